@@ -1,0 +1,283 @@
+-- The `understudy` schema of one node's database: what the node is, where it stands in the stream,
+-- and the functions that its users call. Running it again changes nothing and repairs functions.
+-- Every function pins its search_path, so that nothing a caller has made can stand in for ours.
+
+CREATE SCHEMA IF NOT EXISTS understudy;
+
+-- Who this node is. One row.
+CREATE TABLE IF NOT EXISTS understudy.node (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  cluster text NOT NULL,
+  name text NOT NULL,
+  stream_id text NOT NULL,
+  role text NOT NULL CHECK (role IN ('leader', 'follower')),
+  epoch integer NOT NULL,
+  start_number bigint NOT NULL,
+  -- Transactions that began later know the event trigger understudy_watch.
+  watched_since timestamptz,
+  format integer NOT NULL
+);
+
+-- Up to where this node has applied the stream, committed with the rows. One row, on a follower.
+CREATE TABLE IF NOT EXISTS understudy.position (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  stream_id text NOT NULL,
+  epoch integer NOT NULL,
+  -- Exclusive: what commits below it, strictly, is here.
+  upto pg_lsn NOT NULL,
+  commit_time_us bigint NOT NULL,
+  -- The last common point, at or below the position, and the offsets after it in each partition.
+  mark_epoch integer NOT NULL,
+  mark_upto pg_lsn NOT NULL,
+  next_offsets bigint[] NOT NULL,
+  last_append_ms bigint[] NOT NULL,
+  format integer NOT NULL
+);
+
+-- The reigns that count, from the first to the one this node stands in.
+CREATE TABLE IF NOT EXISTS understudy.epochs (
+  epoch integer PRIMARY KEY,
+  leader text NOT NULL,
+  system_id text NOT NULL,
+  timeline integer NOT NULL,
+  -- What the epoch continues; null for the first.
+  base_epoch integer,
+  base_upto pg_lsn,
+  start_lsn pg_lsn NOT NULL,
+  CHECK ((base_epoch IS NULL) = (base_upto IS NULL) AND base_epoch < epoch)
+);
+
+-- Tables of the stream. Rows are never deleted: a relation id is never given again.
+CREATE TABLE IF NOT EXISTS understudy.relations (
+  relation_id text PRIMARY KEY,
+  table_oid oid UNIQUE,
+  schema_name text NOT NULL,
+  table_name text NOT NULL,
+  -- Column ids, in the order of the identity's index.
+  identity text[] NOT NULL,
+  dropped boolean NOT NULL
+);
+
+-- Their columns. Rows are never deleted; attnum and ordinal are null once the column is gone.
+CREATE TABLE IF NOT EXISTS understudy.columns (
+  relation_id text NOT NULL REFERENCES understudy.relations,
+  column_id text NOT NULL,
+  attnum smallint,
+  name text NOT NULL,
+  type text NOT NULL,
+  nullable boolean NOT NULL,
+  missing text,
+  ordinal integer,
+  PRIMARY KEY (relation_id, column_id)
+);
+
+-- Labels that were given on this node as leader; the position is filled in once it is published.
+CREATE TABLE IF NOT EXISTS understudy.points (
+  label text PRIMARY KEY CHECK (label ~ '^[a-z][a-z0-9_.-]{0,62}$'),
+  epoch integer,
+  upto pg_lsn,
+  commit_time_us bigint
+);
+
+-- ENABLE ALWAYS and REPLICA triggers that are switched off while this node follows.
+CREATE TABLE IF NOT EXISTS understudy.held_triggers (
+  schema_name text NOT NULL,
+  table_name text NOT NULL,
+  trigger_name text NOT NULL,
+  mode "char" NOT NULL CHECK (mode IN ('A', 'R')),
+  PRIMARY KEY (schema_name, table_name, trigger_name)
+);
+
+-- A token for what was committed before the call: give it to wait_for on a follower. The calling
+-- transaction itself is not covered before it has committed.
+CREATE OR REPLACE FUNCTION understudy.token() RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  node understudy.node;
+BEGIN
+  SELECT * INTO node FROM understudy.node;
+  IF node.role IS DISTINCT FROM 'leader' THEN
+    RAISE EXCEPTION 'this node does not lead %', coalesce(node.cluster, 'a cluster')
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Ask the leader: connect with target_session_attrs=read-write.';
+  END IF;
+  -- Insert, not flush: a commit of synchronous_commit=off may not be flushed yet.
+  RETURN node.epoch || ':' || pg_current_wal_insert_lsn();
+END
+$$;
+
+-- Whether this node holds what commits below token_lsn in token_epoch. Walks back from the epoch
+-- the node stands in; `bound` is the LSN that is held, `ended` whether more can still come.
+CREATE OR REPLACE FUNCTION understudy.covers(token_epoch integer, token_lsn pg_lsn) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  node understudy.node;
+  walked integer;
+  bound pg_lsn;
+  ended boolean := false;
+  reign understudy.epochs;
+  base understudy.epochs;
+BEGIN
+  SELECT * INTO node FROM understudy.node;
+  IF node.role = 'leader' THEN
+    walked := node.epoch;
+    bound := pg_current_wal_insert_lsn();
+  ELSE
+    SELECT p.epoch, p.upto INTO walked, bound FROM understudy.position p;
+  END IF;
+  IF walked IS NULL OR token_epoch > walked THEN
+    RETURN false;
+  END IF;
+  WHILE token_epoch < walked LOOP
+    SELECT * INTO reign FROM understudy.epochs e WHERE e.epoch = walked;
+    IF NOT FOUND THEN
+      RETURN false;
+    END IF;
+    IF reign.base_epoch IS NULL OR reign.base_epoch < token_epoch THEN
+      RAISE EXCEPTION 'lost: nothing of epoch % was kept', token_epoch
+        USING ERRCODE = 'UN001', HINT = 'The write is not in the stream: make it again.';
+    END IF;
+    SELECT * INTO base FROM understudy.epochs e WHERE e.epoch = reign.base_epoch;
+    -- Where the same server went on, its LSNs go on too and nothing was discarded.
+    IF (base.leader, base.system_id, base.timeline)
+        IS DISTINCT FROM (reign.leader, reign.system_id, reign.timeline) THEN
+      bound := reign.base_upto;
+      ended := true;
+    END IF;
+    walked := reign.base_epoch;
+  END LOOP;
+  IF ended AND token_lsn > bound THEN
+    RAISE EXCEPTION 'lost: epoch % ended at %, before %', token_epoch, bound, token_lsn
+      USING ERRCODE = 'UN001', HINT = 'The write may not be in the stream: look, and make it again.';
+  END IF;
+  RETURN token_lsn <= bound;
+END
+$$;
+
+-- Waits until the token's writes are visible to the next statement: true then, false at the
+-- timeout, an error where they never can be.
+CREATE OR REPLACE FUNCTION understudy.wait_for(token text, timeout interval) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  -- Short enough to add little to a read, long enough not to burden the server while it waits.
+  sleep_s_max CONSTANT double precision := 0.02;
+  sleep_s double precision := 0.001;
+  deadline timestamptz := clock_timestamp() + timeout;
+  rest_s double precision;
+  parts text[] := regexp_match(token, '^([1-9][0-9]{0,8}):([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})$');
+BEGIN
+  IF parts IS NULL THEN
+    RAISE EXCEPTION 'not a token: %', coalesce(quote_literal(token), 'NULL')
+      USING ERRCODE = 'invalid_parameter_value',
+        HINT = 'Pass what understudy.token() returned on the leader, for example 3:0/16B3748.';
+  END IF;
+  IF deadline IS NULL THEN
+    RAISE EXCEPTION 'the timeout is null'
+      USING ERRCODE = 'null_value_not_allowed', HINT = 'Pass an interval, for example ''2s''.';
+  END IF;
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'wait_for works in READ COMMITTED transactions only'
+      USING ERRCODE = 'invalid_transaction_state',
+        HINT = 'A snapshot is already taken here. Wait first, then begin the transaction.';
+  END IF;
+  IF NOT EXISTS (SELECT FROM understudy.node) THEN
+    RAISE EXCEPTION 'this database is no node of a cluster'
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run: understudy init';
+  END IF;
+  LOOP
+    IF understudy.covers(parts[1]::integer, parts[2]::pg_lsn) THEN
+      RETURN true;
+    END IF;
+    rest_s := extract(epoch FROM deadline - clock_timestamp());
+    IF rest_s <= 0 THEN
+      RETURN false;
+    END IF;
+    PERFORM pg_sleep(least(sleep_s, rest_s));
+    sleep_s := least(sleep_s * 2, sleep_s_max);
+  END LOOP;
+END
+$$;
+
+-- Makes a named consistency point directly after the calling transaction. A rollback leaves none.
+CREATE OR REPLACE FUNCTION understudy.point(label text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  node understudy.node;
+BEGIN
+  SELECT * INTO node FROM understudy.node;
+  IF node.role IS DISTINCT FROM 'leader' THEN
+    RAISE EXCEPTION 'this node does not lead %', coalesce(node.cluster, 'a cluster')
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Points are made on the leader: connect with target_session_attrs=read-write.';
+  END IF;
+  IF (label ~ '^[a-z][a-z0-9_.-]{0,62}$') IS NOT TRUE THEN
+    RAISE EXCEPTION 'not a label: %', coalesce(quote_literal(label), 'NULL')
+      USING ERRCODE = 'invalid_parameter_value',
+        HINT = 'A label is [a-z][a-z0-9_.-]{0,62}, for example before-migration-7.';
+  END IF;
+  INSERT INTO understudy.points (label) VALUES (point.label) ON CONFLICT DO NOTHING;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'the point % exists already', label
+      USING ERRCODE = 'unique_violation', HINT = 'Labels are used once: choose another.';
+  END IF;
+  PERFORM pg_logical_emit_message(true, 'understudy.point', label);
+END
+$$;
+
+-- The write guard of a follower. It refuses without looking at a flag: a session with an old
+-- snapshot would not see that change, but it sees that a trigger was enabled. The applier passes
+-- because its role is replica, under which ordinary triggers do not fire.
+CREATE OR REPLACE FUNCTION understudy.refuse_write() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION 'cannot % %.%: this node follows %', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME,
+      coalesce((SELECT n.cluster FROM understudy.node n), 'another')
+    USING ERRCODE = 'read_only_sql_transaction',
+      HINT = 'Write to the leader: list all nodes and connect with target_session_attrs=read-write.';
+END
+$$;
+
+CREATE OR REPLACE FUNCTION understudy.refuse_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION 'cannot %: this node follows %', TG_TAG,
+      coalesce((SELECT n.cluster FROM understudy.node n), 'another')
+    USING ERRCODE = 'read_only_sql_transaction',
+      HINT = 'Change the schema on the leader: connect with target_session_attrs=read-write.';
+END
+$$;
+
+-- An open transaction may run DDL before its session has heard of a new event trigger: at the start
+-- of a command nothing makes it listen. At the end of the command it has listened, but event
+-- triggers are looked up there only if the session knew of one when the command began. This one,
+-- which is always there and does nothing, is that one: by it the guard's can refuse at the end.
+CREATE OR REPLACE FUNCTION understudy.watch_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+END
+$$;
+
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'understudy_watch') THEN
+    CREATE EVENT TRIGGER understudy_watch ON ddl_command_end
+      EXECUTE FUNCTION understudy.watch_ddl();
+    UPDATE understudy.node SET watched_since = NULL;
+  END IF;
+END
+$$;
+
+-- Default privileges of the database may have given more than this.
+REVOKE ALL ON SCHEMA understudy FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA understudy FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA understudy FROM PUBLIC;
+GRANT USAGE ON SCHEMA understudy TO PUBLIC;
+GRANT EXECUTE ON FUNCTION understudy.token(), understudy.wait_for(text, interval),
+  understudy.point(text) TO PUBLIC;

@@ -1,0 +1,142 @@
+/**
+ * Runs the tests: `node --import tsx scripts/run-tests.ts [--jobs N] [file | folder | glob]…`.
+ * Flows in: test files; out: one line per file, the whole output of those that failed, and as the
+ * last line `N passed, N failed`. It promises exit code 0 only when something ran and nothing
+ * failed, and that nothing it started is alive when it ends.
+ *
+ * Every file is a process of its own, so that no test sees another's state. Tests that need
+ * Postgres, Kafka and a registry share one sandbox, started before the first of them, unless
+ * UNDERSTUDY_TEST_POSTGRES says that there are servers already.
+ */
+import { makePlan, type Plan, PlanError, type PlannedFile } from './test-runner/plan.ts';
+import { type FileResult, killRunningFiles, runFile } from './test-runner/run-file.ts';
+import { addCounts, type Counts, closingLine } from './test-runner/summary.ts';
+
+interface Sandbox {
+  env(): Readonly<Record<string, string>>;
+  stop(): Promise<void>;
+}
+
+/** Two cores are what a small machine and a hosted build have. */
+const unitJobs = 2;
+/** The servers of the sandbox take the other core. */
+const stackJobs = 1;
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+/** Runs at most `jobs` at a time; reports each file when it ends. */
+async function runAll(
+  files: readonly PlannedFile[],
+  jobs: number,
+  env: Readonly<Record<string, string>>,
+): Promise<Counts> {
+  let counts: Counts = { passed: 0, failed: 0, skipped: 0 };
+  const waiting = [...files];
+  const work = async (): Promise<void> => {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
+      if (interrupted) return;
+      const result = await runFile(file, env);
+      report(result);
+      counts = addCounts(counts, result.counts);
+    }
+  };
+  await Promise.all(Array.from({ length: jobs }, work));
+  return counts;
+}
+
+function report(result: FileResult): void {
+  const { counts, reason } = result;
+  const seconds = `${(result.durationMs / 1000).toFixed(1)} s`;
+  const mark = reason === null ? '✓' : '✗';
+  print(`${mark} ${result.path}  ${seconds}  ${closingLine(counts)}`);
+  if (reason === null) return;
+  print(`  ${reason}`);
+  print(result.output.trimEnd().replace(/^/gm, '  | '));
+}
+
+async function openSandbox(): Promise<Sandbox> {
+  if (process.env.UNDERSTUDY_TEST_POSTGRES !== undefined) {
+    return { env: () => ({}), stop: () => Promise.resolve() };
+  }
+  // Loaded only here: unit tests need nothing of it.
+  const { startSandbox } = await import('./sandbox/sandbox.ts');
+  return startSandbox({
+    postgres: 3,
+    brokers: 1,
+    registry: true,
+    log: (line: string) => print(`sandbox: ${line}`),
+  });
+}
+
+let sandbox: Promise<Sandbox> | null = null;
+let interrupted = false;
+
+async function stopSandbox(): Promise<void> {
+  const opened = sandbox;
+  sandbox = null;
+  if (opened !== null) await (await opened).stop();
+}
+
+async function runStackFiles(files: readonly PlannedFile[], jobs: number): Promise<Counts> {
+  sandbox = openSandbox();
+  let env: Readonly<Record<string, string>>;
+  try {
+    env = (await sandbox).env();
+  } catch (error) {
+    print(`✗ the servers for ${files.length} files did not start\n${describe(error)}`);
+    sandbox = null;
+    return { passed: 0, failed: files.length, skipped: 0 };
+  }
+  const counts = await runAll(files, jobs, env);
+  try {
+    await stopSandbox();
+    return counts;
+  } catch (error) {
+    print(`✗ the servers did not stop\n${describe(error)}`);
+    return addCounts(counts, { passed: 0, failed: 1, skipped: 0 });
+  }
+}
+
+async function runPlan(plan: Plan): Promise<Counts> {
+  const light = plan.files.filter((file) => !file.needsStack);
+  const heavy = plan.files.filter((file) => file.needsStack);
+  const counts = await runAll(light, plan.jobs ?? unitJobs, {});
+  if (heavy.length === 0) return counts;
+  return addCounts(counts, await runStackFiles(heavy, plan.jobs ?? stackJobs));
+}
+
+/** On a signal nothing may stay behind, the servers least of all. */
+function endOnSignals(): void {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      interrupted = true;
+      killRunningFiles();
+      const exit = (): never => process.exit(signal === 'SIGINT' ? 130 : 143);
+      stopSandbox().then(exit, (error: unknown) => {
+        print(describe(error));
+        exit();
+      });
+    });
+  }
+}
+
+async function main(): Promise<void> {
+  endOnSignals();
+  let counts: Counts = { passed: 0, failed: 0, skipped: 0 };
+  try {
+    counts = await runPlan(makePlan(process.argv.slice(2)));
+  } catch (error) {
+    print(error instanceof PlanError ? error.message : describe(error));
+    counts = addCounts(counts, { passed: 0, failed: 1, skipped: 0 });
+  }
+  print(closingLine(counts));
+  process.exitCode = counts.failed > 0 || counts.passed === 0 ? 1 : 0;
+}
+
+await main();

@@ -1,0 +1,84 @@
+/**
+ * Things that take long to fetch and never change: the Java archives and foreign Postgres versions.
+ * Flows in: a name that says what it is, and how to make it. Flows out: the directory, complete.
+ * Two sandboxes may start at the same moment: a half-made directory never has the final name, and a
+ * lock keeps the second from fetching the same again.
+ */
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { UnderstudyError } from '../../src/errors.ts';
+import { identify, isAlive, type ProcessIdentity } from './process-identity.ts';
+
+/** 220 MB over a slow line; a download that takes longer than this has stopped. */
+const lockWaitMaxMs = 20 * 60_000;
+const lockPollMs = 250;
+
+export async function cached(
+  target: string,
+  make: (emptyDirectory: string) => Promise<void>,
+): Promise<string> {
+  if (existsSync(target)) return target;
+  await mkdir(dirname(target), { recursive: true });
+  const lock = `${target}.lock`;
+  await takeLock(lock);
+  try {
+    if (existsSync(target)) return target;
+    await removePartial(target);
+    const partial = `${target}.partial-${randomBytes(4).toString('hex')}`;
+    await mkdir(partial);
+    await make(partial);
+    await rename(partial, target);
+    return target;
+  } finally {
+    await rm(lock, { force: true });
+  }
+}
+
+/** What an interrupted run left behind. */
+async function removePartial(target: string): Promise<void> {
+  const parent = dirname(target);
+  for (const name of await readdir(parent)) {
+    if (name.startsWith(`${basename(target)}.partial-`)) {
+      await rm(join(parent, name), { recursive: true, force: true });
+    }
+  }
+}
+
+async function takeLock(lock: string): Promise<void> {
+  const deadline = Date.now() + lockWaitMaxMs;
+  for (;;) {
+    try {
+      await writeFile(lock, JSON.stringify(identify(process.pid)), { flag: 'wx' });
+      return;
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    }
+    // A holder that died leaves its lock. Should two waiters see that at once, both may make the
+    // directory, and the rename decides: the lock saves work, it is not what keeps it right.
+    if (!(await holderLives(lock))) await rm(lock, { force: true });
+    else if (Date.now() > deadline) {
+      throw new UnderstudyError(
+        'TIMED_OUT',
+        `another process holds ${lock} for more than ${lockWaitMaxMs / 60_000} minutes`,
+        'End that process (its pid is in the file), or remove the file.',
+      );
+    } else await sleep(lockPollMs);
+  }
+}
+
+async function holderLives(lock: string): Promise<boolean> {
+  const text = await readFile(lock, 'utf8').catch((error: unknown) => {
+    // It was released between the two looks.
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return '';
+    throw error;
+  });
+  // Empty: released, or its writer is between creating and filling it.
+  if (text === '') {
+    await sleep(lockPollMs);
+    return existsSync(lock);
+  }
+  return isAlive(JSON.parse(text) as ProcessIdentity);
+}

@@ -1,0 +1,87 @@
+/**
+ * Waiting for a server that was just started. Flows in: its process, a bound, a question to ask it.
+ * Flows out: nothing when the question was answered, else an error with the end of its log. A
+ * server that has exited is never waited for.
+ */
+import { open, stat } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { UnderstudyError } from '../../src/errors.ts';
+import type { StartedProcess } from './process-ledger.ts';
+
+/** Losing the race for a port three times in a row does not happen by chance. */
+export const startTriesMax = 3;
+const pollMs = 50;
+const shownLogBytes = 2_000;
+
+export async function untilReady(
+  started: StartedProcess,
+  timeoutMs: number,
+  ask: () => Promise<void>,
+): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    let answer: unknown;
+    try {
+      await ask();
+      return;
+    } catch (error) {
+      answer = error;
+    }
+    const ended = started.ended();
+    if (ended !== undefined) {
+      const log = await logSince(started.logFile, -shownLogBytes);
+      throw new UnderstudyError(
+        'PREREQUISITE',
+        `a server of the sandbox ended while starting (${ended}): ${log.trim()}`,
+        `Its whole log is ${started.logFile}.`,
+        answer,
+      );
+    }
+    if (Date.now() > deadline) {
+      throw new UnderstudyError(
+        'TIMED_OUT',
+        `a server of the sandbox did not answer within ${timeoutMs / 1000} s`,
+        `See ${started.logFile}; the machine may be too busy.`,
+        answer,
+      );
+    }
+    await sleep(pollMs);
+  }
+}
+
+/** How a command that ends by itself ended; undefined when it has not within the time. */
+export async function endWithin(
+  started: StartedProcess,
+  timeoutMs: number,
+): Promise<string | undefined> {
+  // The timer keeps the event loop alive, as a child on its own does not; it must not outlive it.
+  const timer = new AbortController();
+  const timeout = sleep(timeoutMs, undefined, { signal: timer.signal }).catch(() => undefined);
+  const how = await Promise.race([started.exit, timeout]);
+  timer.abort();
+  return how;
+}
+
+export async function logSize(file: string): Promise<number> {
+  return (await stat(file).catch(() => undefined))?.size ?? 0;
+}
+
+/** The log from a byte offset on; a negative offset counts from the end. */
+export async function logSince(file: string, offset: number): Promise<string> {
+  const size = await logSize(file);
+  if (size === 0) return '';
+  const from = offset < 0 ? Math.max(0, size + offset) : Math.min(offset, size);
+  const handle = await open(file, 'r');
+  try {
+    const buffer = Buffer.alloc(size - from);
+    await handle.read(buffer, 0, buffer.length, from);
+    return buffer.toString('utf8');
+  } finally {
+    await handle.close();
+  }
+}
+
+/** What Postgres, Kafka and the registry write when somebody else has the port. */
+export function portWasTaken(log: string): boolean {
+  return /address already in use|BindException|could not bind|already bound/i.test(log);
+}

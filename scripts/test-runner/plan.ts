@@ -1,0 +1,122 @@
+/**
+ * Decides what to run. Flows in: the words of the command line and the test folders. Flows out: the
+ * list of files, each with its time limit and with whether it needs the stack. It promises that a
+ * name which matches no file is an error, never an empty run.
+ */
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { join, relative, sep } from 'node:path';
+
+export interface PlannedFile {
+  /** Relative to the working folder, with forward slashes. */
+  readonly path: string;
+  readonly limitMs: number;
+  /** Runs against Postgres, Kafka and a registry. */
+  readonly needsStack: boolean;
+}
+
+export interface Plan {
+  readonly files: readonly PlannedFile[];
+  readonly jobs: number | null;
+}
+
+/** The user's mistake on the command line. */
+export class PlanError extends Error {}
+
+const defaultFolders = ['test/unit', 'test/integration', 'test/golden', 'test/model'];
+const stackFolders = new Set(['integration', 'fault']);
+
+/** A unit test that needs longer waits for something that it should be handed. */
+const unitLimitMs = 60_000;
+/** Rooms for a server start, a bootstrap and a promotion, each with its own shorter limit. */
+const stackLimitMs = 240_000;
+/** A file that needs more should be two files: a hang must not eat the whole run. */
+const longestLimitMs = 900_000;
+/** A limit stands in front of the code, below the file's first paragraph at the latest. */
+const limitCommentLines = 20;
+const limitPattern = /^\/\/ time-limit: (\d+)s\s*$/m;
+
+const usage = 'usage: run-tests.ts [--jobs N] [file | folder | glob]…';
+
+export function makePlan(words: readonly string[]): Plan {
+  const names: string[] = [];
+  let jobs: number | null = null;
+  for (let index = 0; index < words.length; index += 1) {
+    const word = words[index] ?? '';
+    if (word === '--jobs') {
+      index += 1;
+      jobs = parseJobs(words[index]);
+    } else if (word.startsWith('-')) {
+      throw new PlanError(`unknown option ${word}\n${usage}`);
+    } else {
+      names.push(word);
+    }
+  }
+  const found = names.length > 0 ? names.flatMap(filesOf) : defaultFiles();
+  const paths = new Set(found);
+  return { files: [...paths].map(planFile).sort(byCost), jobs };
+}
+
+function parseJobs(word: string | undefined): number {
+  if (word === undefined || !/^[1-9][0-9]?$/.test(word)) {
+    throw new PlanError(`--jobs takes a number from 1 to 99\n${usage}`);
+  }
+  return Number(word);
+}
+
+/** What needs no stack comes first: it is quick, and its failures explain the later ones. */
+function byCost(a: PlannedFile, b: PlannedFile): number {
+  if (a.needsStack !== b.needsStack) return a.needsStack ? 1 : -1;
+  return a.path < b.path ? -1 : 1;
+}
+
+function defaultFiles(): readonly string[] {
+  const found = defaultFolders.filter((name) => existsSync(name)).flatMap(testFilesBelow);
+  if (found.length === 0) throw new PlanError('there is no test file in the usual folders');
+  return found;
+}
+
+function filesOf(name: string): readonly string[] {
+  const found = name.includes('*')
+    ? testFilesBelow('test').filter((path) => globPattern(name).test(path))
+    : namedFiles(name);
+  if (found.length === 0) throw new PlanError(`no test file matches ${name}`);
+  return found;
+}
+
+function namedFiles(name: string): readonly string[] {
+  if (!existsSync(name)) return [];
+  const path = toSlashes(relative('.', name));
+  return statSync(name).isDirectory() ? testFilesBelow(path) : [path];
+}
+
+function testFilesBelow(folder: string): readonly string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => toSlashes(join(folder, name)));
+}
+
+function toSlashes(path: string): string {
+  return path.split(sep).join('/');
+}
+
+/** `*` stands for a part of a name, `**` for any number of folders. */
+function globPattern(glob: string): RegExp {
+  const source = glob
+    .replace(/[.+?^${}()|[\]\\]/g, '\\$&')
+    .split('**/')
+    .map((part) => part.replaceAll('**', '.*').replaceAll(/(?<!\.)\*/g, '[^/]*'))
+    .join('(?:.*/)?');
+  return new RegExp(`^${source}$`);
+}
+
+function planFile(path: string): PlannedFile {
+  const needsStack = path.split('/').some((part) => stackFolders.has(part));
+  const head = readFileSync(path, 'utf8').split('\n', limitCommentLines).join('\n');
+  const seconds = limitPattern.exec(head)?.[1];
+  const usualMs = needsStack ? stackLimitMs : unitLimitMs;
+  const limitMs = seconds === undefined ? usualMs : Number(seconds) * 1000;
+  if (limitMs < 1000 || limitMs > longestLimitMs) {
+    throw new PlanError(`${path}: a time limit lies between 1 s and ${longestLimitMs / 1000} s`);
+  }
+  return { path, limitMs, needsStack };
+}

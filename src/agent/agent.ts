@@ -1,0 +1,275 @@
+/**
+ * The agent of one node: leads while the control log says that the epoch is its own, follows
+ * otherwise, and changes from one to the other when it is asked to. Flows in: the control log and
+ * requests in it; flows out: a node that does exactly one of the two. One call is one attempt: the
+ * first error ends it, everything is closed, and the next attempt begins at the lock again.
+ */
+import { listSlots, dropSlot } from '../leader/slot.ts';
+import { isMine, ownerOf } from '../control/claim.ts';
+import { UnderstudyError } from '../errors.ts';
+import { Follower } from '../follower/follower.ts';
+import { holdTriggers, releaseTriggers } from '../follower/held-triggers.ts';
+import { armGuard, disarmGuard } from '../follower/write-guard.ts';
+import { lead } from '../leader/leader.ts';
+import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
+import { publicationName, slotName } from '../topic/topic-layout.ts';
+import type { Cluster } from './cluster.ts';
+import { type NodeAccess, openNode } from './node-access.ts';
+import { RequestDesk } from './requests.ts';
+import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
+import { Promotion, type PromotionResult } from './promotion.ts';
+
+/** One attempt: resolves when `signal` aborts, rejects with the first error. */
+export async function serveNode(
+  cluster: Cluster,
+  name: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const releasers = new Releasers(closeTimeoutMs);
+  const inner = new AbortController();
+  try {
+    const node = await openNode(cluster, name, releasers);
+    const all = AbortSignal.any([signal, inner.signal]);
+    const agent = new Agent(node, releasers);
+    const lost = node.lost.catch((error: unknown) => {
+      inner.abort();
+      throw error;
+    });
+    await Promise.race([agent.run(all), lost]);
+  } finally {
+    inner.abort();
+    const failures = await releasers.close();
+    for (const error of failures) cluster.around.log.warn({ error, node: name }, 'while closing');
+  }
+}
+
+class Agent {
+  readonly #node: NodeAccess;
+  readonly #releasers: Releasers;
+  readonly #desk: RequestDesk;
+
+  constructor(node: NodeAccess, releasers: Releasers) {
+    this.#node = node;
+    this.#releasers = releasers;
+    this.#desk = new RequestDesk(node.control, node.name);
+    releasers.push('the request desk', () => this.#desk.close());
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { control, name, identity } = this.#node;
+    const owner = ownerOf(control.state);
+    const mine = owner !== null && isMine(control.state, name, owner.epoch);
+    if (mine && identity.role === 'leader') {
+      await this.#lead(null, signal);
+      return;
+    }
+    await this.#guard();
+    if (identity.role === 'leader') throw deposed(name, owner?.node ?? null);
+    if (!mine) await this.#dropOldSlots();
+    await this.#follow(mine, signal);
+  }
+
+  /** Armed on every start that does not lead, before anything else is done. */
+  async #guard(): Promise<void> {
+    await armGuard(this.#node.client);
+    await holdTriggers(this.#node.client);
+  }
+
+  /** Slots of a promotion that did not come about would keep WAL for ever. */
+  async #dropOldSlots(): Promise<void> {
+    const { client, cluster } = this.#node;
+    for (const slot of await listSlots(client, slotName(cluster.name, 0).slice(0, -1))) {
+      await dropSlot(client, slot);
+    }
+  }
+
+  /** Follows until asked to lead; `mine` is a promotion that a crash interrupted after its claim. */
+  async #follow(mine: boolean, signal: AbortSignal): Promise<void> {
+    await this.#withFollower(signal, async (following) => {
+      const asked = mine ? null : await this.#desk.serve(following.follower, following.ended);
+      if (!mine && asked === null) return;
+      const promotion = new Promotion(this.#node, asked, this.#desk);
+      await this.#promote(following, promotion, signal);
+    });
+  }
+
+  /** Promotes at once, for a command that stands in for the agent. */
+  async promote(promotion: Promotion, signal: AbortSignal): Promise<void> {
+    await this.#guard();
+    if (this.#node.identity.role === 'leader') throw deposed(this.#node.name, null);
+    await this.#withFollower(signal, (following) => this.#lead({ following, promotion }, signal));
+  }
+
+  async #withFollower(
+    signal: AbortSignal,
+    work: (following: FollowerAtWork) => Promise<void>,
+  ): Promise<void> {
+    const { client, reader, decoder, cluster, name } = this.#node;
+    const { log } = cluster.around;
+    const follower = await Follower.open({
+      client,
+      reader,
+      decoder,
+      onApplied: (position, rows) => log.debug({ node: name, position, rows }, 'applied'),
+      onEpoch: ({ epoch, leader }) => log.info({ node: name, epoch, leader }, 'a new epoch begins'),
+    });
+    log.info({ node: name, at: follower.position.at }, 'following');
+    const stop = (): void => follower.stop();
+    signal.addEventListener('abort', stop);
+    const ended = follower.run();
+    // Whoever works with the follower hears of its end; until then nobody else has to.
+    ended.catch(() => undefined);
+    try {
+      await work({ follower, ended });
+    } finally {
+      signal.removeEventListener('abort', stop);
+      follower.stop();
+      await Promise.allSettled([ended]);
+    }
+  }
+
+  async #promote(
+    following: FollowerAtWork,
+    promotion: Promotion,
+    signal: AbortSignal,
+  ): Promise<void> {
+    try {
+      await this.#lead({ following, promotion }, signal);
+    } catch (error) {
+      // Who asked is told, and this node goes on as what the control log says it is now. Without a
+      // request, or once it leads, the error is the agent's own.
+      if (!promotion.wasAsked || promotion.done) throw error;
+      await promotion.failed(error);
+      this.#node.cluster.around.log.warn({ node: this.#node.name, error }, 'not promoted');
+    }
+  }
+
+  async #lead(
+    promoted: { following: FollowerAtWork; promotion: Promotion } | null,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { log } = this.#node.cluster.around;
+    const onStep = (step: string): void => {
+      promoted?.promotion.step(step);
+      log.info({ node: this.#node.name, step }, 'taking the lead');
+    };
+    const taking = new LeadTaking(this.#node, this.#releasers, promoted?.following ?? null, onStep);
+    const taken = await taking.take(promoted !== null && promoted.promotion.mayClaim);
+    if (taken === null) {
+      await this.#guard();
+      const owner = ownerOf(this.#node.control.state);
+      if (promoted === null) throw deposed(this.#node.name, owner?.node ?? null);
+      throw new UnderstudyError(
+        'CLAIM_LOST',
+        `node ${owner?.node ?? 'of another claim'} took the lead first`,
+        'See who leads now: understudy status',
+      );
+    }
+    this.#releasers.push('the producer', () => taken.producer.close());
+    await this.#reign(taken, promoted?.promotion ?? null, signal);
+  }
+
+  /** Streams until the end, or until another node's claim is seen. */
+  async #reign(taken: Lead, promotion: Promotion | null, signal: AbortSignal): Promise<void> {
+    const { client, control, cluster, name, url, identity, encoder, reader, decoder } = this.#node;
+    const { log, nowMs } = cluster.around;
+    const ended = new AbortController();
+    const watch = (): void => {
+      if (!isMine(control.state, name, taken.epoch)) ended.abort();
+    };
+    const unwatch = control.onChange(watch);
+    const all = AbortSignal.any([signal, ended.signal]);
+    try {
+      await lead(
+        {
+          url,
+          node: name,
+          client,
+          streamId: identity.streamId,
+          epoch: taken.epoch,
+          slot: taken.slot,
+          publication: publicationName(cluster.name),
+          mark: taken.mark,
+          lastPoint: taken.end.point,
+          producer: taken.producer,
+          encoder,
+          reader,
+          decoder,
+          pointsEveryMs: cluster.settings.pointsEveryMs,
+          recordLabel: async (label, point, mark) => {
+            await control.append({
+              kind: 'point',
+              label,
+              at: mark.at,
+              commitTimeMicros: point.commitTimeMicros,
+              offsets: mark.nextOffsets.map((offset) => offset - 1n),
+            });
+          },
+          onPoint: (point, mark, records) => {
+            log.debug({ node: name, at: mark.at, records, counts: point.counts }, 'published');
+          },
+          nowMs,
+        },
+        all,
+        async () => {
+          await releaseTriggers(client);
+          await disarmGuard(client);
+          log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
+          await promotion?.succeeded(taken);
+        },
+      );
+    } catch (error) {
+      if (error instanceof UnderstudyError && error.code === 'DAMAGED') await this.#recordDamage(taken, error);
+      if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') throw error;
+      await control.verify(30_000);
+      // Fenced by a stale owner that stepped down: the epoch is still ours, begin again.
+      if (isMine(control.state, name, taken.epoch)) {
+        throw new UnderstudyError('KAFKA_UNREACHABLE', error.message, error.hint, error);
+      }
+    } finally {
+      unwatch();
+    }
+    if (signal.aborted) return;
+    await this.#guard();
+    throw deposed(name, ownerOf(control.state)?.node ?? null);
+  }
+
+  async #recordDamage(taken: Lead, error: UnderstudyError): Promise<void> {
+    const { control, name, cluster } = this.#node;
+    await control.append({
+      kind: 'damage',
+      id: cluster.around.randomId(),
+      epoch: taken.epoch,
+      at: null,
+      reason: error.message,
+      node: name,
+      time: new Date(cluster.around.nowMs()).toISOString(),
+    });
+  }
+}
+
+function deposed(node: string, owner: string | null): UnderstudyError {
+  return new UnderstudyError(
+    'LOST_LEADERSHIP',
+    `node ${node} no longer leads: ${owner ?? 'another node'} claimed the next epoch`,
+    'Its writes are refused. It cannot follow as it is: destroy the cluster and init it again to bring it back.',
+  );
+}
+
+/** A promotion without an agent: takes the node's lock, promotes it, and lets go once it leads. */
+export async function promoteHere(cluster: Cluster, name: string): Promise<PromotionResult> {
+  const releasers = new Releasers(closeTimeoutMs);
+  const ending = new AbortController();
+  try {
+    const node = await openNode(cluster, name, releasers);
+    const promotion = new Promotion(node, null, null);
+    const agent = new Agent(node, releasers);
+    const led = promotion.leads.then(() => ending.abort());
+    await Promise.race([agent.promote(promotion, ending.signal), node.lost]);
+    await led;
+    return await promotion.leads;
+  } finally {
+    ending.abort();
+    await releasers.close();
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * A cluster as everything outside of the rooms sees it: what the configuration says as plain
+ * values, and the connections that verbs and agents share. Flows in: settings; flows out: readers,
+ * producers, control logs and sessions, each closed by whoever opened it.
+ */
+import type { Client } from 'pg';
+import { connectPostgres } from '../catalog/postgres-session.ts';
+import { type ControlLog, openControlLog } from '../control/control-log.ts';
+import type { Releasers, Sleep } from '../lifecycle.ts';
+import type { Logger } from '../logger.ts';
+import { createCommittedReader } from '../topic/committed-reader.ts';
+import { connectKafka, type KafkaClient, type KafkaSettings } from '../topic/kafka-client.ts';
+import type { CommittedReader, TransactionalProducer } from '../topic/log.ts';
+import { createPlainProducer } from '../topic/plain-producer.ts';
+import {
+  connectRegistry,
+  type RegistrySettings,
+  type SchemaRegistry,
+} from '../topic/schema-registry.ts';
+import { changesTopic, controlTopic, transactionalId } from '../topic/topic-layout.ts';
+import { createTransactionalProducer } from '../topic/transactional-producer.ts';
+
+export interface ClusterSettings {
+  readonly cluster: string;
+  readonly nodeNames: readonly string[];
+  /** Expanded on use: a node's secrets are needed by whoever touches that node only. */
+  readonly nodeUrl: (node: string) => string;
+  readonly tables: readonly string[];
+  readonly maintenanceDatabase: string;
+  readonly pointsEveryMs: number;
+  readonly partitions: number;
+  /** Null is the smaller of 3 and the number of brokers. */
+  readonly replication: number | null;
+  readonly topicOverrides: Readonly<Record<string, string>>;
+  readonly kafka: KafkaSettings;
+  readonly registry: RegistrySettings;
+}
+
+export interface Surroundings {
+  readonly log: Logger;
+  readonly nowMs: () => number;
+  readonly random: () => number;
+  readonly sleep: Sleep;
+  readonly randomId: () => string;
+}
+
+export class Cluster {
+  readonly settings: ClusterSettings;
+  readonly around: Surroundings;
+  readonly kafka: KafkaClient;
+  readonly registry: SchemaRegistry;
+
+  constructor(settings: ClusterSettings, around: Surroundings) {
+    this.settings = settings;
+    this.around = around;
+    this.kafka = connectKafka(settings.kafka, around.log);
+    this.registry = connectRegistry(settings.registry, around.log);
+  }
+
+  get name(): string {
+    return this.settings.cluster;
+  }
+
+  get topic(): string {
+    return changesTopic(this.name);
+  }
+
+  openReader(releasers: Releasers, partitions: number): CommittedReader {
+    const reader = createCommittedReader(this.kafka, { topic: this.topic, partitions });
+    releasers.push('the reader of the topic', () => reader.close());
+    return reader;
+  }
+
+  createProducer(partitions: number): TransactionalProducer {
+    return createTransactionalProducer(this.kafka, {
+      topic: this.topic,
+      partitions,
+      transactionalId: transactionalId(this.name),
+    });
+  }
+
+  /** `node` is null for a command, which speaks for none. */
+  async openControl(releasers: Releasers, node: string | null): Promise<ControlLog> {
+    const topic = controlTopic(this.name);
+    const { log, nowMs, sleep, random, randomId } = this.around;
+    const control = await openControlLog({
+      reader: createCommittedReader(this.kafka, { topic, partitions: 1 }),
+      producer: createPlainProducer(this.kafka, topic),
+      node,
+      log,
+      now: nowMs,
+      sleep,
+      random,
+      randomId,
+    });
+    releasers.push('the control log', () => control.close());
+    return control;
+  }
+
+  /** A session of ours under the replica role, past the write guard. */
+  async openSession(releasers: Releasers, node: string, purpose: string): Promise<Client> {
+    const client = await connectPostgres(this.settings.nodeUrl(node), {
+      applicationName: `understudy ${node} ${purpose}`,
+      replica: true,
+    });
+    releasers.push(`the session on ${node}`, () => client.end());
+    return client;
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * A failover as the command line asks for it. Flows in: a node and the allowance to lose writes;
+ * flows out: the result of its promotion. The node's own agent does every step, asked through the
+ * control log; only where no agent runs, this process takes the node's lock and does the same.
+ */
+import { formatEpochLsn } from '../change/position.ts';
+import { ownerOf } from '../control/claim.ts';
+import type { ControlLog } from '../control/control-log.ts';
+import { type ErrorCode, errorTable, UnderstudyError } from '../errors.ts';
+import { readPosition } from '../follower/follower-state.ts';
+import { Releasers } from '../lifecycle.ts';
+import { promoteHere } from './agent.ts';
+import type { Cluster } from './cluster.ts';
+import { lockNode } from './node-lock.ts';
+import type { PromotionResult } from './promotion.ts';
+
+export interface FailoverRequest {
+  readonly node: string;
+  readonly dryRun: boolean;
+  readonly allowDataLoss: boolean;
+  readonly reason: string | null;
+}
+
+/** What a dry run tells: who would lead, from where. */
+export interface FailoverPlan {
+  readonly node: string;
+  readonly dryRun: true;
+  readonly epoch: number;
+  readonly leader: string | null;
+  readonly lsn: string | null;
+}
+
+/** Slot, drain and streaming each have limits of their own below this one. */
+const promotionTimeoutMs = 180_000;
+const verifyTimeoutMs = 30_000;
+
+export async function failover(
+  cluster: Cluster,
+  request: FailoverRequest,
+  people: (line: string) => void,
+): Promise<FailoverPlan | PromotionResult> {
+  const releasers = new Releasers();
+  try {
+    const control = await cluster.openControl(releasers, null);
+    await control.verify(verifyTimeoutMs);
+    const plan = await planOf(cluster, control, request.node, releasers);
+    if (request.dryRun) return plan;
+    if (!request.allowDataLoss) throw needsAllowance(plan);
+    people(`asking for epoch ${plan.epoch} on node ${request.node}`);
+    if (await agentRuns(cluster, request.node)) {
+      return await askAgent(control, request);
+    }
+    people(`no agent serves node ${request.node}: promoting it from here`);
+    return await promoteHere(cluster, request.node);
+  } finally {
+    await releasers.close();
+  }
+}
+
+async function planOf(
+  cluster: Cluster,
+  control: ControlLog,
+  node: string,
+  releasers: Releasers,
+): Promise<FailoverPlan> {
+  const { state } = control;
+  if (state.stream === null) {
+    throw new UnderstudyError('NOT_INITIALISED', 'there is no such cluster', 'Run: understudy init');
+  }
+  const owner = ownerOf(state);
+  if (owner?.node === node) {
+    throw new UnderstudyError(
+      'NOT_PROMOTABLE',
+      `node ${node} owns epoch ${owner.epoch} already`,
+      `If it does not stream, start its agent: understudy run ${node}`,
+    );
+  }
+  const [damage] = state.openDamage.values();
+  if (damage !== undefined) {
+    throw new UnderstudyError(
+      'NOT_PROMOTABLE',
+      `the topic is damaged: ${damage.reason}`,
+      'No node is known to be exact. Keep the topic for analysis; destroy the cluster and init it again.',
+    );
+  }
+  const client = await cluster.openSession(releasers, node, 'failover');
+  const position = await readPosition(client);
+  if (position === null || position.streamId !== state.stream.streamId) {
+    throw new UnderstudyError(
+      'NOT_PROMOTABLE',
+      `node ${node} does not follow this stream`,
+      'Choose another node: understudy status shows which can take the lead.',
+    );
+  }
+  return {
+    node,
+    dryRun: true,
+    epoch: (state.current?.epoch ?? 0) + 1,
+    leader: owner?.node ?? null,
+    lsn: formatEpochLsn(position.at),
+  };
+}
+
+function needsAllowance(plan: FailoverPlan): UnderstudyError {
+  return new UnderstudyError(
+    'NEEDS_ALLOW_DATA_LOSS',
+    `durability is async: what node ${plan.leader ?? 'the leader'} acknowledged and did not publish ` +
+      'yet would be lost to the new leader',
+    `If the leader cannot come back, say so: understudy failover ${plan.node} --allow-data-loss --reason "…"`,
+  );
+}
+
+async function agentRuns(cluster: Cluster, node: string): Promise<boolean> {
+  const { settings } = cluster;
+  try {
+    const lock = await lockNode(settings.nodeUrl(node), settings.maintenanceDatabase, node);
+    await lock.release();
+    return false;
+  } catch (error) {
+    if (error instanceof UnderstudyError && error.code === 'NODE_LOCKED') return true;
+    throw error;
+  }
+}
+
+async function askAgent(
+  control: ControlLog,
+  request: FailoverRequest,
+): Promise<PromotionResult> {
+  const { node, reason } = request;
+  const id = await control.request('failover', node, { reason });
+  const answered = (): boolean => control.answers(id).length > 0;
+  await control.waitFor(answered, promotionTimeoutMs);
+  const [answer] = control.answers(id);
+  if (answer?.error == null) return answer?.result as unknown as PromotionResult;
+  const { code, message, hint } = answer.error;
+  throw new UnderstudyError(code in errorTable ? (code as ErrorCode) : 'BUG', message, hint);
+}

@@ -1,0 +1,357 @@
+/**
+ * Makes a cluster: topics, the `understudy` schema and the publication on every node, the leader's
+ * slot, the first epoch. Flows in: a checked configuration; flows out: the new stream. What exists
+ * already is refused before anything is made; a failure on the way takes back what was made.
+ *
+ * The order matters: the publication before the slot, so that a transaction that was open when the
+ * tables were published is waited for by the slot; the tables are looked at in the slot's own
+ * snapshot, so that no row falls between "empty" and the stream.
+ */
+import { Client } from 'pg';
+import { saveRelation } from '../catalog/known-relations.ts';
+import {
+  inTransaction,
+  qualifiedName,
+  quoteIdentifier,
+  sessionConfig,
+} from '../catalog/postgres-session.ts';
+import { readServer, readTables } from '../catalog/read-catalog.ts';
+import { giveColumnIds, giveRelationId, shapeOf } from '../catalog/relation-ids.ts';
+import { displayName, type TableShape } from '../catalog/table.ts';
+import {
+  dropUnderstudySchema,
+  installUnderstudySchema,
+  readNode,
+} from '../catalog/understudy-schema.ts';
+import type { EpochBegin, RelationShape } from '../change/change.ts';
+import { type Lsn, parseLsn } from '../change/lsn.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import { saveEpoch, writePosition } from '../follower/follower-state.ts';
+import { armGuard, removeGuard } from '../follower/write-guard.ts';
+import { dropSlot } from '../leader/slot.ts';
+import { Releasers } from '../lifecycle.ts';
+import { RecordEncoder } from '../topic/record-encoder.ts';
+import { createTopic, deleteTopic, describeCluster, describeTopic } from '../topic/topic-admin.ts';
+import * as layout from '../topic/topic-layout.ts';
+import type { Cluster } from './cluster.ts';
+import { writeEpochBegin } from './epoch-begin.ts';
+import { lockNode } from './node-lock.ts';
+import { ownEpoch } from './own-epoch.ts';
+
+export interface Initialised {
+  readonly cluster: string;
+  readonly stream: string;
+  readonly leader: string;
+  readonly lsn: string;
+  readonly tables: readonly string[];
+}
+
+type OnStep = (line: string) => void;
+
+interface NodeSession {
+  readonly name: string;
+  readonly client: Client;
+}
+
+export async function initialise(
+  cluster: Cluster,
+  leader: string,
+  onStep: OnStep,
+): Promise<Initialised> {
+  const releasers = new Releasers();
+  try {
+    return await new Initialisation(cluster, leader, onStep, releasers).run();
+  } finally {
+    await releasers.close();
+  }
+}
+
+class Initialisation {
+  readonly #cluster: Cluster;
+  readonly #leader: string;
+  readonly #onStep: OnStep;
+  readonly #releasers: Releasers;
+  readonly #streamId: string;
+  readonly #undo: (() => Promise<unknown>)[] = [];
+
+  constructor(cluster: Cluster, leader: string, onStep: OnStep, releasers: Releasers) {
+    this.#cluster = cluster;
+    this.#leader = leader;
+    this.#onStep = onStep;
+    this.#releasers = releasers;
+    this.#streamId = cluster.around.randomId();
+  }
+
+  async run(): Promise<Initialised> {
+    const nodes = await this.#connectNodes();
+    await this.#refuseExisting(nodes);
+    try {
+      return await this.#make(nodes);
+    } catch (error) {
+      await this.#takeBack();
+      throw error;
+    }
+  }
+
+  async #connectNodes(): Promise<NodeSession[]> {
+    const { settings } = this.#cluster;
+    const nodes: NodeSession[] = [];
+    for (const name of settings.nodeNames) {
+      const url = settings.nodeUrl(name);
+      const lock = await lockNode(url, settings.maintenanceDatabase, name);
+      this.#releasers.push(`the lock of ${name}`, () => lock.release());
+      const client = await this.#cluster.openSession(this.#releasers, name, 'init');
+      nodes.push({ name, client });
+    }
+    return nodes;
+  }
+
+  async #refuseExisting(nodes: readonly NodeSession[]): Promise<void> {
+    const { kafka, topic, name } = this.#cluster;
+    for (const existing of [topic, layout.controlTopic(name)]) {
+      if ((await describeTopic(kafka, existing)) !== null) {
+        throw exists(`the topic ${existing} exists already`);
+      }
+    }
+    for (const { name: node, client } of nodes) {
+      const known = await readNode(client);
+      if (known !== null) throw exists(`node ${node} belongs to the cluster ${known.cluster}`);
+    }
+  }
+
+  async #make(nodes: readonly NodeSession[]): Promise<Initialised> {
+    const { settings } = this.#cluster;
+    const leader = this.#leaderOf(nodes);
+    const tables = await readTables(leader.client, settings.tables);
+    const published = tables.filter(({ persistence }) => persistence === 'permanent');
+    const shapes = shapesOf(published);
+    this.#onStep('creating the topics');
+    await this.#makeTopics();
+    for (const node of nodes) {
+      this.#onStep(`preparing node ${node.name}`);
+      await this.#prepareNode(node, published, shapes);
+    }
+    this.#onStep(`creating the slot on ${leader.name} and looking whether the tables are empty`);
+    const startLsn = await this.#makeSlot(leader, published);
+    await this.#refuseFollowerRows(nodes, published);
+    this.#onStep('beginning epoch 1');
+    const at = await this.#beginEpoch(nodes, leader, startLsn);
+    return {
+      cluster: this.#cluster.name,
+      stream: this.#streamId,
+      leader: leader.name,
+      lsn: formatEpochLsn(at),
+      tables: published.map(displayName),
+    };
+  }
+
+  #leaderOf(nodes: readonly NodeSession[]): NodeSession {
+    const leader = nodes.find(({ name }) => name === this.#leader);
+    if (leader !== undefined) return leader;
+    throw new UnderstudyError('NODE_UNKNOWN', `no node ${this.#leader}`, 'See understudy.yaml.');
+  }
+
+  async #makeTopics(): Promise<void> {
+    const { kafka, settings, topic, name } = this.#cluster;
+    const { brokers } = await describeCluster(kafka);
+    const replication = settings.replication ?? Math.min(3, brokers);
+    const wanted = [
+      {
+        topic,
+        partitions: settings.partitions,
+        replication,
+        settings: layout.changesTopicSettings(replication, settings.topicOverrides),
+      },
+      {
+        topic: layout.controlTopic(name),
+        partitions: 1,
+        replication,
+        settings: layout.controlTopicSettings(replication),
+      },
+    ];
+    for (const one of wanted) {
+      this.#undo.push(() => deleteTopic(kafka, one.topic));
+      await createTopic(kafka, one);
+    }
+  }
+
+  async #prepareNode(
+    node: NodeSession,
+    published: readonly TableShape[],
+    shapes: ReadonlyMap<string, RelationShape>,
+  ): Promise<void> {
+    const { name, client } = node;
+    const publication = layout.publicationName(this.#cluster.name);
+    this.#undo.push(() => client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`));
+    this.#undo.push(() => dropUnderstudySchema(client));
+    this.#undo.push(() => removeGuard(client));
+    await installUnderstudySchema(client, {
+      cluster: this.#cluster.name,
+      name,
+      streamId: this.#streamId,
+      role: name === this.#leader ? 'leader' : 'follower',
+      epoch: 1,
+      startNumber: 0n,
+    });
+    const own = await readTables(client, ['*.*']);
+    await inTransaction(client, async () => {
+      for (const [table, shape] of shapes) {
+        await saveRelation(client, shape, own.find((other) => displayName(other) === table) ?? null);
+      }
+      const names = published
+        .filter(({ isPartition }) => !isPartition)
+        .map((table) => qualifiedName(table.schema, table.name));
+      const list = names.length === 0 ? '' : `FOR TABLE ONLY ${names.join(', ONLY ')}`;
+      await client.query(
+        `CREATE PUBLICATION ${quoteIdentifier(publication)} ${list}
+         WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = false)`,
+      );
+    });
+  }
+
+  /** The slot's exported snapshot is what came before the stream: it must hold no row. */
+  async #makeSlot(leader: NodeSession, tables: readonly TableShape[]): Promise<Lsn> {
+    const url = this.#cluster.settings.nodeUrl(leader.name);
+    const applicationName = `understudy ${leader.name} init`;
+    const config = { ...sessionConfig(url, { applicationName }), replication: 'database' };
+    const walsender = new Client(config);
+    walsender.on('error', (error) => this.#cluster.around.log.warn({ error }, 'lost the walsender'));
+    await walsender.connect();
+    const slot = layout.slotName(this.#cluster.name, 1);
+    try {
+      this.#undo.push(() => dropSlot(leader.client, slot));
+      const { rows } = await walsender.query<{ consistent_point: string; snapshot_name: string }>(
+        `CREATE_REPLICATION_SLOT ${quoteIdentifier(slot)} LOGICAL pgoutput (SNAPSHOT 'export')`,
+      );
+      const created = rows[0];
+      if (created === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');
+      const work = async (): Promise<void> => {
+        await leader.client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot_name}'`);
+        await refuseRows(leader, tables);
+      };
+      await inTransaction(leader.client, work, 'REPEATABLE READ');
+      return parseLsn(created.consistent_point);
+    } finally {
+      await walsender.end();
+    }
+  }
+
+  async #refuseFollowerRows(
+    nodes: readonly NodeSession[],
+    tables: readonly TableShape[],
+  ): Promise<void> {
+    for (const node of nodes) {
+      if (node.name === this.#leader) continue;
+      await armGuard(node.client);
+      await refuseRows(node, tables);
+    }
+  }
+
+  async #beginEpoch(
+    nodes: readonly NodeSession[],
+    leader: NodeSession,
+    startLsn: Lsn,
+  ): Promise<EpochLsn> {
+    const { settings, around, topic, registry } = this.#cluster;
+    const { partitions } = settings;
+    const control = await this.#cluster.openControl(this.#releasers, leader.name);
+    await control.append({
+      kind: 'stream',
+      streamId: this.#streamId,
+      cluster: this.#cluster.name,
+      partitions,
+      topic: { ...settings.topicOverrides },
+      time: new Date(around.nowMs()).toISOString(),
+    });
+    const encoder = await RecordEncoder.open({ topic, partitions, registry });
+    const server = await readServer(leader.client);
+    const begin: EpochBegin = {
+      streamId: this.#streamId,
+      epoch: 1,
+      leader: leader.name,
+      systemId: server.systemId,
+      timeline: server.timeline,
+      base: null,
+      startLsn,
+      slot: layout.slotName(this.#cluster.name, 1),
+      keySchemaId: encoder.keySchemaId,
+    };
+    const nothing = { mark: null, point: null, begin: null, strays: [] };
+    const owned = await ownEpoch(
+      {
+        control,
+        node: leader.name,
+        around,
+        createProducer: () => this.#cluster.createProducer(partitions),
+        drain: async () => nothing,
+        begin: (_epoch, _end, producer) =>
+          writeEpochBegin(producer, encoder, begin, around.nowMs()),
+        onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
+      },
+      true,
+    );
+    if (owned === null || owned.epoch !== 1) throw exists('somebody else claimed the first epoch');
+    await owned.producer.close();
+    const position = {
+      streamId: this.#streamId,
+      at: owned.mark.at,
+      commitTimeMicros: BigInt(around.nowMs()) * 1000n,
+      mark: owned.mark,
+      appendMs: owned.mark.nextOffsets.map(() => around.nowMs()),
+    };
+    for (const { client } of nodes) {
+      await inTransaction(client, async () => {
+        await saveEpoch(client, begin);
+        await writePosition(client, position, layout.formatVersion);
+      });
+    }
+    return owned.mark.at;
+  }
+
+  /** In reverse; what cannot be taken back is told, and `destroy` removes it. */
+  async #takeBack(): Promise<void> {
+    const { log } = this.#cluster.around;
+    for (const undo of this.#undo.reverse()) {
+      const [result] = await Promise.allSettled([undo()]);
+      if (result?.status === 'rejected') {
+        log.warn({ error: result.reason }, 'could not take a step back: run understudy destroy');
+      }
+    }
+  }
+}
+
+function shapesOf(tables: readonly TableShape[]): Map<string, RelationShape> {
+  const used = new Set<string>();
+  return new Map(
+    tables.map((table) => {
+      const relation = giveRelationId(displayName(table), used);
+      const columns = giveColumnIds(table.columns, new Set());
+      return [displayName(table), shapeOf(table, { relation, columns })];
+    }),
+  );
+}
+
+async function refuseRows(node: NodeSession, tables: readonly TableShape[]): Promise<void> {
+  for (const table of tables) {
+    if (table.kind === 'partitioned') continue;
+    const { rows } = await node.client.query<{ holds: string }>(
+      `SELECT EXISTS (SELECT FROM ONLY ${qualifiedName(table.schema, table.name)}) AS holds`,
+    );
+    if (rows[0]?.holds !== 't') continue;
+    throw new UnderstudyError(
+      'TABLE_NOT_EMPTY',
+      `${displayName(table)} on node ${node.name} holds rows already`,
+      'Reading rows that exist is not part of this version: empty the table on every node, run ' +
+        'init, then load the rows on the leader.',
+    );
+  }
+}
+
+function exists(what: string): UnderstudyError {
+  return new UnderstudyError(
+    'ALREADY_INITIALISED',
+    what,
+    'Remove the old cluster first (understudy destroy --yes), or choose another cluster name.',
+  );
+}

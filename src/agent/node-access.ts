@@ -1,0 +1,160 @@
+/**
+ * What an agent, or a command in its place, holds of a node: the lock, a session, the control log,
+ * and the node's own record. Flows in: a cluster and a node's name; flows out: a node that is known
+ * to be the one the control log speaks of. A database that was restored from an older copy is
+ * stopped here, before it can follow or lead.
+ */
+import type { Client } from 'pg';
+import { inTransaction, onLost } from '../catalog/postgres-session.ts';
+import { readServer, type ServerFacts } from '../catalog/read-catalog.ts';
+import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
+import type { ControlLog } from '../control/control-log.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { Releasers } from '../lifecycle.ts';
+import type { CommittedReader } from '../topic/log.ts';
+import { RecordDecoder } from '../topic/record-decoder.ts';
+import { RecordEncoder } from '../topic/record-encoder.ts';
+import { describeTopic } from '../topic/topic-admin.ts';
+import type { Cluster } from './cluster.ts';
+import { lockNode } from './node-lock.ts';
+
+export interface NodeAccess {
+  readonly cluster: Cluster;
+  readonly name: string;
+  readonly url: string;
+  readonly identity: NodeIdentity;
+  readonly server: ServerFacts;
+  readonly client: Client;
+  readonly control: ControlLog;
+  readonly reader: CommittedReader;
+  readonly decoder: RecordDecoder;
+  readonly encoder: RecordEncoder;
+  readonly partitions: number;
+  /** Rejects when the lock, the session or the control log is lost for good. */
+  readonly lost: Promise<never>;
+}
+
+const verifyTimeoutMs = 30_000;
+
+export async function openNode(
+  cluster: Cluster,
+  name: string,
+  releasers: Releasers,
+): Promise<NodeAccess> {
+  const { settings, registry, topic } = cluster;
+  const url = settings.nodeUrl(name);
+  const lock = await lockNode(url, settings.maintenanceDatabase, name);
+  releasers.push(`the lock of ${name}`, () => lock.release());
+  const client = await cluster.openSession(releasers, name, 'agent');
+  const found = await readNode(client);
+  if (found === null || found.cluster !== cluster.name || found.name !== name) {
+    throw notInitialised(name, found);
+  }
+  const control = await cluster.openControl(releasers, name);
+  const lost = new Promise<never>((_, reject) => {
+    onLost(client, reject);
+    lock.lost.catch(reject);
+    control.ended.then((error) => error !== null && reject(error), reject);
+  });
+  // Nobody may be waiting for it yet, or any more.
+  lost.catch(() => undefined);
+  await control.verify(verifyTimeoutMs);
+  const partitions = await checkStream(cluster, control, found);
+  const identity = await countStart(client, control, found);
+  const encoder = await RecordEncoder.open({ topic, partitions, registry });
+  const reader = cluster.openReader(releasers, partitions);
+  const decoder = new RecordDecoder(registry);
+  const server = await readServer(client);
+  return {
+    cluster,
+    name,
+    url,
+    identity,
+    server,
+    client,
+    control,
+    reader,
+    decoder,
+    encoder,
+    partitions,
+    lost,
+  };
+}
+
+function notInitialised(name: string, found: NodeIdentity | null): UnderstudyError {
+  if (found === null) {
+    return new UnderstudyError(
+      'NOT_INITIALISED',
+      `node ${name} belongs to no cluster`,
+      'Run: understudy init',
+    );
+  }
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the database of node ${name} is node ${found.name} of cluster ${found.cluster}`,
+    'Correct the URL of the node in understudy.yaml.',
+  );
+}
+
+/** Gives the number of partitions the stream was made with. */
+async function checkStream(
+  cluster: Cluster,
+  control: ControlLog,
+  identity: NodeIdentity,
+): Promise<number> {
+  const { stream } = control.state;
+  if (stream === null) {
+    throw new UnderstudyError(
+      'NOT_INITIALISED',
+      'the control log names no stream',
+      'init did not end: run understudy destroy --yes, then understudy init.',
+    );
+  }
+  if (stream.streamId !== identity.streamId) {
+    throw new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `the topics belong to the stream ${stream.streamId}, this node to ${identity.streamId}`,
+      'The cluster was made again without this node: destroy it and init it again.',
+    );
+  }
+  const topic = await describeTopic(cluster.kafka, cluster.topic);
+  if (topic?.partitions !== stream.partitions || cluster.settings.partitions !== stream.partitions) {
+    throw new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `the stream has ${stream.partitions} partitions, the topic ${topic?.partitions ?? 0}, ` +
+        `understudy.yaml ${cluster.settings.partitions}`,
+      `The number is fixed at init: set kafka.partitions to ${stream.partitions}; if the topic ` +
+        'itself was changed, destroy the cluster and init it again.',
+    );
+  }
+  return stream.partitions;
+}
+
+/** A database that knows of fewer starts than the control log is a restored copy. */
+async function countStart(
+  client: Client,
+  control: ControlLog,
+  identity: NodeIdentity,
+): Promise<NodeIdentity> {
+  const { name } = identity;
+  const known = BigInt(control.state.startNumbers.get(name) ?? 0);
+  if (identity.startNumber < known) {
+    throw new UnderstudyError(
+      'RESTORED_COPY',
+      `the database of node ${name} has seen ${identity.startNumber} starts, the control log ${known}`,
+      'It was restored from an older copy and may have lost writes: destroy the cluster and init it again.',
+    );
+  }
+  const startNumber = identity.startNumber + 1n;
+  // The database first: a crash in between leaves it ahead, never behind.
+  await inTransaction(client, () =>
+    client.query('UPDATE understudy.node SET start_number = $1', [startNumber]),
+  );
+  await control.append({
+    kind: 'start',
+    node: name,
+    number: Number(startNumber),
+    time: new Date().toISOString(),
+  });
+  return { ...identity, startNumber };
+}

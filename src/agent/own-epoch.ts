@@ -1,0 +1,157 @@
+/**
+ * Carries out how a node comes to own an epoch. Flows in: the actions of the owning state machine
+ * (control/owning.ts); flows out: an epoch that is owned, with its verified producer and the mark
+ * where the log stands, or null when another node leads. The machine decides, this file does: one
+ * action after the other, each reply handed back with its ticket. An error ends the attempt; the
+ * next one begins at the control log again.
+ */
+import type { Mark } from '../change/change.ts';
+import type { ControlLog } from '../control/control-log.ts';
+import { notOwning, type OwningAction, type OwningEvent, stepOwning } from '../control/owning.ts';
+import { hit } from '../failpoints.ts';
+import type { LogEnd } from '../topic/common-mark.ts';
+import type { TransactionalProducer } from '../topic/log.ts';
+import type { Surroundings } from './cluster.ts';
+
+export interface OwnEpochParts {
+  readonly control: ControlLog;
+  readonly node: string;
+  readonly around: Pick<Surroundings, 'nowMs' | 'randomId'>;
+  readonly createProducer: () => TransactionalProducer;
+  /** Reads to the last stable offset after the fence; a follower applies all of it. */
+  readonly drain: () => Promise<LogEnd>;
+  /** Writes the epoch begin to all partitions in one transaction. */
+  readonly begin: (epoch: number, end: LogEnd, producer: TransactionalProducer) => Promise<Mark>;
+  readonly onStep: (step: 'claim' | 'init' | 'verify' | 'drain' | 'begin') => void;
+}
+
+export interface OwnedEpoch {
+  readonly epoch: number;
+  readonly producer: TransactionalProducer;
+  readonly end: LogEnd;
+  readonly mark: Mark;
+}
+
+/** How long the control log may take to answer a nonce before the attempt counts as failed. */
+const verifyTimeoutMs = 30_000;
+
+export async function ownEpoch(
+  parts: OwnEpochParts,
+  mayClaim: boolean,
+): Promise<OwnedEpoch | null> {
+  const attempt = new OwningAttempt(parts);
+  try {
+    return await attempt.run(mayClaim);
+  } catch (error) {
+    await attempt.discardProducer();
+    throw error;
+  }
+}
+
+/** What the log holds past the mark decides whether this epoch goes on, begins, or must be voided. */
+export function foundAtEnd(end: LogEnd, epoch: number): 'torn' | 'begun' | 'not-begun' {
+  const mine = end.mark?.at.epoch === epoch;
+  if (mine) return end.strays.length > 0 ? 'torn' : 'begun';
+  const halfBegun = end.strays.some((record) => record.position.epoch === epoch);
+  return halfBegun ? 'torn' : 'not-begun';
+}
+
+class OwningAttempt {
+  readonly #parts: OwnEpochParts;
+  #owning;
+  #producer: TransactionalProducer | null = null;
+  #end: LogEnd | null = null;
+  #mark: Mark | null = null;
+
+  constructor(parts: OwnEpochParts) {
+    this.#parts = parts;
+    this.#owning = notOwning(parts.node);
+  }
+
+  async run(mayClaim: boolean): Promise<OwnedEpoch | null> {
+    const actions = this.#step({ kind: 'start', mayClaim });
+    for (;;) {
+      const action = actions.shift();
+      if (action === undefined) return null;
+      if (action.kind === 'step-down') return null;
+      if (action.kind === 'lead') return this.#owned(action.epoch);
+      const reply = await this.#perform(action);
+      if (reply !== null) actions.push(...this.#step(reply));
+    }
+  }
+
+  async discardProducer(): Promise<void> {
+    const producer = this.#producer;
+    this.#producer = null;
+    await producer?.close();
+  }
+
+  #step(event: OwningEvent): OwningAction[] {
+    const { owning, actions } = stepOwning(this.#owning, event);
+    this.#owning = owning;
+    return [...actions];
+  }
+
+  async #perform(
+    action: Exclude<OwningAction, { kind: 'lead' | 'step-down' }>,
+  ): Promise<OwningEvent | null> {
+    const { control, onStep } = this.#parts;
+    switch (action.kind) {
+      case 'claim':
+        onStep('claim');
+        await control.append({
+          kind: 'claim',
+          ...action.claim,
+          id: this.#parts.around.randomId(),
+          node: this.#parts.node,
+          time: new Date(this.#parts.around.nowMs()).toISOString(),
+        });
+        await hit('own.after-claim');
+        return null;
+      case 'verify': {
+        onStep('verify');
+        await control.verify(verifyTimeoutMs);
+        return { kind: 'verified', ticket: action.ticket, control: control.state };
+      }
+      case 'init': {
+        onStep('init');
+        this.#producer = this.#parts.createProducer();
+        await this.#producer.open();
+        await hit('own.after-init');
+        return { kind: 'inited', ticket: action.ticket };
+      }
+      case 'drain': {
+        onStep('drain');
+        this.#end = await this.#parts.drain();
+        this.#mark = this.#end.mark;
+        const found = foundAtEnd(this.#end, action.epoch);
+        return { kind: 'drained', ticket: action.ticket, found, control: control.state };
+      }
+      case 'begin':
+        return this.#begin(action.epoch, action.ticket);
+      case 'discard-producer':
+        await this.discardProducer();
+        return null;
+    }
+  }
+
+  async #begin(epoch: number, ticket: number): Promise<OwningEvent> {
+    const { begin, onStep } = this.#parts;
+    const producer = this.#producer;
+    const end = this.#end;
+    if (producer === null || end === null) throw new Error('begin comes after init and drain');
+    onStep('begin');
+    await hit('own.before-epoch-begin');
+    this.#mark = await begin(epoch, end, producer);
+    this.#end = { mark: this.#mark, point: null, begin: null, strays: [] };
+    return { kind: 'begun', ticket };
+  }
+
+  #owned(epoch: number): OwnedEpoch {
+    const { producer, end, mark } = { producer: this.#producer, end: this.#end, mark: this.#mark };
+    if (producer === null || end === null || mark === null) {
+      throw new Error('an epoch is owned after init, drain and begin');
+    }
+    return { epoch, producer, end, mark };
+  }
+}

@@ -1,0 +1,180 @@
+/**
+ * Judges one node: its server, its settings, what its role may do. Flows in: facts; flows out: one
+ * finding per cause with the SQL that mends it. Every node can take the lead one day, so each is
+ * judged as one that leads and as one that follows. Pure.
+ */
+import { quoteIdentifier } from '../catalog/postgres-session.ts';
+import type { ServerFacts } from '../catalog/read-catalog.ts';
+import { enumerate, errorFinding, type Finding, warningFinding } from './preflight-finding.ts';
+import { type NodeFacts, versionMin } from './preflight-node.ts';
+
+export function nodeObject(name: string): string {
+  return `node ${name}`;
+}
+
+export function judgeVersion(name: string, server: ServerFacts): Finding {
+  const major = Math.floor(server.version / 10_000);
+  return errorFinding(
+    'PREREQUISITE',
+    nodeObject(name),
+    `node ${name} is PostgreSQL ${major}; ${versionMin / 10_000} or later is needed`,
+    `Upgrade the server to PostgreSQL ${versionMin / 10_000} or later.`,
+  );
+}
+
+export function judgeNode(facts: NodeFacts, cluster: string): Finding[] {
+  return [
+    ...judgeServer(facts),
+    ...judgeOwner(facts, cluster),
+    ...judgePermissions(facts),
+    ...judgeSlotLimits(facts),
+    ...judgePreparedTransactions(facts),
+  ];
+}
+
+/** ALTER SYSTEM takes effect for these at the next start only. */
+function restart(setting: string, value: string): string {
+  return `ALTER SYSTEM SET ${setting} = ${value}; then restart the server.`;
+}
+
+function judgeServer({ name, server, database }: NodeFacts): Finding[] {
+  const object = nodeObject(name);
+  const required = (message: string, hint: string): Finding =>
+    errorFinding('PREREQUISITE', object, message, hint);
+  const findings: Finding[] = [];
+  if (server.inRecovery) {
+    const message = `the server of node ${name} is in recovery: it is a standby of another`;
+    findings.push(required(message, 'Name a server that takes writes, or promote this one.'));
+  }
+  if (server.walLevel !== 'logical') {
+    const message = `wal_level of node ${name} is ${server.walLevel}, so its WAL cannot be decoded`;
+    findings.push(required(message, restart('wal_level', 'logical')));
+  }
+  // Our own slot and sender are there already once a node leads.
+  const freeSlots = server.maxSlots - server.usedSlots;
+  if (freeSlots < 1 && !database.hasOwnSlot) {
+    const message = `node ${name} has no replication slot free: ${server.usedSlots} of ${server.maxSlots} are used`;
+    findings.push(required(message, restart('max_replication_slots', String(server.maxSlots + 4))));
+  }
+  if (server.maxWalSenders - database.foreignWalSenders < 1) {
+    const message = `node ${name} has no WAL sender free: ${database.foreignWalSenders} of ${server.maxWalSenders} are used`;
+    findings.push(required(message, restart('max_wal_senders', String(server.maxWalSenders + 4))));
+  }
+  if (server.databaseEncoding === 'SQL_ASCII') {
+    const message = `the database of node ${name} has no encoding (SQL_ASCII): its bytes are no text`;
+    const hint = `Make it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
+    findings.push(required(message, hint));
+  }
+  return findings;
+}
+
+/** The database of a node may belong to that node of this cluster, or to nobody yet. */
+function judgeOwner({ name, identity }: NodeFacts, cluster: string): Finding[] {
+  if (identity === null || (identity.cluster === cluster && identity.name === name)) return [];
+  return [
+    errorFinding(
+      'ALREADY_INITIALISED',
+      nodeObject(name),
+      `the database of node ${name} is node ${identity.name} of the cluster ${identity.cluster}`,
+      `Correct the URL of ${name}, or take the database out of that cluster: understudy destroy.`,
+    ),
+  ];
+}
+
+/** A superuser has them all. The first one stands first because its remedy brings the others. */
+function judgePermissions(facts: NodeFacts): Finding[] {
+  const { name, server, database } = facts;
+  if (server.isSuperuser) return [];
+  const role = quoteIdentifier(server.currentUser);
+  const databaseName = quoteIdentifier(server.database);
+  const missing: [boolean, string, string][] = [
+    [
+      !facts.canCreateEventTriggers,
+      'make event triggers, which keep schema changes off a follower',
+      `ALTER ROLE ${role} SUPERUSER; which also brings every other permission.`,
+    ],
+    [!server.canReplicate, 'replicate', `ALTER ROLE ${role} REPLICATION;`],
+    [
+      !server.canSetReplicaRole,
+      'set session_replication_role',
+      `GRANT SET ON PARAMETER session_replication_role TO ${role};`,
+    ],
+    [
+      !database.canCreate,
+      `make a schema and a publication in ${server.database}`,
+      `GRANT CREATE ON DATABASE ${databaseName} TO ${role};`,
+    ],
+    [
+      !database.ownsDatabase,
+      `set default_transaction_read_only of ${server.database}, which it does not own`,
+      `ALTER DATABASE ${databaseName} OWNER TO ${role};`,
+    ],
+    [
+      !database.readsAllStats,
+      'see the transactions of others, which the write guard waits for',
+      `GRANT pg_read_all_stats TO ${role};`,
+    ],
+    [
+      database.notOwned.length > 0,
+      `put triggers on tables it does not own: ${enumerate(database.notOwned.map(({ table }) => table))}`,
+      ownershipHint(facts, role),
+    ],
+    [
+      database.forcedRowSecurity.length > 0 && !database.bypassesRowSecurity,
+      `see every row: row security is forced on ${enumerate(database.forcedRowSecurity)}`,
+      `ALTER ROLE ${role} BYPASSRLS;`,
+    ],
+  ];
+  return missing
+    .filter(([isMissing]) => isMissing)
+    .map(([, what, sql]) =>
+      errorFinding(
+        'PREREQUISITE',
+        nodeObject(name),
+        `on node ${name} the role ${server.currentUser} may not ${what}`,
+        `As a superuser: ${sql}`,
+      ),
+    );
+}
+
+function ownershipHint({ database }: NodeFacts, role: string): string {
+  const owners = [...new Set(database.notOwned.map(({ owner }) => owner))];
+  return `GRANT ${owners.join(', ')} TO ${role}; or make it the owner of these tables.`;
+}
+
+/** Settings by which Postgres gives up a slot, and with it the stream. */
+function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
+  const { slotKeepLimit, slotIdleTimeout } = database;
+  const limits: [string, string, string, boolean][] = [
+    ['max_slot_wal_keep_size', slotKeepLimit, '-1', slotKeepLimit !== '-1'],
+    [
+      'idle_replication_slot_timeout',
+      slotIdleTimeout ?? '0',
+      '0',
+      !['0', null].includes(slotIdleTimeout),
+    ],
+  ];
+  return limits
+    .filter(([, , , isLimited]) => isLimited)
+    .map(([setting, value, unlimited]) =>
+      warningFinding(
+        'SLOT_MAY_BE_LOST',
+        nodeObject(name),
+        `${setting} of node ${name} is ${value}: past it the slot, and so the stream, is lost`,
+        `Make it longer than an outage may last, or: ALTER SYSTEM SET ${setting} = ${unlimited};`,
+      ),
+    );
+}
+
+function judgePreparedTransactions({ name, database }: NodeFacts): Finding[] {
+  const gids = database.preparedTransactions;
+  if (gids.length === 0) return [];
+  return [
+    warningFinding(
+      'PREPARED_TRANSACTIONS',
+      nodeObject(name),
+      `prepared transactions are open on the server of node ${name}: ${enumerate(gids)}`,
+      'A slot is not ready before they end: COMMIT PREPARED or ROLLBACK PREPARED each.',
+    ),
+  ];
+}

@@ -1,0 +1,101 @@
+/**
+ * One promotion as its requester sees it. Flows in: the steps of taking the lead, as they come;
+ * flows out: the answer to the request, with how long each step took. What is not asked for by a
+ * request (a promotion that a crash interrupted after its claim) is only logged.
+ */
+import { formatEpochLsn } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { NodeAccess } from './node-access.ts';
+import type { AgentRequest, RequestDesk } from './requests.ts';
+import type { Lead } from './take-lead.ts';
+import type { SequenceChange } from './sequences.ts';
+
+/** design: the JSON of failover. What the dead leader still had is unknown until it is looked at. */
+export interface PromotionResult {
+  readonly node: string;
+  readonly epoch: number;
+  readonly lsn: string;
+  readonly base: string | null;
+  readonly sequences: readonly SequenceChange[];
+  readonly discarded: null;
+  readonly rpo: { readonly transactions: null; readonly bytes: null };
+  readonly steps: readonly { readonly step: string; readonly ms: number }[];
+}
+
+export class Promotion {
+  /** Resolves once the node leads. */
+  readonly leads: Promise<PromotionResult>;
+  #led: (result: PromotionResult) => void = () => undefined;
+  readonly #node: NodeAccess;
+  readonly #request: AgentRequest | null;
+  readonly #desk: RequestDesk | null;
+  readonly #steps: { readonly step: string; ms: number }[] = [];
+  #sinceMs: number;
+  #done = false;
+
+  constructor(node: NodeAccess, request: AgentRequest | null, desk: RequestDesk | null) {
+    this.#node = node;
+    this.#request = request;
+    this.#desk = desk;
+    this.#sinceMs = node.cluster.around.nowMs();
+    this.leads = new Promise((resolve) => {
+      this.#led = resolve;
+    });
+  }
+
+  /** Only who was asked may claim; an interrupted promotion goes on with the claim it has. */
+  get mayClaim(): boolean {
+    return this.#request !== null || this.#desk === null;
+  }
+
+  get wasAsked(): boolean {
+    return this.#request !== null;
+  }
+
+  /** Whether the node leads and whoever asked was told. */
+  get done(): boolean {
+    return this.#done;
+  }
+
+  step(step: string): void {
+    this.#endStep();
+    this.#steps.push({ step, ms: 0 });
+  }
+
+  #endStep(): void {
+    const nowMs = this.#node.cluster.around.nowMs();
+    const last = this.#steps[this.#steps.length - 1];
+    if (last !== undefined) last.ms = nowMs - this.#sinceMs;
+    this.#sinceMs = nowMs;
+  }
+
+  result(lead: Lead): PromotionResult {
+    this.#endStep();
+    return {
+      node: this.#node.name,
+      epoch: lead.epoch,
+      lsn: formatEpochLsn(lead.mark.at),
+      base: lead.base === null ? null : formatEpochLsn(lead.base),
+      sequences: lead.sequences,
+      discarded: null,
+      rpo: { transactions: null, bytes: null },
+      steps: this.#steps,
+    };
+  }
+
+  async succeeded(lead: Lead): Promise<void> {
+    const result = this.result(lead);
+    this.#done = true;
+    this.#led(result);
+    if (this.#request !== null) await this.#desk?.answer(this.#request, { ...result }, null);
+  }
+
+  async failed(error: unknown): Promise<void> {
+    if (this.#request === null || this.#desk === null) return;
+    const shown =
+      error instanceof UnderstudyError
+        ? error
+        : new UnderstudyError('BUG', String(error), 'See the log of the agent.', error);
+    await this.#desk.answer(this.#request, null, shown);
+  }
+}

@@ -1,0 +1,213 @@
+/**
+ * One path to the lead: for a start, a restart after an error, a torn batch, a crash half-way
+ * through, and a promotion. Flows in: a node and, while it still follows, its follower at work;
+ * flows out: an owned epoch with its slot, ready to stream, or null when another node leads.
+ *
+ * A node that follows makes its slot before it claims: making one waits for every open transaction
+ * of the server, and a claim that waits keeps everybody from leading. After the fence it applies all
+ * that the log holds, and begins at an LSN of its own.
+ */
+import type { Client } from 'pg';
+import { inTransaction } from '../catalog/postgres-session.ts';
+import type { EpochBegin, Mark } from '../change/change.ts';
+import { type Lsn, parseLsn } from '../change/lsn.ts';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { isMine } from '../control/claim.ts';
+import { UnderstudyError } from '../errors.ts';
+import { hit } from '../failpoints.ts';
+import { saveEpoch, writePosition } from '../follower/follower-state.ts';
+import type { Follower } from '../follower/follower.ts';
+import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
+import type { Releasers } from '../lifecycle.ts';
+import type { LogEnd } from '../topic/common-mark.ts';
+import type { TransactionalProducer } from '../topic/log.ts';
+import { readLogEnd } from '../topic/log-end.ts';
+import { formatVersion, slotName } from '../topic/topic-layout.ts';
+import { writeEpochBegin } from './epoch-begin.ts';
+import type { NodeAccess } from './node-access.ts';
+import { type OwnedEpoch, ownEpoch } from './own-epoch.ts';
+import { advanceSequences, type SequenceChange } from './sequences.ts';
+
+/** A follower at work, which the drain applies to the end and then stops. */
+export interface FollowerAtWork {
+  readonly follower: Follower;
+  /** Settles when its run has ended. */
+  readonly ended: Promise<void>;
+}
+
+export interface Lead extends OwnedEpoch {
+  readonly slot: string;
+  /** What a new epoch continues; null when this node goes on in an epoch that had begun. */
+  readonly base: EpochLsn | null;
+  readonly sequences: readonly SequenceChange[];
+}
+
+export type OnStep = (step: string) => void;
+
+/** Creating a slot waits for the open transactions of the whole server. */
+const slotTimeoutMs = 30_000;
+
+export class LeadTaking {
+  readonly #node: NodeAccess;
+  readonly #releasers: Releasers;
+  readonly #following: FollowerAtWork | null;
+  readonly #onStep: OnStep;
+  #slot = '';
+  #appliedAll = false;
+  #base: EpochLsn | null = null;
+  #sequences: readonly SequenceChange[] = [];
+
+  constructor(
+    node: NodeAccess,
+    releasers: Releasers,
+    following: FollowerAtWork | null,
+    onStep: OnStep,
+  ) {
+    this.#node = node;
+    this.#releasers = releasers;
+    this.#following = following;
+    this.#onStep = onStep;
+  }
+
+  async take(mayClaim: boolean): Promise<Lead | null> {
+    const { control, name, cluster, partitions } = this.#node;
+    const { epoch = 0 } = control.state.current ?? {};
+    const epochToBe = isMine(control.state, name, epoch) ? epoch : epoch + 1;
+    this.#onStep('slot');
+    const madeSlot = await this.#ensureSlot(epochToBe);
+    await hit('promote.after-slot');
+    const owned = await ownEpoch(
+      {
+        control,
+        node: name,
+        around: cluster.around,
+        createProducer: () => cluster.createProducer(partitions),
+        drain: () => this.#drain(),
+        begin: (owner, end, producer) => this.#begin(owner, end, producer),
+        onStep: this.#onStep,
+      },
+      mayClaim,
+    );
+    if (owned === null) {
+      if (madeSlot) await dropSlot(this.#node.client, this.#slot);
+      return null;
+    }
+    await this.#becomeLeader(owned.epoch);
+    return { ...owned, slot: this.#slot, base: this.#base, sequences: this.#sequences };
+  }
+
+  /** A node that led the base's epoch goes on with its slot; a promoted one makes its own. */
+  async #ensureSlot(epoch: number): Promise<boolean> {
+    const { client, cluster, name } = this.#node;
+    const ours = await listSlots(client, slotName(cluster.name, 0).slice(0, -1));
+    const numbered = ours
+      .map((slot) => ({ slot, epoch: Number(slot.slice(slot.lastIndexOf('_') + 1)) }))
+      .filter((candidate) => candidate.epoch <= epoch)
+      .sort((a, b) => b.epoch - a.epoch);
+    const [newest] = numbered;
+    if (this.#following === null || newest?.epoch === epoch) {
+      this.#slot = newest?.slot ?? slotName(cluster.name, epoch);
+      return false;
+    }
+    this.#slot = slotName(cluster.name, epoch);
+    const maker = await cluster.openSession(this.#releasers, name, 'slot');
+    await createSlot(maker, client, this.#slot, slotTimeoutMs);
+    return true;
+  }
+
+  async #drain(): Promise<LogEnd> {
+    const { reader, decoder } = this.#node;
+    if (this.#following === null) return readLogEnd(reader, decoder);
+    const { follower } = this.#following;
+    await this.#applyAll(this.#following);
+    const end = await readLogEnd(reader, decoder);
+    const { at } = follower.position;
+    if (end.mark === null || compareEpochLsn(end.mark.at, at) !== 0) {
+      const mark = end.mark === null ? 'nothing' : formatEpochLsn(end.mark.at);
+      throw new UnderstudyError(
+        'NOT_PROMOTABLE',
+        `this node stands at ${formatEpochLsn(at)} and the log ends at ${mark}`,
+        'Choose another node: understudy status shows which can take the lead.',
+      );
+    }
+    return end;
+  }
+
+  /** Once: a later look at the log finds nothing that this node could still apply. */
+  async #applyAll({ follower, ended }: FollowerAtWork): Promise<void> {
+    if (this.#appliedAll) return;
+    const watermarks = await this.#node.reader.watermarks();
+    await follower.drained(watermarks.map(({ lastStableOffset }) => lastStableOffset));
+    follower.stop();
+    await ended;
+    this.#appliedAll = true;
+  }
+
+  async #begin(epoch: number, end: LogEnd, producer: TransactionalProducer): Promise<Mark> {
+    const { cluster, encoder, identity, server, name } = this.#node;
+    const startLsn = await this.#startLsn(end);
+    const begin: EpochBegin = {
+      streamId: identity.streamId,
+      epoch,
+      leader: name,
+      systemId: server.systemId,
+      timeline: server.timeline,
+      base: end.mark?.at ?? null,
+      startLsn,
+      slot: this.#slot,
+      keySchemaId: encoder.keySchemaId,
+    };
+    const nowMs = cluster.around.nowMs();
+    const mark = await writeEpochBegin(producer, encoder, begin, nowMs);
+    await this.#saveBegin(begin, mark);
+    this.#base = begin.base;
+    return mark;
+  }
+
+  /** The base's own leader goes on where the log stands; another begins at an LSN of its own. */
+  async #startLsn(end: LogEnd): Promise<Lsn> {
+    const { client, cluster, identity } = this.#node;
+    if (this.#following === null && identity.role === 'leader' && end.mark !== null) {
+      return end.mark.at.lsn;
+    }
+    this.#onStep('sequences');
+    this.#sequences = await inTransaction(client, async () => {
+      const changes = await advanceSequences(client, cluster.settings.tables);
+      // A commit of our own, flushed: everything applied so far lies before it in this server's WAL.
+      await client.query('UPDATE understudy.node SET epoch = epoch');
+      return changes;
+    });
+    return flushLsn(client);
+  }
+
+  /** What a follower would have written at this epoch begin: this node does not read its own. */
+  async #saveBegin(begin: EpochBegin, mark: Mark): Promise<void> {
+    const { client, cluster, identity } = this.#node;
+    const nowMs = cluster.around.nowMs();
+    await inTransaction(client, async () => {
+      await saveEpoch(client, begin);
+      const position = {
+        streamId: identity.streamId,
+        at: mark.at,
+        commitTimeMicros: BigInt(nowMs) * 1000n,
+        mark,
+        appendMs: mark.nextOffsets.map(() => nowMs),
+      };
+      await writePosition(client, position, formatVersion);
+    });
+  }
+
+  async #becomeLeader(epoch: number): Promise<void> {
+    const { client } = this.#node;
+    await inTransaction(client, () =>
+      client.query(`UPDATE understudy.node SET role = 'leader', epoch = $1`, [epoch]),
+    );
+  }
+}
+
+async function flushLsn(client: Client): Promise<Lsn> {
+  const { rows } = await client.query<{ lsn: string }>(
+    'SELECT pg_catalog.pg_current_wal_flush_lsn() AS lsn',
+  );
+  return parseLsn(rows[0]?.lsn ?? '');
+}

@@ -1,0 +1,279 @@
+/**
+ * Reads what a server and its tables look like. Flows in: a session of ours and globs; flows out:
+ * TableShapes, sequences and the server's own settings. Everything about tables comes from one
+ * statement, so from one snapshot, and takes no lock on them.
+ */
+import type { Client } from 'pg';
+import { UnderstudyError } from '../errors.ts';
+import { qualifiedName, quoteLiteral } from './postgres-session.ts';
+import { identityIndexOf, type TableColumn, type TableShape, type UniqueIndex } from './table.ts';
+
+/**
+ * User tables: not of Postgres, not ours, not of an extension. Also what the write guard covers.
+ * The alias of pg_class is c, that of pg_namespace n.
+ */
+export const userTablesCondition = `
+  c.relkind IN ('r', 'p')
+  AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'understudy')
+  AND NOT EXISTS (
+    SELECT FROM pg_depend d
+    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`;
+
+const tablesQuery = `
+  SELECT json_build_object(
+    'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
+    'persistence', c.relpersistence, 'replicaIdentity', c.relreplident,
+    'isPartition', c.relispartition,
+    'parentOid', (SELECT i.inhparent::bigint FROM pg_inherits i
+                  WHERE i.inhrelid = c.oid AND c.relispartition),
+    'rootOid', pg_partition_root(c.oid)::oid::bigint,
+    'columns', (
+      SELECT json_agg(json_build_object(
+        'attnum', a.attnum, 'name', a.attname, 'typeOid', a.atttypid::bigint,
+        'type', format_type(a.atttypid, a.atttypmod), 'notNull', a.attnotnull,
+        'generated', a.attgenerated, 'identity', a.attidentity) ORDER BY a.attnum)
+      FROM pg_attribute a
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    'uniqueIndexes', (
+      SELECT json_agg(json_build_object(
+        'name', ic.relname, 'attnums', (x.indkey::int2[])[0:x.indnkeyatts - 1],
+        'primary', x.indisprimary, 'immediate', x.indimmediate, 'valid', x.indisvalid,
+        'partial', x.indpred IS NOT NULL, 'chosen', x.indisreplident) ORDER BY ic.relname)
+      FROM pg_index x JOIN pg_class ic ON ic.oid = x.indexrelid
+      WHERE x.indrelid = c.oid AND x.indisunique AND x.indislive))
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE ${userTablesCondition}
+  ORDER BY n.nspname, c.relname`;
+
+interface TableRow {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly kind: 'r' | 'p';
+  readonly persistence: 'p' | 'u' | 't';
+  readonly replicaIdentity: 'd' | 'i' | 'f' | 'n';
+  readonly isPartition: boolean;
+  readonly parentOid: number | null;
+  readonly rootOid: number | null;
+  readonly columns: readonly ColumnRow[] | null;
+  readonly uniqueIndexes: readonly UniqueIndex[] | null;
+}
+
+interface ColumnRow extends Omit<TableColumn, 'generated' | 'identity'> {
+  readonly generated: '' | 's' | 'v';
+  readonly identity: '' | 'a' | 'd';
+}
+
+const persistences = { p: 'permanent', u: 'unlogged', t: 'temporary' } as const;
+const replicaIdentities = { d: 'default', i: 'index', f: 'full', n: 'nothing' } as const;
+const generatedKinds = { '': 'no', s: 'stored', v: 'virtual' } as const;
+const identityKinds = { '': 'no', a: 'always', d: 'by default' } as const;
+
+/**
+ * The tables that match any of the globs (`public.*`, `*.orders`), by schema and name. A partition
+ * is in when its own name or that of its root matches.
+ */
+export async function readTables(
+  client: Client,
+  patterns: readonly string[],
+): Promise<TableShape[]> {
+  const matches = patterns.map(compilePattern);
+  const rows = await readJson<TableRow>(client, tablesQuery);
+  const names = new Map(rows.map((row) => [row.oid, row]));
+  return rows
+    .filter((row) => {
+      const root = row.rootOid === null ? undefined : names.get(row.rootOid);
+      return [row, root].some((table) => table && matches.some((match) => match(table)));
+    })
+    .map(tableOf);
+}
+
+function tableOf(row: TableRow): TableShape {
+  const replicaIdentity = replicaIdentities[row.replicaIdentity];
+  const uniqueIndexes = row.uniqueIndexes ?? [];
+  return {
+    oid: row.oid,
+    schema: row.schema,
+    name: row.name,
+    kind: row.kind === 'r' ? 'ordinary' : 'partitioned',
+    persistence: persistences[row.persistence],
+    isPartition: row.isPartition,
+    parentOid: row.parentOid,
+    columns: (row.columns ?? []).map((column) => ({
+      ...column,
+      generated: generatedKinds[column.generated],
+      identity: identityKinds[column.identity],
+    })),
+    uniqueIndexes,
+    replicaIdentity,
+    identityAttnums: identityIndexOf(replicaIdentity, uniqueIndexes)?.attnums ?? null,
+  };
+}
+
+/** `schema.table`, where `*` stands for any characters; schema and table part at the first dot. */
+export function compilePattern(
+  pattern: string,
+): (table: { readonly schema: string; readonly name: string }) => boolean {
+  const dot = pattern.indexOf('.');
+  if (dot < 1 || dot === pattern.length - 1) {
+    throw new UnderstudyError(
+      'CONFIG_INVALID',
+      `the table pattern ${JSON.stringify(pattern)} is not of the form schema.table`,
+      `Write it with its schema, for example "public.${pattern.replaceAll('.', '') || '*'}".`,
+    );
+  }
+  const schema = globOf(pattern.slice(0, dot));
+  const name = globOf(pattern.slice(dot + 1));
+  return (table) => schema.test(table.schema) && name.test(table.name);
+}
+
+function globOf(glob: string): RegExp {
+  const parts = glob.split('*').map((part) => part.replace(/[\\^$.|?+()[\]{}]/g, '\\$&'));
+  return new RegExp(`^${parts.join('.*')}$`, 'su');
+}
+
+async function readJson<Row>(client: Client, text: string, values?: unknown[]): Promise<Row[]> {
+  const { rows } = await client.query<[string]>({ text, values: values ?? [], rowMode: 'array' });
+  return rows.map(([json]) => JSON.parse(json) as Row);
+}
+
+export interface ServerFacts {
+  readonly systemId: string;
+  readonly timeline: number;
+  /** server_version_num: 150018. */
+  readonly version: number;
+  readonly walLevel: string;
+  readonly inRecovery: boolean;
+  readonly maxSlots: number;
+  readonly usedSlots: number;
+  readonly maxWalSenders: number;
+  readonly databaseEncoding: string;
+  readonly database: string;
+  readonly currentUser: string;
+  readonly isSuperuser: boolean;
+  readonly canReplicate: boolean;
+  readonly canSetReplicaRole: boolean;
+}
+
+/** has_parameter_privilege, and the grant it asks for, are there from this version on. */
+const parameterPrivilegesVersion = 150_000;
+
+export async function readServer(client: Client): Promise<ServerFacts> {
+  const { rows } = await client.query<[string]>({
+    text: `SELECT current_setting('server_version_num')`,
+    rowMode: 'array',
+  });
+  const hasParameterPrivileges = Number(rows[0]?.[0]) >= parameterPrivilegesVersion;
+  const granted = hasParameterPrivileges
+    ? `has_parameter_privilege('session_replication_role', 'SET')`
+    : 'false';
+  const [facts] = await readJson<ServerFacts>(
+    client,
+    `SELECT json_build_object(
+       'systemId', (pg_control_system()).system_identifier::text,
+       -- The control file learns of a promotion only at the next checkpoint; the WAL's name at once.
+       'timeline', CASE WHEN pg_is_in_recovery() THEN (pg_control_checkpoint()).timeline_id
+         ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END,
+       'version', current_setting('server_version_num')::int,
+       'walLevel', current_setting('wal_level'),
+       'inRecovery', pg_is_in_recovery(),
+       'maxSlots', current_setting('max_replication_slots')::int,
+       'usedSlots', (SELECT count(*) FROM pg_replication_slots),
+       'maxWalSenders', current_setting('max_wal_senders')::int,
+       'databaseEncoding', current_setting('server_encoding'),
+       'database', current_database(), 'currentUser', current_user,
+       'isSuperuser', r.rolsuper,
+       'canReplicate', r.rolsuper OR r.rolreplication,
+       'canSetReplicaRole', r.rolsuper OR ${granted})
+     FROM pg_roles r WHERE r.rolname = current_user`,
+  );
+  if (facts === undefined) {
+    throw new UnderstudyError('BUG', 'the server knows no current user', 'Please report this.');
+  }
+  return facts;
+}
+
+export interface SequenceFacts {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly tableOid: number;
+  readonly column: string;
+  readonly increment: bigint;
+  readonly cache: bigint;
+  readonly min: bigint;
+  readonly max: bigint;
+  readonly lastValue: bigint;
+  readonly isCalled: boolean;
+}
+
+type SequenceRow = Pick<SequenceFacts, 'oid' | 'schema' | 'name' | 'tableOid' | 'column'> &
+  Readonly<Record<'increment' | 'cache' | 'min' | 'max', string>>;
+
+/** A statement that reads this many sequences stays far below the parser's and planner's limits. */
+const sequencesPerStatement = 200;
+
+/** The sequences that columns of the tables own or take their default from, one entry each. */
+export async function readSequences(
+  client: Client,
+  tables: readonly Pick<TableShape, 'oid'>[],
+): Promise<SequenceFacts[]> {
+  const found = await readJson<SequenceRow>(client, sequencesQuery, [
+    tables.map((table) => table.oid),
+  ]);
+  const sequences: SequenceFacts[] = [];
+  for (let first = 0; first < found.length; first += sequencesPerStatement) {
+    const part = found.slice(first, first + sequencesPerStatement);
+    const values = await client.query<[string, string, string]>({
+      text: part
+        .map(
+          ({ oid, schema, name }) =>
+            `SELECT ${quoteLiteral(String(oid))}, last_value::text, is_called
+             FROM ${qualifiedName(schema, name)}`,
+        )
+        .join(' UNION ALL '),
+      rowMode: 'array',
+    });
+    const byOid = new Map(values.rows.map((row) => [Number(row[0]), row]));
+    for (const row of part) {
+      const [, lastValue, isCalled] = byOid.get(row.oid) ?? [];
+      sequences.push({
+        ...row,
+        increment: BigInt(row.increment),
+        cache: BigInt(row.cache),
+        min: BigInt(row.min),
+        max: BigInt(row.max),
+        lastValue: BigInt(lastValue ?? row.min),
+        isCalled: isCalled === 't',
+      });
+    }
+  }
+  return sequences;
+}
+
+const sequencesQuery = `
+  SELECT json_build_object(
+    'oid', s.oid::bigint, 'schema', n.nspname, 'name', s.relname,
+    'tableOid', u.tableoid_::bigint, 'column', a.attname,
+    'increment', q.seqincrement::text, 'cache', q.seqcache::text,
+    'min', q.seqmin::text, 'max', q.seqmax::text)
+  FROM (
+    SELECT DISTINCT ON (used.sequence) used.sequence, used.tableoid_, used.attnum
+    FROM (
+      SELECT d.objid AS sequence, d.refobjid AS tableoid_, d.refobjsubid AS attnum, 0 AS rank
+      FROM pg_depend d
+      WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+        AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0 AND d.refobjid = ANY ($1::oid[])
+      UNION ALL
+      SELECT d.refobjid, f.adrelid, f.adnum, 1
+      FROM pg_attrdef f
+      JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+        AND d.refclassid = 'pg_class'::regclass
+      WHERE f.adrelid = ANY ($1::oid[])) AS used
+    JOIN pg_class s ON s.oid = used.sequence AND s.relkind = 'S'
+    ORDER BY used.sequence, used.rank, used.tableoid_, used.attnum) AS u
+  JOIN pg_class s ON s.oid = u.sequence
+  JOIN pg_namespace n ON n.oid = s.relnamespace
+  JOIN pg_sequence q ON q.seqrelid = s.oid
+  JOIN pg_attribute a ON a.attrelid = u.tableoid_ AND a.attnum = u.attnum
+  ORDER BY n.nspname, s.relname`;

@@ -1,0 +1,174 @@
+/**
+ * A table as the catalog describes it, and what keeps it from being replicated. Flows in: what
+ * read-catalog.ts found; flows out: its replica identity and the problems with the exact SQL that
+ * solves each. Pure: nothing here talks to a server.
+ */
+import { escapeIdentifier } from 'pg';
+
+export interface TableColumn {
+  readonly attnum: number;
+  readonly name: string;
+  /** As format_type prints it under an empty search_path, with its modifier. */
+  readonly type: string;
+  readonly typeOid: number;
+  readonly notNull: boolean;
+  readonly generated: 'no' | 'stored' | 'virtual';
+  readonly identity: 'no' | 'always' | 'by default';
+}
+
+export interface UniqueIndex {
+  readonly name: string;
+  /** Key columns in index order, INCLUDE columns left out; 0 stands for an expression. */
+  readonly attnums: readonly number[];
+  readonly primary: boolean;
+  /** False for a deferrable constraint. */
+  readonly immediate: boolean;
+  readonly valid: boolean;
+  readonly partial: boolean;
+  /** Chosen by REPLICA IDENTITY USING INDEX. */
+  readonly chosen: boolean;
+}
+
+export type ReplicaIdentity = 'default' | 'index' | 'full' | 'nothing';
+
+export interface TableShape {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly kind: 'ordinary' | 'partitioned';
+  readonly persistence: 'permanent' | 'unlogged' | 'temporary';
+  readonly isPartition: boolean;
+  readonly parentOid: number | null;
+  /** In attnum order, dropped columns left out. */
+  readonly columns: readonly TableColumn[];
+  readonly uniqueIndexes: readonly UniqueIndex[];
+  readonly replicaIdentity: ReplicaIdentity;
+  /** In index order; with REPLICA IDENTITY FULL the primary key's. */
+  readonly identityAttnums: readonly number[] | null;
+}
+
+/**
+ * The index that Postgres takes for the replica identity (pg_get_replica_identity_index, which
+ * would wait behind locks and fail on a table dropped meanwhile); with FULL, the primary key.
+ */
+export function identityIndexOf(
+  replicaIdentity: ReplicaIdentity,
+  indexes: readonly UniqueIndex[],
+): UniqueIndex | null {
+  if (replicaIdentity === 'nothing') return null;
+  const usable = indexes.filter((index) => index.immediate && index.valid && !index.partial);
+  const wanted = usable.find((index) =>
+    replicaIdentity === 'index' ? index.chosen : index.primary,
+  );
+  return wanted ?? null;
+}
+
+export type TableProblemCode =
+  | 'NO_IDENTITY'
+  | 'IDENTITY_NOTHING'
+  | 'FULL_WITHOUT_PRIMARY_KEY'
+  | 'DEFERRABLE_IDENTITY'
+  | 'GENERATED_IDENTITY';
+
+export interface TableProblem {
+  readonly code: TableProblemCode;
+  readonly message: string;
+  readonly hint: string;
+}
+
+export function displayName(table: Pick<TableShape, 'schema' | 'name'>): string {
+  return `${table.schema}.${table.name}`;
+}
+
+/** Why the table cannot be replicated. Unlogged and temporary tables never are: no problem. */
+export function problemsOf(table: TableShape): TableProblem[] {
+  if (table.persistence !== 'permanent') return [];
+  if (table.identityAttnums === null) return [missingIdentity(table)];
+  const identity = new Set(table.identityAttnums);
+  return table.columns
+    .filter((column) => identity.has(column.attnum) && column.generated !== 'no')
+    .map((column) => ({
+      code: 'GENERATED_IDENTITY',
+      message: `${displayName(table)} has the generated column ${column.name} in its identity`,
+      hint: alter(table, `ALTER COLUMN ${escapeIdentifier(column.name)} DROP EXPRESSION`),
+    }));
+}
+
+function missingIdentity(table: TableShape): TableProblem {
+  const name = displayName(table);
+  const hint = identityHint(table);
+  const wanted = table.uniqueIndexes.find((index) =>
+    table.replicaIdentity === 'index' ? index.chosen : index.primary,
+  );
+  if (table.replicaIdentity === 'nothing') {
+    const message = `${name} has REPLICA IDENTITY NOTHING: its updates and deletes name no row`;
+    return { code: 'IDENTITY_NOTHING', message, hint };
+  }
+  if (wanted !== undefined && !wanted.immediate) {
+    const message = `the identity of ${name} is deferrable (${wanted.name}): Postgres cannot use it`;
+    return { code: 'DEFERRABLE_IDENTITY', message, hint };
+  }
+  if (table.replicaIdentity === 'full') {
+    const message = `${name} has REPLICA IDENTITY FULL and no primary key to tell its rows apart`;
+    return { code: 'FULL_WITHOUT_PRIMARY_KEY', message, hint };
+  }
+  const message = `${name} has no replica identity: published, its updates and deletes would fail`;
+  return { code: 'NO_IDENTITY', message, hint };
+}
+
+/** SQL that gives the table an identity, from what it has where that is possible. */
+function identityHint(table: TableShape): string {
+  const reset = table.replicaIdentity === 'default' ? '' : ', REPLICA IDENTITY DEFAULT';
+  const primary = table.uniqueIndexes.find((index) => index.primary);
+  if (primary?.immediate) return alter(table, 'REPLICA IDENTITY DEFAULT');
+  const best = bestCandidate(table);
+  if (best !== undefined) {
+    const setNotNull = nullableColumns(table, best).map(
+      (column) => `ALTER COLUMN ${escapeIdentifier(column.name)} SET NOT NULL, `,
+    );
+    const use = `REPLICA IDENTITY USING INDEX ${escapeIdentifier(best.name)}`;
+    return alter(table, setNotNull.join('') + use);
+  }
+  if (primary !== undefined) return alter(table, notDeferrable(table, primary) + reset);
+  const id = table.columns.find((column) => column.name === 'id');
+  const column = escapeIdentifier(freeColumnName(table));
+  const add =
+    id?.generated === 'no'
+      ? 'ADD PRIMARY KEY ("id")'
+      : `ADD COLUMN ${column} bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY`;
+  return alter(table, add + reset);
+}
+
+/** A unique index that can be the identity, the one with the fewest nullable columns first. */
+function bestCandidate(table: TableShape): UniqueIndex | undefined {
+  const plain = new Set(
+    table.columns.filter((column) => column.generated === 'no').map((column) => column.attnum),
+  );
+  return table.uniqueIndexes
+    .filter((index) => index.immediate && index.valid && !index.partial)
+    .filter((index) => index.attnums.every((attnum) => plain.has(attnum)))
+    .sort((a, b) => nullableColumns(table, a).length - nullableColumns(table, b).length)[0];
+}
+
+function nullableColumns(table: TableShape, index: UniqueIndex): TableColumn[] {
+  return table.columns.filter((column) => !column.notNull && index.attnums.includes(column.attnum));
+}
+
+function freeColumnName(table: TableShape): string {
+  const used = new Set(table.columns.map((column) => column.name));
+  if (!used.has('id')) return 'id';
+  let number = 2;
+  while (used.has(`id_${number}`)) number += 1;
+  return `id_${number}`;
+}
+
+function notDeferrable(table: TableShape, index: UniqueIndex): string {
+  const constraint = escapeIdentifier(index.name);
+  const names = new Map(table.columns.map((column) => [column.attnum, column.name]));
+  const columns = index.attnums.map((attnum) => escapeIdentifier(names.get(attnum) ?? ''));
+  return `DROP CONSTRAINT ${constraint}, ADD CONSTRAINT ${constraint} PRIMARY KEY (${columns.join(', ')})`;
+}
+
+function alter(table: TableShape, action: string): string {
+  return `ALTER TABLE ${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)} ${action};`;
+}

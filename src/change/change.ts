@@ -1,0 +1,106 @@
+/**
+ * The vocabulary of the path: what a leader says and a follower hears, before any encoding. Row
+ * values are Postgres text under fixed session settings (docs/types.md), null is SQL NULL; nothing
+ * on the path holds a value in another form, so nothing can round or normalise it.
+ */
+import type { Lsn } from './lsn.ts';
+import type { EpochLsn } from './position.ts';
+
+/** Given when a table enters the stream; kept over renames, never reused: `public.orders`, `#2`. */
+export type RelationId = string;
+/** Given when a column enters its relation; kept over renames, never reused: `price`, `price#2`. */
+export type ColumnId = string;
+
+export type PgText = string | null;
+
+/** c insert, u update, d delete, r read (snapshot or healing). */
+export type RowOp = 'c' | 'u' | 'd' | 'r';
+
+export interface ColumnShape {
+  readonly id: ColumnId;
+  readonly name: string;
+  /** As format_type prints it under an empty search_path, with its modifier: `numeric(10,2)`. */
+  readonly type: string;
+  readonly nullable: boolean;
+  /** The value of rows older than the column, as text; null when there is none. */
+  readonly missing: PgText;
+}
+
+/** A table as the stream knows it. Columns stand in the order of the table's attnums. */
+export interface RelationShape {
+  readonly id: RelationId;
+  readonly schema: string;
+  readonly name: string;
+  readonly columns: readonly ColumnShape[];
+  /** Column ids of the replica identity, in the order of its index. Never empty. */
+  readonly identity: readonly ColumnId[];
+  readonly dropped: boolean;
+}
+
+export interface RowChange {
+  readonly kind: 'row';
+  readonly op: RowOp;
+  readonly relation: RelationShape;
+  /** Text of the identity columns, in the order of `relation.identity`. */
+  readonly identity: readonly string[];
+  /** One value per column of `relation`, or null when the row is deleted. */
+  readonly values: readonly PgText[] | null;
+  /** The old identity, on the new row of a key change. */
+  readonly was: readonly string[] | null;
+}
+
+export interface TruncateChange {
+  readonly kind: 'truncate';
+  readonly relation: RelationShape;
+}
+
+export interface RelationChange {
+  readonly kind: 'relation';
+  readonly relation: RelationShape;
+}
+
+/** What a source transaction consists of, in order; each takes one ordinal. */
+export type Change = RowChange | TruncateChange | RelationChange;
+
+/** The end of a batch, in every partition: what is below `upto` is here, whole. */
+export interface Point {
+  readonly streamId: string;
+  readonly label: string | null;
+  readonly epoch: number;
+  /** Commit LSN of the last transaction covered, for people; 0/0 before the first. */
+  readonly commit: Lsn;
+  readonly upto: Lsn;
+  readonly commitTimeMicros: bigint;
+  /** Per partition: committed records of this epoch since the previous point, points excluded. */
+  readonly counts: readonly number[];
+  readonly previous: Mark;
+  readonly unfinished: readonly RelationId[];
+  readonly uncovered: readonly string[];
+  /** The last position before which a snapshot saw every streamed transaction. */
+  readonly settled: Mark | null;
+  /** Since where keys are unhealed; null when none is. */
+  readonly unhealed: Mark | null;
+  readonly rowCounts: Readonly<Record<RelationId, number>>;
+  /** Where the newest schema record begins in partition 0; null when there is none. */
+  readonly schemaOffset: bigint | null;
+}
+
+/** A place every partition holds: a point or a whole epoch begin, and the offsets after it. */
+export interface Mark {
+  readonly at: EpochLsn;
+  /** Per partition, the offset after the record of the mark. */
+  readonly nextOffsets: readonly bigint[];
+}
+
+export interface EpochBegin {
+  readonly streamId: string;
+  readonly epoch: number;
+  readonly leader: string;
+  readonly systemId: string;
+  readonly timeline: number;
+  /** The mark this epoch continues; null for the first. */
+  readonly base: EpochLsn | null;
+  readonly startLsn: Lsn;
+  readonly slot: string;
+  readonly keySchemaId: number;
+}

@@ -1,0 +1,149 @@
+#!/usr/bin/env node
+/**
+ * The command `understudy`. Words, the environment and signals flow in; the answer flows out on
+ * stdout, lines for people and the log on stderr, and an exit code. It opens what every verb needs,
+ * closes all that a verb opened, and is the only file that ends the process.
+ */
+import { readFileSync } from 'node:fs';
+import { failureLines, failureOf, jsonLine, stackOf } from './commands/answer.ts';
+import type { Outcome } from './commands/command.ts';
+import { type GlobalOptions, type Invocation, readCommandLine } from './commands/command-line.ts';
+import type { Config } from './config.ts';
+import { UnderstudyError } from './errors.ts';
+import { armFailpoints } from './failpoints.ts';
+import { onSignals, Releasers, Stopped, sleep } from './lifecycle.ts';
+import { createLogger, type Logger, logFormats, logLevels } from './logger.ts';
+import { endWhenIdle, openResources } from './process-end.ts';
+import { redactText } from './redact.ts';
+
+/** Secrets are known to the configuration once it is loaded. */
+let loadedConfig: Config | null = null;
+const redact = (text: string): string => loadedConfig?.redact(text) ?? redactText(text);
+
+const stop = new AbortController();
+const words = process.argv.slice(2);
+const wantsJson = words.includes('--json');
+let showsStacks = process.env['UNDERSTUDY_LOG_LEVEL'] === 'debug';
+
+function people(line: string): void {
+  process.stderr.write(`${redact(line)}\n`);
+}
+
+function print(answer: object | null, lines: readonly string[], json: boolean): void {
+  if (answer === null) return;
+  process.stdout.write(json ? jsonLine(answer) : lines.map((line) => `${line}\n`).join(''));
+}
+
+/** Says why it failed, in the form that was asked for, and returns the exit code. */
+function fail(error: unknown): number {
+  const failure = failureOf(error, stop.signal, redact);
+  const reason: unknown = stop.signal.reason;
+  const isUnread = reason instanceof Stopped && reason.stopSignal === 'SIGPIPE';
+  // That the reader of the answer left is news to nobody.
+  if (isUnread && failure.code === 'STOPPED') return failure.exit;
+  if (wantsJson) process.stdout.write(jsonLine({ error: failure }));
+  else for (const line of failureLines(failure)) process.stderr.write(`${line}\n`);
+  if (showsStacks) process.stderr.write(`${redact(stackOf(error))}\n`);
+  return failure.exit;
+}
+
+function openLogger(options: GlobalOptions): Logger {
+  const wanted = options.logLevel ?? (process.env['UNDERSTUDY_LOG_LEVEL'] || 'info');
+  const level = logLevels.find((known) => known === wanted);
+  if (level === undefined) {
+    throw new UnderstudyError(
+      'USAGE',
+      `UNDERSTUDY_LOG_LEVEL ${JSON.stringify(wanted)} is not a log level`,
+      `Set it to one of ${logLevels.join(', ')}.`,
+    );
+  }
+  showsStacks = level === 'debug';
+  const format = logFormats.find((known) => known === options.logFormat);
+  const byDefault = process.stderr.isTTY ? 'human' : 'json';
+  return createLogger({ level, format: format ?? byDefault, redact });
+}
+
+async function runVerb(invocation: Extract<Invocation, { kind: 'verb' }>): Promise<number> {
+  const { options } = invocation;
+  const log = openLogger(options);
+  const { loadConfig } = await import('./config.ts');
+  const releasers = new Releasers();
+  try {
+    const config = loadConfig({
+      option: options.config,
+      workingDirectory: process.cwd(),
+      environment: process.env,
+    });
+    loadedConfig = config;
+    const outcome: Outcome = await invocation.run({
+      config,
+      json: options.json,
+      log,
+      signal: stop.signal,
+      releasers,
+      now: Date.now,
+      random: Math.random,
+      sleep,
+      people,
+      print: (answer, lines) => print(answer, lines, options.json),
+    });
+    print(outcome.answer, outcome.lines, options.json);
+    return outcome.exit;
+  } catch (error) {
+    return fail(error);
+  } finally {
+    for (const error of await releasers.close()) log.warn({ error }, 'not closed properly');
+  }
+}
+
+async function main(): Promise<number> {
+  try {
+    armFailpoints(process.env['UNDERSTUDY_FAILPOINTS']);
+    const invocation = await readCommandLine(words, packageVersion());
+    if (invocation.kind === 'verb') return await runVerb(invocation);
+    process.stdout.write(invocation.text);
+    return 0;
+  } catch (error) {
+    return fail(error);
+  }
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { readonly version: string }).version;
+}
+
+/** A failure that nobody caught leaves an unknown state behind: nothing may go on after it. */
+process.on('uncaughtException', (error) => process.exit(fail(error)));
+
+/** Whoever read the answer has gone, as `head` does: that ends the command like a signal. */
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  stop.abort(new Stopped('SIGPIPE'));
+});
+
+/** Lines for people that nobody reads are no reason to stop what is being done. */
+process.stderr.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
+onSignals({
+  source: process,
+  controller: stop,
+  exit: (code) => process.exit(code),
+  notice: people,
+});
+
+const resourcesBefore = openResources();
+let ended = false;
+
+/** Node would end here with a code of its own: nothing is open that could wake the command up. */
+process.once('beforeExit', () => {
+  if (ended) return;
+  process.exit(fail(new UnderstudyError('BUG', 'the command waits for nothing', 'Report this.')));
+});
+
+void main().then((exit) => {
+  ended = true;
+  endWhenIdle(exit, resourcesBefore);
+});

@@ -1,0 +1,48 @@
+/**
+ * Where verbs get their cluster from. The configuration and the surroundings of a command flow in;
+ * a Cluster flows out, which connects to nothing before it is asked to. It is the one place that
+ * turns settings as people write them into the plain values that everything else takes.
+ */
+import { randomUUID } from 'node:crypto';
+import { Cluster, type ClusterSettings } from '../agent/cluster.ts';
+import type { Config } from '../config.ts';
+import type { RegistrySettings } from '../topic/schema-registry.ts';
+import type { CommandContext } from './command.ts';
+
+/** Brokers show it in their logs and quotas. */
+const clientId = 'understudy';
+/** What `tables` means when it is left out. */
+const allTables: readonly string[] = ['*.*'];
+
+export function clusterOf(context: CommandContext): Cluster {
+  const { config, log, now, random, sleep } = context;
+  return new Cluster(clusterSettingsOf(config), {
+    log,
+    nowMs: now,
+    random,
+    sleep,
+    randomId: randomUUID,
+  });
+}
+
+export function clusterSettingsOf(config: Config): ClusterSettings {
+  const { brokers, ssl, sasl } = config.kafka();
+  return {
+    cluster: config.cluster,
+    nodeNames: config.nodeNames,
+    nodeUrl: (node) => config.nodeUrl(node),
+    tables: config.tables ?? allTables,
+    maintenanceDatabase: config.maintenanceDatabase,
+    pointsEveryMs: config.pointsEveryMs,
+    partitions: config.topic.partitions,
+    replication: config.topic.replication,
+    topicOverrides: config.topic.overrides,
+    kafka: { brokers, ssl, clientId, ...(sasl === null ? {} : { sasl }) },
+    registry: registrySettingsOf(config),
+  };
+}
+
+function registrySettingsOf(config: Config): RegistrySettings {
+  const { url, auth } = config.registry();
+  return auth === null ? { url } : { url, auth };
+}

@@ -1,0 +1,35 @@
+/**
+ * `understudy destroy [--yes]`: removes what Understudy made: topics, slots, publications and the
+ * `understudy` schemas. Tables and their rows stay. Without --yes it only says what it would
+ * remove.
+ */
+import { dismantle } from '../agent/dismantle.ts';
+import { exitCodes } from '../errors.ts';
+import { clusterOf } from './cluster-of.ts';
+import { type Command, flagOption } from './command.ts';
+
+export interface DestroyInput {
+  readonly yes: boolean;
+}
+
+export const destroyCommand: Command<DestroyInput> = {
+  name: 'destroy',
+  examples: ['understudy destroy', 'understudy destroy --yes'],
+  declare: (verb) => {
+    verb.option('--yes', 'do it; without it, only say what would be removed');
+  },
+  read: (_args, options) => ({ yes: flagOption(options, 'yes') }),
+  run: async (context, { yes }) => {
+    const answer = await dismantle(clusterOf(context), yes);
+    const nodes = answer.nodes.map(({ name, slots }) => {
+      return `node ${name}: schema understudy, publication, write guard, slots ${slots.join(', ') || '-'}`;
+    });
+    const gone = answer.unreachable.map((name) => {
+      return `node ${name} cannot be reached: what is in it stays; its slot keeps WAL`;
+    });
+    const verb = yes ? 'removed' : 'would remove (say --yes to do it)';
+    const topics = answer.topics.map((topic) => `topic ${topic}`);
+    const lines = [`${verb}:`, ...nodes, ...topics, ...gone];
+    return { answer, lines, exit: exitCodes.ok };
+  },
+};

@@ -1,0 +1,35 @@
+/**
+ * `understudy init [--leader a]`: makes the topics and begins the first epoch. The configuration
+ * and the leader's name flow in, the new cluster's stream flows out. A cluster that exists is
+ * refused.
+ */
+import { initialise } from '../agent/initialise.ts';
+import { exitCodes } from '../errors.ts';
+import { clusterOf } from './cluster-of.ts';
+import { type Command, textOption } from './command.ts';
+
+export interface InitInput {
+  /** null when it was not named: the first node of the configuration. */
+  readonly leader: string | null;
+}
+
+export const initCommand: Command<InitInput> = {
+  name: 'init',
+  examples: ['understudy init', 'understudy init --leader a'],
+  declare: (verb) => {
+    verb.option('--leader <node>', 'who leads first (default: the first node of the file)');
+  },
+  read: (_args, options) => ({ leader: textOption(options, 'leader') }),
+  run: async (context, { leader }) => {
+    const { config } = context;
+    const first = leader ?? config.nodeNames[0] ?? '';
+    config.requireNode(first);
+    const answer = await initialise(clusterOf(context), first, (line) => context.people(line));
+    const lines = [
+      `cluster ${answer.cluster} begins at ${answer.lsn}, led by ${answer.leader}`,
+      `${answer.tables.length} tables: ${answer.tables.join(', ') || 'none'}`,
+      `next: understudy run ${config.nodeNames.join(' ')}`,
+    ];
+    return { answer, lines, exit: exitCodes.ok };
+  },
+};

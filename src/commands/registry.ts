@@ -1,0 +1,78 @@
+/**
+ * Every verb of the command line by name. A verb of this version has a summary for --help and a
+ * module that is imported only when the verb is used, so that --help and usage errors are fast.
+ * A verb of a later version is known, so that it is refused by name and not as a typing error.
+ */
+import { type BoundCommand, bindCommand } from './command.ts';
+
+export interface VerbEntry {
+  /** What follows the verb, for --help. */
+  readonly synopsis: string;
+  readonly summary: string;
+  readonly load: () => Promise<BoundCommand>;
+}
+
+/** In the order of --help: setting up, running, looking, acting. */
+export const verbs: Readonly<Record<string, VerbEntry>> = {
+  check: {
+    synopsis: '',
+    summary: 'look whether servers, settings and tables are as required',
+    load: async () => bindCommand((await import('./check.ts')).checkCommand),
+  },
+  init: {
+    synopsis: '[--leader <node>]',
+    summary: 'make the topics and begin the first epoch',
+    load: async () => bindCommand((await import('./init.ts')).initCommand),
+  },
+  run: {
+    synopsis: '<node…> [--http <address>]',
+    summary: 'serve nodes, as leader or follower, until stopped',
+    load: async () => bindCommand((await import('./run.ts')).runCommand),
+  },
+  status: {
+    synopsis: '[--watch]',
+    summary: 'show who leads and how far every node is',
+    load: async () => bindCommand((await import('./status.ts')).statusCommand),
+  },
+  point: {
+    synopsis: '<label>',
+    summary: 'make a named consistency point now',
+    load: async () => bindCommand((await import('./point.ts')).pointCommand),
+  },
+  points: {
+    synopsis: '',
+    summary: 'list the named consistency points',
+    load: async () => bindCommand((await import('./points.ts')).pointsCommand),
+  },
+  wait: {
+    synopsis: '<node> --at <point>',
+    summary: 'wait until a node has reached a point',
+    load: async () => bindCommand((await import('./wait.ts')).waitCommand),
+  },
+  verify: {
+    synopsis: '[node…]',
+    summary: 'compare nodes with the leader row by row, at one LSN',
+    load: async () => bindCommand((await import('./verify.ts')).verifyCommand),
+  },
+  failover: {
+    synopsis: '<node> [--dry-run]',
+    summary: 'give the lead to a node because the leader is gone',
+    load: async () => bindCommand((await import('./failover.ts')).failoverCommand),
+  },
+  destroy: {
+    synopsis: '[--yes]',
+    summary: 'remove all that Understudy made, in Kafka and in the databases',
+    load: async () => bindCommand((await import('./destroy.ts')).destroyCommand),
+  },
+};
+
+export const laterVerbs: readonly string[] = [
+  'history',
+  'switchover',
+  'detach',
+  'rejoin',
+  'rebuild',
+  'resnapshot',
+  'skip',
+  'discarded',
+];

@@ -1,0 +1,81 @@
+/**
+ * `understudy run <node>… [--http host:port]`: serves nodes until it is stopped. Node names flow
+ * in; one agent per node runs, as leader or follower, whatever the control log says. The first
+ * SIGTERM drains, the second ends at once.
+ */
+import { serveNode } from '../agent/agent.ts';
+import type { Cluster } from '../agent/cluster.ts';
+import { fleetStatus } from '../agent/fleet-status.ts';
+import { exitCodes, UnderstudyError } from '../errors.ts';
+import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
+import { runUntilStopped } from '../lifecycle.ts';
+import { clusterOf } from './cluster-of.ts';
+import { type Command, type CommandContext, refuseLaterOption, textOption } from './command.ts';
+
+export interface RunInput {
+  /** At least one, each once. */
+  readonly nodes: readonly string[];
+  readonly http: ListenAddress | null;
+}
+
+export const runCommand: Command<RunInput> = {
+  name: 'run',
+  examples: ['understudy run a', 'understudy run b --http 127.0.0.1:8080', 'understudy run a b c'],
+  declare: (verb) => {
+    verb.argument('<node...>', 'the nodes this process serves');
+    verb.option('--http <address>', 'serve /status and /healthz on host:port, or on a local port');
+    verb.addOption(verb.createOption('--until <point>', 'of a later version').hideHelp());
+  },
+  read: (args, options) => {
+    refuseLaterOption(options, 'until', '--until');
+    const twice = args.find((node, at) => args.indexOf(node) !== at);
+    if (twice !== undefined) {
+      throw new UnderstudyError('USAGE', `node ${twice} is named twice`, 'Name each node once.');
+    }
+    const http = textOption(options, 'http');
+    return { nodes: args, http: http === null ? null : parseListenAddress(http) };
+  },
+  run: async (context, { nodes, http }) => {
+    for (const node of nodes) context.config.requireNode(node);
+    const cluster = clusterOf(context);
+    if (http !== null) await serveStatus(context, cluster, http);
+    const ending = new AbortController();
+    const signal = AbortSignal.any([context.signal, ending.signal]);
+    const agents = nodes.map((node) => keepServing(context, cluster, node, signal));
+    // One node's stop is the process's: a service manager then sees it, with its exit code.
+    const stopping = agents.map((agent) => agent.finally(() => ending.abort()));
+    const results = await Promise.allSettled(stopping);
+    const failed = results.find((result) => result.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+    return { answer: null, lines: [], exit: exitCodes.ok };
+  },
+};
+
+/** Attempt after attempt until stopped; an attempt that ends by itself begins the next role. */
+async function keepServing(
+  context: CommandContext,
+  cluster: Cluster,
+  node: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const { log, sleep, random, now } = context;
+  const attempt = async (): Promise<void> => {
+    while (!signal.aborted) await serveNode(cluster, node, signal);
+  };
+  await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
+}
+
+async function serveStatus(
+  context: CommandContext,
+  cluster: Cluster,
+  address: ListenAddress,
+): Promise<void> {
+  const server = await startStatusServer({
+    listen: address,
+    status: () => fleetStatus(cluster),
+    health: () => ({ ok: !context.signal.aborted }),
+    onError: (error) => context.log.warn({ error }, 'a status could not be answered'),
+  });
+  context.releasers.push('the HTTP server', () => server.stop());
+  context.people(`status at http://${server.address.host}:${server.address.port}/status`);
+}

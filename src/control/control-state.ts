@@ -1,0 +1,120 @@
+/**
+ * Everything the control log says, as a pure fold. Flows in: records in log order, in portions of
+ * any size. Flows out: a ControlState that is never changed afterwards. It promises that neither
+ * the size of the portions nor compaction makes a difference: whoever reads the log years later
+ * sees what those saw who watched it being written.
+ *
+ * The state grows with what people did (named points, commands, promotions), as the log does.
+ */
+import { unreachable } from '../errors.ts';
+import { type ClaimState, foldClaim, noClaims } from './claim.ts';
+import type { ControlRecord, RecordOf } from './control-records.ts';
+
+export interface ControlState extends ClaimState {
+  /** Null until `init` has written it. */
+  readonly stream: RecordOf<'stream'> | null;
+  /** Named points; the first record of a label counts. */
+  readonly labels: ReadonlyMap<string, RecordOf<'point'>>;
+  readonly startNumbers: ReadonlyMap<string, number>;
+  /** The last nonce of each node; that of commands stands under the empty name. */
+  readonly nonces: ReadonlyMap<string, string>;
+  /** By id, what is damaged and not repaired. */
+  readonly openDamage: ReadonlyMap<string, RecordOf<'damage'>>;
+  readonly repaired: ReadonlySet<string>;
+  readonly durability: RecordOf<'durability'> | null;
+  readonly smallestCompactionLagMs: number | null;
+  /** By request id; one record a step, in the order of their last records. */
+  readonly requests: ReadonlyMap<string, readonly RecordOf<'request'>[]>;
+  readonly answers: ReadonlyMap<string, readonly RecordOf<'answer'>[]>;
+}
+
+export const emptyControlState: ControlState = {
+  ...noClaims,
+  stream: null,
+  labels: new Map(),
+  startNumbers: new Map(),
+  nonces: new Map(),
+  openDamage: new Map(),
+  repaired: new Set(),
+  durability: null,
+  smallestCompactionLagMs: null,
+  requests: new Map(),
+  answers: new Map(),
+};
+
+/** The state after these records. A portion copies the state once, not once per record. */
+export function foldControl(state: ControlState, records: Iterable<ControlRecord>): ControlState {
+  const draft = draftOf(state);
+  for (const record of records) apply(draft, record);
+  return draft;
+}
+
+function draftOf(state: ControlState) {
+  return {
+    ...state,
+    labels: new Map(state.labels),
+    startNumbers: new Map(state.startNumbers),
+    nonces: new Map(state.nonces),
+    openDamage: new Map(state.openDamage),
+    repaired: new Set(state.repaired),
+    requests: new Map(state.requests),
+    answers: new Map(state.answers),
+  };
+}
+
+type Draft = ReturnType<typeof draftOf>;
+
+function apply(draft: Draft, record: ControlRecord): void {
+  switch (record.kind) {
+    case 'claim':
+    case 'release':
+    case 'abort':
+      Object.assign(draft, foldClaim(draft, record));
+      return;
+    case 'stream':
+      draft.stream ??= record;
+      return;
+    case 'point':
+      if (!draft.labels.has(record.label)) draft.labels.set(record.label, record);
+      return;
+    case 'start':
+      draft.startNumbers.set(record.node, record.number);
+      return;
+    case 'nonce':
+      draft.nonces.set(record.node ?? '', record.value);
+      return;
+    case 'damage':
+      if (!draft.repaired.has(record.id)) draft.openDamage.set(record.id, record);
+      return;
+    case 'repair':
+      draft.repaired.add(record.damage);
+      draft.openDamage.delete(record.damage);
+      return;
+    case 'durability':
+      // A deposed leader's last word about its own reign says nothing about the present one.
+      if (record.epoch >= (draft.current?.epoch ?? 0)) draft.durability = record;
+      return;
+    case 'compaction-lag':
+      draft.smallestCompactionLagMs = Math.min(
+        record.ms,
+        draft.smallestCompactionLagMs ?? record.ms,
+      );
+      return;
+    case 'request':
+      draft.requests.set(record.id, withStep(draft.requests.get(record.id), record));
+      return;
+    case 'answer':
+      draft.answers.set(record.request, withStep(draft.answers.get(record.request), record));
+      return;
+    default:
+      unreachable(record);
+  }
+}
+
+/** The last record of a step counts and stands last, as compaction leaves it. */
+function withStep<T extends { readonly step: string }>(
+  steps: readonly T[] | undefined,
+  record: T,
+): readonly T[] {
+  return [...(steps ?? []).filter(({ step }) => step !== record.step), record];
+}

@@ -1,0 +1,227 @@
+/**
+ * How a node comes to own an epoch and how it loses it: claim, init, verify, drain, begin, lead, as
+ * a state machine without I/O. Flows in: what the control log says and how the last action ended.
+ * Flows out: actions, to be done in their order. It promises, whatever pauses, crashes or overtakes
+ * whom: after the epoch begin of an owner no record of an older owner enters the log.
+ *
+ * Why it holds. Kafka takes records only from the producer that was initialised last. Say a stale
+ * owner Z writes after the epoch begin of N. Then Z initialised after that epoch begin, hence after
+ * N's claim; Z's verification comes after its own init, hence it has read N's claim, and Z has
+ * stepped down without writing. What remains is that a stale Z fences N once, and N begins again.
+ *
+ * The same path serves start, restart after an error, torn batch, crash and promotion.
+ */
+import { unreachable } from '../errors.ts';
+import { isMine, nextClaim } from './claim.ts';
+import type { RecordOf } from './control-records.ts';
+import type { ControlState } from './control-state.ts';
+
+type Phase =
+  | { readonly kind: 'idle' }
+  /** Reads the control log to its end: is an epoch mine? */
+  | { readonly kind: 'checking'; readonly mayClaim: boolean }
+  | { readonly kind: 'claiming'; readonly epoch: number }
+  /** Fences the former owner and ends its open transaction. */
+  | { readonly kind: 'initing'; readonly epoch: number }
+  | { readonly kind: 'verifying'; readonly epoch: number }
+  /** Reads every partition from the common mark to its end. */
+  | { readonly kind: 'draining'; readonly epoch: number }
+  | { readonly kind: 'beginning'; readonly epoch: number }
+  | { readonly kind: 'leading'; readonly epoch: number }
+  | { readonly kind: 'stepped-down' };
+
+export interface Owning {
+  readonly node: string;
+  readonly phase: Phase;
+  /** Names the action that is under way; a reply to an earlier one is dropped. */
+  readonly ticket: number;
+}
+
+/** What the log holds past the common mark: a torn batch, a whole epoch begin of mine, or neither. */
+export type Drained = 'torn' | 'begun' | 'not-begun';
+
+export type OwningEvent =
+  /** An agent that has not been asked to take the lead only goes on with an epoch of its own. */
+  | { readonly kind: 'start'; readonly mayClaim: boolean }
+  | { readonly kind: 'control'; readonly control: ControlState }
+  /** A nonce appended after the action was given has been read; `control` is at least as new. */
+  | { readonly kind: 'verified'; readonly ticket: number; readonly control: ControlState }
+  | { readonly kind: 'inited'; readonly ticket: number }
+  | {
+      readonly kind: 'drained';
+      readonly ticket: number;
+      readonly found: Drained;
+      readonly control: ControlState;
+    }
+  | { readonly kind: 'begun'; readonly ticket: number }
+  /** Any error of the producer, or of reading the log with it: it is thrown away. */
+  | { readonly kind: 'failed'; readonly ticket: number };
+
+export type OwningAction =
+  /** Appended once. How the append ended does not matter: the verification after it decides. */
+  | { readonly kind: 'claim'; readonly claim: Pick<RecordOf<'claim'>, 'epoch' | 'predecessor'> }
+  /** Repeated with new nonces until one is read: without the control log nobody takes the lead. */
+  | { readonly kind: 'verify'; readonly ticket: number }
+  | { readonly kind: 'init'; readonly ticket: number }
+  | { readonly kind: 'drain'; readonly epoch: number; readonly ticket: number }
+  | { readonly kind: 'begin'; readonly epoch: number; readonly ticket: number }
+  | { readonly kind: 'lead'; readonly epoch: number; readonly ticket: number }
+  | { readonly kind: 'discard-producer' }
+  /** Arm the guard, stop publishing, and follow. */
+  | { readonly kind: 'step-down' };
+
+export interface OwningStep {
+  readonly owning: Owning;
+  readonly actions: readonly OwningAction[];
+}
+
+export function notOwning(node: string): Owning {
+  return { node, phase: { kind: 'idle' }, ticket: 0 };
+}
+
+export function stepOwning(owning: Owning, event: OwningEvent): OwningStep {
+  if ('ticket' in event && event.ticket !== owning.ticket) return { owning, actions: [] };
+  switch (event.kind) {
+    case 'start':
+      return start(owning, event.mayClaim);
+    case 'control':
+      return watch(owning, event.control);
+    case 'verified':
+      return verified(owning, event.control);
+    case 'inited':
+      return owning.phase.kind === 'initing' ? verify(owning, owning.phase.epoch) : stay(owning);
+    case 'drained':
+      return owning.phase.kind === 'draining'
+        ? drained(owning, owning.phase.epoch, event.found, event.control)
+        : stay(owning);
+    case 'begun':
+      return owning.phase.kind === 'beginning' ? lead(owning, owning.phase.epoch) : stay(owning);
+    case 'failed':
+      return holdsProducer(owning.phase) ? check(owning, false) : stay(owning);
+    default:
+      return unreachable(event);
+  }
+}
+
+function start(owning: Owning, mayClaim: boolean): OwningStep {
+  const { kind } = owning.phase;
+  return kind === 'idle' || kind === 'stepped-down' ? check(owning, mayClaim) : stay(owning);
+}
+
+/** Another's claim, or the own release, ends the reign wherever it stands. */
+function watch(owning: Owning, control: ControlState): OwningStep {
+  const { phase, node } = owning;
+  if (!holdsProducer(phase) || isMine(control, node, phase.epoch)) return stay(owning);
+  return stepDown(owning);
+}
+
+function verified(owning: Owning, control: ControlState): OwningStep {
+  const { phase, node } = owning;
+  switch (phase.kind) {
+    case 'checking': {
+      const epoch = control.current?.epoch ?? 0;
+      if (isMine(control, node, epoch)) return init(owning, epoch);
+      return phase.mayClaim ? claim(owning, control) : stepDown(owning);
+    }
+    case 'claiming':
+      return isMine(control, node, phase.epoch) ? init(owning, phase.epoch) : stepDown(owning);
+    case 'verifying':
+      // Never a second init here: it would fence the owner again, who has done nothing wrong.
+      return isMine(control, node, phase.epoch) ? drain(owning, phase.epoch) : stepDown(owning);
+    default:
+      return stay(owning);
+  }
+}
+
+function drained(owning: Owning, epoch: number, found: Drained, control: ControlState): OwningStep {
+  switch (found) {
+    case 'torn':
+      // A batch of mine is in some partitions only: a new epoch voids it, with the mark as base.
+      return isMine(control, owning.node, epoch) ? claim(owning, control) : stepDown(owning);
+    case 'not-begun':
+      return go(owning, { kind: 'beginning', epoch }, (ticket) => [
+        { kind: 'begin', epoch, ticket },
+      ]);
+    case 'begun':
+      return lead(owning, epoch);
+    default:
+      return unreachable(found);
+  }
+}
+
+function check(owning: Owning, mayClaim: boolean): OwningStep {
+  return go(owning, { kind: 'checking', mayClaim }, (ticket) => [
+    { kind: 'discard-producer' },
+    { kind: 'verify', ticket },
+  ]);
+}
+
+function claim(owning: Owning, control: ControlState): OwningStep {
+  const { epoch, predecessor } = nextClaim(control, owning.node);
+  return go(owning, { kind: 'claiming', epoch }, (ticket) => [
+    { kind: 'claim', claim: { epoch, predecessor } },
+    { kind: 'verify', ticket },
+  ]);
+}
+
+function init(owning: Owning, epoch: number): OwningStep {
+  return go(owning, { kind: 'initing', epoch }, (ticket) => [
+    { kind: 'discard-producer' },
+    { kind: 'init', ticket },
+  ]);
+}
+
+function verify(owning: Owning, epoch: number): OwningStep {
+  return go(owning, { kind: 'verifying', epoch }, (ticket) => [{ kind: 'verify', ticket }]);
+}
+
+function drain(owning: Owning, epoch: number): OwningStep {
+  return go(owning, { kind: 'draining', epoch }, (ticket) => [{ kind: 'drain', epoch, ticket }]);
+}
+
+function lead(owning: Owning, epoch: number): OwningStep {
+  return go(owning, { kind: 'leading', epoch }, (ticket) => [{ kind: 'lead', epoch, ticket }]);
+}
+
+function stepDown(owning: Owning): OwningStep {
+  return go(owning, { kind: 'stepped-down' }, () => [
+    { kind: 'discard-producer' },
+    { kind: 'step-down' },
+  ]);
+}
+
+function stay(owning: Owning): OwningStep {
+  return { owning, actions: [] };
+}
+
+function go(
+  owning: Owning,
+  phase: Phase,
+  actions: (ticket: number) => readonly OwningAction[],
+): OwningStep {
+  const ticket = owning.ticket + 1;
+  return { owning: { ...owning, phase, ticket }, actions: actions(ticket) };
+}
+
+type Held = Extract<
+  Phase,
+  { kind: 'initing' | 'verifying' | 'draining' | 'beginning' | 'leading' }
+>;
+
+function holdsProducer(phase: Phase): phase is Held {
+  switch (phase.kind) {
+    case 'initing':
+    case 'verifying':
+    case 'draining':
+    case 'beginning':
+    case 'leading':
+      return true;
+    case 'idle':
+    case 'checking':
+    case 'claiming':
+    case 'stepped-down':
+      return false;
+    default:
+      return unreachable(phase);
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * Places where a test can make the process die, fail or pause. The environment variable
+ * UNDERSTUDY_FAILPOINTS flows in, once, at the start; at a named place its action happens at its
+ * n-th pass, once. With nothing armed `hit` does nothing and returns nothing, so it may stand on
+ * the hot path.
+ */
+import { UnderstudyError, unreachable } from './errors.ts';
+
+export const failpointNames = [
+  'publish.before-send',
+  'publish.after-send',
+  'publish.before-commit',
+  'publish.after-commit',
+  'ack.before',
+  'apply.before',
+  'apply.before-commit',
+  'apply.after-commit',
+  'own.after-claim',
+  'own.after-init',
+  'own.before-epoch-begin',
+  'promote.after-slot',
+  'promote.after-claim',
+  'promote.before-unguard',
+] as const;
+
+export type FailpointName = (typeof failpointNames)[number];
+
+/** kill is SIGKILL to this process, error a failure that is retried, pause a wait. */
+export type FailpointAction =
+  | { readonly kind: 'kill' }
+  | { readonly kind: 'error' }
+  | { readonly kind: 'pause'; readonly ms: number };
+
+export interface ArmedFailpoint {
+  readonly name: FailpointName;
+  readonly action: FailpointAction;
+  /** The pass at which it happens, from 1. */
+  readonly atPass: number;
+}
+
+let armed: { readonly failpoint: ArmedFailpoint; passes: number }[] | null = null;
+
+/** Arms what the text names; undefined or empty disarms all. */
+export function armFailpoints(text: string | undefined): void {
+  const failpoints = text === undefined || text.trim() === '' ? [] : parseFailpoints(text);
+  armed =
+    failpoints.length === 0 ? null : failpoints.map((failpoint) => ({ failpoint, passes: 0 }));
+}
+
+/** To be awaited at the place. Undefined when nothing is armed there for this pass. */
+export function hit(name: FailpointName): Promise<void> | undefined {
+  if (armed === null) return undefined;
+  let action: FailpointAction | null = null;
+  for (const entry of armed) {
+    if (entry.failpoint.name !== name) continue;
+    entry.passes += 1;
+    if (entry.passes === entry.failpoint.atPass) action ??= entry.failpoint.action;
+  }
+  return action === null ? undefined : act(name, action);
+}
+
+async function act(name: FailpointName, action: FailpointAction): Promise<void> {
+  switch (action.kind) {
+    case 'kill':
+      process.kill(process.pid, 'SIGKILL');
+      // The signal may arrive a moment later; nothing after the place may happen before it does.
+      await new Promise<never>(() => undefined);
+      return;
+    case 'error':
+      throw new UnderstudyError('TIMED_OUT', `failpoint ${name}`, 'Unset UNDERSTUDY_FAILPOINTS.');
+    case 'pause':
+      await new Promise((resolve) => setTimeout(resolve, action.ms));
+      return;
+    default:
+      unreachable(action);
+  }
+}
+
+const pairPattern = /^([a-z.-]+)=(?:(kill|error)|pause:([0-9]{1,7}))(?::([1-9][0-9]{0,8}))?$/;
+
+/** Parses `name=action[:n][,…]`; the actions are kill, error and pause:<ms>. */
+export function parseFailpoints(text: string): readonly ArmedFailpoint[] {
+  return text.split(',').map((part) => {
+    const match = pairPattern.exec(part.trim());
+    if (match === null) throw failpointError(`${JSON.stringify(part)} is not name=action[:n]`);
+    const [, wanted = '', simple, pauseMs, pass = '1'] = match;
+    const name = failpointNames.find((known) => known === wanted);
+    if (name === undefined) throw failpointError(`${wanted} is not a failpoint`);
+    return { name, action: actionOf(simple, pauseMs), atPass: Number(pass) };
+  });
+}
+
+function actionOf(simple: string | undefined, pauseMs: string | undefined): FailpointAction {
+  if (simple === 'kill') return { kind: 'kill' };
+  if (simple === 'error') return { kind: 'error' };
+  return { kind: 'pause', ms: Number(pauseMs) };
+}
+
+function failpointError(what: string): UnderstudyError {
+  return new UnderstudyError(
+    'CONFIG_INVALID',
+    `UNDERSTUDY_FAILPOINTS: ${what}`,
+    `Actions: kill, error, pause:<ms>. Names: ${failpointNames.join(', ')}.`,
+  );
+}

@@ -1,0 +1,245 @@
+/**
+ * Holds every partition at a point until all have it. Flows in: the records of each partition in
+ * offset order; flows out: whole batches, each with its point, and epoch begins. Pure: no I/O.
+ *
+ * Nothing leaves before all partitions stand at the same point and the counts in it add up, so a
+ * transaction is never handed on in part. What a torn batch left behind is dropped by the epoch
+ * begin that voids it; whatever else does not add up is damage, and the follower stops.
+ */
+import type { EpochBegin, Mark, Point } from '../change/change.ts';
+import {
+  compareEpochLsn,
+  type EpochLsn,
+  formatEpochLsn,
+  pointPosition,
+} from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import type {
+  EpochRecord,
+  PointRecord,
+  RelationRecord,
+  RowRecord,
+  StreamRecord,
+  TruncateRecord,
+} from '../topic/stream-record.ts';
+
+export type ContentRecord = RowRecord | RelationRecord | TruncateRecord;
+
+export interface AlignedBatch {
+  readonly kind: 'batch';
+  readonly point: Point;
+  /** Per partition, in offset order. */
+  readonly partitions: readonly (readonly ContentRecord[])[];
+  readonly mark: Mark;
+  /** Per partition, the LogAppendTime of the point, milliseconds. */
+  readonly appendMs: readonly number[];
+}
+
+export interface AlignedEpoch {
+  readonly kind: 'epoch';
+  readonly begin: EpochBegin;
+  readonly mark: Mark;
+  readonly appendMs: readonly number[];
+}
+
+export type Aligned = AlignedBatch | AlignedEpoch;
+
+type Boundary = PointRecord | EpochRecord;
+
+interface Held {
+  readonly content: ContentRecord[];
+  boundary: Boundary | null;
+  /** What came after the boundary, not looked at yet. */
+  readonly queue: StreamRecord[];
+  taken: number;
+}
+
+export class Aligner {
+  readonly #streamId: string;
+  readonly #held: readonly Held[];
+  #mark: Mark;
+
+  constructor(streamId: string, mark: Mark) {
+    this.#streamId = streamId;
+    this.#mark = mark;
+    this.#held = mark.nextOffsets.map(() => ({
+      content: [],
+      boundary: null,
+      queue: [],
+      taken: 0,
+    }));
+  }
+
+  /** The newest mark that was handed out. */
+  get mark(): Mark {
+    return this.#mark;
+  }
+
+  /** Records held and not handed out: the caller stops reading partitions that are ahead. */
+  get heldRecords(): number {
+    return this.#held.reduce((sum, held) => sum + pending(held), 0);
+  }
+
+  /** Whether a partition waits at a boundary for the others: reading on in it helps nobody. */
+  waits(partition: number): boolean {
+    return this.#held[partition]?.boundary !== null;
+  }
+
+  push(partition: number, records: readonly StreamRecord[]): void {
+    const held = this.#held[partition];
+    if (held === undefined) throw damage(`there is a partition ${partition}`, this.#mark.at);
+    for (const record of records) held.queue.push(record);
+  }
+
+  /** The next whole batch or epoch begin, or null until more records come. */
+  next(): Aligned | null {
+    for (;;) {
+      for (const held of this.#held) advance(held);
+      const boundaries = this.#held.map((held) => held.boundary);
+      if (this.#dropVoided(boundaries)) continue;
+      if (!boundaries.every((boundary) => boundary !== null)) return null;
+      return this.#align(boundaries);
+    }
+  }
+
+  /**
+   * The newest epoch begin that any partition stands at voids what other partitions hold past its
+   * base: the points and begins of lower epochs there are those of torn batches.
+   */
+  #dropVoided(boundaries: readonly (Boundary | null)[]): boolean {
+    const newest = newestBegin(boundaries);
+    if (newest === null) return false;
+    const base = newest.base ?? { epoch: 0, lsn: newest.startLsn };
+    let dropped = false;
+    for (const held of this.#held) {
+      const { boundary } = held;
+      if (boundary === null || epochOf(boundary) >= newest.epoch) continue;
+      const at = boundary.position;
+      if (newest.base !== null && compareEpochLsn({ epoch: at.epoch, lsn: at.commitLsn }, base) <= 0) {
+        throw damage(
+          `a partition still holds the point ${formatEpochLsn(base)} that another lacks`,
+          this.#mark.at,
+        );
+      }
+      held.content.length = 0;
+      held.boundary = null;
+      dropped = true;
+    }
+    return dropped;
+  }
+
+  #align(boundaries: readonly Boundary[]): Aligned {
+    const [first] = boundaries;
+    if (first === undefined) throw damage('the topic has no partition', this.#mark.at);
+    const at = { epoch: first.position.epoch, lsn: first.position.commitLsn };
+    const alike = boundaries.every(
+      ({ kind, position }) =>
+        kind === first.kind && position.epoch === at.epoch && position.commitLsn === at.lsn,
+    );
+    if (!alike) {
+      const places = boundaries.map(({ kind, position }) => {
+        return `${kind} ${formatEpochLsn({ epoch: position.epoch, lsn: position.commitLsn })}`;
+      });
+      throw damage(`the partitions stand at ${places.join(', ')}`, this.#mark.at);
+    }
+    const mark = { at, nextOffsets: boundaries.map(({ offset }) => offset + 1n) };
+    const appendMs = boundaries.map(({ timestampMs }) => timestampMs);
+    const aligned =
+      first.kind === 'point'
+        ? this.#batch(first.point, mark, appendMs)
+        : this.#epoch(first.begin, mark, appendMs);
+    for (const held of this.#held) held.boundary = null;
+    this.#mark = mark;
+    return aligned;
+  }
+
+  #batch(point: Point, mark: Mark, appendMs: readonly number[]): AlignedBatch {
+    this.#checkStream(point.streamId);
+    if (compareEpochLsn(point.previous.at, this.#mark.at) !== 0) {
+      throw damage(
+        `the point ${formatEpochLsn(mark.at)} continues ${formatEpochLsn(point.previous.at)}`,
+        this.#mark.at,
+      );
+    }
+    const begin = pointPosition(this.#mark.at);
+    const partitions = this.#held.map((held, partition) => {
+      const content = held.content.splice(0);
+      const stranger = content.find(({ position }) => {
+        if (position.epoch !== point.epoch || position.commitLsn >= point.upto) return true;
+        return position.commitLsn < begin.commitLsn;
+      });
+      if (stranger !== undefined || content.length !== point.counts[partition]) {
+        throw damage(
+          `partition ${partition} holds ${content.length} records before the point ` +
+            `${formatEpochLsn(mark.at)}, which counts ${point.counts[partition]}` +
+            (stranger === undefined ? '' : `, and one at offset ${stranger.offset} is not its own`),
+          this.#mark.at,
+        );
+      }
+      return content;
+    });
+    return { kind: 'batch', point, partitions, mark, appendMs };
+  }
+
+  #epoch(begin: EpochBegin, mark: Mark, appendMs: readonly number[]): AlignedEpoch {
+    this.#checkStream(begin.streamId);
+    if (begin.epoch <= this.#mark.at.epoch) {
+      throw damage(`epoch ${begin.epoch} begins again`, this.#mark.at);
+    }
+    if (begin.base === null || compareEpochLsn(begin.base, this.#mark.at) !== 0) {
+      const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
+      throw damage(`epoch ${begin.epoch} continues ${base}`, this.#mark.at);
+    }
+    // Whatever is held lies past the base and belongs to a torn batch of a lower epoch.
+    for (const held of this.#held) held.content.length = 0;
+    return { kind: 'epoch', begin, mark, appendMs };
+  }
+
+  #checkStream(streamId: string): void {
+    if (streamId === this.#streamId) return;
+    throw new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `the topic belongs to the stream ${streamId}, this node to ${this.#streamId}`,
+      'The topic was deleted and made again: destroy the cluster and init it again.',
+    );
+  }
+}
+
+function pending(held: Held): number {
+  return held.content.length + held.queue.length - held.taken;
+}
+
+/** Moves records from the queue up to the next boundary. */
+function advance(held: Held): void {
+  while (held.boundary === null && held.taken < held.queue.length) {
+    const record = held.queue[held.taken] as StreamRecord;
+    held.taken += 1;
+    if (record.kind === 'point' || record.kind === 'epoch') held.boundary = record;
+    else held.content.push(record);
+  }
+  if (held.taken === held.queue.length) {
+    held.queue.length = 0;
+    held.taken = 0;
+  }
+}
+
+function epochOf(boundary: Boundary): number {
+  return boundary.position.epoch;
+}
+
+function newestBegin(boundaries: readonly (Boundary | null)[]): EpochBegin | null {
+  let newest: EpochBegin | null = null;
+  for (const boundary of boundaries) {
+    if (boundary?.kind !== 'epoch') continue;
+    if (newest === null || boundary.begin.epoch > newest.epoch) newest = boundary.begin;
+  }
+  return newest;
+}
+
+function damage(what: string, after: EpochLsn): UnderstudyError {
+  return new UnderstudyError(
+    'DAMAGED',
+    `the topic does not add up after ${formatEpochLsn(after)}: ${what}`,
+    'Nothing past that point was applied. Keep the topic for analysis; destroy the cluster and init it again.',
+  );
+}

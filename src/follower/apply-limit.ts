@@ -1,0 +1,49 @@
+/**
+ * How far a follower may go. Flows in: what was asked (hold still, or go exactly to an LSN) and the
+ * batches that wait; flows out: which of them to apply and where to stop. Pure.
+ *
+ * An exact stop may fall inside of a batch: its transactions below the limit are applied, the
+ * position moves to the limit, and the offsets stay those of the last common point.
+ */
+import type { EpochLsn } from '../change/position.ts';
+import { compareEpochLsn } from '../change/position.ts';
+import type { Aligned, AlignedBatch } from './aligner.ts';
+
+export type ApplyLimit =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'hold' }
+  | { readonly kind: 'to'; readonly at: EpochLsn };
+
+export interface ApplyPortion {
+  readonly batches: readonly AlignedBatch[];
+  /** Where the position stands afterwards; null: at the last batch's point. */
+  readonly stopAt: EpochLsn | null;
+}
+
+/** Bounds one apply transaction: what is coalesced is held in memory. */
+export const portionRecordsMax = 20_000;
+
+/** The next batches to apply in one transaction, or null when the limit is reached. */
+export function nextPortion(
+  waiting: readonly Aligned[],
+  position: EpochLsn,
+  limit: ApplyLimit,
+): ApplyPortion | null {
+  if (limit.kind === 'hold') return null;
+  const to = limit.kind === 'to' ? limit.at : null;
+  if (to !== null && compareEpochLsn(position, to) >= 0) return null;
+  const batches: AlignedBatch[] = [];
+  let records = 0;
+  for (const aligned of waiting) {
+    if (aligned.kind === 'epoch') break;
+    if (to !== null && compareEpochLsn(aligned.mark.at, to) > 0) {
+      // Wholly past the limit only when it begins there: the stop is then taken by what is before.
+      batches.push(aligned);
+      return { batches, stopAt: to };
+    }
+    records += aligned.partitions.reduce((sum, partition) => sum + partition.length, 0);
+    if (batches.length > 0 && records > portionRecordsMax) break;
+    batches.push(aligned);
+  }
+  return batches.length === 0 ? null : { batches, stopAt: null };
+}

@@ -1,0 +1,87 @@
+/**
+ * The statements that write rows. Flows in: what a follower's table looks like; flows out: SQL that
+ * takes one text array per column, so that a thousand rows are one statement and every value goes
+ * through the type's own input. Pure: names are quoted, values are parameters.
+ */
+import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
+import type { ColumnId, RelationId } from '../change/change.ts';
+
+export interface TargetColumn {
+  readonly id: ColumnId;
+  readonly name: string;
+  /** As format_type prints it under an empty search_path: safe to put into SQL as it is. */
+  readonly type: string;
+}
+
+/** One table of this follower, in the columns of the stream. */
+export interface ApplyTarget {
+  readonly relationId: RelationId;
+  readonly schema: string;
+  readonly name: string;
+  readonly partitioned: boolean;
+  readonly columns: readonly TargetColumn[];
+  /** Indexes into `columns`, in the order of the replica identity. */
+  readonly identity: readonly number[];
+  /** A GENERATED ALWAYS identity column outside of the key cannot be updated, only inserted. */
+  readonly replaceOnly: boolean;
+}
+
+/** Takes one text array per identity column. */
+export function deleteSql(target: ApplyTarget): string {
+  const keys = target.identity.map((_, i) => `k${i}`);
+  const match = target.identity.map((index, i) => {
+    const column = columnAt(target, index);
+    return `t.${quoteIdentifier(column.name)} = k.k${i}::${column.type}`;
+  });
+  return (
+    `DELETE FROM ONLY ${tableOf(target)} AS t USING ${unnest('k', keys)} ` +
+    `WHERE ${match.join(' AND ')}`
+  );
+}
+
+/** Takes one text array per column. */
+export function upsertSql(target: ApplyTarget): string {
+  const key = new Set(target.identity);
+  const updates = target.columns
+    .filter((_, index) => !key.has(index))
+    .map(({ name }) => `${quoteIdentifier(name)} = EXCLUDED.${quoteIdentifier(name)}`);
+  const conflict = target.identity.map((index) => quoteIdentifier(columnAt(target, index).name));
+  const action = updates.length === 0 ? 'NOTHING' : `UPDATE SET ${updates.join(', ')}`;
+  return `${insertSql(target)} ON CONFLICT (${conflict.join(', ')}) DO ${action}`;
+}
+
+/** Takes one text array per column; rows of the same key must be gone. */
+export function insertSql(target: ApplyTarget): string {
+  const names = target.columns.map(({ name }) => quoteIdentifier(name));
+  const values = target.columns.map(({ type }, i) => `u.v${i}::${type}`);
+  const columns = target.columns.map((_, i) => `v${i}`);
+  return (
+    `INSERT INTO ${tableOf(target)} (${names.join(', ')}) OVERRIDING SYSTEM VALUE ` +
+    `SELECT ${values.join(', ')} FROM ${unnest('u', columns)}`
+  );
+}
+
+/** A partitioned table has no rows of its own: its partitions are named beside it. */
+export function truncateSql(targets: readonly ApplyTarget[]): string {
+  const names = targets.map((target) => `${target.partitioned ? '' : 'ONLY '}${tableOf(target)}`);
+  return `TRUNCATE ${names.join(', ')}`;
+}
+
+export function deleteAllSql(target: ApplyTarget): string {
+  return `DELETE FROM ${target.partitioned ? '' : 'ONLY '}${tableOf(target)}`;
+}
+
+function tableOf(target: ApplyTarget): string {
+  return qualifiedName(target.schema, target.name);
+}
+
+function columnAt(target: ApplyTarget, index: number): TargetColumn {
+  const column = target.columns[index];
+  if (column === undefined) throw new RangeError(`${target.relationId} has no column ${index}`);
+  return column;
+}
+
+function unnest(alias: string, columns: readonly string[]): string {
+  const arrays = columns.map((_, i) => `$${i + 1}::pg_catalog.text[]`);
+  return `ROWS FROM (${arrays.map((array) => `pg_catalog.unnest(${array})`).join(', ')}) AS ${alias}(${columns.join(', ')})`;
+}

@@ -1,0 +1,135 @@
+/**
+ * The tables a follower writes to. Flows in: relation records of the stream and this database's
+ * catalog; flows out: the target of each relation id. A table that is not as the stream says stops
+ * the follower: a column that nobody fills, or a value that no column takes, would be a silent
+ * difference.
+ */
+import type { Client } from 'pg';
+import { type KnownRelation, loadKnownRelations, saveRelation } from '../catalog/known-relations.ts';
+import { readTables } from '../catalog/read-catalog.ts';
+import { compareWithTable } from '../catalog/relation-ids.ts';
+import type { TableShape } from '../catalog/table.ts';
+import type { RelationId, RelationShape } from '../change/change.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { ApplyTarget } from './apply-sql.ts';
+
+export class ApplyTargets {
+  readonly #client: Client;
+  #committed = new Map<RelationId, ApplyTarget>();
+  #pending: Map<RelationId, ApplyTarget>;
+  readonly #orders = new WeakMap<readonly string[], WeakMap<ApplyTarget, readonly number[]>>();
+
+  private constructor(client: Client) {
+    this.#client = client;
+    this.#pending = new Map();
+  }
+
+  static async open(client: Client): Promise<ApplyTargets> {
+    const targets = new ApplyTargets(client);
+    const tables = await readTables(client, ['*.*']);
+    for (const known of await loadKnownRelations(client)) {
+      const table = tables.find(({ oid }) => oid === known.tableOid);
+      if (known.shape.dropped || table === undefined) continue;
+      targets.#committed.set(known.shape.id, targetOf(known.shape, table));
+    }
+    targets.#pending = new Map(targets.#committed);
+    return targets;
+  }
+
+  /** The targets of the transaction under way count from its commit on. */
+  committed(): void {
+    this.#committed = new Map(this.#pending);
+  }
+
+  forgetUncommitted(): void {
+    this.#pending = new Map(this.#committed);
+  }
+
+  get(id: RelationId): ApplyTarget {
+    const target = this.#pending.get(id);
+    if (target !== undefined) return target;
+    throw new UnderstudyError(
+      'SCHEMA_DIFFERS',
+      `the stream writes to ${id}, which this node does not have`,
+      `Create the table ${id} here as it is on the leader, then start the agent again.`,
+    );
+  }
+
+  /** Takes a relation record: this node's table must be the one it describes. */
+  async relation(shape: RelationShape): Promise<void> {
+    const known = (await loadKnownRelations(this.#client)).find(({ shape: { id } }) => id === shape.id);
+    const table = await this.#tableOf(shape, known);
+    const difference = compareWithTable(shape, table);
+    if (difference !== null) {
+      throw new UnderstudyError(
+        'SCHEMA_DIFFERS',
+        `${shape.schema}.${shape.name} is not as on the leader: ${difference}`,
+        `Change the table to be equal, in a session with session_replication_role = replica ` +
+          `(PGOPTIONS='-c session_replication_role=replica' psql …), then start the agent again.`,
+      );
+    }
+    await saveRelation(this.#client, shape, table);
+    this.#pending.set(shape.id, targetOf(shape, table));
+  }
+
+  async #tableOf(shape: RelationShape, known: KnownRelation | undefined): Promise<TableShape> {
+    const tables = await readTables(this.#client, ['*.*']);
+    const table = tables.find(({ oid, schema, name }) => {
+      if (known?.tableOid != null) return oid === known.tableOid;
+      return schema === shape.schema && name === shape.name;
+    });
+    if (table !== undefined) return table;
+    throw new UnderstudyError(
+      'SCHEMA_DIFFERS',
+      `this node has no table ${shape.schema}.${shape.name}, or has made it again`,
+      `Create the table here as it is on the leader; if it was dropped and made again, destroy the cluster and init it again.`,
+    );
+  }
+
+  /** For each column of the target, where a row with these columns holds its value. */
+  columnOrder(target: ApplyTarget, columnIds: readonly string[]): readonly number[] {
+    let orders = this.#orders.get(columnIds);
+    if (orders === undefined) {
+      orders = new WeakMap();
+      this.#orders.set(columnIds, orders);
+    }
+    let order = orders.get(target);
+    if (order === undefined) {
+      order = orderOf(target, columnIds);
+      orders.set(target, order);
+    }
+    return order;
+  }
+}
+
+function orderOf(target: ApplyTarget, columnIds: readonly string[]): number[] {
+  const order = target.columns.map(({ id }) => columnIds.indexOf(id));
+  if (order.length === columnIds.length && !order.includes(-1)) return order;
+  throw new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `a row of ${target.relationId} has the columns ${columnIds.join(', ')}, the table here has ` +
+      target.columns.map(({ id }) => id).join(', '),
+    'Schema changes are not replicated in this version: destroy the cluster and init it again.',
+  );
+}
+
+function targetOf(shape: RelationShape, table: TableShape): ApplyTarget {
+  const byName = new Map(table.columns.map((column) => [column.name, column]));
+  const identity = shape.identity.map((id) => shape.columns.findIndex((column) => column.id === id));
+  const key = new Set(shape.identity);
+  return {
+    relationId: shape.id,
+    schema: table.schema,
+    name: table.name,
+    partitioned: table.kind === 'partitioned',
+    columns: shape.columns.map(({ id, name, type }) => ({
+      id,
+      name,
+      type: byName.get(name)?.type ?? type,
+    })),
+    identity,
+    replaceOnly: shape.columns.some(({ id, name }) => {
+      return !key.has(id) && byName.get(name)?.identity === 'always';
+    }),
+  };
+}

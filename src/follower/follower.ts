@@ -1,0 +1,279 @@
+/**
+ * A follower at work. Flows in: the committed records of every partition, from the offsets in its
+ * position row; flows out: rows, position and history in its own database, one transaction for any
+ * number of batches. Reading and applying run side by side with a bounded queue between them; the
+ * first error ends both, and whoever started it begins again from the position row.
+ */
+import type { Client } from 'pg';
+import { inTransaction } from '../catalog/postgres-session.ts';
+import type { EpochBegin } from '../change/change.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { CommittedReader } from '../topic/log.ts';
+import type { RecordDecoder } from '../topic/record-decoder.ts';
+import type { Aligned, AlignedEpoch } from './aligner.ts';
+import { Aligner } from './aligner.ts';
+import { Applier } from './applier.ts';
+import { type ApplyLimit, type ApplyPortion, nextPortion } from './apply-limit.ts';
+import { ApplyTargets } from './apply-targets.ts';
+import { coalesce } from './coalesce.ts';
+import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
+
+export interface FollowerParts {
+  readonly client: Client;
+  readonly reader: CommittedReader;
+  readonly decoder: RecordDecoder;
+  readonly onApplied: (position: FollowerPosition, rows: number) => void;
+  readonly onEpoch: (begin: EpochBegin) => void;
+}
+
+/** Aligned records that may wait for the applier before reading pauses. */
+const waitingRecordsMax = 100_000;
+/** A broker answers at once when anything is there; this only bounds how long an idle fetch stays. */
+const fetchMaxWaitMs = 500;
+
+export class Follower {
+  readonly #parts: FollowerParts;
+  readonly #aligner: Aligner;
+  readonly #applier: Applier;
+  #position: FollowerPosition;
+  #offsets: bigint[];
+  #lastStable: bigint[];
+  #waiting: Aligned[] = [];
+  #limit: ApplyLimit = { kind: 'none' };
+  #busy = false;
+  #stopped = false;
+  #failure: { readonly error: unknown } | null = null;
+  #wakers: (() => void)[] = [];
+
+  private constructor(parts: FollowerParts, position: FollowerPosition, targets: ApplyTargets) {
+    this.#parts = parts;
+    this.#position = position;
+    this.#aligner = new Aligner(position.streamId, position.mark);
+    this.#applier = new Applier(parts.client, targets, parts.decoder);
+    this.#offsets = [...position.mark.nextOffsets];
+    this.#lastStable = position.mark.nextOffsets.map(() => 0n);
+  }
+
+  /** Checks that the log still holds what this node needs; nothing is read or written yet. */
+  static async open(parts: FollowerParts): Promise<Follower> {
+    const position = await readPosition(parts.client);
+    if (position === null) {
+      throw new UnderstudyError(
+        'NOT_INITIALISED',
+        'this node has no position in the stream',
+        'Run: understudy init',
+      );
+    }
+    const follower = new Follower(parts, position, await ApplyTargets.open(parts.client));
+    await follower.#checkOffsets();
+    return follower;
+  }
+
+  async #checkOffsets(): Promise<void> {
+    const watermarks = await this.#parts.reader.watermarks();
+    if (watermarks.length !== this.#offsets.length) {
+      throw new UnderstudyError(
+        'TOPIC_MISMATCH',
+        `the topic has ${watermarks.length} partitions, the stream ${this.#offsets.length}`,
+        'The number of partitions is fixed at init: destroy the cluster and init it again.',
+      );
+    }
+    for (const { partition, lowWatermark, lastStableOffset } of watermarks) {
+      this.#lastStable[partition] = lastStableOffset;
+      const next = this.#offsets[partition] ?? 0n;
+      if (next >= lowWatermark && next <= lastStableOffset) continue;
+      throw new UnderstudyError(
+        'TOPIC_MISMATCH',
+        `partition ${partition} holds the offsets ${lowWatermark} to ${lastStableOffset}, this ` +
+          `node needs ${next}`,
+        'The topic was truncated or made again: destroy the cluster and init it again.',
+      );
+    }
+  }
+
+  get position(): FollowerPosition {
+    return this.#position;
+  }
+
+  /** Whether everything that the last fetches saw is applied. */
+  get caughtUp(): boolean {
+    const readAll = this.#offsets.every((offset, i) => offset >= (this.#lastStable[i] ?? 0n));
+    return readAll && this.#waiting.length === 0 && !this.#busy;
+  }
+
+  setLimit(limit: ApplyLimit): void {
+    this.#limit = limit;
+    this.#wake();
+  }
+
+  /** Runs until `stop` is called; rejects with the first error. */
+  async run(): Promise<void> {
+    const guard = (work: Promise<void>): Promise<void> =>
+      work.catch((error: unknown) => {
+        this.#failure ??= { error };
+        this.stop();
+      });
+    await Promise.all([guard(this.#readLoop()), guard(this.#applyLoop())]);
+    if (this.#failure !== null) throw this.#failure.error;
+  }
+
+  /** Ends after the transaction under way. */
+  stop(): void {
+    this.#stopped = true;
+    this.#wake();
+  }
+
+  /** Resolves when everything below the given offsets is read and all that is whole is applied. */
+  async drained(lastStable: readonly bigint[]): Promise<void> {
+    const read = (): boolean => this.#offsets.every((offset, i) => offset >= (lastStable[i] ?? 0n));
+    await this.#until(() => read() && this.#waiting.length === 0 && !this.#busy);
+  }
+
+  /** Resolves when nothing is being applied and the limit lets nothing more through. */
+  async standsStill(): Promise<FollowerPosition> {
+    await this.#until(() => !this.#busy && (this.#limit.kind === 'hold' || this.#atLimit()));
+    return this.#position;
+  }
+
+  #atLimit(): boolean {
+    if (this.#limit.kind !== 'to') return false;
+    const { at } = this.#limit;
+    const here = this.#position.at;
+    return here.epoch > at.epoch || (here.epoch === at.epoch && here.lsn >= at.lsn);
+  }
+
+  async #readLoop(): Promise<void> {
+    const { reader, decoder } = this.#parts;
+    while (!this.#stopped) {
+      if (this.#waitingRecords() > waitingRecordsMax) {
+        await this.#change();
+        continue;
+      }
+      const from = this.#wanted();
+      const fetched = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
+      for (const { partition, records, nextOffset, lastStableOffset } of fetched) {
+        this.#aligner.push(partition, await decoder.decode(records));
+        this.#offsets[partition] = nextOffset;
+        this.#lastStable[partition] = lastStableOffset;
+      }
+      for (let aligned = this.#aligner.next(); aligned !== null; aligned = this.#aligner.next()) {
+        this.#waiting.push(aligned);
+      }
+      this.#wake();
+    }
+  }
+
+  /** Partitions that wait at a boundary for the others are not read on. */
+  #wanted(): Map<number, bigint> {
+    const all = this.#offsets.map((offset, partition): [number, bigint] => [partition, offset]);
+    return new Map(all.filter(([partition]) => !this.#aligner.waits(partition)));
+  }
+
+  #waitingRecords(): number {
+    const count = (aligned: Aligned): number =>
+      aligned.kind === 'epoch' ? 0 : aligned.partitions.reduce((sum, p) => sum + p.length, 0);
+    return this.#waiting.reduce((sum, aligned) => sum + count(aligned), 0);
+  }
+
+  /** What to do is decided without waiting, so that no wake-up falls between look and sleep. */
+  async #applyLoop(): Promise<void> {
+    while (!this.#stopped) {
+      const work = this.#nextWork();
+      if (work === null) {
+        await this.#change();
+        continue;
+      }
+      this.#busy = true;
+      await work();
+      this.#busy = false;
+      this.#wake();
+    }
+  }
+
+  #nextWork(): (() => Promise<void>) | null {
+    const [first] = this.#waiting;
+    if (first === undefined) return null;
+    if (first.kind === 'epoch') {
+      return this.#limit.kind === 'none' ? () => this.#applyEpoch(first) : null;
+    }
+    const portion = nextPortion(this.#waiting, this.#position.at, this.#limit);
+    return portion === null ? null : () => this.#applyPortion(portion);
+  }
+
+  async #applyPortion(portion: ApplyPortion): Promise<void> {
+    const from = this.#position;
+    const whole = portion.stopAt === null ? portion.batches : portion.batches.slice(0, -1);
+    const last = whole[whole.length - 1];
+    const { mark, appendMs, commitTimeMicros } =
+      last === undefined ? from : { ...last, commitTimeMicros: last.point.commitTimeMicros };
+    const at = portion.stopAt ?? mark.at;
+    const to = { streamId: from.streamId, at, commitTimeMicros, mark, appendMs };
+    const steps = coalesce(portion.batches, { from: from.at, to: portion.stopAt });
+    const labelled = whole.map(({ point }) => point).filter(({ label }) => label !== null);
+    await this.#applier.apply(steps, from, to, labelled);
+    this.#position = to;
+    this.#waiting.splice(0, whole.length);
+    this.#parts.onApplied(to, rowsIn(steps));
+  }
+
+  async #applyEpoch(aligned: AlignedEpoch): Promise<void> {
+    const { client } = this.#parts;
+    const { begin, mark, appendMs } = aligned;
+    const from = this.#position;
+    if (begin.base === null || formatEpochLsn(begin.base) !== formatEpochLsn(from.at)) {
+      throw forked(begin, from.at);
+    }
+    const to = { ...from, at: mark.at, mark, appendMs };
+    await inTransaction(client, async () => {
+      await saveEpoch(client, begin);
+      await client.query('UPDATE understudy.node SET epoch = $1', [begin.epoch]);
+      await movePosition(client, from, to);
+    });
+    this.#position = to;
+    this.#waiting.shift();
+    this.#parts.onEpoch(begin);
+  }
+
+  async #until(reached: () => boolean): Promise<void> {
+    while (!reached()) {
+      if (this.#failure !== null) throw this.#failure.error;
+      if (this.#stopped) {
+        throw new UnderstudyError(
+          'TIMED_OUT',
+          'the follower stopped before it got there',
+          'Start the agent again: understudy run <node>',
+        );
+      }
+      await this.#change();
+    }
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wakers.push(resolve);
+    });
+  }
+
+  #wake(): void {
+    const wakers = this.#wakers;
+    this.#wakers = [];
+    for (const wake of wakers) wake();
+  }
+}
+
+function rowsIn(steps: ReturnType<typeof coalesce>): number {
+  return steps.reduce((sum, step) => {
+    if (step.kind !== 'rows') return sum;
+    return sum + step.tables.reduce((rows, t) => rows + t.deletes.length + t.upserts.length, 0);
+  }, 0);
+}
+
+function forked(begin: EpochBegin, at: EpochLsn): UnderstudyError {
+  const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
+  return new UnderstudyError(
+    'DAMAGED',
+    `epoch ${begin.epoch} continues ${base}, but this node stands at ${formatEpochLsn(at)}`,
+    'This node applied what the new leader never had: destroy the cluster and init it again.',
+  );
+}

@@ -1,0 +1,120 @@
+/**
+ * The published tables as the leader knows them. Flows in: relation messages and this database's
+ * catalog; flows out: the shape of each relation with its stream ids, columns in the order in which
+ * Postgres sends them here. A table that is no longer what the stream says stops the leader; a new
+ * partition of a published table gets its ids on first sight.
+ */
+import type { Client } from 'pg';
+import { inTransaction } from '../catalog/postgres-session.ts';
+import { type KnownRelation, loadKnownRelations, saveRelation } from '../catalog/known-relations.ts';
+import { readTables } from '../catalog/read-catalog.ts';
+import {
+  compareWithTable,
+  giveColumnIds,
+  giveRelationId,
+  shapeOf,
+} from '../catalog/relation-ids.ts';
+import { displayName, type TableShape } from '../catalog/table.ts';
+import type { RelationShape } from '../change/change.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { RelationMessage } from './pgoutput-decoder.ts';
+
+const allTables = ['*.*'];
+
+export class KnownTables {
+  readonly #client: Client;
+  readonly #byOid = new Map<number, RelationShape>();
+  readonly #known: KnownRelation[];
+
+  private constructor(client: Client, known: KnownRelation[]) {
+    this.#client = client;
+    this.#known = known;
+  }
+
+  static async open(client: Client): Promise<KnownTables> {
+    return new KnownTables(client, await loadKnownRelations(client));
+  }
+
+  /** Takes a relation message before its rows: compares, or gives ids to a new partition. */
+  async learn(message: RelationMessage): Promise<void> {
+    const tables = await readTables(this.#client, allTables);
+    const table = tables.find(({ oid }) => oid === message.oid);
+    if (table === undefined) {
+      throw changed(`${message.schema}.${message.name}`, 'it was dropped');
+    }
+    const known = this.#known.find(({ tableOid }) => tableOid === message.oid);
+    const shape = known === undefined ? await this.#enter(table) : known.shape;
+    const difference = compareWithTable(shape, table) ?? messageDifference(message, table);
+    if (difference !== null) throw changed(displayName(table), difference);
+    this.#byOid.set(message.oid, inTableOrder(shape, table));
+  }
+
+  /** The shape of a relation that `learn` has taken. */
+  shapeOf(message: RelationMessage): RelationShape {
+    const shape = this.#byOid.get(message.oid);
+    if (shape !== undefined) return shape;
+    throw new UnderstudyError('BUG', `${message.name} was not learnt`, 'Please report this.');
+  }
+
+  /**
+   * Looks whether the published tables are still those of the stream: one that was dropped and made
+   * again would go on under the old id with rows that no delete ever removed.
+   */
+  async check(publication: string): Promise<void> {
+    const tables = await readTables(this.#client, allTables);
+    const { rows } = await this.#client.query<{ oid: string }>(
+      `SELECT r.prrelid::bigint AS oid FROM pg_catalog.pg_publication_rel r
+       JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1`,
+      [publication],
+    );
+    const published = new Set(rows.map(({ oid }) => Number(oid)));
+    for (const { shape, tableOid } of this.#known) {
+      if (shape.dropped) continue;
+      const table = tables.find(({ oid }) => oid === tableOid);
+      const name = `${shape.schema}.${shape.name}`;
+      if (table === undefined) throw changed(name, 'it was dropped, or dropped and made again');
+      if (!published.has(table.oid) && !table.isPartition) {
+        throw changed(name, `it is no longer in the publication ${publication}`);
+      }
+    }
+  }
+
+  async #enter(table: TableShape): Promise<RelationShape> {
+    if (!table.isPartition) throw changed(displayName(table), 'it is published and has no id');
+    const used = new Set(this.#known.map(({ shape }) => shape.id));
+    const relation = giveRelationId(displayName(table), used);
+    const shape = shapeOf(table, { relation, columns: giveColumnIds(table.columns, new Set()) });
+    await inTransaction(this.#client, () => saveRelation(this.#client, shape, table));
+    this.#known.push(...(await loadKnownRelations(this.#client)).filter(({ shape: { id } }) => id === relation));
+    return shape;
+  }
+}
+
+/** Postgres sends values in the order of its own attnums, which may differ between nodes. */
+function inTableOrder(shape: RelationShape, table: TableShape): RelationShape {
+  const order = new Map(table.columns.map(({ name }, index) => [name, index]));
+  const columns = [...shape.columns].sort(
+    (a, b) => (order.get(a.name) ?? 0) - (order.get(b.name) ?? 0),
+  );
+  return { ...shape, columns };
+}
+
+/** The message tells the table as it was at that place of the WAL, the catalog as it is now. */
+function messageDifference(message: RelationMessage, table: TableShape): string | null {
+  const columns = table.columns.filter(({ generated }) => generated === 'no');
+  const alike =
+    columns.length === message.columns.length &&
+    columns.every(({ name, typeOid }, i) => {
+      const sent = message.columns[i];
+      return sent?.name === name && sent.typeOid === typeOid;
+    });
+  return alike ? null : 'its columns were changed';
+}
+
+function changed(table: string, what: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_CHANGED',
+    `the published table ${table} is not as it was at init: ${what}`,
+    'Schema changes are not replicated in this version: undo the change, or destroy the cluster and init it again.',
+  );
+}

@@ -1,0 +1,193 @@
+/**
+ * A leader at work: one run from an owned epoch to the first error or the end. Flows in: a verified
+ * producer, the mark where the log stands and the slot; flows out: the leader's WAL as batches in
+ * the topic. It compares slot and server with the epoch before it starts, because Postgres would
+ * begin anywhere without a word, and it ends with the first error: whoever started it owns the epoch
+ * anew before another run.
+ */
+import type { Client } from 'pg';
+import { sessionConfig } from '../catalog/postgres-session.ts';
+import type { Mark, Point } from '../change/change.ts';
+import { type Lsn, parseLsn, zeroLsn } from '../change/lsn.ts';
+import { formatEpochLsn } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { CommittedReader, TransactionalProducer } from '../topic/log.ts';
+import type { RecordDecoder } from '../topic/record-decoder.ts';
+import type { RecordEncoder } from '../topic/record-encoder.ts';
+import { Batcher } from './batcher.ts';
+import { KnownTables } from './known-tables.ts';
+import { PublishLoop } from './publish-loop.ts';
+import { readBack } from './read-back.ts';
+import { checkSlot, readSlot } from './slot.ts';
+import { TransactionBuilder } from './transaction-builder.ts';
+import { WalSession } from './wal-session.ts';
+
+export interface LeaderParts {
+  readonly url: string;
+  readonly node: string;
+  /** A session of ours on the leader's database. */
+  readonly client: Client;
+  readonly streamId: string;
+  readonly epoch: number;
+  readonly slot: string;
+  readonly publication: string;
+  /** Where the log stands: a point or the begin of this epoch. */
+  readonly mark: Mark;
+  /** The point at the mark; null when the mark is the epoch begin. */
+  readonly lastPoint: Point | null;
+  readonly producer: TransactionalProducer;
+  readonly encoder: RecordEncoder;
+  readonly reader: CommittedReader;
+  readonly decoder: RecordDecoder;
+  readonly pointsEveryMs: number;
+  /** Tells the control log of a named point: after the Kafka commit, before the confirmation. */
+  readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
+  readonly onPoint: (point: Point, mark: Mark, records: number) => void;
+  readonly nowMs: () => number;
+}
+
+/** Bounds what waits for Kafka in memory; larger batches gain nothing measurable. */
+const batchRecordsMax = 4_000;
+const batchBytesMax = 4 * 1024 * 1024;
+const idleSoonMs = 100;
+const catalogCheckEveryMs = 2_000;
+/** The walsender of a connection that died may still hold the slot until Postgres notices. */
+const slotInUsePatienceMs = 30_000;
+const slotInUseRetryMs = 250;
+
+/** Runs until `signal` aborts or something fails; `onStreaming` is called once WAL flows. */
+export async function lead(
+  parts: LeaderParts,
+  signal: AbortSignal,
+  onStreaming: () => Promise<void>,
+): Promise<void> {
+  const start = parts.mark.at.lsn;
+  if (parts.lastPoint?.label != null) {
+    // The label of a point that was committed just before a crash may not have been told.
+    await parts.recordLabel(parts.lastPoint.label, parts.lastPoint, parts.mark);
+  }
+  const statusEveryMs = await checkServer(parts, start);
+  const tables = await KnownTables.open(parts.client);
+  await tables.check(parts.publication);
+  const wal = await openWal(parts, start, statusEveryMs, signal);
+  const inner = new AbortController();
+  const all = AbortSignal.any([signal, inner.signal]);
+  try {
+    const loop = new PublishLoop({
+      wal,
+      tables,
+      builder: new TransactionBuilder(parts.epoch, (message) => tables.shapeOf(message)),
+      batcher: batcherOf(parts),
+      encoder: parts.encoder,
+      producer: parts.producer,
+      committed: async (point, mark, records) => {
+        if (point.label !== null) await parts.recordLabel(point.label, point, mark);
+        parts.onPoint(point, mark, records);
+      },
+      nowMs: parts.nowMs,
+    });
+    await allUntilFailure(inner, [
+      loop.run(all),
+      readBack(parts.reader, parts.decoder, parts.mark, all),
+      watchTables(tables, parts.publication, all),
+      onStreaming(),
+    ]);
+  } finally {
+    await wal.close();
+  }
+}
+
+/** The first failure ends the others; it alone is thrown, once all have ended. */
+async function allUntilFailure(
+  ending: AbortController,
+  work: readonly Promise<void>[],
+): Promise<void> {
+  let failure: { readonly error: unknown } | null = null;
+  const guarded = work.map((part) =>
+    part.catch((error: unknown) => {
+      failure ??= { error };
+      ending.abort();
+    }),
+  );
+  await Promise.all(guarded);
+  if (failure !== null) throw (failure as { readonly error: unknown }).error;
+}
+
+function batcherOf(parts: LeaderParts): Batcher {
+  return new Batcher({
+    streamId: parts.streamId,
+    epoch: parts.epoch,
+    partitions: parts.mark.nextOffsets.length,
+    recordsMax: batchRecordsMax,
+    bytesMax: batchBytesMax,
+    idleSoonMs,
+    idleEveryMs: parts.pointsEveryMs,
+    start: parts.mark,
+    lastCommit: parts.lastPoint?.commit ?? zeroLsn,
+    lastCommitTimeMicros: parts.lastPoint?.commitTimeMicros ?? BigInt(parts.nowMs()) * 1000n,
+  });
+}
+
+/** Gives how often to send a status, in milliseconds. */
+async function checkServer(parts: LeaderParts, start: Lsn): Promise<number> {
+  const { client, slot } = parts;
+  checkSlot(await readSlot(client, slot), slot, start);
+  const { rows } = await client.query<{ flushed: string; timeout_ms: string }>(
+    `SELECT pg_catalog.pg_current_wal_flush_lsn() AS flushed,
+       (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout') AS timeout_ms`,
+  );
+  const flushed = parseLsn(rows[0]?.flushed ?? '0/0');
+  if (start > flushed) {
+    throw new UnderstudyError(
+      'TIMELINE_MISMATCH',
+      `the stream stands at ${formatEpochLsn(parts.mark.at)}, past the end of this server’s WAL`,
+      'This server was restored from an older copy: fail over to a follower.',
+    );
+  }
+  return Math.floor(Number(rows[0]?.timeout_ms ?? 0) / 3);
+}
+
+async function openWal(
+  parts: LeaderParts,
+  startLsn: Lsn,
+  statusEveryMs: number,
+  signal: AbortSignal,
+): Promise<WalSession> {
+  const applicationName = `understudy ${parts.node} walsender`;
+  const connection = sessionConfig(parts.url, { applicationName });
+  const { slot, publication } = parts;
+  const patientUntilMs = parts.nowMs() + slotInUsePatienceMs;
+  for (;;) {
+    try {
+      return await WalSession.open({ connection, slot, publication, startLsn, statusEveryMs });
+    } catch (error) {
+      const inUse = error instanceof Error && 'code' in error && error.code === '55006';
+      if (!inUse || parts.nowMs() > patientUntilMs || signal.aborted) throw error;
+      await pause(slotInUseRetryMs, signal);
+    }
+  }
+}
+
+async function watchTables(
+  tables: KnownTables,
+  publication: string,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    await pause(catalogCheckEveryMs, signal);
+    if (!signal.aborted) await tables.check(publication);
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done);
+  });
+}

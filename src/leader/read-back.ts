@@ -1,0 +1,75 @@
+/**
+ * The leader reads its own topic and counts, so that damage is found although no follower runs.
+ * Flows in: committed records of every partition, in offset order; flows out: nothing, or the
+ * DAMAGED error that stops the stream. Pure but for the loop that feeds it.
+ */
+import type { Mark } from '../change/change.ts';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { CommittedReader } from '../topic/log.ts';
+import type { RecordDecoder } from '../topic/record-decoder.ts';
+import type { StreamRecord } from '../topic/stream-record.ts';
+
+/** Counts one partition between its points. */
+export class ReadBackCounter {
+  readonly #partition: number;
+  #mark: EpochLsn;
+  #count = 0;
+
+  constructor(partition: number, mark: EpochLsn) {
+    this.#partition = partition;
+    this.#mark = mark;
+  }
+
+  take(record: StreamRecord): void {
+    if (record.kind === 'epoch') {
+      // A newer epoch voids what a torn batch left; an older one cannot follow.
+      if (record.begin.epoch <= this.#mark.epoch) throw this.#damage(record, 'begins again');
+      this.#mark = { epoch: record.begin.epoch, lsn: record.begin.startLsn };
+      this.#count = 0;
+      return;
+    }
+    if (record.kind !== 'point') {
+      this.#count += 1;
+      return;
+    }
+    const { point } = record;
+    if (compareEpochLsn(point.previous.at, this.#mark) !== 0) {
+      throw this.#damage(record, `continues ${formatEpochLsn(point.previous.at)}`);
+    }
+    if (this.#count !== point.counts[this.#partition]) {
+      throw this.#damage(record, `counts ${point.counts[this.#partition]} records, not ${this.#count}`);
+    }
+    this.#mark = { epoch: point.epoch, lsn: point.upto };
+    this.#count = 0;
+  }
+
+  #damage(record: StreamRecord, what: string): UnderstudyError {
+    return new UnderstudyError(
+      'DAMAGED',
+      `partition ${this.#partition} does not add up after ${formatEpochLsn(this.#mark)}: the ` +
+        `${record.kind} at offset ${record.offset} ${what}`,
+      'Keep the topic for analysis; destroy the cluster and init it again.',
+    );
+  }
+}
+
+const fetchMaxWaitMs = 1_000;
+
+/** Reads on from `mark` until `signal` aborts; rejects with the first damage. */
+export async function readBack(
+  reader: CommittedReader,
+  decoder: RecordDecoder,
+  mark: Mark,
+  signal: AbortSignal,
+): Promise<void> {
+  const offsets = new Map(mark.nextOffsets.map((offset, partition) => [partition, offset]));
+  const counters = mark.nextOffsets.map((_, partition) => new ReadBackCounter(partition, mark.at));
+  while (!signal.aborted) {
+    for (const fetched of await reader.fetch(offsets, { maxWaitMs: fetchMaxWaitMs })) {
+      const counter = counters[fetched.partition];
+      for (const record of await decoder.decode(fetched.records)) counter?.take(record);
+      offsets.set(fetched.partition, fetched.nextOffset);
+    }
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * The leader's replication slot. Flows in: a session on the leader's database; flows out: what the
+ * slot is like, and slots created or dropped. A slot is made at a known consistent point; creating
+ * waits for every open transaction of the server, so it is bounded, and what a timed-out creation
+ * may leave behind is looked up and dropped: an orphan would fill the disk.
+ */
+import type { Client } from 'pg';
+import { type Lsn, parseLsn } from '../change/lsn.ts';
+import { UnderstudyError } from '../errors.ts';
+
+export interface SlotState {
+  readonly name: string;
+  readonly plugin: string | null;
+  readonly active: boolean;
+  readonly confirmedFlush: Lsn;
+  /** reserved, extended, unreserved or lost. */
+  readonly walStatus: string;
+}
+
+interface SlotRow {
+  slot_name: string;
+  plugin: string | null;
+  active: string;
+  confirmed_flush_lsn: string | null;
+  wal_status: string | null;
+}
+
+const slotColumns = 'slot_name, plugin, active, confirmed_flush_lsn, wal_status';
+
+export async function readSlot(client: Client, name: string): Promise<SlotState | null> {
+  const { rows } = await client.query<SlotRow>(
+    `SELECT ${slotColumns} FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
+    [name],
+  );
+  const row = rows[0];
+  if (row === undefined) return null;
+  return {
+    name: row.slot_name,
+    plugin: row.plugin,
+    active: row.active === 't',
+    confirmedFlush: parseLsn(row.confirmed_flush_lsn ?? '0/0'),
+    walStatus: row.wal_status ?? 'lost',
+  };
+}
+
+/** Names of this cluster's slots in the database of the session. */
+export async function listSlots(client: Client, prefix: string): Promise<string[]> {
+  const { rows } = await client.query<{ slot_name: string }>(
+    `SELECT slot_name FROM pg_catalog.pg_replication_slots
+     WHERE database = current_database() AND starts_with(slot_name, $1) ORDER BY slot_name`,
+    [prefix],
+  );
+  return rows.map((row) => row.slot_name);
+}
+
+/**
+ * Creates a logical slot, gives its consistent point. Rejects with TIMED_OUT after `timeoutMs`,
+ * leaving nothing behind; `control` is a second session, which ends the creating backend.
+ */
+export async function createSlot(
+  client: Client,
+  control: Client,
+  name: string,
+  timeoutMs: number,
+): Promise<Lsn> {
+  const { rows } = await client.query<{ pid: string }>('SELECT pg_catalog.pg_backend_pid() AS pid');
+  const pid = rows[0]?.pid ?? '0';
+  const creating = client.query<{ lsn: string }>(
+    `SELECT lsn FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`,
+    [name],
+  );
+  let timer: NodeJS.Timeout | undefined;
+  const timedOut = new Promise<'timed out'>((resolve) => {
+    timer = setTimeout(() => resolve('timed out'), timeoutMs);
+  });
+  const outcome = await Promise.race([creating, timedOut]).finally(() => clearTimeout(timer));
+  if (outcome !== 'timed out') return parseLsn(outcome.rows[0]?.lsn ?? '');
+  const blockers = await describeBlockers(control);
+  await control.query('SELECT pg_catalog.pg_terminate_backend($1::int, 5000)', [pid]);
+  await creating.catch((error: unknown) => error);
+  await dropSlot(control, name);
+  throw new UnderstudyError(
+    'TIMED_OUT',
+    `the slot ${name} was not ready within ${timeoutMs} ms: creating one waits for every open ` +
+      `transaction of the server (${blockers})`,
+    'End those transactions (SELECT pg_terminate_backend(pid)) and try again.',
+  );
+}
+
+async function describeBlockers(client: Client): Promise<string> {
+  const { rows } = await client.query<{ pid: string; age: string }>(
+    `SELECT pid, extract(epoch FROM now() - xact_start)::int AS age
+     FROM pg_catalog.pg_stat_activity
+     WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 3`,
+  );
+  if (rows.length === 0) return 'prepared transactions, perhaps: see pg_prepared_xacts';
+  return rows.map((row) => `pid ${row.pid} since ${row.age} s`).join(', ');
+}
+
+export async function dropSlot(client: Client, name: string): Promise<boolean> {
+  const { rowCount } = await client.query(
+    `SELECT pg_catalog.pg_drop_replication_slot(slot_name)
+     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
+    [name],
+  );
+  return (rowCount ?? 0) > 0;
+}
+
+/** What must hold before streaming starts at `start`; Postgres itself would start elsewhere. */
+export function checkSlot(slot: SlotState | null, name: string, start: Lsn): void {
+  const remedy = 'The stream cannot go on from this slot: destroy the cluster and init it again.';
+  if (slot === null) {
+    throw new UnderstudyError('SLOT_MISMATCH', `the replication slot ${name} is gone`, remedy);
+  }
+  if (slot.walStatus === 'lost') {
+    throw new UnderstudyError(
+      'SLOT_MISMATCH',
+      `the replication slot ${name} has lost its WAL (max_slot_wal_keep_size)`,
+      remedy,
+    );
+  }
+  if (slot.plugin !== 'pgoutput') {
+    throw new UnderstudyError(
+      'SLOT_MISMATCH',
+      `the replication slot ${name} decodes with ${slot.plugin ?? 'nothing'}, not pgoutput`,
+      remedy,
+    );
+  }
+  if (slot.confirmedFlush > start) {
+    throw new UnderstudyError(
+      'SLOT_MISMATCH',
+      `the replication slot ${name} is ahead of the topic: what lies between is in neither`,
+      remedy,
+    );
+  }
+}

@@ -1,0 +1,199 @@
+/**
+ * From pgoutput messages to changes with positions. Flows in: decoded messages in WAL order; flows
+ * out: begin, change, label and commit events, each change with its place in the log. A whole row is
+ * made of every update, or the stream stops: a value that Postgres left out because it did not
+ * change is taken from the old row where that was sent (REPLICA IDENTITY FULL).
+ */
+import type { Change, PgText, RelationShape } from '../change/change.ts';
+import type { Lsn } from '../change/lsn.ts';
+import type { Position } from '../change/position.ts';
+import { UnderstudyError, unreachable } from '../errors.ts';
+import type { OldTuple, PgoutputMessage, RelationMessage, Tuple } from './pgoutput-decoder.ts';
+
+export type BuiltEvent =
+  | { readonly kind: 'begin'; readonly commitLsn: Lsn; readonly commitTimeMicros: bigint }
+  | { readonly kind: 'change'; readonly change: Change; readonly position: Position }
+  | { readonly kind: 'label'; readonly label: string }
+  | { readonly kind: 'commit'; readonly endLsn: Lsn };
+
+/** The relation a message speaks of; throws when it is not what the stream knows of the table. */
+export type RelationLookup = (message: RelationMessage) => RelationShape;
+
+/** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
+export const pointPrefix = 'understudy.point';
+
+interface KnownRelation {
+  readonly shape: RelationShape;
+  readonly name: string;
+  /** Where in `shape.columns` each identity column stands, in identity order. */
+  readonly identityIndexes: readonly number[];
+}
+
+export class TransactionBuilder {
+  readonly #epoch: number;
+  readonly #lookup: RelationLookup;
+  readonly #relations = new Map<number, KnownRelation>();
+  /** Relations whose record this leader has put into the stream. */
+  readonly #announced = new Set<RelationShape>();
+  #commitLsn: Lsn | null = null;
+  #ordinal = 0;
+
+  constructor(epoch: number, lookup: RelationLookup) {
+    this.#epoch = epoch;
+    this.#lookup = lookup;
+  }
+
+  build(message: PgoutputMessage): BuiltEvent[] {
+    switch (message.kind) {
+      case 'begin': {
+        this.#commitLsn = message.commitLsn;
+        this.#ordinal = 0;
+        const { commitLsn, commitTimeMicros } = message;
+        return [{ kind: 'begin', commitLsn, commitTimeMicros }];
+      }
+      case 'commit':
+        this.#commitLsn = null;
+        return [{ kind: 'commit', endLsn: message.endLsn }];
+      case 'relation':
+        this.#learn(message);
+        return [];
+      case 'insert':
+        return this.#insert(message.oid, message.values);
+      case 'update':
+        return this.#update(message.oid, message.old, message.values);
+      case 'delete':
+        return this.#delete(message.oid, message.old);
+      case 'truncate':
+        return message.oids.flatMap((oid) => {
+          const { shape } = this.#relation(oid);
+          return this.#changes(shape, { kind: 'truncate', relation: shape });
+        });
+      case 'message':
+        if (message.prefix !== pointPrefix || !message.transactional) return [];
+        return [{ kind: 'label', label: message.content }];
+      case 'ignored':
+        return [];
+      default:
+        return unreachable(message);
+    }
+  }
+
+  #learn(message: RelationMessage): void {
+    const shape = this.#lookup(message);
+    const identityIndexes = shape.identity.map((id) =>
+      shape.columns.findIndex((column) => column.id === id),
+    );
+    const name = `${message.schema}.${message.name}`;
+    this.#relations.set(message.oid, { shape, name, identityIndexes });
+  }
+
+  #insert(oid: number, tuple: Tuple): BuiltEvent[] {
+    const known = this.#relation(oid);
+    const values = wholeRow(known, tuple, null);
+    const identity = identityOf(known, values);
+    const { shape: relation } = known;
+    return this.#changes(relation, { kind: 'row', op: 'c', relation, identity, values, was: null });
+  }
+
+  /** A key change is a tombstone of the old key and a whole row under the new one. */
+  #update(oid: number, old: OldTuple | null, tuple: Tuple): BuiltEvent[] {
+    const known = this.#relation(oid);
+    const { shape: relation } = known;
+    const values = wholeRow(known, tuple, old);
+    const identity = identityOf(known, values);
+    const before = old === null ? identity : identityOf(known, old.values);
+    if (sameTexts(before, identity)) {
+      const change: Change = { kind: 'row', op: 'u', relation, identity, values, was: null };
+      return this.#changes(relation, change);
+    }
+    return this.#changes(
+      relation,
+      { kind: 'row', op: 'd', relation, identity: before, values: null, was: null },
+      { kind: 'row', op: 'u', relation, identity, values, was: before },
+    );
+  }
+
+  #delete(oid: number, old: OldTuple): BuiltEvent[] {
+    const known = this.#relation(oid);
+    const { shape: relation } = known;
+    const identity = identityOf(known, old.values);
+    return this.#changes(relation, {
+      kind: 'row',
+      op: 'd',
+      relation,
+      identity,
+      values: null,
+      was: null,
+    });
+  }
+
+  /** Places changes in the transaction; the relation's own record goes before its first row. */
+  #changes(relation: RelationShape, ...changes: Change[]): BuiltEvent[] {
+    const commitLsn = this.#commitLsn;
+    if (commitLsn === null) {
+      throw new UnderstudyError(
+        'MESSAGE_UNKNOWN',
+        'Postgres sent a row outside of a transaction',
+        'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
+      );
+    }
+    const announce: Change[] = this.#announced.has(relation)
+      ? []
+      : [{ kind: 'relation', relation }];
+    this.#announced.add(relation);
+    return [...announce, ...changes].map((change) => {
+      const position = { epoch: this.#epoch, commitLsn, ordinal: this.#ordinal };
+      this.#ordinal += 1;
+      return { kind: 'change', change, position };
+    });
+  }
+
+  #relation(oid: number): KnownRelation {
+    const known = this.#relations.get(oid);
+    if (known !== undefined) return known;
+    throw new UnderstudyError(
+      'MESSAGE_UNKNOWN',
+      `Postgres sent a row of the relation ${oid} without describing it first`,
+      'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
+    );
+  }
+}
+
+function wholeRow(known: KnownRelation, tuple: Tuple, old: OldTuple | null): PgText[] {
+  const { columns } = known.shape;
+  if (tuple.length !== columns.length) {
+    throw new UnderstudyError(
+      'MESSAGE_UNKNOWN',
+      `Postgres sent ${tuple.length} values for the ${columns.length} columns of ${known.name}`,
+      'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
+    );
+  }
+  return tuple.map((value, index) => {
+    if (value !== undefined) return value;
+    const isIdentity = known.identityIndexes.includes(index);
+    const kept = old !== null && (old.kind === 'O' || isIdentity) ? old.values[index] : undefined;
+    if (kept !== undefined) return kept;
+    throw new UnderstudyError(
+      'UNCHANGED_TOAST',
+      `an update of ${known.name} left its large column ${columns[index]?.name} unchanged, and ` +
+        'Postgres sends no old row to take it from',
+      `ALTER TABLE ${known.name} REPLICA IDENTITY FULL, then destroy the cluster and init it again.`,
+    );
+  });
+}
+
+function identityOf(known: KnownRelation, values: Tuple): string[] {
+  return known.identityIndexes.map((index) => {
+    const value = values[index];
+    if (typeof value === 'string') return value;
+    throw new UnderstudyError(
+      'MESSAGE_UNKNOWN',
+      `Postgres sent a row of ${known.name} without its identity column`,
+      'Check that the replica identity of the table is its primary key or a NOT NULL unique index.',
+    );
+  });
+}
+
+function sameTexts(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((text, index) => text === b[index]);
+}

@@ -1,0 +1,272 @@
+/**
+ * How things run, stop and start again. Loops, signals and closers flow in; this file decides when
+ * a failed run begins anew, how long it waits, what ends it, and in which order what was opened is
+ * closed. Clock, sleep and randomness are handed in; every wait here has a bound.
+ */
+import { UnderstudyError } from './errors.ts';
+import type { Logger } from './logger.ts';
+
+export type Sleep = (ms: number, signal?: AbortSignal) => Promise<void>;
+
+/** Rejects with the signal's reason as soon as it is aborted. */
+export const sleep: Sleep = (ms, signal) =>
+  new Promise<void>((resolve, reject) => {
+    if (signal?.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const onAbort = (): void => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', onAbort);
+      resolve();
+    }, ms);
+    signal?.addEventListener('abort', onAbort, { once: true });
+  });
+
+/**
+ * Rejects with `makeError()` when `promise` is not settled in time; its own end is then ignored.
+ */
+export async function withTimeout<T>(
+  promise: Promise<T>,
+  timeoutMs: number,
+  makeError: () => Error,
+): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(makeError()), timeoutMs);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+export interface Backoff {
+  readonly baseMs: number;
+  readonly capMs: number;
+  /** A run that lasted this long was a good one: the next failure counts as the first. */
+  readonly steadyMs: number;
+}
+
+/** The first retry is nearly at once; the cap is how long an outage may be over unnoticed. */
+export const defaultBackoff: Backoff = { baseMs: 100, capMs: 30_000, steadyMs: 60_000 };
+
+/** The longest wait before the retry after the given number of failures in a row, from 1. */
+export function backoffCeilingMs(failures: number, backoff: Backoff): number {
+  return Math.min(backoff.capMs, backoff.baseMs * 2 ** (failures - 1));
+}
+
+/** Full jitter: anything up to the ceiling, so that a fleet does not return in one wave. */
+export function backoffDelayMs(failures: number, backoff: Backoff, random: () => number): number {
+  return Math.floor(random() * backoffCeilingMs(failures, backoff));
+}
+
+const warnFromMs = 1000;
+const errorFromMs = 10_000;
+
+/**
+ * Judged by the ceiling, not by the delay that was drawn: a hiccup is worth a line, a lasting
+ * outage a warning, and the level must not jump about with the jitter.
+ */
+export function levelOfDelay(ceilingMs: number): 'info' | 'warn' | 'error' {
+  if (ceilingMs < warnFromMs) return 'info';
+  return ceilingMs < errorFromMs ? 'warn' : 'error';
+}
+
+/** Socket and name errors, and the SQLSTATEs of a server that is starting, stopping or full. */
+const connectionCodes: ReadonlySet<string> = new Set([
+  ...['ECONNREFUSED', 'ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND'],
+  ...['EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ENETDOWN', 'EHOSTDOWN'],
+  ...['57P01', '57P02', '57P03', '53300', '08000', '08001', '08003', '08004', '08006'],
+]);
+
+/** The pg client gives these no code; the texts are its own and whole. */
+const connectionMessages: ReadonlySet<string> = new Set([
+  'Connection terminated',
+  'Connection terminated unexpectedly',
+  'Connection terminated due to connection timeout',
+  'timeout expired',
+]);
+
+/** Whether the same thing may succeed later without anybody's help. */
+export function isRetriable(error: unknown): boolean {
+  if (error instanceof UnderstudyError) return error.retry;
+  if (!(error instanceof Error)) return false;
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return error.errors.every(isRetriable);
+  }
+  // A Unix socket that is not there is ENOENT; whatever the code, the server was not reached.
+  if ('syscall' in error && error.syscall === 'connect') return true;
+  if ('code' in error && connectionCodes.has(String(error.code))) return true;
+  return connectionMessages.has(error.message);
+}
+
+export interface RunUntilStopped {
+  /** Names the loop in the log. */
+  readonly name: string;
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+  readonly backoff?: Backoff;
+  readonly sleep: Sleep;
+  readonly random: () => number;
+  readonly now: () => number;
+}
+
+/**
+ * Runs `attempt` until it returns or the signal is aborted, again after every failure that may pass
+ * by itself. Any other failure is rethrown at once. After an abort what such a failure or the
+ * abort's own reason says is not news, and the call resolves.
+ */
+export async function runUntilStopped(
+  attempt: (signal: AbortSignal) => Promise<void>,
+  options: RunUntilStopped,
+): Promise<void> {
+  const { name, signal, log, now, random, backoff = defaultBackoff } = options;
+  let failures = 0;
+  while (!signal.aborted) {
+    const startedMs = now();
+    try {
+      await attempt(signal);
+      return;
+    } catch (error) {
+      if (signal.aborted && isEndOfAbort(error, signal)) return;
+      if (!isRetriable(error)) throw error;
+      failures = now() - startedMs >= backoff.steadyMs ? 1 : failures + 1;
+      const delayMs = backoffDelayMs(failures, backoff, random);
+      const level = levelOfDelay(backoffCeilingMs(failures, backoff));
+      log[level]({ failures, delayMs, error }, `${name} failed, trying again`);
+      await sleepOrAbort(delayMs, options);
+    }
+  }
+}
+
+async function sleepOrAbort(delayMs: number, options: RunUntilStopped): Promise<void> {
+  try {
+    await options.sleep(delayMs, options.signal);
+  } catch (error) {
+    if (!options.signal.aborted) throw error;
+  }
+}
+
+function isEndOfAbort(error: unknown, signal: AbortSignal): boolean {
+  return isAbortOf(error, signal) || isRetriable(error);
+}
+
+/** Whether the error only says that the signal was aborted. */
+export function isAbortOf(error: unknown, signal: AbortSignal): boolean {
+  if (!signal.aborted) return false;
+  return error === signal.reason || (error instanceof Error && error.name === 'AbortError');
+}
+
+export type StopSignal = 'SIGTERM' | 'SIGINT' | 'SIGPIPE';
+
+/** Numbers as the shell adds them to 128 when a signal ended a process. */
+const signalNumbers: Readonly<Record<StopSignal, number>> = { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 };
+
+/** The reason of an abort that came from outside. Not a failure: nobody did anything wrong. */
+export class Stopped extends Error {
+  readonly stopSignal: StopSignal;
+
+  constructor(stopSignal: StopSignal) {
+    super(`stopped by ${stopSignal}`);
+    this.name = 'Stopped';
+    this.stopSignal = stopSignal;
+  }
+
+  get exit(): number {
+    return 128 + signalNumbers[this.stopSignal];
+  }
+}
+
+/** The part of a process that is listened to. */
+export interface SignalSource {
+  on(event: 'SIGTERM' | 'SIGINT', listener: () => void): unknown;
+  off(event: 'SIGTERM' | 'SIGINT', listener: () => void): unknown;
+}
+
+const forcedExit = 130;
+
+/**
+ * The first SIGTERM or SIGINT asks everything to drain, by aborting `controller`; the second ends
+ * the process at once. Returns the function that stops listening.
+ */
+export function onSignals(options: {
+  readonly source: SignalSource;
+  readonly controller: AbortController;
+  readonly exit: (code: number) => void;
+  readonly notice: (line: string) => void;
+}): () => void {
+  const { source, controller, exit, notice } = options;
+  let seen = 0;
+  const listen = (signal: 'SIGTERM' | 'SIGINT') => (): void => {
+    seen += 1;
+    if (seen > 1) {
+      exit(forcedExit);
+      return;
+    }
+    notice(`${signal}: stopping; once more ends it at once`);
+    controller.abort(new Stopped(signal));
+  };
+  const onTerm = listen('SIGTERM');
+  const onInt = listen('SIGINT');
+  source.on('SIGTERM', onTerm);
+  source.on('SIGINT', onInt);
+  return () => {
+    source.off('SIGTERM', onTerm);
+    source.off('SIGINT', onInt);
+  };
+}
+
+/** A server that does not say goodbye within this long is not going to. */
+export const closeTimeoutMs = 5000;
+
+interface Closer {
+  readonly name: string;
+  readonly close: () => void | Promise<void>;
+}
+
+/** Everything that is opened pushes its closer; they run once, the last opened first. */
+export class Releasers {
+  readonly #closers: Closer[] = [];
+  readonly #timeoutMs: number;
+  #closed = false;
+
+  constructor(timeoutMs: number = closeTimeoutMs) {
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** The returned function takes the closer back, for what was closed by itself. */
+  push(name: string, close: () => void | Promise<void>): () => void {
+    if (this.#closed) {
+      throw new UnderstudyError('BUG', `${name} was opened after the end`, 'Please report this.');
+    }
+    const closer: Closer = { name, close };
+    this.#closers.push(closer);
+    return () => {
+      const at = this.#closers.indexOf(closer);
+      if (at !== -1) this.#closers.splice(at, 1);
+    };
+  }
+
+  /** Closes all, also after one failed, and returns what went wrong with its name. */
+  async close(): Promise<readonly Error[]> {
+    const failures: Error[] = [];
+    for (let closer = this.#closers.pop(); closer !== undefined; closer = this.#closers.pop()) {
+      const { name, close } = closer;
+      try {
+        const closing = Promise.resolve().then(close);
+        await withTimeout(closing, this.#timeoutMs, () => {
+          return new Error(`not closed within ${this.#timeoutMs} ms`);
+        });
+      } catch (cause) {
+        failures.push(new Error(`closing ${name} failed`, { cause }));
+      }
+    }
+    this.#closed = true;
+    return failures;
+  }
+}

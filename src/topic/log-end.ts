@@ -1,0 +1,46 @@
+/**
+ * Reads where the log ends: every partition's committed tail, further and further back until a mark
+ * is found that all partitions hold. Flows in: a reader and a decoder; flows out: a LogEnd. The
+ * reader goes up to the last stable offset it was told at the beginning, past every marker.
+ */
+import { findLogEnd, type LogEnd, type Tail } from './common-mark.ts';
+import type { CommittedReader, Watermarks } from './log.ts';
+import type { RecordDecoder } from './record-decoder.ts';
+import type { StreamRecord } from './stream-record.ts';
+
+/** Most tails hold a point within their last records; each further look doubles this. */
+const firstLookBack = 512n;
+const fetchMaxWaitMs = 500;
+
+export async function readLogEnd(
+  reader: CommittedReader,
+  decoder: RecordDecoder,
+): Promise<LogEnd> {
+  const watermarks = await reader.watermarks();
+  for (let lookBack = firstLookBack; ; lookBack *= 2n) {
+    const tails: Tail[] = [];
+    for (const watermark of watermarks) tails.push(await readTail(reader, decoder, watermark, lookBack));
+    const end = findLogEnd(tails);
+    if (end !== null) return end;
+  }
+}
+
+async function readTail(
+  reader: CommittedReader,
+  decoder: RecordDecoder,
+  watermark: Watermarks,
+  lookBack: bigint,
+): Promise<Tail> {
+  const { partition, lowWatermark, lastStableOffset } = watermark;
+  const wanted = lastStableOffset - lookBack;
+  const start = wanted > lowWatermark ? wanted : lowWatermark;
+  const records: StreamRecord[] = [];
+  let offset = start;
+  while (offset < lastStableOffset) {
+    const [fetched] = await reader.fetch(new Map([[partition, offset]]), { maxWaitMs: fetchMaxWaitMs });
+    if (fetched === undefined) break;
+    records.push(...(await decoder.decode(fetched.records)));
+    offset = fetched.nextOffset;
+  }
+  return { partition, records, reachesStart: start === lowWatermark };
+}

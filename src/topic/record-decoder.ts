@@ -1,0 +1,130 @@
+/**
+ * From records to what they mean. Flows in: fetched records in offset order; flows out: stream
+ * records in the same order. Anything it does not know stops the reader: an unknown record may be
+ * one that changes what the rows after it mean.
+ */
+import type { PgText } from '../change/change.ts';
+import { parsePosition } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import { decodeFramed, frameBytes, RowCodec, readSchemaId } from './avro-codec.ts';
+import {
+  checkFormat,
+  epochFromAvro,
+  fixedSchemas,
+  pointFromAvro,
+  relationFromAvro,
+} from './fixed-schemas.ts';
+import type { FetchedRecord } from './log.ts';
+import { decodeWas, PositionHeaderDecoder } from './record-headers.ts';
+import type { RowSchema } from './row-schema.ts';
+import type { SchemaRegistry } from './schema-registry.ts';
+import type { RowRecord, StreamRecord } from './stream-record.ts';
+import type { RecordKey } from './topic-layout.ts';
+
+export class RecordDecoder {
+  readonly #registry: Pick<SchemaRegistry, 'schemaById'>;
+  readonly #headers = new PositionHeaderDecoder();
+  readonly #codecs = new Map<number, RowCodec>();
+  #keySchemaId: number | null = null;
+
+  constructor(registry: Pick<SchemaRegistry, 'schemaById'>) {
+    this.#registry = registry;
+  }
+
+  /** Decodes in order; waits only for row schemas that were never seen before. */
+  async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
+    const decoded: StreamRecord[] = [];
+    for (const record of records) {
+      const stream = this.#decodeRecord(record);
+      if (stream.kind === 'row' && stream.value !== null) await this.#ensureCodec(stream.value);
+      decoded.push(stream);
+    }
+    return decoded;
+  }
+
+  /** The values of a row that `decode` gave, with the ids of their columns in the same order. */
+  rowValues(row: RowRecord & { value: Buffer }): {
+    columnIds: readonly string[];
+    values: PgText[];
+  } {
+    const codec = this.#codecs.get(readSchemaId(row.value));
+    if (codec === undefined) {
+      throw new UnderstudyError('BUG', 'a row was not decoded first', 'Please report this.');
+    }
+    return { columnIds: codec.columnIds, values: codec.decode(row.value) };
+  }
+
+  async #ensureCodec(value: Buffer): Promise<void> {
+    const schemaId = readSchemaId(value);
+    if (this.#codecs.has(schemaId)) return;
+    const schema = (await this.#registry.schemaById(schemaId)) as RowSchema;
+    if (typeof schema.relationId !== 'string' || !Array.isArray(schema.fields)) {
+      throw foreign(`a row has schema ${schemaId}, which is not a row schema`);
+    }
+    this.#codecs.set(schemaId, new RowCodec(schema));
+  }
+
+  #decodeKey(record: FetchedRecord): RecordKey {
+    const schemaId = readSchemaId(record.key);
+    this.#keySchemaId ??= schemaId;
+    if (schemaId !== this.#keySchemaId) {
+      throw foreign(`a key has schema ${schemaId} instead of ${this.#keySchemaId}`);
+    }
+    return decodeFramed(fixedSchemas.key.type, record.key) as RecordKey;
+  }
+
+  #decodeRecord(record: FetchedRecord): StreamRecord {
+    const key = this.#decodeKey(record);
+    const { partition, offset, timestampMs, value } = record;
+    const { op, position, commitTimeMicros } = this.#headers.decode(record.headers['position']);
+    const placed = { partition, offset, timestampMs, position, commitTimeMicros };
+    if (key.kind === 'row') {
+      if (op === '-' || (value === null) !== (op === 'd')) throw foreign(`a row has op ${op}`);
+      if (record.headers['unchanged'] !== undefined) throw partial(key.relation);
+      const was = decodeWas(record.headers['was']);
+      const { relation: relationId, identity } = key;
+      return { kind: 'row', ...placed, op, relationId, identity, key: record.key, value, was };
+    }
+    if (value === null || value.length < frameBytes) throw foreign(`a ${key.kind} has no value`);
+    switch (key.kind) {
+      case 'point':
+        return { kind: 'point', ...placed, point: pointFromAvro(read('point', value)) };
+      case 'epoch':
+        return { kind: 'epoch', ...placed, begin: epochFromAvro(read('epoch', value)) };
+      case 'relation':
+        return { kind: 'relation', ...placed, relation: relationFromAvro(read('relation', value)) };
+      case 'truncate': {
+        const truncate = read('truncate', value) as { format: number; position: string };
+        checkFormat(truncate, `a truncate of ${key.relation}`);
+        if (parsePosition(truncate.position) === null) throw foreign('a truncate has no position');
+        return { kind: 'truncate', ...placed, relationId: key.relation };
+      }
+      default:
+        throw foreign(`a record is of the unknown kind ${JSON.stringify(key.kind)}`);
+    }
+  }
+}
+
+/**
+ * The fixed schemas are read as this version knows them: a format version inside each value, not
+ * its schema id, says whether that is right, and schemas of one format never differ.
+ */
+function read(kind: Exclude<keyof typeof fixedSchemas, 'key'>, value: Buffer): unknown {
+  return decodeFramed(fixedSchemas[kind].type, value);
+}
+
+function foreign(cause: string): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `the topic holds what this version does not know: ${cause}`,
+    'Run the version of pg-understudy that the leader runs; if they are equal, another program wrote to the topic.',
+  );
+}
+
+function partial(relation: string): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `the topic holds a row of ${relation} without some of its values`,
+    'Run the version of pg-understudy that the leader runs.',
+  );
+}

@@ -1,0 +1,151 @@
+/**
+ * From changes to records. Flows in: changes, points and epoch begins of one leader; flows out:
+ * framed Avro with its partition. Registering a schema is the only step that waits; encoding itself
+ * never does, so a batch can be filled while Kafka works on the one before.
+ */
+import type { Change, EpochBegin, Point, RelationShape, RowChange } from '../change/change.ts';
+import { formatPosition, type Position, pointPosition } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import { encodeFramed, RowCodec } from './avro-codec.ts';
+import {
+  epochToAvro,
+  type FixedKind,
+  fixedSchemas,
+  pointToAvro,
+  relationToAvro,
+} from './fixed-schemas.ts';
+import type { OutgoingRecord } from './log.ts';
+import { partitionOf } from './partitioner.ts';
+import { encodePositionHeader, encodeWas, type HeaderOp } from './record-headers.ts';
+import { rowSchemaOf } from './row-schema.ts';
+import type { SchemaRegistry } from './schema-registry.ts';
+import * as layout from './topic-layout.ts';
+
+export interface RecordEncoderOptions {
+  readonly topic: string;
+  readonly partitions: number;
+  readonly registry: Pick<SchemaRegistry, 'register'>;
+}
+
+interface PreparedRelation {
+  readonly schemaId: number;
+  readonly codec: RowCodec;
+}
+
+export class RecordEncoder {
+  readonly #options: RecordEncoderOptions;
+  readonly #fixedIds: Readonly<Record<keyof typeof fixedSchemas, number>>;
+  readonly #relations = new WeakMap<RelationShape, PreparedRelation>();
+
+  private constructor(
+    options: RecordEncoderOptions,
+    fixedIds: Readonly<Record<keyof typeof fixedSchemas, number>>,
+  ) {
+    this.#options = options;
+    this.#fixedIds = fixedIds;
+  }
+
+  static async open(options: RecordEncoderOptions): Promise<RecordEncoder> {
+    const register = (schema: { name: string; json: object }): Promise<number> =>
+      options.registry.register(layout.subjectName(options.topic, schema.name), schema.json);
+    const fixedIds = {
+      key: await register(fixedSchemas.key),
+      point: await register(fixedSchemas.point),
+      relation: await register(fixedSchemas.relation),
+      truncate: await register(fixedSchemas.truncate),
+      epoch: await register(fixedSchemas.epoch),
+    };
+    return new RecordEncoder(options, fixedIds);
+  }
+
+  /** Key bytes begin with this id: a stream whose registry gives another one cannot go on. */
+  get keySchemaId(): number {
+    return this.#fixedIds.key;
+  }
+
+  isPrepared(relation: RelationShape): boolean {
+    return this.#relations.has(relation);
+  }
+
+  async prepare(relation: RelationShape): Promise<void> {
+    const schema = rowSchemaOf(relation);
+    const subject = layout.subjectName(this.#options.topic, `${schema.namespace}.${schema.name}`);
+    const schemaId = await this.#options.registry.register(subject, schema);
+    this.#relations.set(relation, { schemaId, codec: new RowCodec(schema) });
+  }
+
+  /** A row goes to the partition of its key; a truncate and a relation go to every partition. */
+  encode(change: Change, position: Position, commitTimeMicros: bigint): OutgoingRecord[] {
+    switch (change.kind) {
+      case 'row':
+        return [this.#encodeRow(change, position, commitTimeMicros)];
+      case 'truncate': {
+        const key = layout.truncateKey(change.relation.id, position);
+        const value = { format: layout.formatVersion, position: formatPosition(position) };
+        return this.#everywhere('truncate', key, value, position, commitTimeMicros);
+      }
+      case 'relation': {
+        const key = layout.relationKey(change.relation.id);
+        const value = relationToAvro(change.relation);
+        return this.#everywhere('relation', key, value, position, commitTimeMicros);
+      }
+    }
+  }
+
+  encodePoint(point: Point): OutgoingRecord[] {
+    const position = pointPosition({ epoch: point.epoch, lsn: point.upto });
+    const time = point.commitTimeMicros;
+    return this.#everywhere('point', layout.pointKey, pointToAvro(point), position, time);
+  }
+
+  encodeEpochBegin(begin: EpochBegin, commitTimeMicros: bigint): OutgoingRecord[] {
+    const position = pointPosition({ epoch: begin.epoch, lsn: begin.startLsn });
+    const key = layout.epochKey(begin.epoch);
+    return this.#everywhere('epoch', key, epochToAvro(begin), position, commitTimeMicros);
+  }
+
+  #encodeRow(change: RowChange, position: Position, commitTimeMicros: bigint): OutgoingRecord {
+    const { relation, values, was } = change;
+    const prepared = this.#relations.get(relation);
+    if (prepared === undefined) {
+      throw new UnderstudyError('BUG', `${relation.id} was not prepared`, 'Please report this.');
+    }
+    const key = this.#encodeKey({
+      kind: 'row',
+      relation: relation.id,
+      identity: change.identity,
+    });
+    return {
+      partition: partitionOf(key, this.#options.partitions),
+      key,
+      value: values === null ? null : prepared.codec.encode(prepared.schemaId, values),
+      headers: {
+        position: header(change.op, position, commitTimeMicros),
+        ...(was === null ? {} : { was: encodeWas(was) }),
+      },
+    };
+  }
+
+  #encodeKey(key: layout.RecordKey): Buffer {
+    return encodeFramed(this.#fixedIds.key, fixedSchemas.key.type, key);
+  }
+
+  #everywhere(
+    kind: FixedKind,
+    recordKey: layout.RecordKey,
+    avro: object,
+    position: Position,
+    commitTimeMicros: bigint,
+  ): OutgoingRecord[] {
+    const key = this.#encodeKey(recordKey);
+    const value = encodeFramed(this.#fixedIds[kind], fixedSchemas[kind].type, avro);
+    const headers = { position: header('-', position, commitTimeMicros) };
+    return Array.from({ length: this.#options.partitions }, (_, partition) => {
+      return { partition, key, value, headers };
+    });
+  }
+}
+
+function header(op: HeaderOp, position: Position, commitTimeMicros: bigint): string {
+  return encodePositionHeader({ op, position, commitTimeMicros });
+}

@@ -1,0 +1,97 @@
+/**
+ * Reading a topic that the broker really compacted. Batches whose records are all gone stay in the
+ * log without records (the last of each producer, for its sequence numbers), and a reader that
+ * goes by records alone asks for them for ever.
+ */
+// time-limit: 120s
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import {
+  record,
+  stableOffsets,
+  type TopicStack,
+  texts,
+  useTopics,
+} from '../support/topic-stack.ts';
+
+let topics: TopicStack;
+
+test.before(async () => {
+  topics = await useTopics();
+});
+
+test.after(async () => {
+  await topics.close();
+});
+
+/** The cleaner of a broker with default settings looks every 15 s. */
+const compactedMaxMs = 60_000;
+
+/** One batch at a time: where each step began, and what it gave. */
+async function steps(topic: string, end: bigint) {
+  const reader = topics.reader(topic, 1);
+  const taken: { readonly from: bigint; readonly to: bigint; readonly texts: readonly string[] }[] =
+    [];
+  for (let from = 0n; from < end; ) {
+    const options = { maxWaitMs: 1_000, maxBytes: 1 };
+    const [fetched] = await reader.fetch(new Map([[0, from]]), options);
+    assert.ok(fetched && fetched.nextOffset > from, `stuck at ${from}`);
+    taken.push({ from, to: fetched.nextOffset, texts: texts(fetched.records) });
+    from = fetched.nextOffset;
+  }
+  await reader.close();
+  return taken;
+}
+
+test('emptied batches, kept markers and gaps are passed', async () => {
+  const topic = await topics.topic(1, {
+    'cleanup.policy': 'compact',
+    'min.compaction.lag.ms': '0',
+    'max.compaction.lag.ms': '100',
+    'min.cleanable.dirty.ratio': '0.01',
+    'segment.ms': '100',
+    'delete.retention.ms': '86400000',
+  });
+  // Each opening is a producer epoch of its own under one producer id.
+  for (const [turn, text] of ['old', 'older', 'aborted', 'last'].entries()) {
+    const producer = topics.producer(topic, 1);
+    await producer.open();
+    await producer.send([record(0, 'same', text), record(0, 'same', `${text} again`)]);
+    if (text === 'aborted') await producer.close();
+    else await producer.commit();
+    await producer.close();
+    assert.ok(turn < 4);
+  }
+  const filler = topics.producer(topic, 1);
+  await filler.open();
+  const reader = topics.reader(topic, 1);
+  for (const deadlineMs = Date.now() + compactedMaxMs; ; ) {
+    // The segment that is written to is not compacted: each record begins another.
+    await filler.send([record(0, 'filler', String(Date.now()))]);
+    await filler.commit();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const [first] = await reader.fetch(new Map([[0, 0n]]), { maxWaitMs: 100 });
+    if (first !== undefined && !texts(first.records).some((text) => text.startsWith('same=old'))) {
+      break;
+    }
+    assert.ok(Date.now() < deadlineMs, 'the broker did not compact');
+  }
+  const [end] = await stableOffsets(reader, 0n);
+  const taken = await steps(topic, end ?? 0n);
+  const all = taken.flatMap((step) => step.texts);
+  assert.ok(all.includes('same=last again'));
+  assert.not.ok(
+    all.some((text) => /old|aborted/.test(text)),
+    String(all),
+  );
+  const empty = taken.filter((step) => step.texts.length === 0);
+  assert.ok(empty.length > 0);
+  assert.is(taken.at(-1)?.to, end);
+  const whole = await steps(topic, end ?? 0n);
+  assert.equal(
+    whole.flatMap((step) => step.texts),
+    all,
+  );
+});
+
+test.run();

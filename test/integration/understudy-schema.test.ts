@@ -1,0 +1,264 @@
+/**
+ * The `understudy` schema on a real server: installed once and again, refused where it must be, and
+ * its functions as an ordinary role without any grant calls them.
+ */
+import type { Client } from 'pg';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { connectPostgres } from '../../src/catalog/postgres-session.ts';
+import {
+  dropUnderstudySchema,
+  installUnderstudySchema,
+  type NodeIdentity,
+  readNode,
+  writeNode,
+} from '../../src/catalog/understudy-schema.ts';
+import type { UnderstudyError } from '../../src/errors.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+let stack: Stack;
+let url: string;
+/** Our own session. */
+let own: Client;
+/** An application's, of a role that was granted nothing. */
+let user: Client;
+let role: string;
+
+const leader: NodeIdentity = {
+  cluster: 'shop',
+  name: 'a',
+  streamId: 's1',
+  role: 'leader',
+  epoch: 4,
+  startNumber: 7n,
+};
+
+test.before(async () => {
+  stack = await useStack({ postgres: 1 });
+  url = (await stack.createDatabases('schema'))[0] ?? '';
+  role = stack.uniqueName('user');
+  own = await connectPostgres(url, { applicationName: 'understudy test', replica: true });
+  await own.query(`CREATE ROLE ${role}`);
+  user = await connectPostgres(url, { applicationName: 'application' });
+  await user.query(`SET ROLE ${role}`);
+});
+
+test.after(async () => {
+  await user?.end();
+  await own?.query(`DROP OWNED BY ${role}`);
+  await own?.query(`DROP ROLE ${role}`);
+  await own?.end();
+  await stack?.close();
+});
+
+async function one(client: Client, text: string, values: unknown[] = []): Promise<string | null> {
+  const { rows } = await client.query<(string | null)[]>({ text, values, rowMode: 'array' });
+  return rows[0]?.[0] ?? null;
+}
+
+/** The SQLSTATE and the first words of the refusal. */
+async function refusal(client: Client, text: string, values: unknown[] = []): Promise<string> {
+  try {
+    await client.query(text, values);
+  } catch (error) {
+    const { code, message, hint } = error as { code: string; message: string; hint?: string };
+    if (code !== '42501') assert.ok(hint, `no hint: ${message}`);
+    return `${code} ${message}`;
+  }
+  return 'no error';
+}
+
+test('installing is done once and may be repeated', async () => {
+  assert.is(await readNode(own), null);
+  await installUnderstudySchema(own, leader);
+  assert.equal(await readNode(own), leader);
+  const since = await one(own, 'SELECT watched_since FROM understudy.node');
+  assert.ok(since);
+  await installUnderstudySchema(own, { ...leader, epoch: 5 });
+  assert.is((await readNode(own))?.epoch, 5);
+  assert.is(await one(own, 'SELECT watched_since FROM understudy.node'), since);
+  await writeNode(own, leader);
+});
+
+async function refusedWith(code: string, node = leader): Promise<void> {
+  const thrown = await installUnderstudySchema(own, node).catch((error: UnderstudyError) => error);
+  assert.is((thrown as UnderstudyError | undefined)?.code, code);
+}
+
+test('another node, a newer format and a foreign schema are refused', async () => {
+  await refusedWith('ALREADY_INITIALISED', { ...leader, cluster: 'other' });
+  await refusedWith('ALREADY_INITIALISED', { ...leader, name: 'b' });
+  await own.query('UPDATE understudy.node SET format = 2');
+  await refusedWith('FORMAT_TOO_NEW');
+  await own.query('UPDATE understudy.node SET format = 1');
+  await own.query('ALTER TABLE understudy.node RENAME TO node_hidden');
+  await refusedWith('PREREQUISITE');
+  await own.query('ALTER TABLE understudy.node_hidden RENAME TO node');
+  assert.equal(await readNode(own), leader);
+});
+
+test('an ordinary role may call three functions and read nothing', async () => {
+  const tables = ['node', 'position', 'epochs', 'relations', 'columns', 'points'];
+  for (const table of tables) {
+    assert.match(await refusal(user, `TABLE understudy.${table}`), /^42501/);
+  }
+  const covers = `SELECT understudy.covers(1, '0/1')`;
+  assert.match(await refusal(user, covers), /^42501/);
+  assert.match((await one(user, 'SELECT understudy.token()')) ?? '', /^4:[0-9A-F]+\/[0-9A-F]+$/);
+});
+
+test('a token lies past the commits before it, and the leader itself covers it', async () => {
+  await own.query('CREATE TABLE public.t (id int)');
+  await own.query(`GRANT ALL ON public.t TO ${role}`);
+  for (let id = 0; id < 20; id += 1) {
+    await user.query('INSERT INTO public.t VALUES ($1)', [id]);
+    const before = await one(own, 'SELECT pg_current_wal_insert_lsn()');
+    const token = await one(user, 'SELECT understudy.token()');
+    const lsn = token?.split(':')[1];
+    assert.is(await one(own, 'SELECT $1::pg_lsn >= $2::pg_lsn', [lsn, before]), 't');
+    assert.is(await one(user, `SELECT understudy.wait_for($1, '1s')`, [token]), 't');
+  }
+  const ahead = `SELECT understudy.wait_for('4:FFFFFFFF/0', '10ms')`;
+  assert.is(await one(user, ahead), 'f');
+});
+
+test('a point leaves a label and a message, a rollback neither', async () => {
+  await user.query(`SELECT understudy.point('before-x.1')`);
+  const twice = await refusal(user, `SELECT understudy.point('before-x.1')`);
+  assert.is(twice, '23505 the point before-x.1 exists already');
+  await user.query(`BEGIN; SELECT understudy.point('never'); ROLLBACK`);
+  assert.equal((await own.query('SELECT label FROM understudy.points')).rows, [
+    { label: 'before-x.1' },
+  ]);
+  for (const label of ['', '1a', 'A', 'a b', 'é', 'a'.repeat(64), 'a\n', null]) {
+    const said = await refusal(user, 'SELECT understudy.point($1)', [label]);
+    assert.match(said, /^22023 not a label/, String(label));
+  }
+  await user.query('SELECT understudy.point($1)', ['a'.repeat(63)]);
+});
+
+test('the message of a point is in the WAL once, inside its transaction', async () => {
+  const slot = stack.uniqueName('slot');
+  await own.query(`SELECT pg_create_logical_replication_slot($1, 'test_decoding')`, [slot]);
+  await user.query(`BEGIN; SELECT understudy.point('rolled-back'); ROLLBACK`);
+  await user.query(`SELECT understudy.point('kept')`);
+  const messages = await own.query<{ data: string }>(
+    `SELECT data FROM pg_logical_slot_get_changes($1, NULL, NULL) WHERE data LIKE 'message:%'`,
+    [slot],
+  );
+  await own.query('SELECT pg_drop_replication_slot($1)', [slot]);
+  assert.equal(
+    messages.rows.map((row) => row.data),
+    ['message: transactional: 1 prefix: understudy.point, sz: 4 content:kept'],
+  );
+});
+
+test('a follower gives no tokens and makes no points', async () => {
+  await writeNode(own, { ...leader, role: 'follower' });
+  for (const call of ['understudy.token()', `understudy.point('x')`]) {
+    assert.is(await refusal(user, `SELECT ${call}`), '55000 this node does not lead shop');
+  }
+});
+
+/**
+ * Reigns: 1 and 2 on server A (a restart), 4 on B from 2:0/200, 5 on B on another timeline from
+ * 4:0/50, 6 by another node of the very same server and timeline from 5:0/90. Epoch 3 was void.
+ */
+async function standAt(epoch: number, upto: string): Promise<void> {
+  await own.query(`
+    DELETE FROM understudy.epochs;
+    DELETE FROM understudy.position;
+    INSERT INTO understudy.epochs VALUES
+      (1, 'a', 'A', 1, NULL, NULL, '0/10'), (2, 'a', 'A', 1, 1, '0/100', '0/100'),
+      (4, 'b', 'B', 1, 2, '0/200', '0/7'), (5, 'b', 'B', 2, 4, '0/50', '0/50'),
+      (6, 'c', 'B', 2, 5, '0/90', '0/95')`);
+  await own.query('DELETE FROM understudy.epochs WHERE epoch > $1', [epoch]);
+  await own.query(
+    `INSERT INTO understudy.position
+       (stream_id, epoch, upto, commit_time_us, mark_epoch, mark_upto, next_offsets,
+        last_append_ms, format)
+     VALUES ('s1', $1, $2, 0, $1, $2, '{0}', '{0}', 1)`,
+    [epoch, upto],
+  );
+}
+
+const lost = 'lost';
+const judgements: readonly (readonly [number, string, string, string])[] = [
+  [1, '0/80', '1:0/80', 't'],
+  [1, '0/80', '1:0/81', 'f'],
+  [1, '0/80', '2:0/1', 'f'],
+  // A restart discards nothing: what was past the base of epoch 2 came again in it.
+  [2, '0/150', '1:0/150', 't'],
+  [2, '0/150', '1:0/151', 'f'],
+  // Another server went on from 2:0/200: the rest of epoch 2 is lost, of epoch 1 too.
+  [4, '0/9', '2:0/200', 't'],
+  [4, '0/9', '1:0/200', 't'],
+  [4, '0/9', '2:0/201', lost],
+  [4, '0/9', '1:0/201', lost],
+  [4, '0/9', '3:0/1', lost],
+  [4, '0/9', '4:0/A', 'f'],
+  // Another timeline of the same server.
+  [5, '0/FFFF', '4:0/50', 't'],
+  [5, '0/FFFF', '4:0/51', lost],
+  // Another node beside it on the same server shares LSNs, but not what was written.
+  [6, '0/FFFF', '5:0/90', 't'],
+  [6, '0/FFFF', '5:0/91', lost],
+  [6, '0/FFFF', '1:0/200', 't'],
+];
+
+test('tokens of every epoch are judged by the history', async () => {
+  for (const [epoch, upto, token, wanted] of judgements) {
+    await standAt(epoch, upto);
+    const call = `SELECT understudy.wait_for('${token}', '5ms')`;
+    const name = `${token} at ${epoch}:${upto}`;
+    if (wanted === lost) assert.match(await refusal(user, call), /^UN001 lost: /, name);
+    else assert.is(await one(user, call), wanted, name);
+  }
+});
+
+test('waiting sees the position move, also to an end', async () => {
+  await standAt(1, '0/80');
+  const waiting = one(user, `SELECT understudy.wait_for('1:0/90', '10s')`);
+  await own.query('SELECT pg_sleep(0.1)');
+  const began = Date.now();
+  await own.query(`UPDATE understudy.position SET upto = '0/90'`);
+  assert.is(await waiting, 't');
+  assert.ok(Date.now() - began < 1_000);
+
+  await standAt(2, '0/200');
+  const doomed = refusal(user, `SELECT understudy.wait_for('2:0/300', '10s')`);
+  await own.query('SELECT pg_sleep(0.05)');
+  await standAt(4, '0/9');
+  assert.match(await doomed, /^UN001 lost: epoch 2 ended at 0\/200/);
+});
+
+test('a node without a position waits, and a foreign database is refused', async () => {
+  await own.query('DELETE FROM understudy.position');
+  const call = `SELECT understudy.wait_for('1:0/1', '5ms')`;
+  assert.is(await one(user, call), 'f');
+  await own.query('DELETE FROM understudy.node');
+  assert.is(await refusal(user, call), '55000 this database is no node of a cluster');
+  await writeNode(own, leader);
+});
+
+test('what can never work is an error at once', async () => {
+  for (const token of ['', '0/90', '1:0/', '0:0/1', '1:0/123456789', '1:x/1', '1:0/1\n', null]) {
+    const said = await refusal(user, `SELECT understudy.wait_for($1, '1s')`, [token]);
+    assert.match(said, /^22023 not a token/, String(token));
+  }
+  const withoutTimeout = await refusal(user, `SELECT understudy.wait_for('1:0/1', NULL)`);
+  assert.is(withoutTimeout, '22004 the timeout is null');
+  await user.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+  const said = await refusal(user, `SELECT understudy.wait_for('1:0/1', '1s')`);
+  await user.query('ROLLBACK');
+  assert.is(said, '25000 wait_for works in READ COMMITTED transactions only');
+});
+
+test('nothing of ours is left behind', async () => {
+  await dropUnderstudySchema(own);
+  await dropUnderstudySchema(own);
+  assert.is(await one(own, `SELECT to_regnamespace('understudy')`), null);
+  assert.is(await one(own, 'SELECT count(*) FROM pg_event_trigger'), '0');
+});
+
+test.run();

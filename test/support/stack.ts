@@ -1,0 +1,193 @@
+/**
+ * The servers a test file works with. Flows in: the addresses the test runner passes in the
+ * environment (one sandbox for all files), or nothing, and then a private sandbox is started. Flows
+ * out: fresh databases with names nobody else has, and at `close` nothing that was made here is
+ * left.
+ */
+import { randomBytes } from 'node:crypto';
+import pg from 'pg';
+import {
+  type PostgresServer,
+  type Sandbox,
+  type SandboxOptions,
+  startSandbox,
+} from '../../scripts/sandbox/sandbox.ts';
+
+export interface StackServer {
+  /** The superuser's URL of a database on this server. */
+  url(database: string): string;
+  readonly superuserUrl: string;
+}
+
+export interface Stack {
+  readonly postgres: readonly StackServer[];
+  readonly brokers: readonly string[];
+  readonly registryUrl: string;
+  /** One new database on every server, all of the same name; their URLs in server order. */
+  createDatabases(prefix: string): Promise<readonly string[]>;
+  /** `prefix` and six random characters: fits a cluster name, a database, a topic. */
+  uniqueName(prefix: string): string;
+  close(): Promise<void>;
+}
+
+export interface StackOptions {
+  /** Servers the file needs; default 2. More may be there. */
+  readonly postgres?: number;
+}
+
+/** Long enough for a busy machine to end the sessions of a database. */
+const statementMaxMs = 30_000;
+/** A walsender that was terminated lets go of its slot a moment later. */
+const slotReleaseMaxMs = 10_000;
+
+const quiet = (): void => undefined;
+
+export async function useStack(options: StackOptions = {}): Promise<Stack> {
+  const count = options.postgres ?? 2;
+  const named = fromEnvironment();
+  if (named !== undefined && named.urls.length >= count) {
+    return new OpenStack(named.urls, named.brokers, named.registryUrl, undefined);
+  }
+  const sandbox = await startSandbox({ postgres: count, log: quiet });
+  const urls = sandbox.postgres.map((server) => server.url());
+  return new OpenStack(urls, sandbox.brokers, sandbox.registry?.url ?? '', sandbox);
+}
+
+export interface OwnServer {
+  readonly server: PostgresServer;
+  close(): Promise<void>;
+}
+
+/** A Postgres server of the test's own, to be stopped, killed and started at will. */
+export async function ownServer(
+  options: Pick<SandboxOptions, 'postgresVersion' | 'fsync'> = {},
+): Promise<OwnServer> {
+  const sandbox = await startSandbox({
+    ...options,
+    postgres: 1,
+    brokers: 0,
+    registry: false,
+    log: quiet,
+  });
+  const server = sandbox.postgres[0];
+  if (server === undefined) throw new Error('a sandbox with one server has one');
+  return { server, close: () => sandbox.stop() };
+}
+
+interface NamedServers {
+  readonly urls: readonly string[];
+  readonly brokers: readonly string[];
+  readonly registryUrl: string;
+}
+
+/** All three or none: a half-named stack is a mistake, not a wish for a private one. */
+function fromEnvironment(): NamedServers | undefined {
+  const names = ['UNDERSTUDY_TEST_POSTGRES', 'UNDERSTUDY_TEST_KAFKA', 'UNDERSTUDY_TEST_REGISTRY'];
+  const [urls = [], brokers = [], registry = []] = names.map((name) =>
+    (process.env[name] ?? '')
+      .split(',')
+      .map((part) => part.trim())
+      .filter((part) => part !== ''),
+  );
+  const set = [urls, brokers, registry].filter((parts) => parts.length > 0).length;
+  if (set === 0) return undefined;
+  if (set < names.length) throw new Error(`set all of ${names.join(', ')}, or none`);
+  return { urls, brokers, registryUrl: registry[0] ?? '' };
+}
+
+class OpenStack implements Stack {
+  readonly postgres: readonly StackServer[];
+  readonly brokers: readonly string[];
+  readonly registryUrl: string;
+  readonly #sandbox: Sandbox | undefined;
+  readonly #databases: string[] = [];
+
+  constructor(
+    urls: readonly string[],
+    brokers: readonly string[],
+    registryUrl: string,
+    sandbox: Sandbox | undefined,
+  ) {
+    this.postgres = urls.map((superuserUrl) => ({
+      superuserUrl,
+      url: (database: string) => withDatabase(superuserUrl, database),
+    }));
+    this.brokers = brokers;
+    this.registryUrl = registryUrl;
+    this.#sandbox = sandbox;
+  }
+
+  uniqueName(prefix: string): string {
+    return `${prefix}${randomBytes(3).toString('hex')}`;
+  }
+
+  async createDatabases(prefix: string): Promise<readonly string[]> {
+    const name = this.uniqueName(prefix);
+    this.#databases.push(name);
+    await Promise.all(
+      this.postgres.map((server) =>
+        withClient(server.superuserUrl, async (client) => {
+          await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
+        }),
+      ),
+    );
+    return this.postgres.map((server) => server.url(name));
+  }
+
+  async close(): Promise<void> {
+    if (this.#sandbox !== undefined) {
+      await this.#sandbox.stop();
+      return;
+    }
+    await Promise.all(
+      this.postgres.map((server) =>
+        withClient(server.superuserUrl, async (client) => {
+          for (const name of this.#databases) await dropDatabase(client, name);
+        }),
+      ),
+    );
+  }
+}
+
+/** A database with a replication slot cannot be dropped, not even by force: slots go first. */
+async function dropDatabase(client: pg.Client, name: string): Promise<void> {
+  const deadline = Date.now() + slotReleaseMaxMs;
+  for (;;) {
+    const slots = await client.query<{ slot_name: string; active_pid: number | null }>(
+      'SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = $1',
+      [name],
+    );
+    if (slots.rows.length === 0) break;
+    if (Date.now() > deadline) throw new Error(`slots of ${name} are still in use`);
+    for (const slot of slots.rows) {
+      if (slot.active_pid !== null) {
+        await client.query('SELECT pg_terminate_backend($1, 1000)', [slot.active_pid]);
+      } else {
+        await client.query(
+          `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+           WHERE slot_name = $1 AND active_pid IS NULL`,
+          [slot.slot_name],
+        );
+      }
+    }
+  }
+  await client.query(`DROP DATABASE IF EXISTS ${client.escapeIdentifier(name)} WITH (FORCE)`);
+}
+
+function withDatabase(url: string, database: string): string {
+  const changed = new URL(url);
+  changed.pathname = `/${encodeURIComponent(database)}`;
+  return changed.href;
+}
+
+async function withClient(url: string, use: (client: pg.Client) => Promise<void>): Promise<void> {
+  const client = new pg.Client({ connectionString: url, statement_timeout: statementMaxMs });
+  // A connection that breaks while idle also fails the next query.
+  client.on('error', () => undefined);
+  await client.connect();
+  try {
+    await use(client);
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * Topics for the tests that talk to Kafka. Flows in: a stack. Flows out: a client, topics of a
+ * name of their own, producers and readers on them; at `close` all of them are closed and deleted.
+ */
+
+import { createCommittedReader } from '../../src/topic/committed-reader.ts';
+import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
+import type {
+  CommittedReader,
+  FetchedRecord,
+  OutgoingRecord,
+  TransactionalProducer,
+} from '../../src/topic/log.ts';
+import { createTopic, deleteTopic } from '../../src/topic/topic-admin.ts';
+import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
+import { type Stack, useStack } from './stack.ts';
+
+/** Warnings and errors of the code under test show in the output of the test. */
+export const testLog = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: (fields: object, message: string) => console.error('warn', message, fields),
+  error: (fields: object, message: string) => console.error('error', message, fields),
+};
+
+/** Nothing in these tests takes longer on a busy machine. */
+const patienceMs = 20_000;
+const waitMs = 200;
+
+export class TopicStack {
+  readonly stack: Stack;
+  readonly client: KafkaClient;
+  readonly #topics: string[] = [];
+  readonly #open: { close(): Promise<void> }[] = [];
+
+  constructor(stack: Stack) {
+    this.stack = stack;
+    this.client = connectKafka({ brokers: stack.brokers, clientId: 'test' }, testLog);
+  }
+
+  async topic(
+    partitions: number,
+    settings: Readonly<Record<string, string>> = {},
+  ): Promise<string> {
+    const topic = this.stack.uniqueName('topic-');
+    this.#topics.push(topic);
+    const wanted = { 'message.timestamp.type': 'LogAppendTime', ...settings };
+    await createTopic(this.client, { topic, partitions, replication: 1, settings: wanted });
+    return topic;
+  }
+
+  /** Not opened; the transactional id is the topic's name. */
+  producer(topic: string, partitions: number, client = this.client): TransactionalProducer {
+    const options = { topic, partitions, transactionalId: topic };
+    const producer = createTransactionalProducer(client, options);
+    this.#open.push(producer);
+    return producer;
+  }
+
+  reader(topic: string, partitions: number, client = this.client): CommittedReader {
+    const reader = createCommittedReader(client, { topic, partitions });
+    this.#open.push(reader);
+    return reader;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#open.map((one) => one.close()));
+    await Promise.all(this.#topics.map((topic) => deleteTopic(this.client, topic)));
+    await this.stack.close();
+  }
+}
+
+export async function useTopics(): Promise<TopicStack> {
+  return new TopicStack(await useStack({ postgres: 0 }));
+}
+
+export function record(partition: number, key: string, value: string | null): OutgoingRecord {
+  const bytes = value === null ? null : Buffer.from(value);
+  return { partition, key: Buffer.from(key), value: bytes, headers: { position: 'test' } };
+}
+
+/** Records as `key=value`, `key=` for a tombstone. */
+export function texts(records: readonly FetchedRecord[]): readonly string[] {
+  return records.map(({ key, value }) => `${key}=${value ?? ''}`);
+}
+
+/** All committed records of the partition from its start, once the last stable offset is there. */
+export async function readUpTo(
+  reader: CommittedReader,
+  partition: number,
+  upto: bigint,
+): Promise<{ readonly records: readonly FetchedRecord[]; readonly nextOffset: bigint }> {
+  const records: FetchedRecord[] = [];
+  const deadlineMs = Date.now() + patienceMs;
+  for (let nextOffset = 0n; nextOffset < upto; ) {
+    if (Date.now() > deadlineMs) throw new Error(`at ${nextOffset}, never at ${upto}`);
+    const [fetched] = await reader.fetch(new Map([[partition, nextOffset]]), { maxWaitMs: waitMs });
+    if (fetched === undefined) throw new Error('a named partition is missing');
+    records.push(...fetched.records);
+    nextOffset = fetched.nextOffset;
+    if (nextOffset >= upto) return { records, nextOffset };
+  }
+  return { records, nextOffset: 0n };
+}
+
+/** Last stable offsets once they are past the given offset in every partition. */
+export async function stableOffsets(
+  reader: CommittedReader,
+  past: bigint,
+): Promise<readonly bigint[]> {
+  for (const deadlineMs = Date.now() + patienceMs; ; ) {
+    const offsets = (await reader.watermarks()).map(({ lastStableOffset }) => lastStableOffset);
+    if (offsets.every((offset) => offset > past)) return offsets;
+    if (Date.now() > deadlineMs) throw new Error(`stable at ${offsets}, never past ${past}`);
+  }
+}
+
+/** The error a promise rejects with; a promise that resolves fails the test. */
+export async function rejection(promise: Promise<unknown>): Promise<Error & { code?: string }> {
+  const error = await promise.then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof Error)) throw new Error('resolved, although it had to reject');
+  return error;
+}

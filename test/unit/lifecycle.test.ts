@@ -1,0 +1,288 @@
+/**
+ * Back-off, runs that begin again, stopping by signal, closing in order: with clock, sleep and
+ * randomness of the test's own, and once with a real process.
+ */
+import { EventEmitter } from 'node:events';
+import fc from 'fast-check';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { UnderstudyError } from '../../src/errors.ts';
+import {
+  backoffCeilingMs,
+  backoffDelayMs,
+  isRetriable,
+  levelOfDelay,
+  onSignals,
+  Releasers,
+  runUntilStopped,
+  Stopped,
+  sleep,
+  withTimeout,
+} from '../../src/lifecycle.ts';
+import type { Logger } from '../../src/logger.ts';
+
+const backoff = { baseMs: 100, capMs: 30_000, steadyMs: 60_000 };
+const transient = () => new UnderstudyError('KAFKA_UNREACHABLE', 'no broker', 'start one');
+
+interface Bench {
+  readonly lines: string[];
+  readonly sleeps: number[];
+  readonly controller: AbortController;
+  nowMs: number;
+  run(attempt: (signal: AbortSignal) => Promise<void>): Promise<void>;
+}
+
+function bench(): Bench {
+  const lines: string[] = [];
+  const line = (level: string) => (_fields: object, message: string) => {
+    lines.push(`${level} ${message}`);
+  };
+  const log: Logger = {
+    debug: line('debug'),
+    info: line('info'),
+    warn: line('warn'),
+    error: line('error'),
+    child: () => log,
+  };
+  const controller = new AbortController();
+  const self: Bench = {
+    lines,
+    sleeps: [],
+    controller,
+    nowMs: 0,
+    run: (attempt) =>
+      runUntilStopped(attempt, {
+        name: 'loop',
+        signal: controller.signal,
+        log,
+        backoff,
+        random: () => 0.999999,
+        now: () => self.nowMs,
+        sleep: async (ms) => {
+          self.sleeps.push(ms);
+        },
+      }),
+  };
+  return self;
+}
+
+async function rejection(promise: Promise<unknown>): Promise<unknown> {
+  let resolved = false;
+  try {
+    await promise;
+    resolved = true;
+  } catch (error) {
+    return error;
+  }
+  throw new Error(`was not rejected: ${resolved}`);
+}
+
+test('the delay is within the ceiling, which doubles up to the cap', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 5000 }), fc.double({ min: 0, max: 0.9999 }), (n, r) => {
+      const delay = backoffDelayMs(n, backoff, () => r);
+      assert.ok(delay >= 0 && delay <= backoffCeilingMs(n, backoff));
+      assert.ok(backoffCeilingMs(n, backoff) <= backoff.capMs);
+      assert.ok(backoffCeilingMs(n + 1, backoff) >= backoffCeilingMs(n, backoff));
+    }),
+  );
+  assert.equal(
+    [1, 2, 3, 9, 10].map((n) => backoffCeilingMs(n, backoff)),
+    [100, 200, 400, 25_600, 30_000],
+  );
+  assert.is(
+    backoffDelayMs(3, backoff, () => 0.5),
+    200,
+  );
+});
+
+test('the level of a retry rises with the ceiling', () => {
+  assert.equal([999, 1000, 9999, 10_000].map(levelOfDelay), ['info', 'warn', 'warn', 'error']);
+});
+
+test('a failure that may pass is retried, louder and louder, until it is through', async () => {
+  const at = bench();
+  let runs = 0;
+  await at.run(async () => {
+    runs += 1;
+    if (runs <= 9) throw transient();
+  });
+  assert.is(runs, 10);
+  assert.equal(at.sleeps.slice(0, 4), [99, 199, 399, 799]);
+  const levels = at.lines.map((line) => line.split(' ')[0]);
+  assert.equal(levels, [
+    ...['info', 'info', 'info', 'info'],
+    ...['warn', 'warn', 'warn'],
+    ...['error', 'error'],
+  ]);
+});
+
+test('a failure after a run that lasted counts as the first', async () => {
+  const at = bench();
+  let runs = 0;
+  await at.run(async () => {
+    runs += 1;
+    if (runs === 3) at.nowMs += backoff.steadyMs;
+    if (runs < 5) throw transient();
+  });
+  assert.equal(at.sleeps, [99, 199, 99, 199]);
+});
+
+test('a failure that cannot pass is rethrown at once', async () => {
+  const at = bench();
+  const error = new UnderstudyError('DAMAGED', 'a hole', 'repair');
+  assert.is(await rejection(at.run(() => Promise.reject(error))), error);
+  const unknown = new TypeError('undefined is not a function');
+  assert.is(await rejection(at.run(() => Promise.reject(unknown))), unknown);
+  assert.equal(at.sleeps, []);
+});
+
+test('an abort ends the run and the wait, and hides only its own noise', async () => {
+  const at = bench();
+  await at.run(async (signal) => {
+    at.controller.abort(new Stopped('SIGTERM'));
+    throw signal.reason;
+  });
+  const noisy = bench();
+  await noisy.run(async () => {
+    noisy.controller.abort(new Stopped('SIGTERM'));
+    throw transient();
+  });
+  assert.equal(noisy.sleeps, []);
+  const broken = bench();
+  const error = new UnderstudyError('DAMAGED', 'a hole', 'repair');
+  const run = broken.run(async () => {
+    broken.controller.abort(new Stopped('SIGTERM'));
+    throw error;
+  });
+  assert.is(await rejection(run), error);
+});
+
+test('an aborted wait between two runs ends the run', async () => {
+  const controller = new AbortController();
+  let runs = 0;
+  const { log } = { log: quietLogger() };
+  const run = runUntilStopped(
+    async () => {
+      runs += 1;
+      throw transient();
+    },
+    {
+      name: 'loop',
+      signal: controller.signal,
+      log,
+      backoff: { baseMs: 60_000, capMs: 60_000, steadyMs: 1 },
+      random: () => 0.999,
+      now: () => 0,
+      sleep,
+    },
+  );
+  setTimeout(() => controller.abort(new Stopped('SIGINT')), 10);
+  await withTimeout(run, 2000, () => new Error('still waiting'));
+  assert.is(runs, 1);
+});
+
+function quietLogger(): Logger {
+  const nothing = (): void => undefined;
+  const log: Logger = {
+    debug: nothing,
+    info: nothing,
+    warn: nothing,
+    error: nothing,
+    child: () => log,
+  };
+  return log;
+}
+
+test('what may pass by itself is told from what may not', () => {
+  const coded = (code: string, more: object = {}) =>
+    Object.assign(new Error('x'), { code, ...more });
+  const several = (...errors: Error[]) => new AggregateError(errors, 'several');
+  assert.ok(isRetriable(transient()));
+  assert.ok(isRetriable(coded('ECONNREFUSED')));
+  assert.ok(isRetriable(coded('57P03')));
+  assert.ok(isRetriable(coded('ENOENT', { syscall: 'connect' })));
+  assert.ok(isRetriable(new Error('Connection terminated unexpectedly')));
+  assert.ok(isRetriable(several(coded('ECONNREFUSED'), coded('ETIMEDOUT'))));
+  assert.not(isRetriable(several(coded('ECONNREFUSED'), coded('23505'))));
+  assert.not(isRetriable(coded('ENOENT', { syscall: 'open' })));
+  assert.not(isRetriable(coded('23505')));
+  assert.not(isRetriable(new UnderstudyError('BUG', 'x', 'y')));
+  assert.not(isRetriable('Connection terminated'));
+});
+
+test('sleep ends in time, and at once when aborted', async () => {
+  await sleep(1);
+  const controller = new AbortController();
+  const reason = new Stopped('SIGINT');
+  const sleeping = rejection(sleep(60_000, controller.signal));
+  controller.abort(reason);
+  assert.is(await sleeping, reason);
+  assert.is(await rejection(sleep(60_000, controller.signal)), reason);
+});
+
+test('withTimeout gives the value, the failure, or its own error', async () => {
+  const late = () => new UnderstudyError('TIMED_OUT', 'late', 'wait longer');
+  assert.is(await withTimeout(Promise.resolve(5), 1000, late), 5);
+  const error = new Error('mine');
+  assert.is(await rejection(withTimeout(Promise.reject(error), 1000, late)), error);
+  const never = new Promise(() => undefined);
+  const timedOut = await rejection(withTimeout(never, 5, late));
+  assert.instance(timedOut, UnderstudyError);
+  const failsLater = sleep(10).then(() => Promise.reject(error));
+  assert.instance(await rejection(withTimeout(failsLater, 1, late)), UnderstudyError);
+  await sleep(20);
+});
+
+test('the first signal aborts, the second forces the exit', () => {
+  const source = new EventEmitter();
+  const controller = new AbortController();
+  const exits: number[] = [];
+  const notices: string[] = [];
+  const stopListening = onSignals({
+    source,
+    controller,
+    exit: (code) => exits.push(code),
+    notice: (line) => notices.push(line),
+  });
+  source.emit('SIGTERM');
+  assert.ok(controller.signal.aborted);
+  assert.instance(controller.signal.reason, Stopped);
+  assert.is(controller.signal.reason.exit, 143);
+  assert.equal(exits, []);
+  source.emit('SIGINT');
+  assert.equal(exits, [130]);
+  assert.is(notices.length, 1);
+  stopListening();
+  assert.is(source.listenerCount('SIGTERM') + source.listenerCount('SIGINT'), 0);
+});
+
+test('what was opened last is closed first, and a failure stops nothing', async () => {
+  const releasers = new Releasers(20);
+  const closed: string[] = [];
+  releasers.push('first', () => {
+    closed.push('first');
+  });
+  releasers.push('stuck', () => new Promise(() => undefined));
+  releasers.push('broken', () => {
+    throw new Error('no');
+  });
+  const takeBack = releasers.push('gone', () => {
+    closed.push('gone');
+  });
+  releasers.push('last', async () => {
+    await sleep(1);
+    closed.push('last');
+  });
+  takeBack();
+  const failures = await releasers.close();
+  assert.equal(closed, ['last', 'first']);
+  assert.equal(
+    failures.map((failure) => failure.message),
+    ['closing broken failed', 'closing stuck failed'],
+  );
+  assert.equal(await releasers.close(), []);
+  assert.throws(() => releasers.push('late', () => undefined), /opened after the end/);
+});
+
+test.run();

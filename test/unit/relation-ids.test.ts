@@ -1,0 +1,118 @@
+/** Ids are given once, shapes leave out what each node computes, differences are one line. */
+import fc from 'fast-check';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import {
+  compareWithTable,
+  giveColumnIds,
+  giveRelationId,
+  shapeOf,
+} from '../../src/catalog/relation-ids.ts';
+import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
+
+function column(attnum: number, name: string, changes: Partial<TableColumn> = {}): TableColumn {
+  return {
+    attnum,
+    name,
+    type: 'text',
+    typeOid: 25,
+    notNull: false,
+    generated: 'no',
+    identity: 'no',
+    ...changes,
+  };
+}
+
+function table(columns: readonly TableColumn[], identityAttnums: number[] | null): TableShape {
+  return {
+    oid: 16384,
+    schema: 'public',
+    name: 'orders',
+    kind: 'ordinary',
+    persistence: 'permanent',
+    isPartition: false,
+    parentOid: null,
+    columns,
+    uniqueIndexes: [],
+    replicaIdentity: 'default',
+    identityAttnums,
+  };
+}
+
+const orders = table(
+  [
+    column(1, 'region', { notNull: true }),
+    column(3, 'id', { notNull: true, type: 'bigint' }),
+    column(4, 'total', { generated: 'stored' }),
+    column(5, 'note'),
+  ],
+  [3, 1],
+);
+const ids = new Map([
+  [1, 'region'],
+  [3, 'id#2'],
+  [4, 'total'],
+  [5, 'note'],
+]);
+const shape = shapeOf(orders, { relation: 'public.orders', columns: ids });
+
+test('a name that was used before gets a number', () => {
+  const used = new Set<string>();
+  assert.is(giveRelationId('public.orders', used), 'public.orders');
+  assert.is(giveRelationId('public.orders', used), 'public.orders#2');
+  assert.is(giveRelationId('public.orders', used), 'public.orders#3');
+  assert.is(giveRelationId('public.orders#2', used), 'public.orders#2#2');
+});
+
+test('no id is ever given twice', () => {
+  const names = fc.array(fc.constantFrom('a', 'a#2', 'a#2#2', 'b', 'a#3'), { maxLength: 30 });
+  fc.assert(
+    fc.property(names, (given) => {
+      const used = new Set(['a']);
+      const all = given.map((name) => giveRelationId(name, used));
+      assert.is(new Set(all).size, all.length);
+      assert.not(all.includes('a'));
+    }),
+  );
+});
+
+test('column ids go by attnum', () => {
+  const given = giveColumnIds([{ attnum: 7, name: 'price' }], new Set(['price']));
+  assert.equal([...given], [[7, 'price#2']]);
+});
+
+test('a shape has the columns in order without generated ones, the identity in index order', () => {
+  assert.equal(
+    shape.columns.map(({ id, name, nullable }) => ({ id, name, nullable })),
+    [
+      { id: 'region', name: 'region', nullable: false },
+      { id: 'id#2', name: 'id', nullable: false },
+      { id: 'note', name: 'note', nullable: true },
+    ],
+  );
+  assert.equal(shape.identity, ['id#2', 'region']);
+});
+
+test('a table in another column order with other generated columns fits', () => {
+  const other = [
+    column(2, 'note'),
+    column(7, 'id', { type: 'bigint' }),
+    column(9, 'region'),
+    column(10, 'extra', { generated: 'virtual' }),
+  ];
+  assert.is(compareWithTable(shape, orders), null);
+  assert.is(compareWithTable(shape, table(other, [9, 7])), null);
+});
+
+test('each difference is named', () => {
+  const other = table([column(1, 'region'), column(3, 'id'), column(6, 'new')], [3]);
+  assert.is(
+    compareWithTable(shape, other),
+    'public.orders: column id is text instead of bigint; column note is missing; ' +
+      'column new is not in the stream; its identity is (id) instead of (id, region)',
+  );
+  const without = compareWithTable(shape, { ...orders, identityAttnums: null });
+  assert.is(without, 'public.orders: its identity is none instead of (id, region)');
+});
+
+test.run();

@@ -1,0 +1,168 @@
+/**
+ * Enforces the writing rules that the linter cannot see. Flows in: every source file of the project
+ * as text, and package.json. It promises that a broken rule is a red test with file and line, so
+ * that nobody has to find it by reading.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { renderErrorDocs } from '../../scripts/write-error-docs.ts';
+
+interface SourceFile {
+  readonly path: string;
+  readonly text: string;
+  readonly lines: readonly string[];
+}
+
+const longestLine = 100;
+/** A first paragraph that says what flows in and out is longer than a title. */
+const shortestParagraph = 60;
+
+const folders = ['src', 'scripts', 'test', 'bench', 'schemas'];
+const sourceName = /\.(ts|sql|avsc)$/;
+
+function filesBelow(folder: string): readonly string[] {
+  if (!existsSync(folder)) return [];
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  return names.filter((name) => sourceName.test(name)).map((name) => join(folder, name));
+}
+
+const files: readonly SourceFile[] = folders.flatMap(filesBelow).map((path) => {
+  const text = readFileSync(path, 'utf8');
+  return { path, text, lines: text.split('\n') };
+});
+const typescript = files.filter(({ path }) => path.endsWith('.ts'));
+const tests = files.filter(({ path }) => path.endsWith('.test.ts'));
+
+/** Where a pattern stands, as `file:line text`. The pattern must have the flags `gm`. */
+function places(among: readonly SourceFile[], pattern: RegExp): readonly string[] {
+  return among.flatMap(({ path, text }) =>
+    [...text.matchAll(pattern)].map((match) => {
+      const line = text.slice(0, match.index).split('\n').length;
+      return `${path}:${line} ${match[0].trim()}`;
+    }),
+  );
+}
+
+/** Puts a word together, so that this file does not break the rule it enforces. */
+function word(...parts: readonly string[]): string {
+  return parts.join('');
+}
+
+const rules = suite('writing rules');
+
+rules('there are files to look at', () => {
+  assert.ok(typescript.length > 10);
+  assert.ok(tests.length > 1);
+});
+
+rules('file and folder names are kebab-case and say what is inside', () => {
+  const kebab = /^[a-z0-9]+(-[a-z0-9]+)*(\.test|\.d)?\.(ts|sql|avsc)$|^[a-z0-9]+(-[a-z0-9]+)*$/;
+  const vague = new Set(['util', 'helper', 'common', 'manager', 'misc']);
+  const wrong = files.flatMap(({ path }) =>
+    path
+      .split('/')
+      .filter(
+        (part) =>
+          !kebab.test(part) ||
+          part.split(/[-.]/).some((piece) => vague.has(piece.replace(/s$/, ''))),
+      )
+      .map((part) => `${path}: ${part}`),
+  );
+  assert.equal(wrong, []);
+});
+
+rules('lines are at most 100 columns, unless an address needs more', () => {
+  const long = typescript.flatMap(({ path, lines }) =>
+    lines
+      .map((line, index) => ({ line, place: `${path}:${index + 1}` }))
+      .filter(({ line }) => line.length > longestLine && !/https?:\/\/\S{50}/.test(line))
+      .map(({ place }) => place),
+  );
+  assert.equal(long, []);
+});
+
+rules('a file begins with a paragraph of what it is', () => {
+  const beginning = /^(?:#!.*\n)?(?:\/\/ time-limit: .*\n)?\/\*\*\n([\s\S]*?)\*\//;
+  const silent = typescript.filter(({ text }) => {
+    const paragraph =
+      beginning
+        .exec(text)?.[1]
+        ?.replace(/^ \* ?/gm, '')
+        .trim() ?? '';
+    return paragraph.length < shortestParagraph;
+  });
+  assert.equal(
+    silent.map(({ path }) => path),
+    [],
+  );
+});
+
+rules('nothing is left for later', () => {
+  const reminders = [word('TO', 'DO'), word('FIX', 'ME'), word('X', 'XX')].join('|');
+  assert.equal(places(files, new RegExp(`\\b(${reminders})\\b.*`, 'gm')), []);
+});
+
+rules('no catch block is without a statement', () => {
+  const comment = '(?:\\s*//[^\\n]*\\n|\\s*/\\*[\\s\\S]*?\\*/)*';
+  const pattern = new RegExp(`\\bcatch\\s*(?:\\([^)]*\\))?\\s*\\{${comment}\\s*\\}`, 'gm');
+  assert.ok(pattern.test(`try { x() } ${word('cat', 'ch')} (e) { // so what\n }`));
+  assert.equal(places(typescript, pattern), []);
+});
+
+rules('exports have names', () => {
+  const source = typescript.filter(({ path }) => path.startsWith('src') && !path.endsWith('.d.ts'));
+  assert.equal(places(source, /^export default .*/gm), []);
+});
+
+rules('leaders and followers are called so', () => {
+  const old = [word('mas', 'ter'), word('sla', 've')].join('|');
+  assert.equal(places(files, new RegExp(`\\b(${old})s?\\b.*`, 'gim')), []);
+});
+
+rules('imports stand where the linter sees them', () => {
+  // The linter judges imports and `await import(…)`, but not the import of a type in place.
+  const source = typescript.filter(({ path }) => path.startsWith('src'));
+  assert.equal(places(source, /^.*(?<!await )\bimport\(.*/gm), []);
+});
+
+rules('every suite runs, whole', () => {
+  const wrong = tests.flatMap(({ path, text }) => {
+    const suites = [...text.matchAll(/^const (\w+) = suite\b/gm)].map(([, name]) => name ?? '');
+    const names = /^import \{[^}]*\btest\b[^}]*\} from 'uvu'/m.test(text)
+      ? [...suites, 'test']
+      : suites;
+    const idle = names.filter((name) => !text.includes(`\n${name}.run();`));
+    const partly = names.filter((name) => new RegExp(`\\b${name}\\.(only|skip)\\(`).test(text));
+    return [
+      ...(names.length === 0 ? [`${path}: no suite`] : []),
+      ...idle.map((name) => `${path}: ${name} never runs`),
+      ...partly.map((name) => `${path}: ${name} leaves tests out`),
+    ];
+  });
+  assert.equal(wrong, []);
+});
+
+rules('docs/errors.md is what scripts/write-error-docs.ts writes', () => {
+  assert.is(readFileSync('docs/errors.md', 'utf8'), renderErrorDocs());
+});
+
+rules('package.json ships what it names', () => {
+  const manifest = JSON.parse(readFileSync('package.json', 'utf8'));
+  assert.is(manifest.type, 'module');
+  assert.is(manifest.license, 'Apache-2.0');
+  // npm removes a bin that begins with `./` when it publishes.
+  assert.equal(manifest.bin, { understudy: 'dist/cli.js', 'pg-understudy': 'dist/cli.js' });
+  assert.equal(Object.keys(manifest.exports['.'])[0], 'types', 'conditions are tried in order');
+  const listed: readonly string[] = manifest.files;
+  for (const name of ['dist', 'schemas', 'docs', 'CHANGELOG.md']) assert.ok(listed.includes(name));
+  const missing = listed.filter((name) => name !== 'dist' && !existsSync(name));
+  assert.equal(missing, []);
+  for (const name of ['LICENSE', 'README.md', 'src/cli.ts', 'src/index.ts']) {
+    assert.ok(existsSync(name), name);
+  }
+  assert.match(readFileSync('src/cli.ts', 'utf8'), /^#!\/usr\/bin\/env node\n/);
+});
+
+rules.run();
