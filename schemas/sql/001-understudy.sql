@@ -150,7 +150,7 @@ BEGIN
   END LOOP;
   IF ended AND token_lsn > bound THEN
     RAISE EXCEPTION 'lost: epoch % ended at %, before %', token_epoch, bound, token_lsn
-      USING ERRCODE = 'UN001', HINT = 'The write may not be in the stream: look, and make it again.';
+      USING ERRCODE = 'UN001', HINT = 'The write may be missing: look, and make it again.';
   END IF;
   RETURN token_lsn <= bound;
 END
@@ -238,7 +238,7 @@ BEGIN
   RAISE EXCEPTION 'cannot % %.%: this node follows %', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME,
       coalesce((SELECT n.cluster FROM understudy.node n), 'another')
     USING ERRCODE = 'read_only_sql_transaction',
-      HINT = 'Write to the leader: list all nodes and connect with target_session_attrs=read-write.';
+      HINT = 'Write to the leader: name all hosts, with target_session_attrs=read-write.';
 END
 $$;
 

@@ -83,5 +83,5 @@ export async function logSince(file: string, offset: number): Promise<string> {
 
 /** What Postgres, Kafka and the registry write when somebody else has the port. */
 export function portWasTaken(log: string): boolean {
-  return /address already in use|BindException|could not bind|already bound/i.test(log);
+  return /address already in use|BindException|could not bind|seems to be in use/i.test(log);
 }

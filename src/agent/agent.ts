@@ -4,20 +4,21 @@
  * requests in it; flows out: a node that does exactly one of the two. One call is one attempt: the
  * first error ends it, everything is closed, and the next attempt begins at the lock again.
  */
-import { listSlots, dropSlot } from '../leader/slot.ts';
+
 import { isMine, ownerOf } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
 import { Follower } from '../follower/follower.ts';
 import { holdTriggers, releaseTriggers } from '../follower/held-triggers.ts';
 import { armGuard, disarmGuard } from '../follower/write-guard.ts';
 import { lead } from '../leader/leader.ts';
+import { dropSlot, listSlots } from '../leader/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { publicationName, slotName } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
+import { Promotion, type PromotionResult } from './promotion.ts';
 import { RequestDesk } from './requests.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
-import { Promotion, type PromotionResult } from './promotion.ts';
 
 /** One attempt: resolves when `signal` aborts, rejects with the first error. */
 export async function serveNode(
@@ -219,7 +220,8 @@ class Agent {
         },
       );
     } catch (error) {
-      if (error instanceof UnderstudyError && error.code === 'DAMAGED') await this.#recordDamage(taken, error);
+      if (error instanceof UnderstudyError && error.code === 'DAMAGED')
+        await this.#recordDamage(taken, error);
       if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') throw error;
       await control.verify(30_000);
       // Fenced by a stale owner that stepped down: the epoch is still ours, begin again.

@@ -65,7 +65,11 @@ async function planOf(
 ): Promise<FailoverPlan> {
   const { state } = control;
   if (state.stream === null) {
-    throw new UnderstudyError('NOT_INITIALISED', 'there is no such cluster', 'Run: understudy init');
+    throw new UnderstudyError(
+      'NOT_INITIALISED',
+      'there is no such cluster',
+      'Run: understudy init',
+    );
   }
   const owner = ownerOf(state);
   if (owner?.node === node) {
@@ -122,10 +126,7 @@ async function agentRuns(cluster: Cluster, node: string): Promise<boolean> {
   }
 }
 
-async function askAgent(
-  control: ControlLog,
-  request: FailoverRequest,
-): Promise<PromotionResult> {
+async function askAgent(control: ControlLog, request: FailoverRequest): Promise<PromotionResult> {
   const { node, reason } = request;
   const id = await control.request('failover', node, { reason });
   const answered = (): boolean => control.answers(id).length > 0;

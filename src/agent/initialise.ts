@@ -183,7 +183,9 @@ class Initialisation {
   ): Promise<void> {
     const { name, client } = node;
     const publication = layout.publicationName(this.#cluster.name);
-    this.#undo.push(() => client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`));
+    this.#undo.push(() =>
+      client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`),
+    );
     this.#undo.push(() => dropUnderstudySchema(client));
     this.#undo.push(() => removeGuard(client));
     await installUnderstudySchema(client, {
@@ -197,7 +199,11 @@ class Initialisation {
     const own = await readTables(client, ['*.*']);
     await inTransaction(client, async () => {
       for (const [table, shape] of shapes) {
-        await saveRelation(client, shape, own.find((other) => displayName(other) === table) ?? null);
+        await saveRelation(
+          client,
+          shape,
+          own.find((other) => displayName(other) === table) ?? null,
+        );
       }
       const names = published
         .filter(({ isPartition }) => !isPartition)
@@ -216,7 +222,9 @@ class Initialisation {
     const applicationName = `understudy ${leader.name} init`;
     const config = { ...sessionConfig(url, { applicationName }), replication: 'database' };
     const walsender = new Client(config);
-    walsender.on('error', (error) => this.#cluster.around.log.warn({ error }, 'lost the walsender'));
+    walsender.on('error', (error) =>
+      this.#cluster.around.log.warn({ error }, 'lost the walsender'),
+    );
     await walsender.connect();
     const slot = layout.slotName(this.#cluster.name, 1);
     try {

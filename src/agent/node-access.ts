@@ -118,7 +118,10 @@ async function checkStream(
     );
   }
   const topic = await describeTopic(cluster.kafka, cluster.topic);
-  if (topic?.partitions !== stream.partitions || cluster.settings.partitions !== stream.partitions) {
+  if (
+    topic?.partitions !== stream.partitions ||
+    cluster.settings.partitions !== stream.partitions
+  ) {
     throw new UnderstudyError(
       'TOPIC_MISMATCH',
       `the stream has ${stream.partitions} partitions, the topic ${topic?.partitions ?? 0}, ` +

@@ -9,8 +9,8 @@ import type { Mark } from '../change/change.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { notOwning, type OwningAction, type OwningEvent, stepOwning } from '../control/owning.ts';
 import { hit } from '../failpoints.ts';
-import type { LogEnd } from '../topic/common-mark.ts';
 import type { TransactionalProducer } from '../topic/log.ts';
+import type { LogEnd } from '../topic/partition-tails.ts';
 import type { Surroundings } from './cluster.ts';
 
 export interface OwnEpochParts {
@@ -22,7 +22,7 @@ export interface OwnEpochParts {
   readonly drain: () => Promise<LogEnd>;
   /** Writes the epoch begin to all partitions in one transaction. */
   readonly begin: (epoch: number, end: LogEnd, producer: TransactionalProducer) => Promise<Mark>;
-  readonly onStep: (step: 'claim' | 'init' | 'verify' | 'drain' | 'begin') => void;
+  readonly onStep: (step: 'claim' | 'init' | 'verify' | 'drain') => void;
 }
 
 export interface OwnedEpoch {
@@ -136,11 +136,10 @@ class OwningAttempt {
   }
 
   async #begin(epoch: number, ticket: number): Promise<OwningEvent> {
-    const { begin, onStep } = this.#parts;
+    const { begin } = this.#parts;
     const producer = this.#producer;
     const end = this.#end;
     if (producer === null || end === null) throw new Error('begin comes after init and drain');
-    onStep('begin');
     await hit('own.before-epoch-begin');
     this.#mark = await begin(epoch, end, producer);
     this.#end = { mark: this.#mark, point: null, begin: null, strays: [] };

@@ -2,7 +2,7 @@
  * What a preflight has to say: findings. Flows in: what is wrong, with whose remedy; flows out: one
  * finding per cause, and the error that a verb refuses with because of them. Pure.
  */
-import { type ErrorCode, exitCodes, type ExitCode, UnderstudyError } from '../errors.ts';
+import { type ErrorCode, type ExitCode, exitCodes, UnderstudyError } from '../errors.ts';
 
 /** What is worth knowing and stops nothing. Scripts match on these as on the codes of errors. */
 export type WarningCode =
@@ -55,7 +55,10 @@ export function warningFinding(
  */
 export function findingOf(error: unknown, object: string): Finding {
   if (!(error instanceof UnderstudyError) || error.exit === exitCodes.usage) throw error;
-  return errorFinding(error.code, object, error.message, error.hint);
+  // A message stands alone on its line, and an address does not say which node it is.
+  const isNamed = !object.startsWith('node ') || error.message.includes(object);
+  const message = isNamed ? error.message : `${object}: ${error.message}`;
+  return errorFinding(error.code, object, message, error.hint);
 }
 
 export function isUnreachable(finding: Finding): boolean {

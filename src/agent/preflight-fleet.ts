@@ -2,9 +2,10 @@
  * Judges nodes against each other: whether two of them are one, and whether each has the leader's
  * tables. Flows in: facts of all nodes that answered; flows out: one finding per cause. Pure.
  */
+
+import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import { compareWithTable, giveColumnIds, shapeOf } from '../catalog/relation-ids.ts';
 import { displayName, problemsOf, type TableShape } from '../catalog/table.ts';
-import { quoteIdentifier, qualifiedName } from '../catalog/postgres-session.ts';
 import { enumerate, errorFinding, type Finding, warningFinding } from './preflight-finding.ts';
 import type { NodeFacts } from './preflight-node.ts';
 import { nodeObject } from './preflight-server.ts';
@@ -152,7 +153,10 @@ function missingTables(
     nodeObject(follower.name),
     `node ${follower.name} lacks ${names.length === 1 ? `the table ${only}` : `tables: ${enumerate(names)}`}`,
     'Create them there, empty, with their indexes: pg_dump --schema-only ' +
-      `${missing.map((table) => `-t '${dumpPattern(table)}'`).slice(0, 3).join(' ')}` +
+      `${missing
+        .map((table) => `-t '${dumpPattern(table)}'`)
+        .slice(0, 3)
+        .join(' ')}` +
       `${missing.length > 3 ? ' …' : ''} of ${leader.name} | psql of ${follower.name}.`,
   );
 }
@@ -168,7 +172,7 @@ function dumpPattern(table: TableShape): string {
 function judgeCopy(table: TableShape, copy: TableShape, node: string): Finding[] {
   const name = displayName(table);
   const differs = (what: string, hint: string): Finding =>
-    errorFinding('SCHEMA_DIFFERS', `${nodeObject(node)}, ${name}`, what, hint);
+    errorFinding('SCHEMA_DIFFERS', `${nodeObject(node)}: ${name}`, what, hint);
   if (copy.kind !== table.kind) {
     const message = `${name} is ${copy.kind} on node ${node} and ${table.kind} on the leader`;
     return [differs(message, `Make the table on ${node} as it is on the leader.`)];
@@ -196,7 +200,7 @@ function judgeNullability(table: TableShape, copy: TableShape, node: string): Fi
   return [
     warningFinding(
       'NOT_NULL_DIFFERS',
-      `${nodeObject(node)}, ${displayName(table)}`,
+      `${nodeObject(node)}: ${displayName(table)}`,
       `${displayName(table)} is NOT NULL on node ${node} only: ${enumerate(stricter)}`,
       `A null from the leader stops this follower. On ${node}: ${alter(table)} ${drops.join(', ')};`,
     ),
@@ -212,7 +216,7 @@ function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Find
     return [
       warningFinding(
         'TRIGGER_FIRES',
-        `${nodeObject(follower.name)}, ${name}`,
+        `${nodeObject(follower.name)}: ${name}`,
         `the trigger ${trigger} on ${name} fires for replicated rows on node ${follower.name}`,
         `On ${follower.name}: ${alter(table)} ENABLE TRIGGER ${quoteIdentifier(trigger)};`,
       ),

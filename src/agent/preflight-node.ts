@@ -184,7 +184,9 @@ const databaseQuery = `
       SELECT coalesce(json_object_agg(c.oid::bigint, (
         SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]') FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-          AND a.attstorage <> 'p' AND a.attgenerated = '')), '{}')
+          AND a.attstorage <> 'p' AND a.attgenerated = ''
+          -- numeric(10,2) and its like are toastable by name and never large.
+          AND NOT (a.attstorage = 'm' AND a.atttypmod >= 0))), '{}')
       FROM ${userTables} WHERE ${userTablesCondition} AND c.reltoastrelid <> 0))
   FROM pg_database d, pg_roles r
   WHERE d.datname = current_database() AND r.rolname = current_user`;

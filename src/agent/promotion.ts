@@ -7,8 +7,8 @@ import { formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { NodeAccess } from './node-access.ts';
 import type { AgentRequest, RequestDesk } from './requests.ts';
-import type { Lead } from './take-lead.ts';
 import type { SequenceChange } from './sequences.ts';
+import type { Lead } from './take-lead.ts';
 
 /** design: the JSON of failover. What the dead leader still had is unknown until it is looked at. */
 export interface PromotionResult {

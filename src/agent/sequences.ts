@@ -62,10 +62,16 @@ export async function advanceSequences(
        FROM ${qualifiedName(table.schema, table.name)}`,
     );
     const used = rows[0]?.used ?? null;
-    const value = sequenceValue(sequence, used === null ? null : BigInt(used.split('.', 1)[0] ?? 0));
+    const value = sequenceValue(
+      sequence,
+      used === null ? null : BigInt(used.split('.', 1)[0] ?? 0),
+    );
     if (value === null) continue;
     const name = qualifiedName(sequence.schema, sequence.name);
-    await client.query('SELECT pg_catalog.setval($1::regclass, $2::bigint, true)', [name, String(value)]);
+    await client.query('SELECT pg_catalog.setval($1::regclass, $2::bigint, true)', [
+      name,
+      String(value),
+    ]);
     changes.push({
       sequence: `${sequence.schema}.${sequence.name}`,
       from: String(sequence.lastValue),

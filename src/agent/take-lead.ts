@@ -15,13 +15,13 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/positi
 import { isMine } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
-import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import type { Follower } from '../follower/follower.ts';
+import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
 import type { Releasers } from '../lifecycle.ts';
-import type { LogEnd } from '../topic/common-mark.ts';
 import type { TransactionalProducer } from '../topic/log.ts';
 import { readLogEnd } from '../topic/log-end.ts';
+import type { LogEnd } from '../topic/partition-tails.ts';
 import { formatVersion, slotName } from '../topic/topic-layout.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
 import type { NodeAccess } from './node-access.ts';
@@ -93,6 +93,7 @@ export class LeadTaking {
       return null;
     }
     await this.#becomeLeader(owned.epoch);
+    this.#onStep('stream');
     return { ...owned, slot: this.#slot, base: this.#base, sequences: this.#sequences };
   }
 
@@ -146,6 +147,7 @@ export class LeadTaking {
   async #begin(epoch: number, end: LogEnd, producer: TransactionalProducer): Promise<Mark> {
     const { cluster, encoder, identity, server, name } = this.#node;
     const startLsn = await this.#startLsn(end);
+    this.#onStep('epoch begin');
     const begin: EpochBegin = {
       streamId: identity.streamId,
       epoch,

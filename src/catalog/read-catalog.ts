@@ -171,7 +171,7 @@ export async function readServer(client: Client): Promise<ServerFacts> {
     client,
     `SELECT json_build_object(
        'systemId', (pg_control_system()).system_identifier::text,
-       -- The control file learns of a promotion only at the next checkpoint; the WAL's name at once.
+       -- The control file learns of a promotion at the next checkpoint, the WAL's name at once.
        'timeline', CASE WHEN pg_is_in_recovery() THEN (pg_control_checkpoint()).timeline_id
          ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END,
        'version', current_setting('server_version_num')::int,

@@ -105,7 +105,7 @@ function missingIdentity(table: TableShape): TableProblem {
     return { code: 'IDENTITY_NOTHING', message, hint };
   }
   if (wanted !== undefined && !wanted.immediate) {
-    const message = `the identity of ${name} is deferrable (${wanted.name}): Postgres cannot use it`;
+    const message = `the identity of ${name} is deferrable (${wanted.name}), so of no use`;
     return { code: 'DEFERRABLE_IDENTITY', message, hint };
   }
   if (table.replicaIdentity === 'full') {
@@ -166,7 +166,8 @@ function notDeferrable(table: TableShape, index: UniqueIndex): string {
   const constraint = escapeIdentifier(index.name);
   const names = new Map(table.columns.map((column) => [column.attnum, column.name]));
   const columns = index.attnums.map((attnum) => escapeIdentifier(names.get(attnum) ?? ''));
-  return `DROP CONSTRAINT ${constraint}, ADD CONSTRAINT ${constraint} PRIMARY KEY (${columns.join(', ')})`;
+  const key = `PRIMARY KEY (${columns.join(', ')})`;
+  return `DROP CONSTRAINT ${constraint}, ADD CONSTRAINT ${constraint} ${key}`;
 }
 
 function alter(table: TableShape, action: string): string {

@@ -43,10 +43,11 @@ export async function readNode(client: Client): Promise<NodeIdentity | null> {
     'SELECT format FROM understudy.node',
   );
   if (formats[0] === undefined) return null;
-  if (Number(formats[0].format) > understudySchemaFormat) {
+  const format = Number(formats[0].format);
+  if (format > understudySchemaFormat) {
     throw new UnderstudyError(
       'FORMAT_TOO_NEW',
-      `the understudy schema has format ${formats[0].format}, this version knows ${understudySchemaFormat}`,
+      `the understudy schema has format ${format}, this version knows ${understudySchemaFormat}`,
       'Install the version of pg-understudy that the other agents run.',
     );
   }

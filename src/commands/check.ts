@@ -3,7 +3,9 @@
  * changes nothing. The configuration flows in, findings with their remedies flow out; warnings are
  * no failure.
  */
-import { UnderstudyError } from '../errors.ts';
+import { preflight } from '../agent/preflight.ts';
+import { exitOfFindings, type Finding } from '../agent/preflight-finding.ts';
+import { clusterOf } from './cluster-of.ts';
 import type { Command } from './command.ts';
 
 export type CheckInput = Readonly<Record<string, never>>;
@@ -13,7 +15,22 @@ export const checkCommand: Command<CheckInput> = {
   examples: ['understudy check', 'understudy --json check'],
   declare: () => undefined,
   read: () => ({}),
-  run: async () => {
-    throw new UnderstudyError('BUG', 'not wired yet', 'Please report this.');
+  run: async (context) => {
+    const findings = await preflight(clusterOf(context), { leader: null, withTopics: true });
+    return { answer: { findings }, lines: findingLines(findings), exit: exitOfFindings(findings) };
   },
 };
+
+/** Two lines for each finding, and one that counts them. */
+export function findingLines(findings: readonly Finding[]): string[] {
+  const lines = findings.flatMap(({ severity, message, hint }) => [
+    `${severity}: ${message}`,
+    `HINT: ${hint}`,
+  ]);
+  return [...lines, `${count(findings, 'error')}, ${count(findings, 'warning')}`];
+}
+
+function count(findings: readonly Finding[], severity: Finding['severity']): string {
+  const number = findings.filter((finding) => finding.severity === severity).length;
+  return `${number === 0 ? 'no' : number} ${severity}${number === 1 ? '' : 's'}`;
+}

@@ -3,7 +3,10 @@
  * allowance to lose acknowledged writes flow in; the new epoch, and what was lost, flow out. The
  * allowance needs a reason: the control log keeps it.
  */
-import { UnderstudyError } from '../errors.ts';
+import { type FailoverPlan, failover } from '../agent/failover.ts';
+import type { PromotionResult } from '../agent/promotion.ts';
+import { exitCodes, UnderstudyError } from '../errors.ts';
+import { clusterOf } from './cluster-of.ts';
 import {
   type Command,
   flagOption,
@@ -48,7 +51,27 @@ export const failoverCommand: Command<FailoverInput> = {
     const node = requiredText(args[0], '<node>');
     return { node, dryRun: flagOption(options, 'dryRun'), allowDataLoss, reason };
   },
-  run: async () => {
-    throw new UnderstudyError('BUG', 'not wired yet', 'Please report this.');
+  run: async (context, input) => {
+    context.config.requireNode(input.node);
+    const cluster = clusterOf(context);
+    const answer = await failover(cluster, input, (line) => context.people(line));
+    return { answer, lines: linesOf(answer), exit: exitCodes.ok };
   },
 };
+
+function linesOf(answer: FailoverPlan | PromotionResult): string[] {
+  if ('dryRun' in answer) {
+    const { node, epoch, leader, lsn } = answer;
+    return [
+      `would end the epoch of ${leader ?? 'nobody'} and begin epoch ${epoch} on ${node}, which ` +
+        `stands at ${lsn ?? 'no position'}`,
+      'nothing was changed; under async what the leader did not publish would be lost',
+    ];
+  }
+  const { node, epoch, lsn, base, steps, sequences } = answer;
+  return [
+    `node ${node} leads epoch ${epoch} from ${lsn}; it continues ${base ?? 'nothing'}`,
+    ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
+    ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from} -> ${to}`),
+  ];
+}

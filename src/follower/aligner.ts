@@ -115,7 +115,10 @@ export class Aligner {
       const { boundary } = held;
       if (boundary === null || epochOf(boundary) >= newest.epoch) continue;
       const at = boundary.position;
-      if (newest.base !== null && compareEpochLsn({ epoch: at.epoch, lsn: at.commitLsn }, base) <= 0) {
+      if (
+        newest.base !== null &&
+        compareEpochLsn({ epoch: at.epoch, lsn: at.commitLsn }, base) <= 0
+      ) {
         throw damage(
           `a partition still holds the point ${formatEpochLsn(base)} that another lacks`,
           this.#mark.at,

@@ -95,7 +95,10 @@ export class Applier {
       case 'truncate':
         return this.#truncate(step.relationIds);
       case 'rows': {
-        const tables = step.tables.map((rows) => ({ rows, target: this.#targets.get(rows.relationId) }));
+        const tables = step.tables.map((rows) => ({
+          rows,
+          target: this.#targets.get(rows.relationId),
+        }));
         for (const { rows, target } of tables) await this.#deleteRows(target, rows, replace);
         for (const { rows, target } of tables) await this.#writeRows(target, rows.upserts, replace);
       }

@@ -5,7 +5,11 @@
  * difference.
  */
 import type { Client } from 'pg';
-import { type KnownRelation, loadKnownRelations, saveRelation } from '../catalog/known-relations.ts';
+import {
+  type KnownRelation,
+  loadKnownRelations,
+  saveRelation,
+} from '../catalog/known-relations.ts';
 import { readTables } from '../catalog/read-catalog.ts';
 import { compareWithTable } from '../catalog/relation-ids.ts';
 import type { TableShape } from '../catalog/table.ts';
@@ -57,7 +61,9 @@ export class ApplyTargets {
 
   /** Takes a relation record: this node's table must be the one it describes. */
   async relation(shape: RelationShape): Promise<void> {
-    const known = (await loadKnownRelations(this.#client)).find(({ shape: { id } }) => id === shape.id);
+    const known = (await loadKnownRelations(this.#client)).find(
+      ({ shape: { id } }) => id === shape.id,
+    );
     const table = await this.#tableOf(shape, known);
     const difference = compareWithTable(shape, table);
     if (difference !== null) {
@@ -115,7 +121,9 @@ function orderOf(target: ApplyTarget, columnIds: readonly string[]): number[] {
 
 function targetOf(shape: RelationShape, table: TableShape): ApplyTarget {
   const byName = new Map(table.columns.map((column) => [column.name, column]));
-  const identity = shape.identity.map((id) => shape.columns.findIndex((column) => column.id === id));
+  const identity = shape.identity.map((id) =>
+    shape.columns.findIndex((column) => column.id === id),
+  );
   const key = new Set(shape.identity);
   return {
     relationId: shape.id,

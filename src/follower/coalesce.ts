@@ -56,7 +56,10 @@ export function coalesce(batches: readonly AlignedBatch[], window: ApplyWindow):
   return steps;
 }
 
-function inWindow(records: readonly ContentRecord[], window: ApplyWindow): readonly ContentRecord[] {
+function inWindow(
+  records: readonly ContentRecord[],
+  window: ApplyWindow,
+): readonly ContentRecord[] {
   const { from, to } = window;
   const first = records[0];
   const last = records[records.length - 1];

@@ -128,7 +128,7 @@ export async function armGuard(client: Client, options: GuardOptions = {}): Prom
   });
   // The tables that are known are closed at once; the wait below may take its time.
   await armTables(client, wait);
-
+  await waitForEarlier(client, wait);
   await armTables(client, wait);
   await setReadOnly(client, true);
 }

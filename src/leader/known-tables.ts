@@ -5,8 +5,12 @@
  * partition of a published table gets its ids on first sight.
  */
 import type { Client } from 'pg';
+import {
+  type KnownRelation,
+  loadKnownRelations,
+  saveRelation,
+} from '../catalog/known-relations.ts';
 import { inTransaction } from '../catalog/postgres-session.ts';
-import { type KnownRelation, loadKnownRelations, saveRelation } from '../catalog/known-relations.ts';
 import { readTables } from '../catalog/read-catalog.ts';
 import {
   compareWithTable,
@@ -85,7 +89,9 @@ export class KnownTables {
     const relation = giveRelationId(displayName(table), used);
     const shape = shapeOf(table, { relation, columns: giveColumnIds(table.columns, new Set()) });
     await inTransaction(this.#client, () => saveRelation(this.#client, shape, table));
-    this.#known.push(...(await loadKnownRelations(this.#client)).filter(({ shape: { id } }) => id === relation));
+    this.#known.push(
+      ...(await loadKnownRelations(this.#client)).filter(({ shape: { id } }) => id === relation),
+    );
     return shape;
   }
 }

@@ -38,7 +38,10 @@ export class ReadBackCounter {
       throw this.#damage(record, `continues ${formatEpochLsn(point.previous.at)}`);
     }
     if (this.#count !== point.counts[this.#partition]) {
-      throw this.#damage(record, `counts ${point.counts[this.#partition]} records, not ${this.#count}`);
+      throw this.#damage(
+        record,
+        `counts ${point.counts[this.#partition]} records, not ${this.#count}`,
+      );
     }
     this.#mark = { epoch: point.epoch, lsn: point.upto };
     this.#count = 0;

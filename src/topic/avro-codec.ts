@@ -38,7 +38,8 @@ function writeLong(value: number | bigint): Buffer {
 function readLong(bytes: Buffer): number | bigint {
   if (bytes.length <= 7) {
     let zigzag = 0;
-    for (let i = bytes.length - 1; i >= 0; i -= 1) zigzag = zigzag * 0x80 + ((bytes[i] ?? 0) & 0x7f);
+    for (let i = bytes.length - 1; i >= 0; i -= 1)
+      zigzag = zigzag * 0x80 + ((bytes[i] ?? 0) & 0x7f);
     return zigzag % 2 === 0 ? zigzag / 2 : -(zigzag + 1) / 2;
   }
   let zigzag = 0n;

@@ -3,8 +3,9 @@
  * is found that all partitions hold. Flows in: a reader and a decoder; flows out: a LogEnd. The
  * reader goes up to the last stable offset it was told at the beginning, past every marker.
  */
-import { findLogEnd, type LogEnd, type Tail } from './common-mark.ts';
+
 import type { CommittedReader, Watermarks } from './log.ts';
+import { findLogEnd, type LogEnd, type Tail } from './partition-tails.ts';
 import type { RecordDecoder } from './record-decoder.ts';
 import type { StreamRecord } from './stream-record.ts';
 
@@ -12,14 +13,12 @@ import type { StreamRecord } from './stream-record.ts';
 const firstLookBack = 512n;
 const fetchMaxWaitMs = 500;
 
-export async function readLogEnd(
-  reader: CommittedReader,
-  decoder: RecordDecoder,
-): Promise<LogEnd> {
+export async function readLogEnd(reader: CommittedReader, decoder: RecordDecoder): Promise<LogEnd> {
   const watermarks = await reader.watermarks();
   for (let lookBack = firstLookBack; ; lookBack *= 2n) {
     const tails: Tail[] = [];
-    for (const watermark of watermarks) tails.push(await readTail(reader, decoder, watermark, lookBack));
+    for (const watermark of watermarks)
+      tails.push(await readTail(reader, decoder, watermark, lookBack));
     const end = findLogEnd(tails);
     if (end !== null) return end;
   }
@@ -37,7 +36,9 @@ async function readTail(
   const records: StreamRecord[] = [];
   let offset = start;
   while (offset < lastStableOffset) {
-    const [fetched] = await reader.fetch(new Map([[partition, offset]]), { maxWaitMs: fetchMaxWaitMs });
+    const [fetched] = await reader.fetch(new Map([[partition, offset]]), {
+      maxWaitMs: fetchMaxWaitMs,
+    });
     if (fetched === undefined) break;
     records.push(...(await decoder.decode(fetched.records)));
     offset = fetched.nextOffset;

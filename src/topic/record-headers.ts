@@ -23,7 +23,8 @@ export function encodePositionHeader(header: PositionHeader): string {
   return `${op} ${position.epoch}:${lsn}:${position.ordinal} ${commitTimeMicros}`;
 }
 
-const headerPattern = /^([cudr-]) ([1-9]\d{0,8}):([0-9A-F]{1,8}\/[0-9A-F]{1,8}):(-1|\d{1,15}) (\d+)$/;
+const headerPattern =
+  /^([cudr-]) ([1-9]\d{0,8}):([0-9A-F]{1,8}\/[0-9A-F]{1,8}):(-1|\d{1,15}) (\d+)$/;
 
 /**
  * Decodes headers of one partition. Consecutive records mostly belong to one transaction, so the

@@ -199,7 +199,8 @@ const tables = `
   CREATE UNIQUE INDEX by_index_i ON public.by_index (y, x) INCLUDE (z);
   ALTER TABLE public.by_index REPLICA IDENTITY USING INDEX by_index_i;
   CREATE TABLE public.root (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
-  CREATE TABLE "My ""shop""".leaf PARTITION OF public.root FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+  CREATE TABLE "My ""shop""".leaf PARTITION OF public.root
+    FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
   CREATE UNLOGGED TABLE public.scratch (a int);
   CREATE TEMPORARY TABLE temp (a int);
   CREATE TABLE "My ""shop"""."Keyless" (a int, "id" text);

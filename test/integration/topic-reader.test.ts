@@ -162,9 +162,13 @@ test('an offset below the low watermark is an error, never a jump to the start',
   const reader = topics.reader(topic, 1);
   await stableOffsets(reader, 3n);
   const admin = topics.client.kafkajs.admin();
-  await admin.connect();
-  await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '2' }] });
-  await admin.disconnect();
+  try {
+    await admin.connect();
+    await admin.fetchTopicOffsets(topic);
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '2' }] });
+  } finally {
+    await admin.disconnect();
+  }
   const [limits] = await reader.watermarks();
   assert.equal(limits, { partition: 0, lowWatermark: 2n, lastStableOffset: 4n });
   const failure = await rejection(reader.fetch(new Map([[0, 1n]]), { maxWaitMs: 100 }));

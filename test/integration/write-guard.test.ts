@@ -249,7 +249,9 @@ test('whoever holds a transaction id is named, a prepared transaction too', asyn
       (error: Error) => error.message,
     );
   assert.match(await waited(), /transactions that began before it: pid \d+ of /);
-  await user.query('ROLLBACK');
+  await user.query(`PREPARE TRANSACTION 'held'`);
+  assert.match(await waited(), /it: the prepared transaction 'held' in guard/);
+  await own.query(`ROLLBACK PREPARED 'held'`);
   assert.is(await waited(), 'armed');
 });
 

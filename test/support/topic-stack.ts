@@ -49,9 +49,14 @@ export class TopicStack {
     return topic;
   }
 
-  /** Not opened; the transactional id is the topic's name. */
-  producer(topic: string, partitions: number, client = this.client): TransactionalProducer {
-    const options = { topic, partitions, transactionalId: topic };
+  /** Not opened. */
+  producer(
+    topic: string,
+    partitions: number,
+    client = this.client,
+    transactionalId = topic,
+  ): TransactionalProducer {
+    const options = { topic, partitions, transactionalId };
     const producer = createTransactionalProducer(client, options);
     this.#open.push(producer);
     return producer;

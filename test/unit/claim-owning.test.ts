@@ -12,7 +12,14 @@ import {
 } from '../../src/control/owning.ts';
 
 const time = '2026-03-01T10:00:00.000Z';
-const first: ControlRecord = { kind: 'claim', id: 'a1', epoch: 1, node: 'a', predecessor: null, time };
+const first: ControlRecord = {
+  kind: 'claim',
+  id: 'a1',
+  epoch: 1,
+  node: 'a',
+  predecessor: null,
+  time,
+};
 const second: ControlRecord = { ...first, id: 'b1', epoch: 2, node: 'b', predecessor: 'a1' };
 const mine = foldControl(emptyControlState, [first]);
 const theirs = foldControl(mine, [second]);
@@ -44,7 +51,10 @@ function actionsAfter(count: number, ...more: readonly object[]): string[] {
 test('a start that finds the epoch mine does one thing after the other', () => {
   const expected = [['discard-producer', 'verify'], ['discard-producer', 'init'], ['verify']];
   const after = [...expected, ['drain'], ['begin'], ['lead']];
-  assert.equal(toLead.map((_, index) => actionsAfter(index + 1)), after);
+  assert.equal(
+    toLead.map((_, index) => actionsAfter(index + 1)),
+    after,
+  );
 });
 
 test('an epoch whose begin is there is led on without another', () => {
@@ -68,7 +78,10 @@ test('without being asked to lead, an agent claims nothing', () => {
 });
 
 test('who is asked to lead claims, and a lost claim is the end of it', () => {
-  const asked = [{ kind: 'start', mayClaim: true }, { kind: 'verified', control: theirs }];
+  const asked = [
+    { kind: 'start', mayClaim: true },
+    { kind: 'verified', control: theirs },
+  ];
   const claiming = run(notOwning('c'), ...asked);
   assert.equal(claiming.actions[0], { kind: 'claim', claim: { epoch: 3, predecessor: 'b1' } });
   const lost = run(claiming.owning, { kind: 'verified', control: theirs });

@@ -83,7 +83,7 @@ test('a timestamp past 64 bits is a TYPE_RANGE stop, the collision with infinity
   }
 });
 
-test('float4 text is rounded once: a double exactly half way hides on which side the text is', () => {
+test('float4 text is rounded once, not to a double exactly half way first', () => {
   const { toAvro } = conversionOf('real');
   const next = 1 + 2 ** -23;
   assert.is(toAvro('1.000000059604644775390625'), 1);

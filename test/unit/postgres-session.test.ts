@@ -1,4 +1,7 @@
-/** What is shown of a URL, and what of a URL may not change a session of ours. */
+/**
+ * How a URL becomes a session: what is shown of it, which never is a password, and what it may not
+ * change about a session of ours.
+ */
 
 import { Client } from 'pg';
 import { test } from 'uvu';

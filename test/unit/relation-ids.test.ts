@@ -1,4 +1,7 @@
-/** Ids are given once, shapes leave out what each node computes, differences are one line. */
+/**
+ * Names that outlive names: ids are given once, shapes leave out what each node computes, and the
+ * difference to a table is one line.
+ */
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -68,6 +68,7 @@ test('settings and exports survive quotes', () => {
 test('a lost port is told from other failures', () => {
   assert.ok(portWasTaken('could not bind IPv4 address "127.0.0.1": Address already in use'));
   assert.ok(portWasTaken('Caused by: java.net.BindException: Address already in use'));
+  assert.ok(portWasTaken('ERROR (main) Port 31999 seems to be in use by another process.'));
   assert.not.ok(portWasTaken('FATAL: invalid value for parameter "wal_level": "logicall"'));
 });
 

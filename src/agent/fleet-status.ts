@@ -1,0 +1,4 @@
+import type { Cluster } from './cluster.ts';
+export async function fleetStatus(_cluster: Cluster): Promise<object> {
+  return {};
+}

@@ -1,0 +1,152 @@
+/**
+ * Looks whether everything is as required before something is done: servers, settings, permissions,
+ * tables, brokers, topics, the registry. Flows in: a cluster and who shall lead; flows out: one
+ * finding per cause, each with its remedy. Nothing is changed. All servers are looked at at once; of
+ * one that cannot be reached that is said, and nothing else.
+ */
+import type { Cluster } from './cluster.ts';
+import {
+  enumerate,
+  errorFinding,
+  type Finding,
+  findingOf,
+  inOrderOfUrgency,
+} from './preflight-finding.ts';
+import {
+  judgeFollowerTables,
+  judgeLeaderTables,
+  judgeLocales,
+  judgePlaces,
+} from './preflight-fleet.ts';
+import { lookAtKafka, lookAtRegistry } from './preflight-kafka.ts';
+import {
+  lookAtMaintenanceDatabase,
+  lookAtNode,
+  type NodeFacts,
+  type NodeLook,
+  tablesWithRows,
+} from './preflight-node.ts';
+import { judgeNode, judgeVersion, nodeObject } from './preflight-server.ts';
+
+export interface PreflightOptions {
+  /** Whose tables are the model; null is who leads now, before init the first of the file. */
+  readonly leader: string | null;
+  /** Before init topics of this name are init's to refuse; afterwards they have to fit. */
+  readonly withTopics: boolean;
+}
+
+export async function preflight(cluster: Cluster, options: PreflightOptions): Promise<Finding[]> {
+  const looks = cluster.settings.nodeNames.map((node) => lookFor(cluster, node));
+  const [nodes, kafka, registry] = await Promise.all([
+    Promise.all(looks.map((look) => examineNode(look))),
+    lookAtKafka(cluster, options.withTopics),
+    lookAtRegistry(cluster),
+  ]);
+  const facts = nodes.flatMap((node) => (node.facts === null ? [] : [node.facts]));
+  return inOrderOfUrgency([
+    ...nodes.flatMap((node) => node.findings),
+    ...kafka,
+    ...registry,
+    ...(await judgeFleet(cluster, options, facts)),
+  ]);
+}
+
+/** A URL that cannot be used is an error of the file, thrown before anything is connected to. */
+function lookFor({ settings, name }: Cluster, node: string): NodeLook {
+  return {
+    node,
+    url: settings.nodeUrl(node),
+    cluster: name,
+    tables: settings.tables,
+    maintenanceDatabase: settings.maintenanceDatabase,
+  };
+}
+
+interface ExaminedNode {
+  readonly facts: NodeFacts | null;
+  readonly findings: readonly Finding[];
+}
+
+async function examineNode(look: NodeLook): Promise<ExaminedNode> {
+  const object = nodeObject(look.node);
+  try {
+    const looked = await lookAtNode(look);
+    if (looked.kind === 'too old') {
+      return { facts: null, findings: [judgeVersion(look.node, looked.server)] };
+    }
+    const findings = judgeNode(looked.facts, look.cluster);
+    // Only where the server lets us in at all; otherwise the reason is the same.
+    const refused = await lookAtMaintenanceDatabase(look).then(
+      () => [],
+      (error: unknown) => [findingOf(error, object)],
+    );
+    return { facts: looked.facts, findings: [...findings, ...refused] };
+  } catch (error) {
+    return { facts: null, findings: [findingOf(error, object)] };
+  }
+}
+
+/** Without the model there is nothing to compare others with. */
+async function judgeFleet(
+  cluster: Cluster,
+  options: PreflightOptions,
+  nodes: readonly NodeFacts[],
+): Promise<Finding[]> {
+  const findings = judgePlaces(nodes);
+  const leader = leaderOf(cluster, options, nodes);
+  if (leader === null) return findings;
+  const others = nodes.filter((node) => node !== leader);
+  findings.push(...judgeLocales(leader, others));
+  findings.push(...judgeLeaderTables(leader, cluster.settings.tables));
+  for (const follower of others) findings.push(...judgeFollowerTables(leader, follower));
+  const isInitialised = nodes.some(({ identity }) => identity?.cluster === cluster.name);
+  return isInitialised ? findings : [...findings, ...(await findRows(cluster, leader, nodes))];
+}
+
+/** Who says that it leads, of the newest epoch; a former leader says so too until it is started. */
+function leaderOf(
+  cluster: Cluster,
+  options: PreflightOptions,
+  nodes: readonly NodeFacts[],
+): NodeFacts | null {
+  const leading = nodes
+    .filter(({ identity }) => identity?.cluster === cluster.name && identity.role === 'leader')
+    .sort((a, b) => (b.identity?.epoch ?? 0) - (a.identity?.epoch ?? 0))[0];
+  if (options.leader === null && leading !== undefined) return leading;
+  const wanted = options.leader ?? cluster.settings.nodeNames[0];
+  return nodes.find(({ name }) => name === wanted) ?? null;
+}
+
+/** Reading rows that exist is not part of this version, so before init there may be none. */
+async function findRows(
+  cluster: Cluster,
+  leader: NodeFacts,
+  nodes: readonly NodeFacts[],
+): Promise<Finding[]> {
+  const names = new Set(leader.matchedTables.map(({ schema, name }) => `${schema}.${name}`));
+  const found = await Promise.all(
+    nodes.map(async (node): Promise<Finding[]> => {
+      const tables = node.allTables.filter(
+        ({ schema, name, kind, persistence }) =>
+          names.has(`${schema}.${name}`) && kind === 'ordinary' && persistence === 'permanent',
+      );
+      try {
+        const holding = await tablesWithRows(lookFor(cluster, node.name), tables);
+        return holding.length === 0 ? [] : [notEmpty(node.name, holding)];
+      } catch (error) {
+        return [findingOf(error, nodeObject(node.name))];
+      }
+    }),
+  );
+  return found.flat();
+}
+
+function notEmpty(node: string, tables: readonly string[]): Finding {
+  return errorFinding(
+    'TABLE_NOT_EMPTY',
+    nodeObject(node),
+    `tables of node ${node} hold rows already: ${enumerate(tables)}`,
+    'Empty them on every node, run init, then load the rows on the leader: this version does not ' +
+      'read rows that were there before.',
+  );
+}

@@ -1,0 +1,166 @@
+/**
+ * Snapshots of two databases that mean the same. Flows in: sessions. Flows out: on the leader the
+ * snapshot that a logical slot exports, which sees exactly the transactions whose commit LSN is
+ * below the slot's consistent point; on a follower the snapshot in which its position row says that
+ * very point. Order of commits in the WAL decides, never what a plain snapshot happens to see.
+ */
+import { Client } from 'pg';
+import { quoteIdentifier, sessionConfig } from '../catalog/postgres-session.ts';
+import { formatLsn, type Lsn, parseLsn } from '../change/lsn.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import {
+  lockTables,
+  type PublishedTable,
+  readLockedTables,
+  readPublishedTables,
+} from './published-tables.ts';
+
+export interface LeaderSnapshotParts {
+  readonly url: string;
+  readonly applicationName: string;
+  /** A session on the leader, outside of a transaction; afterwards inside of the snapshot. */
+  readonly client: Client;
+  /** Unique on the server. */
+  readonly slot: string;
+  readonly timeoutMs: number;
+  /** Rejects when the comparison is to end. */
+  readonly stopped: Promise<never>;
+}
+
+export interface LeaderSnapshot {
+  readonly lsn: Lsn;
+  readonly tables: readonly PublishedTable[];
+}
+
+const beginReadOnly = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
+
+/**
+ * Leaves no slot behind: it is a temporary one, and ends with the walsender that made it. The
+ * snapshot outlives that, since by then the session has taken it over.
+ */
+export async function openLeaderSnapshot(parts: LeaderSnapshotParts): Promise<LeaderSnapshot> {
+  const { url, applicationName, client } = parts;
+  const walsender = new Client({
+    ...sessionConfig(url, { applicationName }),
+    ...{ replication: 'database' },
+  });
+  // A connection that breaks fails the query under way too, which is where it is reported.
+  walsender.on('error', () => undefined);
+  await walsender.connect();
+  try {
+    const created = await createTemporarySlot(walsender, parts);
+    await client.query(beginReadOnly);
+    await client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot}'`);
+    const found = await readPublishedTables(client);
+    await lockTables(client, found);
+    const tables = await readLockedTables(client, found);
+    await nudge(walsender);
+    return { lsn: created.lsn, tables };
+  } finally {
+    await walsender.end();
+  }
+}
+
+interface CreatedSlot {
+  readonly lsn: Lsn;
+  readonly snapshot: string;
+}
+
+/** Creation waits for every transaction of the server that is open, so it is bounded. */
+async function createTemporarySlot(
+  walsender: Client,
+  { client, slot, timeoutMs, stopped }: LeaderSnapshotParts,
+): Promise<CreatedSlot> {
+  const { rows } = await walsender.query<{ pid: string }>('SELECT pg_backend_pid() AS pid');
+  const pid = rows[0]?.pid ?? '0';
+  const creating = walsender.query<Record<'consistent_point' | 'snapshot_name', string>>(
+    `CREATE_REPLICATION_SLOT ${quoteIdentifier(slot)} TEMPORARY LOGICAL pgoutput
+     (SNAPSHOT 'export')`,
+  );
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(() => resolve(null), timeoutMs);
+  });
+  // Ended by its pid: closing our side would leave the server waiting, and then with the slot.
+  const end = async (): Promise<void> => {
+    await client.query('SELECT pg_terminate_backend($1::int)', [pid]);
+    await creating.catch(() => undefined);
+  };
+  try {
+    const answer = await Promise.race([creating, late, stopped]);
+    if (answer === null) {
+      const blockers = await describeBlockers(client);
+      await end();
+      throw notReady(timeoutMs, blockers);
+    }
+    const made = answer.rows[0];
+    if (made === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');
+    return { lsn: parseLsn(made.consistent_point), snapshot: made.snapshot_name };
+  } catch (error) {
+    const isStop = await Promise.race([stopped.catch(() => true), Promise.resolve(false)]);
+    if (isStop) await end();
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function notReady(timeoutMs: number, blockers: string): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the leader gave no consistent snapshot within ${timeoutMs} ms: it waits for every open ` +
+      `transaction of the server (${blockers})`,
+    'Wait for those transactions, or end them (SELECT pg_terminate_backend(pid)); then verify again.',
+  );
+}
+
+const blockersMax = 3;
+
+async function describeBlockers(client: Client): Promise<string> {
+  const { rows } = await client.query<{ who: string }>(
+    `SELECT 'pid ' || pid || coalesce(' of ' || usename, '') || coalesce(' in ' || datname, '') ||
+            ' since ' || extract(epoch FROM now() - xact_start)::int || ' s' AS who
+     FROM pg_stat_activity
+     WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+     UNION ALL
+     SELECT 'the prepared transaction ' || quote_literal(gid) || ' in ' || database
+     FROM pg_prepared_xacts
+     LIMIT ${blockersMax}`,
+  );
+  return rows.map(({ who }) => who).join(', ') || 'nobody any more';
+}
+
+/**
+ * Followers reach the point when the leader has published past it. A transaction without rows
+ * directly behind it makes that happen at once instead of with the next idle point.
+ */
+async function nudge(walsender: Client): Promise<void> {
+  await walsender.query(`SELECT pg_logical_emit_message(true, 'understudy.verify', '')`);
+}
+
+/**
+ * Opens the snapshot of a follower that stands still at the given position. Tables are locked before
+ * the snapshot is taken, so nothing can be rewritten in between.
+ */
+export async function openFollowerSnapshot(
+  client: Client,
+  node: string,
+  at: EpochLsn,
+): Promise<readonly PublishedTable[]> {
+  const found = await readPublishedTables(client);
+  await client.query(beginReadOnly);
+  await lockTables(client, found);
+  const tables = await readLockedTables(client, found);
+  const { rows } = await client.query<{ epoch: string; upto: string }>(
+    'SELECT epoch, upto FROM understudy.position',
+  );
+  const [row] = rows;
+  if (row?.epoch === String(at.epoch) && row.upto === formatLsn(at.lsn)) return tables;
+  throw new UnderstudyError(
+    'TIMED_OUT',
+    `node ${node} did not stand still at ${formatEpochLsn(at)}: its snapshot is of ` +
+      `${row === undefined ? 'nothing' : `${row.epoch}:${row.upto}`}`,
+    'Run one verify at a time, and again when this was the only one.',
+  );
+}

@@ -1,0 +1,118 @@
+/**
+ * The tables of the stream as a node's snapshot has them, ready to be read. Flows in: a session;
+ * flows out: every ordinary table that is in the stream, with its columns by column id, locked so
+ * that nobody rewrites or drops it while it is read. TRUNCATE and ALTER TABLE leave an older
+ * snapshot an empty table: what happened between the snapshot and the lock is found and refused.
+ */
+import type { Client } from 'pg';
+import { qualifiedName } from '../catalog/postgres-session.ts';
+import type { ColumnId, RelationId } from '../change/change.ts';
+import { UnderstudyError } from '../errors.ts';
+
+export interface PublishedTable {
+  readonly relationId: RelationId;
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  /** By column id, so that nodes with another physical order read the same text. */
+  readonly columns: readonly { readonly id: ColumnId; readonly name: string }[];
+  /** Pages of a heap; 0 where the table can only be read in one go. */
+  readonly pages: number;
+}
+
+interface TableRow extends PublishedTable {
+  /** Rewritten, renamed or dropped by a transaction that the snapshot does not see. */
+  readonly changed: boolean;
+}
+
+/** The catalog as the snapshot sees it, beside what it is now. */
+const tablesQuery = `
+  SELECT json_build_object(
+    'relationId', r.relation_id, 'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname,
+    'changed', c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)
+      OR to_regclass(format('%I.%I', n.nspname, c.relname)) IS DISTINCT FROM c.oid::regclass,
+    'pages', CASE WHEN m.amname = 'heap'
+      THEN pg_relation_size(c.oid) / current_setting('block_size')::int ELSE 0 END,
+    'columns', (
+      SELECT json_agg(json_build_object('id', k.column_id, 'name', a.attname)
+        ORDER BY k.column_id COLLATE "C")
+      FROM understudy.columns k
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND NOT a.attisdropped
+      WHERE k.relation_id = r.relation_id AND k.ordinal IS NOT NULL))
+  FROM understudy.relations r
+  JOIN pg_class c ON c.oid = r.table_oid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_am m ON m.oid = c.relam
+  WHERE NOT r.dropped AND c.relkind = 'r'
+  ORDER BY r.relation_id COLLATE "C"`;
+
+/** Behind a schema change under way; longer, and it is worth being told. */
+const lockTimeoutMs = 10_000;
+
+async function readTableRows(client: Client): Promise<TableRow[]> {
+  const { rows } = await client.query<[string]>({ text: tablesQuery, rowMode: 'array' });
+  return rows.map(([json]) => {
+    const row = JSON.parse(json) as Omit<TableRow, 'columns'> & Partial<TableRow>;
+    return { ...row, columns: row.columns ?? [] };
+  });
+}
+
+export async function readPublishedTables(client: Client): Promise<readonly PublishedTable[]> {
+  return readTableRows(client);
+}
+
+/** Locks in the transaction that is open; nobody but schema changes and TRUNCATE is held up. */
+export async function lockTables(client: Client, tables: readonly PublishedTable[]): Promise<void> {
+  if (tables.length === 0) return;
+  const names = tables.map(({ schema, name }) => `ONLY ${qualifiedName(schema, name)}`);
+  await client.query(`SET LOCAL lock_timeout = ${lockTimeoutMs}`);
+  await explainChange(() => client.query(`LOCK TABLE ${names.join(', ')} IN ACCESS SHARE MODE`));
+}
+
+/** The tables again, now that they are locked: in the snapshot, unchanged, and none but these. */
+export async function readLockedTables(
+  client: Client,
+  locked: readonly PublishedTable[],
+): Promise<readonly PublishedTable[]> {
+  const known = new Set(locked.map(({ oid }) => oid));
+  const rows = await readTableRows(client);
+  for (const { changed, oid, schema, name } of rows) {
+    if (changed || !known.has(oid)) throw changedMeanwhile(`${schema}.${name} was changed`);
+  }
+  return rows;
+}
+
+const undefinedTable = '42P01';
+const undefinedColumn = '42703';
+const invalidSchema = '3F000';
+const lockNotAvailable = '55P03';
+
+/** Names are looked up in today's catalog, not in the snapshot's: a miss means that it moved on. */
+export async function explainChange<Result>(step: () => Promise<Result>): Promise<Result> {
+  try {
+    return await step();
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (code === undefinedTable || code === undefinedColumn || code === invalidSchema) {
+      throw changedMeanwhile('a table of the stream was changed', error);
+    }
+    if (code === lockNotAvailable) {
+      throw new UnderstudyError(
+        'TIMED_OUT',
+        `a table of the stream was locked by a schema change for ${lockTimeoutMs} ms`,
+        'Wait until the schema change is over, then run verify again.',
+        error,
+      );
+    }
+    throw error;
+  }
+}
+
+function changedMeanwhile(what: string, cause?: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_CHANGED',
+    `${what} while the comparison began`,
+    'Run verify again when no schema change, TRUNCATE or VACUUM FULL is under way.',
+    cause,
+  );
+}

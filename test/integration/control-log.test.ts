@@ -1,0 +1,249 @@
+/**
+ * The control log against a real broker: races for an epoch have one winner on whom all agree, a
+ * verified state holds what others wrote before, compaction changes nothing, and whoever waits
+ * hears of it when the log cannot be read.
+ */
+// time-limit: 180s
+import { randomUUID } from 'node:crypto';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { toLsn } from '../../src/change/lsn.ts';
+import { ownerOf } from '../../src/control/claim.ts';
+import { type ControlLog, openControlLog } from '../../src/control/control-log.ts';
+import type { ControlRecord } from '../../src/control/control-records.ts';
+import type { ControlState } from '../../src/control/control-state.ts';
+import { UnderstudyError } from '../../src/errors.ts';
+import { sleep } from '../../src/lifecycle.ts';
+import type { CommittedReader } from '../../src/topic/log.ts';
+import { createPlainProducer } from '../../src/topic/plain-producer.ts';
+import { controlTopicSettings } from '../../src/topic/topic-layout.ts';
+import { rejection, type TopicStack, useTopics } from '../support/topic-stack.ts';
+
+const quiet = { debug() {}, info() {}, warn() {}, error() {}, child: () => quiet };
+const time = '2026-03-01T10:00:00.000Z';
+/** Nothing here takes longer on a busy machine. */
+const patienceMs = 20_000;
+const soonMs = 300;
+
+let topics: TopicStack;
+const logs: ControlLog[] = [];
+
+test.before(async () => {
+  topics = await useTopics();
+});
+
+test.after.each(async () => {
+  await Promise.all(logs.splice(0).map((log) => log.close()));
+});
+
+test.after(async () => {
+  await topics.close();
+});
+
+async function controlTopic(settings: Readonly<Record<string, string>> = {}): Promise<string> {
+  return topics.topic(1, { ...controlTopicSettings(1), ...settings });
+}
+
+async function open(
+  topic: string,
+  node: string | null,
+  wrap: (reader: CommittedReader) => CommittedReader = (reader) => reader,
+): Promise<ControlLog> {
+  const log = await openControlLog({
+    reader: wrap(topics.reader(topic, 1)),
+    producer: createPlainProducer(topics.client, topic),
+    node,
+    log: quiet,
+    now: Date.now,
+    randomId: randomUUID,
+    random: Math.random,
+    sleep,
+  });
+  logs.push(log);
+  return log;
+}
+
+function point(label: string, lsn: bigint): ControlRecord {
+  const at = { epoch: 1, lsn: toLsn(lsn) };
+  return { kind: 'point', label, at, commitTimeMicros: 1n, offsets: [lsn] };
+}
+
+function codeOf(error: Error): string {
+  return error instanceof UnderstudyError ? error.code : error.message;
+}
+
+test('in 50 races for an epoch exactly one wins, and both agree on whom', async () => {
+  const topic = await controlTopic();
+  const [a, b] = await Promise.all([open(topic, 'a'), open(topic, 'b')]);
+  const wins = { a: 0, b: 0 };
+  for (let epoch = 1; epoch <= 50; epoch += 1) {
+    const outcomes = await Promise.all([a.claim(patienceMs), b.claim(patienceMs)]);
+    const [forA, forB] = outcomes;
+    assert.is(outcomes.filter(({ won }) => won).length, 1, `epoch ${epoch}`);
+    const winner = forA.won ? 'a' : 'b';
+    wins[winner] += 1;
+    for (const log of [a, b]) {
+      const owner = ownerOf(log.state);
+      assert.equal([owner?.epoch, owner?.node], [epoch, winner]);
+    }
+    const loser = forA.won ? forB : forA;
+    assert.equal(loser, { won: false, owner: ownerOf(a.state) });
+  }
+  const late = await open(topic, null);
+  assert.equal(late.state.claims, a.state.claims);
+  assert.is(late.state.claims.length, 50);
+  assert.is(wins.a + wins.b, 50);
+});
+
+test('a verified state holds what others wrote before, and the nonce of its own', async () => {
+  const topic = await controlTopic();
+  const [a, b] = await Promise.all([open(topic, 'a'), open(topic, 'b')]);
+  for (let number = 1; number <= 20; number += 1) {
+    await b.append({ kind: 'start', node: 'b', number, time });
+    const verified = await a.verify(patienceMs);
+    assert.is(verified.startNumbers.get('b'), number);
+    assert.match(verified.nonces.get('a') ?? '', new RegExp(`/${number}$`));
+  }
+  const both = await Promise.all([a.verify(patienceMs), a.verify(patienceMs)]);
+  assert.is(both.length, 2);
+});
+
+test('of two points of one label the first is kept, for those who come later too', async () => {
+  const topic = await controlTopic();
+  const a = await open(topic, 'a');
+  await a.append(point('x', 10n));
+  await a.append(point('x', 20n));
+  for (const { state } of [await verified(a), await open(topic, null)]) {
+    assert.is(state.labels.get('x')?.at.lsn, 10n);
+  }
+});
+
+async function verified(log: ControlLog): Promise<ControlLog> {
+  await log.verify(patienceMs);
+  return log;
+}
+
+test('a command asks, the agent hears of it and answers', async () => {
+  const topic = await controlTopic();
+  const [agent, command] = await Promise.all([open(topic, 'b'), open(topic, null)]);
+  const heard = agent.waitFor(({ requests }) => requests.size > 0, patienceMs);
+  const id = await command.request('switchover', 'b', { drainTimeoutMs: 5 });
+  const request = (await heard).requests.get(id)?.[0];
+  assert.equal(
+    [request?.verb, request?.node, request?.args],
+    ['switchover', 'b', { drainTimeoutMs: 5 }],
+  );
+  const answer = { kind: 'answer', request: id, node: 'b', error: null, time } as const;
+  await agent.append({ ...answer, step: 'guard', result: null });
+  await agent.append({ ...answer, step: 'done', result: { epoch: 2 } });
+  await command.waitFor(() => command.answers(id).length === 2, patienceMs);
+  assert.equal(
+    command.answers(id).map(({ step }) => step),
+    ['guard', 'done'],
+  );
+});
+
+/** The state without what is meant to vanish. */
+function lasting({ nonces: _, ...state }: ControlState): object {
+  return state;
+}
+
+test('a log that Kafka compacted says the same', async () => {
+  const topic = await controlTopic({
+    'min.compaction.lag.ms': '0',
+    'max.compaction.lag.ms': '100',
+    'min.cleanable.dirty.ratio': '0.01',
+    'segment.ms': '100',
+  });
+  const [a, b] = await Promise.all([open(topic, 'a'), open(topic, 'b')]);
+  for (let epoch = 1; epoch <= 3; epoch += 1) {
+    await Promise.all([a.claim(patienceMs), b.claim(patienceMs)]);
+    await a.append(point('same', BigInt(epoch)));
+    await a.append({ kind: 'start', node: 'a', number: epoch, time });
+  }
+  const before = (await verified(a)).state;
+  const reader = topics.reader(topic, 1);
+  for (const deadlineMs = Date.now() + 60_000; ; ) {
+    // The segment that is written to is not compacted: each record begins another.
+    await a.verify(patienceMs);
+    const [fetched] = await reader.fetch(new Map([[0, 0n]]), { maxWaitMs: 0 });
+    const keys = fetched?.records.map(({ key }) => key.toString()) ?? [];
+    if (keys.filter((key) => key === 'start/a').length === 1) break;
+    assert.ok(Date.now() < deadlineMs, 'Kafka did not compact');
+    await sleep(200);
+  }
+  const late = await open(topic, 'c');
+  assert.equal(lasting(late.state), lasting(before));
+  assert.equal(lasting(a.state), lasting(before));
+});
+
+test('a record that is not known ends the log, for those who wait and those who come', async () => {
+  const topic = await controlTopic();
+  const a = await open(topic, 'a');
+  const waiting = rejection(a.waitFor(() => false, patienceMs));
+  const producer = createPlainProducer(topics.client, topic);
+  await producer.append('council/1', '{"format":1,"kind":"council"}');
+  await a.append({ kind: 'start', node: 'a', number: 1, time });
+  await producer.close();
+  assert.is(codeOf(await waiting), 'MESSAGE_UNKNOWN');
+  assert.is(codeOf(await rejection(a.verify(patienceMs))), 'MESSAGE_UNKNOWN');
+  assert.is((await a.ended)?.code, 'MESSAGE_UNKNOWN');
+  assert.is(a.state.startNumbers.size, 0, 'nothing past the unknown record was taken');
+  assert.is(codeOf(await rejection(open(topic, 'b'))), 'MESSAGE_UNKNOWN');
+});
+
+test('every wait ends: by the time limit, by its signal, by closing', async () => {
+  const topic = await controlTopic();
+  const a = await open(topic, 'a');
+  assert.is(codeOf(await rejection(a.waitFor(() => false, 50))), 'TIMED_OUT');
+  const signal = AbortSignal.abort(new Error('enough'));
+  assert.is(codeOf(await rejection(a.waitFor(() => false, patienceMs, signal))), 'enough');
+  const abort = new AbortController();
+  const aborted = rejection(a.waitFor(() => false, patienceMs, abort.signal));
+  abort.abort(new Error('enough'));
+  assert.is(codeOf(await aborted), 'enough');
+  const closed = rejection(a.waitFor(() => false, patienceMs));
+  await a.close();
+  assert.is(codeOf(await closed), 'TIMED_OUT');
+  assert.is(await a.ended, null);
+});
+
+test('a listener hears of every change until it is taken off', async () => {
+  const topic = await controlTopic();
+  const a = await open(topic, 'a');
+  const heard: number[] = [];
+  const off = a.onChange(({ startNumbers }) => heard.push(startNumbers.get('a') ?? 0));
+  await a.append({ kind: 'start', node: 'a', number: 1, time });
+  await a.verify(patienceMs);
+  off();
+  await a.append({ kind: 'start', node: 'a', number: 2, time });
+  assert.is((await a.verify(patienceMs)).startNumbers.get('a'), 2);
+  assert.is(heard.at(-1), 1);
+});
+
+test('a reader that fails is tried again, and who waits is told when it lasts', async () => {
+  const topic = await controlTopic();
+  let failuresLeft = 0;
+  const failing = (reader: CommittedReader): CommittedReader => ({
+    watermarks: () => reader.watermarks(),
+    close: () => reader.close(),
+    fetch: async (from, options) => {
+      const fetched = await reader.fetch(from, options);
+      if (failuresLeft === 0) return fetched;
+      failuresLeft -= 1;
+      throw new UnderstudyError('KAFKA_UNREACHABLE', 'out of reach', 'Wait.');
+    },
+  });
+  const a = await open(topic, 'a', failing);
+  failuresLeft = 1;
+  await a.append({ kind: 'start', node: 'a', number: 1, time });
+  await a.waitFor(({ startNumbers }) => startNumbers.get('a') === 1, patienceMs);
+  failuresLeft = 3;
+  const waiting = rejection(a.waitFor(() => false, patienceMs));
+  assert.is(codeOf(await waiting), 'KAFKA_UNREACHABLE');
+  await a.append({ kind: 'start', node: 'a', number: 2, time });
+  await sleep(soonMs);
+  await a.waitFor(({ startNumbers }) => startNumbers.get('a') === 2, patienceMs);
+});
+
+test.run();
