@@ -58,8 +58,9 @@ export function judgeLocales(leader: NodeFacts, others: readonly NodeFacts[]): F
         warningFinding(
           'LOCALE_DIFFERS',
           nodeObject(node.name),
-          `the locale of node ${node.name} is ${localeOf(node)}, that of ${leader.name} is ${localeOf(leader)}`,
-          'Queries that sort text answer differently there; make the database with the same locale.',
+          `the locale of node ${node.name} is ${localeOf(node)}, ` +
+            `that of ${leader.name} is ${localeOf(leader)}`,
+          'Queries that sort text answer differently there: make it with the same locale.',
         ),
       );
     }
@@ -70,7 +71,8 @@ export function judgeLocales(leader: NodeFacts, others: readonly NodeFacts[]): F
         warningFinding(
           'ENCODING_DIFFERS',
           nodeObject(node.name),
-          `the encoding of node ${node.name} is ${databaseEncoding}, that of ${leader.name} is ${leader.server.databaseEncoding}`,
+          `the encoding of node ${node.name} is ${databaseEncoding}, ` +
+            `that of ${leader.name} is ${leader.server.databaseEncoding}`,
           `A character that ${databaseEncoding} does not have stops this follower; use UTF8.`,
         ),
       );
@@ -92,12 +94,36 @@ export function judgeLeaderTables(leader: NodeFacts, patterns: readonly string[]
       ),
     ];
   }
-  return tables.flatMap((table) => [
+  return tables.flatMap((table) => {
+    if (table.persistence === 'permanent' && !isInStream(leader, table)) {
+      return [notInStream(leader, table)];
+    }
+    return judgeTable(leader, table);
+  });
+}
+
+/** Before init every table that is matched will be. A partition joins with its first row. */
+function isInStream({ streamed }: NodeFacts, table: TableShape): boolean {
+  return streamed === null || table.isPartition || streamed.has(table.oid);
+}
+
+function notInStream(leader: NodeFacts, table: TableShape): Finding {
+  const name = displayName(table);
+  return warningFinding(
+    'NOT_IN_STREAM',
+    name,
+    `${name} was made on ${leader.name} after init: its rows are not replicated`,
+    'Leave it out of tables, or take it in: destroy the cluster and init it again.',
+  );
+}
+
+function judgeTable(leader: NodeFacts, table: TableShape): Finding[] {
+  return [
     ...problemsOf(table).map(({ message, hint }) =>
       errorFinding('TABLE_UNSUPPORTED', displayName(table), message, hint),
     ),
     ...judgeStorage(leader, table),
-  ]);
+  ];
 }
 
 function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
@@ -129,7 +155,10 @@ function alter(table: TableShape): string {
 export function judgeFollowerTables(leader: NodeFacts, follower: NodeFacts): Finding[] {
   // What is wrong with a table on the leader is said there.
   const wanted = leader.matchedTables.filter(
-    (table) => table.persistence === 'permanent' && table.identityAttnums !== null,
+    (table) =>
+      table.persistence === 'permanent' &&
+      table.identityAttnums !== null &&
+      isInStream(leader, table),
   );
   const own = new Map(follower.allTables.map((table) => [displayName(table), table]));
   const missing = wanted.filter((table) => !own.has(displayName(table)));
@@ -147,11 +176,11 @@ function missingTables(
   missing: readonly TableShape[],
 ): Finding {
   const names = missing.map(displayName);
-  const [only] = names;
+  const what = names.length === 1 ? `the table ${names[0]}` : `tables: ${enumerate(names)}`;
   return errorFinding(
     'SCHEMA_DIFFERS',
     nodeObject(follower.name),
-    `node ${follower.name} lacks ${names.length === 1 ? `the table ${only}` : `tables: ${enumerate(names)}`}`,
+    `node ${follower.name} lacks ${what}`,
     'Create them there, empty, with their indexes: pg_dump --schema-only ' +
       `${missing
         .map((table) => `-t '${dumpPattern(table)}'`)
@@ -202,12 +231,12 @@ function judgeNullability(table: TableShape, copy: TableShape, node: string): Fi
       'NOT_NULL_DIFFERS',
       `${nodeObject(node)}: ${displayName(table)}`,
       `${displayName(table)} is NOT NULL on node ${node} only: ${enumerate(stricter)}`,
-      `A null from the leader stops this follower. On ${node}: ${alter(table)} ${drops.join(', ')};`,
+      `A null from the leader stops it. On ${node}: ${alter(table)} ${drops.join(', ')};`,
     ),
   ];
 }
 
-/** Rows arrive as the leader's triggers left them; a second run would change them. */
+/** Rows arrive as the leader's triggers left them, so a follower switches such a trigger off. */
 function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Finding[] {
   const names = new Map(wanted.map((table) => [displayName(table), table]));
   return follower.database.firingTriggers.flatMap(({ table: name, trigger }) => {
@@ -215,10 +244,11 @@ function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Find
     if (table === undefined) return [];
     return [
       warningFinding(
-        'TRIGGER_FIRES',
+        'TRIGGER_HELD',
         `${nodeObject(follower.name)}: ${name}`,
-        `the trigger ${trigger} on ${name} fires for replicated rows on node ${follower.name}`,
-        `On ${follower.name}: ${alter(table)} ENABLE TRIGGER ${quoteIdentifier(trigger)};`,
+        `the trigger ${trigger} on ${name} would fire for replicated rows on node ` +
+          `${follower.name}: it is disabled there while the node follows`,
+        `To be rid of this: ${alter(table)} ENABLE TRIGGER ${quoteIdentifier(trigger)};`,
       ),
     ];
   });

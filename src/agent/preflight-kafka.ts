@@ -85,7 +85,8 @@ async function lookAtTransactionTimeout({ kafka }: Cluster): Promise<Finding[]> 
         'NOT_LOOKED_AT',
         'kafka',
         `this user may not see ${transactionLimit} of the brokers`,
-        `It has to be ${transactionTimeoutMsDefault} or more, its default; DescribeConfigs on the cluster shows it.`,
+        `It has to be ${transactionTimeoutMsDefault} (its default) or more; DescribeConfigs on ` +
+          'the cluster lets this user see it.',
       ),
     ];
   }
@@ -175,7 +176,10 @@ function judgeSettings(
 }
 
 function alterTopic(topic: string, setting: string, value: string): string {
-  return `kafka-configs.sh --alter --entity-type topics --entity-name ${topic} --add-config ${setting}=${value}`;
+  return (
+    `kafka-configs.sh --alter --entity-type topics --entity-name ${topic} ` +
+    `--add-config ${setting}=${value}`
+  );
 }
 
 /** The registry is tried again while it may be starting up, but not for longer than this. */

@@ -1,9 +1,10 @@
 /**
- * Reads what a preflight has to know of one node. Flows in: a node's URL; flows out: facts about its
- * server, its database, what its role may do, and its tables, or the one error because of which
+ * Reads what a preflight has to know of one node. Flows in: a node's URL; flows out: facts about
+ * its server, its database, what its role may do, and its tables, or the one error because of which
  * nothing could be read. Nothing is changed or made, and no writer ever waits for it.
  */
 import type { Client } from 'pg';
+import { loadKnownRelations } from '../catalog/known-relations.ts';
 import { connectPostgres } from '../catalog/postgres-session.ts';
 import {
   readServer,
@@ -24,6 +25,8 @@ export interface NodeFacts {
   readonly canCreateEventTriggers: boolean;
   /** What the database says of itself as a node; null before init. */
   readonly identity: NodeIdentity | null;
+  /** OIDs of the tables that are in the stream; null before init. */
+  readonly streamed: ReadonlySet<number> | null;
   /** Every user table, and those that the configuration names. */
   readonly allTables: readonly TableShape[];
   readonly matchedTables: readonly TableShape[];
@@ -101,16 +104,23 @@ function silent(node: string): UnderstudyError {
 async function readFacts(client: Client, look: NodeLook): Promise<LookedNode> {
   const server = await readServer(client);
   if (server.version < versionMin) return { kind: 'too old', server };
+  const identity = await readNode(client);
   const facts: NodeFacts = {
     name: look.node,
     server,
     database: await readDatabase(client, look.cluster),
     canCreateEventTriggers: server.isSuperuser || (await mayCreateEventTriggers(client)),
-    identity: await readNode(client),
+    identity,
+    streamed: identity === null ? null : await readStreamed(client),
     allTables: await readTables(client, ['*.*']),
     matchedTables: await readTables(client, look.tables),
   };
   return { kind: 'looked', facts };
+}
+
+async function readStreamed(client: Client): Promise<ReadonlySet<number>> {
+  const relations = await loadKnownRelations(client);
+  return new Set(relations.flatMap(({ tableOid }) => (tableOid === null ? [] : [tableOid])));
 }
 
 const permissionDenied = '42501';
@@ -237,7 +247,7 @@ async function findRows(
 
 const lockNotAvailable = '55P03';
 
-/** A table that is locked, or that the role may not read, is init's to judge: here it holds none. */
+/** A table that is locked, or that the role may not read, is left for init to judge. */
 async function holdsRows(client: Client, table: string): Promise<boolean> {
   try {
     const { rows } = await client.query<{ holds: string }>(

@@ -53,15 +53,17 @@ function judgeServer({ name, server, database }: NodeFacts): Finding[] {
   // Our own slot and sender are there already once a node leads.
   const freeSlots = server.maxSlots - server.usedSlots;
   if (freeSlots < 1 && !database.hasOwnSlot) {
-    const message = `node ${name} has no replication slot free: ${server.usedSlots} of ${server.maxSlots} are used`;
+    const used = `${server.usedSlots} of ${server.maxSlots} are used`;
+    const message = `node ${name} has no replication slot free: ${used}`;
     findings.push(required(message, restart('max_replication_slots', String(server.maxSlots + 4))));
   }
   if (server.maxWalSenders - database.foreignWalSenders < 1) {
-    const message = `node ${name} has no WAL sender free: ${database.foreignWalSenders} of ${server.maxWalSenders} are used`;
+    const used = `${database.foreignWalSenders} of ${server.maxWalSenders} are used`;
+    const message = `node ${name} has no WAL sender free: ${used}`;
     findings.push(required(message, restart('max_wal_senders', String(server.maxWalSenders + 4))));
   }
   if (server.databaseEncoding === 'SQL_ASCII') {
-    const message = `the database of node ${name} has no encoding (SQL_ASCII): its bytes are no text`;
+    const message = `the database of node ${name} is SQL_ASCII: nobody knows what its bytes mean`;
     const hint = `Make it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
     findings.push(required(message, hint));
   }
@@ -87,6 +89,7 @@ function judgePermissions(facts: NodeFacts): Finding[] {
   if (server.isSuperuser) return [];
   const role = quoteIdentifier(server.currentUser);
   const databaseName = quoteIdentifier(server.database);
+  const foreignTables = enumerate(database.notOwned.map(({ table }) => table));
   const missing: [boolean, string, string][] = [
     [
       !facts.canCreateEventTriggers,
@@ -116,7 +119,7 @@ function judgePermissions(facts: NodeFacts): Finding[] {
     ],
     [
       database.notOwned.length > 0,
-      `put triggers on tables it does not own: ${enumerate(database.notOwned.map(({ table }) => table))}`,
+      `put triggers on tables it does not own: ${foreignTables}`,
       ownershipHint(facts, role),
     ],
     [

@@ -1,8 +1,8 @@
 /**
  * Looks whether everything is as required before something is done: servers, settings, permissions,
  * tables, brokers, topics, the registry. Flows in: a cluster and who shall lead; flows out: one
- * finding per cause, each with its remedy. Nothing is changed. All servers are looked at at once; of
- * one that cannot be reached that is said, and nothing else.
+ * finding per cause, each with its remedy. Nothing is changed. All servers are looked at at once;
+ * of one that cannot be reached that is said, and nothing else.
  */
 import type { Cluster } from './cluster.ts';
 import {

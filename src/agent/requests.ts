@@ -45,7 +45,11 @@ export class RequestDesk {
       clearTimeout(holdTimer);
       holdTimer = setTimeout(release, holdMaxMs);
     };
-    const over = ended.then(() => 'over' as const);
+    let fail: (error: unknown) => void = () => undefined;
+    const failed = new Promise<never>((_, reject) => {
+      fail = reject;
+    });
+    const over = Promise.race([ended.then(() => 'over' as const), failed]);
     try {
       for (;;) {
         const request = this.#queue.shift();
@@ -61,7 +65,8 @@ export class RequestDesk {
         if (request.step === 'release') release();
         else {
           hold();
-          await Promise.race([over, this.#hold(follower, request)]);
+          // Not waited for: a later request may release the hold, or ask for the lead instead.
+          this.#hold(follower, request).catch(fail);
         }
       }
     } finally {
@@ -76,9 +81,8 @@ export class RequestDesk {
       await this.answer(request, null, badTarget(request));
       return;
     }
-    follower.setLimit(to === null ? { kind: 'hold' } : { kind: 'to', at: to });
-    const position = await follower.standsStill();
-    await this.answer(request, { at: formatEpochLsn(position.at) }, null);
+    const position = await follower.standAt(to === null ? { kind: 'hold' } : { kind: 'to', at: to });
+    if (position !== null) await this.answer(request, { at: formatEpochLsn(position.at) }, null);
   }
 
   async answer(

@@ -2,7 +2,12 @@
  * `understudy points`: lists the named consistency points, the oldest first, with their LSN and
  * time, as the control log has them.
  */
-import { UnderstudyError } from '../errors.ts';
+import { openFleetLog } from '../agent/member-session.ts';
+import { compareEpochLsn, formatEpochLsn } from '../change/position.ts';
+import type { RecordOf } from '../control/control-records.ts';
+import { exitCodes } from '../errors.ts';
+import { tableLines } from './answer.ts';
+import { clusterOf } from './cluster-of.ts';
 import type { Command } from './command.ts';
 
 export type PointsInput = Readonly<Record<string, never>>;
@@ -12,7 +17,31 @@ export const pointsCommand: Command<PointsInput> = {
   examples: ['understudy points', 'understudy --json points'],
   declare: () => undefined,
   read: () => ({}),
-  run: async () => {
-    throw new UnderstudyError('BUG', 'not wired yet', 'Please report this.');
+  run: async (context) => {
+    const control = await openFleetLog(clusterOf(context), context.releasers);
+    const points = [...control.state.labels.values()]
+      .sort((a, b) => compareEpochLsn(a.at, b.at))
+      .map(namedPoint);
+    const rows = points.map(({ label, lsn, time }) => [label, lsn, time]);
+    const lines = rows.length === 0 ? ['no points'] : tableLines(['LABEL', 'LSN', 'TIME'], rows);
+    return { answer: { points }, lines, exit: exitCodes.ok };
   },
 };
+
+export interface NamedPoint {
+  readonly label: string;
+  readonly lsn: string;
+  /** When the transaction before the point was committed. */
+  readonly time: string;
+}
+
+export function namedPoint({ label, at, commitTimeMicros }: RecordOf<'point'>): NamedPoint {
+  return { label, lsn: formatEpochLsn(at), time: isoMicros(commitTimeMicros) };
+}
+
+/** `2025-11-21T09:30:00.123456Z`, of microseconds since 1970. */
+export function isoMicros(micros: bigint): string {
+  const ms = micros / 1000n;
+  const rest = String(micros % 1000n).padStart(3, '0');
+  return new Date(Number(ms)).toISOString().replace('Z', `${rest}Z`);
+}

@@ -2,8 +2,20 @@
  * `understudy wait <node> --at P [--timeout 30s]`: ends when the node has applied everything up to
  * a point. A node, a label or LSN, and a bound flow in; the position reached flows out.
  */
-import { UnderstudyError } from '../errors.ts';
-import { type Command, durationOption, requiredText, textOption } from './command.ts';
+import type { Client } from 'pg';
+import type { Cluster } from '../agent/cluster.ts';
+import { notInitialised, openFleetLog, openMember } from '../agent/member-session.ts';
+import { formatLsn } from '../change/lsn.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { exitCodes, UnderstudyError } from '../errors.ts';
+import { clusterOf } from './cluster-of.ts';
+import {
+  type Command,
+  type CommandContext,
+  durationOption,
+  requiredText,
+  textOption,
+} from './command.ts';
 import { type PointReference, parsePointReference } from './point-reference.ts';
 
 export interface WaitInput {
@@ -11,6 +23,10 @@ export interface WaitInput {
   readonly at: PointReference;
   readonly timeoutMs: number;
 }
+
+/** The first looks follow each other closely, since most waits are short. */
+const pollFirstMs = 20;
+const pollMaxMs = 100;
 
 export const waitCommand: Command<WaitInput> = {
   name: 'wait',
@@ -28,7 +44,95 @@ export const waitCommand: Command<WaitInput> = {
     at: parsePointReference(requiredText(textOption(options, 'at'), '--at')),
     timeoutMs: durationOption(options, 'timeout', '--timeout'),
   }),
-  run: async () => {
-    throw new UnderstudyError('BUG', 'not wired yet', 'Please report this.');
+  run: async (context, { node, at, timeoutMs }) => {
+    context.config.requireNode(node);
+    const deadlineMs = context.now() + timeoutMs;
+    const cluster = clusterOf(context);
+    const client = await openMember(cluster, context.releasers, node, 'wait');
+    const target = await resolvePoint(context, cluster, at, timeoutMs);
+    for (let pollMs = pollFirstMs; !(await covers(client, node, target)); ) {
+      if (context.now() >= deadlineMs) throw await late(client, node, target, timeoutMs);
+      const restMs = Math.max(1, deadlineMs - context.now());
+      await context.sleep(Math.min(pollMs, restMs), context.signal);
+      pollMs = Math.min(pollMs * 2, pollMaxMs);
+    }
+    const lsn = formatEpochLsn(target);
+    const lines = [`node ${node} has reached ${lsn}`];
+    return { answer: { node, lsn, reached: true }, lines, exit: exitCodes.ok };
   },
 };
+
+/** Only an LSN with its epoch stands for itself; the control log knows labels and the epoch. */
+async function resolvePoint(
+  { releasers, signal }: CommandContext,
+  cluster: Cluster,
+  at: PointReference,
+  timeoutMs: number,
+): Promise<EpochLsn> {
+  if (at.kind === 'lsn' && at.epoch !== null) return { epoch: at.epoch, lsn: at.lsn };
+  const control = await openFleetLog(cluster, releasers);
+  if (at.kind === 'lsn') {
+    const { current } = control.state;
+    if (current !== null) return { epoch: current.epoch, lsn: at.lsn };
+    throw notInitialised(cluster.name);
+  }
+  const { label } = at;
+  const named = control.waitFor(({ labels }) => labels.has(label), timeoutMs, signal);
+  const { labels } = await named.catch((error: unknown) => {
+    throw noSuchPoint(error, label, timeoutMs);
+  });
+  const point = labels.get(label);
+  if (point === undefined) throw new Error('a label that was waited for is there');
+  return point.at;
+}
+
+function noSuchPoint(error: unknown, label: string, timeoutMs: number): unknown {
+  if (!(error instanceof UnderstudyError) || error.code !== 'TIMED_OUT') return error;
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `there was no point ${label} within ${timeoutMs} ms`,
+    'Points that exist: understudy points. Check that the agent of the leader runs.',
+    error,
+  );
+}
+
+const lostPoint = 'UN001';
+
+/** The same judgement as understudy.wait_for, which applications call. */
+async function covers(client: Client, node: string, { epoch, lsn }: EpochLsn): Promise<boolean> {
+  try {
+    const { rows } = await client.query<{ covered: string }>(
+      'SELECT understudy.covers($1, $2::pg_lsn) AS covered',
+      [epoch, formatLsn(lsn)],
+    );
+    return rows[0]?.covered === 't';
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === lostPoint)) throw error;
+    throw new UnderstudyError(
+      'PREREQUISITE',
+      `node ${node} can never reach ${formatEpochLsn({ epoch, lsn })}: ${error.message}`,
+      'What lies there was discarded when another node took the lead. `understudy points` lists ' +
+        'the points that exist.',
+      error,
+    );
+  }
+}
+
+async function late(
+  client: Client,
+  node: string,
+  target: EpochLsn,
+  timeoutMs: number,
+): Promise<UnderstudyError> {
+  const { rows } = await client.query<{ at: string | null }>(
+    `SELECT CASE WHEN n.role = 'leader' THEN n.epoch || ':' || pg_current_wal_flush_lsn()
+            ELSE (SELECT p.epoch || ':' || p.upto FROM understudy.position p) END AS at
+     FROM understudy.node n`,
+  );
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `node ${node} stands at ${rows[0]?.at ?? 'no position'}, and did not reach ` +
+      `${formatEpochLsn(target)} within ${timeoutMs} ms`,
+    'See what holds it up: understudy status',
+  );
+}

@@ -130,10 +130,16 @@ export class Follower {
     await this.#until(() => read() && this.#waiting.length === 0 && !this.#busy);
   }
 
-  /** Resolves when nothing is being applied and the limit lets nothing more through. */
-  async standsStill(): Promise<FollowerPosition> {
-    await this.#until(() => !this.#busy && (this.#limit.kind === 'hold' || this.#atLimit()));
-    return this.#position;
+  /**
+   * Sets the limit and resolves with the position once the follower stands still at it: null when
+   * another limit was set meanwhile.
+   */
+  async standAt(limit: ApplyLimit): Promise<FollowerPosition | null> {
+    this.setLimit(limit);
+    await this.#until(() => {
+      return this.#limit !== limit || (!this.#busy && (limit.kind === 'hold' || this.#atLimit()));
+    });
+    return this.#limit === limit ? this.#position : null;
   }
 
   #atLimit(): boolean {

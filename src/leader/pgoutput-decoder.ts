@@ -6,6 +6,7 @@
  *
  * Format: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
  */
+import { isUtf8 } from 'node:buffer';
 import { type Lsn, toLsn } from '../change/lsn.ts';
 import { UnderstudyError } from '../errors.ts';
 
@@ -96,7 +97,9 @@ class Cursor {
   }
 
   lsn(): Lsn {
-    return toLsn(this.int64());
+    const value = this.#bytes.readBigUInt64BE(this.#at);
+    this.#at += 8;
+    return toLsn(value);
   }
 
   int64(): bigint {
@@ -114,13 +117,30 @@ class Cursor {
   }
 
   sized(): string {
+    const start = this.#skipSized();
+    return this.#bytes.toString('utf8', start, this.#at);
+  }
+
+  /** As `sized`, but bytes that are no UTF-8 are refused: they would be replaced without a word. */
+  sizedText(): string {
+    const start = this.#skipSized();
+    const value = this.#bytes.toString('utf8', start, this.#at);
+    // Only a replaced byte or a real U+FFFD gives this character: the exact look is rare.
+    if (value.includes('\ufffd') && !isUtf8(this.#bytes.subarray(start, this.#at))) {
+      throw unknownMessage('a value that is not UTF-8');
+    }
+    return value;
+  }
+
+  /** Moves past a length and its bytes; gives where the bytes begin. */
+  #skipSized(): number {
     const length = this.int32();
-    if (length < 0 || this.#at + length > this.#bytes.length) {
+    const start = this.#at;
+    if (length < 0 || start + length > this.#bytes.length) {
       throw unknownMessage(`a value of ${length} bytes`);
     }
-    const value = this.#bytes.toString('utf8', this.#at, this.#at + length);
-    this.#at += length;
-    return value;
+    this.#at = start + length;
+    return start;
   }
 
   /** Every byte must have a meaning: bytes left over belong to a protocol this is not. */
@@ -132,7 +152,16 @@ class Cursor {
 }
 
 export function decodePgoutput(bytes: Buffer): PgoutputMessage {
-  const cursor = new Cursor(bytes);
+  try {
+    return decodeMessage(new Cursor(bytes));
+  } catch (error) {
+    // What a Buffer throws when it is read past its end.
+    if (error instanceof RangeError) throw unknownMessage('a message that is cut off', error);
+    throw error;
+  }
+}
+
+function decodeMessage(cursor: Cursor): PgoutputMessage {
   const tag = cursor.char();
   if (tag === 'Y' || tag === 'O') return { kind: 'ignored' };
   const message = decodeBody(tag, cursor);
@@ -170,6 +199,7 @@ function decodeBody(tag: string, cursor: Cursor): PgoutputMessage {
       return readRelation(cursor);
     case 'T': {
       const count = cursor.int32();
+      if (count < 1) throw unknownMessage(`a truncate of ${count} tables`);
       cursor.byte();
       return { kind: 'truncate', oids: Array.from({ length: count }, () => cursor.oid()) };
     }
@@ -209,7 +239,7 @@ function readTuple(cursor: Cursor): TupleValue[] {
   const values: TupleValue[] = new Array(count);
   for (let i = 0; i < count; i += 1) {
     const tag = cursor.byte();
-    if (tag === tagText) values[i] = cursor.sized();
+    if (tag === tagText) values[i] = cursor.sizedText();
     else if (tag === tagNull) values[i] = null;
     else if (tag === tagUnchanged) values[i] = undefined;
     else throw unknownMessage(`a value ${JSON.stringify(String.fromCharCode(tag))}`);
@@ -235,10 +265,11 @@ function expect(found: string, wanted: string, where: string): void {
   if (found !== wanted) throw unknownMessage(`${JSON.stringify(found)} in an ${where}`);
 }
 
-function unknownMessage(what: string): UnderstudyError {
+function unknownMessage(what: string, cause?: unknown): UnderstudyError {
   return new UnderstudyError(
     'MESSAGE_UNKNOWN',
     `Postgres sent ${what}, which this version cannot read`,
     'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
+    cause,
   );
 }

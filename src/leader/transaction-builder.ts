@@ -64,10 +64,7 @@ export class TransactionBuilder {
       case 'delete':
         return this.#delete(message.oid, message.old);
       case 'truncate':
-        return message.oids.flatMap((oid) => {
-          const { shape } = this.#relation(oid);
-          return this.#changes(shape, { kind: 'truncate', relation: shape });
-        });
+        return this.#truncate(message.oids);
       case 'message':
         if (message.prefix !== pointPrefix || !message.transactional) return [];
         return [{ kind: 'label', label: message.content }];
@@ -125,6 +122,16 @@ export class TransactionBuilder {
       values: null,
       was: null,
     });
+  }
+
+  /** TRUNCATE a, b stays together: no relation record stands between its parts. */
+  #truncate(oids: readonly number[]): BuiltEvent[] {
+    const shapes = oids.map((oid) => this.#relation(oid).shape);
+    const announced = shapes.flatMap((shape) => this.#changes(shape));
+    const truncated = shapes.flatMap((shape) =>
+      this.#changes(shape, { kind: 'truncate', relation: shape }),
+    );
+    return [...announced, ...truncated];
   }
 
   /** Places changes in the transaction; the relation's own record goes before its first row. */

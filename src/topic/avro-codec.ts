@@ -9,7 +9,7 @@ import type { PgText } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { RowSchema } from './row-schema.ts';
 
-export const frameBytes = 5;
+const frameBytes = 5;
 
 /** Beyond this, doubling a number for zigzag would leave the range where doubles are exact. */
 const zigzagSafeMax = 2 ** 51;
@@ -114,7 +114,7 @@ export function readSchemaId(framed: Buffer): number {
 }
 
 export function decodeFramed(type: avro.Type, framed: Buffer): unknown {
-  const { value, offset } = type.decode(framed, frameBytes);
+  const { value, offset } = decodeBody(type, framed);
   if (offset !== framed.length) {
     throw new UnderstudyError(
       'MESSAGE_UNKNOWN',
@@ -123,6 +123,19 @@ export function decodeFramed(type: avro.Type, framed: Buffer): unknown {
     );
   }
   return value;
+}
+
+function decodeBody(type: avro.Type, framed: Buffer): { value: unknown; offset: number } {
+  try {
+    return type.decode(framed, frameBytes);
+  } catch (error) {
+    throw new UnderstudyError(
+      'MESSAGE_UNKNOWN',
+      `a record of the topic cannot be read by its schema ${framed.readInt32BE(1)}`,
+      'Another program wrote to the topic: stop it, then re-create the cluster with init.',
+      error,
+    );
+  }
 }
 
 interface ColumnCodec extends ColumnConversion {
@@ -151,6 +164,10 @@ export class RowCodec {
   encode(schemaId: number, values: readonly PgText[]): Buffer {
     const record: Record<string, unknown> = {};
     const columns = this.#columns;
+    if (values.length !== columns.length) {
+      const message = `${values.length} values for ${columns.length} columns of ${this.relationId}`;
+      throw new UnderstudyError('BUG', message, 'Please report this.');
+    }
     for (let i = 0; i < columns.length; i += 1) {
       const column = columns[i] as ColumnCodec;
       const text = values[i];

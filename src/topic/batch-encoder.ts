@@ -171,7 +171,7 @@ export function nextBatch(records: readonly OutgoingRecord[], start: number): Ba
   return { start, end, sizeBytes };
 }
 
-/** Encodes the range as one batch. The topic stamps its own time; `timestampMs` is a placeholder. */
+/** Encodes the range as one batch. Topics of ours stamp their own time in place of ours. */
 export function encodeBatch(
   records: readonly OutgoingRecord[],
   range: BatchRange,

@@ -238,8 +238,9 @@ class KafkaCommittedReader implements CommittedReader {
       outside === undefined
         ? `an offset is not in ${this.#topic}`
         : `offset ${from.get(outside.partition)} is not in ${this.#topic} partition ` +
-            `${outside.partition}, which holds ${outside.lowWatermark} to ${outside.lastStableOffset}`,
-      'Records were removed, or the topic was made again. Rebuild the follower, or restore the topic.',
+            `${outside.partition}, which holds ${outside.lowWatermark} to ` +
+            `${outside.lastStableOffset}`,
+      'Records were removed, or the topic was made anew. Rebuild the follower, or restore it.',
       error,
     );
   }

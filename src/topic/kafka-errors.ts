@@ -189,8 +189,8 @@ function explainAnswer(name: string, cause: unknown, context: ErrorContext): Und
     return new UnderstudyError(
       'PREREQUISITE',
       `Kafka does not let this user ${context.action} ${topic} (${name})`,
-      'Grant the ACLs of docs/configuration.md: Read, Write, Describe, DescribeConfigs, Create on ' +
-        'the topics of the cluster, and Write, Describe on its transactional ids.',
+      'Grant the ACLs of docs/configuration.md: Read, Write, Describe, DescribeConfigs, Create ' +
+        'on the topics of the cluster, and Write, Describe on its transactional ids.',
       cause,
     );
   }

@@ -56,49 +56,66 @@ export function findLogEnd(tails: readonly Tail[]): LogEnd | null {
     }
     return placed;
   });
-  const common = newestCommon(marks);
-  if (common !== null) {
-    const nextOffsets = marks.map((placed) => (placed.get(common.key)?.offset ?? 0n) + 1n);
-    const mark = { at: common.at, nextOffsets };
-    const record = common.record;
-    return {
-      mark,
-      point: record.kind === 'point' ? record.point : null,
-      begin: record.kind === 'epoch' ? record.begin : null,
-      strays: straysPast(tails, nextOffsets),
-    };
-  }
-  if (!tails.every((tail) => tail.reachesStart)) return null;
-  return withoutCommonMark(tails, marks);
+  const mark = newer(newestCommon(marks), newestPrevious(marks));
+  const nextOffsets = mark?.nextOffsets ?? tails.map(() => 0n);
+  if (!tails.every((tail) => reachesBackTo(tail, nextOffsets, mark))) return null;
+  const record = mark === null ? undefined : recordAt(marks, mark);
+  return {
+    mark,
+    point: record?.kind === 'point' ? record.point : null,
+    begin: record?.kind === 'epoch' ? record.begin : null,
+    strays: straysPast(tails, nextOffsets),
+  };
 }
 
-function newestCommon(
-  marks: readonly ReadonlyMap<string, PlacedMark>[],
-): (PlacedMark & { key: string }) | null {
+function newer(a: Mark | null, b: Mark | null): Mark | null {
+  if (a === null || b === null) return a ?? b;
+  return compareEpochLsn(a.at, b.at) >= 0 ? a : b;
+}
+
+function newestCommon(marks: readonly ReadonlyMap<string, PlacedMark>[]): Mark | null {
   const [first, ...rest] = marks;
-  let newest: (PlacedMark & { key: string }) | null = null;
-  for (const [key, mark] of first ?? []) {
+  let newest: EpochLsn | null = null;
+  for (const [key, { at }] of first ?? []) {
     if (!rest.every((placed) => placed.has(key))) continue;
-    if (newest === null || compareEpochLsn(mark.at, newest.at) > 0) newest = { ...mark, key };
+    if (newest === null || compareEpochLsn(at, newest) > 0) newest = at;
+  }
+  if (newest === null) return null;
+  const key = formatEpochLsn(newest);
+  const nextOffsets = marks.map((placed) => (placed.get(key)?.offset ?? 0n) + 1n);
+  return { at: newest, nextOffsets };
+}
+
+/**
+ * Compaction keeps the last point of a partition only: where that is torn, the one before may be
+ * gone, although the other partitions hold it. The torn one says itself where that stood, and no
+ * point is written before the one it continues is in every partition.
+ */
+function newestPrevious(marks: readonly ReadonlyMap<string, PlacedMark>[]): Mark | null {
+  let newest: Mark | null = null;
+  for (const placed of marks) {
+    for (const { record } of placed.values()) {
+      if (record.kind === 'point') newest = newer(newest, record.point.previous);
+    }
   }
   return newest;
 }
 
-/**
- * Compaction keeps the last point of a partition only: where the newest is torn, the one before may
- * be gone, and the torn one says itself where that stood.
- */
-function withoutCommonMark(
-  tails: readonly Tail[],
+/** Whether the tail holds everything past the mark. */
+function reachesBackTo(tail: Tail, nextOffsets: readonly bigint[], mark: Mark | null): boolean {
+  if (tail.reachesStart) return true;
+  const first = tail.records[0];
+  if (mark === null || first === undefined) return false;
+  return first.offset < (nextOffsets[tail.partition] ?? 0n);
+}
+
+/** Any partition's record of the mark: it says the same in all of them. */
+function recordAt(
   marks: readonly ReadonlyMap<string, PlacedMark>[],
-): LogEnd {
-  const points = marks
-    .flatMap((placed) => [...placed.values()])
-    .flatMap(({ record }) => (record.kind === 'point' ? [record.point] : []))
-    .sort((a, b) => compareEpochLsn(a.previous.at, b.previous.at));
-  const mark = points[0]?.previous ?? null;
-  const offsets = mark?.nextOffsets ?? tails.map(() => 0n);
-  return { mark, point: null, begin: null, strays: straysPast(tails, offsets) };
+  mark: Mark,
+): StreamRecord | undefined {
+  const key = formatEpochLsn(mark.at);
+  return marks.find((placed) => placed.has(key))?.get(key)?.record;
 }
 
 function straysPast(tails: readonly Tail[], nextOffsets: readonly bigint[]): StreamRecord[] {

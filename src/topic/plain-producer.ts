@@ -1,9 +1,9 @@
 /**
- * Appends single records to partition 0 of a topic: the control log and the progress topic. A key
- * and a value flow in, the offset flows out once all in-sync replicas have it. A lost answer leads
- * to another try, so a record may stand there twice; readers of these topics take that. It is not
- * idempotent on purpose: duplicates are harmless there, and sequence numbers are one more state
- * that a failed send leaves unclear.
+ * Appends single records to partition 0 of a topic: the control log. A key and a value flow in, the
+ * offset flows out once all in-sync replicas have it. A call lays its record down at most once: what
+ * may have reached the log is never sent again, because a claim that stands there twice, with a
+ * rival's in between, would count at another place after compaction than before. A rejection leaves
+ * open whether the record is there; whoever needs to know reads the log.
  */
 import { encodeBatch, nextBatch, plainProducer } from './batch-encoder.ts';
 import type { KafkaClient, TopicConnection } from './kafka-client.ts';
@@ -64,20 +64,23 @@ class KafkaPlainProducer implements PlainProducer {
   async #appendWithRetry(record: OutgoingRecord): Promise<{ readonly offset: bigint }> {
     for (let tries = 1; ; tries += 1) {
       if (this.#isClosed) throw new ClosedError(`the producer of ${this.#topic}`);
+      let isSent = false;
       try {
-        return { offset: await this.#appendOnce(record) };
+        const connection = await this.#connected();
+        isSent = true;
+        return { offset: await this.#appendOnce(connection, record) };
       } catch (error) {
         // What a broken connection had half received must not be taken for the next answer.
         this.#disconnect();
         if (this.#isClosed) throw new ClosedError(`the producer of ${this.#topic}`);
-        if (tries === triesMax || !isTransient(error)) throw this.#explain(error);
+        const isSafe = isSent ? isRefusal(error) : isConnectionLost(error) || isMoved(error);
+        if (tries === triesMax || !isSafe) throw this.#explain(error);
       }
       await this.#client.clock.sleep(Math.min(pauseFirstMs * 2 ** (tries - 1), pauseMaxMs));
     }
   }
 
-  async #appendOnce(record: OutgoingRecord): Promise<bigint> {
-    const connection = await this.#connected();
+  async #appendOnce(connection: TopicConnection, record: OutgoingRecord): Promise<bigint> {
     const range = nextBatch([record], 0);
     const bytes = encodeBatch([record], range, plainProducer, this.#client.clock.nowMs());
     const request = produce(null, this.#topic, [{ partition, bytes }]);
@@ -111,16 +114,13 @@ class KafkaPlainProducer implements PlainProducer {
   }
 }
 
-function isTransient(error: unknown): boolean {
-  return isConnectionLost(error) || isMoved(error) || isUndecided(error);
-}
-
-/** Refused or unanswered for want of replicas; appended again at worst. */
-function isUndecided(error: unknown): boolean {
-  return (
-    error instanceof KafkaAnswerError &&
-    /^(NOT_ENOUGH_REPLICAS|REQUEST_TIMED_OUT|NETWORK_EXCEPTION)/.test(error.errorName)
-  );
+/**
+ * Answers that are given before anything is appended. Not among them: NOT_LEADER, which a broker
+ * also answers when it loses the lead after it has appended.
+ */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof KafkaAnswerError)) return false;
+  return ['NOT_ENOUGH_REPLICAS', 'UNKNOWN_TOPIC_OR_PARTITION'].includes(error.errorName);
 }
 
 export function createPlainProducer(client: KafkaClient, topic: string): PlainProducer {

@@ -6,7 +6,7 @@
 import type { PgText } from '../change/change.ts';
 import { parsePosition } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
-import { decodeFramed, frameBytes, RowCodec, readSchemaId } from './avro-codec.ts';
+import { decodeFramed, RowCodec, readSchemaId } from './avro-codec.ts';
 import {
   checkFormat,
   epochFromAvro,
@@ -35,7 +35,7 @@ export class RecordDecoder {
   async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
     const decoded: StreamRecord[] = [];
     for (const record of records) {
-      const stream = this.#decodeRecord(record);
+      const stream = this.#decodeOrRefuse(record);
       if (stream.kind === 'row' && stream.value !== null) await this.#ensureCodec(stream.value);
       decoded.push(stream);
     }
@@ -73,6 +73,17 @@ export class RecordDecoder {
     return decodeFramed(fixedSchemas.key.type, record.key) as RecordKey;
   }
 
+  /** What the Avro library or a parser of ours throws at strange bytes names no record: this does. */
+  #decodeOrRefuse(record: FetchedRecord): StreamRecord {
+    try {
+      return this.#decodeRecord(record);
+    } catch (error) {
+      if (error instanceof UnderstudyError) throw error;
+      const place = `partition ${record.partition}, offset ${record.offset}`;
+      throw foreign(`the record at ${place} is not readable`, error);
+    }
+  }
+
   #decodeRecord(record: FetchedRecord): StreamRecord {
     const key = this.#decodeKey(record);
     const { partition, offset, timestampMs, value } = record;
@@ -85,7 +96,7 @@ export class RecordDecoder {
       const { relation: relationId, identity } = key;
       return { kind: 'row', ...placed, op, relationId, identity, key: record.key, value, was };
     }
-    if (value === null || value.length < frameBytes) throw foreign(`a ${key.kind} has no value`);
+    if (value === null) throw foreign(`a ${key.kind} has no value`);
     switch (key.kind) {
       case 'point':
         return { kind: 'point', ...placed, point: pointFromAvro(read('point', value)) };
@@ -110,14 +121,16 @@ export class RecordDecoder {
  * its schema id, says whether that is right, and schemas of one format never differ.
  */
 function read(kind: Exclude<keyof typeof fixedSchemas, 'key'>, value: Buffer): unknown {
+  readSchemaId(value);
   return decodeFramed(fixedSchemas[kind].type, value);
 }
 
-function foreign(cause: string): UnderstudyError {
+function foreign(what: string, cause?: unknown): UnderstudyError {
   return new UnderstudyError(
     'MESSAGE_UNKNOWN',
-    `the topic holds what this version does not know: ${cause}`,
+    `the topic holds what this version does not know: ${what}`,
     'Run the version of pg-understudy that the leader runs; if they are equal, another program wrote to the topic.',
+    cause,
   );
 }
 

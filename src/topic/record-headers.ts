@@ -69,5 +69,23 @@ export function encodeWas(identity: readonly string[]): string {
 }
 
 export function decodeWas(header: Buffer | undefined): readonly string[] | null {
-  return header === undefined ? null : (JSON.parse(header.toString('utf8')) as string[]);
+  if (header === undefined) return null;
+  const text = header.toString('utf8');
+  const identity = parsedJson(text);
+  const readable = Array.isArray(identity) && identity.every((value) => typeof value === 'string');
+  if (readable) return identity;
+  throw new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `a record carries no readable was header: ${JSON.stringify(text)}`,
+    'Another program wrote to the topic: stop it, then re-create the cluster with init.',
+  );
+}
+
+/** Undefined for what is no JSON. */
+function parsedJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }

@@ -40,14 +40,28 @@ const avroTypes: Readonly<Record<AvroKind, unknown>> = {
   text: 'string',
 };
 
+/**
+ * Avro takes its primitive types for no names of records; a field `__proto__` is no member of a
+ * JavaScript object.
+ */
+const reservedNames: ReadonlySet<string> = new Set([
+  ...['null', 'boolean', 'int', 'long', 'float', 'double', 'bytes', 'string'],
+  '__proto__',
+]);
+
 /** Avro names are ASCII letters, digits and `_`; anything else becomes `_x<hex>_`. */
 export function escapeAvroName(name: string): string {
   let escaped = '';
   for (const char of name) {
     const plain = /[A-Za-z0-9_]/.test(char);
-    escaped += plain ? char : `_x${(char.codePointAt(0) ?? 0).toString(16)}_`;
+    escaped += plain ? char : escapedChar(char);
   }
+  if (reservedNames.has(escaped)) return `${escapedChar(escaped.charAt(0))}${escaped.slice(1)}`;
   return /^[A-Za-z_]/.test(escaped) ? escaped : `_${escaped}`;
+}
+
+function escapedChar(char: string): string {
+  return `_x${(char.codePointAt(0) ?? 0).toString(16)}_`;
 }
 
 /** `public.orders` becomes `understudy.rows.public.orders`: one registry subject per relation id. */

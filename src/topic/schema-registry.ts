@@ -147,7 +147,7 @@ class ConfluentRegistry implements SchemaRegistry {
     return new UnderstudyError(
       'REGISTRY_UNREACHABLE',
       `the schema registry at ${this.#shownUrl} cannot be used: ${reason}`,
-      'Check that it runs, and registry.url in understudy.yaml (with its path, as /apis/ccompat/v7).',
+      'Check that it runs, and registry.url in understudy.yaml (with its path: /apis/ccompat/v7).',
       error,
     );
   }

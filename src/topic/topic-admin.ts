@@ -50,8 +50,8 @@ export async function describeTopic(
 }
 
 /**
- * Resolves when every partition has a leader that answers. True when this call made the topic, false when it was
- * there before, whatever its settings.
+ * Resolves when every partition has a leader that answers. True when this call made the topic,
+ * false when it was there before, whatever its settings.
  */
 export async function createTopic(client: KafkaClient, wanted: NewTopic): Promise<boolean> {
   const { topic, partitions, replication, settings } = wanted;

@@ -9,6 +9,7 @@ import { quoteIdentifier, sessionConfig } from '../catalog/postgres-session.ts';
 import { formatLsn, type Lsn, parseLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
+import { interruptible } from './interruptible.ts';
 import {
   lockTables,
   type PublishedTable,
@@ -24,8 +25,7 @@ export interface LeaderSnapshotParts {
   /** Unique on the server. */
   readonly slot: string;
   readonly timeoutMs: number;
-  /** Rejects when the comparison is to end. */
-  readonly stopped: Promise<never>;
+  readonly signal: AbortSignal;
 }
 
 export interface LeaderSnapshot {
@@ -70,7 +70,7 @@ interface CreatedSlot {
 /** Creation waits for every transaction of the server that is open, so it is bounded. */
 async function createTemporarySlot(
   walsender: Client,
-  { client, slot, timeoutMs, stopped }: LeaderSnapshotParts,
+  { client, slot, timeoutMs, signal }: LeaderSnapshotParts,
 ): Promise<CreatedSlot> {
   const { rows } = await walsender.query<{ pid: string }>('SELECT pg_backend_pid() AS pid');
   const pid = rows[0]?.pid ?? '0';
@@ -88,7 +88,7 @@ async function createTemporarySlot(
     await creating.catch(() => undefined);
   };
   try {
-    const answer = await Promise.race([creating, late, stopped]);
+    const answer = await interruptible(Promise.race([creating, late]), signal);
     if (answer === null) {
       const blockers = await describeBlockers(client);
       await end();
@@ -98,8 +98,7 @@ async function createTemporarySlot(
     if (made === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');
     return { lsn: parseLsn(made.consistent_point), snapshot: made.snapshot_name };
   } catch (error) {
-    const isStop = await Promise.race([stopped.catch(() => true), Promise.resolve(false)]);
-    if (isStop) await end();
+    if (signal.aborted) await end();
     throw error;
   } finally {
     clearTimeout(timer);

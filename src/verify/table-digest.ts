@@ -7,6 +7,7 @@
 import type { Client } from 'pg';
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import type { ColumnId, RelationId } from '../change/change.ts';
+import { interruptible } from './interruptible.ts';
 import { explainChange, type PublishedTable } from './published-tables.ts';
 
 export interface TableDigest {
@@ -26,23 +27,24 @@ export interface TableDigest {
 const pagesPerStatement = 8192;
 
 export interface DigestOptions {
-  /** Throws when the comparison is to end. */
-  readonly goOn: () => void;
+  readonly signal: AbortSignal;
   readonly onRows: (rows: bigint) => void;
 }
 
 export async function digestTable(
   client: Client,
   table: PublishedTable,
-  { goOn, onRows }: DigestOptions,
+  { signal, onRows }: DigestOptions,
 ): Promise<TableDigest> {
   let rows = 0n;
   let first = 0n;
   let second = 0n;
   for (const range of pageRanges(table.pages)) {
-    goOn();
-    const part = await explainChange(() =>
-      client.query<Record<'count' | 'first' | 'second', string>>(digestQuery(table, range)),
+    signal.throwIfAborted();
+    const query = digestQuery(table, range);
+    const part = await interruptible(
+      explainChange(() => client.query<Record<'count' | 'first' | 'second', string>>(query)),
+      signal,
     );
     const row = part.rows[0];
     const count = BigInt(row?.count ?? 0);

@@ -1,13 +1,14 @@
 /**
  * The transactional producer against a real broker: what is committed is read whole, what is not is
- * never read, another opening of the same transactional id fences the first, and nothing of a failed
- * producer is used again.
+ * never read, another opening of the same transactional id fences the first, and nothing of a
+ * failed producer is used again.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { UnderstudyError } from '../../src/errors.ts';
 import { RecordTooLargeError } from '../../src/topic/kafka-errors.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
+import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
 import {
   readUpTo,
   record,
@@ -140,7 +141,7 @@ test('a transaction of 20,000 records is cut into batches and stays one transact
   }
 });
 
-test('a record the topic does not take is named, and nothing of its transaction is read', async () => {
+test('a record the topic does not take is named, and its transaction is never read', async () => {
   const topic = await topics.topic(1, {
     'max.message.bytes': '2000000',
     'segment.bytes': '16777216',
@@ -168,6 +169,20 @@ test('a record the topic does not take is named, and nothing of its transaction 
     texts((await readUpTo(reader, 0, stable ?? 0n)).records).map((text) => text.slice(0, 6)),
     ['large=', 'small='],
   );
+});
+
+test('a transaction that outlives its timeout is a clear stop, not a lost leadership', async () => {
+  const topic = await topics.topic(1);
+  const options = { topic, partitions: 1, transactionalId: topic, transactionTimeoutMs: 1_000 };
+  const producer = createTransactionalProducer(topics.client, options);
+  await producer.open();
+  await producer.send([record(0, 'slow', '1')]);
+  // Brokers look for expired transactions every 10 s.
+  await stableOffsets(topics.reader(topic, 1), 1n);
+  const failure = await rejection(producer.send([record(0, 'slow', '2')]));
+  assert.is(failure.code, 'TIMED_OUT');
+  assert.match(failure.message, /open for \d+ ms, its limit is 1000/);
+  await producer.close();
 });
 
 test('wrong use is our bug, and kills', async () => {

@@ -4,6 +4,7 @@
  * are walked at random. The same worlds with one rule of the protocol broken have to show the harm
  * that the rule prevents, or the model would prove nothing.
  */
+// time-limit: 120s
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

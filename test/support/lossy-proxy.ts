@@ -74,7 +74,7 @@ function onFrames(socket: Socket, take: (frame: Buffer) => void): void {
   });
 }
 
-/** Puts another port behind the broker's host, as both stand in metadata and coordinator answers. */
+/** Puts another port behind the broker's host, wherever an answer names both. */
 function withPort(frame: Buffer, from: { host: string; port: number }, port: number): Buffer {
   const named = Buffer.alloc(from.host.length + 4);
   named.write(from.host);

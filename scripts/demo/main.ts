@@ -1,0 +1,122 @@
+/**
+ * `npm run demo`: a shop on three Postgres nodes loses its leader under load, a follower takes the
+ * lead, and everything that was promised is checked. Flows in: options; flows out: the show on
+ * stdout, and exit code 0 only when every claim was proved. However it ends, no process is left and
+ * the sandbox directory is gone.
+ */
+import { parseArgs } from 'node:util';
+import { UnderstudyError } from '../../src/errors.ts';
+import { Screen } from './screen.ts';
+import { furnish, type Stage, setStage } from './stage.ts';
+import { Story } from './story.ts';
+import { Understudy } from './understudy-command.ts';
+
+const usage = `Usage: npm run demo -- [options]
+
+  --stay   at the end leave everything running, to look around, until Ctrl-C
+  --keep   leave the sandbox directory behind, with all logs
+`;
+
+const signals = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
+
+/** Aborted by a signal. The sandbox hears it as well and ends its servers by itself. */
+function listenForSignals(): { readonly stop: AbortController; readonly exit: () => number } {
+  const stop = new AbortController();
+  let exit = 0;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => {
+      exit = signals[signal];
+      stop.abort(new Error(`stopped by ${signal}`));
+    });
+  }
+  return { stop, exit: () => exit };
+}
+
+async function play(screen: Screen, stage: Stage, stay: boolean): Promise<number> {
+  const { stop, exit } = listenForSignals();
+  const aborted = new Promise<never>((_, reject) => {
+    stop.signal.addEventListener('abort', () => reject(stop.signal.reason));
+  });
+  aborted.catch(() => undefined);
+  let understudy: Understudy | null = null;
+  try {
+    understudy = new Understudy(stage.sandbox, stage.config, screen, stop.signal);
+    await Promise.race([furnish(stage), aborted]);
+    const proved = await Promise.race([new Story(stage, understudy, screen).play(), aborted]);
+    if (stay) await lookAround(screen, stage, aborted);
+    else tellMore(screen);
+    return proved ? 0 : 1;
+  } catch (error) {
+    // What is still under way beside the story has nothing to say any more.
+    const last = screen.handOver();
+    last.line('');
+    if (exit() !== 0) {
+      last.line('interrupted: everything is stopped and removed');
+      return exit();
+    }
+    fail(last, error);
+    await understudy?.showLogs(last);
+    return 1;
+  } finally {
+    stop.abort(new Error('the demo is over'));
+    await stage.sandbox.stop();
+  }
+}
+
+function fail(screen: Screen, error: unknown): void {
+  screen.line(screen.style('The demo failed.', 'bold', 'red'));
+  if (error instanceof UnderstudyError) {
+    screen.line(`error: ${error.message}`);
+    screen.line(`HINT: ${error.hint}`);
+  } else screen.line(error instanceof Error ? (error.stack ?? error.message) : String(error));
+}
+
+function tellMore(screen: Screen): void {
+  screen.line('');
+  screen.line('Try more:');
+  screen.line('  npm run demo -- --stay    the same, and everything stays up to look around');
+  screen.line('  npm run sandbox           empty servers of your own, until Ctrl-C');
+  screen.line('  npx understudy --help     all commands');
+}
+
+async function lookAround(screen: Screen, stage: Stage, aborted: Promise<never>): Promise<void> {
+  screen.line('');
+  screen.line('Everything stays up until Ctrl-C. In another terminal:');
+  screen.line(`  export UNDERSTUDY_CONFIG='${stage.config}'`);
+  screen.line('  npx understudy status');
+  screen.line('  npx understudy run b c &');
+  const keepAlive = setInterval(() => undefined, 60_000);
+  await aborted.finally(() => clearInterval(keepAlive));
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      stay: { type: 'boolean', default: false },
+      keep: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(usage);
+    return 0;
+  }
+  const screen = new Screen(process.stdout, Date.now);
+  screen.line(screen.style('Understudy: a shop loses its leader, and nothing else', 'bold'));
+  screen.heading('1  The stage', [
+    'Three Postgres servers, a Kafka broker and a schema registry, all real, all on this machine.',
+    'The first time they are downloaded, which takes minutes.',
+  ]);
+  const stage = await setStage(values.keep, (line) => screen.line(line));
+  return play(screen, stage, values.stay);
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  const known = error instanceof UnderstudyError;
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.stderr.write(`HINT: ${known ? error.hint : 'npm run demo -- --help'}\n`);
+  process.exitCode = known ? error.exit : 1;
+}
+process.exit();

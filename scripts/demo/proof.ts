@@ -1,0 +1,228 @@
+/**
+ * The proof at the end, when nobody writes any more. Flows in: the journal, the promotion's answer
+ * and sessions on both nodes that are left; flows out: one verdict per claim, each with what speaks
+ * against it. Nothing here takes Understudy's own word alone: rows are read again by plain SQL.
+ */
+import { type Client, DatabaseError } from 'pg';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
+import type { Journal, JournalEntry } from './journal.ts';
+import { judgeOrders, type OrdersVerdict } from './proof-orders.ts';
+import type { Readers } from './readers.ts';
+import { counted, grouped } from './screen.ts';
+import { readDigests, readOrders } from './shop-contents.ts';
+import { lookAtShop } from './shop-invariants.ts';
+
+export interface Verdict {
+  readonly claim: string;
+  readonly ok: boolean;
+  /** What speaks against it, or what is worth knowing. */
+  readonly details: readonly string[];
+}
+
+export interface ProvedNode {
+  readonly name: string;
+  readonly role: 'leader' | 'follower';
+  readonly client: Client;
+}
+
+export interface ProofParts {
+  readonly journal: Journal;
+  readonly readers: Readers;
+  readonly leader: ProvedNode;
+  /** The one that is left. */
+  readonly follower: ProvedNode;
+  readonly epoch: number;
+  /** Where the former epoch ended. */
+  readonly base: EpochLsn;
+  readonly point: { readonly label: string; readonly at: EpochLsn };
+}
+
+/** At most a page. */
+const shownMax = 20;
+const orderNumbersPerLine = 10;
+const catchUpTimeout = '30s';
+const lostSqlState = 'UN001';
+
+/** Both nodes agree on who leads since when, and on where the former leader's reign ended. */
+export async function proveLead(parts: ProofParts): Promise<Verdict> {
+  const { leader, follower, base, epoch, point } = parts;
+  const wrong: string[] = [];
+  for (const { name, role, client } of [leader, follower]) {
+    const wanted: Standing = {
+      role,
+      epoch,
+      read_only: role === 'leader' ? 'off' : 'on',
+      base: formatEpochLsn(base),
+      point: formatEpochLsn(point.at),
+    };
+    const is = await standingOf(client, epoch, point.label);
+    for (const what of ['role', 'epoch', 'read_only', 'base', 'point'] as const) {
+      if (is[what] !== wanted[what]) {
+        wrong.push(`node ${name}: ${what} is ${is[what]}, not ${wanted[what]}`);
+      }
+    }
+  }
+  if (compareEpochLsn(point.at, base) > 0) {
+    wrong.push(`the point ${point.label} was in the log, and the base lies before it`);
+  }
+  const claim =
+    `${leader.name} leads epoch ${epoch} and goes on exactly where the log ends, at ` +
+    `${formatEpochLsn(base)}; ${follower.name} follows it; both have the point ${point.label}`;
+  return { claim, ok: wrong.length === 0, details: wrong };
+}
+
+interface Standing {
+  readonly role: string;
+  readonly epoch: number;
+  readonly read_only: string;
+  readonly base: string | null;
+  readonly point: string | null;
+}
+
+async function standingOf(client: Client, epoch: number, label: string): Promise<Standing> {
+  const { rows } = await client.query<Standing>(
+    `SELECT n.role, n.epoch, current_setting('transaction_read_only') AS read_only,
+       (SELECT base_epoch || ':' || base_upto FROM understudy.epochs WHERE epoch = $1) AS base,
+       (SELECT epoch || ':' || upto FROM understudy.points WHERE label = $2) AS point
+     FROM understudy.node n`,
+    [epoch, label],
+  );
+  const [row] = rows;
+  if (row === undefined) throw new Error('a node that was made has its row');
+  return row;
+}
+
+/** The heart of it: what was promised is there, once and whole, and what is not there is named. */
+export async function proveCommits(
+  parts: ProofParts,
+): Promise<{ readonly verdicts: readonly Verdict[]; readonly orders: OrdersVerdict }> {
+  const { journal, leader, base } = parts;
+  const orders = judgeOrders(journal.entries, base, await readOrders(leader.client));
+  const { published, presentPastBase, leftOut, unanswered, problems } = orders;
+  const inTheLog: Verdict = {
+    claim:
+      `all ${grouped(published)} acknowledged commits that the log holds are on ${leader.name}: ` +
+      'none lost, none twice, none in part',
+    ok: published > 0 && problems.length === 0,
+    details: shorten(problems),
+  };
+  const named: Verdict = {
+    claim:
+      `${counted(leftOut.length, 'acknowledged commit')} had not reached the log when the leader ` +
+      `died (durability is async) and ${leftOut.length === 1 ? 'is' : 'are'} named`,
+    ok: true,
+    details: [
+      ...orderNumbers(leftOut),
+      `${grouped(presentPastBase)} more came so shortly before the crash that their tokens lie ` +
+        'past the end of the log, and are there all the same',
+      `${unanswered.present + unanswered.absent} were never answered: ` +
+        `${unanswered.present} are there, ${unanswered.absent} are not, each of them whole`,
+    ],
+  };
+  return { verdicts: [inTheLog, named, await proveLostTokens(parts, leftOut)], orders };
+}
+
+/** An application that still holds such a token is told, instead of reading an older row. */
+async function proveLostTokens(
+  { follower }: ProofParts,
+  leftOut: readonly JournalEntry[],
+): Promise<Verdict> {
+  const wrong: string[] = [];
+  for (const { orderId, acknowledgement } of leftOut) {
+    const token = acknowledgement?.token ?? '';
+    try {
+      const { rows } = await follower.client.query<{ visible: boolean }>(
+        `SELECT understudy.wait_for($1, '0s') AS visible`,
+        [token],
+      );
+      wrong.push(`order ${orderId}: wait_for(${token}) says ${rows[0]?.visible}, not lost`);
+    } catch (error) {
+      if (!(error instanceof DatabaseError) || error.code !== lostSqlState) throw error;
+    }
+  }
+  const claim = `each of their tokens is refused on ${follower.name} with the error \`lost\``;
+  return { claim, ok: wrong.length === 0, details: shorten(wrong) };
+}
+
+export function proveAfter({ leader }: ProofParts, orders: OrdersVerdict): Verdict {
+  return {
+    claim:
+      `${grouped(orders.placedAfter)} orders were placed on ${leader.name} after the failover, ` +
+      'and no number of a sequence was given twice',
+    ok: orders.placedAfter > 0 && orders.problems.length === 0,
+    details: [],
+  };
+}
+
+export function proveReads({ readers }: ProofParts): Verdict {
+  const { snapshots, ownWrites, waitedMs, waitedMsMax, lostTokens } = readers.total();
+  const mean = ownWrites === 0 ? 0 : waitedMs / ownWrites;
+  return {
+    claim:
+      `${grouped(snapshots)} snapshots were read meanwhile, each whole; ` +
+      `${grouped(ownWrites)} writes were read back on a follower by their token`,
+    ok: snapshots > 0 && ownWrites > 0 && readers.violations.length === 0,
+    details: [
+      ...readers.violations,
+      `a reader waited ${mean.toFixed(0)} ms for its own write on average, ` +
+        `${waitedMsMax.toFixed(0)} ms at most; ${counted(lostTokens, 'token')} refused as lost`,
+    ],
+  };
+}
+
+/** After the follower has everything that the new leader acknowledged. */
+export async function proveSums(parts: ProofParts): Promise<Verdict> {
+  const { journal, leader, follower, epoch } = parts;
+  const token = journal.lastToken(epoch);
+  const caughtUp = await follower.client.query<{ visible: boolean }>(
+    'SELECT understudy.wait_for($1, $2::interval) AS visible',
+    [token, catchUpTimeout],
+  );
+  const wrong: string[] = [];
+  if (caughtUp.rows[0]?.visible !== true) {
+    wrong.push(`node ${follower.name} has not reached ${token} within ${catchUpTimeout}`);
+  }
+  for (const { name, client } of [leader, follower]) {
+    const { violations } = await lookAtShop(client);
+    wrong.push(...violations.map((violation) => `node ${name}: ${violation}`));
+  }
+  const claim =
+    `on ${leader.name} and ${follower.name} the stock adds up (what there was = what is left + ` +
+    'what was sold), and so do orders and balances';
+  return { claim, ok: wrong.length === 0, details: wrong };
+}
+
+/** Plain SQL over every row of every table, beside what `understudy verify` says. */
+export async function proveCopies({ leader, follower }: ProofParts): Promise<Verdict> {
+  const here = await readDigests(leader.client);
+  const there = await readDigests(follower.client);
+  const wrong = here.flatMap((digest, at) => {
+    const other = there[at];
+    if (other?.digest === digest.digest && other.rows === digest.rows) return [];
+    const { table, rows } = digest;
+    return [`${table}: ${rows} rows on ${leader.name}, ${other?.rows} on ${follower.name}`];
+  });
+  const rows = here.map((digest) => `${digest.table} ${grouped(digest.rows)}`);
+  return {
+    claim: `a digest by plain SQL says so too (${rows.join(', ')} rows)`,
+    ok: wrong.length === 0,
+    details: wrong,
+  };
+}
+
+function orderNumbers(leftOut: readonly JournalEntry[]): string[] {
+  const numbers = leftOut.map(({ orderId, state }) =>
+    state.status === 'placed' ? orderId : `${orderId} (its cancellation)`,
+  );
+  const lines: string[] = [];
+  for (let at = 0; at < numbers.length; at += orderNumbersPerLine) {
+    const some = numbers.slice(at, at + orderNumbersPerLine).join(', ');
+    lines.push(`${at === 0 ? 'left out: order ' : '          '}${some}`);
+  }
+  return shorten(lines);
+}
+
+function shorten(lines: readonly string[]): string[] {
+  const more = lines.length - shownMax;
+  return [...lines.slice(0, shownMax), ...(more > 0 ? [`and ${more} lines more`] : [])];
+}

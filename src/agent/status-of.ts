@@ -1,0 +1,350 @@
+/**
+ * What `status` says of a fleet. Flows in: what was found in the databases, the topic and the
+ * control log, or why it could not be looked at; flows out: one object for programs and people.
+ * What is unknown is null and has its reason in `why`: nothing is guessed. Pure.
+ */
+import type { NodeIdentity } from '../catalog/understudy-schema.ts';
+import type { Point } from '../change/change.ts';
+import type { Lsn } from '../change/lsn.ts';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { ownerOf } from '../control/claim.ts';
+import type { ControlState } from '../control/control-state.ts';
+
+export type NodeState =
+  | 'streaming'
+  | 'catching-up'
+  | 'bootstrapping'
+  | 'rebuilding'
+  | 'waiting'
+  | 'fenced'
+  | 'damaged'
+  | 'stopped'
+  | 'down';
+
+export interface NodeStatus {
+  readonly name: string;
+  readonly role: 'leader' | 'follower' | null;
+  readonly state: NodeState;
+  /** Up to where its rows are: what commits below it, strictly, is there. */
+  readonly lsn: string | null;
+  readonly lagBytes: number | null;
+  readonly lagMs: number | null;
+  readonly exact: boolean | null;
+  readonly promotable: boolean | null;
+  readonly why: readonly string[];
+}
+
+export interface FleetStatus {
+  readonly cluster: string;
+  readonly stream: string | null;
+  readonly epoch: number | null;
+  readonly leader: string | null;
+  readonly durability: string | null;
+  /** Its name; null when it cannot be read. */
+  readonly topic: string | null;
+  readonly nodes: readonly NodeStatus[];
+}
+
+/** What was looked for, or one sentence that says why it is not known. */
+export type Found<Value> =
+  | { readonly kind: 'found'; readonly value: Value }
+  | { readonly kind: 'missing'; readonly reason: string };
+
+export interface DatabaseFacts {
+  /** null where the `understudy` schema is not installed. */
+  readonly identity: NodeIdentity | null;
+  readonly position: { readonly at: EpochLsn; readonly commitTimeMicros: bigint } | null;
+  /** The server's WAL position; null on a server in recovery. */
+  readonly walLsn: Lsn | null;
+  /** Whether somebody holds the lock of the node. */
+  readonly agentRuns: boolean;
+  /** This cluster's slots in the database. */
+  readonly slots: readonly { readonly active: boolean; readonly walStatus: string }[];
+}
+
+/** The newest mark that all partitions hold, as readLogEnd finds it. */
+export interface TopicFacts {
+  readonly at: EpochLsn | null;
+  /** null where the mark is an epoch begin, which has no transaction. */
+  readonly point: Pick<Point, 'commitTimeMicros'> | null;
+}
+
+export interface FleetFacts {
+  readonly cluster: string;
+  readonly topicName: string;
+  readonly control: Found<ControlState>;
+  readonly topic: Found<TopicFacts>;
+  readonly nodes: readonly { readonly name: string; readonly database: Found<DatabaseFacts> }[];
+  readonly nowMs: number;
+}
+
+/** Async from end to end a change takes well under a second; twice that is no hiccup any more. */
+const streamingLagMs = 2_000;
+/** What came within that time may be on its way, if it is no more than this. */
+const streamingLagBytes = 16 * 1024 * 1024;
+
+interface Fleet {
+  readonly facts: FleetFacts;
+  readonly control: ControlState | null;
+  readonly newest: TopicFacts | null;
+  readonly owner: { readonly node: string; readonly epoch: number } | null;
+  /** Where the leader's WAL stands, in its own epoch; null when nobody was asked. */
+  readonly leaderWal: EpochLsn | null;
+  readonly damage: string | null;
+  /** Why parts of the whole are not known. */
+  readonly blind: readonly string[];
+}
+
+/** What all nodes are judged by. */
+function fleetOf(facts: FleetFacts): Fleet {
+  const control = facts.control.kind === 'found' ? facts.control.value : null;
+  const owner = control === null ? null : ownerOf(control);
+  const [damage] = control === null ? [] : control.openDamage.values();
+  return {
+    facts,
+    control,
+    newest: facts.topic.kind === 'found' ? facts.topic.value : null,
+    owner,
+    leaderWal: leaderWalOf(facts, control, owner?.node ?? null),
+    damage: damage === undefined ? null : damage.reason,
+    blind: [...new Set([facts.control, facts.topic].flatMap(reasonsOf))],
+  };
+}
+
+function reasonsOf(part: Found<unknown>): readonly string[] {
+  return part.kind === 'missing' ? [part.reason] : [];
+}
+
+/** Without the control log the newest of those that say they lead: enough to measure lag by. */
+function leaderWalOf(
+  { nodes }: FleetFacts,
+  control: ControlState | null,
+  owner: string | null,
+): EpochLsn | null {
+  const leading = nodes.flatMap(({ name, database }) => {
+    if (database.kind === 'missing' || (control !== null && name !== owner)) return [];
+    const { identity, walLsn } = database.value;
+    const isLeader = identity?.role === 'leader' && walLsn !== null;
+    return isLeader ? [{ epoch: identity.epoch, lsn: walLsn }] : [];
+  });
+  return leading.sort(compareEpochLsn).at(-1) ?? null;
+}
+
+export function statusOf(facts: FleetFacts): FleetStatus {
+  const fleet = fleetOf(facts);
+  const { control, owner } = fleet;
+  const found = facts.nodes.map(({ database }) =>
+    database.kind === 'found' ? database.value.identity : null,
+  );
+  const known = found.find((identity) => identity?.cluster === facts.cluster);
+  return {
+    cluster: facts.cluster,
+    stream: control?.stream?.streamId ?? known?.streamId ?? null,
+    epoch: control?.current?.epoch ?? null,
+    leader: owner?.node ?? null,
+    durability: control === null ? null : (control.durability?.durability ?? 'async'),
+    topic: facts.topic.kind === 'found' ? facts.topicName : null,
+    nodes: facts.nodes.map(({ name, database }) => nodeStatus(fleet, name, database)),
+  };
+}
+
+/** Whether there is no cluster yet, so that a status of nothing can be refused by name. */
+export function isUninitialised({ control, nodes }: FleetFacts): boolean {
+  const hasStream = control.kind === 'found' && control.value.stream !== null;
+  const isEmpty = (database: Found<DatabaseFacts>): boolean =>
+    database.kind === 'found' && database.value.identity === null;
+  return !hasStream && nodes.length > 0 && nodes.every(({ database }) => isEmpty(database));
+}
+
+function nodeStatus(fleet: Fleet, name: string, database: Found<DatabaseFacts>): NodeStatus {
+  if (database.kind === 'missing') return downStatus(fleet, name, database.reason);
+  const { identity } = database.value;
+  const { cluster } = fleet.facts;
+  if (identity === null) {
+    return strangerStatus(fleet, name, 'not initialised: understudy init');
+  }
+  if (identity.cluster !== cluster || identity.name !== name) {
+    const why = `the database is node ${identity.name} of cluster ${identity.cluster}`;
+    return strangerStatus(fleet, name, why);
+  }
+  const stream = fleet.control?.stream?.streamId ?? identity.streamId;
+  if (identity.streamId !== stream) {
+    return strangerStatus(fleet, name, `the database belongs to the stream ${identity.streamId}`);
+  }
+  const facts = { ...database.value, identity };
+  if (identity.role === 'leader') return leaderStatus(fleet, name, facts);
+  return followerStatus(fleet, name, facts);
+}
+
+function roleOf({ owner, control }: Fleet, name: string): 'leader' | 'follower' | null {
+  if (control === null || control.current === null) return null;
+  return owner?.node === name ? 'leader' : 'follower';
+}
+
+const unknownPlace = { lsn: null, lagBytes: null, lagMs: null } as const;
+
+function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
+  return {
+    name,
+    role: roleOf(fleet, name),
+    state: 'down',
+    ...unknownPlace,
+    exact: null,
+    promotable: false,
+    why: [reason, ...fleet.blind],
+  };
+}
+
+/** A database that is reachable and no node of this cluster. */
+function strangerStatus(fleet: Fleet, name: string, why: string): NodeStatus {
+  return {
+    name,
+    role: roleOf(fleet, name),
+    state: 'stopped',
+    ...unknownPlace,
+    exact: null,
+    promotable: false,
+    why: [why, ...fleet.blind],
+  };
+}
+
+type Member = DatabaseFacts & { readonly identity: NodeIdentity };
+
+function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
+  const { identity, walLsn } = member;
+  const { owner, control, blind } = fleet;
+  const lsn = walLsn === null ? null : formatEpochLsn({ epoch: identity.epoch, lsn: walLsn });
+  if (control !== null && owner?.node !== name) {
+    const since = control.current === null ? '' : ` of epoch ${control.current.epoch}`;
+    const now =
+      owner === null ? 'it gave the lead away' : `node ${owner.node} is the leader${since}`;
+    const why = `it led epoch ${identity.epoch}; ${now}`;
+    return {
+      name,
+      role: 'follower',
+      state: 'fenced',
+      lsn,
+      lagBytes: null,
+      lagMs: null,
+      exact: false,
+      promotable: false,
+      why: [why, ...blind],
+    };
+  }
+  const stopped = whyNotStreaming(name, member);
+  return {
+    name,
+    role: 'leader',
+    state: stopped === null ? 'streaming' : 'stopped',
+    lsn,
+    lagBytes: 0,
+    lagMs: 0,
+    exact: control === null ? null : true,
+    promotable: false,
+    why: [...(stopped === null ? [] : [stopped]), ...damageOf(fleet), ...blind],
+  };
+}
+
+function whyNotStreaming(name: string, { agentRuns, slots }: Member): string | null {
+  if (!agentRuns) return noAgent(name);
+  if (slots.some(({ active }) => active)) return null;
+  if (slots.length === 0) return 'its replication slot is gone: what it writes reaches nobody';
+  if (slots.every(({ walStatus }) => walStatus === 'lost')) {
+    return 'its replication slot has lost WAL: what it writes reaches nobody';
+  }
+  return 'its agent runs, but does not read the WAL: see its log';
+}
+
+function noAgent(name: string): string {
+  return `no agent runs: understudy run ${name}`;
+}
+
+function damageOf({ damage }: Fleet): string[] {
+  return damage === null ? [] : [`the stream is damaged, nobody can be promoted: ${damage}`];
+}
+
+function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
+  const { control, damage, blind } = fleet;
+  const { position } = member;
+  const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
+  const { state, why } = followerState(fleet, name, role, member);
+  const exact = position === null ? null : control === null ? null : damage === null;
+  return {
+    name,
+    role,
+    state,
+    lsn: position === null ? null : formatEpochLsn(position.at),
+    lagBytes: lagBytes(fleet, position),
+    lagMs: lagMs(fleet, position),
+    exact,
+    promotable: role === 'leader' ? false : position === null ? false : exact,
+    why: [...why, ...damageOf(fleet), ...blind],
+  };
+}
+
+function followerState(
+  fleet: Fleet,
+  name: string,
+  role: 'leader' | 'follower',
+  { agentRuns, position }: Member,
+): { readonly state: NodeState; readonly why: readonly string[] } {
+  const absent = agentRuns ? [] : [noAgent(name)];
+  if (fleet.damage !== null) return { state: 'damaged', why: absent };
+  if (!agentRuns) return { state: 'stopped', why: absent };
+  if (role === 'leader') {
+    const why = `it is taking the lead of epoch ${fleet.owner?.epoch ?? ''}`;
+    return { state: 'waiting', why: [why] };
+  }
+  if (position === null) {
+    return { state: 'waiting', why: ['it has no position in the stream: init did not end'] };
+  }
+  if (fleet.newest === null) return { state: 'waiting', why: [] };
+  return isStreaming(fleet, position)
+    ? { state: 'streaming', why: [] }
+    : { state: 'catching-up', why: [`it is applying what leads to ${newestText(fleet)}`] };
+}
+
+function newestText({ newest }: Fleet): string {
+  return newest === null || newest.at === null ? 'the end' : formatEpochLsn(newest.at);
+}
+
+type Position = NonNullable<DatabaseFacts['position']>;
+
+/** At the newest point, or so close behind it that the rest is on its way. */
+function isStreaming(fleet: Fleet, position: Position): boolean {
+  const { newest, facts } = fleet;
+  if (isAtEnd(newest, position)) return true;
+  const behindMs = lagMs(fleet, position);
+  if (behindMs !== null && behindMs < streamingLagMs) return true;
+  // After a quiet time the commits before and after it lie far apart: then the point's age counts.
+  const point = newest?.point ?? null;
+  if (point === null) return false;
+  const ageMs = facts.nowMs - Number(point.commitTimeMicros / 1000n);
+  const bytes = lagBytes(fleet, position);
+  return ageMs < streamingLagMs && bytes !== null && bytes <= streamingLagBytes;
+}
+
+function isAtEnd(newest: TopicFacts | null, position: Position): boolean {
+  return newest !== null && newest.at !== null && compareEpochLsn(position.at, newest.at) >= 0;
+}
+
+/** Behind the leader's WAL where that is known, else behind the log. */
+function lagBytes({ leaderWal, newest }: Fleet, position: Position | null): number | null {
+  if (position === null) return null;
+  for (const end of [leaderWal, newest?.at ?? null]) {
+    // LSNs of two epochs are those of two servers: there is no distance between them.
+    if (end !== null && end.epoch === position.at.epoch) {
+      return end.lsn > position.at.lsn ? Number(end.lsn - position.at.lsn) : 0;
+    }
+  }
+  return null;
+}
+
+/** Between the last transaction of the log and the last that is applied, by their commit times. */
+function lagMs({ newest }: Fleet, position: Position | null): number | null {
+  if (position === null || newest === null) return null;
+  if (isAtEnd(newest, position)) return 0;
+  if (newest.point === null) return null;
+  const behindMicros = newest.point.commitTimeMicros - position.commitTimeMicros;
+  return behindMicros > 0n ? Number(behindMicros / 1000n) : 0;
+}

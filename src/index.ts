@@ -1,0 +1,69 @@
+/**
+ * What a program that reads the topic needs of this package: nothing here connects to anything or
+ * reads a configuration. Flows in: records as any Kafka client returns them, and schemas by id;
+ * flows out: what they mean. Errors carry the documented codes. Everything else in the package is
+ * its own business and may change in any version.
+ *
+ * @example
+ * import { RecordDecoder } from 'pg-understudy';
+ *
+ * const decoder = new RecordDecoder({
+ *   schemaById: async (id) => {
+ *     const answer = await fetch(`${registryUrl}/schemas/ids/${id}`);
+ *     return JSON.parse((await answer.json()).schema);
+ *   },
+ * });
+ * for (const record of await decoder.decode(fetched)) {
+ *   if (record.kind !== 'row') continue;
+ *   const { relationId, identity, value } = record;
+ *   if (value === null) remove(relationId, identity);
+ *   else put(relationId, identity, decoder.rowValues({ ...record, value }));
+ * }
+ */
+import { readFileSync } from 'node:fs';
+
+/** Of this package, such as 0.1.0. package.json stands above src/ here and above dist/ there. */
+export const version: string = (
+  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+    readonly version: string;
+  }
+).version;
+
+export type {
+  ColumnShape,
+  EpochBegin,
+  Mark,
+  PgText,
+  Point,
+  RelationShape,
+  RowOp,
+} from './change/change.ts';
+export { formatLsn, type Lsn, parseLsn } from './change/lsn.ts';
+export {
+  compareEpochLsn,
+  comparePositions,
+  type EpochLsn,
+  formatEpochLsn,
+  formatPosition,
+  isCovered,
+  type Position,
+  parseEpochLsn,
+  parsePosition,
+} from './change/position.ts';
+export {
+  type ErrorCode,
+  type ExitCode,
+  errorTable,
+  exitCodes,
+  UnderstudyError,
+} from './errors.ts';
+export type { FetchedRecord } from './topic/log.ts';
+export { RecordDecoder } from './topic/record-decoder.ts';
+export type {
+  EpochRecord,
+  PointRecord,
+  RelationRecord,
+  RowRecord,
+  StreamRecord,
+  TruncateRecord,
+} from './topic/stream-record.ts';

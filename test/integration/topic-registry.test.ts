@@ -1,0 +1,117 @@
+/**
+ * Schemas against a real registry: ids are stable, attributes come back, subjects take any change,
+ * and a registry that is not there is named without its password.
+ */
+import { createServer, type IncomingMessage, request } from 'node:http';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { UnderstudyError } from '../../src/errors.ts';
+import { connectRegistry, type SchemaRegistry } from '../../src/topic/schema-registry.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+import { rejection, testLog } from '../support/topic-stack.ts';
+
+let stack: Stack;
+let subject: string;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 0 });
+});
+
+test.after(async () => {
+  await stack.close();
+});
+
+test.before.each(() => {
+  subject = stack.uniqueName('test.changes-public.orders-');
+});
+
+function connect(url = stack.registryUrl): SchemaRegistry {
+  return connectRegistry({ url }, testLog);
+}
+
+function schemaOf(...fields: readonly object[]): object {
+  const key = { name: 'id', type: 'long', pgType: 'bigint', columnId: 'id' };
+  return { type: 'record', name: 'orders', namespace: 'public', fields: [key, ...fields] };
+}
+
+const price = {
+  name: 'price',
+  type: ['null', 'string'],
+  default: null,
+  pgType: 'numeric(10,2)',
+  columnId: 'price#2',
+};
+
+test('a schema comes back with every attribute', async () => {
+  const registry = connect();
+  const id = await registry.register(subject, schemaOf(price));
+  assert.equal(await connect().schemaById(id), schemaOf(price));
+  assert.equal(await registry.schemaById(id), schemaOf(price));
+});
+
+test('the same schema has the same id, here and in another process', async () => {
+  const registry = connect();
+  const id = await registry.register(subject, schemaOf(price));
+  const { type, ...rest } = schemaOf(price) as { type: string };
+  assert.is(await registry.register(subject, { ...rest, type }), id);
+  assert.is(await connect().register(subject, schemaOf(price)), id);
+  assert.is.not(await registry.register(subject, schemaOf()), id);
+});
+
+test('a subject takes a schema that no compatibility level allows', async () => {
+  const required = { name: 'note', type: 'string', pgType: 'text', columnId: 'note' };
+  const first = await connect().register(subject, schemaOf(price));
+  const second = await connect().register(subject, schemaOf(required));
+  const third = await connect().register(subject, schemaOf({ ...required, type: 'long' }));
+  assert.is(new Set([first, second, third]).size, 3);
+});
+
+test('a distinct schema costs one request, and a busy registry is asked again', async () => {
+  const requests: string[] = [];
+  let failures = 0;
+  const target = new URL(stack.registryUrl);
+  const server = createServer((incoming: IncomingMessage, outgoing) => {
+    requests.push(`${incoming.method} ${incoming.url?.slice(target.pathname.length)}`);
+    if (failures > 0) {
+      failures -= 1;
+      outgoing.writeHead(503).end('starting');
+      return;
+    }
+    const { method, url, headers } = incoming;
+    const options = { host: target.hostname, port: target.port, method, path: url, headers };
+    const forwarded = request(options, (answer) => {
+      outgoing.writeHead(answer.statusCode ?? 500, answer.headers);
+      answer.pipe(outgoing);
+    });
+    incoming.pipe(forwarded);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  const registry = connect(`http://127.0.0.1:${port}${target.pathname}/`);
+  failures = 2;
+  await registry.register(subject, schemaOf());
+  requests.length = 0;
+  const ids = await Promise.all([
+    registry.register(subject, schemaOf()),
+    registry.register(subject, schemaOf(price)),
+    registry.register(subject, schemaOf(price)),
+  ]);
+  await registry.schemaById(ids[0]);
+  await registry.schemaById(ids[0]);
+  assert.equal(requests, [`POST /subjects/${subject}/versions`, `GET /schemas/ids/${ids[0]}`]);
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+});
+
+test('an unknown id, and a registry that is not there, are said with what to change', async () => {
+  const unknown = await rejection(connect().schemaById(2_000_000_000));
+  assert.is(unknown.code, 'PREREQUISITE');
+  const nobody = connect('http://user:secret@127.0.0.1:1/apis/ccompat/v7');
+  const failure = (await rejection(nobody.probe())) as UnderstudyError;
+  assert.is(failure.code, 'REGISTRY_UNREACHABLE');
+  assert.match(failure.message, /http:\/\/127\.0\.0\.1:1\/apis\/ccompat\/v7 .*ECONNREFUSED/);
+  assert.not.match(JSON.stringify(failure) + String(failure.cause), /secret/);
+  await connect().probe();
+});
+
+test.run();

@@ -1,0 +1,116 @@
+/**
+ * Where the log ends: the newest mark that every partition holds and all that was committed past
+ * it, with torn batches, half epoch begins, compacted points and tails that are too short.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { formatEpochLsn } from '../../src/change/position.ts';
+import { findLogEnd, type LogEnd, type Tail } from '../../src/topic/partition-tails.ts';
+import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { SketchedTopic } from '../support/builders.ts';
+
+function tailsOf(
+  topic: SketchedTopic,
+  keep: (record: StreamRecord) => boolean = () => true,
+  reachesStart = true,
+): Tail[] {
+  return topic.partitions.map((records, partition) => {
+    return { partition, records: records.filter(keep), reachesStart };
+  });
+}
+
+function shown(end: LogEnd | null) {
+  if (end === null) return null;
+  return {
+    mark: end.mark === null ? null : formatEpochLsn(end.mark.at),
+    next: end.mark?.nextOffsets.map(Number),
+    strays: end.strays.map(({ partition, offset, kind }) => `${partition}:${offset} ${kind}`),
+  };
+}
+
+/** Two whole batches; the mark is the second point, at offset 4 in partition 0 and 3 in 1. */
+function twoBatches(): SketchedTopic {
+  const topic = new SketchedTopic(2);
+  topic.begin(1, 0, { base: null });
+  topic.row(0, 10, 'a', '1').point(16);
+  return topic.row(1, 20, 'b', '1').point(32);
+}
+
+const atSecond = { mark: '1:0/20', next: [5, 5], strays: [] };
+
+test('the newest point that all partitions hold is the mark', () => {
+  const end = findLogEnd(tailsOf(twoBatches()));
+  assert.equal(shown(end), atSecond);
+  assert.is(end?.point?.upto, 32n);
+  assert.is(end?.begin, null);
+});
+
+test('a whole epoch begin is the mark, and says so', () => {
+  const end = findLogEnd(tailsOf(twoBatches().begin(2, 7)));
+  assert.equal(shown(end), { mark: '2:0/7', next: [6, 6], strays: [] });
+  assert.is(end?.begin?.epoch, 2);
+  assert.is(end?.point, null);
+});
+
+test('what was committed past equal last points is seen', () => {
+  const end = findLogEnd(tailsOf(twoBatches().row(1, 32, 'c', '1')));
+  assert.equal(shown(end), { ...atSecond, strays: ['1:5 row'] });
+});
+
+test('a point in some partitions only is past the mark', () => {
+  const torn = twoBatches().row(0, 40, 'c', '1').row(1, 40, 'd', '1').point(48, {}, [0]);
+  const strays = ['0:5 row', '0:6 point', '1:5 row'];
+  assert.equal(shown(findLogEnd(tailsOf(torn))), { ...atSecond, strays });
+});
+
+test('a half epoch begin is past the mark', () => {
+  const half = twoBatches().begin(2, 7, {}, [1]);
+  assert.equal(shown(findLogEnd(tailsOf(half))), { ...atSecond, strays: ['1:5 epoch'] });
+});
+
+test('where compaction took the point before a torn one, the torn one tells of it', () => {
+  const torn = twoBatches().row(1, 40, 'd', '1').point(48, {}, [0]);
+  // Each partition keeps its last point: the mark's own record is left in partition 1 alone.
+  const tails = tailsOf(torn).map(({ records, ...tail }) => {
+    const points = records.filter(({ kind }) => kind === 'point');
+    const last = points[points.length - 1];
+    const kept = records.filter((record) => record.kind !== 'point' || record === last);
+    return { ...tail, records: kept };
+  });
+  const end = findLogEnd(tails);
+  assert.equal(shown(end), { ...atSecond, strays: ['0:5 point', '1:5 row'] });
+  assert.is(end?.point?.upto, 32n, 'the other partition still holds the record of the mark');
+  // The same where the begin of the epoch is not there to be taken for the mark.
+  const bare = tails.map(({ records, ...tail }) => {
+    return { ...tail, records: records.filter(({ kind }) => kind !== 'epoch') };
+  });
+  assert.equal(shown(findLogEnd(bare)), { ...atSecond, strays: ['0:5 point', '1:5 row'] });
+});
+
+test('tails without a common mark that do not reach the start are too short', () => {
+  const topic = twoBatches().row(1, 40, 'd', '1');
+  const rows = tailsOf(topic, ({ kind }) => kind === 'row', false);
+  assert.is(findLogEnd(rows), null);
+  const [first, second] = tailsOf(topic, () => true, false) as [Tail, Tail];
+  assert.is(findLogEnd([first, { ...second, records: second.records.slice(-1) }]), null);
+  assert.is(findLogEnd([first, { ...second, records: [] }]), null);
+  assert.equal(shown(findLogEnd([first, second])), { ...atSecond, strays: ['1:5 row'] });
+});
+
+test('a tail that begins behind the mark, as a torn point tells it, is too short', () => {
+  const torn = twoBatches().row(0, 40, 'c', '1').point(48, {}, [0]);
+  const [first, second] = tailsOf(torn, () => true, false) as [Tail, Tail];
+  assert.is(findLogEnd([{ ...first, records: first.records.slice(-1) }, second]), null);
+});
+
+test('an empty topic has no mark', () => {
+  const empty = tailsOf(new SketchedTopic(3));
+  assert.equal(shown(findLogEnd(empty)), { mark: null, next: undefined, strays: [] });
+});
+
+test('without any mark everything is past it', () => {
+  const topic = new SketchedTopic(2).begin(1, 0, { base: null }, [0]);
+  assert.equal(shown(findLogEnd(tailsOf(topic)))?.strays, ['0:1 epoch']);
+});
+
+test.run();

@@ -1,0 +1,318 @@
+/**
+ * What a preflight makes of nodes and their tables, without servers: facts flow in, and each cause
+ * is one finding with the SQL that mends it.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Finding } from '../../src/agent/preflight-finding.ts';
+import {
+  judgeFollowerTables,
+  judgeLeaderTables,
+  judgeLocales,
+  judgePlaces,
+} from '../../src/agent/preflight-fleet.ts';
+import type { DatabaseFacts, NodeFacts } from '../../src/agent/preflight-node.ts';
+import { judgeNode, judgeVersion } from '../../src/agent/preflight-server.ts';
+import type { ServerFacts } from '../../src/catalog/read-catalog.ts';
+import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
+
+const soundServer: ServerFacts = {
+  systemId: '7000000000000000001',
+  timeline: 1,
+  version: 150_018,
+  walLevel: 'logical',
+  inRecovery: false,
+  maxSlots: 10,
+  usedSlots: 0,
+  maxWalSenders: 10,
+  databaseEncoding: 'UTF8',
+  database: 'shop',
+  currentUser: 'agent',
+  isSuperuser: true,
+  canReplicate: true,
+  canSetReplicaRole: true,
+};
+
+const soundDatabase: DatabaseFacts = {
+  oid: 16_384,
+  serverStartedAt: '2026-01-01 00:00:00+00',
+  collate: 'C',
+  ctype: 'C',
+  provider: 'c',
+  locale: null,
+  ownsDatabase: true,
+  canCreate: true,
+  readsAllStats: true,
+  bypassesRowSecurity: true,
+  foreignWalSenders: 0,
+  hasOwnSlot: false,
+  slotKeepLimit: '-1',
+  slotIdleTimeout: null,
+  preparedTransactions: [],
+  notOwned: [],
+  forcedRowSecurity: [],
+  firingTriggers: [],
+  toastable: {},
+};
+
+interface Changes {
+  readonly name?: string;
+  readonly server?: Partial<ServerFacts>;
+  readonly database?: Partial<DatabaseFacts>;
+  readonly node?: Partial<NodeFacts>;
+  readonly tables?: readonly TableShape[];
+}
+
+function node({ name = 'a', server, database, node: rest, tables = [] }: Changes = {}): NodeFacts {
+  return {
+    name,
+    server: { ...soundServer, ...server },
+    database: { ...soundDatabase, ...database },
+    canCreateEventTriggers: true,
+    identity: null,
+    streamed: null,
+    allTables: tables,
+    matchedTables: tables,
+    ...rest,
+  };
+}
+
+function column(attnum: number, name: string, more: Partial<TableColumn> = {}): TableColumn {
+  const plain = { type: 'text', typeOid: 25, notNull: false, generated: 'no', identity: 'no' };
+  return { attnum, name, ...plain, ...more } as TableColumn;
+}
+
+function table(more: Partial<TableShape> = {}): TableShape {
+  return {
+    oid: 20_000,
+    schema: 'public',
+    name: 'orders',
+    kind: 'ordinary',
+    persistence: 'permanent',
+    isPartition: false,
+    parentOid: null,
+    columns: [column(1, 'id', { type: 'bigint', notNull: true }), column(2, 'body')],
+    uniqueIndexes: [],
+    replicaIdentity: 'default',
+    identityAttnums: [1],
+    ...more,
+  };
+}
+
+function codes(findings: readonly Finding[]): string[] {
+  return findings.map(({ code }) => code);
+}
+
+function only(findings: readonly Finding[]): Finding {
+  assert.is(findings.length, 1, JSON.stringify(findings));
+  return findings[0] as Finding;
+}
+
+test('a sound node, and two of them on servers of their own, give no finding', () => {
+  assert.equal(judgeNode(node(), 'shop'), []);
+  const other = node({ name: 'b', server: { systemId: '7000000000000000002' } });
+  assert.equal(judgePlaces([node(), other]), []);
+  assert.equal(judgeLocales(node(), [other]), []);
+});
+
+const serverCauses: readonly [string, Changes, RegExp, RegExp][] = [
+  ['a standby', { server: { inRecovery: true } }, /in recovery/, /promote/],
+  ['wal_level', { server: { walLevel: 'replica' } }, /replica/, /SET wal_level = logical/],
+  ['no slot free', { server: { usedSlots: 10 } }, /10 of 10/, /max_replication_slots = 14/],
+  [
+    'no WAL sender free',
+    { database: { foreignWalSenders: 10 } },
+    /10 of 10/,
+    /max_wal_senders = 14/,
+  ],
+  ['bytes without encoding', { server: { databaseEncoding: 'SQL_ASCII' } }, /SQL_ASCII/, /UTF8/],
+  ['slots that expire', { database: { slotKeepLimit: '1GB' } }, /1GB/, /keep_size = -1/],
+  ['idle slots that expire', { database: { slotIdleTimeout: '1d' } }, /1d/, /timeout = 0/],
+  [
+    'prepared transactions',
+    { database: { preparedTransactions: ['x1'] } },
+    /x1/,
+    /ROLLBACK PREPARED/,
+  ],
+];
+
+for (const [name, changes, message, hint] of serverCauses) {
+  test(`one finding for ${name}`, () => {
+    const finding = only(judgeNode(node(changes), 'shop'));
+    assert.match(finding.message, message);
+    assert.match(finding.hint, hint);
+    assert.is(finding.object, 'node a');
+  });
+}
+
+test('the slot of our own does not take the room it has', () => {
+  const full = { server: { usedSlots: 10 }, database: { hasOwnSlot: true } };
+  assert.equal(judgeNode(node(full), 'shop'), []);
+});
+
+test('idle_replication_slot_timeout = 0 is no limit', () => {
+  assert.equal(judgeNode(node({ database: { slotIdleTimeout: '0' } }), 'shop'), []);
+});
+
+test('an old server is told its version', () => {
+  const finding = judgeVersion('a', { ...soundServer, version: 140_011 });
+  assert.match(finding.message, /PostgreSQL 14; 15 or later/);
+});
+
+const ordinary: Partial<ServerFacts> = { isSuperuser: false };
+const permissionCauses: readonly [string, Changes, RegExp][] = [
+  ['event triggers', { node: { canCreateEventTriggers: false } }, /ALTER ROLE "agent" SUPERUSER/],
+  ['replication', { server: { canReplicate: false } }, /ALTER ROLE "agent" REPLICATION;/],
+  ['the replica role', { server: { canSetReplicaRole: false } }, /GRANT SET ON PARAMETER/],
+  ['creating', { database: { canCreate: false } }, /GRANT CREATE ON DATABASE "shop" TO "agent"/],
+  ['the database', { database: { ownsDatabase: false } }, /ALTER DATABASE "shop" OWNER TO "agent"/],
+  ['statistics', { database: { readsAllStats: false } }, /GRANT pg_read_all_stats TO "agent"/],
+  [
+    'ownership',
+    { database: { notOwned: [{ table: 'public.t', owner: '"App"' }] } },
+    /GRANT "App" TO "agent"/,
+  ],
+  [
+    'row security',
+    { database: { forcedRowSecurity: ['public.t'], bypassesRowSecurity: false } },
+    /ALTER ROLE "agent" BYPASSRLS/,
+  ],
+];
+
+for (const [name, changes, hint] of permissionCauses) {
+  test(`the permission for ${name} is asked for by itself, and never of a superuser`, () => {
+    const asked = { ...changes, server: { ...ordinary, ...changes.server } };
+    assert.match(only(judgeNode(node(asked), 'shop')).hint, hint);
+    assert.equal(judgeNode(node(changes), 'shop'), []);
+  });
+}
+
+test('the database of another cluster or another node is refused', () => {
+  const identity = {
+    ...{ cluster: 'shop', name: 'a', streamId: 's', epoch: 1, startNumber: 1n },
+    role: 'leader',
+  } as const;
+  assert.equal(judgeNode(node({ node: { identity } }), 'shop'), []);
+  for (const other of [{ cluster: 'bar' }, { name: 'b' }]) {
+    const changed = node({ node: { identity: { ...identity, ...other } } });
+    assert.equal(codes(judgeNode(changed, 'shop')), ['ALREADY_INITIALISED']);
+  }
+});
+
+test('two nodes are one database, share a server, or are copies', () => {
+  const same = judgePlaces([node(), node({ name: 'b' })]);
+  assert.match(only(same).message, /the same database/);
+  assert.is(only(same).severity, 'error');
+  const shared = judgePlaces([node(), node({ name: 'b', database: { oid: 2 } })]);
+  assert.equal(codes(shared), ['SHARED_SERVER']);
+  const copy = judgePlaces([node(), node({ name: 'b', database: { serverStartedAt: 'later' } })]);
+  assert.equal(codes(copy), ['SYSTEM_ID_COPIED']);
+});
+
+test('a follower with another locale or a narrower encoding is warned of', () => {
+  const follower = node({
+    name: 'b',
+    server: { databaseEncoding: 'LATIN1' },
+    database: { collate: 'de_DE' },
+  });
+  assert.equal(codes(judgeLocales(node(), [follower])), ['LOCALE_DIFFERS', 'ENCODING_DIFFERS']);
+  const wider = node({ name: 'b' });
+  const latin = node({ server: { databaseEncoding: 'LATIN1' } });
+  assert.equal(judgeLocales(latin, [wider]), []);
+});
+
+test('tables without identity are errors with their SQL; none at all is a warning', () => {
+  assert.equal(codes(judgeLeaderTables(node(), ['public.*'])), ['NO_TABLES']);
+  const keyless = node({ tables: [table({ identityAttnums: null })] });
+  const finding = only(judgeLeaderTables(keyless, ['public.*']));
+  assert.is(finding.code, 'TABLE_UNSUPPORTED');
+  assert.match(finding.hint, /ALTER TABLE "public"."orders" ADD PRIMARY KEY \("id"\)/);
+});
+
+test('large values warn once a table, not with FULL and not for a large key', () => {
+  const large = { toastable: { '20000': ['body'] } };
+  const found = judgeLeaderTables(node({ tables: [table()], database: large }), ['*.*']);
+  assert.is(only(found).code, 'LARGE_VALUES');
+  assert.match(only(found).hint, /REPLICA IDENTITY FULL/);
+  const full = table({ replicaIdentity: 'full' });
+  assert.equal(judgeLeaderTables(node({ tables: [full], database: large }), ['*.*']), []);
+  const key = { toastable: { '20000': ['id'] } };
+  assert.equal(judgeLeaderTables(node({ tables: [table()], database: key }), ['*.*']), []);
+});
+
+test('an unlogged table is told not to be replicated, and asked of no follower', () => {
+  const leader = node({ tables: [table({ persistence: 'unlogged' })] });
+  assert.equal(codes(judgeLeaderTables(leader, ['*.*'])), ['TABLE_UNLOGGED']);
+  assert.equal(judgeFollowerTables(leader, node({ name: 'b' })), []);
+});
+
+test('a table made after init is said not to be in the stream, and asked of no follower', () => {
+  const partition = table({ oid: 3, name: 'orders_2027', isPartition: true });
+  const tables = [table(), table({ oid: 2, name: 'later' }), partition];
+  const leader = node({ tables, node: { streamed: new Set([20_000]) } });
+  const finding = only(judgeLeaderTables(leader, ['*.*']));
+  assert.is(finding.code, 'NOT_IN_STREAM');
+  assert.is(finding.object, 'public.later');
+  const lacking = only(judgeFollowerTables(leader, node({ name: 'b', tables: [table()] })));
+  assert.is(lacking.message, 'node b lacks the table public.orders_2027');
+});
+
+test('missing tables are one finding per node', () => {
+  const leader = node({ tables: [table(), table({ oid: 2, name: 'Items' })] });
+  const finding = only(judgeFollowerTables(leader, node({ name: 'b' })));
+  assert.is(finding.code, 'SCHEMA_DIFFERS');
+  assert.match(finding.message, /node b lacks tables: public.orders, public.Items/);
+  assert.match(finding.hint, /-t 'public.orders' -t 'public."Items"'/);
+});
+
+const copies: readonly [string, Partial<TableShape>, string, RegExp][] = [
+  ['another type', { columns: [column(1, 'id')] }, 'SCHEMA_DIFFERS', /id is text instead of bigi/],
+  ['no identity', { identityAttnums: null }, 'SCHEMA_DIFFERS', /its identity is none/],
+  ['no crash safety', { persistence: 'unlogged' }, 'SCHEMA_DIFFERS', /a crash there empties it/],
+  ['partitions', { kind: 'partitioned' }, 'SCHEMA_DIFFERS', /is partitioned on node b/],
+  [
+    'a NOT NULL of its own',
+    {
+      columns: [
+        column(1, 'id', { type: 'bigint', notNull: true }),
+        column(2, 'body', { notNull: true }),
+      ],
+    },
+    'NOT_NULL_DIFFERS',
+    /NOT NULL on node b only: body/,
+  ],
+];
+
+for (const [name, change, code, message] of copies) {
+  test(`a follower's table with ${name} is named once`, () => {
+    const leader = node({ tables: [table()] });
+    const follower = node({ name: 'b', tables: [table(change)] });
+    const finding = only(judgeFollowerTables(leader, follower));
+    assert.is(finding.code, code);
+    assert.match(finding.message, message);
+    assert.is(finding.object, 'node b: public.orders');
+  });
+}
+
+test('equal tables are equal whatever the order of their columns', () => {
+  const turned = table({
+    columns: [column(1, 'body'), column(2, 'id', { type: 'bigint', notNull: true })],
+    identityAttnums: [2],
+  });
+  const leader = node({ tables: [table()] });
+  assert.equal(judgeFollowerTables(leader, node({ name: 'b', tables: [turned] })), []);
+});
+
+test('triggers that fire under the replica role are warned of on replicated tables only', () => {
+  const leader = node({ tables: [table()] });
+  const firingTriggers = [
+    { table: 'public.orders', trigger: 'stamp' },
+    { table: 'public.other', trigger: 'stamp' },
+  ];
+  const follower = node({ name: 'b', tables: [table()], database: { firingTriggers } });
+  const finding = only(judgeFollowerTables(leader, follower));
+  assert.is(finding.code, 'TRIGGER_HELD');
+  assert.match(finding.hint, /ALTER TABLE "public"."orders" ENABLE TRIGGER "stamp";/);
+});
+
+test.run();
