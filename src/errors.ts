@@ -110,6 +110,11 @@ export const errorTable = {
   RECORD_TOO_LARGE: entry('notAsRequired', false, 'A row is larger than the topic accepts.'),
   SLOT_MISMATCH: entry('notAsRequired', false, 'The slot is missing, lost, or ahead of the topic.'),
   TIMELINE_MISMATCH: entry('notAsRequired', false, 'The server is not the one the epoch began on.'),
+  FORKED: entry(
+    'notAsRequired',
+    false,
+    'A node applied what the leader of the next epoch never had.',
+  ),
   DAMAGED: entry(
     'notAsRequired',
     false,

@@ -109,9 +109,9 @@ export class LiveTable {
 
   #plainLine(nodes: readonly NodeLook[], rate: number): string {
     const fleet = nodes.map((node) => {
-      const at = node.at === null ? '' : ` ${formatEpochLsn(node.at)}`;
-      const lag = lagText(node);
-      return `${node.name} ${node.role}${at}${lag === '' ? '' : ` lag ${lag}`}`;
+      const at = node.at === null ? '' : ` at ${formatEpochLsn(node.at)}`;
+      if (node.role === 'follower') return `${node.name} follows${at}, lag ${lagText(node)}`;
+      return `${node.name} ${node.role === 'leader' ? 'leads' : 'is down'}${at}`;
     });
     return `  ${this.#parts.screen.clock()} ${fleet.join(' | ')} | ${this.#shopText(rate)}`;
   }
@@ -120,7 +120,8 @@ export class LiveTable {
     const { writers, readers, journal, screen } = this.#parts;
     const where = [...new Set(writers.connectedTo)].join(', ');
     const connected = writers.connectedTo.length;
-    const state = connected === 0 ? 'look for a leader' : `on ${where}`;
+    const searching = connected === 0 ? 'look for a leader' : `on ${where}`;
+    const state = writers.stopped ? 'are stopping' : searching;
     const { snapshots, ownWrites } = readers.total();
     const wrong = readers.violations.length;
     const verdict =

@@ -42,7 +42,7 @@ async function play(screen: Screen, stage: Stage, stay: boolean): Promise<number
   try {
     understudy = new Understudy(stage.sandbox, stage.config, screen, stop.signal);
     await Promise.race([furnish(stage), aborted]);
-    const proved = await Promise.race([new Story(stage, understudy, screen).play(), aborted]);
+    const proved = await Promise.race([new Story(stage, understudy, screen).play(stay), aborted]);
     if (stay) await lookAround(screen, stage, aborted);
     else tellMore(screen);
     return proved ? 0 : 1;
@@ -76,15 +76,16 @@ function tellMore(screen: Screen): void {
   screen.line('Try more:');
   screen.line('  npm run demo -- --stay    the same, and everything stays up to look around');
   screen.line('  npm run sandbox           empty servers of your own, until Ctrl-C');
-  screen.line('  npx understudy --help     all commands');
+  screen.line('  node dist/cli.js --help   all commands of understudy');
 }
 
 async function lookAround(screen: Screen, stage: Stage, aborted: Promise<never>): Promise<void> {
   screen.line('');
   screen.line('Everything stays up until Ctrl-C. In another terminal:');
   screen.line(`  export UNDERSTUDY_CONFIG='${stage.config}'`);
-  screen.line('  npx understudy status');
-  screen.line('  npx understudy run b c &');
+  screen.line('  node dist/cli.js status');
+  screen.line('  node dist/cli.js point a-name-of-yours');
+  screen.line(`The logs of the agents and of all servers are in ${stage.sandbox.dir}.`);
   const keepAlive = setInterval(() => undefined, 60_000);
   await aborted.finally(() => clearInterval(keepAlive));
 }

@@ -113,13 +113,13 @@ export async function proveCommits(
     ok: true,
     details: [
       ...orderNumbers(leftOut),
-      `${grouped(presentPastBase)} more came so shortly before the crash that their tokens lie ` +
-        'past the end of the log, and are there all the same',
-      `${unanswered.present + unanswered.absent} were never answered: ` +
-        `${unanswered.present} are there, ${unanswered.absent} are not, each of them whole`,
+      `acknowledged with a token past the end of the log, and there all the same: ${presentPastBase}`,
+      `interrupted before an answer came: ${unanswered.present + unanswered.absent}, of which ` +
+        `${unanswered.present} are there, each whole`,
     ],
   };
-  return { verdicts: [inTheLog, named, await proveLostTokens(parts, leftOut)], orders };
+  const lost = leftOut.length === 0 ? [] : [await proveLostTokens(parts, leftOut)];
+  return { verdicts: [inTheLog, named, ...lost], orders };
 }
 
 /** An application that still holds such a token is told, instead of reading an older row. */
@@ -211,7 +211,8 @@ export async function proveCopies({ leader, follower }: ProofParts): Promise<Ver
 }
 
 function orderNumbers(leftOut: readonly JournalEntry[]): string[] {
-  const numbers = leftOut.map(({ orderId, state }) =>
+  const sorted = [...leftOut].sort((one, other) => Number(one.orderId) - Number(other.orderId));
+  const numbers = sorted.map(({ orderId, state }) =>
     state.status === 'placed' ? orderId : `${orderId} (its cancellation)`,
   );
   const lines: string[] = [];

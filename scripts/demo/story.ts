@@ -27,8 +27,8 @@ import type { Stage } from './stage.ts';
 import type { Agent, Understudy } from './understudy-command.ts';
 import { Writers } from './writers.ts';
 
-const tradeMs = 7_000;
-const tradeAfterMs = 6_000;
+const tradeMs = 9_000;
+const tradeAfterMs = 7_000;
 const firstCatchUp = '60s';
 const writersReturnMaxMs = 30_000;
 const pollMs = 50;
@@ -68,12 +68,12 @@ export class Story {
     this.#failed.catch(() => undefined);
   }
 
-  /** True when every claim was proved. */
-  play(): Promise<boolean> {
-    return Promise.race([this.#acts(), this.#failed]);
+  /** True when every claim was proved. With `stay` the agents that are left run on. */
+  play(stay: boolean): Promise<boolean> {
+    return Promise.race([this.#acts(stay), this.#failed]);
   }
 
-  async #acts(): Promise<boolean> {
+  async #acts(stay: boolean): Promise<boolean> {
     const [a, b, c] = this.#stage.nodes;
     if (a === undefined || b === undefined || c === undefined) throw new Error('three nodes');
     const agents = await this.#makeCluster();
@@ -85,7 +85,7 @@ export class Story {
     if (agentOfA !== undefined) await this.#understudy.stopAgent(agentOfA);
     await this.#tradeOn(b, trade);
     const verdicts = await this.#prove(trade, promotion, point, [b, c]);
-    await this.#closeUp(agents);
+    if (!stay) await this.#closeUp(agents);
     return this.#sumUp(verdicts);
   }
 
@@ -99,6 +99,7 @@ export class Story {
     this.#screen.heading('2  A cluster', [
       'Three databases with the same empty tables become one cluster: node a leads and takes',
       'writes, b and c follow through the Kafka topic shop.changes. One agent serves each node.',
+      'Every command below is the real one: `understudy` is `node dist/cli.js`.',
     ]);
     const check = await understudy.command(['check']);
     const init = await understudy.command(['init', '--leader', 'a']);

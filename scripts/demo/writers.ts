@@ -47,7 +47,11 @@ export class Writers {
     return writerCount;
   }
 
-  /** Of how many connections each node has now. */
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** The node of each connection that there is now. */
   get connectedTo(): readonly string[] {
     return [...this.#connected.values()];
   }

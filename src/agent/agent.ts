@@ -57,6 +57,17 @@ class Agent {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#serve(signal);
+    } catch (error) {
+      if (error instanceof UnderstudyError && error.code === 'DAMAGED') {
+        await this.#recordDamage(error);
+      }
+      throw error;
+    }
+  }
+
+  async #serve(signal: AbortSignal): Promise<void> {
     const { control, name, identity } = this.#node;
     const owner = ownerOf(control.state);
     const mine = owner !== null && isMine(control.state, name, owner.epoch);
@@ -155,7 +166,7 @@ class Agent {
       log.info({ node: this.#node.name, step }, 'taking the lead');
     };
     const taking = new LeadTaking(this.#node, this.#releasers, promoted?.following ?? null, onStep);
-    const taken = await taking.take(promoted !== null && promoted.promotion.mayClaim);
+    const taken = await taking.take(promoted?.promotion.mayClaim ?? false);
     if (taken === null) {
       await this.#guard();
       const owner = ownerOf(this.#node.control.state);
@@ -197,6 +208,13 @@ class Agent {
           reader,
           decoder,
           pointsEveryMs: cluster.settings.pointsEveryMs,
+          patterns: cluster.settings.tables,
+          onUncovered: (tables) => {
+            log.warn(
+              { node: name, tables },
+              'tables that are not in the stream: init came before them',
+            );
+          },
           recordLabel: async (label, point, mark) => {
             await control.append({
               kind: 'point',
@@ -220,8 +238,6 @@ class Agent {
         },
       );
     } catch (error) {
-      if (error instanceof UnderstudyError && error.code === 'DAMAGED')
-        await this.#recordDamage(taken, error);
       if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') throw error;
       await control.verify(30_000);
       // Fenced by a stale owner that stepped down: the epoch is still ours, begin again.
@@ -236,12 +252,15 @@ class Agent {
     throw deposed(name, ownerOf(control.state)?.node ?? null);
   }
 
-  async #recordDamage(taken: Lead, error: UnderstudyError): Promise<void> {
+  /** The topic is everybody's: while damage is open nobody may take the lead. */
+  async #recordDamage(error: UnderstudyError): Promise<void> {
     const { control, name, cluster } = this.#node;
+    const open = [...control.state.openDamage.values()];
+    if (open.some(({ reason }) => reason === error.message)) return;
     await control.append({
       kind: 'damage',
       id: cluster.around.randomId(),
-      epoch: taken.epoch,
+      epoch: control.state.current?.epoch ?? 1,
       at: null,
       reason: error.message,
       node: name,

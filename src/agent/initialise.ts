@@ -16,7 +16,6 @@ import {
   sessionConfig,
 } from '../catalog/postgres-session.ts';
 import { readServer, readTables } from '../catalog/read-catalog.ts';
-import { giveColumnIds, giveRelationId, shapeOf } from '../catalog/relation-ids.ts';
 import { displayName, type TableShape } from '../catalog/table.ts';
 import {
   dropUnderstudySchema,
@@ -36,6 +35,7 @@ import { createTopic, deleteTopic, describeCluster, describeTopic } from '../top
 import * as layout from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
+import { type NodeSession, refuseRows, shapesOf } from './initial-tables.ts';
 import { lockNode } from './node-lock.ts';
 import { ownEpoch } from './own-epoch.ts';
 
@@ -48,11 +48,6 @@ export interface Initialised {
 }
 
 type OnStep = (line: string) => void;
-
-interface NodeSession {
-  readonly name: string;
-  readonly client: Client;
-}
 
 export async function initialise(
   cluster: Cluster,
@@ -261,7 +256,7 @@ class Initialisation {
     leader: NodeSession,
     startLsn: Lsn,
   ): Promise<EpochLsn> {
-    const { settings, around, topic, registry } = this.#cluster;
+    const { settings, around, topic, registry, kafka } = this.#cluster;
     const { partitions } = settings;
     const control = await this.#cluster.openControl(this.#releasers, leader.name);
     await control.append({
@@ -272,6 +267,10 @@ class Initialisation {
       topic: { ...settings.topicOverrides },
       time: new Date(around.nowMs()).toISOString(),
     });
+    // The smallest one ever set decides whether a gap is age or damage.
+    const described = await describeTopic(kafka, topic);
+    const lag = Number(described?.settings['min.compaction.lag.ms'] ?? 0);
+    await control.append({ kind: 'compaction-lag', ms: lag });
     const encoder = await RecordEncoder.open({ topic, partitions, registry });
     const server = await readServer(leader.client);
     const begin: EpochBegin = {
@@ -326,33 +325,6 @@ class Initialisation {
         log.warn({ error: result.reason }, 'could not take a step back: run understudy destroy');
       }
     }
-  }
-}
-
-function shapesOf(tables: readonly TableShape[]): Map<string, RelationShape> {
-  const used = new Set<string>();
-  return new Map(
-    tables.map((table) => {
-      const relation = giveRelationId(displayName(table), used);
-      const columns = giveColumnIds(table.columns, new Set());
-      return [displayName(table), shapeOf(table, { relation, columns })];
-    }),
-  );
-}
-
-async function refuseRows(node: NodeSession, tables: readonly TableShape[]): Promise<void> {
-  for (const table of tables) {
-    if (table.kind === 'partitioned') continue;
-    const { rows } = await node.client.query<{ holds: string }>(
-      `SELECT EXISTS (SELECT FROM ONLY ${qualifiedName(table.schema, table.name)}) AS holds`,
-    );
-    if (rows[0]?.holds !== 't') continue;
-    throw new UnderstudyError(
-      'TABLE_NOT_EMPTY',
-      `${displayName(table)} on node ${node.name} holds rows already`,
-      'Reading rows that exist is not part of this version: empty the table on every node, run ' +
-        'init, then load the rows on the leader.',
-    );
   }
 }
 

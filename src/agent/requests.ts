@@ -20,7 +20,7 @@ export class RequestDesk {
   readonly #node: string;
   readonly #seen = new Set<string>();
   readonly #unwatch: () => void;
-  #queue: AgentRequest[] = [];
+  readonly #queue: AgentRequest[] = [];
   #wake: (() => void) | null = null;
 
   constructor(control: ControlLog, node: string) {
@@ -81,7 +81,9 @@ export class RequestDesk {
       await this.answer(request, null, badTarget(request));
       return;
     }
-    const position = await follower.standAt(to === null ? { kind: 'hold' } : { kind: 'to', at: to });
+    const position = await follower.standAt(
+      to === null ? { kind: 'hold' } : { kind: 'to', at: to },
+    );
     if (position !== null) await this.answer(request, { at: formatEpochLsn(position.at) }, null);
   }
 

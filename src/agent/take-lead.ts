@@ -73,6 +73,7 @@ export class LeadTaking {
     const { control, name, cluster, partitions } = this.#node;
     const { epoch = 0 } = control.state.current ?? {};
     const epochToBe = isMine(control.state, name, epoch) ? epoch : epoch + 1;
+    if (this.#following === null) await this.#checkServer();
     this.#onStep('slot');
     const madeSlot = await this.#ensureSlot(epochToBe);
     await hit('promote.after-slot');
@@ -95,6 +96,24 @@ export class LeadTaking {
     await this.#becomeLeader(owned.epoch);
     this.#onStep('stream');
     return { ...owned, slot: this.#slot, base: this.#base, sequences: this.#sequences };
+  }
+
+  /** LSNs mean something on the server and the timeline of their epoch only. */
+  async #checkServer(): Promise<void> {
+    const { client, server, name } = this.#node;
+    const { rows } = await client.query<{ system_id: string; timeline: string }>(
+      'SELECT system_id, timeline FROM understudy.epochs WHERE leader = $1 ORDER BY epoch DESC LIMIT 1',
+      [name],
+    );
+    const [led] = rows;
+    if (led === undefined) return;
+    if (led.system_id === server.systemId && Number(led.timeline) === server.timeline) return;
+    throw new UnderstudyError(
+      'TIMELINE_MISMATCH',
+      `node ${name} led on system ${led.system_id}, timeline ${led.timeline}; its server is now ` +
+        `system ${server.systemId}, timeline ${server.timeline}`,
+      'Its LSNs no longer mean what the stream says: fail over to a follower.',
+    );
   }
 
   /** A node that led the base's epoch goes on with its slot; a promoted one makes its own. */

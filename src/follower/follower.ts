@@ -37,9 +37,9 @@ export class Follower {
   readonly #aligner: Aligner;
   readonly #applier: Applier;
   #position: FollowerPosition;
-  #offsets: bigint[];
-  #lastStable: bigint[];
-  #waiting: Aligned[] = [];
+  readonly #offsets: bigint[];
+  readonly #lastStable: bigint[];
+  readonly #waiting: Aligned[] = [];
   #limit: ApplyLimit = { kind: 'none' };
   #busy = false;
   #stopped = false;
@@ -278,7 +278,7 @@ function rowsIn(steps: ReturnType<typeof coalesce>): number {
 function forked(begin: EpochBegin, at: EpochLsn): UnderstudyError {
   const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
   return new UnderstudyError(
-    'DAMAGED',
+    'FORKED',
     `epoch ${begin.epoch} continues ${base}, but this node stands at ${formatEpochLsn(at)}`,
     'This node applied what the new leader never had: destroy the cluster and init it again.',
   );

@@ -54,6 +54,7 @@ export class Batcher {
   #pendingCommit: Lsn;
   #pendingCommitTimeMicros: bigint;
   #walEnd: Lsn;
+  #uncovered: readonly string[] = [];
   #lastPointMs = Number.NEGATIVE_INFINITY;
   #idlePointsInARow = 0;
 
@@ -109,6 +110,13 @@ export class Batcher {
     if (!this.#openTransaction && walEnd > this.#walEnd) this.#walEnd = walEnd;
   }
 
+  /** Every point from now on names these tables; true when they are others than before. */
+  setUncovered(tables: readonly string[]): boolean {
+    if (tables.join() === this.#uncovered.join()) return false;
+    this.#uncovered = tables;
+    return true;
+  }
+
   /** What to do now that Kafka is free. */
   next(nowMs: number): BatchAction {
     if (!this.#openTransaction && this.#hasTransactions()) return this.#takeCommit(false, nowMs);
@@ -152,7 +160,7 @@ export class Batcher {
       counts: this.#counts,
       previous: this.#previous,
       unfinished: [],
-      uncovered: [],
+      uncovered: this.#uncovered,
       settled: null,
       unhealed: null,
       rowCounts: {},

@@ -62,9 +62,10 @@ export class KnownTables {
 
   /**
    * Looks whether the published tables are still those of the stream: one that was dropped and made
-   * again would go on under the old id with rows that no delete ever removed.
+   * again would go on under the old id with rows that no delete ever removed. Gives the names of
+   * tables that the configuration asks for and the stream does not have, because they came later.
    */
-  async check(publication: string): Promise<void> {
+  async check(publication: string, patterns: readonly string[]): Promise<string[]> {
     const tables = await readTables(this.#client, allTables);
     const { rows } = await this.#client.query<{ oid: string }>(
       `SELECT r.prrelid::bigint AS oid FROM pg_catalog.pg_publication_rel r
@@ -81,6 +82,11 @@ export class KnownTables {
         throw changed(name, `it is no longer in the publication ${publication}`);
       }
     }
+    const wanted = await readTables(this.#client, patterns);
+    const missing = wanted.filter(({ oid, persistence, isPartition }) => {
+      return persistence === 'permanent' && !isPartition && !published.has(oid);
+    });
+    return missing.map(displayName);
   }
 
   async #enter(table: TableShape): Promise<RelationShape> {

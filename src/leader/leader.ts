@@ -40,6 +40,10 @@ export interface LeaderParts {
   readonly reader: CommittedReader;
   readonly decoder: RecordDecoder;
   readonly pointsEveryMs: number;
+  /** Globs of the tables that are to be in the stream. */
+  readonly patterns: readonly string[];
+  /** Tables that match and are not in the stream: their rows reach nobody. */
+  readonly onUncovered: (tables: readonly string[]) => void;
   /** Tells the control log of a named point: after the Kafka commit, before the confirmation. */
   readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
   readonly onPoint: (point: Point, mark: Mark, records: number) => void;
@@ -68,7 +72,8 @@ export async function lead(
   }
   const statusEveryMs = await checkServer(parts, start);
   const tables = await KnownTables.open(parts.client);
-  await tables.check(parts.publication);
+  const batcher = batcherOf(parts);
+  await checkTables(parts, tables, batcher);
   const wal = await openWal(parts, start, statusEveryMs, signal);
   const inner = new AbortController();
   const all = AbortSignal.any([signal, inner.signal]);
@@ -77,7 +82,7 @@ export async function lead(
       wal,
       tables,
       builder: new TransactionBuilder(parts.epoch, (message) => tables.shapeOf(message)),
-      batcher: batcherOf(parts),
+      batcher,
       encoder: parts.encoder,
       producer: parts.producer,
       committed: async (point, mark, records) => {
@@ -89,7 +94,7 @@ export async function lead(
     await allUntilFailure(inner, [
       loop.run(all),
       readBack(parts.reader, parts.decoder, parts.mark, all),
-      watchTables(tables, parts.publication, all),
+      watchTables(parts, tables, batcher, all),
       onStreaming(),
     ]);
   } finally {
@@ -169,14 +174,24 @@ async function openWal(
 }
 
 async function watchTables(
+  parts: LeaderParts,
   tables: KnownTables,
-  publication: string,
+  batcher: Batcher,
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
     await pause(catalogCheckEveryMs, signal);
-    if (!signal.aborted) await tables.check(publication);
+    if (!signal.aborted) await checkTables(parts, tables, batcher);
   }
+}
+
+async function checkTables(
+  parts: LeaderParts,
+  tables: KnownTables,
+  batcher: Batcher,
+): Promise<void> {
+  const uncovered = await tables.check(parts.publication, parts.patterns);
+  if (batcher.setUncovered(uncovered)) parts.onUncovered(uncovered);
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

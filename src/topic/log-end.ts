@@ -31,8 +31,8 @@ async function readTail(
   lookBack: bigint,
 ): Promise<Tail> {
   const { partition, lowWatermark, lastStableOffset } = watermark;
-  const wanted = lastStableOffset - lookBack;
-  const start = wanted > lowWatermark ? wanted : lowWatermark;
+  const isShort = lastStableOffset - lowWatermark <= lookBack;
+  const start = isShort ? lowWatermark : lastStableOffset - lookBack;
   const records: StreamRecord[] = [];
   let offset = start;
   while (offset < lastStableOffset) {

@@ -1,0 +1,178 @@
+/**
+ * What the golden bytes of format 1 mean: one change, point or epoch begin for each kind of record,
+ * with the odd names and extreme values that an encoding is most likely to get wrong. Flows out: the
+ * cases by name; format-1.json holds their bytes. A case is never changed, only added.
+ */
+import type { Change, EpochBegin, Point, RelationShape } from '../../src/change/change.ts';
+import type { Position } from '../../src/change/position.ts';
+import type { OutgoingRecord } from '../../src/topic/log.ts';
+import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { at, beginOf, lsn, place, pointOf, shapeOf } from '../support/builders.ts';
+
+export type GoldenCase =
+  | { readonly kind: 'change'; readonly change: Change; readonly position: Position }
+  | { readonly kind: 'point'; readonly point: Point }
+  | { readonly kind: 'epoch'; readonly begin: EpochBegin };
+
+export const commitTimeMicros = 1_763_700_000_123_456n;
+
+const every = shapeOf(
+  'public.every_type',
+  'id bigint',
+  'b boolean',
+  'i2 smallint',
+  'i8 bigint',
+  'o oid',
+  'f4 real',
+  'f8 double precision',
+  'd date',
+  'ts timestamp without time zone',
+  'tz timestamp(3) with time zone',
+  'u uuid',
+  'raw bytea',
+  'n numeric(10,2)',
+  'j jsonb',
+);
+
+/** Two identity columns, not in the order of the columns; names that Avro cannot hold. */
+const odd: RelationShape = {
+  ...shapeOf('public.order "lines"#2', 'größe numeric', 'order-id uuid', '__proto__ text'),
+  schema: 'public',
+  name: 'order "lines"',
+  identity: ['order-id', 'größe'],
+};
+
+const uuid = '0b9d1b5e-6f0c-4f0a-9a51-0c6c4c8d2e11';
+const full = [
+  ...['9223372036854775807', 't', '-32768', '-9223372036854775808', '4294967295', '1.5'],
+  ...['-0', '0044-03-15 BC', '1969-12-31 23:59:59.999999', '2025-11-21 04:40:00.123+00'],
+  ...[uuid, '\\x00ff', '1.00', '{"a": "ä🐘"}'],
+];
+const nulls = ['-1', ...new Array<null>(13).fill(null)];
+
+function row(ordinal: number, change: Partial<Change>): GoldenCase {
+  const plain = { kind: 'row', op: 'c', relation: every, identity: ['1'], values: null, was: null };
+  return {
+    kind: 'change',
+    change: { ...plain, ...change } as Change,
+    position: place(3, 0x16b3748, ordinal),
+  };
+}
+
+const moved = { relation: odd, identity: [uuid, '1.00'] } as const;
+
+export const cases: Readonly<Record<string, GoldenCase>> = {
+  'insert of every type': row(0, { op: 'c', identity: [full[0] ?? ''], values: full }),
+  'update to NULLs': row(1, { op: 'u', identity: ['-1'], values: nulls }),
+  delete: row(2, { op: 'd', identity: ['42'] }),
+  'read of a row that existed': row(3, { op: 'r', identity: ['-1'], values: nulls }),
+  'key change, the old key': row(4, { op: 'd', relation: odd, identity: [uuid, '1.0'] }),
+  'key change, the new row': row(5, {
+    ...moved,
+    op: 'u',
+    values: ['1.00', uuid, 'ü"\n'],
+    was: [uuid, '1.0'],
+  }),
+  relation: row(6, { kind: 'relation', relation: every }),
+  'relation with odd names, dropped': row(7, {
+    kind: 'relation',
+    relation: {
+      ...odd,
+      dropped: true,
+      columns: odd.columns.map((column) => ({ ...column, nullable: false, missing: 'none' })),
+    },
+  }),
+  truncate: row(8, { kind: 'truncate', relation: odd }),
+  'first epoch begin': { kind: 'epoch', begin: beginOf({ startLsn: lsn(0x1000) }) },
+  'epoch begin with a base': {
+    kind: 'epoch',
+    begin: beginOf({ epoch: 2, base: at(1, 0x16b3748), startLsn: lsn(0x2_0000_0001), leader: 'b' }),
+  },
+  'idle point': {
+    kind: 'point',
+    point: pointOf({
+      epoch: 3,
+      upto: lsn(0x16b3780),
+      counts: [0, 0, 0, 0],
+      previous: { at: at(3, 0x16b3700), nextOffsets: [1n, 2n, 3n, 4n] },
+    }),
+  },
+  'named point with everything': {
+    kind: 'point',
+    point: pointOf({
+      label: 'before-migration-7',
+      epoch: 3,
+      commit: lsn(0x16b3748),
+      upto: lsn(0x16b3780),
+      commitTimeMicros,
+      counts: [1, 20, 300, 4_000_000],
+      previous: { at: at(2, 0x16b3700), nextOffsets: [1n, 2n ** 53n + 1n, 2n ** 62n, 0n] },
+      unfinished: ['public.every_type'],
+      uncovered: ['public.no_key'],
+      settled: { at: at(2, 0x16b3000), nextOffsets: [9n, 8n, 7n, 6n] },
+      unhealed: { at: at(2, 0x16b2000), nextOffsets: [5n, 4n, 3n, 2n] },
+      rowCounts: { 'public.every_type': 17, 'public.order "lines"#2': 0 },
+      schemaOffset: 12n,
+    }),
+  },
+};
+
+/** The bytes in hex, keys and headers in the order in which they are written. */
+export interface GoldenRecord {
+  readonly partition: number;
+  readonly key: string;
+  readonly value: string | null;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface GoldenFile {
+  readonly topic: string;
+  /** In the order of their ids, which begin at 1. */
+  readonly schemas: readonly { readonly subject: string; readonly schema: object }[];
+  /** By case, then by the number of partitions. */
+  readonly records: Readonly<Record<string, Readonly<Record<string, readonly GoldenRecord[]>>>>;
+}
+
+export const topic = 'shop.changes';
+const partitionCounts = [1, 4] as const;
+
+/** All cases as this version writes them; schemas get ids in the order in which they are asked. */
+export async function encodeAll(): Promise<GoldenFile> {
+  const schemas: { subject: string; schema: object }[] = [];
+  const registry = {
+    register: async (subject: string, schema: object): Promise<number> => {
+      const known = schemas.findIndex((entry) => entry.subject === subject);
+      return known >= 0 ? known + 1 : schemas.push({ subject, schema });
+    },
+  };
+  const records: Record<string, Record<string, readonly GoldenRecord[]>> = {};
+  for (const partitions of partitionCounts) {
+    const encoder = await RecordEncoder.open({ topic, partitions, registry });
+    await encoder.prepare(every);
+    await encoder.prepare(odd);
+    for (const [name, golden] of Object.entries(cases)) {
+      records[name] = { ...records[name], [partitions]: encode(encoder, golden).map(inHex) };
+    }
+  }
+  return { topic, schemas, records };
+}
+
+function encode(encoder: RecordEncoder, golden: GoldenCase): OutgoingRecord[] {
+  switch (golden.kind) {
+    case 'change':
+      return encoder.encode(golden.change, golden.position, commitTimeMicros);
+    case 'point':
+      return encoder.encodePoint(golden.point);
+    case 'epoch':
+      return encoder.encodeEpochBegin(golden.begin, commitTimeMicros);
+  }
+}
+
+function inHex({ partition, key, value, headers }: OutgoingRecord): GoldenRecord {
+  return {
+    partition,
+    key: key.toString('hex'),
+    value: value === null ? null : value.toString('hex'),
+    headers,
+  };
+}

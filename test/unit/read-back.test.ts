@@ -1,0 +1,81 @@
+/**
+ * The leader's own count of what it reads back: right histories pass in every partition, a record
+ * too many or too few does not.
+ */
+import fc from 'fast-check';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { UnderstudyError } from '../../src/errors.ts';
+import { ReadBackCounter } from '../../src/leader/read-back.ts';
+import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { at, SketchedTopic } from '../support/builders.ts';
+import { anyHistory } from '../support/histories.ts';
+
+function count(partition: number, records: readonly StreamRecord[]): void {
+  const counter = new ReadBackCounter(partition, at(1, 10));
+  for (const record of records) counter.take(record);
+}
+
+function damaged(write: (topic: SketchedTopic) => unknown, message: RegExp): void {
+  const topic = new SketchedTopic(2, 10);
+  write(topic);
+  assert.throws(
+    () => count(0, topic.partitions[0] ?? []),
+    (error: unknown) => {
+      assert.instance(error, UnderstudyError);
+      assert.is((error as UnderstudyError).code, 'DAMAGED');
+      assert.match((error as UnderstudyError).message, message);
+      return true;
+    },
+  );
+}
+
+test('batches and begins that add up pass', () => {
+  const topic = new SketchedTopic(2, 10);
+  topic.row(0, 10, 'a', '1').row(1, 11, 'b', '1').point(20).point(25);
+  topic.begin(2, 5).row(0, 5, 'a', '2').point(9);
+  for (const [partition, records] of topic.partitions.entries()) count(partition, records);
+});
+
+test('any history passes in each of its partitions', () => {
+  fc.assert(
+    fc.property(anyHistory(3), ({ topic }) => {
+      for (const [partition, records] of topic.partitions.entries()) count(partition, records);
+    }),
+  );
+});
+
+test('a record lost from a whole batch or doubled in it is damage', () => {
+  fc.assert(
+    fc.property(anyHistory(2), fc.nat(), fc.boolean(), ({ topic, counted }, pick, doubled) => {
+      fc.pre(counted.length > 0);
+      const victim = counted[pick % counted.length] as StreamRecord;
+      const records = (topic.partitions[victim.partition] ?? []).flatMap((record) => {
+        if (record !== victim) return [record];
+        return doubled ? [record, record] : [];
+      });
+      assert.throws(
+        () => count(victim.partition, records),
+        (error: unknown) => error instanceof UnderstudyError && error.code === 'DAMAGED',
+      );
+    }),
+  );
+});
+
+test('a count of another partition does not help', () => {
+  damaged(
+    (topic) => topic.row(0, 12, 'a', '1').point(20, { counts: [0, 1] }),
+    /counts 0 records, not 1/,
+  );
+});
+
+test('a point that continues another mark is damage', () => {
+  const previous = { at: at(1, 11), nextOffsets: [] };
+  damaged((topic) => topic.point(20, { previous }), /point at offset 1 continues 1:0\/B/);
+});
+
+test('an epoch that begins again is damage', () => {
+  damaged((topic) => topic.begin(1, 20), /epoch at offset 1 begins again/);
+});
+
+test.run();
