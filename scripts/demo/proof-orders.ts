@@ -24,8 +24,9 @@ export interface OrdersVerdict {
   readonly unanswered: { readonly present: number; readonly absent: number };
   /** Orders that the new leader acknowledged. */
   readonly placedAfter: number;
-  /** Each is a failure. */
+  /** Each is a failure: of an order, and of a number that was given twice. */
   readonly problems: readonly string[];
+  readonly collisions: readonly string[];
 }
 
 type Fate = 'present' | 'absent';
@@ -35,7 +36,7 @@ export function judgeOrders(
   base: EpochLsn,
   found: readonly FoundOrder[],
 ): OrdersVerdict {
-  const problems: string[] = [...twice(found), ...collisions(entries)];
+  const problems: string[] = twice(found);
   const byId = new Map(found.map((order) => [order.orderId, order]));
   const fates = new Map<JournalEntry, Fate>();
   const journaled = groupByOrder(entries);
@@ -64,6 +65,7 @@ export function judgeOrders(
         (acknowledgement?.at.epoch ?? 0) > base.epoch && state.status === 'placed',
     ),
     problems,
+    collisions: collisions(entries),
   };
 }
 

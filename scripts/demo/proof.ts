@@ -106,10 +106,13 @@ export async function proveCommits(
     ok: published > 0 && problems.length === 0,
     details: shorten(problems),
   };
+  const isOne = leftOut.length === 1;
   const named: Verdict = {
     claim:
-      `${counted(leftOut.length, 'acknowledged commit')} had not reached the log when the leader ` +
-      `died (durability is async) and ${leftOut.length === 1 ? 'is' : 'are'} named`,
+      leftOut.length === 0
+        ? 'no acknowledged commit was left out, although durability is async'
+        : `${counted(leftOut.length, 'acknowledged commit')} had not reached the log when the ` +
+          `leader died (durability is async) and ${isOne ? 'is' : 'are'} named`,
     ok: true,
     details: [
       ...orderNumbers(leftOut),
@@ -145,12 +148,13 @@ async function proveLostTokens(
 }
 
 export function proveAfter({ leader }: ProofParts, orders: OrdersVerdict): Verdict {
+  const { placedAfter, collisions } = orders;
   return {
     claim:
-      `${grouped(orders.placedAfter)} orders were placed on ${leader.name} after the failover, ` +
-      'and no number of a sequence was given twice',
-    ok: orders.placedAfter > 0 && orders.problems.length === 0,
-    details: [],
+      `${grouped(placedAfter)} orders were placed on ${leader.name} after the failover, and no ` +
+      'number of a sequence was given twice',
+    ok: placedAfter > 0 && collisions.length === 0,
+    details: shorten(collisions),
   };
 }
 

@@ -147,6 +147,7 @@ export class Readers {
   }
 
   #violated(violation: string): void {
-    if (this.violations.length < violationsMax) this.violations.push(violation);
+    if (this.violations.length === violationsMax || this.violations.includes(violation)) return;
+    this.violations.push(violation);
   }
 }

@@ -116,8 +116,10 @@ class Agent {
     signal: AbortSignal,
     work: (following: FollowerAtWork) => Promise<void>,
   ): Promise<void> {
-    const { client, reader, decoder, cluster, name } = this.#node;
+    const { reader, decoder, cluster, name } = this.#node;
     const { log } = cluster.around;
+    // A session of its own: nothing else of this agent may get into the applier's transaction.
+    const client = await cluster.openSession(this.#releasers, name, 'applier');
     const follower = await Follower.open({
       client,
       reader,
@@ -231,8 +233,10 @@ class Agent {
         },
         all,
         async () => {
-          await releaseTriggers(client);
-          await disarmGuard(client);
+          // A session of its own: the leader's may be in a transaction that gives a partition its id.
+          const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
+          await releaseTriggers(guardSession);
+          await disarmGuard(guardSession);
           log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
           await promotion?.succeeded(taken);
         },

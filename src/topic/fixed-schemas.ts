@@ -126,7 +126,8 @@ export function relationToAvro(relation: RelationShape): object {
 export function relationFromAvro(value: unknown): RelationShape {
   const { format, ...relation } = value as RelationShape & { format: number };
   checkFormat({ format }, `the relation record of ${relation.id}`);
-  return relation;
+  // Plain objects, not instances of a class that the Avro library made.
+  return { ...relation, columns: relation.columns.map((column) => ({ ...column })) };
 }
 
 export function epochToAvro(begin: EpochBegin): object {

@@ -8,7 +8,11 @@ import pg from 'pg';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectPostgres } from '../../src/catalog/postgres-session.ts';
-import { readPublishedTables } from '../../src/verify/published-tables.ts';
+import {
+  lockTables,
+  readLockedTables,
+  readPublishedTables,
+} from '../../src/verify/published-tables.ts';
 import { digestTable } from '../../src/verify/table-digest.ts';
 import { query } from '../support/checked-fleet.ts';
 import { RunningFleet } from '../support/running-fleet.ts';
@@ -129,14 +133,17 @@ verify('nodes are compared at one LSN while writes go on', async () => {
   };
   const writing = write();
   const lsns = new Set<string>();
-  for (let round = 0; round < 4; round += 1) {
-    const { exit, value } = await fleet.ask<VerifyAnswer>('verify');
-    assert.is(exit, 0, JSON.stringify(value));
-    lsns.add(value.lsn);
+  try {
+    for (let round = 0; round < 4; round += 1) {
+      const { exit, value } = await fleet.ask<VerifyAnswer>('verify');
+      assert.is(exit, 0, JSON.stringify(value));
+      lsns.add(value.lsn);
+    }
+  } finally {
+    isOver = true;
+    await writing;
+    await client.end();
   }
-  isOver = true;
-  await writing;
-  await client.end();
   assert.is(lsns.size, 4);
 });
 
@@ -191,7 +198,6 @@ verify('pages read one range after the other come to the same', async () => {
 
 verify('a table that was truncated behind the snapshot is refused, not compared', async () => {
   const client = await connectPostgres(fleet.url('a'), { applicationName: 'test' });
-  const { lockTables, readLockedTables } = await import('../../src/verify/published-tables.ts');
   await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
   const found = await readPublishedTables(client);
   await query(fleet.url('a'), 'TRUNCATE orders');

@@ -69,10 +69,16 @@ export class RunningFleet {
 
   /** The JSON answer of a command that has ended. */
   async ask<Value = unknown>(...words: readonly string[]): Promise<Answer<Value>> {
-    const { exit, stdout, stderr } = await understudy(this.#directory, this.fleet, [
-      '--json',
-      ...words,
-    ]);
+    return this.askAs({}, ...words);
+  }
+
+  /** The same under another configuration, such as one that names a server that is away. */
+  async askAs<Value = unknown>(
+    changes: Partial<Fleet>,
+    ...words: readonly string[]
+  ): Promise<Answer<Value>> {
+    const fleet = { ...this.fleet, ...changes };
+    const { exit, stdout, stderr } = await understudy(this.#directory, fleet, ['--json', ...words]);
     return { exit, value: JSON.parse(stdout) as Value, stderr };
   }
 

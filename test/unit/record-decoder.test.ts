@@ -1,0 +1,148 @@
+/**
+ * What the decoder refuses: another program's records, a newer version's, and bytes that break off.
+ * An unknown record may change what the rows after it mean, so none is skipped.
+ */
+import fc from 'fast-check';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { UnderstudyError } from '../../src/errors.ts';
+import { encodeFramed } from '../../src/topic/avro-codec.ts';
+import { fixedSchemas, pointToAvro } from '../../src/topic/fixed-schemas.ts';
+import type { FetchedRecord } from '../../src/topic/log.ts';
+import { RecordDecoder } from '../../src/topic/record-decoder.ts';
+import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { lsn, place, pointOf, shapeOf } from '../support/builders.ts';
+
+const shape = shapeOf('public.t', 'id text', 'n bigint');
+const schemas: object[] = [];
+const registry = {
+  register: async (_subject: string, schema: object): Promise<number> => schemas.push(schema),
+  schemaById: async (id: number): Promise<object> => schemas[id - 1] ?? {},
+};
+const encoder = await RecordEncoder.open({ topic: 't', partitions: 1, registry });
+await encoder.prepare(shape);
+
+function fetched(changes: Partial<FetchedRecord>): FetchedRecord {
+  const change = { kind: 'row', op: 'u', relation: shape, identity: ['1'], was: null } as const;
+  const [row] = encoder.encode({ ...change, values: ['1', '2'] }, place(1, 16, 2), 7n);
+  if (row === undefined) throw new Error('a row is one record');
+  const headers = { position: Buffer.from(row.headers['position'] ?? '') };
+  const { partition, key, value } = row;
+  return { partition, offset: 5n, timestampMs: 9, key, value, headers, ...changes };
+}
+
+const pointHeaders = { position: Buffer.from('- 1:0/10:-1 7') };
+const [pointRecord] = encoder.encodePoint(pointOf({ upto: lsn(16) }));
+const point = fetched({ ...pointRecord, headers: pointHeaders });
+
+function keyOf(kind: string, schemaId = encoder.keySchemaId): Buffer {
+  return encodeFramed(schemaId, fixedSchemas.key.type, { kind, relation: '', identity: [] });
+}
+
+async function refused(
+  message: RegExp,
+  records: readonly FetchedRecord[],
+  code = 'MESSAGE_UNKNOWN',
+): Promise<void> {
+  try {
+    await new RecordDecoder(registry).decode(records);
+  } catch (error) {
+    assert.instance(error, UnderstudyError);
+    assert.is((error as UnderstudyError).code, code);
+    assert.match((error as UnderstudyError).message, message);
+    return;
+  }
+  assert.unreachable(`${message} was not refused`);
+}
+
+test('a row is read with its place, its values and their columns', async () => {
+  const decoder = new RecordDecoder(registry);
+  const [row] = await decoder.decode([fetched({})]);
+  assert.ok(row?.kind === 'row' && row.value !== null);
+  assert.equal([row.offset, row.timestampMs, row.position], [5n, 9, place(1, 16, 2)]);
+  const values = decoder.rowValues({ ...row, value: row.value });
+  assert.equal(values, { columnIds: ['id', 'n'], values: ['1', '2'] });
+});
+
+test('a record of an unknown kind is refused', async () => {
+  await refused(/unknown kind "schema"/, [{ ...point, key: keyOf('schema') }]);
+});
+
+test('a key under another schema than the first one is refused', async () => {
+  await refused(/a key has schema 99 instead of 1/, [
+    fetched({}),
+    { ...point, key: keyOf('point', 99) },
+  ]);
+});
+
+test('a record without its header is refused', async () => {
+  await refused(/no readable position header/, [fetched({ headers: {} })]);
+});
+
+test('keys and values that are not framed are refused', async () => {
+  const plain = Buffer.from('{"id": 1}');
+  await refused(/not framed/, [fetched({ key: plain })]);
+  await refused(/not framed/, [fetched({ key: Buffer.alloc(0) })]);
+  await refused(/not framed/, [fetched({ value: plain })]);
+  await refused(/not framed/, [{ ...point, value: plain }]);
+  await refused(/not framed/, [{ ...point, value: Buffer.alloc(4) }]);
+});
+
+test('an op and a value that contradict each other are refused', async () => {
+  const deleted = { position: Buffer.from('d 1:0/10:2 7') };
+  await refused(/a row has op d/, [fetched({ headers: deleted })]);
+  await refused(/a row has op u/, [fetched({ value: null })]);
+  await refused(/a row has op -/, [fetched({ headers: pointHeaders })]);
+});
+
+test('a tombstone of anything but a row is refused', async () => {
+  for (const kind of ['point', 'epoch', 'relation', 'truncate']) {
+    await refused(new RegExp(`a ${kind} has no value`), [
+      { ...point, key: keyOf(kind), value: null },
+    ]);
+  }
+});
+
+test('a row without some of its values is refused', async () => {
+  const headers = { ...fetched({}).headers, unchanged: Buffer.from('n') };
+  await refused(/a row of public\.t without some of its values/, [fetched({ headers })]);
+});
+
+test('a value under a schema that is no row schema is refused', async () => {
+  await refused(/schema 2, which is not a row schema/, [fetched({ value: point.value })]);
+});
+
+test('what a newer version wrote is refused by its format', async () => {
+  const avro = { ...pointToAvro(pointOf({ upto: lsn(16) })), format: 2 };
+  const value = encodeFramed(2, fixedSchemas.point.type, avro);
+  await refused(/a consistency point has format 2/, [{ ...point, value }], 'FORMAT_TOO_NEW');
+});
+
+test('a point whose LSN is no LSN is refused', async () => {
+  const avro = { ...pointToAvro(pointOf({})), upto: 'soon' };
+  const value = encodeFramed(2, fixedSchemas.point.type, avro);
+  await refused(/the record at partition 0, offset 5 is not readable/, [{ ...point, value }]);
+});
+
+test('any other bytes in any place are refused by name, or are a record', async () => {
+  const anyBytes = fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes));
+  const framed = anyBytes.map((bytes) => Buffer.concat([Buffer.from('0000000001', 'hex'), bytes]));
+  const anyChange = fc.oneof(
+    framed.map((key) => ({ ...fetched({}), key })),
+    framed.map((value) => ({ ...point, value })),
+    anyBytes.map((position) => fetched({ headers: { position } })),
+    anyBytes.map((was) => fetched({ headers: { ...fetched({}).headers, was } })),
+  );
+  await fc.assert(
+    fc.asyncProperty(anyChange, async (record) => {
+      try {
+        await new RecordDecoder(registry).decode([record]);
+      } catch (error) {
+        assert.instance(error, UnderstudyError);
+      }
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
+test.run();
