@@ -1,6 +1,6 @@
 /**
- * What the shop starts with. Flows in: a session on the leader; flows out: products and customers,
- * committed, and their keys for the writers.
+ * What the shop starts with. Flows in: a session on the leader; flows out: products and
+ * customers, committed, and their keys for the writers.
  */
 import type { Client } from 'pg';
 

@@ -1,7 +1,7 @@
 /**
- * How the fleet stands right now, asked of the databases themselves. Flows in: the nodes; flows out:
- * role, LSN, lag and rate of each. A node that does not answer is down. Rates are taken over a few
- * seconds, because the statistics of a busy backend come about once a second.
+ * How the fleet stands right now, asked of the databases themselves. Flows in: the nodes; flows
+ * out: role, LSN, lag and rate of each. A node that does not answer is down. Rates are taken over
+ * a few seconds, because the statistics of a busy backend come about once a second.
  */
 import type { Client } from 'pg';
 import { type EpochLsn, parseEpochLsn } from '../../src/change/position.ts';
@@ -28,7 +28,7 @@ interface Answer {
 }
 
 /**
- * The application's roles cannot read the schema understudy; the demo is the owner of the databases.
+ * An application's role cannot read the schema understudy; the demo owns the databases.
  * The age is that of the newest transaction that the follower shows, by the clock of this machine.
  */
 const lookSql = `

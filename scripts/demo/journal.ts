@@ -1,7 +1,7 @@
 /**
- * What the shop was promised. Flows in: every commit of a writer, before it is sent and again when
- * it was acknowledged, with its token; flows out: all of them, for the proof. It is kept in memory,
- * apart from every database, so that it is a witness of its own.
+ * What the shop was promised. Flows in: every commit of a writer, before it is sent and again
+ * when it was acknowledged, with its token; flows out: all of them, for the proof. It is kept in
+ * memory, apart from every database, so that it is a witness of its own.
  */
 import { compareEpochLsn, type EpochLsn, parseEpochLsn } from '../../src/change/position.ts';
 

@@ -1,7 +1,7 @@
 /**
  * The fleet and the shop at work, before one's eyes. Flows in: looks at the nodes, the counts of
- * writers and readers; flows out: a table that is redrawn in place on a terminal, or one plain line
- * every two seconds.
+ * writers and readers; flows out: a table that is redrawn in place on a terminal, or one plain
+ * line every two seconds.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatEpochLsn } from '../../src/change/position.ts';

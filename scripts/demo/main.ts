@@ -1,8 +1,8 @@
 /**
- * `npm run demo`: a shop on three Postgres nodes loses its leader under load, a follower takes the
- * lead, and everything that was promised is checked. Flows in: options; flows out: the show on
- * stdout, and exit code 0 only when every claim was proved. However it ends, no process is left and
- * the sandbox directory is gone.
+ * `npm run demo`: a shop on three Postgres nodes loses its leader under load, a follower takes
+ * the lead, and everything that was promised is checked. Flows in: options; flows out: the show
+ * on stdout, and exit code 0 only when every claim was proved. However it ends, no process is
+ * left and the sandbox directory is gone.
  */
 import { parseArgs } from 'node:util';
 import { UnderstudyError } from '../../src/errors.ts';

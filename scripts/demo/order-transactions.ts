@@ -1,7 +1,7 @@
 /**
- * The shop's transactions, each over several tables. Flows in: a session inside of a transaction and
- * what is wanted; flows out: the commit as the journal keeps it. Rows are locked in one order, the
- * stock by its key and the customer last, so that no two of them can deadlock.
+ * The shop's transactions, each over several tables. Flows in: a session inside of a transaction
+ * and what is wanted; flows out: the commit as the journal keeps it. Rows are locked in one
+ * order, the stock by its key and the customer last, so that no two of them can deadlock.
  */
 import { randomUUID } from 'node:crypto';
 import type { Client } from 'pg';

@@ -1,8 +1,8 @@
 /**
- * Compares what the shop was promised with what the new leader holds. Flows in: the journal, the LSN
- * that the new epoch continues, and every order there is; flows out: what must be there and is not
- * (a loss, which fails the demo), what the failover left out although it was acknowledged (async
- * durability allows it, and it is named), and what cannot be explained. Pure.
+ * Compares what the shop was promised with what the new leader holds. Flows in: the journal, the
+ * LSN that the new epoch continues, and every order there is; flows out: what must be there and
+ * is not (a loss, which fails the demo), what the failover left out although it was acknowledged
+ * (async durability allows it, and it is named), and what cannot be explained. Pure.
  */
 import type { EpochLsn } from '../../src/change/position.ts';
 import type { JournalEntry, OrderState } from './journal.ts';

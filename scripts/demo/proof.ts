@@ -1,7 +1,8 @@
 /**
- * The proof at the end, when nobody writes any more. Flows in: the journal, the promotion's answer
- * and sessions on both nodes that are left; flows out: one verdict per claim, each with what speaks
- * against it. Nothing here takes Understudy's own word alone: rows are read again by plain SQL.
+ * The proof at the end, when nobody writes any more. Flows in: the journal, the promotion's
+ * answer and sessions on both nodes that are left; flows out: one verdict per claim, each with
+ * what speaks against it. Nothing here takes Understudy's own word alone: rows are read again by
+ * plain SQL.
  */
 import { type Client, DatabaseError } from 'pg';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
@@ -116,7 +117,7 @@ export async function proveCommits(
     ok: true,
     details: [
       ...orderNumbers(leftOut),
-      `acknowledged with a token past the end of the log, and there all the same: ${presentPastBase}`,
+      `acknowledged past the end of the log by their token, and there anyway: ${presentPastBase}`,
       `interrupted before an answer came: ${unanswered.present + unanswered.absent}, of which ` +
         `${unanswered.present} are there, each whole`,
     ],

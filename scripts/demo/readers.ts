@@ -1,8 +1,8 @@
 /**
- * The shop's readers, on the followers, all the while. Flows in: nodes and the journal; flows out:
- * how often they looked, and what they saw that must never be seen. One kind asserts that the shop
- * adds up in a snapshot; the other takes the newest acknowledged commit, waits for its token on a
- * follower, and asserts that the very next statement finds it.
+ * The shop's readers, on the followers, all the while. Flows in: nodes and the journal; flows
+ * out: how often they looked, and what they saw that must never be seen. One kind asserts that
+ * the shop adds up in a snapshot; the other takes the newest acknowledged commit, waits for its
+ * token on a follower, and asserts that the very next statement finds it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, DatabaseError } from 'pg';
@@ -23,7 +23,7 @@ export interface ReaderCounts {
 
 const lookEveryMs = 150;
 const ownWriteEveryMs = 250;
-/** Far above any lag on a machine that keeps up; the wait ends earlier with `lost` after a crash. */
+/** Far above any lag of a machine that keeps up; after a crash `lost` ends the wait earlier. */
 const ownWriteTimeout = '20s';
 const lostSqlState = 'UN001';
 const violationsMax = 10;

@@ -1,7 +1,8 @@
 /**
- * What the demo shows. Flows in: headings, lines, and a block of lines that changes; flows out: text
- * on stdout. On a terminal it has colours and the block is redrawn in place, with other lines going
- * above it; without one everything is plain lines, one after the other, and the block is not shown.
+ * What the demo shows. Flows in: headings, lines, and a block of lines that changes; flows out:
+ * text on stdout. On a terminal it has colours and the block is redrawn in place, with other
+ * lines going above it; without one everything is plain lines, one after the other, and the block
+ * is not shown.
  */
 import { styleText } from 'node:util';
 

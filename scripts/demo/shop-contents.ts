@@ -1,7 +1,7 @@
 /**
- * What is in a node's shop, in full, read by plain SQL that knows nothing of Understudy. Flows in: a
- * session; flows out: every order with its lines counted anew, or a digest of every table, by which
- * two nodes are compared independently of `understudy verify`.
+ * What is in a node's shop, in full, read by plain SQL that knows nothing of Understudy. Flows
+ * in: a session; flows out: every order with its lines counted anew, or a digest of every table,
+ * by which two nodes are compared independently of `understudy verify`.
  */
 import type { Client } from 'pg';
 import type { FoundOrder } from './proof-orders.ts';

@@ -1,7 +1,7 @@
 /**
- * What must be true of the shop at every moment, on every node. Flows in: a session; flows out: what
- * is not true, in one REPEATABLE READ snapshot, as lines that name rows. One order that is visible
- * without all of its lines, its goods and its charge breaks at least one of these sums.
+ * What must be true of the shop at every moment, on every node. Flows in: a session; flows out:
+ * what is not true, in one REPEATABLE READ snapshot, as lines that name rows. One order that is
+ * visible without all of its lines, its goods and its charge breaks at least one of these sums.
  */
 import type { Client } from 'pg';
 

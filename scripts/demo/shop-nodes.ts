@@ -1,8 +1,8 @@
 /**
  * Connections of the shop, made like those of any application: a plain client, no setting of
- * Understudy's. Flows in: the nodes' addresses; flows out: a session on one of them, or on whichever
- * takes writes, found as libpq does for target_session_attrs=read-write: every node in turn is asked
- * whether it is read-only.
+ * Understudy's. Flows in: the nodes' addresses; flows out: a session on one of them, or on
+ * whichever takes writes, found as libpq does for target_session_attrs=read-write: every node in
+ * turn is asked whether it is read-only.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';

@@ -1,6 +1,6 @@
 /**
- * Where the demo plays. Flows in: how to start; flows out: a sandbox with a database of the shop on
- * every node, the shop's tables in it, and an understudy.yaml that names all of it.
+ * Where the demo plays. Flows in: how to start; flows out: a sandbox with a database of the shop
+ * on every node, the shop's tables in it, and an understudy.yaml that names all of it.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

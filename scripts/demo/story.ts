@@ -1,7 +1,7 @@
 /**
- * What happens in the demo, act by act. Flows in: a furnished stage; flows out: whether every claim
- * was proved. A failure of anything that runs beside the acts (an agent that ends, a writer or
- * reader that meets what it must not) ends the story at once.
+ * What happens in the demo, act by act. Flows in: a furnished stage; flows out: whether every
+ * claim was proved. A failure of anything that runs beside the acts (an agent that ends, a writer
+ * or reader that meets what it must not) ends the story at once.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
@@ -177,8 +177,9 @@ export class Story {
     const screen = this.#screen;
     const { name } = understudyNode;
     screen.heading('6  The understudy takes the lead', [
-      `Node ${name} shuts the old leader out of the log, applies what is in it to the end, and begins`,
-      'an epoch of its own at a known LSN. What never reached the log is lost, which has to be said.',
+      `Node ${name} shuts the old leader out of the log, applies what is in it to the end, and`,
+      'begins an epoch of its own at a known LSN. What never reached the log is lost: hence the',
+      'words --allow-data-loss.',
     ]);
     const reason = 'the demo killed it';
     const { answer, tookMs } = await this.#understudy.json<Promotion>([

@@ -1,8 +1,8 @@
 /**
  * The real command line, built, as processes of their own. Flows in: words as a person would type
- * them; flows out: the answer of a command that ends by itself, or an agent that serves a node until
- * it is told to stop. What a command says on the way is shown as it comes; agents write into log
- * files of the sandbox.
+ * them; flows out: the answer of a command that ends by itself, or an agent that serves a node
+ * until it is told to stop. What a command says on the way is shown as it comes; agents write
+ * into log files of the sandbox.
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';

@@ -1,8 +1,8 @@
 /**
  * The shop's writers: several connections to whichever node takes writes. Flows in: a catalogue;
- * flows out: orders, and a journal of every commit that was acknowledged. A lost connection is the
- * one thing they live through, by looking for the leader again; a commit that was under way then is
- * journaled as unknown and not tried again. Every other error is a failure of the demo.
+ * flows out: orders, and a journal of every commit that was acknowledged. A lost connection is
+ * the one thing they live through, by looking for the leader again; a commit that was under way
+ * then is journaled as unknown and not tried again. Every other error is a failure of the demo.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client, QueryResult } from 'pg';
@@ -20,7 +20,7 @@ export interface WritersParts {
 }
 
 const writerCount = 6;
-/** Between two orders of a writer: two processor cores serve three servers, Kafka and the agents. */
+/** Between two orders of a writer: two cores serve three servers, Kafka and the agents. */
 const pauseMs = 12;
 const linesMax = 5;
 const piecesMax = 4;

@@ -116,10 +116,11 @@ class Agent {
     signal: AbortSignal,
     work: (following: FollowerAtWork) => Promise<void>,
   ): Promise<void> {
-    const { reader, decoder, cluster, name } = this.#node;
+    const { decoder, cluster, name, partitions } = this.#node;
     const { log } = cluster.around;
     // A session of its own: nothing else of this agent may get into the applier's transaction.
     const client = await cluster.openSession(this.#releasers, name, 'applier');
+    const reader = cluster.openReader(this.#releasers, partitions);
     const follower = await Follower.open({
       client,
       reader,

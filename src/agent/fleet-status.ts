@@ -18,6 +18,7 @@ import { probeKafka } from '../topic/kafka-client.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import { readLogEnd } from '../topic/log-end.ts';
 import { RecordDecoder } from '../topic/record-decoder.ts';
+import type { RowSchema } from '../topic/row-schema.ts';
 import { slotName } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { notInitialised } from './member-session.ts';
@@ -39,6 +40,17 @@ const kafkaTimeoutMs = 4_000;
 const probeTimeoutMs = 2_500;
 /** What is being closed is of no use to anybody; a moment is enough for those who do answer. */
 const closeTimeoutMs = 1_000;
+
+/** Points and epochs are read without it, and no row is looked into: any schema does for those. */
+const noRegistry = {
+  schemaById: async (): Promise<RowSchema> => ({
+    type: 'record',
+    name: 'unread',
+    namespace: 'understudy',
+    relationId: 'unread',
+    fields: [],
+  }),
+};
 
 export class FleetWatch {
   readonly #cluster: Cluster;
@@ -202,7 +214,7 @@ export class FleetWatch {
         topic: this.#cluster.topic,
         partitions,
       }),
-      decoder: new RecordDecoder(this.#cluster.registry),
+      decoder: new RecordDecoder(noRegistry),
     };
     const { reader, decoder } = this.#reader;
     const { mark, point } = await readLogEnd(reader, decoder);

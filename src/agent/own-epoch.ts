@@ -48,7 +48,7 @@ export async function ownEpoch(
   }
 }
 
-/** What the log holds past the mark decides whether this epoch goes on, begins, or must be voided. */
+/** What the log holds past the mark decides whether this epoch goes on, begins, or is voided. */
 export function foundAtEnd(end: LogEnd, epoch: number): 'torn' | 'begun' | 'not-begun' {
   const mine = end.mark?.at.epoch === epoch;
   if (mine) return end.strays.length > 0 ? 'torn' : 'begun';

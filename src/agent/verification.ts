@@ -6,6 +6,7 @@
  * reading takes as long as it takes, holding up nobody but TRUNCATE and schema changes.
  */
 import type { Client } from 'pg';
+import { readNode } from '../catalog/understudy-schema.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
@@ -62,6 +63,7 @@ export async function verifyFleet(
     };
     const [leading, ...following] = await Promise.all([leader, ...followers].map(open));
     if (leading === undefined) throw new Error('the leader is the first node');
+    for (const { name, client } of following) await requireFollower(client, name, leader);
     const verifying = new Verifying(cluster, control, leading, epoch, options);
     return await verifying.run(following);
   } finally {
@@ -88,6 +90,17 @@ function chooseNodes(state: ControlState, cluster: Cluster, named: readonly stri
   const { nodeNames } = cluster.settings;
   const followers = named.length > 0 ? named : nodeNames.filter((name) => name !== leader.node);
   return { leader: leader.node, epoch: leader.epoch, followers };
+}
+
+/** A former leader stands in an epoch of its own, and no agent makes it follow. */
+async function requireFollower(client: Client, name: string, leader: string): Promise<void> {
+  const identity = await readNode(client);
+  if (identity?.role === 'follower') return;
+  throw new UnderstudyError(
+    'PREREQUISITE',
+    `node ${name} led before node ${leader} and does not follow: its rows are of no common LSN`,
+    'Name the nodes to compare: understudy verify <node>…',
+  );
 }
 
 class Verifying {

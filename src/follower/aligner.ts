@@ -243,6 +243,7 @@ function damage(what: string, after: EpochLsn): UnderstudyError {
   return new UnderstudyError(
     'DAMAGED',
     `the topic does not add up after ${formatEpochLsn(after)}: ${what}`,
-    'Nothing past that point was applied. Keep the topic for analysis; destroy the cluster and init it again.',
+    'Nothing past that point was applied. Keep the topic for analysis; destroy the cluster and ' +
+      'init it again.',
   );
 }

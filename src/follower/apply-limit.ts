@@ -7,7 +7,7 @@
  */
 import type { EpochLsn } from '../change/position.ts';
 import { compareEpochLsn } from '../change/position.ts';
-import type { Aligned, AlignedBatch } from './aligner.ts';
+import type { Aligned, AlignedBatch, AlignedEpoch } from './aligner.ts';
 
 export type ApplyLimit =
   | { readonly kind: 'none' }
@@ -22,6 +22,12 @@ export interface ApplyPortion {
 
 /** Bounds one apply transaction: what is coalesced is held in memory. */
 export const portionRecordsMax = 20_000;
+
+/** Whether an epoch begin is within the limit: one in a later epoch is reached only through it. */
+export function mayBegin(epoch: AlignedEpoch, limit: ApplyLimit): boolean {
+  if (limit.kind !== 'to') return limit.kind === 'none';
+  return compareEpochLsn(epoch.mark.at, limit.at) <= 0;
+}
 
 /** The next batches to apply in one transaction, or null when the limit is reached. */
 export function nextPortion(

@@ -82,6 +82,6 @@ function columnAt(target: ApplyTarget, index: number): TargetColumn {
 }
 
 function unnest(alias: string, columns: readonly string[]): string {
-  const arrays = columns.map((_, i) => `$${i + 1}::pg_catalog.text[]`);
-  return `ROWS FROM (${arrays.map((array) => `pg_catalog.unnest(${array})`).join(', ')}) AS ${alias}(${columns.join(', ')})`;
+  const arrays = columns.map((_, i) => `pg_catalog.unnest($${i + 1}::pg_catalog.text[])`);
+  return `ROWS FROM (${arrays.join(', ')}) AS ${alias}(${columns.join(', ')})`;
 }

@@ -9,18 +9,20 @@ import { inTransaction } from '../catalog/postgres-session.ts';
 import type { EpochBegin } from '../change/change.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
-import type { CommittedReader } from '../topic/log.ts';
+import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
+import type { StreamRecord } from '../topic/stream-record.ts';
 import type { Aligned, AlignedEpoch } from './aligner.ts';
 import { Aligner } from './aligner.ts';
 import { Applier } from './applier.ts';
-import { type ApplyLimit, type ApplyPortion, nextPortion } from './apply-limit.ts';
+import { type ApplyLimit, type ApplyPortion, mayBegin, nextPortion } from './apply-limit.ts';
 import { ApplyTargets } from './apply-targets.ts';
 import { coalesce } from './coalesce.ts';
 import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
 
 export interface FollowerParts {
   readonly client: Client;
+  /** The follower's own: it is closed with it. */
   readonly reader: CommittedReader;
   readonly decoder: RecordDecoder;
   readonly onApplied: (position: FollowerPosition, rows: number) => void;
@@ -43,6 +45,7 @@ export class Follower {
   #limit: ApplyLimit = { kind: 'none' };
   #busy = false;
   #stopped = false;
+  #closing: Promise<void> | null = null;
   #failure: { readonly error: unknown } | null = null;
   #wakers: (() => void)[] = [];
 
@@ -98,8 +101,7 @@ export class Follower {
 
   /** Whether everything that the last fetches saw is applied. */
   get caughtUp(): boolean {
-    const readAll = this.#offsets.every((offset, i) => offset >= (this.#lastStable[i] ?? 0n));
-    return readAll && this.#waiting.length === 0 && !this.#busy;
+    return this.#readTo(this.#lastStable) && this.#waiting.length === 0 && !this.#busy;
   }
 
   setLimit(limit: ApplyLimit): void {
@@ -115,19 +117,29 @@ export class Follower {
         this.stop();
       });
     await Promise.all([guard(this.#readLoop()), guard(this.#applyLoop())]);
+    await this.#closing;
     if (this.#failure !== null) throw this.#failure.error;
   }
 
-  /** Ends after the transaction under way. */
+  /** Ends after the transaction under way; a fetch that waits at the broker is not waited for. */
   stop(): void {
     this.#stopped = true;
     this.#wake();
+    this.#closing ??= this.#parts.reader.close();
   }
 
   /** Resolves when everything below the given offsets is read and all that is whole is applied. */
   async drained(lastStable: readonly bigint[]): Promise<void> {
-    const read = (): boolean => this.#offsets.every((offset, i) => offset >= (lastStable[i] ?? 0n));
-    await this.#until(() => read() && this.#waiting.length === 0 && !this.#busy);
+    const done = (): boolean => this.#readTo(lastStable) && this.#waiting.length === 0;
+    await this.#until(() => done() && !this.#busy);
+  }
+
+  /**
+   * A partition that waits at a boundary counts as read: where all others are at their end, nothing
+   * behind a boundary that they lack can be whole. Behind a torn batch it would wait for ever.
+   */
+  #readTo(ends: readonly bigint[]): boolean {
+    return this.#offsets.every((offset, i) => offset >= (ends[i] ?? 0n) || this.#aligner.waits(i));
   }
 
   /**
@@ -150,16 +162,20 @@ export class Follower {
   }
 
   async #readLoop(): Promise<void> {
-    const { reader, decoder } = this.#parts;
+    const { decoder } = this.#parts;
     while (!this.#stopped) {
       if (this.#waitingRecords() > waitingRecordsMax) {
         await this.#change();
         continue;
       }
       const from = this.#wanted();
-      const fetched = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
-      for (const { partition, records, nextOffset, lastStableOffset } of fetched) {
-        this.#aligner.push(partition, await decoder.decode(records));
+      const fetched = await this.#fetch(from);
+      if (fetched === null) return;
+      const decoded: StreamRecord[][] = [];
+      for (const { records } of fetched) decoded.push(await decoder.decode(records));
+      // From here on nothing waits: offsets never stand past what is pushed and not aligned.
+      for (const [i, { partition, nextOffset, lastStableOffset }] of fetched.entries()) {
+        this.#aligner.push(partition, decoded[i] ?? []);
         this.#offsets[partition] = nextOffset;
         this.#lastStable[partition] = lastStableOffset;
       }
@@ -167,6 +183,16 @@ export class Follower {
         this.#waiting.push(aligned);
       }
       this.#wake();
+    }
+  }
+
+  /** Null when the follower was stopped meanwhile, which closes the reader under a fetch. */
+  async #fetch(from: Map<number, bigint>): Promise<readonly FetchedPartition[] | null> {
+    try {
+      return await this.#parts.reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
+    } catch (error) {
+      if (this.#stopped) return null;
+      throw error;
     }
   }
 
@@ -201,7 +227,7 @@ export class Follower {
     const [first] = this.#waiting;
     if (first === undefined) return null;
     if (first.kind === 'epoch') {
-      return this.#limit.kind === 'none' ? () => this.#applyEpoch(first) : null;
+      return mayBegin(first, this.#limit) ? () => this.#applyEpoch(first) : null;
     }
     const portion = nextPortion(this.#waiting, this.#position.at, this.#limit);
     return portion === null ? null : () => this.#applyPortion(portion);

@@ -59,7 +59,7 @@ export class ReadBackCounter {
 
 const fetchMaxWaitMs = 1_000;
 
-/** Reads on from `mark` until `signal` aborts; rejects with the first damage. */
+/** Reads on from `mark` until `signal` aborts, and closes the reader; rejects with the damage. */
 export async function readBack(
   reader: CommittedReader,
   decoder: RecordDecoder,
@@ -68,11 +68,25 @@ export async function readBack(
 ): Promise<void> {
   const offsets = new Map(mark.nextOffsets.map((offset, partition) => [partition, offset]));
   const counters = mark.nextOffsets.map((_, partition) => new ReadBackCounter(partition, mark.at));
-  while (!signal.aborted) {
-    for (const fetched of await reader.fetch(offsets, { maxWaitMs: fetchMaxWaitMs })) {
-      const counter = counters[fetched.partition];
-      for (const record of await decoder.decode(fetched.records)) counter?.take(record);
-      offsets.set(fetched.partition, fetched.nextOffset);
+  let closing: Promise<void> | null = null;
+  const close = (): void => {
+    closing ??= reader.close();
+  };
+  signal.addEventListener('abort', close, { once: true });
+  try {
+    while (!signal.aborted) {
+      for (const fetched of await reader.fetch(offsets, { maxWaitMs: fetchMaxWaitMs })) {
+        const counter = counters[fetched.partition];
+        for (const record of await decoder.decode(fetched.records)) counter?.take(record);
+        offsets.set(fetched.partition, fetched.nextOffset);
+      }
     }
+  } catch (error) {
+    // Closing the reader under a waiting fetch is how an abort ends it.
+    if (!signal.aborted) throw error;
+  } finally {
+    signal.removeEventListener('abort', close);
+    close();
+    await closing;
   }
 }

@@ -1,7 +1,7 @@
 /**
  * From pgoutput messages to changes with positions. Flows in: decoded messages in WAL order; flows
- * out: begin, change, label and commit events, each change with its place in the log. A whole row is
- * made of every update, or the stream stops: a value that Postgres left out because it did not
+ * out: begin, change, label and commit events, each change with its place in the log. A whole row
+ * is made of every update, or the stream stops: a value that Postgres left out because it did not
  * change is taken from the old row where that was sent (REPLICA IDENTITY FULL).
  */
 import type { Change, PgText, RelationShape } from '../change/change.ts';
@@ -184,7 +184,8 @@ function wholeRow(known: KnownRelation, tuple: Tuple, old: OldTuple | null): PgT
       'UNCHANGED_TOAST',
       `an update of ${known.name} left its large column ${columns[index]?.name} unchanged, and ` +
         'Postgres sends no old row to take it from',
-      `ALTER TABLE ${known.name} REPLICA IDENTITY FULL, then destroy the cluster and init it again.`,
+      `ALTER TABLE ${known.name} REPLICA IDENTITY FULL, then destroy the cluster and init it ` +
+        'again.',
     );
   });
 }

@@ -40,7 +40,7 @@ export function checkFormat(value: { format: number }, what: string): void {
   throw new UnderstudyError(
     'FORMAT_TOO_NEW',
     `${what} has format ${value.format}; this version reads up to ${formatVersion}`,
-    'Install the version of pg-understudy that the other agents run: npm install pg-understudy@latest',
+    'Install the version that the other agents run: npm install pg-understudy@latest',
   );
 }
 

@@ -73,7 +73,7 @@ export class RecordDecoder {
     return decodeFramed(fixedSchemas.key.type, record.key) as RecordKey;
   }
 
-  /** What the Avro library or a parser of ours throws at strange bytes names no record: this does. */
+  /** What a parser throws at strange bytes does not name the record: this does. */
   #decodeOrRefuse(record: FetchedRecord): StreamRecord {
     try {
       return this.#decodeRecord(record);
@@ -129,7 +129,8 @@ function foreign(what: string, cause?: unknown): UnderstudyError {
   return new UnderstudyError(
     'MESSAGE_UNKNOWN',
     `the topic holds what this version does not know: ${what}`,
-    'Run the version of pg-understudy that the leader runs; if they are equal, another program wrote to the topic.',
+    'Run the version of pg-understudy that the leader runs; if it is the same, another program ' +
+      'wrote to the topic.',
     cause,
   );
 }

@@ -64,7 +64,7 @@ function escapedChar(char: string): string {
   return `_x${(char.codePointAt(0) ?? 0).toString(16)}_`;
 }
 
-/** `public.orders` becomes `understudy.rows.public.orders`: one registry subject per relation id. */
+/** `public.orders` becomes `understudy.rows.public.orders`: a registry subject per relation id. */
 export function rowRecordName(relationId: string): { name: string; namespace: string } {
   const segments = relationId.split('.').map(escapeAvroName);
   const name = segments.pop() ?? '_';

@@ -1,7 +1,7 @@
 /**
- * Compares what two nodes hold. Flows in: digests of the leader's tables and of one follower's, both
- * of one LSN; flows out: which tables are equal. Tables are matched by relation id, so a table that
- * only one of the two has is a difference, and so is another set of columns. Pure.
+ * Compares what two nodes hold. Flows in: digests of the leader's tables and of one follower's,
+ * both of one LSN; flows out: which tables are equal. Tables are matched by relation id, so a table
+ * that only one of the two has is a difference, and so is another set of columns. Pure.
  */
 import type { TableDigest } from './table-digest.ts';
 

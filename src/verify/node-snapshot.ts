@@ -110,7 +110,8 @@ function notReady(timeoutMs: number, blockers: string): UnderstudyError {
     'TIMED_OUT',
     `the leader gave no consistent snapshot within ${timeoutMs} ms: it waits for every open ` +
       `transaction of the server (${blockers})`,
-    'Wait for those transactions, or end them (SELECT pg_terminate_backend(pid)); then verify again.',
+    'Wait for those transactions, or end them (SELECT pg_terminate_backend(pid)), then verify ' +
+      'again.',
   );
 }
 
@@ -139,8 +140,8 @@ async function nudge(walsender: Client): Promise<void> {
 }
 
 /**
- * Opens the snapshot of a follower that stands still at the given position. Tables are locked before
- * the snapshot is taken, so nothing can be rewritten in between.
+ * Opens the snapshot of a follower that stands still at the given position. Tables are locked
+ * before the snapshot is taken, so nothing can be rewritten in between.
  */
 export async function openFollowerSnapshot(
   client: Client,

@@ -1,7 +1,7 @@
 /**
  * What the golden bytes of format 1 mean: one change, point or epoch begin for each kind of record,
- * with the odd names and extreme values that an encoding is most likely to get wrong. Flows out: the
- * cases by name; format-1.json holds their bytes. A case is never changed, only added.
+ * with the odd names and extreme values that an encoding is most likely to get wrong. Flows out:
+ * the cases by name; format-1.json holds their bytes. A case is never changed, only added.
  */
 import type { Change, EpochBegin, Point, RelationShape } from '../../src/change/change.ts';
 import type { Position } from '../../src/change/position.ts';

@@ -2,6 +2,7 @@
  * `verify` against agents that run: it finds what differs and nothing else, at one LSN while writes
  * go on, and leaves nothing behind, whatever ends it.
  */
+// time-limit: 480s
 import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';

@@ -4,8 +4,8 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Aligned, AlignedBatch } from '../../src/follower/aligner.ts';
-import { nextPortion, portionRecordsMax } from '../../src/follower/apply-limit.ts';
+import type { AlignedBatch, AlignedEpoch } from '../../src/follower/aligner.ts';
+import { mayBegin, nextPortion, portionRecordsMax } from '../../src/follower/apply-limit.ts';
 import type { RowRecord } from '../../src/topic/stream-record.ts';
 import { at, beginOf, pointOf, SketchedTopic } from '../support/builders.ts';
 
@@ -17,7 +17,7 @@ function batch(upto: number, records = 1): AlignedBatch {
   return { kind: 'batch', point: pointOf({}), partitions: [half, half], mark, appendMs: [] };
 }
 
-const epoch: Aligned = {
+const epoch: AlignedEpoch = {
   kind: 'epoch',
   begin: beginOf({ epoch: 2 }),
   mark: { at: at(2, 5), nextOffsets: [] },
@@ -80,6 +80,15 @@ test('an epoch begin ends the portion before it, and is none itself', () => {
   ]);
   assert.is(portion([epoch, ...waiting], at(1, 10), { kind: 'none' }), null);
   assert.is(portion([epoch], at(1, 10), to(25)), null);
+});
+
+test('an epoch begins when the limit lies in it or behind it', () => {
+  assert.ok(mayBegin(epoch, { kind: 'none' }));
+  assert.not(mayBegin(epoch, { kind: 'hold' }));
+  assert.not(mayBegin(epoch, to(900)));
+  assert.not(mayBegin(epoch, to(4, 2)));
+  assert.ok(mayBegin(epoch, to(5, 2)));
+  assert.ok(mayBegin(epoch, to(1, 3)));
 });
 
 test('a portion is bounded, but a batch is never parted', () => {

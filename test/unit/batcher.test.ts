@@ -174,7 +174,7 @@ test('idle points come soon after a change, then less and less, and only when WA
   assert.equal(batcher.next(5_000), { kind: 'wait', atMs: 5_100 });
 });
 
-test('a transaction larger than the bound goes out in pieces that the point counts together', () => {
+test('a transaction larger than the bound goes out in pieces that its point counts', () => {
   const batcher = batcherOf();
   transaction(batcher, 100, 110, 0);
   batcher.begin(lsn(120), 1n);

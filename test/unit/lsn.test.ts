@@ -30,9 +30,24 @@ test('any LSN of 64 bits comes back from its text', () => {
 });
 
 test('anything else is refused', () => {
-  for (const text of ['', '0', '/', '0/', '/0', '0/0/0', ' 0/0', '0/0\n', '1G/0', '123456789/0']) {
+  for (const text of [
+    '',
+    '0',
+    '/',
+    '0/',
+    '/0',
+    '0/0/0',
+    ' 0/0',
+    '0/0\n',
+    '1G/0',
+    '123456789/0',
+    '0/123456789',
+  ]) {
     assert.not(isLsnText(text), text);
-    assert.throws(() => parseLsn(text), (error: unknown) => error instanceof RangeError);
+    assert.throws(
+      () => parseLsn(text),
+      (error: unknown) => error instanceof RangeError,
+    );
   }
 });
 

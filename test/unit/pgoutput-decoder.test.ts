@@ -7,7 +7,16 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UnderstudyError } from '../../src/errors.ts';
 import { decodePgoutput } from '../../src/leader/pgoutput-decoder.ts';
-import { byte, frames, int16, int32, rawValue, tag, text, tuple } from '../support/pgoutput-frames.ts';
+import {
+  byte,
+  frames,
+  int16,
+  int32,
+  rawValue,
+  tag,
+  text,
+  tuple,
+} from '../support/pgoutput-frames.ts';
 
 function refused(bytes: Buffer, what: RegExp): void {
   assert.throws(
@@ -32,7 +41,10 @@ test('begin and commit carry unsigned LSNs and microseconds since 1970', () => {
 });
 
 test('a relation names its columns and which of them are the key', () => {
-  const bytes = frames.relation(4_000_000_000, 'public', 'Bücher "a"', [['id', true], ['名', false]]);
+  const bytes = frames.relation(4_000_000_000, 'public', 'Bücher "a"', [
+    ['id', true],
+    ['名', false],
+  ]);
   assert.equal(decodePgoutput(bytes), {
     kind: 'relation',
     oid: 4_000_000_000,
@@ -48,7 +60,11 @@ test('a relation names its columns and which of them are the key', () => {
 
 test('an empty text, NULL and an unchanged value are three things', () => {
   const values = ['', null, undefined, 'naïve 🐘\n'];
-  assert.equal(decodePgoutput(frames.insert(7, tuple(...values))), { kind: 'insert', oid: 7, values });
+  assert.equal(decodePgoutput(frames.insert(7, tuple(...values))), {
+    kind: 'insert',
+    oid: 7,
+    values,
+  });
 });
 
 test('updates come with the old key, the old row or neither', () => {
@@ -119,13 +135,17 @@ test('a message cut off anywhere is refused, and so is one byte too many', () =>
 
 test('any other bytes are refused in the same way, or are a message', () => {
   fc.assert(
-    fc.property(fc.constantFrom(...'BCRIUDTM'), fc.uint8Array({ maxLength: 60 }), (letter, rest) => {
-      try {
-        decodePgoutput(Buffer.concat([tag(letter), rest]));
-      } catch (error) {
-        assert.instance(error, UnderstudyError);
-      }
-    }),
+    fc.property(
+      fc.constantFrom(...'BCRIUDTM'),
+      fc.uint8Array({ maxLength: 60 }),
+      (letter, rest) => {
+        try {
+          decodePgoutput(Buffer.concat([tag(letter), rest]));
+        } catch (error) {
+          assert.instance(error, UnderstudyError);
+        }
+      },
+    ),
     { numRuns: 3_000 },
   );
 });

@@ -61,7 +61,13 @@ function refused(code: string, message: RegExp, run: () => unknown): void {
 
 test('a relation is told once, before its first row, and takes an ordinal', () => {
   const build = opened();
-  const events = build(insert('1', null, ''), insert('2', 'n', 'b'), commit, begin, insert('3', '', ''));
+  const events = build(
+    insert('1', null, ''),
+    insert('2', 'n', 'b'),
+    commit,
+    begin,
+    insert('3', '', ''),
+  );
   const seen = events.map((event) => {
     if (event.kind !== 'change') return event.kind;
     return `${event.change.kind} ${event.position.ordinal}`;

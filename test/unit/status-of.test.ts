@@ -1,0 +1,278 @@
+/**
+ * What `status` makes of what was found: states, lag and promotability, and that the unknown is
+ * null with its reason and never a guess.
+ */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import {
+  type DatabaseFacts,
+  type FleetFacts,
+  type Found,
+  isUninitialised,
+  type NodeStatus,
+  statusOf,
+} from '../../src/agent/status-of.ts';
+import type { NodeIdentity } from '../../src/catalog/understudy-schema.ts';
+import type { ControlRecord } from '../../src/control/control-records.ts';
+import {
+  type ControlState,
+  emptyControlState,
+  foldControl,
+} from '../../src/control/control-state.ts';
+import { at, lsn } from '../support/builders.ts';
+
+const time = '2025-11-21T09:00:00.000Z';
+const stream: ControlRecord = {
+  kind: 'stream',
+  streamId: 'stream-1',
+  cluster: 'shop',
+  partitions: 1,
+  topic: {},
+  time,
+};
+
+function claim(epoch: number, node: string): ControlRecord {
+  const predecessor = epoch === 1 ? null : `claim-${epoch - 1}`;
+  return { kind: 'claim', id: `claim-${epoch}`, epoch, node, predecessor, time };
+}
+
+function control(...records: readonly ControlRecord[]): ControlState {
+  return foldControl(emptyControlState, [stream, ...records]);
+}
+
+function found<Value>(value: Value): Found<Value> {
+  return { kind: 'found', value };
+}
+
+function identity(name: string, role: 'leader' | 'follower', epoch = 1): NodeIdentity {
+  return { cluster: 'shop', name, streamId: 'stream-1', role, epoch, startNumber: 1n };
+}
+
+const nowMs = 1_000_000;
+const commitMicros = BigInt(nowMs - 100) * 1000n;
+const active = [{ active: true, walStatus: 'reserved' }];
+
+function leader(changes: Partial<DatabaseFacts> = {}): DatabaseFacts {
+  return {
+    identity: identity('a', 'leader'),
+    position: null,
+    walLsn: lsn(1000),
+    agentRuns: true,
+    slots: active,
+    ...changes,
+  };
+}
+
+function follower(upto: number, changes: Partial<DatabaseFacts> = {}): DatabaseFacts {
+  return {
+    identity: identity('b', 'follower'),
+    position: { at: at(1, upto), commitTimeMicros: commitMicros },
+    walLsn: lsn(5),
+    agentRuns: true,
+    slots: [],
+    ...changes,
+  };
+}
+
+function facts(
+  changes: Partial<FleetFacts> & { a?: DatabaseFacts; b?: DatabaseFacts } = {},
+): FleetFacts {
+  const { a = leader(), b = follower(1000), ...rest } = changes;
+  return {
+    cluster: 'shop',
+    topicName: 'shop.changes',
+    control: found(control(claim(1, 'a'))),
+    topic: found({ at: at(1, 1000), point: { commitTimeMicros: commitMicros } }),
+    nodes: [
+      { name: 'a', database: found(a) },
+      { name: 'b', database: found(b) },
+    ],
+    nowMs,
+    ...rest,
+  };
+}
+
+function nodesOf(input: FleetFacts): readonly [NodeStatus, NodeStatus] {
+  const [a, b] = statusOf(input).nodes;
+  if (a === undefined || b === undefined) throw new Error('there are two nodes');
+  return [a, b];
+}
+
+const status = suite('statusOf');
+
+status('a sound fleet', () => {
+  assert.equal(statusOf(facts()), {
+    cluster: 'shop',
+    stream: 'stream-1',
+    epoch: 1,
+    leader: 'a',
+    durability: 'async',
+    topic: 'shop.changes',
+    nodes: [
+      {
+        name: 'a',
+        role: 'leader',
+        state: 'streaming',
+        lsn: '1:0/3E8',
+        lagBytes: 0,
+        lagMs: 0,
+        exact: true,
+        promotable: false,
+        why: [],
+      },
+      {
+        name: 'b',
+        role: 'follower',
+        state: 'streaming',
+        lsn: '1:0/3E8',
+        lagBytes: 0,
+        lagMs: 0,
+        exact: true,
+        promotable: true,
+        why: [],
+      },
+    ],
+  });
+});
+
+status('a leader without agent, without slot, with an idle or a lost one has stopped', () => {
+  const cases: readonly (readonly [Partial<DatabaseFacts>, RegExp])[] = [
+    [{ agentRuns: false }, /no agent runs: understudy run a/],
+    [{ slots: [] }, /slot is gone/],
+    [{ slots: [{ active: false, walStatus: 'lost' }] }, /has lost WAL/],
+    [{ slots: [{ active: false, walStatus: 'reserved' }] }, /does not read the WAL/],
+  ];
+  for (const [changes, why] of cases) {
+    const [a] = nodesOf(facts({ a: leader(changes) }));
+    assert.is(a.state, 'stopped');
+    assert.is(a.role, 'leader');
+    assert.match(a.why.join(), why);
+  }
+});
+
+status('a leader that was replaced is fenced and no leader any more', () => {
+  const b = follower(2000, {
+    identity: identity('b', 'leader', 2),
+    walLsn: lsn(2500),
+    slots: active,
+  });
+  const input = facts({ control: found(control(claim(1, 'a'), claim(2, 'b'))), b });
+  const result = statusOf(input);
+  assert.is(result.leader, 'b');
+  assert.is(result.epoch, 2);
+  const [a, now] = nodesOf(input);
+  assert.is(a.state, 'fenced');
+  assert.is(a.role, 'follower');
+  assert.is(a.promotable, false);
+  assert.match(a.why.join(), 'it led epoch 1; node b is the leader of epoch 2');
+  assert.is(now.role, 'leader');
+  assert.is(now.state, 'streaming');
+  assert.is(now.lsn, '2:0/9C4');
+});
+
+status('a node that has claimed and not begun is waiting', () => {
+  const [, b] = nodesOf(facts({ control: found(control(claim(1, 'a'), claim(2, 'b'))) }));
+  assert.is(b.role, 'leader');
+  assert.is(b.state, 'waiting');
+  assert.is(b.promotable, false);
+  assert.match(b.why.join(), 'taking the lead of epoch 2');
+});
+
+status('lag is to the leader’s WAL, else to the log, and never across epochs', () => {
+  const wal = { a: leader({ walLsn: lsn(1500) }) };
+  assert.is(nodesOf(facts({ ...wal, b: follower(900) }))[1].lagBytes, 600);
+  const nodes = [
+    { name: 'a', database: { kind: 'missing', reason: 'gone' } },
+    { name: 'b', database: found(follower(900)) },
+  ] as const;
+  const [a, b] = nodesOf(facts({ nodes }));
+  assert.is(b.lagBytes, 100);
+  assert.is(a.state, 'down');
+  assert.is(a.lsn, null);
+  assert.is(a.promotable, false);
+  assert.equal(a.why, ['gone']);
+  const older = follower(900, { identity: identity('b', 'follower') });
+  const newer = found({ at: at(2, 50), point: { commitTimeMicros: commitMicros } });
+  assert.is(
+    nodesOf(facts({ nodes: [{ name: 'b', database: found(older) }, nodes[0]], topic: newer }))[0]
+      .lagBytes,
+    null,
+  );
+});
+
+status('streaming is at the end, or close behind it', () => {
+  const behindBy = (ms: number, ageMs: number, upto = 900): FleetFacts => {
+    const newest = BigInt(nowMs - ageMs) * 1000n;
+    const position = { at: at(1, upto), commitTimeMicros: newest - BigInt(ms) * 1000n };
+    return facts({
+      a: leader({ walLsn: lsn(100_000_000) }),
+      b: follower(upto, { position }),
+      topic: found({ at: at(1, 100_000_000), point: { commitTimeMicros: newest } }),
+    });
+  };
+  assert.is(nodesOf(behindBy(500, 60_000))[1].state, 'streaming');
+  assert.is(nodesOf(behindBy(5_000, 60_000))[1].state, 'catching-up');
+  assert.is(nodesOf(behindBy(5_000, 60_000))[1].lagMs, 5_000);
+  // A first write after a quiet hour is on its way; a hundred megabytes are not.
+  assert.is(nodesOf(behindBy(3_600_000, 100, 99_999_000))[1].state, 'streaming');
+  assert.is(nodesOf(behindBy(3_600_000, 100))[1].state, 'catching-up');
+  assert.is(nodesOf(facts({ b: follower(1000, { agentRuns: false }) }))[1].state, 'stopped');
+});
+
+status('damage keeps everybody from being promoted until it is repaired', () => {
+  const damage: ControlRecord = {
+    kind: 'damage',
+    id: 'd1',
+    epoch: 1,
+    at: null,
+    reason: 'two records are missing',
+    node: 'a',
+    time,
+  };
+  const damaged = control(claim(1, 'a'), damage);
+  const [a, b] = nodesOf(facts({ control: found(damaged) }));
+  assert.is(b.state, 'damaged');
+  assert.is(b.exact, false);
+  assert.is(b.promotable, false);
+  assert.match(a.why.join(), 'two records are missing');
+  const repaired = foldControl(damaged, [{ kind: 'repair', damage: 'd1', node: 'a', time }]);
+  assert.is(nodesOf(facts({ control: found(repaired) }))[1].promotable, true);
+});
+
+status('without Kafka what is unknown is null, with the reason once', () => {
+  const missing = { kind: 'missing', reason: 'no broker' } as const;
+  const input = facts({ control: missing, topic: missing, b: follower(900) });
+  const { epoch, leader: leads, durability, topic, stream: streamId } = statusOf(input);
+  assert.equal([epoch, leads, durability, topic, streamId], [null, null, null, null, 'stream-1']);
+  const [a, b] = nodesOf(input);
+  assert.is(a.role, 'leader');
+  assert.is(a.exact, null);
+  assert.equal(b.why, ['no broker']);
+  assert.equal([b.exact, b.promotable, b.lagMs], [null, null, null]);
+  assert.is(b.lagBytes, 100, 'what the databases say is still told');
+});
+
+status('a database of nobody, of another cluster or of another stream is told as such', () => {
+  const other = { ...identity('b', 'follower'), cluster: 'other' };
+  const renewed = { ...identity('b', 'follower'), streamId: 'stream-0' };
+  for (const [who, why] of [
+    [null, 'understudy init'],
+    [other, 'node b of cluster other'],
+    [renewed, 'the stream stream-0'],
+  ] as const) {
+    const [, b] = nodesOf(facts({ b: follower(1000, { identity: who }) }));
+    assert.is(b.state, 'stopped');
+    assert.is(b.promotable, false);
+    assert.match(b.why.join(), why);
+  }
+});
+
+status('no cluster at all is something else than one that is down', () => {
+  const empty = { a: leader({ identity: null }), b: follower(0, { identity: null }) };
+  const noStream = found(emptyControlState);
+  assert.is(isUninitialised(facts({ ...empty, control: noStream })), true);
+  assert.is(isUninitialised(facts({ ...empty })), false);
+  assert.is(isUninitialised(facts({ b: empty.b, control: noStream })), false);
+});
+
+status.run();
