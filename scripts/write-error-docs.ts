@@ -26,8 +26,8 @@ const intro = `# Errors
 
 Every refusal is one line of cause and one line \`HINT:\` with the exact remedy, on stderr. With
 \`--json\` the same stands on stdout as
-\`{"error": {"code": "…", "message": "…", "hint": "…", "exit": 4}}\`. Codes and exit codes are never
-renamed, so scripts may match on them.
+\`{"error": {"code": "…", "message": "…", "hint": "…", "exit": 4}}\`. Codes and exit codes are
+never renamed, so scripts may match on them.
 
 An agent that runs tries again by itself, with growing pauses, after an error whose row says so. It
 stops at every other one, because trying again cannot help until somebody has acted.

@@ -121,7 +121,8 @@ export const errorTable = {
     'The topic does not add up: records are missing or too many.',
   ),
   NOT_PROMOTABLE: entry('notAsRequired', false, 'The node cannot take the lead.'),
-  ROW_REFUSED: entry('notAsRequired', false, 'A follower’s Postgres refuses a row of the stream.'),
+  STALE: entry('notAsRequired', false, 'A node was away longer than the topic keeps each change.'),
+  ROW_REFUSED: entry('notAsRequired', false, 'A follower’s Postgres refuses a row.'),
   TIMED_OUT: entry('timedOut', true, 'What was waited for did not happen in time.'),
   NEEDS_ALLOW_DATA_LOSS: entry(
     'needsAllowDataLoss',

@@ -19,7 +19,6 @@ export const failpointNames = [
   'own.after-init',
   'own.before-epoch-begin',
   'promote.after-slot',
-  'promote.after-claim',
   'promote.before-unguard',
 ] as const;
 

@@ -219,11 +219,19 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value',
         HINT = 'A label is [a-z][a-z0-9_.-]{0,62}, for example before-migration-7.';
   END IF;
+  -- A point stands at the end of its transaction, and has one name.
+  IF current_setting('understudy.point_label', true) <> '' THEN
+    RAISE EXCEPTION 'this transaction makes the point % already',
+        current_setting('understudy.point_label')
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Make the second point in a transaction of its own.';
+  END IF;
   INSERT INTO understudy.points (label) VALUES (point.label) ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'the point % exists already', label
       USING ERRCODE = 'unique_violation', HINT = 'Labels are used once: choose another.';
   END IF;
+  PERFORM set_config('understudy.point_label', label, true);
   PERFORM pg_logical_emit_message(true, 'understudy.point', label);
 END
 $$;

@@ -7,6 +7,7 @@
 
 import { isMine, ownerOf } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
+import { hit } from '../failpoints.ts';
 import { Follower } from '../follower/follower.ts';
 import { holdTriggers, releaseTriggers } from '../follower/held-triggers.ts';
 import { armGuard, disarmGuard } from '../follower/write-guard.ts';
@@ -17,7 +18,7 @@ import { publicationName, slotName } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, type PromotionResult } from './promotion.ts';
-import { RequestDesk } from './requests.ts';
+import { type AgentRequest, RequestDesk } from './requests.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
 /** One attempt: resolves when `signal` aborts, rejects with the first error. */
@@ -95,12 +96,14 @@ class Agent {
     }
   }
 
-  /** Follows until asked to lead; `mine` is a promotion that a crash interrupted after its claim. */
+  /**
+   * Follows until asked to lead; `mine` is a promotion that a crash interrupted after its claim.
+   */
   async #follow(mine: boolean, signal: AbortSignal): Promise<void> {
     await this.#withFollower(signal, async (following) => {
       const asked = mine ? null : await this.#desk.serve(following.follower, following.ended);
       if (!mine && asked === null) return;
-      const promotion = new Promotion(this.#node, asked, this.#desk);
+      const promotion = new Promotion(this.#node, epochAsked(asked), asked, this.#desk);
       await this.#promote(following, promotion, signal);
     });
   }
@@ -125,6 +128,7 @@ class Agent {
       client,
       reader,
       decoder,
+      smallestCompactionLagMs: this.#node.control.state.smallestCompactionLagMs,
       onApplied: (position, rows) => log.debug({ node: name, position, rows }, 'applied'),
       onEpoch: ({ epoch, leader }) => log.info({ node: name, epoch, leader }, 'a new epoch begins'),
     });
@@ -169,7 +173,7 @@ class Agent {
       log.info({ node: this.#node.name, step }, 'taking the lead');
     };
     const taking = new LeadTaking(this.#node, this.#releasers, promoted?.following ?? null, onStep);
-    const taken = await taking.take(promoted?.promotion.mayClaim ?? false);
+    const taken = await taking.take(promoted?.promotion.mayClaim ?? null);
     if (taken === null) {
       await this.#guard();
       const owner = ownerOf(this.#node.control.state);
@@ -234,9 +238,11 @@ class Agent {
         },
         all,
         async () => {
-          // A session of its own: the leader's may be in a transaction that gives a partition its id.
+          // A session of its own: the leader's may be in a transaction that gives a partition its
+          // id.
           const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
           await releaseTriggers(guardSession);
+          await hit('promote.before-unguard');
           await disarmGuard(guardSession);
           log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
           await promotion?.succeeded(taken);
@@ -274,21 +280,32 @@ class Agent {
   }
 }
 
+/** The epoch that a request meant: a later one would end the reign of whoever was faster. */
+function epochAsked(request: AgentRequest | null): number | null {
+  const epoch = request?.args.epoch;
+  return typeof epoch === 'number' ? epoch : null;
+}
+
 function deposed(node: string, owner: string | null): UnderstudyError {
   return new UnderstudyError(
     'LOST_LEADERSHIP',
     `node ${node} no longer leads: ${owner ?? 'another node'} claimed the next epoch`,
-    'Its writes are refused. It cannot follow as it is: destroy the cluster and init it again to bring it back.',
+    'Its writes are refused. It cannot follow as it is: destroy the cluster and init it ' +
+      'again to bring it back.',
   );
 }
 
 /** A promotion without an agent: takes the node's lock, promotes it, and lets go once it leads. */
-export async function promoteHere(cluster: Cluster, name: string): Promise<PromotionResult> {
+export async function promoteHere(
+  cluster: Cluster,
+  name: string,
+  epoch: number,
+): Promise<PromotionResult> {
   const releasers = new Releasers(closeTimeoutMs);
   const ending = new AbortController();
   try {
     const node = await openNode(cluster, name, releasers);
-    const promotion = new Promotion(node, null, null);
+    const promotion = new Promotion(node, epoch);
     const agent = new Agent(node, releasers);
     const led = promotion.leads.then(() => ending.abort());
     await Promise.race([agent.promote(promotion, ending.signal), node.lost]);

@@ -1,8 +1,9 @@
 /**
- * Removes what init made: slots, publications, guards and the `understudy` schema on every node that
- * can be reached, then the topics. Flows in: a cluster; flows out: what was, or would be, removed.
- * Users' tables and rows stay as they are. A node that cannot be reached keeps its slot, which keeps
- * WAL: that is refused unless nothing else is left to try, so nothing is removed before all answer.
+ * Removes what init made: slots, publications, guards and the `understudy` schema on every node
+ * that can be reached, then the topics. Flows in: a cluster; flows out: what was, or would be,
+ * removed. Users' tables and rows stay as they are. A node that cannot be reached keeps its slot,
+ * which keeps WAL: that is refused unless nothing else is left to try, so nothing is removed before
+ * all answer.
  */
 import type { Client } from 'pg';
 import { quoteIdentifier } from '../catalog/postgres-session.ts';

@@ -48,10 +48,10 @@ export async function failover(
     if (!request.allowDataLoss) throw needsAllowance(plan);
     people(`asking for epoch ${plan.epoch} on node ${request.node}`);
     if (await agentRuns(cluster, request.node)) {
-      return await askAgent(control, request);
+      return await askAgent(control, request, plan.epoch);
     }
     people(`no agent serves node ${request.node}: promoting it from here`);
-    return await promoteHere(cluster, request.node);
+    return await promoteHere(cluster, request.node, plan.epoch);
   } finally {
     await releasers.close();
   }
@@ -84,7 +84,8 @@ async function planOf(
     throw new UnderstudyError(
       'NOT_PROMOTABLE',
       `the topic is damaged: ${damage.reason}`,
-      'No node is known to be exact. Keep the topic for analysis; destroy the cluster and init it again.',
+      'No node is known to be exact. Keep the topic for analysis; destroy the cluster and ' +
+        'init it again.',
     );
   }
   const client = await cluster.openSession(releasers, node, 'failover');
@@ -108,9 +109,10 @@ async function planOf(
 function needsAllowance(plan: FailoverPlan): UnderstudyError {
   return new UnderstudyError(
     'NEEDS_ALLOW_DATA_LOSS',
-    `durability is async: what node ${plan.leader ?? 'the leader'} acknowledged and did not publish ` +
+    `durability is async: what ${plan.leader ?? 'the leader'} acknowledged and did not publish ` +
       'yet would be lost to the new leader',
-    `If the leader cannot come back, say so: understudy failover ${plan.node} --allow-data-loss --reason "…"`,
+    'If the leader cannot come back, say so: ' +
+      `understudy failover ${plan.node} --allow-data-loss --reason "…"`,
   );
 }
 
@@ -126,9 +128,13 @@ async function agentRuns(cluster: Cluster, node: string): Promise<boolean> {
   }
 }
 
-async function askAgent(control: ControlLog, request: FailoverRequest): Promise<PromotionResult> {
+async function askAgent(
+  control: ControlLog,
+  request: FailoverRequest,
+  epoch: number,
+): Promise<PromotionResult> {
   const { node, reason } = request;
-  const id = await control.request('failover', node, { reason });
+  const id = await control.request('failover', node, { reason, epoch });
   const answered = (): boolean => control.answers(id).length > 0;
   await control.waitFor(answered, promotionTimeoutMs);
   const [answer] = control.answers(id);

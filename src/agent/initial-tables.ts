@@ -1,6 +1,6 @@
 /**
- * The tables of a new stream. Flows in: what the leader's catalog holds; flows out: their shapes with
- * fresh ids, and the refusal of tables that hold rows already: nobody would ever read those.
+ * The tables of a new stream. Flows in: what the leader's catalog holds; flows out: their shapes
+ * with fresh ids, and the refusal of tables that hold rows already: nobody would ever read those.
  */
 import type { Client } from 'pg';
 import { qualifiedName } from '../catalog/postgres-session.ts';

@@ -23,12 +23,12 @@ import {
   readNode,
 } from '../catalog/understudy-schema.ts';
 import type { EpochBegin, RelationShape } from '../change/change.ts';
-import { type Lsn, parseLsn } from '../change/lsn.ts';
+import type { Lsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { armGuard, removeGuard } from '../follower/write-guard.ts';
-import { dropSlot } from '../leader/slot.ts';
+import { createExportedSlot, dropSlot } from '../leader/slot.ts';
 import { Releasers } from '../lifecycle.ts';
 import { RecordEncoder } from '../topic/record-encoder.ts';
 import { createTopic, deleteTopic, describeCluster, describeTopic } from '../topic/topic-admin.ts';
@@ -48,6 +48,9 @@ export interface Initialised {
 }
 
 type OnStep = (line: string) => void;
+
+/** Creating a slot waits for the open transactions of the whole server. */
+const slotTimeoutMs = 60_000;
 
 export async function initialise(
   cluster: Cluster,
@@ -224,17 +227,13 @@ class Initialisation {
     const slot = layout.slotName(this.#cluster.name, 1);
     try {
       this.#undo.push(() => dropSlot(leader.client, slot));
-      const { rows } = await walsender.query<{ consistent_point: string; snapshot_name: string }>(
-        `CREATE_REPLICATION_SLOT ${quoteIdentifier(slot)} LOGICAL pgoutput (SNAPSHOT 'export')`,
-      );
-      const created = rows[0];
-      if (created === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');
+      const created = await createExportedSlot(walsender, leader.client, slot, slotTimeoutMs);
       const work = async (): Promise<void> => {
-        await leader.client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot_name}'`);
+        await leader.client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot}'`);
         await refuseRows(leader, tables);
       };
       await inTransaction(leader.client, work, 'REPEATABLE READ');
-      return parseLsn(created.consistent_point);
+      return created.consistentPoint;
     } finally {
       await walsender.end();
     }
@@ -296,7 +295,7 @@ class Initialisation {
           writeEpochBegin(producer, encoder, begin, around.nowMs()),
         onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
       },
-      true,
+      1,
     );
     if (owned === null || owned.epoch !== 1) throw exists('somebody else claimed the first epoch');
     await owned.producer.close();

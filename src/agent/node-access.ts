@@ -144,8 +144,10 @@ async function countStart(
   if (identity.startNumber < known) {
     throw new UnderstudyError(
       'RESTORED_COPY',
-      `the database of node ${name} has seen ${identity.startNumber} starts, the control log ${known}`,
-      'It was restored from an older copy and may have lost writes: destroy the cluster and init it again.',
+      `the database of node ${name} has seen ${identity.startNumber} starts, the control log ` +
+        `${known}`,
+      'It was restored from an older copy and may have lost writes: destroy the cluster and ' +
+        'init it again.',
     );
   }
   const startNumber = identity.startNumber + 1n;

@@ -8,6 +8,7 @@
 import type { Mark } from '../change/change.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { notOwning, type OwningAction, type OwningEvent, stepOwning } from '../control/owning.ts';
+import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { TransactionalProducer } from '../topic/log.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
@@ -35,9 +36,13 @@ export interface OwnedEpoch {
 /** How long the control log may take to answer a nonce before the attempt counts as failed. */
 const verifyTimeoutMs = 30_000;
 
+/**
+ * `mayClaim` is the one epoch that may be claimed; null is none. Whoever asked meant to end the
+ * reign that was known then: when another node has begun the next one since, that stands.
+ */
 export async function ownEpoch(
   parts: OwnEpochParts,
-  mayClaim: boolean,
+  mayClaim: number | null,
 ): Promise<OwnedEpoch | null> {
   const attempt = new OwningAttempt(parts);
   try {
@@ -50,6 +55,13 @@ export async function ownEpoch(
 
 /** What the log holds past the mark decides whether this epoch goes on, begins, or is voided. */
 export function foundAtEnd(end: LogEnd, epoch: number): 'torn' | 'begun' | 'not-begun' {
+  if (end.mark !== null && end.mark.at.epoch > epoch) {
+    throw new UnderstudyError(
+      'LOST_LEADERSHIP',
+      `the topic holds epoch ${end.mark.at.epoch}, the control log gives this node epoch ${epoch}`,
+      'One of the two topics was replaced: destroy the cluster and init it again.',
+    );
+  }
   const mine = end.mark?.at.epoch === epoch;
   if (mine) return end.strays.length > 0 ? 'torn' : 'begun';
   const halfBegun = end.strays.some((record) => record.position.epoch === epoch);
@@ -68,12 +80,15 @@ class OwningAttempt {
     this.#owning = notOwning(parts.node);
   }
 
-  async run(mayClaim: boolean): Promise<OwnedEpoch | null> {
-    const actions = this.#step({ kind: 'start', mayClaim });
+  async run(mayClaim: number | null): Promise<OwnedEpoch | null> {
+    const actions = this.#step({ kind: 'start', mayClaim: mayClaim !== null });
     for (;;) {
       const action = actions.shift();
       if (action === undefined) return null;
       if (action.kind === 'step-down') return null;
+      // The claim that voids a torn batch of mine comes after the drain, and is not the first.
+      const isFirst = action.kind === 'claim' && this.#end === null;
+      if (isFirst && action.claim.epoch !== mayClaim) return null;
       if (action.kind === 'lead') return this.#owned(action.epoch);
       const reply = await this.#perform(action);
       if (reply !== null) actions.push(...this.#step(reply));

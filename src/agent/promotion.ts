@@ -10,7 +10,9 @@ import type { AgentRequest, RequestDesk } from './requests.ts';
 import type { SequenceChange } from './sequences.ts';
 import type { Lead } from './take-lead.ts';
 
-/** design: the JSON of failover. What the dead leader still had is unknown until it is looked at. */
+/**
+ * design: the JSON of failover. What the dead leader still had is unknown until it is looked at.
+ */
 export interface PromotionResult {
   readonly node: string;
   readonly epoch: number;
@@ -26,6 +28,8 @@ export class Promotion {
   /** Resolves once the node leads. */
   readonly leads: Promise<PromotionResult>;
   #led: (result: PromotionResult) => void = () => undefined;
+  /** The one epoch that may be claimed; null where an earlier claim is carried through. */
+  readonly mayClaim: number | null;
   readonly #node: NodeAccess;
   readonly #request: AgentRequest | null;
   readonly #desk: RequestDesk | null;
@@ -33,19 +37,20 @@ export class Promotion {
   #sinceMs: number;
   #done = false;
 
-  constructor(node: NodeAccess, request: AgentRequest | null, desk: RequestDesk | null) {
+  constructor(
+    node: NodeAccess,
+    mayClaim: number | null,
+    request: AgentRequest | null = null,
+    desk: RequestDesk | null = null,
+  ) {
     this.#node = node;
+    this.mayClaim = mayClaim;
     this.#request = request;
     this.#desk = desk;
     this.#sinceMs = node.cluster.around.nowMs();
     this.leads = new Promise((resolve) => {
       this.#led = resolve;
     });
-  }
-
-  /** Only who was asked may claim; an interrupted promotion goes on with the claim it has. */
-  get mayClaim(): boolean {
-    return this.#request !== null || this.#desk === null;
   }
 
   get wasAsked(): boolean {

@@ -1,8 +1,9 @@
 /**
- * What commands ask of an agent, through the control log. Flows in: requests for this node that were
- * appended after the agent started (an older one belongs to a command that has given up); flows
- * out: answers, and the request to take the lead. While a comparison holds the follower, it stands
- * exactly where it was told to, and goes on by itself when the command is not heard of again.
+ * What commands ask of an agent, through the control log. Flows in: requests for this node that
+ * were appended after the agent started (an older one belongs to a command that has given up);
+ * flows out: answers, and the request to take the lead. While a comparison holds the follower, it
+ * stands exactly where it was told to, and goes on by itself when the command is not heard of
+ * again.
  */
 import { type EpochLsn, formatEpochLsn, parseEpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';

@@ -30,7 +30,10 @@ export function sequenceValue(sequence: SequenceFacts, used: bigint | null): big
   const margin = increment * (perCache > marginMin ? perCache : marginMin);
   const outermost = used === null ? lastValue : outer(used, lastValue, ascending);
   const wanted = outermost + margin;
-  return ascending ? smaller(wanted, max) : larger(wanted, min);
+  const fits = ascending ? wanted <= max : wanted >= min;
+  if (fits) return wanted;
+  // Near its end a sequence goes on behind the last row, rather than refuse every insert.
+  return ascending ? smaller(outermost, max) : larger(outermost, min);
 }
 
 function outer(a: bigint, b: bigint, ascending: boolean): bigint {

@@ -4,8 +4,8 @@
  * flows out: an owned epoch with its slot, ready to stream, or null when another node leads.
  *
  * A node that follows makes its slot before it claims: making one waits for every open transaction
- * of the server, and a claim that waits keeps everybody from leading. After the fence it applies all
- * that the log holds, and begins at an LSN of its own.
+ * of the server, and a claim that waits keeps everybody from leading. After the fence it applies
+ * all that the log holds, and begins at an LSN of its own.
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
@@ -69,10 +69,13 @@ export class LeadTaking {
     this.#onStep = onStep;
   }
 
-  async take(mayClaim: boolean): Promise<Lead | null> {
+  /** `mayClaim` is the one epoch that may be claimed; null is none. */
+  async take(mayClaim: number | null): Promise<Lead | null> {
     const { control, name, cluster, partitions } = this.#node;
     const { epoch = 0 } = control.state.current ?? {};
-    const epochToBe = isMine(control.state, name, epoch) ? epoch : epoch + 1;
+    const mine = isMine(control.state, name, epoch);
+    const epochToBe = mine ? epoch : epoch + 1;
+    if (!mine && epochToBe !== mayClaim) return null;
     if (this.#following === null) await this.#checkServer();
     this.#onStep('slot');
     const madeSlot = await this.#ensureSlot(epochToBe);
@@ -102,7 +105,8 @@ export class LeadTaking {
   async #checkServer(): Promise<void> {
     const { client, server, name } = this.#node;
     const { rows } = await client.query<{ system_id: string; timeline: string }>(
-      'SELECT system_id, timeline FROM understudy.epochs WHERE leader = $1 ORDER BY epoch DESC LIMIT 1',
+      'SELECT system_id, timeline FROM understudy.epochs WHERE leader = $1 ORDER BY epoch ' +
+        'DESC LIMIT 1',
       [name],
     );
     const [led] = rows;
@@ -194,7 +198,8 @@ export class LeadTaking {
     this.#onStep('sequences');
     this.#sequences = await inTransaction(client, async () => {
       const changes = await advanceSequences(client, cluster.settings.tables);
-      // A commit of our own, flushed: everything applied so far lies before it in this server's WAL.
+      // A commit of our own, flushed: everything applied so far lies before it in this server's
+      // WAL.
       await client.query('UPDATE understudy.node SET epoch = epoch');
       return changes;
     });

@@ -39,7 +39,9 @@ export function comparePositions(a: Position, b: Position): number {
   return Math.sign(a.ordinal - b.ordinal);
 }
 
-/** Whether `upto` covers the record: same epoch and commit LSN strictly below, or an older epoch. */
+/**
+ * Whether `upto` covers the record: same epoch and commit LSN strictly below, or an older epoch.
+ */
 export function isCovered(position: Position, upto: EpochLsn): boolean {
   if (position.epoch !== upto.epoch) return position.epoch < upto.epoch;
   return position.commitLsn < upto.lsn;

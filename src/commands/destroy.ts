@@ -22,7 +22,8 @@ export const destroyCommand: Command<DestroyInput> = {
   run: async (context, { yes }) => {
     const answer = await dismantle(clusterOf(context), yes);
     const nodes = answer.nodes.map(({ name, slots }) => {
-      return `node ${name}: schema understudy, publication, write guard, slots ${slots.join(', ') || '-'}`;
+      const kept = slots.join(', ') || 'none';
+      return `node ${name}: schema understudy, publication, write guard, slots: ${kept}`;
     });
     const gone = answer.unreachable.map((name) => {
       return `node ${name} cannot be reached: what is in it stays; its slot keeps WAL`;

@@ -4,6 +4,8 @@
  * refused.
  */
 import { initialise } from '../agent/initialise.ts';
+import { preflight } from '../agent/preflight.ts';
+import { refuseErrors } from '../agent/preflight-finding.ts';
 import { exitCodes } from '../errors.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, textOption } from './command.ts';
@@ -24,7 +26,10 @@ export const initCommand: Command<InitInput> = {
     const { config } = context;
     const first = leader ?? config.nodeNames[0] ?? '';
     config.requireNode(first);
-    const answer = await initialise(clusterOf(context), first, (line) => context.people(line));
+    const cluster = clusterOf(context);
+    context.people('looking whether everything is as required');
+    refuseErrors(await preflight(cluster, { leader: first, withTopics: false }));
+    const answer = await initialise(cluster, first, (line) => context.people(line));
     const lines = [
       `cluster ${answer.cluster} begins at ${answer.lsn}, led by ${answer.leader}`,
       `${answer.tables.length} tables: ${answer.tables.join(', ') || 'none'}`,

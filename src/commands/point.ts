@@ -15,7 +15,9 @@ export interface PointInput {
   readonly label: string;
 }
 
-/** A leader that runs publishes within moments; one that has just been restarted, within seconds. */
+/**
+ * A leader that runs publishes within moments; one that has just been restarted, within seconds.
+ */
 const publishTimeoutMs = 30_000;
 
 export const pointCommand: Command<PointInput> = {
@@ -60,7 +62,7 @@ async function makePoint(client: Client, node: string, label: string): Promise<v
     throw new UnderstudyError(
       'PREREQUISITE',
       `node ${node} has the lead, and its database does not know it yet`,
-      `A promotion is not finished: see that its agent runs (understudy run ${node}), then try again.`,
+      `A promotion is not finished: start its agent (understudy run ${node}), then try again.`,
       error,
     );
   }

@@ -301,7 +301,9 @@ function bug(message: string, cause?: unknown): UnderstudyError {
   return new UnderstudyError('BUG', message, 'Please report this with the log.', cause);
 }
 
-/** Resolves when all that the log holds now has been read. Closes reader and producer at its end. */
+/**
+ * Resolves when all that the log holds now has been read. Closes reader and producer at its end.
+ */
 export async function openControlLog(deps: ControlLogDeps): Promise<ControlLog> {
   const log = new KafkaControlLog(deps);
   try {

@@ -37,7 +37,9 @@ export interface Owning {
   readonly ticket: number;
 }
 
-/** What the log holds past the common mark: a torn batch, a whole epoch begin of mine, or neither. */
+/**
+ * What the log holds past the common mark: a torn batch, a whole epoch begin of mine, or neither.
+ */
 export type Drained = 'torn' | 'begun' | 'not-begun';
 
 export type OwningEvent =

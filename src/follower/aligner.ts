@@ -119,9 +119,8 @@ export class Aligner {
         newest.base !== null &&
         compareEpochLsn({ epoch: at.epoch, lsn: at.commitLsn }, base) <= 0
       ) {
-        throw damage(
+        throw this.#gap(
           `a partition still holds the point ${formatEpochLsn(base)} that another lacks`,
-          this.#mark.at,
         );
       }
       held.content.length = 0;
@@ -143,7 +142,7 @@ export class Aligner {
       const places = boundaries.map(({ kind, position }) => {
         return `${kind} ${formatEpochLsn({ epoch: position.epoch, lsn: position.commitLsn })}`;
       });
-      throw damage(`the partitions stand at ${places.join(', ')}`, this.#mark.at);
+      throw this.#gap(`the partitions stand at ${places.join(', ')}`);
     }
     const mark = { at, nextOffsets: boundaries.map(({ offset }) => offset + 1n) };
     const appendMs = boundaries.map(({ timestampMs }) => timestampMs);
@@ -159,9 +158,8 @@ export class Aligner {
   #batch(point: Point, mark: Mark, appendMs: readonly number[]): AlignedBatch {
     this.#checkStream(point.streamId);
     if (compareEpochLsn(point.previous.at, this.#mark.at) !== 0) {
-      throw damage(
+      throw this.#gap(
         `the point ${formatEpochLsn(mark.at)} continues ${formatEpochLsn(point.previous.at)}`,
-        this.#mark.at,
       );
     }
     const begin = pointPosition(this.#mark.at);
@@ -171,15 +169,16 @@ export class Aligner {
         if (position.epoch !== point.epoch || position.commitLsn >= point.upto) return true;
         return position.commitLsn < begin.commitLsn;
       });
-      if (stranger !== undefined || content.length !== point.counts[partition]) {
-        throw damage(
-          `partition ${partition} holds ${content.length} records before the point ` +
-            `${formatEpochLsn(mark.at)}, which counts ${point.counts[partition]}` +
-            (stranger === undefined ? '' : `, and one at offset ${stranger.offset} is not its own`),
-          this.#mark.at,
-        );
-      }
-      return content;
+      const counted = point.counts[partition];
+      if (stranger === undefined && content.length === counted) return content;
+      const what =
+        `partition ${partition} holds ${content.length} records before the point ` +
+        `${formatEpochLsn(mark.at)}, which counts ${counted}` +
+        (stranger === undefined ? '' : `, and one at offset ${stranger.offset} is not its own`);
+      // Compaction takes records and never adds one.
+      const isSurplus = counted === undefined || content.length > counted;
+      if (stranger !== undefined || isSurplus) throw damage(what, this.#mark.at);
+      throw this.#gap(what);
     });
     return { kind: 'batch', point, partitions, mark, appendMs };
   }
@@ -191,11 +190,16 @@ export class Aligner {
     }
     if (begin.base === null || compareEpochLsn(begin.base, this.#mark.at) !== 0) {
       const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
-      throw damage(`epoch ${begin.epoch} continues ${base}`, this.#mark.at);
+      throw this.#gap(`epoch ${begin.epoch} continues ${base}`);
     }
     // Whatever is held lies past the base and belongs to a torn batch of a lower epoch.
     for (const held of this.#held) held.content.length = 0;
     return { kind: 'epoch', begin, mark, appendMs };
+  }
+
+  #gap(what: string): GapError {
+    const times = this.#held.map(({ boundary }) => boundary?.timestampMs ?? 0);
+    return new GapError(what, this.#mark.at, Math.max(...times));
   }
 
   #checkStream(streamId: string): void {
@@ -239,11 +243,28 @@ function newestBegin(boundaries: readonly (Boundary | null)[]): EpochBegin | nul
   return newest;
 }
 
+const damageHint =
+  'Nothing past that point was applied. Keep the topic for analysis; destroy the cluster and ' +
+  'init it again.';
+
+function damageText(what: string, after: EpochLsn): string {
+  return `the topic does not add up after ${formatEpochLsn(after)}: ${what}`;
+}
+
 function damage(what: string, after: EpochLsn): UnderstudyError {
-  return new UnderstudyError(
-    'DAMAGED',
-    `the topic does not add up after ${formatEpochLsn(after)}: ${what}`,
-    'Nothing past that point was applied. Keep the topic for analysis; destroy the cluster and ' +
-      'init it again.',
-  );
+  return new UnderstudyError('DAMAGED', damageText(what, after), damageHint);
+}
+
+/**
+ * Records that should be there are not. That is damage, unless this node comes so late that
+ * compaction has taken them: the follower judges that by the times of both ends of the gap.
+ */
+export class GapError extends UnderstudyError {
+  /** LogAppendTime of the newest record on the far side, milliseconds. */
+  readonly newestAppendMs: number;
+
+  constructor(what: string, after: EpochLsn, newestAppendMs: number) {
+    super('DAMAGED', damageText(what, after), damageHint);
+    this.newestAppendMs = newestAppendMs;
+  }
 }

@@ -165,24 +165,29 @@ function isConflict(error: unknown): boolean {
   return error instanceof DatabaseError && conflictCodes.includes(error.code ?? '');
 }
 
-/** Classes 08 and 57 and serialization failures pass; anything else Postgres says is about a row. */
+/**
+ * Classes 08 and 57 and serialization failures pass; anything else Postgres says is about a row.
+ */
 function refused(error: unknown): unknown {
   if (!(error instanceof DatabaseError)) return error;
   const code = error.code ?? '';
   if (/^(08|53|57|40|55P03)/.test(code)) {
     return new UnderstudyError(
       'POSTGRES_UNREACHABLE',
-      `the follower’s Postgres did not finish a batch (SQLSTATE ${code}): ${firstLine(error.message)}`,
+      `the follower’s Postgres did not finish a batch (SQLSTATE ${code}): ` +
+        firstLine(error.message),
       'The agent tries again by itself; see the log of that Postgres server.',
       error,
     );
   }
-  const place = [error.schema, error.table].filter((part) => part !== undefined).join('.');
+  const table = [error.schema, error.table].filter((part) => part !== undefined).join('.');
   const constraint = error.constraint === undefined ? '' : `, constraint ${error.constraint}`;
+  const place = table === '' ? constraint : `, table ${table}${constraint}`;
   return new UnderstudyError(
     'ROW_REFUSED',
-    `this node refuses a row of the stream (SQLSTATE ${code}${place === '' ? '' : `, table ${place}`}${constraint})`,
-    'Make the table as it is on the leader (see the Postgres log for the row), then start the agent again.',
+    `this node refuses a row of the stream (SQLSTATE ${code}${place})`,
+    'Make the table as it is on the leader (see the Postgres log for the row), then start ' +
+      'the agent again.',
     error,
   );
 }

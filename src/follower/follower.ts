@@ -13,25 +13,30 @@ import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { StreamRecord } from '../topic/stream-record.ts';
 import type { Aligned, AlignedEpoch } from './aligner.ts';
-import { Aligner } from './aligner.ts';
+import { Aligner, GapError } from './aligner.ts';
 import { Applier } from './applier.ts';
 import { type ApplyLimit, type ApplyPortion, mayBegin, nextPortion } from './apply-limit.ts';
 import { ApplyTargets } from './apply-targets.ts';
 import { coalesce } from './coalesce.ts';
 import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
+import { judgeGap } from './staleness.ts';
 
 export interface FollowerParts {
   readonly client: Client;
   /** The follower's own: it is closed with it. */
   readonly reader: CommittedReader;
   readonly decoder: RecordDecoder;
+  /** The smallest min.compaction.lag.ms the topic ever had; null when nobody knows. */
+  readonly smallestCompactionLagMs: number | null;
   readonly onApplied: (position: FollowerPosition, rows: number) => void;
   readonly onEpoch: (begin: EpochBegin) => void;
 }
 
 /** Aligned records that may wait for the applier before reading pauses. */
 const waitingRecordsMax = 100_000;
-/** A broker answers at once when anything is there; this only bounds how long an idle fetch stays. */
+/**
+ * A broker answers at once when anything is there; this only bounds how long an idle fetch stays.
+ */
 const fetchMaxWaitMs = 500;
 
 export class Follower {
@@ -113,12 +118,19 @@ export class Follower {
   async run(): Promise<void> {
     const guard = (work: Promise<void>): Promise<void> =>
       work.catch((error: unknown) => {
-        this.#failure ??= { error };
+        this.#failure ??= { error: this.#judged(error) };
         this.stop();
       });
     await Promise.all([guard(this.#readLoop()), guard(this.#applyLoop())]);
     await this.#closing;
     if (this.#failure !== null) throw this.#failure.error;
+  }
+
+  /** A gap is damage of the topic, or the age of this node. */
+  #judged(error: unknown): unknown {
+    if (!(error instanceof GapError)) return error;
+    const lastAppendMs = Math.min(...this.#position.appendMs);
+    return judgeGap(error, lastAppendMs, this.#parts.smallestCompactionLagMs);
   }
 
   /** Ends after the transaction under way; a fetch that waits at the broker is not waited for. */

@@ -1,7 +1,7 @@
 /**
  * Triggers that would fire in the applier. Flows in: the tables of a node that follows; flows out:
- * ENABLE ALWAYS and ENABLE REPLICA triggers switched off and remembered, so that a promotion can put
- * them back: what they did on the leader arrives as rows, and must not be done twice.
+ * ENABLE ALWAYS and ENABLE REPLICA triggers switched off and remembered, so that a promotion can
+ * put them back: what they did on the leader arrives as rows, and must not be done twice.
  */
 import type { Client } from 'pg';
 import { inTransaction, qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
@@ -51,7 +51,8 @@ export async function releaseTriggers(client: Client): Promise<void> {
     for (const { schema, table, trigger, mode } of rows) {
       const how = mode === 'A' ? 'ALWAYS' : 'REPLICA';
       await client.query(
-        `ALTER TABLE ${qualifiedName(schema, table)} ENABLE ${how} TRIGGER ${quoteIdentifier(trigger)}`,
+        `ALTER TABLE ${qualifiedName(schema, table)}
+         ENABLE ${how} TRIGGER ${quoteIdentifier(trigger)}`,
       );
     }
     await client.query('DELETE FROM understudy.held_triggers');

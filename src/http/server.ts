@@ -152,7 +152,7 @@ async function replyTo(request: IncomingMessage, options: StatusServerOptions): 
     if (error instanceof UnderstudyError) return reply(503, { error: error.toJSON() });
     // What an unknown error says may hold a secret: it goes to the log, which takes secrets out.
     options.onError(error);
-    const bug = new UnderstudyError('BUG', 'the status could not be made', 'See the agent’s log.');
+    const bug = new UnderstudyError('BUG', 'no status could be made', 'See the log of the agent.');
     return reply(500, { error: bug.toJSON() });
   }
 }

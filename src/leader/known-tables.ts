@@ -127,6 +127,7 @@ function changed(table: string, what: string): UnderstudyError {
   return new UnderstudyError(
     'SCHEMA_CHANGED',
     `the published table ${table} is not as it was at init: ${what}`,
-    'Schema changes are not replicated in this version: undo the change, or destroy the cluster and init it again.',
+    'Schema changes are not replicated in this version: undo the change, or destroy the ' +
+      'cluster and init it again.',
   );
 }

@@ -2,8 +2,8 @@
  * A leader at work: one run from an owned epoch to the first error or the end. Flows in: a verified
  * producer, the mark where the log stands and the slot; flows out: the leader's WAL as batches in
  * the topic. It compares slot and server with the epoch before it starts, because Postgres would
- * begin anywhere without a word, and it ends with the first error: whoever started it owns the epoch
- * anew before another run.
+ * begin anywhere without a word, and it ends with the first error: whoever started it owns the
+ * epoch anew before another run.
  */
 import type { Client } from 'pg';
 import { sessionConfig } from '../catalog/postgres-session.ts';
@@ -139,7 +139,8 @@ async function checkServer(parts: LeaderParts, start: Lsn): Promise<number> {
   checkSlot(await readSlot(client, slot), slot, start);
   const { rows } = await client.query<{ flushed: string; timeout_ms: string }>(
     `SELECT pg_catalog.pg_current_wal_flush_lsn() AS flushed,
-       (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout') AS timeout_ms`,
+       (SELECT setting FROM pg_catalog.pg_settings
+        WHERE name = 'wal_sender_timeout') AS timeout_ms`,
   );
   const flushed = parseLsn(rows[0]?.flushed ?? '0/0');
   if (start > flushed) {

@@ -1,8 +1,8 @@
 /**
  * The leader's central loop: from WAL to Kafka and back to the slot. Flows in: WAL events; flows
  * out: Kafka transactions that end in points, then the confirmation of exactly what they cover.
- * Nothing is confirmed before its Kafka commit; after any error the loop ends and whoever started it
- * throws the producer away and reads from the log where it stands.
+ * Nothing is confirmed before its Kafka commit; after any error the loop ends and whoever started
+ * it throws the producer away and reads from the log where it stands.
  */
 import type { Mark, Point } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';

@@ -5,6 +5,7 @@
  * may leave behind is looked up and dropped: an orphan would fill the disk.
  */
 import type { Client } from 'pg';
+import { quoteIdentifier } from '../catalog/postgres-session.ts';
 import { type Lsn, parseLsn } from '../change/lsn.ts';
 import { UnderstudyError } from '../errors.ts';
 
@@ -53,31 +54,67 @@ export async function listSlots(client: Client, prefix: string): Promise<string[
   return rows.map((row) => row.slot_name);
 }
 
-/**
- * Creates a logical slot, gives its consistent point. Rejects with TIMED_OUT after `timeoutMs`,
- * leaving nothing behind; `control` is a second session, which ends the creating backend.
- */
+/** Creates a logical slot and gives its consistent point, within `timeoutMs` or not at all. */
 export async function createSlot(
-  client: Client,
+  maker: Client,
   control: Client,
   name: string,
   timeoutMs: number,
 ): Promise<Lsn> {
-  const { rows } = await client.query<{ pid: string }>('SELECT pg_catalog.pg_backend_pid() AS pid');
-  const pid = rows[0]?.pid ?? '0';
-  const creating = client.query<{ lsn: string }>(
-    `SELECT lsn FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`,
-    [name],
+  const { rows } = await boundedCreation(maker, control, name, timeoutMs, () =>
+    maker.query<{ lsn: string }>(
+      `SELECT lsn FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`,
+      [name],
+    ),
   );
+  return parseLsn(rows[0]?.lsn ?? '');
+}
+
+export interface ExportedSlot {
+  readonly consistentPoint: Lsn;
+  /** For SET TRANSACTION SNAPSHOT, until `walsender` runs its next command or ends. */
+  readonly snapshot: string;
+}
+
+/** The same over a walsender connection, with the snapshot of exactly what is below the point. */
+export async function createExportedSlot(
+  walsender: Client,
+  control: Client,
+  name: string,
+  timeoutMs: number,
+): Promise<ExportedSlot> {
+  const { rows } = await boundedCreation(walsender, control, name, timeoutMs, () =>
+    walsender.query<{ consistent_point: string; snapshot_name: string }>(
+      `CREATE_REPLICATION_SLOT ${quoteIdentifier(name)} LOGICAL pgoutput (SNAPSHOT 'export')`,
+    ),
+  );
+  const consistentPoint = parseLsn(rows[0]?.consistent_point ?? '');
+  return { consistentPoint, snapshot: rows[0]?.snapshot_name ?? '' };
+}
+
+/**
+ * Rejects with TIMED_OUT after `timeoutMs`, leaving nothing behind: ending the client alone would
+ * not end the backend, whose slot would appear later. `control` is a second session.
+ */
+async function boundedCreation<Result>(
+  maker: Client,
+  control: Client,
+  name: string,
+  timeoutMs: number,
+  create: () => Promise<Result>,
+): Promise<Result> {
+  const { processID: pid } = maker as Client & { readonly processID: number };
+  const creating = create();
   let timer: NodeJS.Timeout | undefined;
   const timedOut = new Promise<'timed out'>((resolve) => {
     timer = setTimeout(() => resolve('timed out'), timeoutMs);
   });
   const outcome = await Promise.race([creating, timedOut]).finally(() => clearTimeout(timer));
-  if (outcome !== 'timed out') return parseLsn(outcome.rows[0]?.lsn ?? '');
+  if (outcome !== 'timed out') return outcome;
   const blockers = await describeBlockers(control);
   await control.query('SELECT pg_catalog.pg_terminate_backend($1::int, 5000)', [pid]);
-  await creating.catch((error: unknown) => error);
+  // It ends by the termination, or it has just succeeded: either way the slot goes.
+  await Promise.allSettled([creating]);
   await dropSlot(control, name);
   throw new UnderstudyError(
     'TIMED_OUT',

@@ -42,7 +42,9 @@ interface ServiceInternals {
   _connection: { stream: PausableStream; sendCopyFromChunk(chunk: Buffer): void } | null;
 }
 
-/** Hands the raw bytes on and asks for pgoutput with messages: the library's own plugin does not. */
+/**
+ * Hands the raw bytes on and asks for pgoutput with messages: the library's own plugin does not.
+ */
 class PgoutputPlugin {
   readonly options = {};
   readonly name = 'pgoutput';

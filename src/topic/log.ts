@@ -20,7 +20,9 @@ export interface OutgoingRecord {
 export interface TransactionalProducer {
   /** Fences the former owner of the transactional id and ends its open transaction. */
   open(): Promise<void>;
-  /** Appends to the open transaction, beginning one if there is none. Order per partition is kept. */
+  /**
+   * Appends to the open transaction, beginning one if there is none. Order per partition is kept.
+   */
   send(records: readonly OutgoingRecord[]): Promise<void>;
   /**
    * Commits. Resolves with the offset of the last record that was sent to each partition in this

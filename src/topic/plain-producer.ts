@@ -1,9 +1,9 @@
 /**
  * Appends single records to partition 0 of a topic: the control log. A key and a value flow in, the
- * offset flows out once all in-sync replicas have it. A call lays its record down at most once: what
- * may have reached the log is never sent again, because a claim that stands there twice, with a
- * rival's in between, would count at another place after compaction than before. A rejection leaves
- * open whether the record is there; whoever needs to know reads the log.
+ * offset flows out once all in-sync replicas have it. A call lays its record down at most once:
+ * what may have reached the log is never sent again, because a claim that stands there twice, with
+ * a rival's in between, would count at another place after compaction than before. A rejection
+ * leaves open whether the record is there; whoever needs to know reads the log.
  */
 import { encodeBatch, nextBatch, plainProducer } from './batch-encoder.ts';
 import type { KafkaClient, TopicConnection } from './kafka-client.ts';

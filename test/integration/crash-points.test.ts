@@ -49,7 +49,11 @@ async function isExact(): Promise<void> {
   );
   const held = new Set(rows.map(({ entry }) => entry));
   assert.is(held.size, rows.length, 'no entry is there twice');
-  assert.equal([...acked].filter((entry) => !held.has(entry)), [], 'no entry is lost');
+  assert.equal(
+    [...acked].filter((entry) => !held.has(entry)),
+    [],
+    'no entry is lost',
+  );
   writer += 10;
   load = new Load({ url: fleet.url('a'), firstWriter: writer, padding: 3_000 });
 }

@@ -2,14 +2,15 @@
  * What the leader commits is what the follower holds, and nothing else: every kind of statement, of
  * key and of table that Postgres offers, through the real path, with three partitions.
  */
-import { pipeline } from 'node:stream/promises';
+
 import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { from as copyFrom } from 'pg-copy-streams';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 import { oddSchema, oddTable, pathTables, reordered, typedTable } from '../support/path-tables.ts';
+import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
 let fleet: Fleet;

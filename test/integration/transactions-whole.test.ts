@@ -148,11 +148,18 @@ test('everything was acknowledged once and is there once', async () => {
   await writing.progress(100);
   await writing.stop();
   await isExact();
-  const rows = await fleet.sql<{ entry: string }>('b', `SELECT writer || '/' || n AS entry
-    FROM journal WHERE writer >= $1`, [writers]);
+  const rows = await fleet.sql<{ entry: string }>(
+    'b',
+    `SELECT writer || '/' || n AS entry
+    FROM journal WHERE writer >= $1`,
+    [writers],
+  );
   const held = new Set(rows.map(({ entry }) => entry));
   assert.is(held.size, rows.length);
-  assert.equal([...writing.acked].filter((entry) => !held.has(entry)), []);
+  assert.equal(
+    [...writing.acked].filter((entry) => !held.has(entry)),
+    [],
+  );
 });
 
 test.run();

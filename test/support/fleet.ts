@@ -120,7 +120,12 @@ export class Fleet {
 
   /** Runs a command to its end. */
   async cli(...words: readonly string[]): Promise<Answer> {
-    const child = this.#spawn(['--json', ...words], {});
+    return this.cliDyingAt('', ...words);
+  }
+
+  /** Runs a command that a failpoint ends: its exit code is null then. */
+  async cliDyingAt(failpoints: string, ...words: readonly string[]): Promise<Answer> {
+    const child = this.#spawn(['--json', ...words], { UNDERSTUDY_FAILPOINTS: failpoints });
     const [out, err] = [collected(child.stdout), collected(child.stderr)];
     const timer = setTimeout(() => child.kill('SIGKILL'), cliMaxMs);
     const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
@@ -153,6 +158,13 @@ export class Fleet {
   async startAgents(): Promise<Record<NodeName, FleetAgent>> {
     const agents = await Promise.all(this.nodes.map((node) => this.startAgent(node)));
     return Object.fromEntries(agents.map((agent) => [agent.node, agent])) as never;
+  }
+
+  /** The agent of the node that was started last. */
+  agent(node: NodeName): FleetAgent {
+    const agent = this.#agents.findLast((one) => one.node === node);
+    if (agent === undefined) throw new Error(`no agent of node ${node} was started`);
+    return agent;
   }
 
   /** A session of an ordinary client; closed with the fleet at the latest. */

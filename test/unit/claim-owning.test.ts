@@ -1,4 +1,7 @@
-/** The way to an epoch and out of it, step by step; what may overtake what is the model's part. */
+/**
+ * The way to an epoch and out of it, step by step. Events flow in, actions are looked at; what may
+ * overtake what is the part of the model test.
+ */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { ControlRecord } from '../../src/control/control-records.ts';

@@ -1,4 +1,7 @@
-/** Who leads: which claims, releases and aborts count, and what they change. */
+/**
+ * Who leads: which claims, releases and aborts count, and what they change. Records flow in, the
+ * folded state is looked at.
+ */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
