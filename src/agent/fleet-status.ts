@@ -21,17 +21,10 @@ import { RecordDecoder } from '../topic/record-decoder.ts';
 import type { RowSchema } from '../topic/row-schema.ts';
 import { slotName } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
+import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { notInitialised } from './member-session.ts';
 import { lockClass } from './node-lock.ts';
-import {
-  type DatabaseFacts,
-  type FleetFacts,
-  type FleetStatus,
-  type Found,
-  isUninitialised,
-  statusOf,
-  type TopicFacts,
-} from './status-of.ts';
+import { type FleetStatus, isUninitialised, statusOf } from './status-of.ts';
 
 /** Whoever asks for a status wants it now; a server that needs longer is as good as away. */
 const databaseTimeoutMs = 3_000;

@@ -4,11 +4,10 @@
  * What is unknown is null and has its reason in `why`: nothing is guessed. Pure.
  */
 import type { NodeIdentity } from '../catalog/understudy-schema.ts';
-import type { Point } from '../change/change.ts';
-import type { Lsn } from '../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
+import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 
 export type NodeState =
   | 'streaming'
@@ -43,39 +42,6 @@ export interface FleetStatus {
   /** Its name; null when it cannot be read. */
   readonly topic: string | null;
   readonly nodes: readonly NodeStatus[];
-}
-
-/** What was looked for, or one sentence that says why it is not known. */
-export type Found<Value> =
-  | { readonly kind: 'found'; readonly value: Value }
-  | { readonly kind: 'missing'; readonly reason: string };
-
-export interface DatabaseFacts {
-  /** null where the `understudy` schema is not installed. */
-  readonly identity: NodeIdentity | null;
-  readonly position: { readonly at: EpochLsn; readonly commitTimeMicros: bigint } | null;
-  /** The server's WAL position; null on a server in recovery. */
-  readonly walLsn: Lsn | null;
-  /** Whether somebody holds the lock of the node. */
-  readonly agentRuns: boolean;
-  /** This cluster's slots in the database. */
-  readonly slots: readonly { readonly active: boolean; readonly walStatus: string }[];
-}
-
-/** The newest mark that all partitions hold, as readLogEnd finds it. */
-export interface TopicFacts {
-  readonly at: EpochLsn | null;
-  /** null where the mark is an epoch begin, which has no transaction. */
-  readonly point: Pick<Point, 'commitTimeMicros'> | null;
-}
-
-export interface FleetFacts {
-  readonly cluster: string;
-  readonly topicName: string;
-  readonly control: Found<ControlState>;
-  readonly topic: Found<TopicFacts>;
-  readonly nodes: readonly { readonly name: string; readonly database: Found<DatabaseFacts> }[];
-  readonly nowMs: number;
 }
 
 /** Async from end to end a change takes well under a second; twice that is no hiccup any more. */
@@ -183,10 +149,15 @@ function roleOf({ owner, control }: Fleet, name: string): 'leader' | 'follower' 
 
 const unknownPlace = { lsn: null, lagBytes: null, lagMs: null } as const;
 
+/** Who led before and cannot be asked: whether it follows by now, only its database knows. */
+function ledBefore({ owner, control }: Fleet, name: string): boolean {
+  return owner?.node !== name && (control?.claims.some(({ node }) => node === name) ?? false);
+}
+
 function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
   return {
     name,
-    role: roleOf(fleet, name),
+    role: ledBefore(fleet, name) ? null : roleOf(fleet, name),
     state: 'down',
     ...unknownPlace,
     exact: null,
@@ -241,8 +212,19 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
     lagMs: 0,
     exact: control === null ? null : true,
     promotable: false,
-    why: [...(stopped === null ? [] : [stopped]), ...damageOf(fleet), ...blind],
+    why: [
+      ...(stopped === null ? [] : [stopped]),
+      ...damageOf(fleet),
+      ...uncoveredOf(fleet),
+      ...blind,
+    ],
   };
+}
+
+/** Tables that came after init: what is written to them reaches nobody. */
+function uncoveredOf({ newest }: Fleet): string[] {
+  const tables = newest?.point?.uncovered ?? [];
+  return tables.length === 0 ? [] : [`not in the stream: ${tables.join(', ')}`];
 }
 
 function whyNotStreaming(name: string, { agentRuns, slots }: Member): string | null {

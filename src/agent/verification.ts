@@ -61,7 +61,12 @@ export async function verifyFleet(
     const open = async (name: string): Promise<NodeSession> => {
       return { name, client: await openMember(cluster, releasers, name, 'verify') };
     };
-    const [leading, ...following] = await Promise.all([leader, ...followers].map(open));
+    // All are waited for, so that no session is opened after the others were closed.
+    const opened = await Promise.allSettled([leader, ...followers].map(open));
+    const [leading, ...following] = opened.map((session) => {
+      if (session.status === 'rejected') throw session.reason;
+      return session.value;
+    });
     if (leading === undefined) throw new Error('the leader is the first node');
     for (const { name, client } of following) await requireFollower(client, name, leader);
     const verifying = new Verifying(cluster, control, leading, epoch, options);

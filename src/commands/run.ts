@@ -39,30 +39,29 @@ export const runCommand: Command<RunInput> = {
     for (const node of nodes) context.config.requireNode(node);
     const cluster = clusterOf(context);
     if (http !== null) await serveStatus(context, cluster, http);
-    const ending = new AbortController();
-    const signal = AbortSignal.any([context.signal, ending.signal]);
-    const agents = nodes.map((node) => keepServing(context, cluster, node, signal));
-    // One node's stop is the process's: a service manager then sees it, with its exit code.
-    const stopping = agents.map((agent) => agent.finally(() => ending.abort()));
-    const results = await Promise.allSettled(stopping);
+    const agents = nodes.map((node) => keepServing(context, cluster, node));
+    const results = await Promise.allSettled(agents);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
     return { answer: null, lines: [], exit: exitCodes.ok };
   },
 };
 
-/** Attempt after attempt until stopped; an attempt that ends by itself begins the next role. */
-async function keepServing(
-  context: CommandContext,
-  cluster: Cluster,
-  node: string,
-  signal: AbortSignal,
-): Promise<void> {
-  const { log, sleep, random, now } = context;
+/**
+ * Attempt after attempt until stopped; an attempt that ends by itself begins the next role. A node
+ * that has to stop does not take the others of this process with it: one of them may be leading.
+ */
+async function keepServing(context: CommandContext, cluster: Cluster, node: string): Promise<void> {
+  const { log, sleep, random, now, signal } = context;
   const attempt = async (): Promise<void> => {
     while (!signal.aborted) await serveNode(cluster, node, signal);
   };
-  await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
+  try {
+    await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
+  } catch (error) {
+    log.error({ node, error }, 'this node is not served any more');
+    throw error;
+  }
 }
 
 async function serveStatus(

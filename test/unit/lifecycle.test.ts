@@ -79,12 +79,16 @@ async function rejection(promise: Promise<unknown>): Promise<unknown> {
 
 test('the delay is within the ceiling, which doubles up to the cap', () => {
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 5000 }), fc.double({ min: 0, max: 0.9999 }), (n, r) => {
-      const delay = backoffDelayMs(n, backoff, () => r);
-      assert.ok(delay >= 0 && delay <= backoffCeilingMs(n, backoff));
-      assert.ok(backoffCeilingMs(n, backoff) <= backoff.capMs);
-      assert.ok(backoffCeilingMs(n + 1, backoff) >= backoffCeilingMs(n, backoff));
-    }),
+    fc.property(
+      fc.integer({ min: 1, max: 5000 }),
+      fc.double({ min: 0, max: 0.9999, noNaN: true }),
+      (n, r) => {
+        const delay = backoffDelayMs(n, backoff, () => r);
+        assert.ok(delay >= 0 && delay <= backoffCeilingMs(n, backoff));
+        assert.ok(backoffCeilingMs(n, backoff) <= backoff.capMs);
+        assert.ok(backoffCeilingMs(n + 1, backoff) >= backoffCeilingMs(n, backoff));
+      },
+    ),
   );
   assert.equal(
     [1, 2, 3, 9, 10].map((n) => backoffCeilingMs(n, backoff)),

@@ -4,14 +4,8 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import {
-  type DatabaseFacts,
-  type FleetFacts,
-  type Found,
-  isUninitialised,
-  type NodeStatus,
-  statusOf,
-} from '../../src/agent/status-of.ts';
+import type { DatabaseFacts, FleetFacts, Found } from '../../src/agent/fleet-facts.ts';
+import { isUninitialised, type NodeStatus, statusOf } from '../../src/agent/status-of.ts';
 import type { NodeIdentity } from '../../src/catalog/understudy-schema.ts';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import {

@@ -1,0 +1,43 @@
+/**
+ * What can be found out about a fleet without asking an agent. Flows in: looks at databases, topic
+ * and control log; flows out: facts, each either found or missing with its reason, for `statusOf`
+ * to judge.
+ */
+import type { NodeIdentity } from '../catalog/understudy-schema.ts';
+import type { Point } from '../change/change.ts';
+import type { Lsn } from '../change/lsn.ts';
+import type { EpochLsn } from '../change/position.ts';
+import type { ControlState } from '../control/control-state.ts';
+
+/** What was looked for, or one sentence that says why it is not known. */
+export type Found<Value> =
+  | { readonly kind: 'found'; readonly value: Value }
+  | { readonly kind: 'missing'; readonly reason: string };
+
+export interface DatabaseFacts {
+  /** null where the `understudy` schema is not installed. */
+  readonly identity: NodeIdentity | null;
+  readonly position: { readonly at: EpochLsn; readonly commitTimeMicros: bigint } | null;
+  /** The server's WAL position; null on a server in recovery. */
+  readonly walLsn: Lsn | null;
+  /** Whether somebody holds the lock of the node. */
+  readonly agentRuns: boolean;
+  /** This cluster's slots in the database. */
+  readonly slots: readonly { readonly active: boolean; readonly walStatus: string }[];
+}
+
+/** The newest mark that all partitions hold, as readLogEnd finds it. */
+export interface TopicFacts {
+  readonly at: EpochLsn | null;
+  /** null where the mark is an epoch begin, which has no transaction. */
+  readonly point: (Pick<Point, 'commitTimeMicros'> & Partial<Pick<Point, 'uncovered'>>) | null;
+}
+
+export interface FleetFacts {
+  readonly cluster: string;
+  readonly topicName: string;
+  readonly control: Found<ControlState>;
+  readonly topic: Found<TopicFacts>;
+  readonly nodes: readonly { readonly name: string; readonly database: Found<DatabaseFacts> }[];
+  readonly nowMs: number;
+}
