@@ -95,6 +95,12 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   node understudy.node;
+  -- Insert, not flush: a commit of synchronous_commit=off may not be flushed yet.
+  lsn pg_lsn := pg_current_wal_insert_lsn();
+  page_size numeric := current_setting('wal_block_size')::numeric;
+  segment_size numeric := (SELECT s.setting FROM pg_settings s WHERE s.name = 'wal_segment_size');
+  header_size CONSTANT numeric := 24;
+  segment_header_size CONSTANT numeric := 40;
 BEGIN
   SELECT * INTO node FROM understudy.node;
   IF node.role IS DISTINCT FROM 'leader' THEN
@@ -102,8 +108,14 @@ BEGIN
       USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Ask the leader: connect with target_session_attrs=read-write.';
   END IF;
-  -- Insert, not flush: a commit of synchronous_commit=off may not be flushed yet.
-  RETURN node.epoch || ':' || pg_current_wal_insert_lsn();
+  -- When the last record fills its page, this is past the header of the next page, where nothing
+  -- ends: on a server that goes quiet then, no follower would ever get there.
+  IF (lsn - '0/0') % segment_size = segment_header_size THEN
+    lsn := lsn - segment_header_size;
+  ELSIF (lsn - '0/0') % page_size = header_size THEN
+    lsn := lsn - header_size;
+  END IF;
+  RETURN node.epoch || ':' || lsn;
 END
 $$;
 

@@ -1,0 +1,152 @@
+/**
+ * What this version cannot carry must stop the agent with the right code, before anything past it
+ * is applied: silence would be a difference between nodes that nobody sees.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
+import { createTopic, deleteTopic } from '../../src/topic/topic-admin.ts';
+import { changesTopic } from '../../src/topic/topic-layout.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import type { FleetAgent } from '../support/fleet-agent.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+import { testLog } from '../support/topic-stack.ts';
+
+const tables = 'CREATE TABLE item (id int PRIMARY KEY, n int, body text)';
+let stack: Stack;
+const fleets: Fleet[] = [];
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+});
+
+test.after(async () => {
+  for (const fleet of fleets) await fleet.close();
+  await stack.close();
+});
+
+async function newFleet(partitions = 2): Promise<Fleet> {
+  const fleet = await startFleet({ stack, partitions, tables });
+  fleets.push(fleet);
+  return fleet;
+}
+
+/** Ends with exit code 4 and this error, now and when it is started again. */
+async function stops(fleet: Fleet, agent: FleetAgent, code: string): Promise<void> {
+  const isThisStop = async (one: FleetAgent): Promise<void> => {
+    assert.is(await one.exitCode(), 4, one.log);
+    assert.match(one.log, new RegExp(`"code":\\s*"${code}"`));
+  };
+  await isThisStop(agent);
+  await isThisStop(fleet.spawnAgent(agent.node as 'a' | 'b'));
+}
+
+async function ids(fleet: Fleet, node: 'a' | 'b' = 'b'): Promise<number[]> {
+  const rows = await fleet.sql<{ id: number }>(node, 'SELECT id FROM item ORDER BY id');
+  return rows.map(({ id }) => id);
+}
+
+test('a large value that an update leaves alone stops the leader without REPLICA IDENTITY FULL', async () => {
+  const fleet = await newFleet();
+  await fleet.sql('a', 'ALTER TABLE item ALTER body SET STORAGE EXTERNAL');
+  const agents = await fleet.startAgents();
+  await fleet.sql('a', `INSERT INTO item VALUES (1, 1, repeat('x', 9000))`);
+  await fleet.caughtUp();
+  await fleet.sql(
+    'a',
+    'BEGIN; INSERT INTO item VALUES (2); UPDATE item SET n = 2 WHERE id = 1; COMMIT',
+  );
+  await fleet.sql('a', 'INSERT INTO item VALUES (3)');
+  await stops(fleet, agents.a, 'UNCHANGED_TOAST');
+  assert.equal(await ids(fleet), [1]);
+  assert.not(agents.b.ended);
+});
+
+test('a table that is dropped and made again stops the leader', async () => {
+  const fleet = await newFleet();
+  const agents = await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1)');
+  await fleet.caughtUp();
+  await fleet.sql('a', `BEGIN; DROP TABLE item; ${tables}; INSERT INTO item VALUES (2); COMMIT`);
+  await stops(fleet, agents.a, 'SCHEMA_CHANGED');
+  assert.equal(await ids(fleet), [1]);
+});
+
+for (const change of [
+  'ADD COLUMN more int',
+  'DROP COLUMN body',
+  'ALTER COLUMN n TYPE bigint',
+  'RENAME COLUMN n TO m',
+  'RENAME TO renamed',
+]) {
+  test(`ALTER TABLE … ${change} and a write stop the leader`, async () => {
+    const fleet = await newFleet(1);
+    const agents = await fleet.startAgents();
+    await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+    await fleet.caughtUp();
+    await fleet.sql('a', `ALTER TABLE item ${change}`);
+    const name = change.startsWith('RENAME TO') ? 'renamed' : 'item';
+    await fleet.sql('a', `INSERT INTO ${name} (id) VALUES (2)`);
+    await stops(fleet, agents.a, 'SCHEMA_CHANGED');
+    assert.equal(await ids(fleet), [1]);
+  });
+}
+
+test('a follower’s table that differs stops that follower, and it goes on once it is mended', async () => {
+  const fleet = await newFleet();
+  for (const [harm, mend] of [
+    ['ALTER TABLE item DROP COLUMN n', 'ALTER TABLE item ADD COLUMN n int'],
+    ['ALTER TABLE item ALTER n TYPE text', 'ALTER TABLE item ALTER n TYPE int USING n::int'],
+    ['ALTER TABLE item RENAME TO elsewhere', 'ALTER TABLE elsewhere RENAME TO item'],
+  ] as const) {
+    await fleet.tamper('b', harm);
+    const agents = await fleet.startAgents();
+    await fleet.sql('a', 'INSERT INTO item SELECT coalesce(max(id), 0) + 1, 7 FROM item');
+    await stops(fleet, agents.b, 'SCHEMA_DIFFERS');
+    assert.not(agents.a.ended);
+    await fleet.tamper('b', mend);
+    await fleet.startAgent('b');
+    await fleet.caughtUp();
+    await fleet.assertSame('(SELECT id, n, body FROM item)');
+    await Promise.all([fleet.agent('a').stop(), fleet.agent('b').stop()]);
+  }
+});
+
+test('a row that a follower refuses stops it before its transaction', async () => {
+  const fleet = fleets.at(-1) as Fleet;
+  await fleet.tamper('b', 'ALTER TABLE item ADD CONSTRAINT narrow CHECK (n < 100)');
+  const agents = await fleet.startAgents();
+  const before = await ids(fleet);
+  await fleet.sql('a', 'BEGIN; INSERT INTO item VALUES (50, 1), (51, 100); COMMIT');
+  await stops(fleet, agents.b, 'ROW_REFUSED');
+  assert.equal(await ids(fleet), before);
+  await fleet.tamper('b', 'ALTER TABLE item DROP CONSTRAINT narrow');
+  await fleet.startAgent('b');
+  await fleet.caughtUp();
+  await fleet.assertSame('(SELECT id, n, body FROM item)');
+});
+
+async function remake(fleet: Fleet): Promise<void> {
+  const client: KafkaClient = connectKafka({ brokers: stack.brokers, clientId: 'test' }, testLog);
+  const topic = changesTopic(fleet.cluster);
+  await deleteTopic(client, topic);
+  const settings = { 'message.timestamp.type': 'LogAppendTime' };
+  await createTopic(client, { topic, partitions: 2, replication: 1, settings });
+}
+
+test('a topic that was deleted and made again stops both nodes', async () => {
+  const fleet = await newFleet();
+  const agents = await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+  await fleet.caughtUp();
+  await Promise.all([agents.a.stop(), agents.b.stop()]);
+  await remake(fleet);
+  const [a, b] = [fleet.spawnAgent('a'), fleet.spawnAgent('b')];
+  assert.is(await a.exitCode(), 4, a.log);
+  assert.is(await b.exitCode(), 4, b.log);
+  assert.match(b.log, /TOPIC_MISMATCH/);
+  await fleet.sql('a', 'INSERT INTO item VALUES (2, 2)');
+  assert.equal(await ids(fleet), [1]);
+});
+
+test.run();
