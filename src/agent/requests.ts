@@ -51,6 +51,8 @@ export class RequestDesk {
       fail = reject;
     });
     const over = Promise.race([ended.then(() => 'over' as const), failed]);
+    // What ends after this desk has closed is heard of by whoever runs the follower.
+    over.catch(() => undefined);
     try {
       for (;;) {
         const request = this.#queue.shift();

@@ -141,7 +141,7 @@ export class LeadTaking {
 
   async #drain(): Promise<LogEnd> {
     const { reader, decoder } = this.#node;
-    if (this.#following === null) return readLogEnd(reader, decoder);
+    if (this.#following === null) return this.#ownLog(await readLogEnd(reader, decoder));
     const { follower } = this.#following;
     await this.#applyAll(this.#following);
     const end = await readLogEnd(reader, decoder);
@@ -155,6 +155,19 @@ export class LeadTaking {
       );
     }
     return end;
+  }
+
+  /** Whoever led has seen its epoch begin: a log without one, or of another stream, is not its own. */
+  #ownLog(end: LogEnd): LogEnd {
+    const { streamId } = this.#node.identity;
+    const found = end.mark === null ? 'nothing' : (end.point ?? end.begin)?.streamId;
+    if (end.mark !== null && (found === undefined || found === streamId)) return end;
+    throw new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `the topic holds ${found === 'nothing' ? 'no point' : `the stream ${found}`}, this node led ` +
+        `the stream ${streamId}`,
+      'The topic was deleted or made again: destroy the cluster and init it again.',
+    );
   }
 
   /** Once: a later look at the log finds nothing that this node could still apply. */

@@ -48,8 +48,9 @@ export class KnownTables {
     }
     const known = this.#known.find(({ tableOid }) => tableOid === message.oid);
     const shape = known === undefined ? await this.#enter(table) : known.shape;
-    const difference = compareWithTable(shape, table) ?? messageDifference(message, table);
-    if (difference !== null) throw changed(displayName(table), difference);
+    const difference =
+      renamed(shape, table) ?? compareWithTable(shape, table) ?? messageDifference(message, table);
+    if (difference !== null) throw changed(`${shape.schema}.${shape.name}`, difference);
     this.#byOid.set(message.oid, inTableOrder(shape, table));
   }
 
@@ -78,6 +79,8 @@ export class KnownTables {
       const table = tables.find(({ oid }) => oid === tableOid);
       const name = `${shape.schema}.${shape.name}`;
       if (table === undefined) throw changed(name, 'it was dropped, or dropped and made again');
+      const difference = renamed(shape, table);
+      if (difference !== null) throw changed(name, difference);
       if (!published.has(table.oid) && !table.isPartition) {
         throw changed(name, `it is no longer in the publication ${publication}`);
       }
@@ -100,6 +103,12 @@ export class KnownTables {
     );
     return shape;
   }
+}
+
+/** Rows would still find their table by its id, but a follower keeps the name of init. */
+function renamed(shape: RelationShape, table: TableShape): string | null {
+  if (shape.schema === table.schema && shape.name === table.name) return null;
+  return `it is called ${displayName(table)} now`;
 }
 
 /** Postgres sends values in the order of its own attnums, which may differ between nodes. */

@@ -78,15 +78,19 @@ for (const change of [
   'ALTER COLUMN n TYPE bigint',
   'RENAME COLUMN n TO m',
   'RENAME TO renamed',
+  'SET SCHEMA later',
 ]) {
   test(`ALTER TABLE … ${change} and a write stop the leader`, async () => {
     const fleet = await newFleet(1);
     const agents = await fleet.startAgents();
     await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
     await fleet.caughtUp();
-    await fleet.sql('a', `ALTER TABLE item ${change}`);
-    const name = change.startsWith('RENAME TO') ? 'renamed' : 'item';
-    await fleet.sql('a', `INSERT INTO ${name} (id) VALUES (2)`);
+    const name = { 'RENAME TO renamed': 'renamed', 'SET SCHEMA later': 'later.item' }[change];
+    await fleet.sql(
+      'a',
+      `BEGIN; CREATE SCHEMA later; ALTER TABLE item ${change};
+      INSERT INTO ${name ?? 'item'} (id) VALUES (2); COMMIT`,
+    );
     await stops(fleet, agents.a, 'SCHEMA_CHANGED');
     assert.equal(await ids(fleet), [1]);
   });
@@ -97,7 +101,6 @@ test('a follower’s table that differs stops that follower, and it goes on once
   for (const [harm, mend] of [
     ['ALTER TABLE item DROP COLUMN n', 'ALTER TABLE item ADD COLUMN n int'],
     ['ALTER TABLE item ALTER n TYPE text', 'ALTER TABLE item ALTER n TYPE int USING n::int'],
-    ['ALTER TABLE item RENAME TO elsewhere', 'ALTER TABLE elsewhere RENAME TO item'],
   ] as const) {
     await fleet.tamper('b', harm);
     const agents = await fleet.startAgents();
@@ -142,10 +145,25 @@ test('a topic that was deleted and made again stops both nodes', async () => {
   await Promise.all([agents.a.stop(), agents.b.stop()]);
   await remake(fleet);
   const [a, b] = [fleet.spawnAgent('a'), fleet.spawnAgent('b')];
-  assert.is(await a.exitCode(), 4, a.log);
-  assert.is(await b.exitCode(), 4, b.log);
-  assert.match(b.log, /TOPIC_MISMATCH/);
+  for (const agent of [a, b]) {
+    assert.is(await agent.exitCode(), 4, agent.log);
+    assert.match(agent.log, /TOPIC_MISMATCH/);
+  }
   await fleet.sql('a', 'INSERT INTO item VALUES (2, 2)');
+  assert.equal(await ids(fleet), [1]);
+});
+
+test('a topic that is deleted and made again under the agents stops both nodes', async () => {
+  const fleet = await newFleet();
+  const agents = await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+  await fleet.caughtUp();
+  await remake(fleet);
+  await fleet.sql('a', 'INSERT INTO item SELECT i FROM generate_series(2, 1000) AS i');
+  for (const agent of [agents.a, agents.b]) {
+    assert.is(await agent.exitCode(), 4, agent.log);
+    assert.match(agent.log, /TOPIC_MISMATCH|DAMAGED/);
+  }
   assert.equal(await ids(fleet), [1]);
 });
 
