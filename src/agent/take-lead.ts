@@ -157,15 +157,17 @@ export class LeadTaking {
     return end;
   }
 
-  /** Whoever led has seen its epoch begin: a log without one, or of another stream, is not its own. */
+  /**
+   * Whoever led has seen its epoch begin: a log without one, or of another stream, is not its own.
+   */
   #ownLog(end: LogEnd): LogEnd {
     const { streamId } = this.#node.identity;
     const found = end.mark === null ? 'nothing' : (end.point ?? end.begin)?.streamId;
     if (end.mark !== null && (found === undefined || found === streamId)) return end;
     throw new UnderstudyError(
       'TOPIC_MISMATCH',
-      `the topic holds ${found === 'nothing' ? 'no point' : `the stream ${found}`}, this node led ` +
-        `the stream ${streamId}`,
+      `this node led the stream ${streamId}; the topic holds ` +
+        (found === 'nothing' ? 'no point' : `the stream ${found}`),
       'The topic was deleted or made again: destroy the cluster and init it again.',
     );
   }

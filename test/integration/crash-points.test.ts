@@ -1,7 +1,7 @@
 /**
  * Agents die at the places where a crash is worst: between Kafka and Postgres, in the middle of a
- * Kafka transaction, around the commit on a follower. A restart must go on exactly, under load, with
- * nothing lost and nothing twice.
+ * Kafka transaction, around the commit on a follower. A restart must go on exactly, under load,
+ * with nothing lost and nothing twice.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -82,9 +82,10 @@ for (const [node, place, passMax] of places) {
   });
 }
 
-test('a kill in the middle of a transaction that is sent in pieces leaves no part of it', async () => {
+test('a kill in the middle of a transaction sent in pieces leaves no part of it', async () => {
   await load.stop();
-  const insert = `INSERT INTO moving SELECT i, 0, repeat('n', 300) FROM generate_series(1000, 21000) AS i`;
+  const insert = `INSERT INTO moving
+    SELECT i, 0, repeat('n', 300) FROM generate_series(1000, 21000) AS i`;
   await agents.a.kill();
   const dying = fleet.spawnAgent('a', 'publish.after-send=kill:3');
   await fleet.sql('a', insert);

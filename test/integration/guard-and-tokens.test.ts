@@ -1,6 +1,7 @@
 /**
  * What an application may rely on: on a follower it cannot write, whatever it tries; a token makes
- * its own writes visible to its next statement; a named point stands directly after its transaction.
+ * its own writes visible to its next statement; a named point stands directly after its
+ * transaction.
  */
 import type pg from 'pg';
 import { test } from 'uvu';
@@ -58,7 +59,8 @@ const writes = [
   'UPDATE item SET v = NULL WHERE false',
   'DELETE FROM item',
   'TRUNCATE item',
-  'MERGE INTO item USING (SELECT 1 AS id) AS s ON s.id = item.id WHEN NOT MATCHED THEN INSERT VALUES (s.id)',
+  'MERGE INTO item USING (SELECT 1 AS id) AS s ON s.id = item.id WHEN NOT MATCHED THEN ' +
+    'INSERT VALUES (s.id)',
   'INSERT INTO item_view VALUES (1)',
   'SELECT write_it()',
   'WITH w AS (DELETE FROM item RETURNING id) SELECT count(*) FROM w',
@@ -144,7 +146,7 @@ test('a token at the end of a WAL page is reached although nothing follows it', 
   }
 });
 
-test('a token of a write that has not arrived is false at the timeout, and never true too early', async () => {
+test('a token of a write that has not arrived is false at the timeout', async () => {
   await fleet.agent('b').stop();
   await fleet.sql('a', `INSERT INTO other VALUES (1, 'later')`);
   const token = await fleet.token();
@@ -247,7 +249,7 @@ test('a transaction makes one point; one that was taken back does not count', as
   assert.is(waited.code, 0, waited.stderr);
 });
 
-test('points that were made while the leader’s agent was down are there when it returns', async () => {
+test('points made while the leader’s agent was down are there when it returns', async () => {
   await fleet.agent('a').kill();
   for (let i = 0; i < 5; i += 1) {
     await fleet.sql(

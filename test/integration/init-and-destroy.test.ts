@@ -21,7 +21,8 @@ test.before(async () => {
     stack,
     init: false,
     partitions: 2,
-    tables: `CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY);
+    tables: `CREATE TABLE item (id int PRIMARY KEY, v text);
+      CREATE TABLE other (id int PRIMARY KEY);
       CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
       CREATE TRIGGER always BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION noop();
       ALTER TABLE item ENABLE ALWAYS TRIGGER always`,
@@ -36,13 +37,15 @@ test.after(async () => {
 /** Everything of ours in a node’s database. */
 const tracesQuery = `
   SELECT 'schema ' || nspname AS trace FROM pg_namespace WHERE nspname = 'understudy'
-  UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
+  UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots
+    WHERE database = current_database()
   UNION ALL SELECT 'publication ' || pubname FROM pg_publication
   UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'understudy%'
   UNION ALL SELECT 'event trigger ' || evtname FROM pg_event_trigger
   UNION ALL SELECT 'setting ' || setconfig::text FROM pg_db_role_setting s
     JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
-  UNION ALL SELECT 'trigger that is off' FROM pg_trigger WHERE tgname = 'always' AND tgenabled <> 'A'
+  UNION ALL SELECT 'trigger that is off' FROM pg_trigger
+    WHERE tgname = 'always' AND tgenabled <> 'A'
   UNION ALL SELECT 'lock ' || objid FROM pg_locks l WHERE locktype = 'advisory'
     AND objid = (SELECT oid FROM pg_database WHERE datname = current_database())`;
 

@@ -110,7 +110,7 @@ test('a second agent for a node is refused, and the first one goes on', async ()
   await isExact();
 });
 
-test('a publisher that fences the leader and writes nothing costs one restart of the stream', async () => {
+test('a publisher that fences the leader and writes nothing costs one restart', async () => {
   const before = agents.a.log.length;
   const topic = changesTopic(fleet.cluster);
   const client = connectKafka({ brokers: sandbox.brokers, clientId: 'stranger' }, testLog);

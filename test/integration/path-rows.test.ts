@@ -115,7 +115,8 @@ test('COPY arrives', async () => {
 test('TRUNCATE arrives, of one table, of a referenced one, and of several at once', async () => {
   await arrives(
     ['item'],
-    `BEGIN; INSERT INTO item VALUES (900001); TRUNCATE item; INSERT INTO item VALUES (900002); COMMIT`,
+    `BEGIN; INSERT INTO item VALUES (900001); TRUNCATE item;
+     INSERT INTO item VALUES (900002); COMMIT`,
   );
   assert.is((await rowsOf('item')).length, 1);
   await arrives(['parent', 'child'], 'TRUNCATE child, parent');
@@ -155,7 +156,7 @@ test('what is rolled back, whole or to a savepoint, leaves nothing', async () =>
   assert.equal(count, { n: 100 });
 });
 
-test('a prepared transaction arrives when it is committed, and not when it is rolled back', async () => {
+test('a prepared transaction arrives when it is committed, not when rolled back', async () => {
   const name = fleet.cluster;
   await arrives(
     ['item'],

@@ -1,6 +1,7 @@
 /**
  * Promotions that meet each other or die half-way: exactly one node leads, whoever lost goes on
- * following, and a promotion that had claimed is finished by the next start or overtaken by another.
+ * following, and a promotion that had claimed is finished by the next start or overtaken by
+ * another.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -104,7 +105,7 @@ test('a promotion that dies after its claim is finished by the next start', asyn
   await load.stop();
 });
 
-test('a promotion that dies after its claim and never returns is overtaken by another node', async () => {
+test('a promotion that dies after its claim is overtaken by another node', async () => {
   const fleet = await newFleet();
   const agents = await fleet.startAgents();
   await fleet.sql('a', loadRows);

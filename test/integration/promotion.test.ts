@@ -49,7 +49,7 @@ async function epochs(node: NodeName): Promise<unknown[]> {
   return fleet.sql(node, 'SELECT epoch, leader FROM understudy.epochs ORDER BY epoch');
 }
 
-test('a failover that may lose writes is refused without the allowance, and changes nothing', async () => {
+test('a failover is refused without the allowance, and changes nothing', async () => {
   const refused = await fleet.cli('failover', 'b');
   assert.is(refused.code, 6, refused.stderr);
   assert.is(refused.json.error.code, 'NEEDS_ALLOW_DATA_LOSS');
@@ -70,7 +70,7 @@ test('a failover that may lose writes is refused without the allowance, and chan
   );
 });
 
-test('a failover under load gives the lead to the candidate; the other follower goes on', async () => {
+test('a failover under load gives the candidate the lead; the other goes on', async () => {
   await load.progress(100);
   await own.server.kill();
   const taken = await fleet.cli('failover', 'b', ...allow);
@@ -138,7 +138,7 @@ test('the old leader that returns stops by itself and refuses writes', async () 
   assert.is(failover.code, 3, 'a node with discarded writes cannot take the lead');
 });
 
-test('a candidate without an agent is promoted by the command; its agent then goes on', async () => {
+test('a candidate without an agent is promoted by the command', async () => {
   load = new Load({ url: fleet.url('b'), firstWriter: 100 });
   await load.progress(50);
   assert.is(await agents.c.stop(), 0);

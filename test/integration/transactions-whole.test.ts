@@ -115,7 +115,7 @@ test('a follower that was frozen goes on exactly', async () => {
   await isExact();
 });
 
-test('a leader’s agent that was frozen longer than its sessions may be idle goes on', async () => {
+test('an agent that was frozen longer than its sessions may be idle goes on', async () => {
   const writing = load();
   await writing.progress(30);
   leader.signal('SIGSTOP');

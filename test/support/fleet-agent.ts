@@ -1,6 +1,6 @@
 /**
- * One agent of a fleet under test: a process of the built command. Flows in: the process; flows out:
- * its log as it grows, its exit code, and ways to stop, freeze and kill it by its pid.
+ * One agent of a fleet under test: a process of the built command. Flows in: the process; flows
+ * out: its log as it grows, its exit code, and ways to stop, freeze and kill it by its pid.
  */
 import type { ChildProcess } from 'node:child_process';
 

@@ -99,7 +99,8 @@ export class Load {
           await pause(random() * pauseMsMax);
         }
       } catch {
-        // The server went away, or follows now: the entry's fate is unknown, and it is not repeated.
+        // The server went away, or follows now: the entry's fate is unknown, and it is not
+        // repeated.
         n += 1;
         await pause(reconnectMs);
       } finally {
