@@ -31,13 +31,16 @@ test.after(async () => {
   await stack.close();
 });
 
-/** Runs the statements on the leader, each its own transaction, and compares the tables. */
+/**
+ * Runs the statements on the leader and compares the tables after each: where several are applied
+ * together, a later one hides what an earlier one did.
+ */
 async function arrives(tables: readonly string[], ...statements: string[]): Promise<void> {
   for (const statement of statements) {
     await fleet.sql('a', statement);
+    await fleet.caughtUp();
+    for (const table of tables) await fleet.assertSame(table);
   }
-  await fleet.caughtUp();
-  for (const table of tables) await fleet.assertSame(table);
 }
 
 async function rowsOf(table: string): Promise<unknown[]> {

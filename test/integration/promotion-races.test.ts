@@ -43,7 +43,13 @@ async function assertExact(fleet: Fleet, leader: NodeName, nodes: NodeName[]): P
 
 test('of two failovers at the same time one wins, and the loser goes on following', async () => {
   const fleet = await newFleet();
-  const agents = await fleet.startAgents();
+  // A failover takes less than the start of a command: both candidates wait before their claim.
+  const racing = 'promote.after-slot=pause:3000';
+  const agents = {
+    a: await fleet.startAgent('a'),
+    b: await fleet.startAgent('b', racing),
+    c: await fleet.startAgent('c', racing),
+  };
   await fleet.sql('a', loadRows);
   const load = new Load({ url: fleet.url('a') });
   await load.progress(50);
@@ -55,7 +61,7 @@ test('of two failovers at the same time one wins, and the loser goes on followin
   assert.equal([b?.code, c?.code].sort(), [0, 3], JSON.stringify([b, c]));
   const [winner, loser] = b?.code === 0 ? (['b', 'c'] as const) : (['c', 'b'] as const);
   const lost = winner === 'b' ? c : b;
-  assert.is(lost?.json.error.code, 'CLAIM_LOST');
+  assert.is(lost?.json.error.code, 'CLAIM_LOST', JSON.stringify(lost));
   const after = new Load({ url: fleet.url(winner), firstWriter: 50 });
   await after.progress(50);
   await after.stop();
