@@ -84,6 +84,13 @@ const connectionCodes: ReadonlySet<string> = new Set([
   ...['57P01', '57P02', '57P03', '53300', '08000', '08001', '08003', '08004', '08006'],
 ]);
 
+/**
+ * SQLSTATEs that say nothing about what was asked: connection, rollback, resources, a lock or a
+ * slot in use, somebody's intervention, the system. An agent that stopped at a full disk would keep
+ * WAL and fill it further.
+ */
+const passingStates = /^(08|40|53|57|58)[0-9A-Z]{3}$|^55(P03|006)$/;
+
 /** The pg client gives these no code; the texts are its own and whole. */
 const connectionMessages: ReadonlySet<string> = new Set([
   'Connection terminated',
@@ -104,6 +111,7 @@ export function isRetriable(error: unknown): boolean {
   // A Unix socket that is not there is ENOENT; whatever the code, the server was not reached.
   if ('syscall' in error && error.syscall === 'connect') return true;
   if ('code' in error && connectionCodes.has(String(error.code))) return true;
+  if ('code' in error && passingStates.test(String(error.code))) return true;
   return connectionMessages.has(error.message);
 }
 

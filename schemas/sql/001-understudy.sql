@@ -79,6 +79,14 @@ CREATE TABLE IF NOT EXISTS understudy.points (
   commit_time_us bigint
 );
 
+-- Tables whose rows changed without a row message: rewritten by ALTER TABLE, or attached with rows as
+-- a partition. The leader's agent stops at the first entry.
+CREATE TABLE IF NOT EXISTS understudy.unseen_changes (
+  table_oid oid NOT NULL,
+  what text NOT NULL,
+  PRIMARY KEY (table_oid, what)
+);
+
 -- ENABLE ALWAYS and REPLICA triggers that are switched off while this node follows.
 CREATE TABLE IF NOT EXISTS understudy.held_triggers (
   schema_name text NOT NULL,
@@ -278,9 +286,52 @@ $$;
 -- triggers are looked up there only if the session knew of one when the command began. This one,
 -- which is always there and does nothing, is that one: by it the guard's can refuse at the end.
 CREATE OR REPLACE FUNCTION understudy.watch_ddl() RETURNS event_trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  child record;
+  holds_rows boolean;
+BEGIN
+  IF TG_TAG <> 'ALTER TABLE' THEN
+    RETURN;
+  END IF;
+  -- A table that becomes a partition brings its rows along, and no message says so.
+  FOR child IN
+    SELECT i.inhrelid AS oid, n.nspname AS schema_name, c.relname AS table_name
+    FROM pg_event_trigger_ddl_commands() d
+    JOIN understudy.relations r ON r.table_oid = d.objid AND d.classid = 'pg_class'::regclass
+    JOIN pg_inherits i ON i.inhparent = d.objid
+    JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition AND c.relkind = 'r'
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT EXISTS (SELECT FROM understudy.relations k WHERE k.table_oid = i.inhrelid)
+  LOOP
+    EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %I.%I)', child.schema_name, child.table_name)
+      INTO holds_rows;
+    IF holds_rows THEN
+      INSERT INTO understudy.unseen_changes (table_oid, what)
+      VALUES (child.oid, 'it was attached as a partition with rows in it') ON CONFLICT DO NOTHING;
+    END IF;
+  END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION understudy.watch_rewrite() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  INSERT INTO understudy.unseen_changes (table_oid, what)
+  SELECT r.table_oid, 'ALTER TABLE rewrote its rows'
+  FROM understudy.relations r WHERE r.table_oid = pg_event_trigger_table_rewrite_oid()
+  ON CONFLICT DO NOTHING;
+END
+$$;
+
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'understudy_watch_rewrite') THEN
+    CREATE EVENT TRIGGER understudy_watch_rewrite ON table_rewrite
+      EXECUTE FUNCTION understudy.watch_rewrite();
+  END IF;
 END
 $$;
 

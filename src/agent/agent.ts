@@ -21,16 +21,21 @@ import { Promotion, type PromotionResult } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
-/** One attempt: resolves when `signal` aborts, rejects with the first error. */
+/**
+ * One attempt: resolves when `signal` aborts, rejects with the first error. `onServed` is called
+ * once the node's lock is held and its log is read.
+ */
 export async function serveNode(
   cluster: Cluster,
   name: string,
   signal: AbortSignal,
+  onServed: () => void,
 ): Promise<void> {
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
     const node = await openNode(cluster, name, releasers);
+    onServed();
     const all = AbortSignal.any([signal, inner.signal]);
     const agent = new Agent(node, releasers);
     const lost = node.lost.catch((error: unknown) => {
@@ -197,6 +202,8 @@ class Agent {
       if (!isMine(control.state, name, taken.epoch)) ended.abort();
     };
     const unwatch = control.onChange(watch);
+    // A claim may have been read between taking the lead and here.
+    watch();
     const all = AbortSignal.any([signal, ended.signal]);
     try {
       await lead(
@@ -243,6 +250,7 @@ class Agent {
           const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
           await releaseTriggers(guardSession);
           await hit('promote.before-unguard');
+          if (ended.signal.aborted) return;
           await disarmGuard(guardSession);
           log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
           await promotion?.succeeded(taken);

@@ -19,6 +19,8 @@ export interface FailoverRequest {
   readonly dryRun: boolean;
   readonly allowDataLoss: boolean;
   readonly reason: string | null;
+  /** Stops the waiting; a promotion that has begun goes on. */
+  readonly signal: AbortSignal;
 }
 
 /** What a dry run tells: who would lead, from where. */
@@ -136,7 +138,7 @@ async function askAgent(
   const { node, reason } = request;
   const id = await control.request('failover', node, { reason, epoch });
   const answered = (): boolean => control.answers(id).length > 0;
-  await control.waitFor(answered, promotionTimeoutMs);
+  await control.waitFor(answered, promotionTimeoutMs, request.signal);
   const [answer] = control.answers(id);
   if (answer?.error == null) return answer?.result as unknown as PromotionResult;
   const { code, message, hint } = answer.error;

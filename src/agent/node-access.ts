@@ -63,7 +63,7 @@ export async function openNode(
   const identity = await countStart(client, control, found);
   const encoder = await RecordEncoder.open({ topic, partitions, registry });
   const reader = cluster.openReader(releasers, partitions);
-  const decoder = new RecordDecoder(registry);
+  const decoder = new RecordDecoder(registry, encoder.keySchemaId);
   const server = await readServer(client);
   return {
     cluster,

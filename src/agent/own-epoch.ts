@@ -6,6 +6,7 @@
  * next one begins at the control log again.
  */
 import type { Mark } from '../change/change.ts';
+import { isMine } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { notOwning, type OwningAction, type OwningEvent, stepOwning } from '../control/owning.ts';
 import { UnderstudyError } from '../errors.ts';
@@ -35,6 +36,8 @@ export interface OwnedEpoch {
 
 /** How long the control log may take to answer a nonce before the attempt counts as failed. */
 const verifyTimeoutMs = 30_000;
+/** Each further try is another stale owner on its way out. */
+const triesMax = 5;
 
 /**
  * `mayClaim` is the one epoch that may be claimed; null is none. Whoever asked meant to end the
@@ -44,13 +47,24 @@ export async function ownEpoch(
   parts: OwnEpochParts,
   mayClaim: number | null,
 ): Promise<OwnedEpoch | null> {
-  const attempt = new OwningAttempt(parts);
-  try {
-    return await attempt.run(mayClaim);
-  } catch (error) {
-    await attempt.discardProducer();
-    throw error;
+  for (let tries = 1; ; tries += 1) {
+    const attempt = new OwningAttempt(parts);
+    try {
+      return await attempt.run(mayClaim);
+    } catch (error) {
+      await attempt.discardProducer();
+      if (tries === triesMax || !(await isStillMine(parts, error))) throw error;
+    }
   }
+}
+
+/**
+ * A stale owner fences this one once before it sees that it has lost: then this one begins again.
+ */
+async function isStillMine({ control, node }: OwnEpochParts, error: unknown): Promise<boolean> {
+  if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') return false;
+  const state = await control.verify(verifyTimeoutMs);
+  return isMine(state, node, state.current?.epoch ?? 0);
 }
 
 /** What the log holds past the mark decides whether this epoch goes on, begins, or is voided. */

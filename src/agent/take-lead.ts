@@ -18,7 +18,7 @@ import { hit } from '../failpoints.ts';
 import type { Follower } from '../follower/follower.ts';
 import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
-import type { Releasers } from '../lifecycle.ts';
+import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer } from '../topic/log.ts';
 import { readLogEnd } from '../topic/log-end.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
@@ -46,6 +46,8 @@ export type OnStep = (step: string) => void;
 
 /** Creating a slot waits for the open transactions of the whole server. */
 const slotTimeoutMs = 30_000;
+/** A follower that is further behind than this is not the one to take the lead now. */
+const catchUpTimeoutMs = 60_000;
 
 export class LeadTaking {
   readonly #node: NodeAccess;
@@ -77,6 +79,7 @@ export class LeadTaking {
     const epochToBe = mine ? epoch : epoch + 1;
     if (!mine && epochToBe !== mayClaim) return null;
     if (this.#following === null) await this.#checkServer();
+    else if (!mine) await this.#catchUp(this.#following);
     this.#onStep('slot');
     const madeSlot = await this.#ensureSlot(epochToBe);
     await hit('promote.after-slot');
@@ -99,6 +102,23 @@ export class LeadTaking {
     await this.#becomeLeader(owned.epoch);
     this.#onStep('stream');
     return { ...owned, slot: this.#slot, base: this.#base, sequences: this.#sequences };
+  }
+
+  /**
+   * Applies what the log holds now. A node that cannot is told so before it claims, while the
+   * leader still leads; and the drain after the fence has little left to do.
+   */
+  async #catchUp({ follower }: FollowerAtWork): Promise<void> {
+    this.#onStep('catch up');
+    const watermarks = await this.#node.reader.watermarks();
+    const drained = follower.drained(watermarks.map(({ lastStableOffset }) => lastStableOffset));
+    await withTimeout(drained, catchUpTimeoutMs, () => {
+      return new UnderstudyError(
+        'NOT_PROMOTABLE',
+        `this node did not reach the end of the log within ${catchUpTimeoutMs} ms`,
+        'Wait until understudy status shows it streaming, or choose another node.',
+      );
+    });
   }
 
   /** LSNs mean something on the server and the timeline of their epoch only. */

@@ -54,7 +54,9 @@ export const failoverCommand: Command<FailoverInput> = {
   run: async (context, input) => {
     context.config.requireNode(input.node);
     const cluster = clusterOf(context);
-    const answer = await failover(cluster, input, (line) => context.people(line));
+    const answer = await failover(cluster, { ...input, signal: context.signal }, (line) =>
+      context.people(line),
+    );
     return { answer, lines: linesOf(answer), exit: exitCodes.ok };
   },
 };

@@ -53,8 +53,17 @@ export const runCommand: Command<RunInput> = {
  */
 async function keepServing(context: CommandContext, cluster: Cluster, node: string): Promise<void> {
   const { log, sleep, random, now, signal } = context;
+  let served = false;
   const attempt = async (): Promise<void> => {
-    while (!signal.aborted) await serveNode(cluster, node, signal);
+    try {
+      while (!signal.aborted) {
+        await serveNode(cluster, node, signal, () => {
+          served = true;
+        });
+      }
+    } catch (error) {
+      throw served ? ownGhost(error) : error;
+    }
   };
   try {
     await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
@@ -62,6 +71,15 @@ async function keepServing(context: CommandContext, cluster: Cluster, node: stri
     log.error({ node, error }, 'this node is not served any more');
     throw error;
   }
+}
+
+/**
+ * After a connection broke on this side only, the server may hold the lock for this agent's own
+ * dead session until it notices: an agent that has held the lock waits for it.
+ */
+function ownGhost(error: unknown): unknown {
+  if (!(error instanceof UnderstudyError) || error.code !== 'NODE_LOCKED') return error;
+  return new UnderstudyError('POSTGRES_UNREACHABLE', error.message, error.hint, error);
 }
 
 async function serveStatus(

@@ -116,10 +116,11 @@ export async function movePosition(
     values: [...values, from.at.epoch, formatLsn(from.at.lsn)],
   });
   if (rowCount === 1) return;
+  // An attempt before this one may have committed after its answer was lost: look again.
   throw new UnderstudyError(
-    'NODE_LOCKED',
+    'POSTGRES_UNREACHABLE',
     `this node no longer stands at ${formatEpochLsn(from.at)}: somebody else moved it`,
-    'Run one agent per node; if there is only one, restart it.',
+    'The agent reads its position again by itself; run one agent per node.',
   );
 }
 

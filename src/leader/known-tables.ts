@@ -49,7 +49,10 @@ export class KnownTables {
     const known = this.#known.find(({ tableOid }) => tableOid === message.oid);
     const shape = known === undefined ? await this.#enter(table) : known.shape;
     const difference =
-      renamed(shape, table) ?? compareWithTable(shape, table) ?? messageDifference(message, table);
+      renamed(shape, table) ??
+      (known === undefined ? null : recreated(known, table)) ??
+      compareWithTable(shape, table) ??
+      messageDifference(message, table);
     if (difference !== null) throw changed(`${shape.schema}.${shape.name}`, difference);
     this.#byOid.set(message.oid, inTableOrder(shape, table));
   }
@@ -74,12 +77,15 @@ export class KnownTables {
       [publication],
     );
     const published = new Set(rows.map(({ oid }) => Number(oid)));
-    for (const { shape, tableOid } of this.#known) {
+    await this.#refuseUnseen();
+    await this.#checkPublication(publication);
+    for (const known of this.#known) {
+      const { shape, tableOid } = known;
       if (shape.dropped) continue;
       const table = tables.find(({ oid }) => oid === tableOid);
       const name = `${shape.schema}.${shape.name}`;
       if (table === undefined) throw changed(name, 'it was dropped, or dropped and made again');
-      const difference = renamed(shape, table);
+      const difference = renamed(shape, table) ?? recreated(known, table);
       if (difference !== null) throw changed(name, difference);
       if (!published.has(table.oid) && !table.isPartition) {
         throw changed(name, `it is no longer in the publication ${publication}`);
@@ -90,6 +96,37 @@ export class KnownTables {
       return persistence === 'permanent' && !isPartition && !published.has(oid);
     });
     return missing.map(displayName);
+  }
+
+  /** Changes of rows that no row message tells of, as the event triggers have noted them. */
+  async #refuseUnseen(): Promise<void> {
+    const { rows } = await this.#client.query<{ name: string; what: string }>(
+      `SELECT coalesce(n.nspname || '.' || c.relname, 'a dropped table') AS name, u.what
+       FROM understudy.unseen_changes u
+       LEFT JOIN pg_catalog.pg_class c ON c.oid = u.table_oid
+       LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LIMIT 1`,
+    );
+    const [unseen] = rows;
+    if (unseen !== undefined) throw changed(unseen.name, unseen.what);
+  }
+
+  /** A publication that leaves something out does so without a word. */
+  async #checkPublication(publication: string): Promise<void> {
+    const { rows } = await this.#client.query<{ whole: string }>(
+      `SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND NOT p.pubviaroot
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid
+           AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)) AS whole
+       FROM pg_catalog.pg_publication p WHERE p.pubname = $1`,
+      [publication],
+    );
+    if (rows[0]?.whole === 't') return;
+    throw new UnderstudyError(
+      'SCHEMA_CHANGED',
+      rows.length === 0
+        ? `the publication ${publication} was dropped`
+        : `the publication ${publication} no longer publishes every change of its tables`,
+      'What it left out cannot be caught up: destroy the cluster and init it again.',
+    );
   }
 
   async #enter(table: TableShape): Promise<RelationShape> {
@@ -109,6 +146,17 @@ export class KnownTables {
 function renamed(shape: RelationShape, table: TableShape): string | null {
   if (shape.schema === table.schema && shape.name === table.name) return null;
   return `it is called ${displayName(table)} now`;
+}
+
+/** A column of the same name that came anew holds other values in every row, and no row says so. */
+function recreated({ shape, attnums }: KnownRelation, table: TableShape): string | null {
+  for (const { id, name } of shape.columns) {
+    const column = table.columns.find((one) => one.name === name);
+    const attnum = attnums.get(id);
+    if (column === undefined || attnum === undefined || column.attnum === attnum) continue;
+    return `its column ${name} was dropped and made again`;
+  }
+  return null;
 }
 
 /** Postgres sends values in the order of its own attnums, which may differ between nodes. */

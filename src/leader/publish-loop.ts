@@ -15,7 +15,7 @@ import type { BuiltEvent, TransactionBuilder } from './transaction-builder.ts';
 import type { WalEvent, WalSession } from './wal-session.ts';
 
 export interface PublishLoopParts {
-  readonly wal: Pick<WalSession, 'shift' | 'readable' | 'confirm'>;
+  readonly wal: Pick<WalSession, 'shift' | 'onReadable' | 'confirm'>;
   readonly builder: TransactionBuilder;
   readonly tables: Pick<KnownTables, 'learn'>;
   readonly batcher: Batcher;
@@ -33,6 +33,7 @@ export class PublishLoop {
   readonly #parts: PublishLoopParts;
   #commitTimeMicros = 0n;
   #inFlight: Promise<void> | null = null;
+  #wakeUp: (() => void) | null = null;
   #failure: { readonly error: unknown } | null = null;
   /** Records sent in pieces of the batch that is still open. */
   #recordsInBatch = 0;
@@ -43,16 +44,16 @@ export class PublishLoop {
 
   /** Ends when `signal` aborts, after what is in flight; rejects with the first error. */
   async run(signal: AbortSignal): Promise<void> {
-    const aborted = abortion(signal);
+    const wake = (): void => this.#wake();
+    signal.addEventListener('abort', wake);
     try {
       while (!signal.aborted) {
         await this.#feed();
         this.#throwFailure();
-        const waitUntilMs = this.#act();
-        await this.#wait(waitUntilMs, aborted.promise);
+        await this.#wait(this.#act(), signal);
       }
     } finally {
-      aborted.forget();
+      signal.removeEventListener('abort', wake);
       await this.#inFlight;
     }
     this.#throwFailure();
@@ -108,10 +109,12 @@ export class PublishLoop {
     this.#inFlight = this.#perform(action).then(
       () => {
         this.#inFlight = null;
+        this.#wake();
       },
       (error: unknown) => {
         this.#inFlight = null;
         this.#failure = { error };
+        this.#wake();
       },
     );
     return null;
@@ -146,22 +149,27 @@ export class PublishLoop {
     wal.confirm(point.upto);
   }
 
-  async #wait(untilMs: number | null, aborted: Promise<void>): Promise<void> {
+  /**
+   * Sleeps until there is something to do. One promise for each sleep, which whatever happens first
+   * resolves: a race against a promise that lasts would keep every sleep of its life.
+   */
+  async #wait(untilMs: number | null, signal: AbortSignal): Promise<void> {
     const { wal, batcher, nowMs } = this.#parts;
-    const waits: Promise<void>[] = [aborted];
-    if (this.#inFlight !== null) waits.push(this.#inFlight);
-    if (batcher.accepts) waits.push(wal.readable());
-    let timer: NodeJS.Timeout | undefined;
-    if (untilMs !== null) {
-      const delayMs = Math.max(0, untilMs - nowMs());
-      waits.push(
-        new Promise((resolve) => {
-          timer = setTimeout(resolve, delayMs);
-        }),
-      );
-    }
-    await Promise.race(waits);
-    clearTimeout(timer);
+    if (signal.aborted || this.#failure !== null) return;
+    const slept = new Promise<void>((resolve) => {
+      this.#wakeUp = resolve;
+    });
+    if (batcher.accepts) wal.onReadable(() => this.#wake());
+    const delayMs = untilMs === null ? null : Math.max(0, untilMs - nowMs());
+    const timer = delayMs === null ? null : setTimeout(() => this.#wake(), delayMs);
+    await slept;
+    if (timer !== null) clearTimeout(timer);
+  }
+
+  #wake(): void {
+    const wakeUp = this.#wakeUp;
+    this.#wakeUp = null;
+    wakeUp?.();
   }
 
   #throwFailure(): void {
@@ -174,15 +182,4 @@ function nextOffset(offset: bigint | null): bigint {
     throw new UnderstudyError('BUG', 'a point was not sent everywhere', 'Please report this.');
   }
   return offset + 1n;
-}
-
-function abortion(signal: AbortSignal): { promise: Promise<void>; forget: () => void } {
-  let forget = (): void => undefined;
-  const promise = new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    const listener = (): void => resolve();
-    signal.addEventListener('abort', listener, { once: true });
-    forget = () => signal.removeEventListener('abort', listener);
-  });
-  return { promise, forget };
 }

@@ -134,13 +134,21 @@ async function describeBlockers(client: Client): Promise<string> {
   return rows.map((row) => `pid ${row.pid} since ${row.age} s`).join(', ');
 }
 
-export async function dropSlot(client: Client, name: string): Promise<boolean> {
-  const { rowCount } = await client.query(
+/**
+ * Drops a slot of ours, if it is there. Whoever holds it, a creation that outlived its client or
+ * the walsender of a dead connection, is ended first.
+ */
+export async function dropSlot(client: Client, name: string): Promise<void> {
+  await client.query(
+    `SELECT pg_catalog.pg_terminate_backend(active_pid, 5000)
+     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL`,
+    [name],
+  );
+  await client.query(
     `SELECT pg_catalog.pg_drop_replication_slot(slot_name)
      FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
     [name],
   );
-  return (rowCount ?? 0) > 0;
 }
 
 /** What must hold before streaming starts at `start`; Postgres itself would start elsewhere. */

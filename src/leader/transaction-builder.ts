@@ -21,6 +21,7 @@ export type RelationLookup = (message: RelationMessage) => RelationShape;
 
 /** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
 export const pointPrefix = 'understudy.point';
+const labelPattern = /^[a-z][a-z0-9_.-]{0,62}$/;
 
 interface KnownRelation {
   readonly shape: RelationShape;
@@ -66,7 +67,9 @@ export class TransactionBuilder {
       case 'truncate':
         return this.#truncate(message.oids);
       case 'message':
+        // Anybody may write such a message; only what point() lets through can be a label.
         if (message.prefix !== pointPrefix || !message.transactional) return [];
+        if (!labelPattern.test(message.content)) return [];
         return [{ kind: 'label', label: message.content }];
       case 'ignored':
         return [];

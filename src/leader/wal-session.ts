@@ -90,8 +90,14 @@ export class WalSession {
   /** Resolves when Postgres has begun to stream. */
   static async open(options: WalSessionOptions): Promise<WalSession> {
     const session = new WalSession(options);
-    await session.#start(options);
-    return session;
+    try {
+      await session.#start(options);
+      return session;
+    } catch (error) {
+      // A refused START_REPLICATION leaves its connection open, and with it a walsender.
+      await session.close();
+      throw error;
+    }
   }
 
   async #start(options: WalSessionOptions): Promise<void> {
@@ -141,12 +147,10 @@ export class WalSession {
     return event;
   }
 
-  /** Resolves when `shift` has something to say: an event or the failure. */
-  async readable(): Promise<void> {
-    if (this.#taken < this.#queue.length || this.#failure !== null) return;
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
-    });
+  /** Calls back once when `shift` has something to say, an event or the failure; at once if so. */
+  onReadable(callback: () => void): void {
+    this.#wake = callback;
+    if (this.#taken < this.#queue.length || this.#failure !== null) this.#signal();
   }
 
   /** Lets Postgres discard WAL below `lsn`: only after Kafka has committed everything below it. */

@@ -25,10 +25,12 @@ export class RecordDecoder {
   readonly #registry: Pick<SchemaRegistry, 'schemaById'>;
   readonly #headers = new PositionHeaderDecoder();
   readonly #codecs = new Map<number, RowCodec>();
-  #keySchemaId: number | null = null;
+  #keySchemaId: number | null;
 
-  constructor(registry: Pick<SchemaRegistry, 'schemaById'>) {
+  /** Key bytes begin with the id of the key schema: under another one they are other keys. */
+  constructor(registry: Pick<SchemaRegistry, 'schemaById'>, keySchemaId: number | null = null) {
     this.#registry = registry;
+    this.#keySchemaId = keySchemaId;
   }
 
   /** Decodes in order; waits only for row schemas that were never seen before. */
@@ -50,6 +52,9 @@ export class RecordDecoder {
     const codec = this.#codecs.get(readSchemaId(row.value));
     if (codec === undefined) {
       throw new UnderstudyError('BUG', 'a row was not decoded first', 'Please report this.');
+    }
+    if (codec.relationId !== row.relationId) {
+      throw foreign(`a row of ${row.relationId} has a schema of ${codec.relationId}`);
     }
     return { columnIds: codec.columnIds, values: codec.decode(row.value) };
   }

@@ -77,13 +77,22 @@ class ConfluentRegistry implements SchemaRegistry {
 
   schemaById(id: number): Promise<object> {
     return kept(this.#schemas, id, async () => {
-      const answer = await this.#ask(() => this.#api.Schema.find({ ...timed, id }), notFound);
+      const answer = await this.#findSchema(id);
       if (answer === null) throw this.#unknownSchema(id);
       const text = answer['schema'];
       const schema: unknown = typeof text === 'string' ? JSON.parse(text) : null;
       if (!isObject(schema)) throw this.#unknownAnswer(`asking for schema ${id}`);
       return schema;
     });
+  }
+
+  /** One of several registry instances may hear of a new schema a moment after another. */
+  async #findSchema(id: number) {
+    for (let tries = 1; ; tries += 1) {
+      const answer = await this.#ask(() => this.#api.Schema.find({ ...timed, id }), notFound);
+      if (answer !== null || tries === triesMax) return answer;
+      await this.#clock.sleep(pauseFirstMs * tries);
+    }
   }
 
   async probe(): Promise<void> {

@@ -160,7 +160,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
     const openMs = this.#client.clock.nowMs() - this.#beganAtMs;
     if (isFenced(error) && this.#joined.size > 0 && openMs >= this.#timeoutMs) {
       return new UnderstudyError(
-        'TIMED_OUT',
+        'PREREQUISITE',
         `Kafka ended a transaction that was open for ${openMs} ms, its limit is ${this.#timeoutMs}`,
         'Raise transaction.max.timeout.ms of the brokers, or split the source transaction.',
         error,

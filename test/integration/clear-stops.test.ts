@@ -92,7 +92,29 @@ for (const change of [
       INSERT INTO ${name ?? 'item'} (id) VALUES (2); COMMIT`,
     );
     await stops(fleet, agents.a, 'SCHEMA_CHANGED');
-    assert.equal(await ids(fleet), [1]);
+    // Ids outlive names: a row that Postgres sends before it tells the new name is right as it is.
+    if (name === undefined) assert.equal(await ids(fleet), [1]);
+  });
+}
+
+for (const [what, change] of [
+  ['rewrites a table', () => 'ALTER TABLE item ALTER n TYPE int USING n * 100'],
+  [
+    'makes a column again',
+    () => `ALTER TABLE item DROP COLUMN body; ALTER TABLE item ADD COLUMN body text DEFAULT 'new'`,
+  ],
+  [
+    'leaves deletes out of the publication',
+    (cluster: string) => `ALTER PUBLICATION understudy_${cluster} SET (publish = 'insert, update')`,
+  ],
+] as const) {
+  test(`what ${what} stops the leader without a single row message`, async () => {
+    const fleet = await newFleet(1);
+    const agents = await fleet.startAgents();
+    await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+    await fleet.caughtUp();
+    await fleet.sql('a', change(fleet.cluster));
+    await stops(fleet, agents.a, 'SCHEMA_CHANGED');
   });
 }
 

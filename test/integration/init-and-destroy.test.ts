@@ -74,6 +74,12 @@ for (const node of ['a', 'b'] as const) {
   });
 }
 
+test('init that fails when nearly all is made takes it all back', async () => {
+  const { code, json } = await fleet.cliDyingAt('own.after-claim=error', 'init');
+  assert.is(code, 5, JSON.stringify(json));
+  assert.equal(await traces(), []);
+});
+
 test('a misspelt key in understudy.yaml is refused by name', async () => {
   const { config } = fleet;
   await fleet.configure({ ...config, tabels: ['public.*'] });

@@ -1,0 +1,61 @@
+/**
+ * A partition that is made on the leader after init belongs to the stream at once. A follower that
+ * does not have it stops before its rows, goes on when it is made there too, and guards it.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+const high = 'CREATE TABLE item_high PARTITION OF item FOR VALUES FROM (100) TO (200)';
+let stack: Stack;
+let fleet: Fleet;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+  fleet = await startFleet({
+    stack,
+    partitions: 2,
+    tables: `CREATE TABLE item (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+      CREATE TABLE item_low PARTITION OF item FOR VALUES FROM (0) TO (100)`,
+  });
+  await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+  await fleet.caughtUp();
+});
+
+test.after(async () => {
+  await fleet.close();
+  await stack.close();
+});
+
+test('a partition that the follower does not have stops it before its rows', async () => {
+  await fleet.sql('a', `BEGIN; ${high}; INSERT INTO item VALUES (2, 2), (100, 3); COMMIT`);
+  assert.is(await fleet.agent('b').exitCode(), 4, fleet.logs());
+  assert.match(fleet.agent('b').log, /SCHEMA_DIFFERS/);
+  assert.equal(await fleet.sql('b', 'SELECT id FROM item'), [{ id: 1 }]);
+  assert.not(fleet.agent('a').ended);
+});
+
+test('once it is made there, its rows arrive, and rows move in and out of it', async () => {
+  await fleet.tamper('b', high);
+  await fleet.startAgent('b');
+  await fleet.caughtUp();
+  await fleet.assertSame('item');
+  await fleet.sql(
+    'a',
+    'UPDATE item SET id = 150 WHERE id = 1; UPDATE item SET id = 1 WHERE id = 100',
+  );
+  await fleet.caughtUp();
+  await fleet.assertSame('item_high');
+  await fleet.assertSame('item_low');
+});
+
+test('the new partition is guarded too', async () => {
+  const client = await fleet.session('b');
+  const write = 'BEGIN READ WRITE; INSERT INTO item_high VALUES (120, 1)';
+  const refused = await client.query(write).catch((error: { code?: string }) => error.code);
+  assert.is(refused, '25006');
+});
+
+test.run();
