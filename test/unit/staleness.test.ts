@@ -1,0 +1,33 @@
+/**
+ * A gap is damage, or the age of the node that meets it. Times of both ends flow in, the error to
+ * stop with is looked at.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { toLsn } from '../../src/change/lsn.ts';
+import { GapError } from '../../src/follower/aligner.ts';
+import { judgeGap } from '../../src/follower/staleness.ts';
+
+const hourMs = 3_600_000;
+const dayMs = 24 * hourMs;
+
+function judged(awayMs: number, lagMs: number | null): string {
+  const gap = new GapError('a point is missing', { epoch: 1, lsn: toLsn(1n) }, awayMs);
+  return judgeGap(gap, 0, lagMs).code;
+}
+
+test('a node that was away longer than each change is kept is stale', () => {
+  assert.is(judged(25 * hourMs, dayMs), 'STALE');
+});
+
+test('a younger gap is damage, and so is one within a tenth of the limit', () => {
+  assert.is(judged(hourMs, dayMs), 'DAMAGED');
+  assert.is(judged(21 * hourMs, dayMs), 'DAMAGED');
+  assert.is(judged(22 * hourMs, dayMs), 'STALE');
+});
+
+test('where nobody knows how long changes are kept, a gap is damage', () => {
+  assert.is(judged(1_000 * hourMs, null), 'DAMAGED');
+});
+
+test.run();
