@@ -25,7 +25,9 @@ test.after(async () => {
   await stack.close();
 });
 
+/** The one before is over then: every fleet holds a slot and connections of the shared servers. */
 async function newFleet(partitions = 2): Promise<Fleet> {
+  await fleets.pop()?.close();
   const fleet = await startFleet({ stack, partitions, tables });
   fleets.push(fleet);
   return fleet;

@@ -54,8 +54,8 @@ export const patienceMs = 30_000;
 export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const fleet = await Fleet.make(options);
   if (options.init === false) return fleet;
-  const { code, stderr } = await fleet.cli('init');
-  assert.is(code, 0, `init: ${stderr}`);
+  const { code, json, stderr } = await fleet.cli('init');
+  assert.is(code, 0, `init: ${JSON.stringify(json)} ${stderr}`);
   return fleet;
 }
 
