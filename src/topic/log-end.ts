@@ -12,15 +12,33 @@ import type { StreamRecord } from './stream-record.ts';
 /** Most tails hold a point within their last records; each further look doubles this. */
 const firstLookBack = 512n;
 const fetchMaxWaitMs = 500;
+const settleMs = 300;
 
 export async function readLogEnd(reader: CommittedReader, decoder: RecordDecoder): Promise<LogEnd> {
-  const watermarks = await reader.watermarks();
+  const watermarks = await settledWatermarks(reader);
   for (let lookBack = firstLookBack; ; lookBack *= 2n) {
     const tails: Tail[] = [];
     for (const watermark of watermarks)
       tails.push(await readTail(reader, decoder, watermark, lookBack));
     const end = findLogEnd(tails);
     if (end !== null) return end;
+  }
+}
+
+/**
+ * A broker that has just restarted knows an older high watermark for a moment: the end counts once
+ * two looks agree.
+ */
+async function settledWatermarks(reader: CommittedReader): Promise<readonly Watermarks[]> {
+  let before = await reader.watermarks();
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, settleMs));
+    const now = await reader.watermarks();
+    const same = now.every(({ lastStableOffset }, i) => {
+      return lastStableOffset === before[i]?.lastStableOffset;
+    });
+    if (same) return now;
+    before = now;
   }
 }
 
