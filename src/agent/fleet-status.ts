@@ -210,7 +210,7 @@ export class FleetWatch {
       decoder: new RecordDecoder(noRegistry),
     };
     const { reader, decoder } = this.#reader;
-    const { mark, point } = await readLogEnd(reader, decoder);
+    const { mark, point } = await readLogEnd(reader, decoder, await reader.watermarks());
     return { at: mark?.at ?? null, point };
   }
 

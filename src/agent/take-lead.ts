@@ -19,8 +19,8 @@ import type { Follower } from '../follower/follower.ts';
 import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
 import { type Releasers, withTimeout } from '../lifecycle.ts';
-import type { TransactionalProducer } from '../topic/log.ts';
-import { readLogEnd } from '../topic/log-end.ts';
+import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
+import { readLogEnd, settledWatermarks } from '../topic/log-end.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
 import { formatVersion, slotName } from '../topic/topic-layout.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
@@ -161,10 +161,11 @@ export class LeadTaking {
 
   async #drain(): Promise<LogEnd> {
     const { reader, decoder } = this.#node;
-    if (this.#following === null) return this.#ownLog(await readLogEnd(reader, decoder));
+    const ends = await settledWatermarks(reader);
+    if (this.#following === null) return this.#ownLog(await readLogEnd(reader, decoder, ends));
     const { follower } = this.#following;
-    await this.#applyAll(this.#following);
-    const end = await readLogEnd(reader, decoder);
+    await this.#applyAll(this.#following, ends);
+    const end = await readLogEnd(reader, decoder, ends);
     const { at } = follower.position;
     if (end.mark === null || compareEpochLsn(end.mark.at, at) !== 0) {
       const mark = end.mark === null ? 'nothing' : formatEpochLsn(end.mark.at);
@@ -193,10 +194,9 @@ export class LeadTaking {
   }
 
   /** Once: a later look at the log finds nothing that this node could still apply. */
-  async #applyAll({ follower, ended }: FollowerAtWork): Promise<void> {
+  async #applyAll({ follower, ended }: FollowerAtWork, ends: readonly Watermarks[]): Promise<void> {
     if (this.#appliedAll) return;
-    const watermarks = await this.#node.reader.watermarks();
-    await follower.drained(watermarks.map(({ lastStableOffset }) => lastStableOffset));
+    await follower.drained(ends.map(({ lastStableOffset }) => lastStableOffset));
     follower.stop();
     await ended;
     this.#appliedAll = true;

@@ -1,9 +1,9 @@
 /**
  * Reads where the log ends: every partition's committed tail, further and further back until a mark
- * is found that all partitions hold. Flows in: a reader and a decoder; flows out: a LogEnd. The
- * reader goes up to the last stable offset it was told at the beginning, past every marker.
+ * is found that all partitions hold. Flows in: a reader, a decoder and how far to read; flows out:
+ * a LogEnd. The reader goes up to the last stable offsets it was told, past every marker.
  */
-
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { CommittedReader, Watermarks } from './log.ts';
 import { findLogEnd, type LogEnd, type Tail } from './partition-tails.ts';
 import type { RecordDecoder } from './record-decoder.ts';
@@ -14,8 +14,11 @@ const firstLookBack = 512n;
 const fetchMaxWaitMs = 500;
 const settleMs = 300;
 
-export async function readLogEnd(reader: CommittedReader, decoder: RecordDecoder): Promise<LogEnd> {
-  const watermarks = await settledWatermarks(reader);
+export async function readLogEnd(
+  reader: CommittedReader,
+  decoder: RecordDecoder,
+  watermarks: readonly Watermarks[],
+): Promise<LogEnd> {
   for (let lookBack = firstLookBack; ; lookBack *= 2n) {
     const tails: Tail[] = [];
     for (const watermark of watermarks)
@@ -26,13 +29,14 @@ export async function readLogEnd(reader: CommittedReader, decoder: RecordDecoder
 }
 
 /**
- * A broker that has just restarted knows an older high watermark for a moment: the end counts once
- * two looks agree.
+ * The end of a log that nobody writes to any more, for whoever has just fenced the others. A broker
+ * that has just restarted knows an older high watermark for a moment: the end counts once two looks
+ * agree. While somebody writes they never would.
  */
-async function settledWatermarks(reader: CommittedReader): Promise<readonly Watermarks[]> {
+export async function settledWatermarks(reader: CommittedReader): Promise<readonly Watermarks[]> {
   let before = await reader.watermarks();
   for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, settleMs));
+    await sleep(settleMs);
     const now = await reader.watermarks();
     const same = now.every(({ lastStableOffset }, i) => {
       return lastStableOffset === before[i]?.lastStableOffset;
