@@ -1,12 +1,13 @@
 /**
- * Runs the tests: `node --import tsx scripts/run-tests.ts [--jobs N] [file | folder | glob]…`.
+ * Runs the tests: `node --import tsx scripts/run-tests.ts [--full] [--jobs N] [file | folder]…`.
  * Flows in: test files; out: one line per file, the whole output of those that failed, and as the
  * last line `N passed, N failed`. It promises exit code 0 only when something ran and nothing
  * failed, and that nothing it started is alive when it ends.
  *
  * Every file is a process of its own, so that no test sees another's state. Tests that need
  * Postgres, Kafka and a registry share one sandbox, started before the first of them, unless
- * UNDERSTUDY_TEST_POSTGRES says that there are servers already.
+ * UNDERSTUDY_TEST_POSTGRES says that there are servers already. With --full the environment of
+ * every file has UNDERSTUDY_TEST_FULL=1: fault tests then run all their rounds.
  */
 import { makePlan, type Plan, PlanError, type PlannedFile } from './test-runner/plan.ts';
 import { type FileResult, killRunningFiles, runFile } from './test-runner/run-file.ts';
@@ -83,11 +84,15 @@ async function stopSandbox(): Promise<void> {
   if (opened !== null) await (await opened).stop();
 }
 
-async function runStackFiles(files: readonly PlannedFile[], jobs: number): Promise<Counts> {
+async function runStackFiles(
+  files: readonly PlannedFile[],
+  jobs: number,
+  form: Readonly<Record<string, string>>,
+): Promise<Counts> {
   sandbox = openSandbox();
   let env: Readonly<Record<string, string>>;
   try {
-    env = (await sandbox).env();
+    env = { ...(await sandbox).env(), ...form };
   } catch (error) {
     print(`✗ the servers for ${files.length} files did not start\n${describe(error)}`);
     sandbox = null;
@@ -106,9 +111,10 @@ async function runStackFiles(files: readonly PlannedFile[], jobs: number): Promi
 async function runPlan(plan: Plan): Promise<Counts> {
   const light = plan.files.filter((file) => !file.needsStack);
   const heavy = plan.files.filter((file) => file.needsStack);
-  const counts = await runAll(light, plan.jobs ?? unitJobs, {});
+  const form = plan.full ? { UNDERSTUDY_TEST_FULL: '1' } : {};
+  const counts = await runAll(light, plan.jobs ?? unitJobs, form);
   if (heavy.length === 0) return counts;
-  return addCounts(counts, await runStackFiles(heavy, plan.jobs ?? stackJobs));
+  return addCounts(counts, await runStackFiles(heavy, plan.jobs ?? stackJobs, form));
 }
 
 /** On a signal nothing may stay behind, the servers least of all. */

@@ -73,7 +73,9 @@ export class KafkaBroker {
       fastCompaction: this.#site.fastCompaction,
     });
     await writeFile(this.#propertiesFile(), properties);
-    const args = ['format', '--cluster-id', clusterId, '--config', this.#propertiesFile()];
+    // One word: an id may begin with a dash.
+    const named = [`--cluster-id=${clusterId}`, '--config', this.#propertiesFile()];
+    const args = ['format', ...named];
     const format = this.#java('kafka.tools.StorageTool', args, 'SIGKILL');
     const how = await endWithin(format, formatMaxMs);
     if (how !== 'exit code 0') {

@@ -17,12 +17,14 @@ export interface PlannedFile {
 export interface Plan {
   readonly files: readonly PlannedFile[];
   readonly jobs: number | null;
+  /** Long forms: more rounds, and the files that say `// runs: full`. */
+  readonly full: boolean;
 }
 
 /** The user's mistake on the command line. */
 export class PlanError extends Error {}
 
-const defaultFolders = ['test/unit', 'test/integration', 'test/golden', 'test/model'];
+const defaultFolders = ['test/unit', 'test/golden', 'test/model', 'test/integration', 'test/fault'];
 const stackFolders = new Set(['integration', 'fault']);
 
 /** A unit test that needs longer waits for something that it should be handed. */
@@ -34,17 +36,21 @@ const longestLimitMs = 900_000;
 /** A limit stands in front of the code, below the file's first paragraph at the latest. */
 const limitCommentLines = 20;
 const limitPattern = /^\/\/ time-limit: (\d+)s\s*$/m;
+const fullOnlyPattern = /^\/\/ runs: full\s*$/m;
 
-const usage = 'usage: run-tests.ts [--jobs N] [file | folder | glob]…';
+const usage = 'usage: run-tests.ts [--full] [--jobs N] [file | folder | glob]…';
 
 export function makePlan(words: readonly string[]): Plan {
   const names: string[] = [];
   let jobs: number | null = null;
+  let full = false;
   for (let index = 0; index < words.length; index += 1) {
     const word = words[index] ?? '';
     if (word === '--jobs') {
       index += 1;
       jobs = parseJobs(words[index]);
+    } else if (word === '--full') {
+      full = true;
     } else if (word.startsWith('-')) {
       throw new PlanError(`unknown option ${word}\n${usage}`);
     } else {
@@ -52,8 +58,10 @@ export function makePlan(words: readonly string[]): Plan {
     }
   }
   const found = names.length > 0 ? names.flatMap(filesOf) : defaultFiles();
-  const paths = new Set(found);
-  return { files: [...paths].map(planFile).sort(byCost), jobs };
+  // A file that is named runs in any case.
+  const named = new Set(names.map((name) => toSlashes(relative('.', name))));
+  const paths = new Set(found.filter((path) => full || named.has(path) || !isFullOnly(path)));
+  return { files: [...paths].map(planFile).sort(byCost), jobs, full };
 }
 
 function parseJobs(word: string | undefined): number {
@@ -109,10 +117,17 @@ function globPattern(glob: string): RegExp {
   return new RegExp(`^${source}$`);
 }
 
+function headOf(path: string): string {
+  return readFileSync(path, 'utf8').split('\n', limitCommentLines).join('\n');
+}
+
+function isFullOnly(path: string): boolean {
+  return fullOnlyPattern.test(headOf(path));
+}
+
 function planFile(path: string): PlannedFile {
   const needsStack = path.split('/').some((part) => stackFolders.has(part));
-  const head = readFileSync(path, 'utf8').split('\n', limitCommentLines).join('\n');
-  const seconds = limitPattern.exec(head)?.[1];
+  const seconds = limitPattern.exec(headOf(path))?.[1];
   const usualMs = needsStack ? stackLimitMs : unitLimitMs;
   const limitMs = seconds === undefined ? usualMs : Number(seconds) * 1000;
   if (limitMs < 1000 || limitMs > longestLimitMs) {

@@ -6,7 +6,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
@@ -207,6 +207,16 @@ runner('plans unit files first and takes limits from the first lines', (context)
   assert.throws(() => makePlan(['--frobnicate']), 'unknown option');
   const globbed = makePlan(['test/**/test-run*.test.ts']).files.map((file) => file.path);
   assert.equal(globbed, ['test/unit/test-runner.test.ts']);
+});
+
+runner('leaves files of the long form out of the short one, unless they are named', (context) => {
+  const short = write(context, 'form/fault/a.test.ts', passing);
+  const long = write(context, 'form/fault/b.test.ts', passing, '// runs: full\n');
+  const folder = dirname(short);
+  const planned = (...words: string[]) => makePlan(words).files.map(({ path }) => basename(path));
+  assert.equal(planned(folder), ['a.test.ts']);
+  assert.equal(planned('--full', folder), ['a.test.ts', 'b.test.ts']);
+  assert.equal(planned(long), ['b.test.ts']);
 });
 
 runner('judges a red file once, whatever its exit', () => {
