@@ -116,7 +116,7 @@ test('a publisher that fences the leader and writes nothing costs one restart', 
   assert.equal(rows, [{ leader: 'a' }]);
 });
 
-test('a failover after a crash of the broker begins where the slot was confirmed, or later', async () => {
+test('a failover after a crash of the broker begins past all that was confirmed', async () => {
   const [broker] = sandbox.kafka;
   await loaded.progress(50);
   await broker?.kill();
