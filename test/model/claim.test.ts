@@ -2,7 +2,7 @@
  * Whether an epoch can have two owners, or go on behind what was torn. Small worlds are explored
  * whole: every order in which requests of two or three nodes can land, land in half, be read, time
  * out or die with their sender. Larger ones are walked at random. The same worlds with one rule of
- * the protocol broken have to show the harm that the rule prevents, or the model would prove nothing.
+ * the protocol broken have to show the harm that it prevents, or the model would prove nothing.
  */
 // time-limit: 400s
 import fc from 'fast-check';

@@ -34,7 +34,7 @@ export class ModelTopic {
     return this.#partitions.length;
   }
 
-  /** Fences whoever wrote before. With `abort` false its open transaction goes on, a broken rule. */
+  /** Fences whoever wrote before. Without `abort` its open transaction goes on: a broken rule. */
   own(producer: ModelProducer, abort: boolean): void {
     this.#owner = producer;
     if (abort) this.end(() => false);

@@ -54,9 +54,9 @@ test('found when WAL is confirmed as it is received', async () => {
   await found(await withLoop(received, `${received}\n${confirm}`), tooEarly);
 });
 
-test('found when streaming begins past the mark: a commit record may start right there', async () => {
+test('found when streaming begins past the mark, where a commit record may start', async () => {
   const rules = { ...rightRules, startAt: (mark: bigint) => toLsn(mark + 1n) };
-  await found(rules, /the log is not the WAL|labels do not end/);
+  await found(rules, /the log is not the WAL/);
 });
 
 test('found when a new producer leaves the open batch of the one before open', async () => {
@@ -70,12 +70,12 @@ test('found when the counts of a batch go into the next one', async () => {
 
 test('found when a keepalive inside of a transaction moves its end', async () => {
   const rules = await withBatches('!this.#openTransaction && walEnd', 'walEnd');
-  await found(rules, /does not add up|the log is not the WAL/);
+  await found(rules, /the log is not the WAL/);
 });
 
 test('found when a batch ends inside of a transaction', async () => {
   const whole = '!this.#openTransaction && this.#hasTransactions()';
-  await found(await withBatches(whole, 'this.#hasTransactions()'), /./);
+  await found(await withBatches(whole, 'this.#hasTransactions()'), /does not add up/);
 });
 
 test('found when a named point does not end its batch', async () => {

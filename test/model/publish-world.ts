@@ -1,6 +1,6 @@
 /**
- * The way from WAL to topic with everything around it that can fail: the real publish loop, batcher,
- * builder, encoder and the real judgement of where a log ends, between a model Postgres and a model
+ * The way from WAL to topic with everything around it that can fail: the real publish loop,
+ * batcher, builder, encoder and the real judgement of where a log ends, between a model Postgres and a model
  * topic. Flows in: choices; flows out: a world in which the leader has come to rest, and what broke
  * on the way. Restarts do what agent/take-lead.ts and leader/leader.ts do: the log says where to go
  * on, a torn end is voided by a new epoch, and the label of the last point is told again.
