@@ -1,7 +1,8 @@
 /**
  * A world for the owning state machine: nodes that run it, a control log, a data log whose broker
  * fences and may tear a transaction, and requests that are under way. Flows in: how often what may
- * happen. Flows out: the first world, and for any world its name, by which an explorer knows where it has been.
+ * happen. Flows out: the first world, and for any world its name, by which an explorer knows where
+ * it has been.
  */
 import { type ClaimState, foldClaim, noClaims } from '../../src/control/claim.ts';
 import type { RecordOf } from '../../src/control/control-records.ts';

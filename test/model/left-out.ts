@@ -1,8 +1,8 @@
 /**
  * A module of src with one rule struck out. Flows in: the file, the text of the rule and what
- * stands in its place; flows out: the module as it would be without the rule, next to the real ones. A
- * model that does not tell the two apart proves nothing. Text that is gone is an error, never a
- * silent pass: the rule was moved, and the test has to follow it.
+ * stands in its place; flows out: the module as it would be without the rule, next to the real
+ * ones. A model that does not tell the two apart proves nothing. Text that is gone is an error,
+ * never a silent pass: the rule was moved, and the test has to follow it.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,8 +1,8 @@
 /**
  * A topic that one transactional producer writes. Flows in: calls of producers, and how each ends:
- * done, done without an answer, never done, or done in some partitions only. Flows out: what a
- * reader of committed records sees. A call waits until the driver says how it ends; a new producer
- * fences the one before and ends its open transaction.
+ * done, done without an answer, never done, done in some partitions only, or answered and not yet
+ * to be seen everywhere. Flows out: what a reader of committed records sees. A call waits until the
+ * driver says how it ends; a new producer fences the one before and ends its open transaction.
  */
 import type { FetchedRecord, OutgoingRecord, TransactionalProducer } from '../../src/topic/log.ts';
 import type { Tail } from '../../src/topic/partition-tails.ts';
@@ -11,7 +11,8 @@ import type { StreamRecord } from '../../src/topic/stream-record.ts';
 
 interface Entry {
   readonly fetched: FetchedRecord;
-  state: 'open' | 'committed' | 'aborted';
+  /** Hidden: committed for the coordinator, and open here until the next end of a transaction. */
+  state: 'open' | 'hidden' | 'committed' | 'aborted';
   decoded: StreamRecord | null;
 }
 
@@ -34,10 +35,13 @@ export class ModelTopic {
     return this.#partitions.length;
   }
 
-  /** Fences whoever wrote before. Without `abort` its open transaction goes on: a broken rule. */
+  /** Fences whoever wrote before; without `abort`, a broken rule, its open transaction goes on. */
   own(producer: ModelProducer, abort: boolean): void {
     this.#owner = producer;
-    if (abort) this.end(() => false);
+    const isOpen = this.#partitions.some(({ entries }) =>
+      entries.some(({ state }) => state === 'open'),
+    );
+    if (abort && isOpen) this.end(() => false);
   }
 
   append(producer: ModelProducer, records: readonly OutgoingRecord[]): void {
@@ -55,7 +59,7 @@ export class ModelTopic {
   /** Ends the open transaction; `commits` says in which partitions it is committed. */
   end(commits: (partition: number) => boolean): (bigint | null)[] {
     return this.#partitions.map((log, partition) => {
-      const open = log.entries.filter(({ state }) => state === 'open');
+      const open = log.entries.filter(({ state }) => state === 'open' || state === 'hidden');
       for (const entry of open) entry.state = commits(partition) ? 'committed' : 'aborted';
       // A marker takes an offset.
       if (open.length > 0) log.next += 1n;
@@ -63,13 +67,29 @@ export class ModelTopic {
     });
   }
 
-  /** Everything committed, partition by partition. */
-  async tails(): Promise<Tail[]> {
+  /** The coordinator dies after its answer: some partitions do not get their marker. */
+  hide(from: number): (bigint | null)[] {
+    const open = this.#partitions.map(({ entries }) =>
+      entries.filter(({ state }) => state === 'open'),
+    );
+    const offsets = this.end(() => true);
+    for (const [partition, entries] of open.entries()) {
+      if (partition >= from) for (const entry of entries) entry.state = 'hidden';
+    }
+    return offsets;
+  }
+
+  /**
+   * What is read as committed, partition by partition: nothing at or behind what is open. `decided`
+   * gives what has been answered as committed instead.
+   */
+  async tails(view: 'read' | 'decided' = 'read'): Promise<Tail[]> {
     const tails: Tail[] = [];
     for (const [partition, { entries }] of this.#partitions.entries()) {
       const records: StreamRecord[] = [];
       for (const entry of entries) {
-        if (entry.state !== 'committed') continue;
+        if (entry.state === 'hidden' && view === 'read') break;
+        if (entry.state === 'open' || entry.state === 'aborted') continue;
         entry.decoded ??= (await this.#decoder.decode([entry.fetched]))[0] ?? null;
         if (entry.decoded !== null) records.push(entry.decoded);
       }
@@ -86,7 +106,7 @@ export class ModelTopic {
 }
 
 /** How a call of a producer ends. */
-export type Ending = 'answered' | 'unanswered' | 'lost' | 'torn';
+export type Ending = 'answered' | 'unanswered' | 'lost' | 'torn' | 'hidden';
 
 interface Call {
   readonly land: (ending: Ending) => readonly (bigint | null)[];
@@ -97,6 +117,7 @@ interface Call {
 export class ModelProducer implements TransactionalProducer {
   readonly #topic: ModelTopic;
   #call: Call | null = null;
+  #commits = false;
   #dead = false;
 
   constructor(topic: ModelTopic, abort = true) {
@@ -106,6 +127,10 @@ export class ModelProducer implements TransactionalProducer {
 
   get isBusy(): boolean {
     return this.#call !== null;
+  }
+
+  get isCommitting(): boolean {
+    return this.#call !== null && this.#commits;
   }
 
   open(): Promise<void> {
@@ -120,8 +145,11 @@ export class ModelProducer implements TransactionalProducer {
   }
 
   commit(): Promise<readonly (bigint | null)[]> {
+    this.#commits = true;
     return this.#wait((ending) => {
+      this.#commits = false;
       if (ending === 'lost') return [];
+      if (ending === 'hidden') return this.#topic.hide(1);
       return this.#topic.end((partition) => ending !== 'torn' || partition === 0);
     });
   }
@@ -131,12 +159,12 @@ export class ModelProducer implements TransactionalProducer {
     return Promise.resolve();
   }
 
-  /** Only an answered call leaves the producer alive. */
+  /** Only an answer leaves the producer alive. */
   finish(ending: Ending): void {
     const call = this.#call;
     this.#call = null;
     const offsets = call?.land(ending) ?? [];
-    if (ending === 'answered') {
+    if (ending === 'answered' || ending === 'hidden') {
       call?.resolve(offsets);
       return;
     }

@@ -59,8 +59,12 @@ test('found when streaming begins past the mark, where a commit record may start
   await found(rules, /the log is not the WAL/);
 });
 
-test('found when a new producer leaves the open batch of the one before open', async () => {
-  await found({ ...rightRules, newProducer: false }, /does not add up/);
+test('found when a restart goes on with the open batch, from memory', async () => {
+  await found({ ...rightRules, startsAnew: false }, /does not add up/);
+});
+
+test('found when the end of the log is read without a fence', async () => {
+  await found({ ...rightRules, fences: false }, /ahead of the topic/);
 });
 
 test('found when the counts of a batch go into the next one', async () => {

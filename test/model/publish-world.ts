@@ -1,8 +1,8 @@
 /**
  * The way from WAL to topic with everything around it that can fail: the real publish loop,
- * batcher, builder, encoder and the real judgement of where a log ends, between a model Postgres and a model
- * topic. Flows in: choices; flows out: a world in which the leader has come to rest, and what broke
- * on the way. Restarts do what agent/take-lead.ts and leader/leader.ts do: the log says where to go
+ * batcher, builder, encoder and the real judgement of where a log ends, between a model Postgres
+ * and a model topic. Flows in: choices; flows out: a world in which the leader has come to rest, and
+ * what broke on the way. Restarts do what agent/take-lead.ts and leader/leader.ts do: the log says where to go
  * on, a torn end is voided by a new epoch, and the label of the last point is told again.
  */
 import { foundAtEnd } from '../../src/agent/own-epoch.ts';
@@ -25,8 +25,10 @@ export interface PublishRules {
   readonly Batches: typeof Batcher;
   /** Where streaming begins behind a mark. */
   readonly startAt: (mark: Lsn) => Lsn;
-  /** Whether a new producer ends the open transaction of the one before. */
-  readonly newProducer: boolean;
+  /** Whether a restart inits a producer and reads the log, or goes on from memory. */
+  readonly startsAnew: boolean;
+  /** Whether the end of the log is read behind a fence. */
+  readonly fences: boolean;
   readonly tellsLastLabel: boolean;
 }
 
@@ -34,7 +36,8 @@ export const rightRules: PublishRules = {
   Loop: PublishLoop,
   Batches: Batcher,
   startAt: (mark) => mark,
-  newProducer: true,
+  startsAnew: true,
+  fences: true,
   tellsLastLabel: true,
 };
 
@@ -73,10 +76,13 @@ export class PublishWorld {
   /** Idle points at every keepalive, or never more. */
   readonly #idleMs: number;
   #epoch = 1;
+  /** Where the last run stood, as it saw it. */
+  #memory: LogEnd | null = null;
   #run: Run | null = null;
   /** Appends to the control log that are not answered yet. */
   readonly #telling: { readonly tell: () => void; readonly fail: () => void }[] = [];
   #faultsLeft: number;
+  #coordinatorDied = false;
 
   constructor(rules: PublishRules, idles: boolean, faults: number) {
     this.#rules = rules;
@@ -102,6 +108,7 @@ export class PublishWorld {
     }
     await moves[what % moves.length]?.();
     await this.#settle();
+    if (this.#coordinatorDied) this.#kill(run, 'lost');
     await this.#checkConfirmed();
   }
 
@@ -147,6 +154,11 @@ export class PublishWorld {
     const endings: readonly Ending[] = ['unanswered', 'lost', 'torn'];
     const ending = endings[how % endings.length] ?? 'lost';
     if (how % 5 === 0) this.postgres.crash();
+    if (how % 2 === 1 && run.producer.isCommitting) {
+      run.producer.finish('hidden');
+      this.#coordinatorDied = true;
+      return;
+    }
     if (how % 2 === 0 && run.producer.isBusy) run.producer.finish(ending);
     else this.#kill(run, ending);
   }
@@ -157,11 +169,17 @@ export class PublishWorld {
     for (const { fail } of this.#telling.splice(0)) fail();
     run?.producer.finish(ending);
     this.#run = null;
+    this.#coordinatorDied = false;
   }
 
   /** Owns the epoch, or the next one where the log is torn; the epoch begin may tear as well. */
   async #start(how: number): Promise<void> {
-    const producer = new ModelProducer(this.topic, this.#rules.newProducer);
+    const producer = new ModelProducer(this.topic, this.#rules.startsAnew);
+    if (this.#memory !== null && !this.#rules.startsAnew) return this.#lead(producer, this.#memory);
+    if (this.#rules.fences) {
+      this.topic.append(producer, encoder.encodeFence(this.#epoch, 0n));
+      this.topic.end(() => true);
+    }
     const end = findLogEnd(await this.topic.tails());
     if (end === null) throw new Error('the whole log is too short');
     const found = foundAtEnd(end, this.#epoch);
@@ -199,7 +217,10 @@ export class PublishWorld {
       batcher: this.#batcher(mark, point),
       encoder,
       producer,
-      committed: (committed) => this.#committed(committed),
+      committed: (committed, at) => {
+        this.#memory = { mark: at, point: committed, begin: null, strays: [] };
+        return this.#committed(committed);
+      },
       nowMs: () => 0,
     });
     const run: Run = { wal, producer, ending, ended: false, done: loop.run(ending.signal) };
@@ -248,7 +269,7 @@ export class PublishWorld {
   async #checkConfirmed(): Promise<void> {
     const { confirmed } = this.postgres;
     if (confirmed === start) return;
-    const upto = findLogEnd(await this.topic.tails())?.mark?.at.lsn ?? start;
+    const upto = findLogEnd(await this.topic.tails('decided'))?.mark?.at.lsn ?? start;
     if (confirmed > upto)
       throw new Error(`${confirmed} was confirmed, the log holds up to ${upto}`);
   }
