@@ -1,9 +1,10 @@
 /**
  * The way from WAL to topic with everything around it that can fail: the real publish loop,
  * batcher, builder, encoder and the real judgement of where a log ends, between a model Postgres
- * and a model topic. Flows in: choices; flows out: a world in which the leader has come to rest, and
- * what broke on the way. Restarts do what agent/take-lead.ts and leader/leader.ts do: the log says where to go
- * on, a torn end is voided by a new epoch, and the label of the last point is told again.
+ * and a model topic. Flows in: choices; flows out: a world in which the leader has come to rest,
+ * and what broke on the way. Restarts do what agent/take-lead.ts and leader/leader.ts do: the log,
+ * read behind a fence, says where to go on, a torn end is voided by a new epoch, and the label of
+ * the last point is told again. A fence is whole here: an abort would end what is hidden as well.
  */
 import { foundAtEnd } from '../../src/agent/own-epoch.ts';
 import type { Mark, Point } from '../../src/change/change.ts';
@@ -134,7 +135,7 @@ export class PublishWorld {
     const rows = Array.from({ length: how % 5 }, (_, i) => {
       return { key: `${id}.${i}`, value: (how + i) % 4 === 0 ? null : `${id}` };
     });
-    const label = how % 7 === 0 ? `l${id}` : null;
+    const label = how % 4 === 0 ? `l${id}` : null;
     this.postgres.commit(rows, label, how % 3 === 0 ? how % 4 : 0);
   }
 
