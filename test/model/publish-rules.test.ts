@@ -64,7 +64,7 @@ test('found when a restart goes on with the open batch, from memory', async () =
 });
 
 test('found when the end of the log is read without a fence', async () => {
-  await found({ ...rightRules, fences: false }, /ahead of the topic/);
+  await found({ ...rightRules, fence: 'none' }, /ahead of the topic/);
 });
 
 test('found when the counts of a batch go into the next one', async () => {

@@ -4,7 +4,7 @@
  * and a model topic. Flows in: choices; flows out: a world in which the leader has come to rest,
  * and what broke on the way. Restarts do what agent/take-lead.ts and leader/leader.ts do: the log,
  * read behind a fence, says where to go on, a torn end is voided by a new epoch, and the label of
- * the last point is told again. A fence is whole here: an abort would end what is hidden as well.
+ * the last point is told again.
  */
 import { foundAtEnd } from '../../src/agent/own-epoch.ts';
 import type { Mark, Point } from '../../src/change/change.ts';
@@ -28,8 +28,8 @@ export interface PublishRules {
   readonly startAt: (mark: Lsn) => Lsn;
   /** Whether a restart inits a producer and reads the log, or goes on from memory. */
   readonly startsAnew: boolean;
-  /** Whether the end of the log is read behind a fence. */
-  readonly fences: boolean;
+  /** What the end of the log is read behind; its own transaction may be aborted by a crash. */
+  readonly fence: 'whole' | 'may-abort' | 'none';
   readonly tellsLastLabel: boolean;
 }
 
@@ -38,7 +38,7 @@ export const rightRules: PublishRules = {
   Batches: Batcher,
   startAt: (mark) => mark,
   startsAnew: true,
-  fences: true,
+  fence: 'whole',
   tellsLastLabel: true,
 };
 
@@ -177,10 +177,14 @@ export class PublishWorld {
   async #start(how: number): Promise<void> {
     const producer = new ModelProducer(this.topic, this.#rules.startsAnew);
     if (this.#memory !== null && !this.#rules.startsAnew) return this.#lead(producer, this.#memory);
-    if (this.#rules.fences) {
-      this.topic.append(producer, encoder.encodeFence(this.#epoch, 0n));
-      this.topic.end(() => true);
+    const { fence } = this.#rules;
+    if (fence !== 'none') this.topic.append(producer, encoder.encodeFence(this.#epoch, 0n));
+    if (fence === 'may-abort' && this.#faultsLeft > 0 && how % 3 === 1) {
+      this.#faultsLeft -= 1;
+      this.topic.end(() => false);
+      return this.#start(how + 1);
     }
+    if (fence !== 'none') this.topic.end(() => true);
     const end = findLogEnd(await this.topic.tails());
     if (end === null) throw new Error('the whole log is too short');
     const found = foundAtEnd(end, this.#epoch);
