@@ -43,6 +43,18 @@ export const withServers: readonly Mutation[] = [
     tests: ['test/integration/crash-points.test.ts'],
   },
   {
+    name: 'position-moved-from-anywhere',
+    harm: 'an applier that believes in an older place applies a batch over newer rows',
+    edits: [
+      {
+        file: 'src/follower/follower-state.ts',
+        find: 'if (rowCount === 1) return;',
+        replace: 'if (rowCount !== null) return;',
+      },
+    ],
+    tests: ['test/integration/follower-position.test.ts'],
+  },
+  {
     name: 'start-from-slot',
     harm: 'what was committed in Kafka and not yet confirmed is published twice',
     edits: [
