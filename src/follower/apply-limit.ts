@@ -8,6 +8,7 @@
 import type { EpochLsn } from '../change/position.ts';
 import { compareEpochLsn } from '../change/position.ts';
 import type { Aligned, AlignedBatch, AlignedEpoch } from './aligner.ts';
+import type { FollowerPosition } from './follower-state.ts';
 
 export type ApplyLimit =
   | { readonly kind: 'none' }
@@ -18,6 +19,21 @@ export interface ApplyPortion {
   readonly batches: readonly AlignedBatch[];
   /** Where the position stands afterwards; null: at the last batch's point. */
   readonly stopAt: EpochLsn | null;
+}
+
+/** The batches of a portion that are applied to their end. */
+export function wholeBatches({ batches, stopAt }: ApplyPortion): readonly AlignedBatch[] {
+  return stopAt === null ? batches : batches.slice(0, -1);
+}
+
+/** Where a follower stands once the portion is applied. */
+export function positionAfter(from: FollowerPosition, portion: ApplyPortion): FollowerPosition {
+  const whole = wholeBatches(portion);
+  const last = whole[whole.length - 1];
+  const { mark, appendMs, commitTimeMicros } =
+    last === undefined ? from : { ...last, commitTimeMicros: last.point.commitTimeMicros };
+  const at = portion.stopAt ?? mark.at;
+  return { streamId: from.streamId, at, commitTimeMicros, mark, appendMs };
 }
 
 /** Bounds one apply transaction: what is coalesced is held in memory. */

@@ -15,7 +15,14 @@ import type { StreamRecord } from '../topic/stream-record.ts';
 import type { Aligned, AlignedEpoch } from './aligner.ts';
 import { Aligner, GapError } from './aligner.ts';
 import { Applier } from './applier.ts';
-import { type ApplyLimit, type ApplyPortion, mayBegin, nextPortion } from './apply-limit.ts';
+import {
+  type ApplyLimit,
+  type ApplyPortion,
+  mayBegin,
+  nextPortion,
+  positionAfter,
+  wholeBatches,
+} from './apply-limit.ts';
 import { ApplyTargets } from './apply-targets.ts';
 import { coalesce } from './coalesce.ts';
 import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
@@ -247,12 +254,8 @@ export class Follower {
 
   async #applyPortion(portion: ApplyPortion): Promise<void> {
     const from = this.#position;
-    const whole = portion.stopAt === null ? portion.batches : portion.batches.slice(0, -1);
-    const last = whole[whole.length - 1];
-    const { mark, appendMs, commitTimeMicros } =
-      last === undefined ? from : { ...last, commitTimeMicros: last.point.commitTimeMicros };
-    const at = portion.stopAt ?? mark.at;
-    const to = { streamId: from.streamId, at, commitTimeMicros, mark, appendMs };
+    const whole = wholeBatches(portion);
+    const to = positionAfter(from, portion);
     const steps = coalesce(portion.batches, { from: from.at, to: portion.stopAt });
     const labelled = whole.map(({ point }) => point).filter(({ label }) => label !== null);
     await this.#applier.apply(steps, from, to, labelled);

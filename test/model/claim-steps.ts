@@ -6,19 +6,26 @@
  * Requests land in any order and as late as they like, also after their sender timed out or died.
  * A pause is that nothing of a node happens while others go on, so it needs no step of its own.
  */
+import { foundAtEnd } from '../../src/agent/own-epoch.ts';
+import { zeroLsn } from '../../src/change/lsn.ts';
 import { foldClaim } from '../../src/control/claim.ts';
 import type { RecordOf } from '../../src/control/control-records.ts';
 import { type ControlState, foldControl } from '../../src/control/control-state.ts';
 import {
+  type Drained,
   notOwning,
   type Owning,
   type OwningAction,
   type OwningEvent,
   stepOwning,
 } from '../../src/control/owning.ts';
+import { UnderstudyError } from '../../src/errors.ts';
+import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { place } from '../support/builders.ts';
 import {
   isAwaited,
   type Logged,
+  type Mutation,
   nodeOf,
   nonce,
   type Request,
@@ -75,16 +82,13 @@ function land(world: World, request: Request): World[] {
       return [landInit(world, request)];
     case 'drain': {
       const { control } = nodeOf(world, from);
-      const mine = world.begun?.epoch === request.epoch;
-      const found = mine ? 'begun' : 'not-begun';
-      const whole = answer(world, request, { kind: 'drained', ticket, found, control });
-      if (!mine || world.faultsLeft === 0) return [whole];
-      const torn = { ...world, faultsLeft: world.faultsLeft - 1 };
-      return [whole, answer(torn, request, { kind: 'drained', ticket, found: 'torn', control })];
+      const found = atEnd(world, request.epoch);
+      if (found === null) return [answer(world, request, { kind: 'failed', ticket })];
+      return [answer(world, request, { kind: 'drained', ticket, found, control })];
     }
     case 'begin':
     case 'row':
-      return [landRecord(world, request)];
+      return [landRecord(world, request), ...tear(world, request)];
   }
 }
 
@@ -94,33 +98,75 @@ function append(world: World, record: Logged): World {
 }
 
 function landInit(world: World, request: Extract<Request, { kind: 'init' }>): World {
-  const { from, life, ticket, token, andThen } = request;
+  const { from, life, ticket, token, andThen, drains } = request;
   const won = world.truth.claims.some(({ node }) => node === String(from));
   const broken = won ? world.broken : 'a node that never won a claim fenced the owner';
   const fenced = { ...world, producer: token, broken };
   // A producer whose init was answered too late was thrown away; nobody writes with it.
   if (!isAwaited(world, request)) return fenced;
   const inited = update(fenced, from, { token });
+  if (drains !== undefined)
+    return send(inited, { kind: 'drain', from, life, ticket, epoch: drains });
   const late = andThen.map((record) => ({ kind: 'control', from, life, ticket, record }) as const);
   if (late.length > 0) return { ...inited, inFlight: [...inited.inFlight, ...late] };
   return feed(inited, from, { kind: 'inited', ticket });
 }
 
-function landRecord(world: World, request: Extract<Request, { kind: 'begin' | 'row' }>): World {
+/**
+ * What the drain of an epoch makes of the data log, by the rule of src; null where it refuses. That
+ * it refuses a log that holds a newer epoch is a second net: where a read may be stale, the
+ * verification has to do without it.
+ */
+function atEnd(world: World, epoch: number): Drained | null {
+  const { begun, torn, mutation, drainsLook } = world;
+  if (!drainsLook && begun !== null && begun.epoch > epoch) return 'not-begun';
+  const at = begun === null ? null : { epoch: begun.epoch, lsn: zeroLsn };
+  const mark = at === null ? null : { at, nextOffsets: [] };
+  const strays = torn === null ? [] : [strayOf(torn)];
+  try {
+    const found = foundAtEnd({ mark, point: null, begin: null, strays }, epoch);
+    if (found !== 'torn' || mutation !== 'torn-goes-on') return found;
+    return begun?.epoch === epoch ? 'begun' : 'not-begun';
+  } catch (error) {
+    if (error instanceof UnderstudyError && error.code === 'LOST_LEADERSHIP') return null;
+    throw error;
+  }
+}
+
+function strayOf(epoch: number): StreamRecord {
+  const placed = { partition: 0, offset: 0n, timestampMs: 0, commitTimeMicros: 0n };
+  return { kind: 'truncate', relationId: 'public.t', ...placed, position: place(epoch, 0) };
+}
+
+/** Half of a batch or of an epoch begin is committed, and its sender hears of an error. */
+function tear(world: World, request: RecordRequest): World[] {
+  const { token, epoch, ticket } = request;
+  if (world.faultsLeft === 0 || token !== world.producer) return [];
+  const faultsLeft = world.faultsLeft - 1;
+  return [answer({ ...world, faultsLeft, torn: epoch }, request, { kind: 'failed', ticket })];
+}
+
+type RecordRequest = Extract<Request, { kind: 'begin' | 'row' }>;
+
+function landRecord(world: World, request: RecordRequest): World {
   const { from, ticket, token, epoch, claim, kind } = request;
   if (token !== world.producer) return answer(world, request, { kind: 'failed', ticket });
-  const taken = { ...world, broken: ruleBroken(world, epoch, claim) ?? world.broken };
+  const taken = { ...world, broken: ruleBroken(world, request) ?? world.broken };
   if (kind === 'begin') {
-    return answer({ ...taken, begun: { epoch, claim } }, request, { kind: 'begun', ticket });
+    const begun = { ...taken, begun: { epoch, claim }, torn: null };
+    return answer(begun, request, { kind: 'begun', ticket });
   }
   return isAwaited(world, request) ? sendRow(taken, from) : taken;
 }
 
 /** What must never land in the data log, judged by the logs alone. */
-function ruleBroken({ begun, truth }: World, epoch: number, claim: string): string | null {
+function ruleBroken({ begun, torn, truth }: World, request: RecordRequest): string | null {
+  const { epoch, claim, kind } = request;
   if (begun !== null && epoch < begun.epoch) return 'a stale record after a newer epoch begin';
   if (begun?.epoch === epoch && begun.claim !== claim) return 'two owners in one epoch';
   if (!truth.claims.some(({ id }) => id === claim)) return 'a record of a claim that was not valid';
+  if (torn === epoch) return `a ${kind} after a torn one, which nothing voids`;
+  if (kind === 'row' && begun?.epoch !== epoch) return 'a batch before its epoch begin';
   return null;
 }
 
@@ -132,9 +178,7 @@ function readOne(world: World, index: number): World {
   const node = nodeOf(world, index);
   const record = world.controlLog[node.read];
   if (record === undefined) throw new Error('read past the end');
-  const believed =
-    world.mutation === 'predecessor-unchecked' ? forge(node.control, record) : record;
-  const control = foldControl(node.control, [believed]);
+  const control = believe(world.mutation, node.control, record);
   const read = update(world, index, { control, read: node.read + 1 });
   const oldest = Math.min(...read.nodes.map((each) => each.read));
   const nodes = read.nodes.map((each) => ({ ...each, read: each.read - oldest }));
@@ -146,9 +190,19 @@ function readOne(world: World, index: number): World {
   return life === node.life ? feed(seen, index, { kind: 'verified', ticket, control }) : seen;
 }
 
-function forge(state: ControlState, record: Logged): Logged {
-  if (record.kind !== 'claim') return record;
-  return { ...record, predecessor: state.current?.claimId ?? null };
+/** What a node makes of a record; a wrongly built one judges claims in another way. */
+function believe(mutation: Mutation | null, state: ControlState, record: Logged): ControlState {
+  if (record.kind !== 'claim') return foldControl(state, [record]);
+  const { current } = state;
+  if (mutation === 'predecessor-unchecked') {
+    return foldControl(state, [{ ...record, predecessor: current?.claimId ?? null }]);
+  }
+  if (mutation === 'last-claim-wins' && current?.epoch === record.epoch) {
+    const claims = [...state.claims.slice(0, -1), record];
+    const { epoch, node, id: claimId } = record;
+    return { ...state, claims, current: { epoch, node, claimId } };
+  }
+  return foldControl(state, [record]);
 }
 
 function feed(world: World, index: number, event: OwningEvent): World {
@@ -192,6 +246,11 @@ function mutated(world: World, index: number, action: OwningAction): World | nul
   const { ticket } = owning;
   if (world.mutation === 'verify-left-out' && action.kind === 'verify' && kind === 'verifying') {
     return feed(world, index, { kind: 'verified', ticket, control });
+  }
+  if (world.mutation === 'second-init' && action.kind === 'drain') {
+    // The drain waits for its answer, and goes out as the first thing of the new producer.
+    const again = { from: index, life, ticket, token: `${index}.${made}`, andThen: [] };
+    return send(world, { kind: 'init', ...again, drains: action.epoch });
   }
   if (world.mutation !== 'init-before-claim') return null;
   if (action.kind === 'claim') {

@@ -1,7 +1,8 @@
 /**
  * A world for the owning state machine: nodes that run it, a control log, a data log whose broker
- * fences, and requests that are under way. Flows in: how often what may happen. Flows out: the
- * first world, and for any world its name, by which an explorer knows where it has been.
+ * fences and may tear a transaction, and requests that are under way. Flows in: how often what may
+ * happen. Flows out: the first world, and for any world its name, by which an explorer knows where
+ * it has been.
  */
 import { type ClaimState, foldClaim, noClaims } from '../../src/control/claim.ts';
 import type { RecordOf } from '../../src/control/control-records.ts';
@@ -17,13 +18,22 @@ export type Mutation =
   | 'verify-left-out'
   | 'init-before-claim'
   | 'predecessor-unchecked'
-  | 'old-nonce-counts';
+  | 'old-nonce-counts'
+  | 'last-claim-wins'
+  | 'second-init'
+  | 'torn-goes-on';
 
 export type Logged = RecordOf<'claim'> | RecordOf<'nonce'>;
 
 export type Request = { readonly from: number; readonly life: number; readonly ticket: number } & (
   | { readonly kind: 'control'; readonly record: Logged }
-  | { readonly kind: 'init'; readonly token: string; readonly andThen: readonly Logged[] }
+  | {
+      readonly kind: 'init';
+      readonly token: string;
+      readonly andThen: readonly Logged[];
+      /** The epoch whose drain comes after it, where a node is built to init once too often. */
+      readonly drains?: number;
+    }
   | { readonly kind: 'drain'; readonly epoch: number }
   | {
       readonly kind: 'begin' | 'row';
@@ -55,9 +65,12 @@ export interface World {
   readonly producer: string | null;
   /** The newest epoch begin in the data log. */
   readonly begun: { readonly epoch: number; readonly claim: string } | null;
+  /** The epoch of what some partitions hold past the last whole batch or begin. */
+  readonly torn: number | null;
   readonly rowsLeft: number;
   readonly faultsLeft: number;
   readonly watches: boolean;
+  readonly drainsLook: boolean;
   readonly nodes: readonly ModelNode[];
   readonly mutation: Mutation | null;
   /** The rule that the last step broke. */
@@ -73,6 +86,8 @@ export interface Budget {
   readonly faults: number;
   /** Whether nodes look at what they read at once, or only when they verify. */
   readonly watches: boolean;
+  /** Whether a drain sees the newest epoch begin. */
+  readonly drainsLook: boolean;
 }
 
 /** No rule looks at it. */
@@ -105,9 +120,11 @@ export function firstWorld(budget: Budget, mutation: Mutation | null): World {
     inFlight: budget.foreignClaim ? [late] : [],
     producer: null,
     begun: null,
+    torn: null,
     rowsLeft: budget.rows,
     faultsLeft: budget.faults,
     watches: budget.watches,
+    drainsLook: budget.drainsLook,
     nodes,
     mutation,
     broken: null,
@@ -119,7 +136,8 @@ export function firstWorld(budget: Budget, mutation: Mutation | null): World {
  * which of them are still valid, so worlds that differ in how they got there are one.
  */
 export function nameOf(world: World): string {
-  const { controlLog, truth, inFlight, producer, begun, rowsLeft, faultsLeft, nodes } = world;
+  const { controlLog, truth, inFlight, producer, begun, torn } = world;
+  const { rowsLeft, faultsLeft, nodes } = world;
   const nodeNames = nodes.map(({ owning, control, token, read, startsLeft }) => {
     const holds = token === null ? 'none' : token === producer;
     return [owning.phase, control.current?.claimId, read, holds, startsLeft];
@@ -132,7 +150,7 @@ export function nameOf(world: World): string {
     const under = 'claim' in request ? [request.claim, request.token === producer] : null;
     return JSON.stringify([from, kind, isAwaited(world, request), what, under]);
   });
-  const rest = [truth.current?.claimId, producer !== null, begun, rowsLeft, faultsLeft];
+  const rest = [truth.current?.claimId, producer !== null, begun, torn, rowsLeft, faultsLeft];
   return JSON.stringify([nodeNames, requestNames.sort(), controlLog.map(recordName), rest]);
 }
 

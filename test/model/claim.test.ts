@@ -1,18 +1,19 @@
 /**
- * Whether an epoch can have two owners. Small worlds are explored whole: every order in which
- * requests of two or three nodes can land, be read, time out or die with their sender. Larger ones
- * are walked at random. The same worlds with one rule of the protocol broken have to show the harm
- * that the rule prevents, or the model would prove nothing.
+ * Whether an epoch can have two owners, or go on behind what was torn. Small worlds are explored
+ * whole: every order in which requests of two or three nodes can land, land in half, be read, time
+ * out or die with their sender. Larger ones are walked at random. The same worlds with one rule of
+ * the protocol broken have to show the harm that it prevents, or the model would prove nothing.
  */
-// time-limit: 120s
+// time-limit: 400s
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { nextWorlds } from './claim-steps.ts';
 import { type Budget, firstWorld, type Mutation, nameOf, type World } from './claim-world.ts';
+import { holds, isFull } from './random-runs.ts';
 
 /** A world this large would take minutes: the budget is wrong, not the protocol. */
-const worldsMax = 400_000;
+const worldsMax = isFull ? 2_000_000 : 400_000;
 
 interface Explored {
   readonly broken: string | null;
@@ -40,9 +41,15 @@ function explore(budget: Budget, mutation: Mutation | null): Explored {
   return { broken: null, worlds: seen.size, epochs };
 }
 
-const base = { starts: [1, 1], rows: 1, foreignClaim: false };
 /** The verification alone has to do: nodes notice nothing else in time. */
-const plain: Budget = { ...base, faults: 1, watches: false };
+const plain: Budget = {
+  starts: [1, 1],
+  rows: 1,
+  faults: 1,
+  foreignClaim: false,
+  watches: false,
+  drainsLook: false,
+};
 
 test('one fault anywhere: no stale record after a newer epoch begin', () => {
   const { broken, worlds, epochs } = explore(plain, null);
@@ -52,20 +59,32 @@ test('one fault anywhere: no stale record after a newer epoch begin', () => {
 });
 
 test('the lead goes to and fro, and a claim of an older topic lands anywhere', () => {
-  const { broken, epochs } = explore(
-    { starts: [2, 1], rows: 1, faults: 0, foreignClaim: true, watches: true },
-    null,
-  );
+  const budget = { ...plain, starts: [2, 1], faults: 0, foreignClaim: true, watches: true };
+  const { broken, epochs } = explore(budget, null);
   assert.is(broken, null);
   assert.is(epochs, 3);
 });
 
-test('three nodes, many faults, at random', () => {
-  const crowd = { starts: [2, 2, 2], rows: 6, faults: 4, foreignClaim: true };
+test('one node, many faults: batches and epoch begins that tear, one after the other', () => {
+  const { broken, epochs } = explore({ ...plain, starts: [1, 0], rows: 2, faults: 3 }, null);
+  assert.is(broken, null);
+  assert.is(epochs, 4);
+});
+
+if (isFull) {
+  test('three nodes race, every order', () => {
+    const { broken, epochs } = explore({ ...plain, starts: [1, 1, 1], faults: 0 }, null);
+    assert.is(broken, null);
+    assert.is(epochs, 4);
+  });
+}
+
+test('three nodes, many faults, at random', async () => {
+  const crowd = { ...plain, starts: [2, 2, 2], rows: 6, faults: 4, foreignClaim: true };
   let epochs = 0;
   const steps = fc.array(fc.nat(), { minLength: 60, maxLength: 160 });
-  const walk = fc.property(fc.boolean(), steps, (watches, choices) => {
-    const budget: Budget = { ...crowd, watches };
+  const walk = fc.property(fc.boolean(), fc.boolean(), steps, (watches, drainsLook, choices) => {
+    const budget: Budget = { ...crowd, watches, drainsLook };
     let world: World = firstWorld(budget, null);
     for (const choice of choices) {
       const worlds = nextWorlds(world);
@@ -76,7 +95,7 @@ test('three nodes, many faults, at random', () => {
     }
     epochs = Math.max(epochs, world.begun?.epoch ?? 0);
   });
-  fc.assert(walk, { numRuns: 600 });
+  await holds(walk, 600);
   assert.ok(epochs >= 3, `only ${epochs} epochs were begun`);
 });
 
@@ -90,6 +109,14 @@ test('found when any nonce of the process counts, also one from before init', ()
   assert.is(explore(plain, 'old-nonce-counts').broken, stale);
 });
 
+test('found when a verified node inits once more', () => {
+  assert.is(explore(plain, 'second-init').broken, stale);
+});
+
+test('a drain that sees the newest epoch begin is a second net under the verification', () => {
+  assert.is(explore({ ...plain, drainsLook: true }, 'verify-left-out').broken, null);
+});
+
 // With a verification after it, an early init costs no record: what it costs is that whoever asks
 // for the lead and does not get it stops a leader that nobody has deposed.
 test('found when init comes before the claim', () => {
@@ -98,9 +125,30 @@ test('found when init comes before the claim', () => {
 });
 
 test('found when predecessors are not checked', () => {
-  const budget: Budget = { ...base, faults: 0, foreignClaim: true, watches: true };
+  const budget: Budget = { ...plain, faults: 0, foreignClaim: true, watches: true };
   assert.is(explore(budget, null).broken, null);
   assert.is.not(explore(budget, 'predecessor-unchecked').broken, null);
+});
+
+test('found when the last claim of an epoch wins, not the first', () => {
+  const { broken } = explore(plain, 'last-claim-wins');
+  assert.is(broken, 'a record of a claim that was not valid');
+});
+
+test('found when an epoch goes on behind a torn batch', () => {
+  const budget: Budget = { ...plain, starts: [1, 0], rows: 2 };
+  assert.is(explore(budget, null).broken, null);
+  const { broken } = explore(budget, 'torn-goes-on');
+  assert.match(broken ?? '', /^a (row|begin) after a torn one/);
+});
+
+test('found when an epoch is begun again over a half begin of its own', () => {
+  const budget: Budget = { ...plain, starts: [1, 0], rows: 0 };
+  assert.is(explore(budget, null).broken, null);
+  assert.is(
+    explore(budget, 'torn-goes-on').broken,
+    'a begin after a torn one, which nothing voids',
+  );
 });
 
 test.run();

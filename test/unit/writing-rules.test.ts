@@ -7,6 +7,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { quick } from '../../scripts/mutations/quick-list.ts';
+import { withServers } from '../../scripts/mutations/server-list.ts';
 import { renderErrorDocs } from '../../scripts/write-error-docs.ts';
 
 interface SourceFile {
@@ -146,6 +148,56 @@ rules('every suite runs, whole', () => {
 
 rules('docs/errors.md is what scripts/write-error-docs.ts writes', () => {
   assert.is(readFileSync('docs/errors.md', 'utf8'), renderErrorDocs());
+});
+
+const prose = ['README.md', 'CONTRIBUTING.md', 'docs/guarantees.md', 'docs/architecture.md'];
+
+rules('every test that a page names is there', () => {
+  const named = prose.flatMap((path) =>
+    [...readFileSync(path, 'utf8').matchAll(/`(test\/[\w/-]+\.test\.ts)`/g)].map(
+      ([, test = '']) => ({ path, test }),
+    ),
+  );
+  assert.ok(named.length > 20);
+  assert.equal(
+    named.filter(({ test }) => !existsSync(test)),
+    [],
+  );
+});
+
+rules('every guarantee has a number, its condition and its tests', () => {
+  const [promised = ''] = readFileSync('docs/guarantees.md', 'utf8').split('## Not promised');
+  const guarantees = promised.split(/^(?=\*\*G\d+\. )/m).slice(1);
+  const numbers = guarantees.map((text) => Number(/^\*\*G(\d+)/.exec(text)?.[1]));
+  assert.equal(
+    numbers,
+    guarantees.map((_, i) => i + 1),
+  );
+  const bare = guarantees.filter((text) => {
+    return !/^Condition: /m.test(text) || !/^Tests?: [\s\S]*`test\/[^`]+\.test\.ts`/m.test(text);
+  });
+  assert.equal(bare, []);
+});
+
+rules('CONTRIBUTING.md lists every mutation with the tests that see it', () => {
+  const page = readFileSync('CONTRIBUTING.md', 'utf8');
+  const rows = [...quick, ...withServers].map(({ name, harm, tests }) => {
+    const seenBy = tests.map((path) => path.replace(/^test\/|\.test\.ts$/g, ''));
+    return `| \`${name}\` | ${harm} | ${seenBy.map((path) => `\`${path}\``).join(', ')} |`;
+  });
+  assert.equal(
+    rows.filter((row) => !page.includes(row)),
+    [],
+  );
+});
+
+rules('what a mutation breaks stands in the source once', () => {
+  const wrong = [...quick, ...withServers].flatMap(({ name, edits }) =>
+    edits
+      .filter(({ file, find }) => readFileSync(file, 'utf8').split(find).length !== 2)
+      .map(({ find }) => `${name}: ${find}`),
+  );
+  assert.equal(wrong, []);
 });
 
 rules('package.json ships what it names', () => {

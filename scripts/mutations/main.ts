@@ -1,0 +1,137 @@
+/**
+ * `npm run mutations`: whether the tests see a shortcut that loses data. Flows in: the list of
+ * mutations, or the names of some, or `--quick` for those that need no servers. Flows out: for each
+ * the tests that turned red, and exit code 1 when one stayed green. It works on a copy of the tree
+ * in a temporary folder; the tests are first run unbroken, so that red means what it says.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { Edit, Mutation } from './mutation.ts';
+import { quick } from './quick-list.ts';
+import { withServers } from './server-list.ts';
+
+interface Outcome {
+  readonly red: boolean;
+  /** The names of the tests that failed. */
+  readonly failed: readonly string[];
+  readonly output: string;
+}
+
+const usage = 'usage: npm run mutations -- [--quick] [name]…';
+/** A run of several integration files on servers of its own. */
+const runLimitMs = 900_000;
+const outputBytesMax = 64 * 1024 * 1024;
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function chosen(words: readonly string[]): readonly Mutation[] {
+  const all = [...quick, ...withServers];
+  const names = words.filter((word) => word !== '--quick');
+  const unknown = names.find((name) => !all.some((mutation) => mutation.name === name));
+  if (unknown !== undefined) throw new Error(`there is no mutation ${unknown}\n${usage}`);
+  if (names.length > 0) return all.filter(({ name }) => names.includes(name));
+  return words.includes('--quick') ? quick : all;
+}
+
+/** Everything that git knows or would take; installed packages and downloads are shared. */
+function copyTree(folder: string): void {
+  const listed = ['ls-files', '-z', '--cached', '--others', '--exclude-standard'];
+  const paths = execFileSync('git', listed, { encoding: 'utf8' }).split('\0');
+  for (const path of paths) if (path !== '') cpSync(path, join(folder, path));
+  symlinkSync(resolve('node_modules'), join(folder, 'node_modules'));
+  mkdirSync(join(folder, '.sandbox'));
+  symlinkSync(resolve('.sandbox/cache'), join(folder, '.sandbox/cache'));
+}
+
+/** Types do not matter to a broken copy; the command line of the agents is built from it. */
+function build(folder: string): void {
+  const compiler = join('node_modules', 'typescript', 'bin', 'tsc');
+  const words = [compiler, '-p', 'tsconfig.build.json', '--noCheck'];
+  execFileSync(process.execPath, words, { cwd: folder, stdio: 'inherit' });
+}
+
+function run(folder: string, tests: readonly string[]): Outcome {
+  const words = ['--import', 'tsx', 'scripts/run-tests.ts', ...tests];
+  const ended = spawnSync(process.execPath, words, {
+    cwd: folder,
+    encoding: 'utf8',
+    timeout: runLimitMs,
+    maxBuffer: outputBytesMax,
+  });
+  const output = ended.stdout + ended.stderr;
+  const failed = [...output.matchAll(/^[\s|]+FAIL\s+(.+)$/gm)].map(([, name = '']) => name);
+  return { red: ended.status !== 0, failed, output };
+}
+
+/** Gives what undoes the edits. */
+function apply(folder: string, edits: readonly Edit[]): () => void {
+  const before = new Map<string, string>();
+  for (const { file, find, replace } of edits) {
+    const path = join(folder, file);
+    const text = readFileSync(path, 'utf8');
+    if (!before.has(path)) before.set(path, text);
+    const parts = text.split(find);
+    if (parts.length !== 2) throw new Error(`${file} holds ${parts.length - 1} times: ${find}`);
+    writeFileSync(path, parts.join(replace));
+  }
+  return () => {
+    for (const [path, text] of before) writeFileSync(path, text);
+  };
+}
+
+/** Each test by itself has to see it. */
+function isKilled(folder: string, { name, edits, tests }: Mutation): boolean {
+  const undo = apply(folder, edits);
+  let killed = true;
+  try {
+    if (needsBuild(tests)) build(folder);
+    for (const test of tests) {
+      const { red, failed } = run(folder, [test]);
+      const by = failed.length > 0 ? failed.join('; ') : 'the file ended otherwise';
+      print(red ? `killed    ${name}: ${test}: ${by}` : `SURVIVED  ${name}: ${test} is green`);
+      killed &&= red;
+    }
+  } finally {
+    undo();
+  }
+  return killed;
+}
+
+function needsBuild(tests: readonly string[]): boolean {
+  return tests.some((test) => /^test\/(integration|fault)\//.test(test));
+}
+
+function main(words: readonly string[]): number {
+  const list = chosen(words);
+  const tests = [...new Set(list.flatMap((mutation) => mutation.tests))];
+  const folder = mkdtempSync(join(tmpdir(), 'understudy-mutations-'));
+  try {
+    copyTree(folder);
+    if (needsBuild(tests)) build(folder);
+    const unbroken = run(folder, tests);
+    if (unbroken.red) {
+      print(`${unbroken.output}\nThe tests are red without a mutation: mend them first.`);
+      return 1;
+    }
+    print(`${tests.length} test files are green without a mutation`);
+    const survived = list.filter((mutation) => !isKilled(folder, mutation));
+    print(`${list.length - survived.length} of ${list.length} mutations are killed`);
+    return survived.length === 0 ? 0 : 1;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+process.exitCode = main(process.argv.slice(2));

@@ -1,0 +1,256 @@
+/**
+ * Shortcuts that lose, double or tear data and that tests without servers see. Data alone: main.ts
+ * breaks the code so, in a copy, and runs the tests.
+ */
+import type { Mutation } from './mutation.ts';
+
+const publishLoop = 'src/leader/publish-loop.ts';
+const batcher = 'src/leader/batcher.ts';
+const aligner = 'src/follower/aligner.ts';
+const publishModel = 'test/model/publish.test.ts';
+const alignModel = 'test/model/align.test.ts';
+const claimModel = 'test/model/claim.test.ts';
+
+export const quick: readonly Mutation[] = [
+  {
+    name: 'acknowledge-on-receive',
+    harm: 'Postgres discards WAL that no broker has: a crash loses it',
+    edits: [
+      {
+        file: publishLoop,
+        find: 'const { message } = event;',
+        replace: `const { message } = event;
+    if (message.kind === 'commit') this.#parts.wal.confirm(message.endLsn);`,
+      },
+    ],
+    tests: [publishModel],
+  },
+  {
+    name: 'acknowledge-before-commit',
+    harm: 'Postgres discards WAL of a Kafka transaction that is then aborted',
+    edits: [
+      {
+        file: publishLoop,
+        find: 'const offsets = await producer.commit();',
+        replace: 'wal.confirm(point.upto);\n    const offsets = await producer.commit();',
+      },
+    ],
+    tests: [publishModel],
+  },
+  {
+    name: 'acknowledge-plus-one',
+    harm: 'a transaction whose commit record starts at the end of the one before is never sent',
+    edits: [
+      {
+        file: publishLoop,
+        find: 'confirm(point.upto)',
+        replace: 'confirm((point.upto + 1n) as never)',
+      },
+    ],
+    tests: [publishModel],
+  },
+  {
+    name: 'status-plus-one',
+    harm: 'the same, at the one place where bytes go to Postgres',
+    edits: [
+      {
+        file: 'src/leader/standby-status.ts',
+        find: 'writeBigUInt64BE(status.flush, 9)',
+        replace: 'writeBigUInt64BE(status.flush + 1n, 9)',
+      },
+    ],
+    tests: ['test/unit/standby-status.test.ts'],
+  },
+  {
+    name: 'confirm-before-label',
+    harm: 'a named point is in the log and nobody is told of it',
+    edits: [
+      {
+        file: publishLoop,
+        find: 'await committed(point, mark, this.#recordsInBatch);',
+        replace: 'committed(point, mark, this.#recordsInBatch).catch(() => undefined);',
+      },
+    ],
+    tests: [publishModel],
+  },
+  {
+    name: 'label-inside-batch',
+    harm: 'a named point stands somewhere behind its transaction',
+    edits: [
+      {
+        file: batcher,
+        find: 'if (this.#label !== null && !this.#openTransaction) return false;',
+        replace: '',
+      },
+    ],
+    tests: [publishModel, 'test/unit/batcher.test.ts'],
+  },
+  {
+    name: 'keepalive-inside-transaction',
+    harm: 'a point covers transactions that are not in its batch',
+    edits: [{ file: batcher, find: '!this.#openTransaction && walEnd', replace: 'walEnd' }],
+    tests: [publishModel, 'test/unit/batcher.test.ts'],
+  },
+  {
+    name: 'batch-ends-inside-transaction',
+    harm: 'followers show half a transaction',
+    edits: [
+      {
+        file: batcher,
+        find: '!this.#openTransaction && this.#hasTransactions()',
+        replace: 'this.#hasTransactions()',
+      },
+    ],
+    tests: [publishModel],
+  },
+  {
+    name: 'counts-not-reset',
+    harm: 'whole batches look damaged',
+    edits: [
+      {
+        file: batcher,
+        find: 'this.#counts = new Array(partitions).fill(0);',
+        replace: 'this.#counts = [...this.#counts].slice(0, partitions);',
+      },
+    ],
+    tests: [publishModel, 'test/unit/batcher.test.ts'],
+  },
+  {
+    name: 'torn-end-overlooked',
+    harm: 'the epoch goes on behind half a batch, and no follower can go on',
+    edits: [
+      {
+        file: 'src/agent/own-epoch.ts',
+        find: `end.strays.length > 0 ? 'torn' : 'begun'`,
+        replace: `'begun'`,
+      },
+    ],
+    tests: ['test/unit/own-epoch.test.ts', publishModel, claimModel],
+  },
+  {
+    name: 'slot-ahead-accepted',
+    harm: 'streaming begins behind what the log lacks',
+    edits: [{ file: 'src/leader/slot.ts', find: 'slot.confirmedFlush > start', replace: 'false' }],
+    tests: ['test/unit/check-slot.test.ts'],
+  },
+  {
+    name: 'verify-skipped',
+    harm: 'a deposed leader that paused writes into its successor’s epoch',
+    edits: [
+      {
+        file: 'src/control/owning.ts',
+        find: `=== 'initing' ? verify(owning, owning.phase.epoch)`,
+        replace: `=== 'initing' ? drain(owning, owning.phase.epoch)`,
+      },
+    ],
+    tests: [claimModel, 'test/unit/claim-owning.test.ts'],
+  },
+  {
+    name: 'predecessor-unchecked',
+    harm: 'a claim of an older log with the same name deposes the leader',
+    edits: [
+      {
+        file: 'src/control/claim.ts',
+        find: 'claim.epoch === epoch && claim.predecessor === predecessor',
+        replace: 'claim.epoch === epoch && predecessor !== undefined',
+      },
+    ],
+    tests: ['test/unit/claim.test.ts'],
+  },
+  {
+    name: 'counts-unchecked',
+    harm: 'a record that the topic lost is missed by nobody',
+    edits: [{ file: aligner, find: 'content.length === counted)', replace: 'counted !== -1)' }],
+    tests: [alignModel, 'test/unit/aligner.test.ts'],
+  },
+  {
+    name: 'read-back-unchecked',
+    harm: 'damage stays unseen while no follower runs',
+    edits: [
+      {
+        file: 'src/leader/read-back.ts',
+        find: 'if (this.#count !== point.counts[this.#partition]) {',
+        replace: 'if (this.#count < 0) {',
+      },
+    ],
+    tests: ['test/unit/read-back.test.ts'],
+  },
+  {
+    name: 'gap-ignored',
+    harm: 'a batch that is gone whole is passed over',
+    edits: [
+      {
+        file: aligner,
+        find: 'compareEpochLsn(point.previous.at, this.#mark.at) !== 0',
+        replace: 'compareEpochLsn(point.previous.at, this.#mark.at) === 2',
+      },
+    ],
+    tests: [alignModel, 'test/unit/aligner.test.ts'],
+  },
+  {
+    name: 'void-dropped',
+    harm: 'a follower stops for ever at what a torn batch left behind',
+    edits: [{ file: aligner, find: 'this.#dropVoided(boundaries)', replace: 'false' }],
+    tests: [alignModel, 'test/unit/aligner.test.ts'],
+  },
+  {
+    name: 'void-content-kept',
+    harm: 'rows of a torn batch are applied with the next one',
+    edits: [
+      {
+        file: aligner,
+        find: 'for (const held of this.#held) held.content.length = 0;',
+        replace: '',
+      },
+    ],
+    tests: [alignModel, 'test/unit/aligner.test.ts'],
+  },
+  {
+    name: 'covered-at-equality',
+    harm: 'the transaction that commits exactly at an exact stop is skipped',
+    edits: [
+      {
+        file: 'src/change/position.ts',
+        find: 'position.commitLsn < upto.lsn',
+        replace: 'position.commitLsn <= upto.lsn',
+      },
+    ],
+    tests: ['test/unit/position.test.ts', 'test/unit/coalesce.test.ts'],
+  },
+  {
+    name: 'exact-stop-moves-offsets',
+    harm: 'after an exact stop the rest of its batch is never read again',
+    edits: [
+      {
+        file: 'src/follower/apply-limit.ts',
+        find: 'stopAt === null ? batches : batches.slice(0, -1)',
+        replace: 'stopAt === null ? batches : batches.slice(0)',
+      },
+    ],
+    tests: [alignModel],
+  },
+  {
+    name: 'truncate-out-of-order',
+    harm: 'rows written before a TRUNCATE come back after it',
+    edits: [
+      {
+        file: 'src/follower/coalesce.ts',
+        find: 'flush();\n      pushBarrier(steps, barrier);',
+        replace: 'pushBarrier(steps, barrier);',
+      },
+    ],
+    tests: [alignModel, 'test/unit/coalesce.test.ts'],
+  },
+  {
+    name: 'unchanged-value-as-null',
+    harm: 'a large value that an update leaves alone becomes NULL on followers',
+    edits: [
+      {
+        file: 'src/leader/transaction-builder.ts',
+        find: 'if (kept !== undefined) return kept;',
+        replace: 'return kept ?? null;',
+      },
+    ],
+    tests: ['test/unit/transaction-builder.test.ts'],
+  },
+];

@@ -1,0 +1,118 @@
+/**
+ * Shortcuts that lose, double or tear data and that show only with real servers. Data alone:
+ * main.ts breaks the code so, in a copy, and runs the tests.
+ */
+import type { Mutation } from './mutation.ts';
+
+export const withServers: readonly Mutation[] = [
+  {
+    name: 'producer-reused',
+    harm: 'the broker takes new records for repeated ones, acknowledges them, and drops them',
+    edits: [
+      {
+        file: 'src/topic/transactional-producer.ts',
+        find: 'if (this.#failure !== null) throw this.#failure;\n    if (this.#isBusy)',
+        replace: 'if (this.#isBusy)',
+      },
+      {
+        file: 'src/topic/transactional-producer.ts',
+        find: `this.#failure ??= this.#explain(error);
+    this.#connection.close();
+    return this.#failure;`,
+        replace: 'return this.#explain(error);',
+      },
+    ],
+    tests: ['test/integration/topic-lost-answers.test.ts'],
+  },
+  {
+    name: 'position-outside-transaction',
+    harm: 'a crash between position and rows loses the rows',
+    edits: [
+      {
+        file: 'src/follower/applier.ts',
+        find: `await hit('apply.before');`,
+        replace: `await hit('apply.before');\n    await movePosition(this.#client, from, to);`,
+      },
+      {
+        file: 'src/follower/applier.ts',
+        find: `await movePosition(this.#client, from, to);
+        await hit('apply.before-commit');`,
+        replace: `await hit('apply.before-commit');`,
+      },
+    ],
+    tests: ['test/integration/crash-points.test.ts'],
+  },
+  {
+    name: 'position-moved-from-anywhere',
+    harm: 'an applier that believes in an older place applies a batch over newer rows',
+    edits: [
+      {
+        file: 'src/follower/follower-state.ts',
+        find: 'if (rowCount === 1) return;',
+        replace: 'if (rowCount !== null) return;',
+      },
+    ],
+    tests: ['test/integration/follower-position.test.ts'],
+  },
+  {
+    name: 'start-from-slot',
+    harm: 'what was committed in Kafka and not yet confirmed is published twice',
+    edits: [
+      {
+        file: 'src/leader/leader.ts',
+        find: 'const start = parts.mark.at.lsn;',
+        replace: `const start =
+    (await readSlot(parts.client, parts.slot))?.confirmedFlush ?? parts.mark.at.lsn;`,
+      },
+    ],
+    tests: ['test/integration/crash-points.test.ts'],
+  },
+  {
+    name: 'deletes-after-upserts',
+    harm: 'a key that changes its spelling loses its row',
+    edits: [
+      {
+        file: 'src/follower/applier.ts',
+        find: 'tables) await this.#deleteRows(target, rows, replace);',
+        replace: 'tables.slice(tables.length)) await this.#deleteRows(target, rows, replace);',
+      },
+      {
+        file: 'src/follower/applier.ts',
+        find: 'tables) await this.#writeRows(target, rows.upserts, replace);',
+        replace: `tables) await this.#writeRows(target, rows.upserts, replace);
+        for (const each of tables) await this.#deleteRows(each.target, each.rows, replace);`,
+      },
+    ],
+    tests: ['test/integration/path-rows.test.ts'],
+  },
+  {
+    name: 'end-without-fence',
+    harm: 'a new epoch begins below a batch that the slot was told of',
+    edits: [
+      {
+        file: 'src/topic/log-end.ts',
+        find: 'await producer.send(fence);\n  const offsets = await producer.commit();',
+        replace: 'const offsets = fence.map(() => -1n);',
+      },
+    ],
+    tests: ['test/fault/lost-markers.test.ts'],
+  },
+  {
+    name: 'offset-reset',
+    harm: 'a reader whose records are gone goes on at the oldest that is left',
+    edits: [
+      {
+        file: 'src/topic/committed-reader.ts',
+        find: '(error: unknown) => this.#explainFetch(error, from)',
+        replace: `async (error: { errorName?: string }) => {
+      if (error.errorName !== 'OFFSET_OUT_OF_RANGE') return this.#explainFetch(error, from);
+      const ends = await this.watermarks();
+      return new Map(
+        ends.map((end) => [end.partition, { ...end, records: [], nextOffset: end.lowWatermark }]),
+      );
+    }`,
+      },
+    ],
+    tests: ['test/integration/topic-reader.test.ts'],
+  },
+];

@@ -1,0 +1,96 @@
+/**
+ * The position row on a real server: it moves with the rows or not at all, and only from where the
+ * applier believes it to be. An applier whose COMMIT was answered by nobody, or a second one, then
+ * changes nothing.
+ */
+import type { Client } from 'pg';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { connectPostgres, inTransaction } from '../../src/catalog/postgres-session.ts';
+import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
+import { UnderstudyError } from '../../src/errors.ts';
+import {
+  type FollowerPosition,
+  movePosition,
+  readPosition,
+  writePosition,
+} from '../../src/follower/follower-state.ts';
+import { formatVersion } from '../../src/topic/topic-layout.ts';
+import { at } from '../support/builders.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+let stack: Stack;
+let first: Client;
+let second: Client;
+
+function placed(upto: number): FollowerPosition {
+  const mark = { at: at(2, upto), nextOffsets: [BigInt(upto), 7n] };
+  return { streamId: 's1', at: at(2, upto), commitTimeMicros: 5n, mark, appendMs: [1, 2] };
+}
+
+async function write(client: Client, row: string, from: number, to: number): Promise<void> {
+  await inTransaction(client, async () => {
+    await client.query('INSERT INTO t VALUES ($1)', [row]);
+    await movePosition(client, placed(from), placed(to));
+  });
+}
+
+async function refusal(work: Promise<void>): Promise<UnderstudyError> {
+  const error = await work.then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  assert.instance(error, UnderstudyError);
+  return error as UnderstudyError;
+}
+
+async function rows(): Promise<string[]> {
+  const { rows: found } = await first.query<{ id: string }>('SELECT id FROM t ORDER BY id');
+  return found.map(({ id }) => id);
+}
+
+test.before(async () => {
+  stack = await useStack({ postgres: 1 });
+  const url = (await stack.createDatabases('position'))[0] ?? '';
+  first = await connectPostgres(url, { applicationName: 'understudy test', replica: true });
+  second = await connectPostgres(url, { applicationName: 'understudy test', replica: true });
+  const node = { cluster: 'shop', name: 'b', streamId: 's1', epoch: 2, startNumber: 1n } as const;
+  await installUnderstudySchema(first, { ...node, role: 'follower' });
+  await first.query('CREATE TABLE t (id text PRIMARY KEY)');
+});
+
+test.after(async () => {
+  await first?.end();
+  await second?.end();
+  await stack?.close();
+});
+
+test.before.each(async () => {
+  await first.query('TRUNCATE t');
+  await writePosition(first, placed(10), formatVersion);
+});
+
+test('a position comes back as it was written, offsets and times of every partition', async () => {
+  assert.equal(await readPosition(first), placed(10));
+  await write(first, 'a', 10, 20);
+  assert.equal(await readPosition(first), placed(20));
+});
+
+test('who goes on from a place that was left changes neither rows nor position', async () => {
+  await write(first, 'a', 10, 20);
+  const error = await refusal(write(second, 'b', 10, 30));
+  assert.match(error.message, /no longer stands at 2:0\/A/);
+  assert.equal(await rows(), ['a']);
+  assert.equal(await readPosition(first), placed(20));
+});
+
+test('of two that move at once one wins, and the rows are its own', async () => {
+  const moves = [write(first, 'a', 10, 20), write(second, 'b', 10, 30)];
+  const ended = await Promise.allSettled(moves);
+  assert.equal(ended.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+  const [winner, upto] = ended[0]?.status === 'fulfilled' ? ['a', 20] : ['b', 30];
+  assert.equal(await rows(), [winner]);
+  assert.equal(await readPosition(first), placed(Number(upto)));
+});
+
+test.run();

@@ -1,0 +1,100 @@
+/**
+ * The rules that keep the log equal to the WAL, left out one at a time: the histories of
+ * publish.test.ts have to show the harm of each, or they would prove nothing.
+ */
+// time-limit: 300s
+import { test } from 'uvu';
+import { toLsn } from '../../src/change/lsn.ts';
+import type { Batcher } from '../../src/leader/batcher.ts';
+import type { PublishLoop } from '../../src/leader/publish-loop.ts';
+import { leftOut } from './left-out.ts';
+import { publishing } from './publish-histories.ts';
+import { type PublishRules, rightRules } from './publish-world.ts';
+import { breaks } from './random-runs.ts';
+
+const runsMax = 5_000;
+const loopFile = 'src/leader/publish-loop.ts';
+const batcherFile = 'src/leader/batcher.ts';
+const tooEarly = /was confirmed, the log holds up to/;
+
+async function withLoop(rule: string, instead: string): Promise<PublishRules> {
+  const { PublishLoop: Loop } = await leftOut<{ PublishLoop: typeof PublishLoop }>(
+    loopFile,
+    rule,
+    instead,
+  );
+  return { ...rightRules, Loop };
+}
+
+async function withBatches(rule: string, instead: string): Promise<PublishRules> {
+  const { Batcher: Batches } = await leftOut<{ Batcher: typeof Batcher }>(
+    batcherFile,
+    rule,
+    instead,
+  );
+  return { ...rightRules, Batches };
+}
+
+async function found(rules: PublishRules, harm: RegExp): Promise<void> {
+  await breaks(publishing(rules), runsMax, harm);
+}
+
+test('found when LSN + 1 is confirmed', async () => {
+  await found(await withLoop('wal.confirm(point.upto)', 'wal.confirm(point.upto + 1n)'), tooEarly);
+});
+
+test('found when WAL is confirmed before the Kafka commit', async () => {
+  const commit = 'const offsets = await producer.commit();';
+  await found(await withLoop(commit, `wal.confirm(point.upto);\n${commit}`), tooEarly);
+});
+
+test('found when WAL is confirmed as it is received', async () => {
+  const received = 'const { message } = event;';
+  const confirm = `if (message.kind === 'commit') this.#parts.wal.confirm(message.endLsn);`;
+  await found(await withLoop(received, `${received}\n${confirm}`), tooEarly);
+});
+
+test('found when streaming begins past the mark, where a commit record may start', async () => {
+  const rules = { ...rightRules, startAt: (mark: bigint) => toLsn(mark + 1n) };
+  await found(rules, /the log is not the WAL/);
+});
+
+test('found when a restart goes on with the open batch, from memory', async () => {
+  await found({ ...rightRules, startsAnew: false }, /does not add up/);
+});
+
+test('found when the end of the log is read without a fence', async () => {
+  await found({ ...rightRules, fence: 'none' }, /ahead of the topic/);
+});
+
+test('found when the counts of a batch go into the next one', async () => {
+  const reset = 'this.#counts = new Array(partitions).fill(0);';
+  await found(await withBatches(reset, 'this.#counts = [...this.#counts];'), /does not add up/);
+});
+
+test('found when a keepalive inside of a transaction moves its end', async () => {
+  const rules = await withBatches('!this.#openTransaction && walEnd', 'walEnd');
+  await found(rules, /the log is not the WAL/);
+});
+
+test('found when a batch ends inside of a transaction', async () => {
+  const whole = '!this.#openTransaction && this.#hasTransactions()';
+  await found(await withBatches(whole, 'this.#hasTransactions()'), /does not add up/);
+});
+
+test('found when a named point does not end its batch', async () => {
+  const ends = 'if (this.#label !== null && !this.#openTransaction) return false;';
+  await found(await withBatches(ends, ''), /labels do not end their batches/);
+});
+
+test('found when a label is told after the confirmation, and nobody waits for it', async () => {
+  const told = 'await committed(point, mark, this.#recordsInBatch);';
+  const later = 'committed(point, mark, this.#recordsInBatch).catch(() => undefined);';
+  await found(await withLoop(told, later), /was not told of a label/);
+});
+
+test('found when a restart does not tell the label of the last point again', async () => {
+  await found({ ...rightRules, tellsLastLabel: false }, /was not told of a label/);
+});
+
+test.run();

@@ -1,0 +1,281 @@
+/**
+ * The way from WAL to topic with everything around it that can fail: the real publish loop,
+ * batcher, builder, encoder and the real judgement of where a log ends, between a model Postgres
+ * and a model topic. Flows in: choices; flows out: a world in which the leader has come to rest,
+ * and what broke on the way. Restarts do what agent/take-lead.ts and leader/leader.ts do: the log,
+ * read behind a fence, says where to go on, a torn end is voided by a new epoch, and the label of
+ * the last point is told again.
+ */
+import { foundAtEnd } from '../../src/agent/own-epoch.ts';
+import type { Mark, Point } from '../../src/change/change.ts';
+import { type Lsn, toLsn, zeroLsn } from '../../src/change/lsn.ts';
+import { Batcher } from '../../src/leader/batcher.ts';
+import { PublishLoop } from '../../src/leader/publish-loop.ts';
+import { checkSlot } from '../../src/leader/slot.ts';
+import { TransactionBuilder } from '../../src/leader/transaction-builder.ts';
+import { findLogEnd, type LogEnd } from '../../src/topic/partition-tails.ts';
+import { RecordDecoder } from '../../src/topic/record-decoder.ts';
+import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { beginOf, shapeOf, streamId } from '../support/builders.ts';
+import { type Ending, ModelProducer, ModelTopic } from './model-topic.ts';
+import { ModelPostgres, type ModelWalsender } from './model-wal.ts';
+
+/** What a wrongly built leader does; the classes may be those of a module with a rule left out. */
+export interface PublishRules {
+  readonly Loop: typeof PublishLoop;
+  readonly Batches: typeof Batcher;
+  /** Where streaming begins behind a mark. */
+  readonly startAt: (mark: Lsn) => Lsn;
+  /** Whether a restart inits a producer and reads the log, or goes on from memory. */
+  readonly startsAnew: boolean;
+  /** What the end of the log is read behind; its own transaction may be aborted by a crash. */
+  readonly fence: 'whole' | 'may-abort' | 'none';
+  readonly tellsLastLabel: boolean;
+}
+
+export const rightRules: PublishRules = {
+  Loop: PublishLoop,
+  Batches: Batcher,
+  startAt: (mark) => mark,
+  startsAnew: true,
+  fence: 'whole',
+  tellsLastLabel: true,
+};
+
+/** The second number says how, where there are several ways. */
+export type Choice = readonly [what: number, how: number];
+
+interface Run {
+  readonly wal: ModelWalsender;
+  readonly producer: ModelProducer;
+  readonly ending: AbortController;
+  /** Settles with the run; `ended` is true from then on. */
+  readonly done: Promise<void>;
+  ended: boolean;
+}
+
+const partitions = 2;
+const recordsMax = 3;
+const start = toLsn(100n);
+const table = shapeOf('public.t', 'id text', 'v text');
+const schemas: object[] = [];
+const registry = {
+  register: async (_subject: string, schema: object): Promise<number> => {
+    const known = schemas.indexOf(schema);
+    return known >= 0 ? known + 1 : schemas.push(schema);
+  },
+  schemaById: async (id: number): Promise<object> => schemas[id - 1] ?? {},
+};
+const encoder = await RecordEncoder.open({ topic: 't', partitions, registry });
+
+export class PublishWorld {
+  readonly postgres = new ModelPostgres(start);
+  readonly topic = new ModelTopic(partitions, new RecordDecoder(registry));
+  /** What the control log was told, by label. */
+  readonly told = new Map<string, Lsn>();
+  readonly #rules: PublishRules;
+  /** Idle points at every keepalive, or never more. */
+  readonly #idleMs: number;
+  #epoch = 1;
+  /** Where the last run stood, as it saw it. */
+  #memory: LogEnd | null = null;
+  #run: Run | null = null;
+  /** Appends to the control log that are not answered yet. */
+  readonly #telling: { readonly tell: () => void; readonly fail: () => void }[] = [];
+  #faultsLeft: number;
+  #coordinatorDied = false;
+
+  constructor(rules: PublishRules, idles: boolean, faults: number) {
+    this.#rules = rules;
+    this.#idleMs = idles ? 0 : 10 ** 9;
+    this.#faultsLeft = faults;
+  }
+
+  /** One thing happens, then the leader goes as far as it can. */
+  async step([what, how]: Choice): Promise<void> {
+    if (this.#run === null) await this.#start(how);
+    const run = this.#run;
+    const moves: (() => void | Promise<void>)[] = [
+      () => this.#write(how),
+      () => this.postgres.move(how % 3),
+      () => this.postgres.persist(),
+    ];
+    if (run !== null) {
+      const deliver = (): void => run.wal.deliver();
+      moves.push(() => run.wal.keepalive());
+      if (run.wal.hasMore) moves.push(deliver, deliver, deliver, deliver, deliver, deliver);
+      if (this.#waits(run)) moves.push(...new Array(4).fill(() => this.#answer(run, how)));
+      if (this.#faultsLeft > 0) moves.push(() => this.#fault(run, how));
+    }
+    await moves[what % moves.length]?.();
+    await this.#settle();
+    if (this.#coordinatorDied) this.#kill(run, 'lost');
+    await this.#checkConfirmed();
+  }
+
+  /** No more faults: all WAL goes out and everything is answered. */
+  async finish(): Promise<void> {
+    this.#faultsLeft = 0;
+    for (;;) {
+      if (this.#run === null) await this.#start(0);
+      const run = this.#run;
+      if (run === null) continue;
+      if (this.#waits(run)) this.#answer(run, 0);
+      else if (run.wal.hasMore) run.wal.deliver();
+      else break;
+      await this.#settle();
+      await this.#checkConfirmed();
+    }
+    this.#kill(this.#run, 'lost');
+  }
+
+  #write(how: number): void {
+    const { transactions } = this.postgres;
+    const id = transactions.length;
+    const rows = Array.from({ length: how % 5 }, (_, i) => {
+      return { key: `${id}.${i}`, value: (how + i) % 4 === 0 ? null : `${id}` };
+    });
+    const label = how % 4 === 0 ? `l${id}` : null;
+    this.postgres.commit(rows, label, how % 3 === 0 ? how % 4 : 0);
+  }
+
+  #waits(run: Run): boolean {
+    return run.producer.isBusy || this.#telling.length > 0;
+  }
+
+  #answer(run: Run, how: number): void {
+    const telling = run.producer.isBusy && how % 4 > 0 ? undefined : this.#telling.shift();
+    if (telling === undefined) run.producer.finish('answered');
+    else telling.tell();
+  }
+
+  /** The producer fails, or the process dies with what is under way; Postgres may die with it. */
+  #fault(run: Run, how: number): void {
+    this.#faultsLeft -= 1;
+    const endings: readonly Ending[] = ['unanswered', 'lost', 'torn'];
+    const ending = endings[how % endings.length] ?? 'lost';
+    if (how % 5 === 0) this.postgres.crash();
+    if (how % 2 === 1 && run.producer.isCommitting) {
+      run.producer.finish('hidden');
+      this.#coordinatorDied = true;
+      return;
+    }
+    if (how % 2 === 0 && run.producer.isBusy) run.producer.finish(ending);
+    else this.#kill(run, ending);
+  }
+
+  #kill(run: Run | null, ending: Ending): void {
+    run?.wal.close();
+    run?.ending.abort();
+    for (const { fail } of this.#telling.splice(0)) fail();
+    run?.producer.finish(ending);
+    this.#run = null;
+    this.#coordinatorDied = false;
+  }
+
+  /** Owns the epoch, or the next one where the log is torn; the epoch begin may tear as well. */
+  async #start(how: number): Promise<void> {
+    const producer = new ModelProducer(this.topic, this.#rules.startsAnew);
+    if (this.#memory !== null && !this.#rules.startsAnew) return this.#lead(producer, this.#memory);
+    const { fence } = this.#rules;
+    if (fence !== 'none') this.topic.append(producer, encoder.encodeFence(this.#epoch, 0n));
+    if (fence === 'may-abort' && this.#faultsLeft > 0 && how % 3 === 1) {
+      this.#faultsLeft -= 1;
+      this.topic.end(() => false);
+      return this.#start(how + 1);
+    }
+    if (fence !== 'none') this.topic.end(() => true);
+    const end = findLogEnd(await this.topic.tails());
+    if (end === null) throw new Error('the whole log is too short');
+    const found = foundAtEnd(end, this.#epoch);
+    if (found === 'torn') {
+      this.#epoch += 1;
+      return this.#start(how);
+    }
+    if (found === 'begun') return this.#lead(producer, end);
+    const begin = beginOf({
+      epoch: this.#epoch,
+      base: end.mark?.at ?? null,
+      startLsn: end.mark?.at.lsn ?? start,
+    });
+    this.topic.append(producer, encoder.encodeEpochBegin(begin, 0n));
+    const isTorn = this.#faultsLeft > 0 && how % 3 === 0;
+    if (isTorn) this.#faultsLeft -= 1;
+    this.topic.end((partition) => !isTorn || partition === how % partitions);
+    return this.#start(how + 1);
+  }
+
+  async #lead(producer: ModelProducer, end: LogEnd): Promise<void> {
+    const { mark, point } = end;
+    if (mark === null) throw new Error('a log that has begun has a mark');
+    if (point?.label != null && this.#rules.tellsLastLabel) this.told.set(point.label, point.upto);
+    const from = this.#rules.startAt(mark.at.lsn);
+    const { confirmed } = this.postgres;
+    const slot = { name: 's', plugin: 'pgoutput', active: false, walStatus: 'reserved' };
+    checkSlot({ ...slot, confirmedFlush: confirmed }, 's', from);
+    const wal = this.postgres.stream(from);
+    const ending = new AbortController();
+    const loop = new this.#rules.Loop({
+      wal,
+      builder: new TransactionBuilder(this.#epoch, () => table),
+      tables: { learn: async () => undefined },
+      batcher: this.#batcher(mark, point),
+      encoder,
+      producer,
+      committed: (committed, at) => {
+        this.#memory = { mark: at, point: committed, begin: null, strays: [] };
+        return this.#committed(committed);
+      },
+      nowMs: () => 0,
+    });
+    const run: Run = { wal, producer, ending, ended: false, done: loop.run(ending.signal) };
+    // What ended it is known: it was made to.
+    const ended = (): void => {
+      run.ended = true;
+    };
+    run.done.then(ended, ended);
+    this.#run = run;
+  }
+
+  #batcher(start: Mark, point: Point | null): Batcher {
+    const { Batches } = this.#rules;
+    return new Batches({
+      streamId,
+      epoch: this.#epoch,
+      partitions,
+      recordsMax,
+      bytesMax: 10_000,
+      idleSoonMs: this.#idleMs,
+      idleEveryMs: this.#idleMs,
+      start,
+      lastCommit: point?.commit ?? zeroLsn,
+      lastCommitTimeMicros: 0n,
+    });
+  }
+
+  /** A named point goes to the control log, whose answer takes its time as well. */
+  #committed({ label, upto }: Point): Promise<void> {
+    if (label === null) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const tell = (): void => {
+        this.told.set(label, upto);
+        resolve();
+      };
+      this.#telling.push({ tell, fail: () => reject(new Error('no answer of the control log')) });
+    });
+  }
+
+  /** Nothing in the loop waits for a clock: a turn of the event loop takes it to its next wait. */
+  async #settle(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (this.#run?.ended) this.#kill(this.#run, 'lost');
+  }
+
+  async #checkConfirmed(): Promise<void> {
+    const { confirmed } = this.postgres;
+    if (confirmed === start) return;
+    const upto = findLogEnd(await this.topic.tails('decided'))?.mark?.at.lsn ?? start;
+    if (confirmed > upto)
+      throw new Error(`${confirmed} was confirmed, the log holds up to ${upto}`);
+  }
+}
