@@ -7,7 +7,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
-import { Load, loadRows, loadTableNames, loadTables, seeded } from '../support/load.ts';
+import { Load, loadRows, loadTableNames, loadTables } from '../support/load.ts';
+import { seeded, seedOfRun } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
@@ -59,7 +60,7 @@ async function isExact(): Promise<void> {
 }
 let writer = 1;
 
-const random = seeded(Number(process.env.UNDERSTUDY_TEST_SEED ?? Date.now() % 1e9));
+const random = seeded(seedOfRun());
 
 const places: readonly (readonly [NodeName, string, number])[] = [
   ['a', 'publish.after-send', 1],
