@@ -17,6 +17,8 @@ export interface Fault {
   /** What it takes away; two faults at once take two parts. */
   readonly part: 'agent' | 'server' | 'kafka' | 'registry' | 'session';
   readonly meets: 'leader' | 'follower' | 'all';
+  /** What of the nodes it meets is gone meanwhile, as `status` has to say. */
+  readonly gone: 'agent' | 'server' | null;
   /** From and to, between the harm and its end. */
   readonly holdMs: readonly [number, number];
   apply(scene: Scene, nodes: readonly NodeName[]): Promise<void>;
@@ -37,18 +39,21 @@ const spawnAgent: Act = async ({ run }, node) => run.fleet.spawnAgent(node);
 
 const killedAgent = {
   part: 'agent',
+  gone: 'agent',
   apply: each(({ run }, node) => run.fleet.agent(node).kill()),
   heal: each(spawnAgent),
 } as const;
 
 const frozenAgent = {
   part: 'agent',
+  gone: null,
   apply: each(async ({ run }, node) => run.fleet.agent(node).signal('SIGSTOP')),
   heal: each(async ({ run }, node) => run.fleet.agent(node).signal('SIGCONT')),
 } as const;
 
 const stoppedAgent = {
   part: 'agent',
+  gone: 'agent',
   apply: each(async ({ run }, node) => {
     const code = await run.fleet.agent(node).stop();
     if (code !== 0) throw new Error(`the agent of ${node} answered SIGTERM with exit code ${code}`);
@@ -60,24 +65,28 @@ const startServer = each((scene, node) => serverOf(scene, node).start());
 
 const killedServer = {
   part: 'server',
+  gone: 'server',
   apply: each((scene, node) => serverOf(scene, node).kill()),
   heal: startServer,
 } as const;
 
 const immediateServer = {
   part: 'server',
+  gone: 'server',
   apply: each((scene, node) => serverOf(scene, node).stop('immediate')),
   heal: startServer,
 } as const;
 
 const fastServer = {
   part: 'server',
+  gone: 'server',
   apply: each((scene, node) => serverOf(scene, node).stop('fast')),
   heal: startServer,
 } as const;
 
 const frozenServer = {
   part: 'server',
+  gone: 'server',
   apply: each((scene, node) => serverOf(scene, node).kill('SIGSTOP')),
   heal: each((scene, node) => serverOf(scene, node).kill('SIGCONT')),
 } as const;
@@ -185,36 +194,76 @@ export const faults: readonly Fault[] = [
     ...frozenServer,
   },
   {
-    ...{ name: 'end the publisher’s sessions', weight: 2, part: 'session', meets: 'leader' },
+    ...{
+      name: 'end the publisher’s sessions',
+      weight: 2,
+      part: 'session',
+      gone: null,
+      meets: 'leader',
+    },
     ...{ holdMs: [0, 100], apply: endedSessions, heal: nothing },
   },
   {
-    ...{ name: 'end an applier’s sessions', weight: 2, part: 'session', meets: 'follower' },
+    ...{
+      name: 'end an applier’s sessions',
+      weight: 2,
+      part: 'session',
+      gone: null,
+      meets: 'follower',
+    },
     ...{ holdMs: [0, 100], apply: endedSessions, heal: nothing },
   },
   {
-    ...{ name: 'kill a broker', weight: 3, part: 'kafka', meets: 'all', holdMs: [0, 6_000] },
+    ...{
+      name: 'kill a broker',
+      weight: 3,
+      part: 'kafka',
+      gone: null,
+      meets: 'all',
+      holdMs: [0, 6_000],
+    },
     apply: async (scene) => somebody(scene)?.kill(),
     heal: returned,
   },
   {
-    ...{ name: 'freeze a broker', weight: 2, part: 'kafka', meets: 'all', holdMs: [1_000, 20_000] },
+    ...{
+      name: 'freeze a broker',
+      weight: 2,
+      part: 'kafka',
+      gone: null,
+      meets: 'all',
+      holdMs: [1_000, 20_000],
+    },
     apply: async (scene) => somebody(scene)?.kill('SIGSTOP'),
     heal: returned,
   },
   {
-    ...{ name: 'restart a broker', weight: 1, part: 'kafka', meets: 'all', holdMs: [0, 3_000] },
+    ...{
+      name: 'restart a broker',
+      weight: 1,
+      part: 'kafka',
+      gone: null,
+      meets: 'all',
+      holdMs: [0, 3_000],
+    },
     apply: async (scene) => somebody(scene)?.stop(),
     heal: returned,
   },
   {
-    ...{ name: 'stop the registry', weight: 2, part: 'registry', meets: 'all' },
+    ...{ name: 'stop the registry', weight: 2, part: 'registry', gone: null, meets: 'all' },
     holdMs: [0, 5_000],
     apply: async ({ sandbox }) => sandbox.registry?.stop(),
     heal: async ({ sandbox }) => sandbox.registry?.start(),
   },
   {
-    ...{ name: 'fence the publisher', weight: 3, part: 'session', meets: 'all', holdMs: [0, 100] },
+    ...{
+      name: 'fence the publisher',
+      weight: 3,
+      part: 'session',
+      gone: null,
+      meets: 'all',
+      holdMs: [0, 100],
+    },
     apply: fence,
     heal: nothing,
   },

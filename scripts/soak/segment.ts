@@ -6,7 +6,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Verdict } from '../../test/support/checker/check-fleet.ts';
-import { describe, Findings } from '../../test/support/checker/violation.ts';
+import { judgeStatus } from '../../test/support/checker/judge-fleet.ts';
+import { describe, Findings, type Invariant } from '../../test/support/checker/violation.ts';
 import { FaultRun } from '../../test/support/fault-run.ts';
 import type { NodeName } from '../../test/support/fleet.ts';
 import { between } from '../../test/support/seed.ts';
@@ -31,9 +32,16 @@ const pauseMsMax = 1_500;
 const comparedEvery = 3;
 const atOnceShare = 0.25;
 const failoverShare = 0.7;
+/** How often status is asked in the middle of a fault. */
+const askedShare = 0.3;
 const secondFailoverShare = 0.4;
 /** How long clients stay at a former leader that takes their writes. */
 const stayMsMax = 3_000;
+
+interface Harm {
+  readonly fault: Fault;
+  readonly nodes: readonly NodeName[];
+}
 
 export class Segment {
   readonly run: FaultRun;
@@ -93,7 +101,26 @@ export class Segment {
   /** One fault, or two of different parts; the ends come in the order of the beginnings. */
   async #harm(): Promise<void> {
     const { random } = this.#parts;
-    const chosen: { readonly fault: Fault; readonly nodes: readonly NodeName[] }[] = [];
+    const chosen = this.#draw();
+    this.#tell(chosen.map(({ fault, nodes }) => `${fault.name} (${nodes})`).join(' and '));
+    for (const { fault, nodes } of chosen) {
+      if (fault !== chosen[0]?.fault) await sleep(random() * pauseMsMax);
+      this.faultCount += 1;
+      await fault.apply(this.#scene, nodes);
+    }
+    // Where brokers are away, status knows less.
+    const knowsAll = chosen.every(({ fault }) => fault.part !== 'kafka');
+    if (knowsAll && random() < askedShare) await this.#refuseLies(chosen);
+    for (const { fault, nodes } of chosen) {
+      const [least, most] = fault.holdMs;
+      await sleep(between(random, least, most));
+      await fault.heal(this.#scene, nodes);
+    }
+  }
+
+  #draw(): readonly Harm[] {
+    const { random } = this.#parts;
+    const chosen: Harm[] = [];
     const taken = new Set<Fault['part']>();
     const wanted = random() < atOnceShare ? 2 : 1;
     while (chosen.length < wanted) {
@@ -106,17 +133,24 @@ export class Segment {
       if (fault.part === 'kafka') taken.add('session');
       chosen.push({ fault, nodes: nodesMet(fault, this.#scene) });
     }
-    this.#tell(chosen.map(({ fault, nodes }) => `${fault.name} (${nodes})`).join(' and '));
-    for (const { fault, nodes } of chosen) {
-      this.faultCount += 1;
-      await fault.apply(this.#scene, nodes);
-      if (fault === chosen[0]?.fault && chosen.length > 1) await sleep(random() * pauseMsMax);
-    }
-    for (const { fault, nodes } of chosen) {
-      const [least, most] = fault.holdMs;
-      await sleep(between(random, least, most));
-      await fault.heal(this.#scene, nodes);
-    }
+    return chosen;
+  }
+
+  /** In the middle of a fault, status must name what is gone, and nothing else. */
+  async #refuseLies(harms: readonly Harm[]): Promise<void> {
+    const { run } = this;
+    const isGone = (node: NodeName, what: Fault['gone']): boolean =>
+      harms.some(({ fault, nodes }) => fault.gone === what && nodes.includes(node));
+    const known = run.nodes.map((name) => ({
+      ...{ name, leads: name === run.leader, writable: null, equal: null },
+      serverRuns: !isGone(name, 'server'),
+      agentRuns: !isGone(name, 'agent'),
+    }));
+    const { code, json, stderr } = await run.fleet.cli('status');
+    if (code !== 0) throw broken('I7', 'status fails', `${JSON.stringify(json)} ${stderr}`);
+    const violations = judgeStatus(json, known);
+    if (violations.length === 0) return;
+    throw new Broken(`${describe(violations)}\n${JSON.stringify(json)}`);
   }
 
   /** Another node takes the lead; the former leader is dead, or alive and unaware. */
@@ -168,7 +202,7 @@ export class Segment {
   }
 }
 
-function broken(invariant: 'I2' | 'I4' | 'I5' | 'I9', what: string, evidence: string): Broken {
+function broken(invariant: Invariant, what: string, evidence: string): Broken {
   const findings = new Findings();
   findings.add(invariant, what, evidence);
   return new Broken(describe(findings.violations));
