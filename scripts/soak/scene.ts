@@ -45,7 +45,7 @@ export async function recovered(scene: Scene): Promise<void> {
   const { run } = scene;
   const deadlineMs = Date.now() + recoveryMaxMs;
   await until(scene, deadlineMs, () => run.clients.progress(progressMin, 2_000));
-  await until(scene, deadlineMs, () => run.fleet.caughtUp(run.leader, [...run.nodes]));
+  await until(scene, deadlineMs, () => run.fleet.caughtUp(run.leader, run.nodes));
 }
 
 /** Tries again what fails while servers come back; what still fails in the end is not recovered. */

@@ -187,7 +187,8 @@ export class Segment {
 
   async #compare(): Promise<void> {
     this.comparisons += 1;
-    await this.run.compare();
+    const difference = await this.run.difference();
+    if (difference !== null) throw broken('I3', 'the nodes are not equal', difference);
   }
 
   #refuseSights(): void {

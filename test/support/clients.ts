@@ -4,6 +4,7 @@
  * Writers and workloads draw from generators of their own, so that a seed gives the same
  * transactions whatever the timing.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { parseEpochLsn } from '../../src/change/position.ts';
 import { isRetriable } from '../../src/lifecycle.ts';
@@ -94,7 +95,7 @@ export class Clients {
       if (Date.now() > deadlineMs) {
         throw new Error(`the clients stand at ${this.#acknowledged} of ${wanted} transactions`);
       }
-      await pause(pollMs);
+      await sleep(pollMs);
     }
   }
 
@@ -110,14 +111,14 @@ export class Clients {
         while (usable && !this.#stopped) {
           n += 1;
           usable = await this.#transaction(workload, { client, writer, n, random }, place.node);
-          await pause(random() * (this.#options.pauseMs ?? 20));
+          await sleep(random() * (this.#options.pauseMs ?? 20));
         }
       } catch (error) {
         this.#consider(workload, error);
       }
       this.#open.delete(client);
       await closed(client);
-      if (!this.#stopped) await pause(reconnectMs);
+      if (!this.#stopped) await sleep(reconnectMs);
     }
   }
 
@@ -215,8 +216,4 @@ function isRoleError(error: unknown): boolean {
 
 function textSum(text: string): number {
   return [...text].reduce((sum, letter) => (sum * 31 + (letter.codePointAt(0) ?? 0)) % 1_000, 7);
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

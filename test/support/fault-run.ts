@@ -87,13 +87,17 @@ export class FaultRun {
     }
   }
 
-  /** All rows are compared at one LSN, while clients go on. */
-  async compare(): Promise<void> {
+  /** All rows are compared at one LSN, while clients go on; null when they are equal. */
+  async difference(): Promise<string | null> {
     const { code, json, stderr } = await this.fleet.cli('verify', ...this.followers);
-    assert.is(code, 0, `verify: ${JSON.stringify(json)}\n${stderr}\n${this.fleet.logs()}`);
-    assert.is(json.equal, true);
-    const compared = json.nodes.map(({ name }: { name: string }) => name);
-    assert.equal(compared, this.followers);
+    const compared = json?.nodes?.map(({ name }: { name: string }) => name);
+    const isEqual = code === 0 && json.equal === true && `${compared}` === `${this.followers}`;
+    return isEqual ? null : `verify, exit code ${code}: ${JSON.stringify(json)} ${stderr}`;
+  }
+
+  async compare(): Promise<void> {
+    const difference = await this.difference();
+    assert.is(difference, null, `${difference}\n${this.fleet.logs()}`);
   }
 
   /** Clients stop, everything is compared: throws at any violation. */
@@ -109,7 +113,7 @@ export class FaultRun {
 
   async judge(): Promise<Verdict> {
     await this.clients.stop();
-    await this.fleet.caughtUp(this.leader, this.nodes as NodeName[]);
+    await this.fleet.caughtUp(this.leader, this.nodes);
     await this.watchers.stop();
     const { fleet, leader, nodes, partitions, workloads, watchers } = this;
     const brokers = this.#brokers;

@@ -4,6 +4,7 @@
  * Flows in: nodes and workloads; flows out: how often each node was looked at, and what no snapshot
  * may show. A node that is away is asked again later.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { isRetriable } from '../../src/lifecycle.ts';
 import type { Place } from './clients.ts';
@@ -69,11 +70,11 @@ export class Watchers {
             await this.#lookForBack(client, place.node, workload, highest);
           }
           this.#looks.set(place.node, this.looksAt(place.node) + 1);
-          await pause(betweenMs);
+          await sleep(betweenMs);
         }
       } catch (error) {
         if (!isRetriable(error) && !isLate(error)) throw error;
-        await pause(reconnectMs);
+        await sleep(reconnectMs);
       } finally {
         await client.end().catch(() => undefined);
       }
@@ -111,8 +112,4 @@ export class Watchers {
 
 function isLate(error: unknown): boolean {
   return error instanceof Error && error.message === 'Query read timeout';
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
