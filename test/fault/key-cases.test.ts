@@ -29,12 +29,12 @@ test('rows of every kind of key are the same on all nodes and in the topic', asy
   const workloads = [keyCases, bank];
   run = await FaultRun.begin({ stack, partitions: 3, workloads, clients: { pauseMs: 5 } });
   for (let round = 0; round < rounds; round += 1) {
-    await run.clients.progress(150);
+    await run.clients.progress(80);
     await run.kill('b');
-    await run.clients.progress(100);
+    await run.clients.progress(60);
     await run.kill('a');
     await run.recovered();
-    await run.clients.progress(150);
+    await run.clients.progress(80);
     await run.compare();
   }
   const { records } = await run.end();

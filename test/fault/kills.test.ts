@@ -48,7 +48,7 @@ for (const partitions of [1, 4]) {
     run = await FaultRun.begin({ stack, partitions, clients: { writers } });
     const { random, clients } = run;
     for (let done = 1; done <= kills; done += 1) {
-      await sleep(between(random, 0, 1_000));
+      await sleep(between(random, 0, 700));
       await run.kill(...victims(random));
       // The other half is killed while it starts.
       if (random() < 0.5) await run.recovered();

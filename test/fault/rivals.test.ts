@@ -21,7 +21,7 @@ import { lists } from '../support/workloads/lists.ts';
 const isFull = process.env['UNDERSTUDY_TEST_FULL'] !== undefined;
 const rounds = isFull ? 10 : 2;
 const frozenMs = isFull ? 5_000 : 1_000;
-const rivalryMs = isFull ? 30_000 : 4_000;
+const rivalryMs = isFull ? 30_000 : 2_500;
 const partitions = 3;
 let stack: Stack;
 let run: FaultRun;
