@@ -23,6 +23,6 @@ export const largeBatches: Workload = {
   wrong: `SELECT format('%s rows, turns %s to %s, fillers %s to %s', count(*), min(turn), max(turn),
       min(filler), max(filler)) AS wrong
     FROM crowd HAVING count(*) <> ${rows} OR min(turn) <> max(turn) OR min(filler) <> max(filler)`,
-  climbing: `SELECT 'crowd' AS name, max(turn) AS value FROM crowd`,
-  counters: `SELECT 'crowd' AS counter, max(turn) AS value FROM crowd`,
+  climbing: `SELECT 'crowd' AS name, coalesce(max(turn), 0) AS value FROM crowd`,
+  counters: `SELECT 'crowd' AS counter, coalesce(max(turn), 0) AS value FROM crowd`,
 };
