@@ -4,10 +4,11 @@
  * to judge.
  */
 import type { NodeIdentity } from '../catalog/understudy-schema.ts';
-import type { Point } from '../change/change.ts';
+import type { Mark, Point } from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlState } from '../control/control-state.ts';
+import type { Watermarks } from '../topic/log.ts';
 
 /** What was looked for, or one sentence that says why it is not known. */
 export type Found<Value> =
@@ -17,7 +18,12 @@ export type Found<Value> =
 export interface DatabaseFacts {
   /** null where the `understudy` schema is not installed. */
   readonly identity: NodeIdentity | null;
-  readonly position: { readonly at: EpochLsn; readonly commitTimeMicros: bigint } | null;
+  readonly position: {
+    readonly at: EpochLsn;
+    readonly commitTimeMicros: bigint;
+    /** Where it reads on. */
+    readonly mark?: Pick<Mark, 'nextOffsets'>;
+  } | null;
   /** The server's WAL position; null on a server in recovery. */
   readonly walLsn: Lsn | null;
   /** Whether somebody holds the lock of the node. */
@@ -31,6 +37,8 @@ export interface TopicFacts {
   readonly at: EpochLsn | null;
   /** null where the mark is an epoch begin, which has no transaction. */
   readonly point: (Pick<Point, 'commitTimeMicros'> & Partial<Pick<Point, 'uncovered'>>) | null;
+  /** From where to where each partition reaches. */
+  readonly watermarks?: readonly Watermarks[];
 }
 
 export interface FleetFacts {

@@ -210,8 +210,9 @@ export class FleetWatch {
       decoder: new RecordDecoder(noRegistry),
     };
     const { reader, decoder } = this.#reader;
-    const { mark, point } = await readLogEnd(reader, decoder, await reader.watermarks());
-    return { at: mark?.at ?? null, point };
+    const watermarks = await reader.watermarks();
+    const { mark, point } = await readLogEnd(reader, decoder, watermarks);
+    return { at: mark?.at ?? null, point, watermarks };
   }
 
   async #dropReader(): Promise<void> {

@@ -8,6 +8,7 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/positi
 import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
+import { missingRecords } from './missing-records.ts';
 
 export type NodeState =
   | 'streaming'
@@ -251,6 +252,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member);
   const exact = position === null ? null : control === null ? null : damage === null;
+  const missing = missingRecords(fleet.newest, member);
   return {
     name,
     role,
@@ -259,8 +261,8 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
     lagBytes: lagBytes(fleet, position),
     lagMs: lagMs(fleet, position),
     exact,
-    promotable: role === 'leader' ? false : position === null ? false : exact,
-    why: [...why, ...damageOf(fleet), ...blind],
+    promotable: role === 'leader' || position === null || missing.length > 0 ? false : exact,
+    why: [...why, ...missing, ...damageOf(fleet), ...blind],
   };
 }
 

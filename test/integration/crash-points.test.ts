@@ -7,8 +7,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
-import { loadTables, seeded } from '../support/load.ts';
+import { loadTables } from '../support/load.ts';
 import { LoadedFleet } from '../support/loaded-fleet.ts';
+import { seeded, seedOfRun } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
@@ -37,7 +38,7 @@ async function dieAt(node: NodeName, place: string, pass: number): Promise<void>
   agents[node] = await fleet.startAgent(node);
 }
 
-const random = seeded(Number(process.env.UNDERSTUDY_TEST_SEED ?? Date.now() % 1e9));
+const random = seeded(seedOfRun());
 
 const places: readonly (readonly [NodeName, string, number])[] = [
   ['a', 'publish.before-send', 20],

@@ -253,17 +253,29 @@ export class Fleet {
   }
 
   /** What the agents have logged so far, for the message of an assertion. */
-  logs(): string {
-    return this.#agents.map((agent) => `--- ${agent.node} ${agent.log.slice(-3000)}`).join('\n');
+  logs(charactersMax = 3_000): string {
+    return this.#agents
+      .map((agent) => `--- ${agent.node} ${agent.log.slice(-charactersMax)}`)
+      .join('\n');
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#agents.map((agent) => agent.kill()));
-    const clients = [...this.#clients.values(), ...this.#sessions];
-    await Promise.all(clients.map((client) => client.end()));
+    await this.#endProcesses();
     const { code, stderr } = await this.cli('destroy', '--yes');
     await rm(this.#directory, { recursive: true });
     assert.is(code, 0, `destroy: ${stderr}`);
+  }
+
+  /** The same for a fleet whose servers are going away: its topics and databases go with them. */
+  async abandon(): Promise<void> {
+    await this.#endProcesses();
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  async #endProcesses(): Promise<void> {
+    await Promise.all(this.#agents.map((agent) => agent.kill()));
+    const clients = [...this.#clients.values(), ...this.#sessions];
+    await Promise.all(clients.map((client) => client.end()));
   }
 }
 

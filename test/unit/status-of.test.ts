@@ -269,4 +269,31 @@ status('no cluster at all is something else than one that is down', () => {
   assert.is(isUninitialised(facts({ b: empty.b, control: noStream })), false);
 });
 
+status('a follower that needs what the topic does not hold is not promotable', () => {
+  const [watermark] = [{ partition: 0, lowWatermark: 10n, lastStableOffset: 20n }];
+  const point = { commitTimeMicros: commitMicros };
+  const topic = found({ at: at(1, 1000), point, watermarks: [watermark] });
+  const readingOn = (next: bigint, agentRuns: boolean): NodeStatus => {
+    const mark = { nextOffsets: [next] };
+    const position = { at: at(1, 1000), commitTimeMicros: commitMicros, mark };
+    return nodesOf(facts({ topic, b: follower(1000, { agentRuns, position }) }))[1];
+  };
+  for (const [next, agentRuns, promotable] of [
+    [9n, true, false],
+    [10n, true, true],
+    [10n, false, true],
+    [20n, false, true],
+    [21n, false, false],
+    // It may have read on while the status looked.
+    [21n, true, true],
+  ] as const) {
+    const { promotable: is, why } = readingOn(next, agentRuns);
+    assert.is(is, promotable, `reading on at ${next}`);
+    assert.is(
+      why.some((one) => one.includes(`offset ${next} of partition 0`)),
+      !promotable,
+    );
+  }
+});
+
 status.run();

@@ -1,0 +1,46 @@
+/**
+ * The leader's Postgres is killed, and stopped without a checkpoint, while its clients write. When
+ * it is back it sends again what was confirmed already; nothing of it is published twice, and what
+ * clients were told is committed is on the follower.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { FaultRun } from '../support/fault-run.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
+
+// time-limit: 600s
+
+const rounds = process.env['UNDERSTUDY_TEST_FULL'] === undefined ? 1 : 10;
+let stack: Stack;
+let own: OwnServer;
+let run: FaultRun;
+
+test.before(async () => {
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
+  run = await FaultRun.begin({
+    ...{ stack, partitions: 4, servers: { a: own.server }, clients: { writers: 1 } },
+  });
+});
+
+test.after(async () => {
+  await run.close();
+  await own.close();
+  await stack.close();
+});
+
+test('a leader’s server that crashes and returns loses and repeats nothing', async () => {
+  const { clients, fleet } = run;
+  for (let round = 0; round < rounds; round += 1) {
+    for (const how of ['kill', 'immediate'] as const) {
+      await clients.progress(100);
+      await (how === 'kill' ? own.server.kill() : own.server.stop('immediate'));
+      await own.server.start();
+      await clients.progress(50);
+    }
+    await run.compare();
+  }
+  await run.end();
+  assert.not(fleet.agent('a').ended || fleet.agent('b').ended, fleet.logs());
+});
+
+test.run();

@@ -1,0 +1,95 @@
+/**
+ * Publishers that are not alone: frozen while another takes the transactional id, fenced again and
+ * again, and two agents that both believe that they lead. Whoever was fenced appends nothing more;
+ * nothing is lost, nothing is there twice, and one agent goes on by itself.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { connectKafka } from '../../src/topic/kafka-client.ts';
+import { changesTopic, transactionalId } from '../../src/topic/topic-layout.ts';
+import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
+import { FaultRun } from '../support/fault-run.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+import { testLog } from '../support/topic-stack.ts';
+import { bank } from '../support/workloads/bank.ts';
+import { entries } from '../support/workloads/entries.ts';
+import { lists } from '../support/workloads/lists.ts';
+
+// time-limit: 600s
+
+const isFull = process.env['UNDERSTUDY_TEST_FULL'] !== undefined;
+const rounds = isFull ? 10 : 2;
+const frozenMs = isFull ? 5_000 : 1_000;
+const rivalryMs = isFull ? 30_000 : 2_500;
+const partitions = 3;
+let stack: Stack;
+let run: FaultRun;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+  const workloads = [bank, lists, entries];
+  run = await FaultRun.begin({ stack, partitions, workloads });
+});
+
+test.after(async () => {
+  await run.close();
+  await stack.close();
+});
+
+/** Takes the transactional id, which ends the open transaction, and writes nothing. */
+async function fence(): Promise<void> {
+  const { cluster } = run.fleet;
+  const client = connectKafka({ brokers: stack.brokers, clientId: 'rival' }, testLog);
+  const topic = changesTopic(cluster);
+  const options = { topic, partitions, transactionalId: transactionalId(cluster) };
+  const rival = createTransactionalProducer(client, options);
+  await rival.open();
+  await rival.close();
+}
+
+test('a publisher that was frozen goes on', async () => {
+  const { fleet, clients } = run;
+  fleet.agent('a').signal('SIGSTOP');
+  await Promise.all([sleep(frozenMs), clients.progress(50)]);
+  fleet.agent('a').signal('SIGCONT');
+  await clients.progress(50);
+  await run.compare();
+  assert.not(fleet.agent('a').ended, fleet.logs());
+});
+
+test('a publisher that was fenced, awake or frozen, appends nothing and begins anew', async () => {
+  const { fleet, clients } = run;
+  for (let round = 0; round < rounds; round += 1) {
+    const isFrozen = round % 2 === 1;
+    const agent = fleet.agent('a');
+    const before = agent.log.length;
+    if (isFrozen) agent.signal('SIGSTOP');
+    await clients.progress(20);
+    await fence();
+    if (isFrozen) agent.signal('SIGCONT');
+    await agent.says(/"message":"leading"/, before);
+  }
+  await clients.progress(30);
+  await run.compare();
+});
+
+test('of two agents that both lead, neither loses or repeats a write', async () => {
+  const { fleet, clients } = run;
+  const { config } = fleet;
+  const first = fleet.agent('a');
+  // Their locks lie in different databases, so that they do not know of each other.
+  await fleet.configure({ ...config, maintenanceDatabase: 'template1' });
+  const second = fleet.spawnAgent('a');
+  await second.says(/"message":"taking the lead"/);
+  await fleet.configure(config);
+  await Promise.all([sleep(rivalryMs), clients.progress(50)]);
+  const fencings = (log: string): number => log.match(/"taking the lead"/g)?.length ?? 0;
+  assert.ok(fencings(first.log) + fencings(second.log) > 10, fleet.logs());
+  await Promise.all([first.kill(), second.kill()]);
+  await fleet.startAgent('a');
+  await clients.progress(50);
+  await run.end();
+});
+
+test.run();

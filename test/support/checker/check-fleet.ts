@@ -1,0 +1,189 @@
+/**
+ * The checker: reads every node and the whole topic once clients are still, and judges the
+ * invariants by what it found. Flows in: a fleet, its leader, the journal, what watchers saw; flows
+ * out: a verdict with violations, the first of them first, and what a failover left out.
+ */
+import type { FleetStatus } from '../../../src/agent/status-of.ts';
+import { changesTopic } from '../../../src/topic/topic-layout.ts';
+import type { Clients } from '../clients.ts';
+import type { Fleet, NodeName } from '../fleet.ts';
+import type { Watchers } from '../watchers.ts';
+import { tableNamesOf } from '../workloads/all-workloads.ts';
+import type { Workload } from '../workloads/workload.ts';
+import {
+  type Cost,
+  judgeCosts,
+  judgeDigests,
+  judgeFold,
+  judgeLag,
+  judgeSights,
+  judgeStatus,
+  type KnownNode,
+  type NodeDigests,
+} from './judge-fleet.ts';
+import { judgeTopic } from './judge-topic.ts';
+import { type Contents, judgeWrites } from './judge-writes.ts';
+import { readContents, readDigests } from './read-nodes.ts';
+import { readWholeTopic } from './read-topic.ts';
+import { residentBytes } from './resident-bytes.ts';
+import { describe, Findings, type Violation } from './violation.ts';
+
+export interface Checked {
+  readonly fleet: Fleet;
+  readonly leader: NodeName;
+  /** Nodes that are in the fleet, the leader first or not. */
+  readonly nodes: readonly NodeName[];
+  readonly partitions: number;
+  readonly brokers: readonly string[];
+  readonly workloads: readonly Workload[];
+  /** Stopped. All that ever wrote to this cluster. */
+  readonly clients: readonly Clients[];
+  readonly watchers: Watchers | null;
+}
+
+export interface Verdict {
+  readonly violations: readonly Violation[];
+  /** Acknowledged writes that a failover left out. */
+  readonly lost: readonly string[];
+  readonly acknowledged: number;
+  readonly records: number;
+  readonly looks: number;
+  readonly epochs: number;
+  /** Where the rows were compared. */
+  readonly at: string;
+}
+
+/** Generous: a leak of a byte a row would pass it within a soak, a large batch does not. */
+const costLimits = { residentBytes: 768 * 1024 ** 2, keptWalBytes: 256 * 1024 ** 2 } as const;
+const lagMaxMs = 20_000;
+const pollMs = 250;
+
+export async function checkFleet(checked: Checked): Promise<Verdict> {
+  const { fleet, leader, nodes, workloads, partitions, brokers, clients, watchers } = checked;
+  const at = await fleet.token(leader);
+  await fleet.caughtUp(leader, nodes);
+  const { status, lag } = await settledStatus(fleet, nodes);
+  const tables = tableNamesOf(workloads);
+  const digests: NodeDigests[] = [];
+  const contents: Contents[] = [];
+  for (const node of [leader, ...nodes.filter((name) => name !== leader)]) {
+    const session = await fleet.session(node);
+    digests.push({ node, tables: await readDigests(session, tables) });
+    contents.push(await readContents(session, node, workloads));
+    await session.end();
+  }
+  const [ofLeader] = digests;
+  if (ofLeader === undefined) throw new Error('a fleet has a leader');
+  const records = await readWholeTopic(brokers, changesTopic(fleet.cluster), partitions);
+  const topic = judgeTopic(records);
+  const entries = clients.flatMap((one) => one.entries);
+  const writes = judgeWrites(entries, contents, topic.reigns);
+  const known = await knownNodes(checked, digests);
+  const violations = [
+    ...judgeSights(watchers?.sights ?? []),
+    ...judgeEffort(checked),
+    ...topic.violations,
+    ...judgeDigests(digests, at),
+    ...judgeFold(topic.liveKeys, ofLeader),
+    ...writes.violations,
+    ...judgeStatus(status, known),
+    ...lag,
+    ...judgeCosts(await costsOf(checked), costLimits),
+  ];
+  return {
+    ...{ violations, lost: writes.lost, at, looks: watchers?.looks ?? 0 },
+    acknowledged: clients.reduce((sum, one) => sum + one.acknowledged, 0),
+    records: records.reduce((sum, partition) => sum + partition.length, 0),
+    epochs: topic.reigns.length,
+  };
+}
+
+/** A check of nothing passes everything: clients wrote, watchers looked, nobody was surprised. */
+function judgeEffort({ clients, watchers, nodes }: Checked): readonly Violation[] {
+  const findings = new Findings();
+  for (const { surprises, acknowledged } of clients) {
+    for (const what of surprises) findings.add('I10', 'clients met what no fault explains', what);
+    if (acknowledged === 0) findings.add('I10', 'nothing was checked', 'no write was acknowledged');
+  }
+  for (const node of watchers === null ? [] : nodes) {
+    if (watchers?.looksAt(node)) continue;
+    findings.add('I10', 'nothing was checked', `nobody looked at ${node} while clients wrote`);
+  }
+  return findings.violations;
+}
+
+/** Throws with all there is to know when anything is broken. */
+export function assertSound(verdict: Verdict, fleet: Fleet): void {
+  if (verdict.violations.length === 0) return;
+  throw new Error(`${describe(verdict.violations)}\n${fleet.logs()}`);
+}
+
+async function settledStatus(
+  fleet: Fleet,
+  nodes: readonly NodeName[],
+): Promise<{ readonly status: FleetStatus; readonly lag: readonly Violation[] }> {
+  const startedMs = Date.now();
+  for (;;) {
+    const { json } = await fleet.cli('status');
+    const all = json as FleetStatus;
+    const status = { ...all, nodes: all.nodes.filter(({ name }) => isOneOf(nodes, name)) };
+    const waitedMs = Date.now() - startedMs;
+    const lag = judgeLag(status, waitedMs);
+    if (lag.length === 0 || waitedMs > lagMaxMs) return { status, lag };
+    await new Promise((resolve) => setTimeout(resolve, pollMs));
+  }
+}
+
+function isOneOf(nodes: readonly NodeName[], name: string): boolean {
+  return (nodes as readonly string[]).includes(name);
+}
+
+async function knownNodes(
+  { fleet, leader, nodes, workloads }: Checked,
+  digests: readonly NodeDigests[],
+): Promise<readonly KnownNode[]> {
+  const [wanted] = digests;
+  const [table = ''] = tableNamesOf(workloads);
+  const known: KnownNode[] = [];
+  for (const name of nodes) {
+    const own = digests.find(({ node }) => node === name);
+    known.push({
+      ...{ name, leads: name === leader, serverRuns: true, agentRuns: !fleet.agent(name).ended },
+      writable: await isWritable(fleet, name, table),
+      equal: JSON.stringify(own?.tables) === JSON.stringify(wanted?.tables),
+    });
+  }
+  return known;
+}
+
+/** An ordinary session tries, read-write on purpose; nothing of it stays. */
+async function isWritable(fleet: Fleet, node: NodeName, table: string): Promise<boolean> {
+  const session = await fleet.session(node);
+  try {
+    await session.query('BEGIN READ WRITE');
+    await session.query(`DELETE FROM ${session.escapeIdentifier(table)}`);
+    return true;
+  } catch {
+    return false;
+  } finally {
+    await session.query('ROLLBACK');
+    await session.end();
+  }
+}
+
+async function costsOf({ fleet, leader, nodes }: Checked): Promise<readonly Cost[]> {
+  const costs: Cost[] = [];
+  for (const node of nodes) {
+    const kept = await fleet.sql<{ bytes: string }>(
+      node,
+      `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) AS bytes
+       FROM pg_replication_slots WHERE database = current_database()`,
+    );
+    costs.push({
+      node,
+      residentBytes: residentBytes(fleet.agent(node).pid) ?? 0,
+      keptWalBytes: node === leader ? Number(kept[0]?.bytes ?? 0) : null,
+    });
+  }
+  return costs;
+}
