@@ -63,7 +63,7 @@ test('a session that breaks with batches in flight is followed by one that repea
   await under.isExact();
 });
 
-for (const how of ['reset', 'drop'] as const) {
+for (const how of isFull ? (['reset', 'drop'] as const) : (['reset'] as const)) {
   test(`a link that is ${how} again and again costs nothing but time`, async () => {
     await under.restartLeader();
     for (let round = 0; round < rounds; round += 1) {
@@ -95,7 +95,7 @@ async function atRest(): Promise<readonly [string, number]> {
   return before;
 }
 
-for (const direction of ['both', 'up', 'down'] as Direction[]) {
+for (const direction of (isFull ? ['both', 'up', 'down'] : ['both', 'up']) as Direction[]) {
   test(`a link that is silent (${direction}) holds up, and loses nothing`, async () => {
     await under.restartLeader();
     await under.arrivals(1);
