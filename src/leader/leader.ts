@@ -182,7 +182,25 @@ async function watchTables(
 ): Promise<void> {
   while (!signal.aborted) {
     await pause(catalogCheckEveryMs, signal);
-    if (!signal.aborted) await checkTables(parts, tables, batcher);
+    if (!signal.aborted) await unlessAborted(checkTables(parts, tables, batcher), signal);
+  }
+}
+
+/**
+ * A session whose server fell silent must not hold up the end of a run that failed elsewhere. What
+ * it waits for is nobody's any more: whoever opened the session closes it.
+ */
+async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  let stop = (): void => undefined;
+  const stopped = new Promise<void>((resolve) => {
+    stop = resolve;
+  });
+  signal.addEventListener('abort', stop);
+  work.catch(() => undefined);
+  try {
+    await Promise.race([work, stopped]);
+  } finally {
+    signal.removeEventListener('abort', stop);
   }
 }
 

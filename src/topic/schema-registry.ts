@@ -19,7 +19,10 @@ export interface RegistrySettings {
 }
 
 export interface SchemaRegistry {
-  /** The id of the schema under the subject; registers it when it is not there. */
+  /**
+   * The id of the schema under the subject; registers it when it is not there. An id that stands
+   * for another schema is refused: what is written under it could never be read right.
+   */
   register(subject: string, schema: object): Promise<number>;
   /** The schema as it was registered. */
   schemaById(id: number): Promise<object>;
@@ -69,6 +72,7 @@ class ConfluentRegistry implements SchemaRegistry {
       const answer = await this.#ask(() => this.#api.Subject.register({ ...timed, subject, body }));
       const id = answer?.['id'];
       if (typeof id !== 'number') throw this.#unknownAnswer(`registering ${subject}`);
+      if (!isSame(schema, await this.schemaById(id))) throw this.#otherSchema(subject, id);
       if (!isOpen) await this.#allowAnyChange(subject);
       this.#openSubjects.add(subject);
       return id;
@@ -169,6 +173,16 @@ class ConfluentRegistry implements SchemaRegistry {
     );
   }
 
+  #otherSchema(subject: string, id: number): UnderstudyError {
+    return new UnderstudyError(
+      'PREREQUISITE',
+      `the schema registry at ${this.#shownUrl} gives ${subject} the id ${id}, which is another ` +
+        'schema',
+      'Nothing was written with it. Restore the data of the registry: two of its schemas share ' +
+        'an id, or two registries answer at one address.',
+    );
+  }
+
   #unknownAnswer(doing: string): UnderstudyError {
     return new UnderstudyError(
       'MESSAGE_UNKNOWN',
@@ -198,6 +212,22 @@ function reasonOf(error: unknown): string {
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null;
+}
+
+/**
+ * What a record written under the id means to its readers. Registries write the rest of a schema in
+ * their own way.
+ */
+function isSame(wanted: object, found: object): boolean {
+  return canonicalJson(meaningOf(wanted)) === canonicalJson(meaningOf(found));
+}
+
+function meaningOf(schema: object): unknown {
+  const { name, relationId, fields } = schema as Readonly<Record<string, unknown>>;
+  const named = String(name).split('.').pop();
+  if (!Array.isArray(fields)) return { named };
+  const columns = fields.map(({ name: field, pgType, columnId }) => ({ field, pgType, columnId }));
+  return { named, relationId, columns };
 }
 
 /** The same text for the same schema, however its attributes are ordered. */

@@ -1,14 +1,15 @@
 /**
- * Answers that get lost between the broker and us: what was asked for has happened, and we do not
- * know it. The producer must never use a sequence number again, and the log must be what the
- * transactions say.
+ * Answers that get lost between the broker and us, and requests that arrive late: what was asked for
+ * has happened or will happen, and we do not know it. The producer must never use a sequence number
+ * or an identity again, and the log must be what the transactions say.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UnderstudyError } from '../../src/errors.ts';
 import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
 import { createPlainProducer } from '../../src/topic/plain-producer.ts';
-import { apiKeys, type LossyProxy, startLossyProxy } from '../support/lossy-proxy.ts';
+import { CarelessProducer } from '../support/careless-producer.ts';
+import { apiKeys, errorCodeOf, fencedCodes, KafkaProxy } from '../support/kafka-proxy.ts';
 import {
   readUpTo,
   record,
@@ -21,13 +22,13 @@ import {
 } from '../support/topic-stack.ts';
 
 let topics: TopicStack;
-let proxy: LossyProxy;
+let proxy: KafkaProxy;
 let lossy: KafkaClient;
 
 test.before(async () => {
   topics = await useTopics();
-  proxy = await startLossyProxy(topics.stack.brokers[0] ?? '');
-  lossy = connectKafka({ brokers: [proxy.address], clientId: 'lossy' }, testLog);
+  proxy = await KafkaProxy.start(topics.stack.brokers);
+  lossy = connectKafka({ brokers: proxy.addresses, clientId: 'lossy' }, testLog);
 });
 
 test.after(async () => {
@@ -41,7 +42,7 @@ test('a lost answer to a write kills; the next producer writes other records onc
   await first.open();
   await first.send([record(0, 'a', '1')]);
   await first.commit();
-  proxy.loseNext(apiKeys.produce);
+  proxy.loseAnswer(apiKeys.produce);
   const failure = await rejection(first.send([record(0, 'a', 'never seen')]));
   assert.is(failure.code, 'KAFKA_UNREACHABLE');
   assert.is(await rejection(first.send([record(0, 'a', '2')])), failure);
@@ -59,13 +60,58 @@ test('a lost answer to a commit rejects, and the log says that it happened', asy
   const first = topics.producer(topic, 1, lossy);
   await first.open();
   await first.send([record(0, 'a', '1'), record(0, 'a', '2')]);
-  proxy.loseNext(apiKeys.endTransaction);
+  proxy.loseAnswer(apiKeys.endTransaction);
   assert.is((await rejection(first.commit())).code, 'KAFKA_UNREACHABLE');
   const second = topics.producer(topic, 1, lossy);
   await second.open();
   const reader = topics.reader(topic, 1);
   assert.equal(await stableOffsets(reader, 2n), [3n]);
   assert.equal(texts((await readUpTo(reader, 0, 3n)).records), ['a=1', 'a=2']);
+});
+
+test('a commit that arrives late finds its producer fenced', async () => {
+  const topic = await topics.topic(2);
+  const first = topics.producer(topic, 2, lossy);
+  await first.open();
+  await first.send([record(0, 'given up', '1')]);
+  const late = proxy.holdRequest(apiKeys.endTransaction);
+  const commit = rejection(first.commit());
+  await late.caught;
+  late.giveUp();
+  assert.is((await commit).code, 'KAFKA_UNREACHABLE');
+  const second = topics.producer(topic, 2, lossy);
+  await second.open();
+  await second.send([record(0, 'half', '1')]);
+  assert.ok(fencedCodes.has(errorCodeOf(await late.release())));
+  await second.send([record(1, 'other half', '1')]);
+  const ends = await second.commit();
+  const reader = topics.reader(topic, 2);
+  const halves = ends.map((end, partition) => readUpTo(reader, partition, (end ?? 0n) + 2n));
+  const [zero, one] = await Promise.all(halves);
+  assert.equal(texts(zero?.records ?? []), ['half=1']);
+  assert.equal(texts(one?.records ?? []), ['other half=1']);
+});
+
+test('without the fence it would commit half of the next transaction', async () => {
+  const topic = await topics.topic(2);
+  const careless = await CarelessProducer.open(lossy, topic);
+  await careless.begin([0, 1]);
+  await careless.write(record(0, 'given up', '1'));
+  const late = proxy.holdRequest(apiKeys.endTransaction);
+  const commit = rejection(careless.end('commit'));
+  await late.caught;
+  late.giveUp();
+  await commit;
+  // The same identity goes on: it aborts what it could not commit, and begins the next one.
+  await careless.end('abort');
+  await careless.begin([0, 1]);
+  await careless.write(record(0, 'half', '1'));
+  assert.is(errorCodeOf(await late.release()), 0, 'nothing tells it from a commit of this one');
+  await rejection(careless.write(record(1, 'other half', '1')));
+  const reader = topics.reader(topic, 2);
+  const [stable] = await stableOffsets(reader, 1n);
+  assert.equal(texts((await readUpTo(reader, 0, stable ?? 0n)).records), ['half=1']);
+  careless.close();
 });
 
 test('a reader goes on after a lost answer at the same offset', async () => {
@@ -76,7 +122,7 @@ test('a reader goes on after a lost answer at the same offset', async () => {
   await producer.commit();
   const reader = topics.reader(topic, 1, lossy);
   await stableOffsets(reader, 2n);
-  proxy.loseNext(apiKeys.fetch);
+  proxy.loseAnswer(apiKeys.fetch);
   const [fetched] = await reader.fetch(new Map([[0, 1n]]), { maxWaitMs: 5_000 });
   assert.equal(texts(fetched?.records ?? []), ['b=1']);
   assert.is(fetched?.nextOffset, 3n);
@@ -86,7 +132,7 @@ test('the plain producer rejects after a lost answer, and lays nothing down twic
   const topic = await topics.topic(1);
   const producer = createPlainProducer(lossy, topic);
   assert.is((await producer.append('claim', '1')).offset, 0n);
-  proxy.loseNext(apiKeys.produce);
+  proxy.loseAnswer(apiKeys.produce);
   const lost = await rejection(producer.append('claim', '2'));
   assert.instance(lost, UnderstudyError);
   assert.is((lost as UnderstudyError).code, 'KAFKA_UNREACHABLE');

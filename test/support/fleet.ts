@@ -18,6 +18,13 @@ import type { Stack } from './stack.ts';
 
 export type NodeName = 'a' | 'b' | 'c';
 
+/** The ways that the agent of one node uses instead of everybody's. */
+export interface NodeLinks {
+  readonly url?: (url: string) => string;
+  readonly brokers?: readonly string[];
+  readonly registryUrl?: string;
+}
+
 export interface FleetOptions {
   readonly stack: Stack;
   /** 2 (a and b, the default) or 3. Node a leads after init. */
@@ -32,6 +39,7 @@ export interface FleetOptions {
   /** Instead of the stack's brokers. */
   readonly brokers?: readonly string[];
   readonly registryUrl?: string;
+  readonly links?: Partial<Record<NodeName, NodeLinks>>;
   /** False leaves `init` to the test. */
   readonly init?: boolean;
 }
@@ -66,6 +74,7 @@ export class Fleet {
   /** As the file says; `configure` changes it. */
   config: Record<string, unknown>;
   readonly #directory: string;
+  readonly #links: Partial<Record<NodeName, NodeLinks>>;
   readonly #urls: ReadonlyMap<NodeName, string>;
   readonly #agents: FleetAgent[] = [];
   readonly #clients = new Map<NodeName, pg.Client>();
@@ -76,8 +85,10 @@ export class Fleet {
     urls: ReadonlyMap<NodeName, string>,
     directory: string,
     config: Record<string, unknown>,
+    links: Partial<Record<NodeName, NodeLinks>>,
   ) {
     this.cluster = cluster;
+    this.#links = links;
     this.#urls = urls;
     this.nodes = [...urls.keys()];
     this.#directory = directory;
@@ -102,7 +113,7 @@ export class Fleet {
       registry: { url: options.registryUrl ?? stack.registryUrl },
     };
     const directory = await mkdtemp(join(tmpdir(), 'understudy-fleet-'));
-    const fleet = new Fleet(cluster, urls, directory, config);
+    const fleet = new Fleet(cluster, urls, directory, config, options.links ?? {});
     await fleet.configure(config);
     for (const name of names) await fleet.sql(name, `${tables};${tablesOn[name] ?? ''}`);
     return fleet;
@@ -112,6 +123,15 @@ export class Fleet {
   async configure(config: Record<string, unknown>): Promise<void> {
     this.config = config;
     await writeFile(this.configFile, stringify(config), { mode: 0o600 });
+    for (const [node, links] of Object.entries(this.#links)) {
+      const own = linked(config, node, links);
+      await writeFile(this.#configFileOf(node), stringify(own), { mode: 0o600 });
+    }
+  }
+
+  #configFileOf(node: string): string {
+    const hasOwn = Object.hasOwn(this.#links, node);
+    return hasOwn ? join(this.#directory, `${node}.yaml`) : this.configFile;
   }
 
   url(node: NodeName): string {
@@ -125,7 +145,8 @@ export class Fleet {
 
   /** Runs a command that a failpoint ends: its exit code is null then. */
   async cliDyingAt(failpoints: string, ...words: readonly string[]): Promise<Answer> {
-    const child = this.#spawn(['--json', ...words], { UNDERSTUDY_FAILPOINTS: failpoints });
+    const env = { UNDERSTUDY_FAILPOINTS: failpoints };
+    const child = this.#spawn(this.configFile, ['--json', ...words], env);
     const [out, err] = [collected(child.stdout), collected(child.stderr)];
     const timer = setTimeout(() => child.kill('SIGKILL'), cliMaxMs);
     const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
@@ -134,8 +155,12 @@ export class Fleet {
     return { code, json: stdout === '' ? null : JSON.parse(stdout), stderr: err() };
   }
 
-  #spawn(words: readonly string[], env: Readonly<Record<string, string>>): ChildProcess {
-    const args = [cli, '--config', this.configFile, '--log-format', 'json', ...words];
+  #spawn(
+    configFile: string,
+    words: readonly string[],
+    env: Readonly<Record<string, string>>,
+  ): ChildProcess {
+    const args = [cli, '--config', configFile, '--log-format', 'json', ...words];
     const stdio = ['ignore', 'pipe', 'pipe'] as const;
     return spawn(process.execPath, args, { stdio: [...stdio], env: { ...process.env, ...env } });
   }
@@ -143,7 +168,8 @@ export class Fleet {
   /** Starts `understudy run <node>`; does not wait for anything. */
   spawnAgent(node: NodeName, failpoints = ''): FleetAgent {
     const env = { UNDERSTUDY_FAILPOINTS: failpoints };
-    const agent = new FleetAgent(node, this.#spawn(['--json', 'run', node], env));
+    const words = ['--json', 'run', node];
+    const agent = new FleetAgent(node, this.#spawn(this.#configFileOf(node), words, env));
     this.#agents.push(agent);
     return agent;
   }
@@ -285,6 +311,19 @@ async function connect(url: string): Promise<pg.Client> {
   client.on('error', () => undefined);
   await client.connect();
   return client;
+}
+
+/** What the agent of a node with ways of its own reads: else the same as everybody. */
+function linked(config: Record<string, unknown>, node: string, links: NodeLinks): object {
+  const nodes = config['nodes'] as Record<string, { url: string }>;
+  const url = nodes[node]?.url ?? '';
+  const { brokers, registryUrl } = links;
+  return {
+    ...config,
+    nodes: { ...nodes, [node]: { ...nodes[node], url: links.url?.(url) ?? url } },
+    kafka: { ...(config['kafka'] as object), ...(brokers && { brokers }) },
+    ...(registryUrl && { registry: { url: registryUrl } }),
+  };
 }
 
 async function ownDatabase(server: PostgresServer): Promise<string> {

@@ -1,0 +1,203 @@
+/**
+ * What breaks: the connection, directly after the first of two transactions was confirmed whose
+ * commit records lie side by side in the WAL: the second record starts exactly where the first ends,
+ * at the very LSN that was confirmed. The rule: an LSN covers what commits below it, strictly, and
+ * is confirmed without anything added. Then the second transaction comes again; confirmed one byte
+ * further, as the client library does it by itself, Postgres never sends it.
+ */
+import type { Client } from 'pg';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { sessionConfig } from '../../src/catalog/postgres-session.ts';
+import { formatLsn, type Lsn, parseLsn, toLsn } from '../../src/change/lsn.ts';
+import { decodePgoutput } from '../../src/leader/pgoutput-decoder.ts';
+import { WalSession } from '../../src/leader/wal-session.ts';
+import { publicationName, slotName } from '../../src/topic/topic-layout.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/fleet-under-load.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+const rounds = isFull ? 10 : 2;
+const patienceMs = 20_000;
+let stack: Stack;
+let fleet: Fleet;
+let sessions: readonly [Client, Client];
+let hasWalInspect = false;
+let id = 0;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+  fleet = await startFleet({ stack, tables: 'CREATE TABLE item (id int PRIMARY KEY)' });
+  sessions = [await fleet.session('a'), await fleet.session('a')];
+  const [row] = await fleet.sql(
+    'a',
+    `SELECT 1 FROM pg_available_extensions WHERE name = 'pg_walinspect'`,
+  );
+  hasWalInspect = row !== undefined;
+  if (hasWalInspect) await fleet.sql('a', 'CREATE EXTENSION pg_walinspect');
+});
+
+test.after(async () => {
+  await fleet.close();
+  await stack.close();
+});
+
+function nextId(): number {
+  id += 1;
+  return id;
+}
+
+/** Two sessions commit one after the other; gives the second one's row. */
+async function commitTwo(inFirst = ''): Promise<number> {
+  const [one, two] = sessions;
+  await one.query(`BEGIN; INSERT INTO item VALUES (${nextId()}); ${inFirst}`);
+  await two.query(`BEGIN; INSERT INTO item VALUES (${nextId()})`);
+  await one.query('COMMIT');
+  await two.query('COMMIT');
+  return id;
+}
+
+/**
+ * Where the last but one commit record ends and the last one starts, as the server decodes its WAL
+ * from a slot that nobody uses; null when something came between.
+ */
+async function lastBorder(slot: string): Promise<Lsn | null> {
+  const rows = await fleet.sql<{ data: Buffer }>(
+    'a',
+    `SELECT data FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL,
+       'proto_version', '1', 'publication_names', $2)`,
+    [slot, `"${publicationName(fleet.cluster)}"`],
+  );
+  const commits = rows
+    .map(({ data }) => decodePgoutput(data))
+    .flatMap((message) => (message.kind === 'commit' ? [message] : []));
+  const [first, second] = commits.slice(-2);
+  if (first === undefined || first.endLsn !== second?.commitLsn) return null;
+  if (hasWalInspect) {
+    const border = formatLsn(first.endLsn);
+    const [row] = await fleet.sql<{ type: string }>(
+      'a',
+      'SELECT record_type AS type FROM pg_get_wal_record_info($1)',
+      [border],
+    );
+    assert.is(row?.type, 'COMMIT', `the record at ${border} itself`);
+  }
+  return first.endLsn;
+}
+
+async function inserted(slot: string, start: Lsn, until: number): Promise<readonly number[]> {
+  const session = await open(slot, start);
+  const found: number[] = [];
+  const deadlineMs = Date.now() + patienceMs;
+  try {
+    while (!found.includes(until)) {
+      assert.ok(Date.now() < deadlineMs, `${slot} sends ${found}, never ${until}`);
+      const event = session.shift();
+      if (event === null) {
+        await new Promise<void>((resolve) => session.onReadable(resolve));
+        continue;
+      }
+      if (event.kind !== 'message' || event.message.kind !== 'insert') continue;
+      found.push(Number(event.message.values[0]));
+    }
+  } finally {
+    await session.close();
+  }
+  return found;
+}
+
+function open(slot: string, startLsn: Lsn): Promise<WalSession> {
+  const connection = sessionConfig(fleet.url('a'), { applicationName: `test ${slot}` });
+  const publication = publicationName(fleet.cluster);
+  return WalSession.open({ connection, slot, publication, startLsn, statusEveryMs: 0 });
+}
+
+/** Tells the slot that everything below the LSN may go. */
+async function confirm(name: string, start: Lsn, lsn: Lsn): Promise<void> {
+  const session = await open(name, start);
+  session.confirm(lsn);
+  await confirmedIs(name, lsn);
+  await session.close();
+}
+
+/** What was sent before the sender died is still read. */
+async function confirmedIs(slot: string, lsn: Lsn): Promise<void> {
+  const deadlineMs = Date.now() + patienceMs;
+  for (let found = ''; found !== formatLsn(lsn); found = await confirmedOf(slot)) {
+    assert.ok(
+      Date.now() < deadlineMs,
+      `${slot} is confirmed up to ${found}, not ${formatLsn(lsn)}`,
+    );
+  }
+}
+
+async function confirmedOf(slot: string): Promise<string> {
+  const [row] = await fleet.sql<{ lsn: string }>(
+    'a',
+    'SELECT confirmed_flush_lsn AS lsn FROM pg_replication_slots WHERE slot_name = $1',
+    [slot],
+  );
+  return row?.lsn ?? '';
+}
+
+async function newSlot(name: string): Promise<Lsn> {
+  const [row] = await fleet.sql<{ lsn: string }>(
+    'a',
+    `SELECT lsn FROM pg_create_logical_replication_slot($1, 'pgoutput')`,
+    [name],
+  );
+  return parseLsn(row?.lsn ?? '');
+}
+
+test('confirmed exactly, the next transaction comes again; one byte further it is lost', async () => {
+  for (let round = 0; round < rounds; ) {
+    const [exact, further] = [`exact_${fleet.cluster}`, `further_${fleet.cluster}`];
+    const starts = [await newSlot(exact), await newSlot(further)] as const;
+    const second = await commitTwo();
+    const border = await lastBorder(exact);
+    if (border !== null) {
+      const over = toLsn(border + 1n);
+      await confirm(exact, starts[0], border);
+      await confirm(further, starts[1], over);
+      const last = nextId();
+      await fleet.sql('a', `INSERT INTO item VALUES (${last})`);
+      assert.equal(await inserted(exact, border, last), [second, last]);
+      assert.equal(await inserted(further, over, last), [last], 'it is gone');
+      round += 1;
+    }
+    for (const slot of [exact, further]) await drop(slot);
+  }
+});
+
+/** A walsender lets go of its slot a moment after its connection has ended. */
+async function drop(slot: string): Promise<void> {
+  await fleet.sql(
+    'a',
+    `SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots
+     WHERE slot_name = $1 AND active_pid IS NOT NULL`,
+    [slot],
+  );
+  await fleet.sql('a', 'SELECT pg_drop_replication_slot($1)', [slot]);
+}
+
+test('an agent that dies right after it confirmed the first one delivers the second', async () => {
+  await fleet.startAgent('b');
+  const slot = slotName(fleet.cluster, 1);
+  for (let [round, tries] = [0, 0]; round < rounds; tries += 1) {
+    // A named point ends its batch: the second transaction is alone in the next one.
+    await commitTwo(`SELECT understudy.point('border-${tries}')`);
+    const border = await lastBorder(slot);
+    if (border !== null) {
+      const dying = fleet.spawnAgent('a', 'publish.before-send=kill:2');
+      assert.is(await dying.exitCode(), null, dying.log);
+      await confirmedIs(slot, border);
+      round += 1;
+    }
+    await fleet.startAgent('a');
+    await fleet.caughtUp();
+    await fleet.assertSame('item');
+    await fleet.agent('a').stop();
+  }
+});
+
+test.run();

@@ -1,0 +1,102 @@
+/**
+ * What breaks: the applier's transaction on the follower. Its tables are locked, it loses a
+ * deadlock, its statement is cancelled, its session is terminated, a row is refused. The rules: rows
+ * and position are committed together or not at all, and the next attempt begins at the position
+ * row; an error that may pass is tried again, any other stops the node; a batch is never skipped.
+ * Crashes and restarts of the server are in integration/outages.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { FleetUnderLoad, isFull } from '../support/fleet-under-load.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+const rounds = isFull ? 10 : 2;
+const applier = 'understudy b applier';
+let stack: Stack;
+let under: FleetUnderLoad;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+  under = await FleetUnderLoad.start({ stack, partitions: 2 });
+});
+
+test.after(async () => {
+  await under.close();
+  await stack.close();
+});
+
+/** Whether the applier waits for a lock. */
+async function applierWaits(): Promise<boolean> {
+  const rows = await under.fleet.sql(
+    'b',
+    `SELECT 1 FROM pg_stat_activity WHERE application_name = $1
+       AND datname = current_database() AND wait_event_type = 'Lock'`,
+    [applier],
+  );
+  return rows.length > 0;
+}
+
+test('a locked table holds the applier up, and nothing else', async () => {
+  const session = await under.fleet.session('b');
+  await session.query('BEGIN; LOCK TABLE bank IN ACCESS EXCLUSIVE MODE');
+  await under.until(applierWaits, 'the applier waits');
+  const [held, transfers] = [await under.entries('b'), 'SELECT transfers FROM bank'];
+  await under.progress(100);
+  assert.is(await under.entries('b'), held, 'no part of a transaction is there');
+  await session.query('COMMIT');
+  await under.arrivals(50);
+  assert.is((await under.fleet.sql('b', transfers)).length, 1);
+  await under.isExact();
+});
+
+test('a deadlock that the applier loses is tried again', async () => {
+  const session = await under.fleet.session('b');
+  await session.query(`SET deadlock_timeout = '60 s'`);
+  const before = under.follower.log.length;
+  for (let lost = false; !lost; ) {
+    // The applier writes the one first and the other later, or the other way round.
+    for (const [first, second] of [
+      ['bank', 'account'],
+      ['account', 'bank'],
+    ] as const) {
+      await session.query(`BEGIN; LOCK TABLE ${first} IN ACCESS EXCLUSIVE MODE`);
+      await under.until(applierWaits, 'the applier waits');
+      await session.query(`LOCK TABLE ${second} IN ACCESS EXCLUSIVE MODE; COMMIT`);
+    }
+    lost = /40P01/.test(under.follower.log.slice(before));
+  }
+  await under.isExact();
+});
+
+for (const how of ['pg_cancel_backend', 'pg_terminate_backend'] as const) {
+  test(`${how} in the middle of a batch repeats the batch`, async () => {
+    const session = await under.fleet.session('b');
+    for (let round = 0; round < rounds; round += 1) {
+      await session.query('BEGIN; LOCK TABLE bank IN SHARE MODE');
+      await under.until(applierWaits, 'the applier waits');
+      await session.query(
+        `SELECT ${how}(pid) FROM pg_stat_activity
+         WHERE application_name = $1 AND datname = current_database()`,
+        [applier],
+      );
+      await session.query('COMMIT');
+      await under.arrivals(5);
+    }
+    await under.isExact();
+  });
+}
+
+test('a row that is refused stops the node at its transaction, and it goes on later', async () => {
+  const { fleet } = under;
+  const [max] = await fleet.sql<{ id: number }>('a', 'SELECT max(id)::int AS id FROM journal');
+  const limit = Number(max?.id) + 300;
+  await fleet.tamper('b', `ALTER TABLE journal ADD CONSTRAINT narrow CHECK (id < ${limit})`);
+  assert.is(await under.follower.exitCode(), 4, under.follower.log);
+  assert.match(under.follower.log, /ROW_REFUSED/);
+  assert.equal(await fleet.sql('b', `SELECT 1 FROM journal WHERE id >= ${limit}`), []);
+  await fleet.tamper('b', 'ALTER TABLE journal DROP CONSTRAINT narrow');
+  await fleet.startAgent('b');
+  await under.isExact();
+});
+
+test.run();

@@ -1,0 +1,157 @@
+/**
+ * What breaks: the schema registry is away, slow, answers with errors, does not know a schema that
+ * it gave out, or gives out the id of another one. The rules: what is known is never asked again, so
+ * agents at work do not need it; who needs it and does not get it waits, or stops where waiting is
+ * no help; nothing is ever written under an id that stands for another schema, or read by one.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { FailingRegistry, type Mood } from '../support/failing-registry.ts';
+import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
+import type { FleetAgent } from '../support/fleet-agent.ts';
+import { isFull } from '../support/fleet-under-load.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+/** A table is met by its first row: each test has one that nobody has asked the registry about. */
+const tableCount = 6;
+const down: Mood = { kind: 'down' };
+const well: Mood = { kind: 'well' };
+let stack: Stack;
+let registries: Readonly<Record<'a' | 'b', FailingRegistry>>;
+let fleet: Fleet;
+let rows = 0;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+  const [a, b] = [await startRegistry(), await startRegistry()];
+  registries = { a, b };
+  const names = Array.from({ length: tableCount }, (_, n) => `item${n}`);
+  const tables = names.map((name) => `CREATE TABLE ${name} (id int PRIMARY KEY, ${name} text)`);
+  const links = { a: { registryUrl: a.url }, b: { registryUrl: b.url } };
+  fleet = await startFleet({ stack, partitions: 2, tables: tables.join(';'), links });
+  await fleet.startAgents();
+});
+
+test.after(async () => {
+  behave(well);
+  await fleet.close();
+  await Promise.all([registries.a.close(), registries.b.close()]);
+  await stack.close();
+});
+
+function startRegistry(): Promise<FailingRegistry> {
+  return FailingRegistry.start(stack.registryUrl);
+}
+
+function behave(mood: Mood): void {
+  registries.a.behave(mood);
+  registries.b.behave(mood);
+}
+
+async function write(table: number): Promise<void> {
+  rows += 1;
+  await fleet.sql('a', `INSERT INTO item${table} SELECT $1, repeat('x', $1::int)`, [rows]);
+}
+
+async function isExact(): Promise<void> {
+  await fleet.caughtUp();
+  for (let table = 0; table < tableCount; table += 1) await fleet.assertSame(`item${table}`);
+}
+
+async function restart(node: NodeName): Promise<FleetAgent> {
+  await fleet.agent(node).stop();
+  return fleet.spawnAgent(node);
+}
+
+async function stopsWith(agent: FleetAgent, code: string, why: RegExp): Promise<void> {
+  assert.is(await agent.exitCode(), 4, agent.log);
+  assert.match(agent.log, new RegExp(`"code":\\s*"${code}"`));
+  assert.match(agent.log, why);
+}
+
+test('agents at work do not miss it', async () => {
+  await write(0);
+  await fleet.caughtUp();
+  const asked = (): number => registries.a.requests + registries.b.requests;
+  const before = asked();
+  behave(down);
+  for (let n = 0; n < 20; n += 1) await write(0);
+  await isExact();
+  assert.is(asked(), before);
+});
+
+test('the first row of a table waits for it', async () => {
+  await write(1);
+  await fleet.agent('a').says(/REGISTRY_UNREACHABLE/);
+  behave(well);
+  await isExact();
+});
+
+const unavailable: Mood = { kind: 'status', status: 500 };
+const lost: Mood = { kind: 'status', status: 404 };
+const slow: Mood = { kind: 'slow', delayMs: 150 };
+/** Longer than an answer is waited for. */
+const tooSlow: Mood = { kind: 'slow', delayMs: 12_000 };
+const short: readonly (readonly [Mood, Mood])[] = [
+  [down, unavailable],
+  [lost, slow],
+];
+const long: typeof short = [
+  [unavailable, down],
+  [slow, lost],
+  [tooSlow, tooSlow],
+];
+for (const [forLeader, forFollower] of isFull ? [...short, ...long] : short) {
+  const name = [forLeader, forFollower].map((mood) => Object.values(mood).join(' ')).join(', ');
+  test(`a cold start waits for registries that are bad (${name})`, async () => {
+    registries.a.behave(forLeader);
+    registries.b.behave(forFollower);
+    const agents = [await restart('a'), await restart('b')] as const;
+    for (const [at, mood] of [forLeader, forFollower].entries()) {
+      const said = mood === slow ? /"message":"(leading|following)"/ : /REGISTRY_UNREACHABLE/;
+      await agents[at]?.says(said);
+    }
+    behave(well);
+    await write(2);
+    await isExact();
+  });
+}
+
+test('a follower stops at a schema that it does not know, and goes on once it does', async () => {
+  registries.b.behave({ kind: 'status', status: 404 });
+  const held = await fleet.digest('b', 'item0');
+  await write(3);
+  await write(0);
+  await stopsWith(fleet.agent('b'), 'PREREQUISITE', /does not know schema/);
+  assert.is(await fleet.digest('b', 'item0'), held, 'nothing behind it is applied');
+  behave(well);
+  await fleet.startAgent('b');
+  await isExact();
+});
+
+test('a leader writes nothing under the id of another table’s schema', async () => {
+  const subject = `${fleet.cluster}.changes-understudy.rows.public.item0`;
+  const latest = await fetch(`${stack.registryUrl}/subjects/${subject}/versions/latest`);
+  const { id } = (await latest.json()) as { id: number };
+  registries.a.behave({ kind: 'other id', subject: /item4$/, id });
+  await write(4);
+  await stopsWith(fleet.agent('a'), 'PREREQUISITE', /which is another schema/);
+  await stopsWith(fleet.spawnAgent('a'), 'PREREQUISITE', /which is another schema/);
+  behave(well);
+  await fleet.startAgent('a');
+  await isExact();
+});
+
+test('nobody goes on with a registry whose schemas have other ids than in the topic', async () => {
+  for (const node of ['b', 'a'] as const) {
+    registries[node].behave({ kind: 'renumbered', by: 1_000_000 });
+    const agent = await restart(node);
+    await write(0);
+    await stopsWith(agent, 'MESSAGE_UNKNOWN', /a key has schema/);
+  }
+  behave(well);
+  await fleet.startAgents();
+  await isExact();
+});
+
+test.run();

@@ -1,0 +1,121 @@
+/**
+ * A program that writes to a cluster's topic and should not: under the publisher's own transactional
+ * id, as a publisher whose transaction was torn, or under another one. Flows in: a fleet; flows out:
+ * committed records that look like the leader's, made from rows that are in the log already.
+ */
+import type { Point } from '../../src/change/change.ts';
+import { toLsn } from '../../src/change/lsn.ts';
+import type { Position } from '../../src/change/position.ts';
+import { createCommittedReader } from '../../src/topic/committed-reader.ts';
+import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
+import type { FetchedRecord, OutgoingRecord } from '../../src/topic/log.ts';
+import { readLogEnd } from '../../src/topic/log-end.ts';
+import { RecordDecoder } from '../../src/topic/record-decoder.ts';
+import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { encodePositionHeader, PositionHeaderDecoder } from '../../src/topic/record-headers.ts';
+import { connectRegistry } from '../../src/topic/schema-registry.ts';
+import { changesTopic, transactionalId } from '../../src/topic/topic-layout.ts';
+import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
+import type { Fleet } from './fleet.ts';
+import type { Stack } from './stack.ts';
+import { readUpTo, testLog } from './topic-stack.ts';
+
+export class Forger {
+  readonly #kafka: KafkaClient;
+  readonly #stack: Stack;
+  readonly #cluster: string;
+  readonly #topic: string;
+  readonly #partitions: number;
+
+  constructor(stack: Stack, fleet: Fleet, partitions: number) {
+    this.#kafka = connectKafka({ brokers: stack.brokers, clientId: 'forger' }, testLog);
+    this.#stack = stack;
+    this.#cluster = fleet.cluster;
+    this.#topic = changesTopic(fleet.cluster);
+    this.#partitions = partitions;
+  }
+
+  /** The last point of a log at rest. */
+  async lastPoint(): Promise<Point> {
+    return this.#reading(async (reader) => {
+      const registry = connectRegistry({ url: this.#stack.registryUrl }, testLog);
+      const decoder = new RecordDecoder(registry);
+      const { point } = await readLogEnd(reader, decoder, await reader.watermarks());
+      if (point === null) throw new Error('the log does not end in a point');
+      return point;
+    });
+  }
+
+  /** The first version of a row of each partition, as it stands in the log. */
+  async firstVersions(): Promise<readonly FetchedRecord[]> {
+    return this.#reading(async (reader) => {
+      const ends = await reader.watermarks();
+      const rows: FetchedRecord[] = [];
+      for (const { partition, lastStableOffset } of ends) {
+        const { records } = await readUpTo(reader, partition, lastStableOffset);
+        const created = records.find((record) => positionOf(record).op === 'c');
+        if (created === undefined) throw new Error(`no row was made in partition ${partition}`);
+        rows.push(created);
+      }
+      return rows;
+    });
+  }
+
+  /** Commits the records in one transaction. */
+  async commit(who: 'publisher' | 'stranger', records: readonly OutgoingRecord[]): Promise<void> {
+    const id = who === 'publisher' ? transactionalId(this.#cluster) : `${this.#topic}-stranger`;
+    const producer = createTransactionalProducer(this.#kafka, {
+      topic: this.#topic,
+      partitions: this.#partitions,
+      transactionalId: id,
+    });
+    try {
+      await producer.open();
+      await producer.send(records);
+      await producer.commit();
+    } finally {
+      await producer.close();
+    }
+  }
+
+  /** The same point in every partition, made from the one it continues. */
+  async pointAfter(last: Point, counts: readonly number[]): Promise<OutgoingRecord[]> {
+    const { topic, registry } = {
+      topic: this.#topic,
+      registry: connectRegistry({ url: this.#stack.registryUrl }, testLog),
+    };
+    const partitions = this.#partitions;
+    const encoder = await RecordEncoder.open({ topic, partitions, registry });
+    const nextOffsets = await this.#reading(async (reader) => {
+      return (await reader.watermarks()).map(({ lastStableOffset }) => lastStableOffset);
+    });
+    const previous = { at: { epoch: last.epoch, lsn: last.upto }, nextOffsets };
+    const upto = toLsn(last.upto + 8n);
+    return encoder.encodePoint({ ...last, commit: last.upto, upto, counts, previous });
+  }
+
+  async #reading<T>(
+    work: (reader: ReturnType<typeof createCommittedReader>) => Promise<T>,
+  ): Promise<T> {
+    const options = { topic: this.#topic, partitions: this.#partitions };
+    const reader = createCommittedReader(this.#kafka, options);
+    try {
+      return await work(reader);
+    } finally {
+      await reader.close();
+    }
+  }
+}
+
+function positionOf(record: FetchedRecord) {
+  return new PositionHeaderDecoder().decode(record.headers['position']);
+}
+
+/** The row once more, as if a transaction that commits right after the point had written it. */
+export function againAfter(point: Point, record: FetchedRecord): OutgoingRecord {
+  const { partition, key, value } = record;
+  const { commitTimeMicros } = positionOf(record);
+  const position: Position = { epoch: point.epoch, commitLsn: point.upto, ordinal: 0 };
+  const header = encodePositionHeader({ op: 'u', position, commitTimeMicros });
+  return { partition, key, value, headers: { position: header } };
+}
