@@ -14,30 +14,35 @@ import { armGuard, disarmGuard } from '../follower/write-guard.ts';
 import { lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
-import { publicationName, slotName } from '../topic/topic-layout.ts';
+import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, type PromotionResult } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
-/**
- * One attempt: resolves when `signal` aborts, rejects with the first error. `onServed` is called
- * once the node's lock is held and its log is read.
- */
+/** What whoever runs an agent hears of an attempt. */
+export interface AgentEvents {
+  /** The node's lock is held and its log is read. */
+  readonly onServed: () => void;
+  /** It leads or follows. */
+  readonly onWorking: () => void;
+}
+
+/** One attempt: resolves when `signal` aborts, rejects with the first error. */
 export async function serveNode(
   cluster: Cluster,
   name: string,
   signal: AbortSignal,
-  onServed: () => void,
+  events: AgentEvents,
 ): Promise<void> {
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
     const node = await openNode(cluster, name, releasers);
-    onServed();
+    events.onServed();
     const all = AbortSignal.any([signal, inner.signal]);
-    const agent = new Agent(node, releasers);
+    const agent = new Agent(node, releasers, events.onWorking);
     const lost = node.lost.catch((error: unknown) => {
       inner.abort();
       throw error;
@@ -54,10 +59,12 @@ class Agent {
   readonly #node: NodeAccess;
   readonly #releasers: Releasers;
   readonly #desk: RequestDesk;
+  readonly #onWorking: () => void;
 
-  constructor(node: NodeAccess, releasers: Releasers) {
+  constructor(node: NodeAccess, releasers: Releasers, onWorking: () => void = () => undefined) {
     this.#node = node;
     this.#releasers = releasers;
+    this.#onWorking = onWorking;
     this.#desk = new RequestDesk(node.control, node.name);
     releasers.push('the request desk', () => this.#desk.close());
   }
@@ -96,7 +103,7 @@ class Agent {
   /** Slots of a promotion that did not come about would keep WAL for ever. */
   async #dropOldSlots(): Promise<void> {
     const { client, cluster } = this.#node;
-    for (const slot of await listSlots(client, slotName(cluster.name, 0).slice(0, -1))) {
+    for (const slot of await listSlots(client, slotPrefix(cluster.name))) {
       await dropSlot(client, slot);
     }
   }
@@ -138,6 +145,7 @@ class Agent {
       onEpoch: ({ epoch, leader }) => log.info({ node: name, epoch, leader }, 'a new epoch begins'),
     });
     log.info({ node: name, at: follower.position.at }, 'following');
+    this.#onWorking();
     const stop = (): void => follower.stop();
     signal.addEventListener('abort', stop);
     const ended = follower.run();
@@ -196,7 +204,7 @@ class Agent {
   /** Streams until the end, or until another node's claim is seen. */
   async #reign(taken: Lead, promotion: Promotion | null, signal: AbortSignal): Promise<void> {
     const { client, control, cluster, name, url, identity, encoder, reader, decoder } = this.#node;
-    const { log, nowMs } = cluster.around;
+    const { log, nowMs, random } = cluster.around;
     const ended = new AbortController();
     const watch = (): void => {
       if (!isMine(control.state, name, taken.epoch)) ended.abort();
@@ -242,6 +250,7 @@ class Agent {
             log.debug({ node: name, at: mark.at, records, counts: point.counts }, 'published');
           },
           nowMs,
+          random,
         },
         all,
         async () => {
@@ -253,6 +262,7 @@ class Agent {
           if (ended.signal.aborted) return;
           await disarmGuard(guardSession);
           log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
+          this.#onWorking();
           await promotion?.succeeded(taken);
         },
       );

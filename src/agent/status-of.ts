@@ -8,6 +8,7 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/positi
 import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
+import { backlogOf, leftSlotOf, lostSlotOf, type SlotStatus, slotStatus } from './slot-status.ts';
 
 export type NodeState =
   | 'streaming'
@@ -30,6 +31,8 @@ export interface NodeStatus {
   readonly lagMs: number | null;
   readonly exact: boolean | null;
   readonly promotable: boolean | null;
+  /** The WAL that its slot keeps; null for a node without a slot, and where nobody could look. */
+  readonly slot: SlotStatus | null;
   readonly why: readonly string[];
 }
 
@@ -162,6 +165,7 @@ function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
     ...unknownPlace,
     exact: null,
     promotable: false,
+    slot: null,
     why: [reason, ...fleet.blind],
   };
 }
@@ -175,6 +179,7 @@ function strangerStatus(fleet: Fleet, name: string, why: string): NodeStatus {
     ...unknownPlace,
     exact: null,
     promotable: false,
+    slot: null,
     why: [why, ...fleet.blind],
   };
 }
@@ -184,6 +189,7 @@ type Member = DatabaseFacts & { readonly identity: NodeIdentity };
 function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
   const { identity, walLsn } = member;
   const { owner, control, blind } = fleet;
+  const slot = slotStatus(member.slots);
   const lsn = walLsn === null ? null : formatEpochLsn({ epoch: identity.epoch, lsn: walLsn });
   if (control !== null && owner?.node !== name) {
     const since = control.current === null ? '' : ` of epoch ${control.current.epoch}`;
@@ -199,21 +205,24 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       lagMs: null,
       exact: false,
       promotable: false,
-      why: [why, ...blind],
+      slot,
+      why: [why, ...leftSlotOf(member.slots), ...blind],
     };
   }
   const stopped = whyNotStreaming(name, member);
   return {
     name,
     role: 'leader',
-    state: stopped === null ? 'streaming' : 'stopped',
+    state: stopped.length === 0 ? 'streaming' : 'stopped',
     lsn,
     lagBytes: 0,
     lagMs: 0,
     exact: control === null ? null : true,
     promotable: false,
+    slot,
     why: [
-      ...(stopped === null ? [] : [stopped]),
+      ...stopped,
+      ...backlogOf(member.slots),
       ...damageOf(fleet),
       ...uncoveredOf(fleet),
       ...blind,
@@ -227,14 +236,12 @@ function uncoveredOf({ newest }: Fleet): string[] {
   return tables.length === 0 ? [] : [`not in the stream: ${tables.join(', ')}`];
 }
 
-function whyNotStreaming(name: string, { agentRuns, slots }: Member): string | null {
-  if (!agentRuns) return noAgent(name);
-  if (slots.some(({ active }) => active)) return null;
-  if (slots.length === 0) return 'its replication slot is gone: what it writes reaches nobody';
-  if (slots.every(({ walStatus }) => walStatus === 'lost')) {
-    return 'its replication slot has lost WAL: what it writes reaches nobody';
-  }
-  return 'its agent runs, but does not read the WAL: see its log';
+function whyNotStreaming(name: string, { agentRuns, slots }: Member): string[] {
+  const absent = agentRuns ? [] : [noAgent(name)];
+  const lost = lostSlotOf(slots);
+  if (lost.length > 0 || !agentRuns) return [...absent, ...lost];
+  if (slots.some(({ active }) => active)) return [];
+  return ['its agent runs, but does not read the WAL: its log says what it waits for'];
 }
 
 function noAgent(name: string): string {
@@ -260,6 +267,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
     lagMs: lagMs(fleet, position),
     exact,
     promotable: role === 'leader' ? false : position === null ? false : exact,
+    slot: slotStatus(member.slots),
     why: [...why, ...damageOf(fleet), ...blind],
   };
 }

@@ -6,6 +6,7 @@
 import { serveNode } from '../agent/agent.ts';
 import type { Cluster } from '../agent/cluster.ts';
 import { fleetStatus } from '../agent/fleet-status.ts';
+import { WalWatch } from '../agent/wal-watch.ts';
 import { exitCodes, UnderstudyError } from '../errors.ts';
 import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
 import { runUntilStopped } from '../lifecycle.ts';
@@ -54,22 +55,41 @@ export const runCommand: Command<RunInput> = {
 async function keepServing(context: CommandContext, cluster: Cluster, node: string): Promise<void> {
   const { log, sleep, random, now, signal } = context;
   let served = false;
-  const attempt = async (): Promise<void> => {
+  const attempt = async (_: AbortSignal, onWorking: () => void): Promise<void> => {
+    const onServed = (): void => {
+      served = true;
+    };
     try {
-      while (!signal.aborted) {
-        await serveNode(cluster, node, signal, () => {
-          served = true;
-        });
-      }
+      while (!signal.aborted) await serveNode(cluster, node, signal, { onServed, onWorking });
     } catch (error) {
       throw served ? ownGhost(error) : error;
     }
   };
+  const ended = new AbortController();
+  const watching = watchWal(context, cluster, node, AbortSignal.any([signal, ended.signal]));
   try {
     await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
   } catch (error) {
     log.error({ node, error }, 'this node is not served any more');
     throw error;
+  } finally {
+    ended.abort();
+    await watching;
+  }
+}
+
+/** Beside the attempts, not within: it has to go on while they fail. */
+async function watchWal(
+  { log }: CommandContext,
+  cluster: Cluster,
+  node: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await new WalWatch(cluster, node).run(signal);
+  } catch (error) {
+    // The stream is worth more than its watch: it goes on, and this is said.
+    log.error({ node, error }, 'the WAL that the slot keeps is not watched any more');
   }
 }
 

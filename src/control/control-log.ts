@@ -8,6 +8,7 @@
  * A reader that fails for a while is tried again, since an unreachable control log must not stop a
  * running leader; who waits is told. A record that this version does not understand ends the log.
  */
+import { backoffDelayMs } from '../backoff.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
@@ -77,9 +78,8 @@ export interface ControlLog {
 const fetchWaitMs = 1_000;
 /** The reader itself has tried for seconds before it fails; twice in a row is no hiccup. */
 const failuresUntilTold = 2;
-/** Full jitter up to a doubling bound; the cap is how late the end of an outage may be noticed. */
-const pauseFirstMs = 100;
-const pauseMaxMs = 5_000;
+/** The cap is how late the end of an outage may be noticed. */
+const pauses = { baseMs: 200, capMs: 5_000 };
 /** At `fetchWaitMs` each: a broker that has records and for so long gives none is not working. */
 const emptyFetchesMax = 30;
 /** Nonces may stand there twice, so they are tried again; the caller's time limit ends it too. */
@@ -152,7 +152,8 @@ class KafkaControlLog implements ControlLog {
         return;
       } catch (error) {
         if (!isPassing(error) || tries === nonceTriesMax) throw error;
-        await this.#deps.sleep(this.#pauseMs(tries), this.#stopping.signal);
+        const delayMs = backoffDelayMs(tries, pauses, this.#deps.random);
+        await this.#deps.sleep(delayMs, this.#stopping.signal);
       }
     }
   }
@@ -230,19 +231,14 @@ class KafkaControlLog implements ControlLog {
   }
 
   async #pause(failures: number, error: UnderstudyError): Promise<void> {
-    const { log, sleep } = this.#deps;
-    const delayMs = this.#pauseMs(failures);
+    const { log, sleep, random } = this.#deps;
+    const delayMs = backoffDelayMs(failures, pauses, random);
     log.warn({ failures, delayMs, error }, 'the control log cannot be read, trying again');
     const { signal } = this.#stopping;
     // An aborted sleep ends the loop by its own condition; it has no other way to fail.
     await sleep(delayMs, signal).catch((reason: unknown) => {
       if (!signal.aborted) throw reason;
     });
-  }
-
-  #pauseMs(failures: number): number {
-    const ceilingMs = Math.min(pauseMaxMs, pauseFirstMs * 2 ** failures);
-    return Math.floor(this.#deps.random() * ceilingMs);
   }
 
   async #readOnce(): Promise<void> {

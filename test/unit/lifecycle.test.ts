@@ -6,10 +6,9 @@ import { EventEmitter } from 'node:events';
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { backoffCeilingMs, backoffDelayMs, boundedDelayMs } from '../../src/backoff.ts';
 import { UnderstudyError } from '../../src/errors.ts';
 import {
-  backoffCeilingMs,
-  backoffDelayMs,
   isRetriable,
   levelOfDelay,
   onSignals,
@@ -29,7 +28,7 @@ interface Bench {
   readonly sleeps: number[];
   readonly controller: AbortController;
   nowMs: number;
-  run(attempt: (signal: AbortSignal) => Promise<void>): Promise<void>;
+  run(attempt: (signal: AbortSignal, working: () => void) => Promise<void>): Promise<void>;
 }
 
 function bench(): Bench {
@@ -85,6 +84,9 @@ test('the delay is within the ceiling, which doubles up to the cap', () => {
       (n, r) => {
         const delay = backoffDelayMs(n, backoff, () => r);
         assert.ok(delay >= 0 && delay <= backoffCeilingMs(n, backoff));
+        const bounded = boundedDelayMs(n, backoff, () => r);
+        assert.ok(bounded * 2 + 2 > backoffCeilingMs(n, backoff));
+        assert.ok(bounded <= backoffCeilingMs(n, backoff));
         assert.ok(backoffCeilingMs(n, backoff) <= backoff.capMs);
         assert.ok(backoffCeilingMs(n + 1, backoff) >= backoffCeilingMs(n, backoff));
       },
@@ -121,15 +123,28 @@ test('a failure that may pass is retried, louder and louder, until it is through
   ]);
 });
 
-test('a failure after a run that lasted counts as the first', async () => {
+test('a failure after work that lasted counts as the first', async () => {
   const at = bench();
   let runs = 0;
-  await at.run(async () => {
+  await at.run(async (_, working) => {
     runs += 1;
+    working();
     if (runs === 3) at.nowMs += backoff.steadyMs;
     if (runs < 5) throw transient();
   });
   assert.equal(at.sleeps, [99, 199, 99, 199]);
+});
+
+test('an attempt that hangs for long and never works makes the next one wait longer', async () => {
+  const at = bench();
+  let runs = 0;
+  await at.run(async () => {
+    runs += 1;
+    at.nowMs += 2 * backoff.steadyMs;
+    if (runs < 10) throw transient();
+  });
+  assert.equal(at.sleeps.slice(0, 4), [99, 199, 399, 799]);
+  assert.match(at.lines.at(-1) ?? '', /^error/);
 });
 
 test('a failure that cannot pass is rethrown at once', async () => {
