@@ -17,7 +17,7 @@ import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
-import { Promotion, type PromotionResult } from './promotion.ts';
+import { Promotion, type PromotionResult, resultOf } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
@@ -41,6 +41,7 @@ export async function serveNode(
   try {
     const node = await openNode(cluster, name, releasers);
     events.onServed();
+    await hit('agent.after-start');
     const all = AbortSignal.any([signal, inner.signal]);
     const agent = new Agent(node, releasers, events.onWorking);
     const lost = node.lost.catch((error: unknown) => {
@@ -65,7 +66,7 @@ class Agent {
     this.#node = node;
     this.#releasers = releasers;
     this.#onWorking = onWorking;
-    this.#desk = new RequestDesk(node.control, node.name);
+    this.#desk = new RequestDesk(node.control, node.name, node.cluster.around.nowMs);
     releasers.push('the request desk', () => this.#desk.close());
   }
 
@@ -263,7 +264,8 @@ class Agent {
           await disarmGuard(guardSession);
           log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
           this.#onWorking();
-          await promotion?.succeeded(taken);
+          const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
+          await this.#desk.tellLeads({ ...result });
         },
       );
     } catch (error) {

@@ -16,6 +16,7 @@ import { RecordDecoder } from '../topic/record-decoder.ts';
 import { RecordEncoder } from '../topic/record-encoder.ts';
 import { describeTopic } from '../topic/topic-admin.ts';
 import type { Cluster } from './cluster.ts';
+import { requireMember } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
 
 export interface NodeAccess {
@@ -46,10 +47,7 @@ export async function openNode(
   const lock = await lockNode(url, settings.maintenanceDatabase, name);
   releasers.push(`the lock of ${name}`, () => lock.release());
   const client = await cluster.openSession(releasers, name, 'agent');
-  const found = await readNode(client);
-  if (found === null || found.cluster !== cluster.name || found.name !== name) {
-    throw notInitialised(name, found);
-  }
+  const found = requireMember(await readNode(client), cluster.name, name);
   const control = await cluster.openControl(releasers, name);
   const lost = new Promise<never>((_, reject) => {
     onLost(client, reject);
@@ -79,21 +77,6 @@ export async function openNode(
     partitions,
     lost,
   };
-}
-
-function notInitialised(name: string, found: NodeIdentity | null): UnderstudyError {
-  if (found === null) {
-    return new UnderstudyError(
-      'NOT_INITIALISED',
-      `node ${name} belongs to no cluster`,
-      'Run: understudy init',
-    );
-  }
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `the database of node ${name} is node ${found.name} of cluster ${found.cluster}`,
-    'Correct the URL of the node in understudy.yaml.',
-  );
 }
 
 /** Gives the number of partitions the stream was made with. */

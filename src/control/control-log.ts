@@ -67,8 +67,6 @@ export interface ControlLog {
   onChange(listener: (state: ControlState) => void): () => void;
   /** Claims the epoch after the current one. When it rejects, the claim may still be accepted. */
   claim(timeoutMs: number): Promise<ClaimOutcome>;
-  /** Asks the agent of a node to do something; resolves with the id to look for answers under. */
-  request(verb: string, node: string, args: RecordOf<'request'>['args']): Promise<string>;
   answers(requestId: string): readonly RecordOf<'answer'>[];
   /** Closes the reader and the producer too. */
   close(): Promise<void>;
@@ -185,13 +183,6 @@ class KafkaControlLog implements ControlLog {
     // As long as nobody has taken the epoch, a claim without an answer can still arrive and win.
     if (failure !== null && claims.length < claim.epoch) throw failure;
     return { won: false, owner: current };
-  }
-
-  async request(verb: string, node: string, args: RecordOf<'request'>['args']): Promise<string> {
-    const id = this.#deps.randomId();
-    const record = { kind: 'request', id, step: 'start', verb, node, args } as const;
-    await this.append({ ...record, time: this.#time() });
-    return id;
   }
 
   answers(requestId: string): readonly RecordOf<'answer'>[] {

@@ -27,27 +27,33 @@ let fleet: Fleet;
 let agents: Record<NodeName, FleetAgent>;
 let load: Writers;
 
-/** As fast as the server takes it: many rows a transaction, several sessions. */
+/** More than the agents of a small machine carry; without a limit the catching up takes hours. */
+const rowsPerSecond = 40_000;
+
+/** Many rows a transaction, several sessions. */
 class Writers {
   rows = 0;
   readonly #work: Promise<unknown>;
   #stopped = false;
 
   constructor(count: number, first: number) {
-    const writers = Array.from({ length: count }, (_, i) => this.#write(first + i * 1e9));
+    const writers = Array.from({ length: count }, (_, i) => this.#write(first + i * 1e9, count));
     this.#work = Promise.all(writers);
   }
 
-  async #write(first: number): Promise<void> {
+  async #write(first: number, count: number): Promise<void> {
     const session = await fleet.session('a');
     const perTransaction = 1_000;
+    const everyMs = (count * perTransaction * 1_000) / rowsPerSecond;
     for (let id = first; !this.#stopped; id += perTransaction) {
+      const nextMs = Date.now() + everyMs;
       await session.query(
         `INSERT INTO item SELECT i, repeat(md5(i::text), 6)
          FROM generate_series($1::bigint, $2::bigint) AS i`,
         [id, id + perTransaction - 1],
       );
       this.rows += perTransaction;
+      await sleep(Math.max(0, nextMs - Date.now()));
     }
   }
 
