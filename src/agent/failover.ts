@@ -163,7 +163,8 @@ function notFinished(
     return new UnderstudyError(
       'TIMED_OUT',
       `node ${node} has claimed epoch ${current.epoch} and does not lead after ${seconds} s`,
-      `Its agent goes on with it whenever it runs: see its log, or start it: understudy run ${node}`,
+      `Its agent goes on with it whenever it runs: see its log, or start it: understudy run ` +
+        node,
       cause,
     );
   }

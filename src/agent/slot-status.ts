@@ -35,17 +35,18 @@ export function lostSlotOf([slot]: Slots): string[] {
   return level === 'lost' ? [message] : [];
 }
 
-/** Of a leader: how much waits, and how long Postgres will have it. */
+/** Of a leader: how far the topic is behind its WAL, when that is more than usual. */
 export function backlogOf([slot]: Slots): string[] {
+  const unpublished = slot === undefined || slot.walStatus === 'lost' ? 0 : slot.unconfirmedBytes;
+  if (unpublished === null || unpublished < unpublishedBytesMax) return [];
+  return [`the topic lacks ${bytesText(unpublished)} of its WAL`];
+}
+
+/** Of a leader: how long Postgres will have what waits, when that is in doubt. */
+export function retentionOf([slot]: Slots): string[] {
   if (slot === undefined || slot.walStatus === 'lost') return [];
-  const unpublished = slot.unconfirmedBytes ?? 0;
   const { level, message } = judgeRetention(slot);
-  return [
-    ...(unpublished < unpublishedBytesMax
-      ? []
-      : [`the topic lacks ${bytesText(unpublished)} of its WAL`]),
-    ...(level === 'fine' ? [] : [message]),
-  ];
+  return level === 'fine' ? [] : [message];
 }
 
 /** Of a node that led: nobody will ever read it. */

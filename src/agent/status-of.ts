@@ -8,7 +8,14 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/positi
 import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
-import { backlogOf, leftSlotOf, lostSlotOf, type SlotStatus, slotStatus } from './slot-status.ts';
+import {
+  backlogOf,
+  leftSlotOf,
+  lostSlotOf,
+  retentionOf,
+  type SlotStatus,
+  slotStatus,
+} from './slot-status.ts';
 
 export type NodeState =
   | 'streaming'
@@ -210,10 +217,11 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
     };
   }
   const stopped = whyNotStreaming(name, member);
+  const backlog = backlogOf(member.slots);
   return {
     name,
     role: 'leader',
-    state: stopped.length === 0 ? 'streaming' : 'stopped',
+    state: stopped.length > 0 ? 'stopped' : backlog.length > 0 ? 'catching-up' : 'streaming',
     lsn,
     lagBytes: 0,
     lagMs: 0,
@@ -222,7 +230,8 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
     slot,
     why: [
       ...stopped,
-      ...backlogOf(member.slots),
+      ...backlog,
+      ...retentionOf(member.slots),
       ...damageOf(fleet),
       ...uncoveredOf(fleet),
       ...blind,

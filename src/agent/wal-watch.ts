@@ -32,14 +32,14 @@ const backoff = { baseMs: lookEveryMs, capMs: 60_000, steadyMs: 60_000 };
 export type WalLook = { readonly slot: SlotWal | null } | null;
 
 export class WalWatch {
+  readonly node: string;
   readonly #cluster: Cluster;
-  readonly #node: string;
   readonly #reports = new RetentionReports();
   #latest: WalLook = null;
 
   constructor(cluster: Cluster, node: string) {
     this.#cluster = cluster;
-    this.#node = node;
+    this.node = node;
   }
 
   get latest(): WalLook {
@@ -50,7 +50,7 @@ export class WalWatch {
   async run(signal: AbortSignal): Promise<void> {
     const { log, sleep, random, nowMs } = this.#cluster.around;
     const attempt = (_: AbortSignal, working: () => void) => this.#attempt(signal, working);
-    const name = `the watch over the WAL of node ${this.#node}`;
+    const name = `the watch over the WAL of node ${this.node}`;
     const options = { name, signal, log: onlyDebug(log), backoff, sleep, random, now: nowMs };
     await runUntilStopped(attempt, options);
   }
@@ -59,8 +59,8 @@ export class WalWatch {
     const releasers = new Releasers(closeTimeoutMs);
     const over = new AbortController();
     try {
-      const client = await connectPostgres(this.#cluster.settings.nodeUrl(this.#node), {
-        applicationName: `understudy ${this.#node} watch`,
+      const client = await connectPostgres(this.#cluster.settings.nodeUrl(this.node), {
+        applicationName: `understudy ${this.node} watch`,
       });
       releasers.push('the session of the watch', () => client.end());
       const ended = new Promise<never>((_, reject) => {
@@ -80,7 +80,7 @@ export class WalWatch {
   async #keepLooking(client: Client, signal: AbortSignal): Promise<void> {
     const { sleep } = this.#cluster.around;
     while (!signal.aborted) {
-      await withTimeout(this.#look(client), lookMaxMs, () => silent(this.#node));
+      await withTimeout(this.#look(client), lookMaxMs, () => silent(this.node));
       await sleepOrAbort(lookEveryMs, signal, sleep);
     }
   }
@@ -99,7 +99,7 @@ export class WalWatch {
 
   #say({ level, message, hint }: Retention, slot: SlotWal | null): void {
     const { log } = this.#cluster.around;
-    const fields = { node: this.#node, ...(slot !== null && { slot }), ...(hint && { hint }) };
+    const fields = { node: this.node, ...(slot !== null && { slot }), ...(hint && { hint }) };
     if (level === 'fine') log.info(fields, `${message} now`);
     else if (level === 'warning') log.warn(fields, message);
     else log.error(fields, message);

@@ -63,8 +63,14 @@ looks('agents that run are streaming', async () => {
   await fleet.start('a', 'b');
   await query(fleet.url('a'), `INSERT INTO orders VALUES (1, 'one')`);
   const status = await fleet.until((now) => nodeOf(now, 'b').lagBytes === 0);
-  const { lsn, ...a } = nodeOf(status, 'a');
+  const { lsn, slot, ...a } = nodeOf(status, 'a');
   assert.match(lsn ?? '', /^1:/);
+  assert.is(slot?.name, `understudy_${status.cluster}_1`);
+  assert.is(slot?.walStatus, 'reserved');
+  assert.ok(
+    (slot?.retainedBytes ?? 0) > 0 && (slot?.safeBytes ?? 0) > 2 ** 30,
+    JSON.stringify(slot),
+  );
   assert.equal(a, {
     name: 'a',
     role: 'leader',
@@ -80,6 +86,7 @@ looks('agents that run are streaming', async () => {
   assert.is(b.state, 'streaming');
   assert.is(b.exact, true);
   assert.is(b.promotable, true);
+  assert.is(b.slot, null);
 });
 
 looks('a watch goes on until it is stopped, one object a line', async () => {
@@ -152,6 +159,9 @@ looks('a database or Kafka that is away costs that part, the registry nothing', 
   assert.match(withoutKafka.stream ?? '', /./);
   assert.is(nodeOf(withoutKafka, 'a').state, 'streaming');
   assert.match(nodeOf(withoutKafka, 'b').why.join(), nobody);
+  assert.is(nodeOf(withoutKafka, 'a').slot?.walStatus, 'reserved');
+  assert.match(nodeOf(withoutKafka, 'b').lsn ?? '', /^1:/);
+  assert.is(nodeOf(withoutKafka, 'b').lagMs, null);
 
   const withoutRegistry = await statusNow({ registryUrl: `http://${nobody}/` });
   assert.is(withoutRegistry.topic, `${withoutRegistry.cluster}.changes`);
@@ -179,6 +189,7 @@ looks('a leader that was replaced is fenced', async () => {
   assert.is(a.state, 'fenced');
   assert.is(a.promotable, false);
   assert.is(a.exact, false);
+  assert.match(a.why.join(), /its slot keeps .* of WAL for nobody: drop the slot understudy_\w+_1/);
   const lost = await fleet.ask<Failed>('wait', 'b', '--at', '1:F0/0', '--timeout', '10s');
   assert.is(lost.exit, 4);
   assert.match(lost.value.error.message, 'can never reach 1:F0/0');

@@ -176,7 +176,7 @@ status('WAL that waits is told with its size and its end, with and without Kafka
   const away: Found<never> = { kind: 'missing', reason: 'Kafka is away' };
   for (const changes of [{}, { control: away, topic: away }]) {
     const [a] = nodesOf(facts({ a: leader({ slots }), ...changes }));
-    assert.is(a.state, 'streaming');
+    assert.is(a.state, 'catching-up');
     assert.is(a.slot?.unpublishedBytes, 690 * 2 ** 20);
     assert.equal(a.why.slice(0, 2), [
       'the topic lacks 690 MB of its WAL',
