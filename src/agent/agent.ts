@@ -21,6 +21,7 @@ import { recordDamage } from './damage.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, type PromotionResult, resultOf } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
+import { keepRaising } from './start-number.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
 /** What whoever runs an agent hears of an attempt. */
@@ -266,7 +267,7 @@ class Agent {
           random,
         },
         all,
-        async () => {
+        async (streaming) => {
           // A session of its own: the leader's may be in a transaction that gives a partition its
           // id.
           const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
@@ -279,6 +280,7 @@ class Agent {
           onWorking();
           const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
           await this.#desk.tellLeads({ ...result });
+          await keepRaising(guardSession, control, log, streaming);
         },
       );
     } catch (error) {

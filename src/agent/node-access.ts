@@ -5,7 +5,7 @@
  * stopped here, before it can follow or lead.
  */
 import type { Client } from 'pg';
-import { inTransaction, onLost } from '../catalog/postgres-session.ts';
+import { onLost } from '../catalog/postgres-session.ts';
 import { readServer, type ServerFacts } from '../catalog/read-catalog.ts';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
 import type { ControlLog } from '../control/control-log.ts';
@@ -18,6 +18,7 @@ import { describeTopic } from '../topic/topic-admin.ts';
 import type { Cluster } from './cluster.ts';
 import { requireMember } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
+import { raiseStartNumber } from './start-number.ts';
 
 export interface NodeAccess {
   readonly cluster: Cluster;
@@ -58,7 +59,7 @@ export async function openNode(
   lost.catch(() => undefined);
   await control.verify(verifyTimeoutMs);
   const partitions = await checkStream(cluster, control, found);
-  const identity = await countStart(client, control, found);
+  const identity = await raiseStartNumber(client, control, found);
   const encoder = await RecordEncoder.open({ topic, partitions, registry });
   const reader = cluster.openReader(releasers, partitions);
   const decoder = new RecordDecoder(registry, encoder.keySchemaId);
@@ -114,35 +115,4 @@ async function checkStream(
     );
   }
   return stream.partitions;
-}
-
-/** A database that knows of fewer starts than the control log is a restored copy. */
-async function countStart(
-  client: Client,
-  control: ControlLog,
-  identity: NodeIdentity,
-): Promise<NodeIdentity> {
-  const { name } = identity;
-  const known = BigInt(control.state.startNumbers.get(name) ?? 0);
-  if (identity.startNumber < known) {
-    throw new UnderstudyError(
-      'RESTORED_COPY',
-      `the database of node ${name} has seen ${identity.startNumber} starts, the control log ` +
-        `${known}`,
-      'It was restored from an older copy and may have lost writes: destroy the cluster and ' +
-        'init it again.',
-    );
-  }
-  const startNumber = identity.startNumber + 1n;
-  // The database first: a crash in between leaves it ahead, never behind.
-  await inTransaction(client, () =>
-    client.query('UPDATE understudy.node SET start_number = $1', [startNumber]),
-  );
-  await control.append({
-    kind: 'start',
-    node: name,
-    number: Number(startNumber),
-    time: new Date().toISOString(),
-  });
-  return { ...identity, startNumber };
 }

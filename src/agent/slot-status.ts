@@ -18,40 +18,40 @@ export interface SlotStatus {
   readonly safeBytes: number | null;
 }
 
-type Slots = readonly SlotWal[];
-
 /** The usual: a few batches on their way, and what the server wrote since the last look. */
 const unpublishedBytesMax = 16 * 1024 * 1024;
 
-export function slotStatus([slot]: Slots): SlotStatus | null {
-  if (slot === undefined) return null;
+export interface SlotReport {
+  readonly status: SlotStatus | null;
+  /** Of a leader: the end of its stream, whether or not an agent has met it. */
+  readonly lost: readonly string[];
+  /** How far the topic is behind its WAL, when that is more than usual. */
+  readonly backlog: readonly string[];
+  /** How long Postgres will have what waits, when that is in doubt. */
+  readonly retention: readonly string[];
+  /** Of a node that led: nobody will ever read it. */
+  readonly left: readonly string[];
+}
+
+export function slotReport([slot]: readonly SlotWal[]): SlotReport {
+  const { level, message } = judgeRetention(slot ?? null);
+  if (slot === undefined || level === 'lost') {
+    const status = slot === undefined ? null : statusOf(slot);
+    return { status, lost: [message], backlog: [], retention: [], left: [] };
+  }
+  const unpublished = slot.unconfirmedBytes ?? 0;
+  const isBehind = unpublished >= unpublishedBytesMax;
+  const kept = bytesText(slot.retainedBytes ?? 0);
+  return {
+    status: statusOf(slot),
+    lost: [],
+    backlog: isBehind ? [`the topic lacks ${bytesText(unpublished)} of its WAL`] : [],
+    retention: level === 'fine' ? [] : [message],
+    left: [`its slot keeps ${kept} of WAL for nobody: drop the slot ${slot.name} there`],
+  };
+}
+
+function statusOf(slot: SlotWal): SlotStatus {
   const { name, walStatus, retainedBytes, unconfirmedBytes, safeBytes } = slot;
   return { name, walStatus, retainedBytes, unpublishedBytes: unconfirmedBytes, safeBytes };
-}
-
-/** Of a leader: the end of its stream, whether or not an agent has met it. */
-export function lostSlotOf([slot]: Slots): string[] {
-  const { level, message } = judgeRetention(slot ?? null);
-  return level === 'lost' ? [message] : [];
-}
-
-/** Of a leader: how far the topic is behind its WAL, when that is more than usual. */
-export function backlogOf([slot]: Slots): string[] {
-  const unpublished = slot === undefined || slot.walStatus === 'lost' ? 0 : slot.unconfirmedBytes;
-  if (unpublished === null || unpublished < unpublishedBytesMax) return [];
-  return [`the topic lacks ${bytesText(unpublished)} of its WAL`];
-}
-
-/** Of a leader: how long Postgres will have what waits, when that is in doubt. */
-export function retentionOf([slot]: Slots): string[] {
-  if (slot === undefined || slot.walStatus === 'lost') return [];
-  const { level, message } = judgeRetention(slot);
-  return level === 'fine' ? [] : [message];
-}
-
-/** Of a node that led: nobody will ever read it. */
-export function leftSlotOf([slot]: Slots): string[] {
-  if (slot === undefined || slot.walStatus === 'lost') return [];
-  const kept = bytesText(slot.retainedBytes ?? 0);
-  return [`its slot keeps ${kept} of WAL for nobody: drop the slot ${slot.name} there`];
 }

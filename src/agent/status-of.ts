@@ -8,14 +8,7 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/positi
 import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
-import {
-  backlogOf,
-  leftSlotOf,
-  lostSlotOf,
-  retentionOf,
-  type SlotStatus,
-  slotStatus,
-} from './slot-status.ts';
+import { type SlotStatus, slotReport } from './slot-status.ts';
 
 export type NodeState =
   | 'streaming'
@@ -196,7 +189,7 @@ type Member = DatabaseFacts & { readonly identity: NodeIdentity };
 function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
   const { identity, walLsn } = member;
   const { owner, control, blind } = fleet;
-  const slot = slotStatus(member.slots);
+  const slot = slotReport(member.slots);
   const lsn = walLsn === null ? null : formatEpochLsn({ epoch: identity.epoch, lsn: walLsn });
   if (control !== null && owner?.node !== name) {
     const since = control.current === null ? '' : ` of epoch ${control.current.epoch}`;
@@ -212,26 +205,25 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       lagMs: null,
       exact: false,
       promotable: false,
-      slot,
-      why: [why, ...leftSlotOf(member.slots), ...blind],
+      slot: slot.status,
+      why: [why, ...slot.left, ...blind],
     };
   }
   const stopped = whyNotStreaming(name, member);
-  const backlog = backlogOf(member.slots);
   return {
     name,
     role: 'leader',
-    state: stopped.length > 0 ? 'stopped' : backlog.length > 0 ? 'catching-up' : 'streaming',
+    state: stopped.length > 0 ? 'stopped' : slot.backlog.length > 0 ? 'catching-up' : 'streaming',
     lsn,
     lagBytes: 0,
     lagMs: 0,
     exact: control === null ? null : true,
     promotable: false,
-    slot,
+    slot: slot.status,
     why: [
       ...stopped,
-      ...backlog,
-      ...retentionOf(member.slots),
+      ...slot.backlog,
+      ...slot.retention,
       ...damageOf(fleet),
       ...uncoveredOf(fleet),
       ...blind,
@@ -247,7 +239,7 @@ function uncoveredOf({ newest }: Fleet): string[] {
 
 function whyNotStreaming(name: string, { agentRuns, slots }: Member): string[] {
   const absent = agentRuns ? [] : [noAgent(name)];
-  const lost = lostSlotOf(slots);
+  const { lost } = slotReport(slots);
   if (lost.length > 0 || !agentRuns) return [...absent, ...lost];
   if (slots.some(({ active }) => active)) return [];
   return ['its agent runs, but does not read the WAL: its log says what it waits for'];
@@ -276,7 +268,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
     lagMs: lagMs(fleet, position),
     exact,
     promotable: role === 'leader' ? false : position === null ? false : exact,
-    slot: slotStatus(member.slots),
+    slot: slotReport(member.slots).status,
     why: [...why, ...damageOf(fleet), ...blind],
   };
 }

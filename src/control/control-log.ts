@@ -73,13 +73,13 @@ export interface ControlLog {
 }
 
 /** How long a fetch waits at the broker: only how often an idle process asks depends on it. */
-const fetchWaitMs = 1_000;
+const fetchWaitMs = 5_000;
 /** The reader itself has tried for seconds before it fails; twice in a row is no hiccup. */
 const failuresUntilTold = 2;
 /** The cap is how late the end of an outage may be noticed. */
 const pauses = { baseMs: 200, capMs: 5_000 };
 /** At `fetchWaitMs` each: a broker that has records and for so long gives none is not working. */
-const emptyFetchesMax = 30;
+const emptyFetchesMax = 6;
 /** Nonces may stand there twice, so they are tried again; the caller's time limit ends it too. */
 const nonceTriesMax = 5;
 const partition = 0;

@@ -62,11 +62,14 @@ const catalogCheckEveryMs = 2_000;
 const slotInUsePatienceMs = 30_000;
 const slotInUsePauses = { baseMs: 250, capMs: 2_000 };
 
-/** Runs until `signal` aborts or something fails; `onStreaming` is called once WAL flows. */
+/**
+ * Runs until `signal` aborts or something fails; `onStreaming` is called once WAL flows, and may go
+ * on beside it until its own signal aborts.
+ */
 export async function lead(
   parts: LeaderParts,
   signal: AbortSignal,
-  onStreaming: () => Promise<void>,
+  onStreaming: (signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   const start = parts.mark.at.lsn;
   if (parts.lastPoint?.label != null) {
@@ -98,7 +101,7 @@ export async function lead(
       loop.run(all),
       readBack(parts.reader, parts.decoder, parts.mark, all),
       watchTables(parts, tables, batcher, all),
-      onStreaming(),
+      onStreaming(all),
     ]);
   } catch (error) {
     // It says that there is no publication, not what that means for the stream.

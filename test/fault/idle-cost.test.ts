@@ -15,7 +15,7 @@ const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
 /** The promise is 2 % of a core for both; within 20 s one collection of garbage would show. */
 const [overSeconds, shareMax] = isFull ? [60, 0.02] : [20, 0.03];
 /** Starting compiles code, and the engine tidies up for a while after. */
-const settleMs = 10_000;
+const settleMs = 15_000;
 
 let stack: Stack;
 let fleet: Fleet;

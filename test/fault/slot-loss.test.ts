@@ -18,8 +18,8 @@ let sandbox: Sandbox;
 let fleet: Fleet;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
-  sandbox = await startSandbox({ postgres: 2, brokers: 1, registry: true, log: () => undefined });
+  stack = await useStack({ postgres: 0 });
+  sandbox = await startSandbox({ postgres: 2, brokers: 1, registry: false, log: () => undefined });
 });
 
 test.after(async () => {
@@ -34,7 +34,6 @@ test.before.each(async () => {
     tables,
     servers: { ...(a && { a }), ...(b && { b }) },
     brokers: sandbox.brokers,
-    registryUrl: sandbox.registry?.url ?? '',
   });
 });
 

@@ -4,6 +4,7 @@
  */
 // time-limit: 480s
 import { spawn } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { FleetStatus, NodeStatus } from '../../src/agent/status-of.ts';
@@ -141,6 +142,30 @@ looks('a follower whose agent is stopped falls behind by a known distance', asyn
   assert.is(b.state, 'stopped');
   assert.ok((b.lagBytes ?? 0) > 10_000, String(b.lagBytes));
   assert.is(b.promotable, true);
+});
+
+looks('an agent shows its figures over HTTP, as they are', async () => {
+  const child = spawn(process.execPath, fleet.words('run', 'b', '--http', '127.0.0.1:0'));
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  let output = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    output += text;
+  });
+  const patientUntilMs = Date.now() + 30_000;
+  const wanted = [
+    'understudy_role{node="b",role="follower"} 1',
+    'understudy_epoch{node="b"} 1',
+    'understudy_lag_seconds{node="b"} 0',
+    'understudy_applied_rows_total{node="b"} 499',
+    'understudy_kafka_unreachable{node="b"} 0',
+  ];
+  for (let text = ''; !wanted.every((line) => text.includes(`\n${line}\n`)); await sleep(100)) {
+    assert.ok(Date.now() < patientUntilMs, `${text}\n${output}`);
+    const [base] = /http:\/\/[0-9.:]+/.exec(output) ?? [];
+    if (base !== undefined) text = await (await fetch(`${base}/metrics`)).text();
+  }
+  child.kill('SIGTERM');
+  assert.is(await ended, 0, output);
 });
 
 looks('a database or Kafka that is away costs that part, the registry nothing', async () => {
