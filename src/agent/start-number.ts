@@ -9,7 +9,7 @@ import { inTransaction } from '../catalog/postgres-session.ts';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
-import { sleepOrAbort } from '../lifecycle.ts';
+import { sleepOrAbort, unlessAborted } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
 
 /** A copy that is younger than this passes for the node. */
@@ -57,13 +57,17 @@ export async function keepRaising(
   for (;;) {
     await sleepOrAbort(everyMs, signal);
     if (signal.aborted) return;
-    const identity = await readNode(client);
-    if (identity === null) continue;
-    try {
-      await raiseStartNumber(client, control, identity);
-    } catch (error) {
-      if (!(error instanceof UnderstudyError) || error.code !== 'KAFKA_UNREACHABLE') throw error;
-      log.debug({ node: identity.name, error }, 'the start number is told later');
-    }
+    await unlessAborted(raiseAgain(client, control, log), signal);
+  }
+}
+
+async function raiseAgain(client: Client, control: ControlLog, log: Logger): Promise<void> {
+  const identity = await readNode(client);
+  if (identity === null) return;
+  try {
+    await raiseStartNumber(client, control, identity);
+  } catch (error) {
+    if (!(error instanceof UnderstudyError) || error.code !== 'KAFKA_UNREACHABLE') throw error;
+    log.debug({ node: identity.name, error }, 'the start number is told later');
   }
 }

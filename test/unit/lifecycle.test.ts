@@ -16,6 +16,7 @@ import {
   runUntilStopped,
   Stopped,
   sleep,
+  unlessAborted,
   withTimeout,
 } from '../../src/lifecycle.ts';
 import type { Logger } from '../../src/logger.ts';
@@ -175,6 +176,18 @@ test('an abort ends the run and the wait, and hides only its own noise', async (
     throw error;
   });
   assert.is(await rejection(run), error);
+});
+
+test('work that never ends is left at an abort, and no other', async () => {
+  const controller = new AbortController();
+  const never = unlessAborted(new Promise(() => undefined), controller.signal);
+  controller.abort();
+  await withTimeout(never, 2000, () => new Error('still waiting'));
+  await unlessAborted(Promise.reject(new Error('too late to be heard')), controller.signal);
+  const { signal } = new AbortController();
+  await unlessAborted(Promise.resolve(), signal);
+  const error = new Error('heard');
+  assert.is(await rejection(unlessAborted(Promise.reject(error), signal)), error);
 });
 
 test('an aborted wait between two runs ends the run', async () => {
