@@ -15,6 +15,7 @@ export const failpointNames = [
   'apply.before',
   'apply.before-commit',
   'apply.after-commit',
+  'agent.after-start',
   'own.after-claim',
   'own.after-init',
   'own.after-fence',

@@ -3,6 +3,7 @@
  * a failed run begins anew, how long it waits, what ends it, and in which order what was opened is
  * closed. Clock, sleep and randomness are handed in; every wait here has a bound.
  */
+import { type Backoff, backoffCeilingMs, backoffDelayMs } from './backoff.ts';
 import { UnderstudyError } from './errors.ts';
 import type { Logger } from './logger.ts';
 
@@ -26,6 +27,36 @@ export const sleep: Sleep = (ms, signal) =>
     signal?.addEventListener('abort', onAbort, { once: true });
   });
 
+/** For loops that look at the signal themselves: an abort ends the wait and is no error. */
+export async function sleepOrAbort(
+  ms: number,
+  signal: AbortSignal,
+  sleepFor: Sleep = sleep,
+): Promise<void> {
+  await sleepFor(ms, signal).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
+}
+
+/**
+ * Ends with the work, or at an abort without it: a server that fell silent must not hold up the end
+ * of a run that failed elsewhere. Whoever opened what the work waits for closes it.
+ */
+export async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  const over = new AbortController();
+  const aborted = new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { signal: over.signal });
+  });
+  // After an abort nobody waits for it any more.
+  work.catch(() => undefined);
+  try {
+    await Promise.race([aborted, work]);
+  } finally {
+    over.abort();
+  }
+}
+
 /**
  * Rejects with `makeError()` when `promise` is not settled in time; its own end is then ignored.
  */
@@ -45,25 +76,13 @@ export async function withTimeout<T>(
   }
 }
 
-export interface Backoff {
-  readonly baseMs: number;
-  readonly capMs: number;
-  /** A run that lasted this long was a good one: the next failure counts as the first. */
+export interface RunBackoff extends Backoff {
+  /** What has worked for this long was well: the next failure counts as the first. */
   readonly steadyMs: number;
 }
 
 /** The first retry is nearly at once; the cap is how long an outage may be over unnoticed. */
-export const defaultBackoff: Backoff = { baseMs: 100, capMs: 30_000, steadyMs: 60_000 };
-
-/** The longest wait before the retry after the given number of failures in a row, from 1. */
-export function backoffCeilingMs(failures: number, backoff: Backoff): number {
-  return Math.min(backoff.capMs, backoff.baseMs * 2 ** (failures - 1));
-}
-
-/** Full jitter: anything up to the ceiling, so that a fleet does not return in one wave. */
-export function backoffDelayMs(failures: number, backoff: Backoff, random: () => number): number {
-  return Math.floor(random() * backoffCeilingMs(failures, backoff));
-}
+export const defaultBackoff: RunBackoff = { baseMs: 100, capMs: 30_000, steadyMs: 60_000 };
 
 const warnFromMs = 1000;
 const errorFromMs = 10_000;
@@ -119,8 +138,8 @@ export interface RunUntilStopped {
   /** Names the loop in the log. */
   readonly name: string;
   readonly signal: AbortSignal;
-  readonly log: Logger;
-  readonly backoff?: Backoff;
+  readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
+  readonly backoff?: RunBackoff;
   readonly sleep: Sleep;
   readonly random: () => number;
   readonly now: () => number;
@@ -130,35 +149,33 @@ export interface RunUntilStopped {
  * Runs `attempt` until it returns or the signal is aborted, again after every failure that may pass
  * by itself. Any other failure is rethrown at once. After an abort what such a failure or the
  * abort's own reason says is not news, and the call resolves.
+ *
+ * An attempt calls `working` once it does what it is for. How long it took to fail says nothing: a
+ * server that lets in and never answers makes every attempt a long one.
  */
 export async function runUntilStopped(
-  attempt: (signal: AbortSignal) => Promise<void>,
+  attempt: (signal: AbortSignal, working: () => void) => Promise<void>,
   options: RunUntilStopped,
 ): Promise<void> {
   const { name, signal, log, now, random, backoff = defaultBackoff } = options;
   let failures = 0;
   while (!signal.aborted) {
-    const startedMs = now();
+    let workingFromMs: number | null = null;
     try {
-      await attempt(signal);
+      await attempt(signal, () => {
+        workingFromMs ??= now();
+      });
       return;
     } catch (error) {
       if (signal.aborted && isEndOfAbort(error, signal)) return;
       if (!isRetriable(error)) throw error;
-      failures = now() - startedMs >= backoff.steadyMs ? 1 : failures + 1;
+      const workedMs = workingFromMs === null ? 0 : now() - workingFromMs;
+      failures = workedMs >= backoff.steadyMs ? 1 : failures + 1;
       const delayMs = backoffDelayMs(failures, backoff, random);
       const level = levelOfDelay(backoffCeilingMs(failures, backoff));
       log[level]({ failures, delayMs, error }, `${name} failed, trying again`);
-      await sleepOrAbort(delayMs, options);
+      await sleepOrAbort(delayMs, signal, options.sleep);
     }
-  }
-}
-
-async function sleepOrAbort(delayMs: number, options: RunUntilStopped): Promise<void> {
-  try {
-    await options.sleep(delayMs, options.signal);
-  } catch (error) {
-    if (!options.signal.aborted) throw error;
   }
 }
 

@@ -60,6 +60,8 @@ const baseSettings: Readonly<Record<string, string>> = {
   max_replication_slots: '20',
   max_connections: '200',
   max_prepared_transactions: '10',
+  // A forgotten slot must not fill the disk of whoever tries things out.
+  max_slot_wal_keep_size: '8GB',
   shared_buffers: '64MB',
   // Shared memory in the data directory goes when the directory goes; in /dev/shm it would stay.
   dynamic_shared_memory_type: 'mmap',

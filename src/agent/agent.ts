@@ -14,30 +14,40 @@ import { armGuard, disarmGuard } from '../follower/write-guard.ts';
 import { lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
-import { publicationName, slotName } from '../topic/topic-layout.ts';
+import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
+import { AgentFigures } from './agent-figures.ts';
 import type { Cluster } from './cluster.ts';
+import { recordDamage } from './damage.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
-import { Promotion, type PromotionResult } from './promotion.ts';
+import { Promotion, type PromotionResult, resultOf } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
+import { keepRaising } from './start-number.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
-/**
- * One attempt: resolves when `signal` aborts, rejects with the first error. `onServed` is called
- * once the node's lock is held and its log is read.
- */
+/** What whoever runs an agent hears of an attempt. */
+export interface AgentEvents {
+  /** The node's lock is held and its log is read. */
+  readonly onServed: () => void;
+  /** It leads or follows. */
+  readonly onWorking: () => void;
+  readonly figures: AgentFigures;
+}
+
+/** One attempt: resolves when `signal` aborts, rejects with the first error. */
 export async function serveNode(
   cluster: Cluster,
   name: string,
   signal: AbortSignal,
-  onServed: () => void,
+  events: AgentEvents,
 ): Promise<void> {
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
     const node = await openNode(cluster, name, releasers);
-    onServed();
+    events.onServed();
+    await hit('agent.after-start');
     const all = AbortSignal.any([signal, inner.signal]);
-    const agent = new Agent(node, releasers);
+    const agent = new Agent(node, releasers, events);
     const lost = node.lost.catch((error: unknown) => {
       inner.abort();
       throw error;
@@ -50,15 +60,19 @@ export async function serveNode(
   }
 }
 
+type WorkEvents = Pick<AgentEvents, 'onWorking' | 'figures'>;
+
 class Agent {
   readonly #node: NodeAccess;
   readonly #releasers: Releasers;
   readonly #desk: RequestDesk;
+  readonly #events: WorkEvents;
 
-  constructor(node: NodeAccess, releasers: Releasers) {
+  constructor(node: NodeAccess, releasers: Releasers, events: WorkEvents) {
     this.#node = node;
     this.#releasers = releasers;
-    this.#desk = new RequestDesk(node.control, node.name);
+    this.#events = events;
+    this.#desk = new RequestDesk(node.control, node.name, node.cluster.around.nowMs);
     releasers.push('the request desk', () => this.#desk.close());
   }
 
@@ -67,7 +81,7 @@ class Agent {
       await this.#serve(signal);
     } catch (error) {
       if (error instanceof UnderstudyError && error.code === 'DAMAGED') {
-        await this.#recordDamage(error);
+        await recordDamage(this.#node, error);
       }
       throw error;
     }
@@ -96,7 +110,7 @@ class Agent {
   /** Slots of a promotion that did not come about would keep WAL for ever. */
   async #dropOldSlots(): Promise<void> {
     const { client, cluster } = this.#node;
-    for (const slot of await listSlots(client, slotName(cluster.name, 0).slice(0, -1))) {
+    for (const slot of await listSlots(client, slotPrefix(cluster.name))) {
       await dropSlot(client, slot);
     }
   }
@@ -125,6 +139,7 @@ class Agent {
     work: (following: FollowerAtWork) => Promise<void>,
   ): Promise<void> {
     const { decoder, cluster, name, partitions } = this.#node;
+    const { onWorking, figures } = this.#events;
     const { log } = cluster.around;
     // A session of its own: nothing else of this agent may get into the applier's transaction.
     const client = await cluster.openSession(this.#releasers, name, 'applier');
@@ -134,10 +149,15 @@ class Agent {
       reader,
       decoder,
       smallestCompactionLagMs: this.#node.control.state.smallestCompactionLagMs,
-      onApplied: (position, rows) => log.debug({ node: name, position, rows }, 'applied'),
+      onApplied: (position, rows) => {
+        figures.applied(rows);
+        log.debug({ node: name, position, rows }, 'applied');
+      },
       onEpoch: ({ epoch, leader }) => log.info({ node: name, epoch, leader }, 'a new epoch begins'),
     });
     log.info({ node: name, at: follower.position.at }, 'following');
+    figures.follows(follower);
+    onWorking();
     const stop = (): void => follower.stop();
     signal.addEventListener('abort', stop);
     const ended = follower.run();
@@ -196,7 +216,8 @@ class Agent {
   /** Streams until the end, or until another node's claim is seen. */
   async #reign(taken: Lead, promotion: Promotion | null, signal: AbortSignal): Promise<void> {
     const { client, control, cluster, name, url, identity, encoder, reader, decoder } = this.#node;
-    const { log, nowMs } = cluster.around;
+    const { log, nowMs, random } = cluster.around;
+    const { onWorking, figures } = this.#events;
     const ended = new AbortController();
     const watch = (): void => {
       if (!isMine(control.state, name, taken.epoch)) ended.abort();
@@ -217,7 +238,7 @@ class Agent {
           publication: publicationName(cluster.name),
           mark: taken.mark,
           lastPoint: taken.end.point,
-          producer: taken.producer,
+          producer: figures.counting(taken.producer),
           encoder,
           reader,
           decoder,
@@ -239,12 +260,14 @@ class Agent {
             });
           },
           onPoint: (point, mark, records) => {
+            figures.published(point, records);
             log.debug({ node: name, at: mark.at, records, counts: point.counts }, 'published');
           },
           nowMs,
+          random,
         },
         all,
-        async () => {
+        async (streaming) => {
           // A session of its own: the leader's may be in a transaction that gives a partition its
           // id.
           const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
@@ -253,7 +276,11 @@ class Agent {
           if (ended.signal.aborted) return;
           await disarmGuard(guardSession);
           log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
-          await promotion?.succeeded(taken);
+          figures.leads(taken.mark.at);
+          onWorking();
+          const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
+          await this.#desk.tellLeads({ ...result });
+          await keepRaising(guardSession, control, log, streaming);
         },
       );
     } catch (error) {
@@ -269,22 +296,6 @@ class Agent {
     if (signal.aborted) return;
     await this.#guard();
     throw deposed(name, ownerOf(control.state)?.node ?? null);
-  }
-
-  /** The topic is everybody's: while damage is open nobody may take the lead. */
-  async #recordDamage(error: UnderstudyError): Promise<void> {
-    const { control, name, cluster } = this.#node;
-    const open = [...control.state.openDamage.values()];
-    if (open.some(({ reason }) => reason === error.message)) return;
-    await control.append({
-      kind: 'damage',
-      id: cluster.around.randomId(),
-      epoch: control.state.current?.epoch ?? 1,
-      at: null,
-      reason: error.message,
-      node: name,
-      time: new Date(cluster.around.nowMs()).toISOString(),
-    });
   }
 }
 
@@ -314,7 +325,8 @@ export async function promoteHere(
   try {
     const node = await openNode(cluster, name, releasers);
     const promotion = new Promotion(node, epoch);
-    const agent = new Agent(node, releasers);
+    const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
+    const agent = new Agent(node, releasers, { figures, onWorking: () => undefined });
     const led = promotion.leads.then(() => ending.abort());
     await Promise.race([agent.promote(promotion, ending.signal), node.lost]);
     await led;

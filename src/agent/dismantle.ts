@@ -14,7 +14,7 @@ import { removeGuard } from '../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { Releasers } from '../lifecycle.ts';
 import { deleteTopic, describeTopic } from '../topic/topic-admin.ts';
-import { controlTopic, publicationName, slotName } from '../topic/topic-layout.ts';
+import { controlTopic, publicationName, slotPrefix } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { lockNode } from './node-lock.ts';
 
@@ -73,7 +73,7 @@ async function findNodes(
         releasers.push(`the lock of ${name}`, () => lock.release());
       }
       const known = await readNode(client);
-      const slots = await listSlots(client, slotName(cluster.name, 0).slice(0, -1));
+      const slots = await listSlots(client, slotPrefix(cluster.name));
       if (known?.cluster === cluster.name || slots.length > 0) nodes.push({ name, client, slots });
     } catch (error) {
       if (!(error instanceof UnderstudyError) || error.code !== 'POSTGRES_UNREACHABLE') throw error;

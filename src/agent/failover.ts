@@ -6,13 +6,16 @@
 import { formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
-import { type ErrorCode, errorTable, UnderstudyError } from '../errors.ts';
+import type { ControlState } from '../control/control-state.ts';
+import { UnderstudyError } from '../errors.ts';
 import { readPosition } from '../follower/follower-state.ts';
 import { Releasers } from '../lifecycle.ts';
 import { promoteHere } from './agent.ts';
+import { askAgent } from './agent-question.ts';
 import type { Cluster } from './cluster.ts';
 import { lockNode } from './node-lock.ts';
 import type { PromotionResult } from './promotion.ts';
+import { failoverWaitMs } from './requests.ts';
 
 export interface FailoverRequest {
   readonly node: string;
@@ -32,8 +35,6 @@ export interface FailoverPlan {
   readonly lsn: string | null;
 }
 
-/** Slot, drain and streaming each have limits of their own below this one. */
-const promotionTimeoutMs = 180_000;
 const verifyTimeoutMs = 30_000;
 
 export async function failover(
@@ -50,7 +51,7 @@ export async function failover(
     if (!request.allowDataLoss) throw needsAllowance(plan);
     people(`asking for epoch ${plan.epoch} on node ${request.node}`);
     if (await agentRuns(cluster, request.node)) {
-      return await askAgent(control, request, plan.epoch);
+      return await promoteByAgent(cluster, control, request, plan.epoch);
     }
     people(`no agent serves node ${request.node}: promoting it from here`);
     return await promoteHere(cluster, request.node, plan.epoch);
@@ -130,17 +131,47 @@ async function agentRuns(cluster: Cluster, node: string): Promise<boolean> {
   }
 }
 
-async function askAgent(
+async function promoteByAgent(
+  cluster: Cluster,
   control: ControlLog,
-  request: FailoverRequest,
+  { node, reason, signal }: FailoverRequest,
   epoch: number,
 ): Promise<PromotionResult> {
-  const { node, reason } = request;
-  const id = await control.request('failover', node, { reason, epoch });
-  const answered = (): boolean => control.answers(id).length > 0;
-  await control.waitFor(answered, promotionTimeoutMs, request.signal);
-  const [answer] = control.answers(id);
-  if (answer?.error == null) return answer?.result as unknown as PromotionResult;
-  const { code, message, hint } = answer.error;
-  throw new UnderstudyError(code in errorTable ? (code as ErrorCode) : 'BUG', message, hint);
+  const { around } = cluster;
+  const question = {
+    id: around.randomId(),
+    step: 'start',
+    verb: 'failover',
+    node,
+    args: { reason, epoch },
+  };
+  const late = (cause: unknown): UnderstudyError => notFinished(control.state, node, epoch, cause);
+  const options = { timeoutMs: failoverWaitMs, signal, late, around };
+  return (await askAgent(control, question, options)) as unknown as PromotionResult;
+}
+
+/** Whether the epoch was claimed decides what to do next. */
+function notFinished(
+  state: ControlState,
+  node: string,
+  epoch: number,
+  cause: unknown,
+): UnderstudyError {
+  const seconds = failoverWaitMs / 1000;
+  const { current } = state;
+  if (current?.epoch !== undefined && current.epoch >= epoch && current.node === node) {
+    return new UnderstudyError(
+      'TIMED_OUT',
+      `node ${node} has claimed epoch ${current.epoch} and does not lead after ${seconds} s`,
+      `Its agent goes on with it whenever it runs: see its log, or start it: understudy run ` +
+        node,
+      cause,
+    );
+  }
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the agent of node ${node} did not take the lead within ${seconds} s`,
+    'See its log, then ask again: a request that is older than this is not heard any more.',
+    cause,
+  );
 }

@@ -8,6 +8,7 @@ import type { Mark, Point } from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlState } from '../control/control-state.ts';
+import type { SlotWal } from '../leader/slot.ts';
 import type { Watermarks } from '../topic/log.ts';
 
 /** What was looked for, or one sentence that says why it is not known. */
@@ -28,8 +29,8 @@ export interface DatabaseFacts {
   readonly walLsn: Lsn | null;
   /** Whether somebody holds the lock of the node. */
   readonly agentRuns: boolean;
-  /** This cluster's slots in the database. */
-  readonly slots: readonly { readonly active: boolean; readonly walStatus: string }[];
+  /** This cluster's slots in the database, the newest epoch's first. */
+  readonly slots: readonly SlotWal[];
 }
 
 /** The newest mark that all partitions hold, as readLogEnd finds it. */

@@ -12,6 +12,7 @@ import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { readSlotWal } from '../leader/slot.ts';
 import { Releasers, withTimeout } from '../lifecycle.ts';
 import { createCommittedReader } from '../topic/committed-reader.ts';
 import { probeKafka } from '../topic/kafka-client.ts';
@@ -19,7 +20,7 @@ import type { CommittedReader } from '../topic/log.ts';
 import { readLogEnd } from '../topic/log-end.ts';
 import { RecordDecoder } from '../topic/record-decoder.ts';
 import type { RowSchema } from '../topic/row-schema.ts';
-import { slotName } from '../topic/topic-layout.ts';
+import { slotPrefix } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { notInitialised } from './member-session.ts';
@@ -96,19 +97,14 @@ export class FleetWatch {
     const client = await this.#session(node);
     const identity = await readNode(client);
     const position = identity === null ? null : await readPosition(client);
-    const slots = slotName(this.#cluster.name, 0).slice(0, -1);
-    const { rows } = await client.query<{ wal: string | null; agent: string; slots: string }>(
+    const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               EXISTS (
                 SELECT FROM pg_locks l
                 JOIN pg_database d ON d.oid = l.objid AND d.datname = current_database()
                 WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1::oid
-                  AND l.objsubid = 2) AS agent,
-              (SELECT coalesce(json_agg(json_build_object(
-                 'active', s.active, 'walStatus', coalesce(s.wal_status, 'lost'))), '[]')
-               FROM pg_replication_slots s
-               WHERE s.database = current_database() AND starts_with(s.slot_name, $2)) AS slots`,
-      [lockClass, slots],
+                  AND l.objsubid = 2) AS agent`,
+      [lockClass],
     );
     const row = rows[0];
     return {
@@ -116,7 +112,7 @@ export class FleetWatch {
       position,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
-      slots: JSON.parse(row?.slots ?? '[]') as DatabaseFacts['slots'],
+      slots: await readSlotWal(client, slotPrefix(this.#cluster.name)),
     };
   }
 

@@ -4,7 +4,7 @@
  * keeps a command from going on is told with its remedy.
  */
 import type { Client } from 'pg';
-import { readNode } from '../catalog/understudy-schema.ts';
+import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
 import { type Owner, ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
@@ -49,8 +49,17 @@ export async function openMember(
   purpose: string,
 ): Promise<Client> {
   const client = await cluster.openSession(releasers, node, purpose);
-  const found = await readNode(client);
-  if (found?.cluster === cluster.name && found.name === node) return client;
+  requireMember(await readNode(client), cluster.name, node);
+  return client;
+}
+
+/** The database of a node says that it is that node of this cluster, or why it is refused. */
+export function requireMember(
+  found: NodeIdentity | null,
+  cluster: string,
+  node: string,
+): NodeIdentity {
+  if (found?.cluster === cluster && found.name === node) return found;
   if (found === null) {
     throw new UnderstudyError(
       'NOT_INITIALISED',

@@ -5,7 +5,7 @@
  * stopped here, before it can follow or lead.
  */
 import type { Client } from 'pg';
-import { inTransaction, onLost } from '../catalog/postgres-session.ts';
+import { onLost } from '../catalog/postgres-session.ts';
 import { readServer, type ServerFacts } from '../catalog/read-catalog.ts';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
 import type { ControlLog } from '../control/control-log.ts';
@@ -16,7 +16,9 @@ import { RecordDecoder } from '../topic/record-decoder.ts';
 import { RecordEncoder } from '../topic/record-encoder.ts';
 import { describeTopic } from '../topic/topic-admin.ts';
 import type { Cluster } from './cluster.ts';
+import { requireMember } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
+import { raiseStartNumber } from './start-number.ts';
 
 export interface NodeAccess {
   readonly cluster: Cluster;
@@ -46,10 +48,7 @@ export async function openNode(
   const lock = await lockNode(url, settings.maintenanceDatabase, name);
   releasers.push(`the lock of ${name}`, () => lock.release());
   const client = await cluster.openSession(releasers, name, 'agent');
-  const found = await readNode(client);
-  if (found === null || found.cluster !== cluster.name || found.name !== name) {
-    throw notInitialised(name, found);
-  }
+  const found = requireMember(await readNode(client), cluster.name, name);
   const control = await cluster.openControl(releasers, name);
   const lost = new Promise<never>((_, reject) => {
     onLost(client, reject);
@@ -60,7 +59,7 @@ export async function openNode(
   lost.catch(() => undefined);
   await control.verify(verifyTimeoutMs);
   const partitions = await checkStream(cluster, control, found);
-  const identity = await countStart(client, control, found);
+  const identity = await raiseStartNumber(client, control, found);
   const encoder = await RecordEncoder.open({ topic, partitions, registry });
   const reader = cluster.openReader(releasers, partitions);
   const decoder = new RecordDecoder(registry, encoder.keySchemaId);
@@ -79,21 +78,6 @@ export async function openNode(
     partitions,
     lost,
   };
-}
-
-function notInitialised(name: string, found: NodeIdentity | null): UnderstudyError {
-  if (found === null) {
-    return new UnderstudyError(
-      'NOT_INITIALISED',
-      `node ${name} belongs to no cluster`,
-      'Run: understudy init',
-    );
-  }
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `the database of node ${name} is node ${found.name} of cluster ${found.cluster}`,
-    'Correct the URL of the node in understudy.yaml.',
-  );
 }
 
 /** Gives the number of partitions the stream was made with. */
@@ -131,35 +115,4 @@ async function checkStream(
     );
   }
   return stream.partitions;
-}
-
-/** A database that knows of fewer starts than the control log is a restored copy. */
-async function countStart(
-  client: Client,
-  control: ControlLog,
-  identity: NodeIdentity,
-): Promise<NodeIdentity> {
-  const { name } = identity;
-  const known = BigInt(control.state.startNumbers.get(name) ?? 0);
-  if (identity.startNumber < known) {
-    throw new UnderstudyError(
-      'RESTORED_COPY',
-      `the database of node ${name} has seen ${identity.startNumber} starts, the control log ` +
-        `${known}`,
-      'It was restored from an older copy and may have lost writes: destroy the cluster and ' +
-        'init it again.',
-    );
-  }
-  const startNumber = identity.startNumber + 1n;
-  // The database first: a crash in between leaves it ahead, never behind.
-  await inTransaction(client, () =>
-    client.query('UPDATE understudy.node SET start_number = $1', [startNumber]),
-  );
-  await control.append({
-    kind: 'start',
-    node: name,
-    number: Number(startNumber),
-    time: new Date().toISOString(),
-  });
-  return { ...identity, startNumber };
 }

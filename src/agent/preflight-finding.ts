@@ -11,6 +11,7 @@ export type WarningCode =
   | 'LOCALE_DIFFERS'
   | 'ENCODING_DIFFERS'
   | 'SLOT_MAY_BE_LOST'
+  | 'SLOT_UNLIMITED'
   | 'PREPARED_TRANSACTIONS'
   | 'NO_TABLES'
   | 'NOT_IN_STREAM'

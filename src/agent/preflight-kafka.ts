@@ -190,6 +190,7 @@ export async function lookAtRegistry(cluster: Cluster): Promise<Finding[]> {
   const deadlineMs = around.nowMs() + registryMaxMs;
   const clock: Clock = {
     nowMs: around.nowMs,
+    random: around.random,
     sleep: async () => {
       if (around.nowMs() >= deadlineMs) throw silentRegistry(settings.registry.url);
     },

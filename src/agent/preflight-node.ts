@@ -46,7 +46,9 @@ export interface DatabaseFacts {
   readonly bypassesRowSecurity: boolean;
   readonly foreignWalSenders: number;
   readonly hasOwnSlot: boolean;
-  readonly slotKeepLimit: string;
+  /** max_slot_wal_keep_size; null is no limit. */
+  readonly slotKeepBytes: number | null;
+  readonly maxWalBytes: number;
   /** PostgreSQL 18 on; null before. */
   readonly slotIdleTimeout: string | null;
   readonly preparedTransactions: readonly string[];
@@ -171,7 +173,8 @@ const databaseQuery = `
       WHERE coalesce(application_name, '') NOT LIKE 'understudy %'),
     'hasOwnSlot', EXISTS (
       SELECT FROM pg_replication_slots s WHERE s.datoid = d.oid AND s.slot_name LIKE $1),
-    'slotKeepLimit', current_setting('max_slot_wal_keep_size'),
+    'slotKeepBytes', nullif(pg_size_bytes(current_setting('max_slot_wal_keep_size')), -1),
+    'maxWalBytes', pg_size_bytes(current_setting('max_wal_size')),
     'slotIdleTimeout', current_setting('idle_replication_slot_timeout', true),
     'preparedTransactions', (
       SELECT coalesce(json_agg(gid ORDER BY prepared), '[]') FROM pg_prepared_xacts),

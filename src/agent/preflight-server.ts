@@ -5,6 +5,7 @@
  */
 import { quoteIdentifier } from '../catalog/postgres-session.ts';
 import type { ServerFacts } from '../catalog/read-catalog.ts';
+import { bytesText } from '../change/byte-size.ts';
 import { enumerate, errorFinding, type Finding, warningFinding } from './preflight-finding.ts';
 import { type NodeFacts, versionMin } from './preflight-node.ts';
 
@@ -145,28 +146,42 @@ function ownershipHint({ database }: NodeFacts, role: string): string {
   return `GRANT ${owners.join(', ')} TO ${role}; or make it the owner of these tables.`;
 }
 
-/** Settings by which Postgres gives up a slot, and with it the stream. */
+/**
+ * How much WAL a slot may keep. Without a limit an outage ends with a full disk, which stops the
+ * leader's writers; with one that a single checkpoint reaches, it ends the stream within moments.
+ */
 function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
-  const { slotKeepLimit, slotIdleTimeout } = database;
-  const limits: [string, string, string, boolean][] = [
-    ['max_slot_wal_keep_size', slotKeepLimit, '-1', slotKeepLimit !== '-1'],
-    [
-      'idle_replication_slot_timeout',
-      slotIdleTimeout ?? '0',
-      '0',
-      !['0', null].includes(slotIdleTimeout),
-    ],
-  ];
-  return limits
-    .filter(([, , , isLimited]) => isLimited)
-    .map(([setting, value, unlimited]) =>
-      warningFinding(
-        'SLOT_MAY_BE_LOST',
-        nodeObject(name),
-        `${setting} of node ${name} is ${value}: past it the slot, and so the stream, is lost`,
-        `Make it longer than an outage may last, or: ALTER SYSTEM SET ${setting} = ${unlimited};`,
-      ),
-    );
+  const { slotKeepBytes, maxWalBytes, slotIdleTimeout } = database;
+  const object = nodeObject(name);
+  const findings: Finding[] = [];
+  if (slotKeepBytes === null) {
+    const message =
+      `max_slot_wal_keep_size of node ${name} is not set: WAL that waits for Kafka or an agent ` +
+      'may fill its disk';
+    const hint =
+      'Set it to the WAL of the longest outage to survive, if the disk has room for it: ALTER ' +
+      `SYSTEM SET max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;
+    findings.push(warningFinding('SLOT_UNLIMITED', object, message, hint));
+  } else if (slotKeepBytes < maxWalBytes) {
+    const message =
+      `max_slot_wal_keep_size of node ${name} is ${bytesText(slotKeepBytes)}, less than ` +
+      `max_wal_size (${bytesText(maxWalBytes)}): in a short outage the slot, and so the stream, ` +
+      'is lost';
+    const hint =
+      'Set it to the WAL of the longest outage to survive: ALTER SYSTEM SET ' +
+      `max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;
+    findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint));
+  }
+  if (slotIdleTimeout !== null && slotIdleTimeout !== '0') {
+    const message =
+      `idle_replication_slot_timeout of node ${name} is ${slotIdleTimeout}: past it the slot, ` +
+      'and so the stream, is lost';
+    const hint =
+      'Make it longer than an outage may last, or: ALTER SYSTEM SET ' +
+      'idle_replication_slot_timeout = 0; SELECT pg_reload_conf();';
+    findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint));
+  }
+  return findings;
 }
 
 function judgePreparedTransactions({ name, database }: NodeFacts): Finding[] {

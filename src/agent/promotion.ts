@@ -24,6 +24,23 @@ export interface PromotionResult {
   readonly steps: readonly { readonly step: string; readonly ms: number }[];
 }
 
+export function resultOf(
+  node: string,
+  lead: Pick<Lead, 'epoch' | 'mark' | 'base' | 'sequences'>,
+  steps: PromotionResult['steps'],
+): PromotionResult {
+  return {
+    node,
+    epoch: lead.epoch,
+    lsn: formatEpochLsn(lead.mark.at),
+    base: lead.base === null ? null : formatEpochLsn(lead.base),
+    sequences: lead.sequences,
+    discarded: null,
+    rpo: { transactions: null, bytes: null },
+    steps,
+  };
+}
+
 export class Promotion {
   /** Resolves once the node leads. */
   readonly leads: Promise<PromotionResult>;
@@ -57,7 +74,7 @@ export class Promotion {
     return this.#request !== null;
   }
 
-  /** Whether the node leads and whoever asked was told. */
+  /** Whether the node leads. */
   get done(): boolean {
     return this.#done;
   }
@@ -74,25 +91,13 @@ export class Promotion {
     this.#sinceMs = nowMs;
   }
 
-  result(lead: Lead): PromotionResult {
+  /** Whoever asked is then told by the request desk. */
+  succeeded(lead: Lead): PromotionResult {
     this.#endStep();
-    return {
-      node: this.#node.name,
-      epoch: lead.epoch,
-      lsn: formatEpochLsn(lead.mark.at),
-      base: lead.base === null ? null : formatEpochLsn(lead.base),
-      sequences: lead.sequences,
-      discarded: null,
-      rpo: { transactions: null, bytes: null },
-      steps: this.#steps,
-    };
-  }
-
-  async succeeded(lead: Lead): Promise<void> {
-    const result = this.result(lead);
+    const result = resultOf(this.#node.name, lead, this.#steps);
     this.#done = true;
     this.#led(result);
-    if (this.#request !== null) await this.#desk?.answer(this.#request, { ...result }, null);
+    return result;
   }
 
   async failed(error: unknown): Promise<void> {

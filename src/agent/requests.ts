@@ -1,9 +1,10 @@
 /**
- * What commands ask of an agent, through the control log. Flows in: requests for this node that
- * were appended after the agent started (an older one belongs to a command that has given up);
- * flows out: answers, and the request to take the lead. While a comparison holds the follower, it
- * stands exactly where it was told to, and goes on by itself when the command is not heard of
- * again.
+ * What commands ask of an agent, through the control log. Flows in: requests for this node; flows
+ * out: answers, and the request to take the lead. An older request belongs to a command that has
+ * given up, but for a failover that nobody has answered: its command waits for minutes, and may
+ * have asked while this agent was starting or finding its way back after an error. While a
+ * comparison holds the follower, it stands exactly where it was told to, and goes on by itself when
+ * the command is not heard of again.
  */
 import { type EpochLsn, formatEpochLsn, parseEpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
@@ -13,22 +14,34 @@ import type { Follower } from '../follower/follower.ts';
 
 export type AgentRequest = RecordOf<'request'>;
 
+/** How long a command waits for a failover: slot, drain and streaming have limits of their own. */
+export const failoverWaitMs = 180_000;
 /** A command that holds a follower and dies must not stop it for ever. */
 const holdMaxMs = 60_000;
 
 export class RequestDesk {
   readonly #control: ControlLog;
   readonly #node: string;
+  readonly #nowMs: () => number;
   readonly #seen = new Set<string>();
   readonly #unwatch: () => void;
   readonly #queue: AgentRequest[] = [];
   #wake: (() => void) | null = null;
 
-  constructor(control: ControlLog, node: string) {
+  constructor(control: ControlLog, node: string, nowMs: () => number) {
     this.#control = control;
     this.#node = node;
-    for (const request of this.#all()) this.#seen.add(keyOf(request));
+    this.#nowMs = nowMs;
+    for (const request of this.#all()) {
+      const waits = stillWaits(request, this.#isAnswered(request), this.#nowMs());
+      if (!waits) this.#seen.add(keyOf(request));
+    }
     this.#unwatch = control.onChange(() => this.#collect());
+    this.#collect();
+  }
+
+  #isAnswered({ id, step }: AgentRequest): boolean {
+    return this.#control.answers(id).some((answer) => answer.step === step);
   }
 
   close(): void {
@@ -90,6 +103,20 @@ export class RequestDesk {
     if (position !== null) await this.answer(request, { at: formatEpochLsn(position.at) }, null);
   }
 
+  /**
+   * Tells every command that asked for this reign. One whose epoch was claimed before a crash hears
+   * of it from the attempt that carried the claim through.
+   */
+  async tellLeads(result: Record<string, unknown>): Promise<void> {
+    const { claims } = this.#control.state;
+    const isMine = (epoch: unknown): boolean =>
+      claims.some((claim) => claim.epoch === epoch && claim.node === this.#node);
+    for (const request of this.#all()) {
+      const isAsked = request.verb === 'failover' && isMine(request.args['epoch']);
+      if (isAsked && !this.#isAnswered(request)) await this.answer(request, result, null);
+    }
+  }
+
   async answer(
     request: AgentRequest,
     result: Record<string, unknown> | null,
@@ -122,6 +149,16 @@ export class RequestDesk {
     if (this.#queue.length > 0) wake?.();
     else this.#wake = wake;
   }
+}
+
+/**
+ * Whether the command still waits that made a request before the desk opened. Clocks of two
+ * machines decide no more than whether it has to ask again: which one epoch may be claimed for it
+ * stands in the request.
+ */
+export function stillWaits(request: AgentRequest, isAnswered: boolean, nowMs: number): boolean {
+  if (request.verb !== 'failover' || isAnswered) return false;
+  return Math.abs(nowMs - Date.parse(request.time)) < failoverWaitMs;
 }
 
 function keyOf({ id, step }: AgentRequest): string {

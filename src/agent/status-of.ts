@@ -9,6 +9,7 @@ import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { missingRecords } from './missing-records.ts';
+import { type SlotStatus, slotReport } from './slot-status.ts';
 
 export type NodeState =
   | 'streaming'
@@ -31,6 +32,8 @@ export interface NodeStatus {
   readonly lagMs: number | null;
   readonly exact: boolean | null;
   readonly promotable: boolean | null;
+  /** The WAL that its slot keeps; null for a node without a slot, and where nobody could look. */
+  readonly slot: SlotStatus | null;
   readonly why: readonly string[];
 }
 
@@ -163,6 +166,7 @@ function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
     ...unknownPlace,
     exact: null,
     promotable: false,
+    slot: null,
     why: [reason, ...fleet.blind],
   };
 }
@@ -176,6 +180,7 @@ function strangerStatus(fleet: Fleet, name: string, why: string): NodeStatus {
     ...unknownPlace,
     exact: null,
     promotable: false,
+    slot: null,
     why: [why, ...fleet.blind],
   };
 }
@@ -185,6 +190,7 @@ type Member = DatabaseFacts & { readonly identity: NodeIdentity };
 function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
   const { identity, walLsn } = member;
   const { owner, control, blind } = fleet;
+  const slot = slotReport(member.slots);
   const lsn = walLsn === null ? null : formatEpochLsn({ epoch: identity.epoch, lsn: walLsn });
   if (control !== null && owner?.node !== name) {
     const since = control.current === null ? '' : ` of epoch ${control.current.epoch}`;
@@ -200,21 +206,25 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       lagMs: null,
       exact: false,
       promotable: false,
-      why: [why, ...blind],
+      slot: slot.status,
+      why: [why, ...slot.left, ...blind],
     };
   }
   const stopped = whyNotStreaming(name, member);
   return {
     name,
     role: 'leader',
-    state: stopped === null ? 'streaming' : 'stopped',
+    state: stopped.length > 0 ? 'stopped' : slot.backlog.length > 0 ? 'catching-up' : 'streaming',
     lsn,
     lagBytes: 0,
     lagMs: 0,
     exact: control === null ? null : true,
     promotable: false,
+    slot: slot.status,
     why: [
-      ...(stopped === null ? [] : [stopped]),
+      ...stopped,
+      ...slot.backlog,
+      ...slot.retention,
       ...damageOf(fleet),
       ...uncoveredOf(fleet),
       ...blind,
@@ -228,14 +238,12 @@ function uncoveredOf({ newest }: Fleet): string[] {
   return tables.length === 0 ? [] : [`not in the stream: ${tables.join(', ')}`];
 }
 
-function whyNotStreaming(name: string, { agentRuns, slots }: Member): string | null {
-  if (!agentRuns) return noAgent(name);
-  if (slots.some(({ active }) => active)) return null;
-  if (slots.length === 0) return 'its replication slot is gone: what it writes reaches nobody';
-  if (slots.every(({ walStatus }) => walStatus === 'lost')) {
-    return 'its replication slot has lost WAL: what it writes reaches nobody';
-  }
-  return 'its agent runs, but does not read the WAL: see its log';
+function whyNotStreaming(name: string, { agentRuns, slots }: Member): string[] {
+  const absent = agentRuns ? [] : [noAgent(name)];
+  const { lost } = slotReport(slots);
+  if (lost.length > 0 || !agentRuns) return [...absent, ...lost];
+  if (slots.some(({ active }) => active)) return [];
+  return ['its agent runs, but does not read the WAL: its log says what it waits for'];
 }
 
 function noAgent(name: string): string {
@@ -262,6 +270,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
     lagMs: lagMs(fleet, position),
     exact,
     promotable: role === 'leader' || position === null || missing.length > 0 ? false : exact,
+    slot: slotReport(member.slots).status,
     why: [...why, ...missing, ...damageOf(fleet), ...blind],
   };
 }

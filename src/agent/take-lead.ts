@@ -161,9 +161,9 @@ export class LeadTaking {
 
   async #drain(epoch: number, producer: TransactionalProducer): Promise<LogEnd> {
     const { reader, decoder, encoder, cluster } = this.#node;
-    const { nowMs, sleep } = cluster.around;
+    const { nowMs, sleep, random } = cluster.around;
     const fence = encoder.encodeFence(epoch, BigInt(nowMs()) * 1000n);
-    const ends = await fencedWatermarks(producer, fence, reader, { nowMs, sleep });
+    const ends = await fencedWatermarks(producer, fence, reader, { nowMs, sleep, random });
     if (this.#following === null) return this.#ownLog(await readLogEnd(reader, decoder, ends));
     const { follower } = this.#following;
     await this.#applyAll(this.#following, ends);

@@ -4,8 +4,10 @@
  * SIGTERM drains, the second ends at once.
  */
 import { serveNode } from '../agent/agent.ts';
+import { AgentFigures } from '../agent/agent-figures.ts';
 import type { Cluster } from '../agent/cluster.ts';
 import { fleetStatus } from '../agent/fleet-status.ts';
+import { WalWatch } from '../agent/wal-watch.ts';
 import { exitCodes, UnderstudyError } from '../errors.ts';
 import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
 import { runUntilStopped } from '../lifecycle.ts';
@@ -23,7 +25,7 @@ export const runCommand: Command<RunInput> = {
   examples: ['understudy run a', 'understudy run b --http 127.0.0.1:8080', 'understudy run a b c'],
   declare: (verb) => {
     verb.argument('<node...>', 'the nodes this process serves');
-    verb.option('--http <address>', 'serve /status and /healthz on host:port, or on a local port');
+    verb.option('--http <address>', 'serve /status, /healthz and /metrics on host:port');
     verb.addOption(verb.createOption('--until <point>', 'of a later version').hideHelp());
   },
   read: (args, options) => {
@@ -38,8 +40,9 @@ export const runCommand: Command<RunInput> = {
   run: async (context, { nodes, http }) => {
     for (const node of nodes) context.config.requireNode(node);
     const cluster = clusterOf(context);
-    if (http !== null) await serveStatus(context, cluster, http);
-    const agents = nodes.map((node) => keepServing(context, cluster, node));
+    const served = nodes.map((node) => serve(context, cluster, node));
+    if (http !== null) await serveStatus(context, cluster, served, http);
+    const agents = served.map((one) => keepServing(context, cluster, one));
     const results = await Promise.allSettled(agents);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
@@ -47,29 +50,65 @@ export const runCommand: Command<RunInput> = {
   },
 };
 
+/** A node that this process serves. */
+interface Served {
+  readonly node: string;
+  readonly watch: WalWatch;
+  readonly figures: AgentFigures;
+}
+
+function serve({ now }: CommandContext, cluster: Cluster, node: string): Served {
+  const watch = new WalWatch(cluster, node);
+  return { node, watch, figures: new AgentFigures(node, now, () => watch.latest) };
+}
+
 /**
  * Attempt after attempt until stopped; an attempt that ends by itself begins the next role. A node
  * that has to stop does not take the others of this process with it: one of them may be leading.
  */
-async function keepServing(context: CommandContext, cluster: Cluster, node: string): Promise<void> {
+async function keepServing(
+  context: CommandContext,
+  cluster: Cluster,
+  { node, watch, figures }: Served,
+): Promise<void> {
   const { log, sleep, random, now, signal } = context;
   let served = false;
-  const attempt = async (): Promise<void> => {
+  const attempt = async (_: AbortSignal, onWorking: () => void): Promise<void> => {
+    const onServed = (): void => {
+      served = true;
+    };
+    const events = { onServed, onWorking, figures };
     try {
-      while (!signal.aborted) {
-        await serveNode(cluster, node, signal, () => {
-          served = true;
-        });
-      }
+      while (!signal.aborted) await serveNode(cluster, node, signal, events);
     } catch (error) {
+      figures.failed(error);
       throw served ? ownGhost(error) : error;
     }
   };
+  const ended = new AbortController();
+  const watching = watchWal(context, watch, AbortSignal.any([signal, ended.signal]));
   try {
     await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
   } catch (error) {
     log.error({ node, error }, 'this node is not served any more');
     throw error;
+  } finally {
+    ended.abort();
+    await watching;
+  }
+}
+
+/** Beside the attempts, not within: it has to go on while they fail. */
+async function watchWal(
+  { log }: CommandContext,
+  watch: WalWatch,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await watch.run(signal);
+  } catch (error) {
+    // The stream is worth more than its watch: it goes on, and this is said.
+    log.error({ node: watch.node, error }, 'the WAL that the slot keeps is not watched any more');
   }
 }
 
@@ -85,12 +124,14 @@ function ownGhost(error: unknown): unknown {
 async function serveStatus(
   context: CommandContext,
   cluster: Cluster,
+  served: readonly Served[],
   address: ListenAddress,
 ): Promise<void> {
   const server = await startStatusServer({
     listen: address,
     status: () => fleetStatus(cluster),
     health: () => ({ ok: !context.signal.aborted }),
+    figures: () => served.map(({ figures }) => figures.read()),
     onError: (error) => context.log.warn({ error }, 'a status could not be answered'),
   });
   context.releasers.push('the HTTP server', () => server.stop());

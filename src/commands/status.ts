@@ -4,7 +4,9 @@
  */
 import { FleetWatch } from '../agent/fleet-status.ts';
 import type { FleetStatus, NodeStatus } from '../agent/status-of.ts';
+import { bytesText } from '../change/byte-size.ts';
 import { exitCodes } from '../errors.ts';
+import { sleepOrAbort } from '../lifecycle.ts';
 import { tableLines } from './answer.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, type CommandContext, flagOption, type Outcome } from './command.ts';
@@ -45,9 +47,7 @@ async function watchFleet(context: CommandContext, fleet: FleetWatch): Promise<O
     if (isScreen) context.print(status, onScreen(lines));
     else context.print(status, isFirst ? lines : ['', ...lines]);
     // Being stopped is how a watch ends, and no failure.
-    await context.sleep(watchEveryMs, context.signal).catch((error: unknown) => {
-      if (!context.signal.aborted) throw error;
-    });
+    await sleepOrAbort(watchEveryMs, context.signal, context.sleep);
   }
   return { answer: null, lines: [], exit: exitCodes.ok };
 }
@@ -64,7 +64,7 @@ export function statusLines(status: FleetStatus): readonly string[] {
     `cluster ${cluster}  epoch ${known(epoch)}  leader ${known(leader)}  ` +
     `durability ${known(durability)}  stream ${known(stream)}`;
   const table = tableLines(
-    ['NODE', 'ROLE', 'STATE', 'LSN', 'LAG', 'EXACT', 'PROMOTABLE'],
+    ['NODE', 'ROLE', 'STATE', 'LSN', 'LAG', 'EXACT', 'PROMOTABLE', 'KEPT WAL'],
     status.nodes.map((node) => [
       node.name,
       node.role,
@@ -73,6 +73,7 @@ export function statusLines(status: FleetStatus): readonly string[] {
       lagText(node),
       yesNo(node.exact),
       yesNo(node.promotable),
+      node.slot?.retainedBytes == null ? null : bytesText(node.slot.retainedBytes),
     ]),
   );
   return [head, '', ...table, ...reasonLines(status.nodes)];
@@ -102,20 +103,6 @@ function lagText({ lagBytes, lagMs }: NodeStatus): string | null {
     ...(lagMs === null ? [] : [durationText(lagMs)]),
   ];
   return parts.join(', ');
-}
-
-const byteUnits = ['B', 'kB', 'MB', 'GB', 'TB'] as const;
-
-/** `340 B`, `1.2 kB`, `15 GB`; a kilobyte is 1024 bytes, as in Postgres. */
-export function bytesText(bytes: number): string {
-  let value = bytes;
-  let unit = 0;
-  while (value >= 1024 && unit < byteUnits.length - 1) {
-    value /= 1024;
-    unit += 1;
-  }
-  const digits = unit === 0 || value >= 10 ? 0 : 1;
-  return `${value.toFixed(digits)} ${byteUnits[unit]}`;
 }
 
 /** `250 ms`, `1.2 s`, `3 min`, `2 h`. */

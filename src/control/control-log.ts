@@ -8,6 +8,7 @@
  * A reader that fails for a while is tried again, since an unreachable control log must not stop a
  * running leader; who waits is told. A record that this version does not understand ends the log.
  */
+import { backoffDelayMs } from '../backoff.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
@@ -66,22 +67,19 @@ export interface ControlLog {
   onChange(listener: (state: ControlState) => void): () => void;
   /** Claims the epoch after the current one. When it rejects, the claim may still be accepted. */
   claim(timeoutMs: number): Promise<ClaimOutcome>;
-  /** Asks the agent of a node to do something; resolves with the id to look for answers under. */
-  request(verb: string, node: string, args: RecordOf<'request'>['args']): Promise<string>;
   answers(requestId: string): readonly RecordOf<'answer'>[];
   /** Closes the reader and the producer too. */
   close(): Promise<void>;
 }
 
 /** How long a fetch waits at the broker: only how often an idle process asks depends on it. */
-const fetchWaitMs = 1_000;
+const fetchWaitMs = 5_000;
 /** The reader itself has tried for seconds before it fails; twice in a row is no hiccup. */
 const failuresUntilTold = 2;
-/** Full jitter up to a doubling bound; the cap is how late the end of an outage may be noticed. */
-const pauseFirstMs = 100;
-const pauseMaxMs = 5_000;
+/** The cap is how late the end of an outage may be noticed. */
+const pauses = { baseMs: 200, capMs: 5_000 };
 /** At `fetchWaitMs` each: a broker that has records and for so long gives none is not working. */
-const emptyFetchesMax = 30;
+const emptyFetchesMax = 6;
 /** Nonces may stand there twice, so they are tried again; the caller's time limit ends it too. */
 const nonceTriesMax = 5;
 const partition = 0;
@@ -152,7 +150,8 @@ class KafkaControlLog implements ControlLog {
         return;
       } catch (error) {
         if (!isPassing(error) || tries === nonceTriesMax) throw error;
-        await this.#deps.sleep(this.#pauseMs(tries), this.#stopping.signal);
+        const delayMs = backoffDelayMs(tries, pauses, this.#deps.random);
+        await this.#deps.sleep(delayMs, this.#stopping.signal);
       }
     }
   }
@@ -184,13 +183,6 @@ class KafkaControlLog implements ControlLog {
     // As long as nobody has taken the epoch, a claim without an answer can still arrive and win.
     if (failure !== null && claims.length < claim.epoch) throw failure;
     return { won: false, owner: current };
-  }
-
-  async request(verb: string, node: string, args: RecordOf<'request'>['args']): Promise<string> {
-    const id = this.#deps.randomId();
-    const record = { kind: 'request', id, step: 'start', verb, node, args } as const;
-    await this.append({ ...record, time: this.#time() });
-    return id;
   }
 
   answers(requestId: string): readonly RecordOf<'answer'>[] {
@@ -230,19 +222,14 @@ class KafkaControlLog implements ControlLog {
   }
 
   async #pause(failures: number, error: UnderstudyError): Promise<void> {
-    const { log, sleep } = this.#deps;
-    const delayMs = this.#pauseMs(failures);
+    const { log, sleep, random } = this.#deps;
+    const delayMs = backoffDelayMs(failures, pauses, random);
     log.warn({ failures, delayMs, error }, 'the control log cannot be read, trying again');
     const { signal } = this.#stopping;
     // An aborted sleep ends the loop by its own condition; it has no other way to fail.
     await sleep(delayMs, signal).catch((reason: unknown) => {
       if (!signal.aborted) throw reason;
     });
-  }
-
-  #pauseMs(failures: number): number {
-    const ceilingMs = Math.min(pauseMaxMs, pauseFirstMs * 2 ** failures);
-    return Math.floor(this.#deps.random() * ceilingMs);
   }
 
   async #readOnce(): Promise<void> {

@@ -1,11 +1,13 @@
 /**
- * The small HTTP server of `run --http`. Two functions flow in: what `status` says, and whether the
- * agent is well. GET /status answers with the JSON of the first, GET /healthz with 200 or 503 by
- * the second, anything else with 404. Every answer comes within a bound, and however many ask, at
- * most one status is being looked up. It binds to this machine unless another address is named.
+ * The small HTTP server of `run --http`. Three functions flow in: what `status` says, whether the
+ * agent is well, and its figures. GET /status answers with the JSON of the first, GET /healthz with
+ * 200 or 503 by the second, GET /metrics with the text of the third, anything else with 404. Every
+ * answer comes within a bound, and however many ask, at most one status is being looked up. It
+ * binds to this machine unless another address is named.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { UnderstudyError } from '../errors.ts';
+import { metricsContentType, metricsText, type NodeFigures } from './metrics.ts';
 
 export interface ListenAddress {
   readonly host: string;
@@ -23,6 +25,8 @@ export interface StatusServerOptions {
   readonly status: () => Promise<object>;
   /** The object that GET /healthz shows; it must be cheap, it is asked every few seconds. */
   readonly health: () => Health;
+  /** What GET /metrics shows of each node; as cheap. */
+  readonly figures: () => readonly NodeFigures[];
   /** Hears of failures that the answer does not describe, for the log. */
   readonly onError: (error: unknown) => void;
   readonly answerWithinMs?: number;
@@ -114,10 +118,11 @@ function sharedFlight<T>(start: () => Promise<T>): () => Promise<T> {
 interface Reply {
   readonly code: number;
   readonly text: string;
+  readonly type: string;
 }
 
 function reply(code: number, body: object): Reply {
-  return { code, text: `${JSON.stringify(body)}\n` };
+  return { code, text: `${JSON.stringify(body)}\n`, type: 'application/json; charset=utf-8' };
 }
 
 async function answer(
@@ -125,9 +130,9 @@ async function answer(
   response: ServerResponse,
   options: StatusServerOptions,
 ): Promise<void> {
-  const { code, text } = await replyTo(request, options);
+  const { code, text, type } = await replyTo(request, options);
   response.writeHead(code, {
-    'content-type': 'application/json; charset=utf-8',
+    'content-type': type,
     'content-length': Buffer.byteLength(text),
     'cache-control': 'no-store',
   });
@@ -136,8 +141,8 @@ async function answer(
 
 async function replyTo(request: IncomingMessage, options: StatusServerOptions): Promise<Reply> {
   const path = (request.url ?? '/').split('?')[0];
-  if (path !== '/status' && path !== '/healthz') {
-    return refusal(404, 'no such page', 'There are /status and /healthz.');
+  if (path !== '/status' && path !== '/healthz' && path !== '/metrics') {
+    return refusal(404, 'no such page', 'There are /status, /healthz and /metrics.');
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     return refusal(405, 'only GET is served', `Use GET ${path}.`);
@@ -146,6 +151,9 @@ async function replyTo(request: IncomingMessage, options: StatusServerOptions): 
     if (path === '/healthz') {
       const health = options.health();
       return reply(health.ok ? 200 : 503, health);
+    }
+    if (path === '/metrics') {
+      return { code: 200, text: metricsText(options.figures()), type: metricsContentType };
     }
     return reply(200, await inTime(options.status(), options.answerWithinMs));
   } catch (error) {

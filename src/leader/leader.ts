@@ -6,11 +6,13 @@
  * epoch anew before another run.
  */
 import type { Client } from 'pg';
+import { backoffDelayMs } from '../backoff.ts';
 import { sessionConfig } from '../catalog/postgres-session.ts';
 import type { Mark, Point } from '../change/change.ts';
 import { type Lsn, parseLsn, zeroLsn } from '../change/lsn.ts';
 import { formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
+import { sleepOrAbort, unlessAborted } from '../lifecycle.ts';
 import type { CommittedReader, TransactionalProducer } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { RecordEncoder } from '../topic/record-encoder.ts';
@@ -48,6 +50,7 @@ export interface LeaderParts {
   readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
   readonly onPoint: (point: Point, mark: Mark, records: number) => void;
   readonly nowMs: () => number;
+  readonly random: () => number;
 }
 
 /** Bounds what waits for Kafka in memory; larger batches gain nothing measurable. */
@@ -57,13 +60,16 @@ const idleSoonMs = 100;
 const catalogCheckEveryMs = 2_000;
 /** The walsender of a connection that died may still hold the slot until Postgres notices. */
 const slotInUsePatienceMs = 30_000;
-const slotInUseRetryMs = 250;
+const slotInUsePauses = { baseMs: 250, capMs: 2_000 };
 
-/** Runs until `signal` aborts or something fails; `onStreaming` is called once WAL flows. */
+/**
+ * Runs until `signal` aborts or something fails; `onStreaming` is called once WAL flows, and may go
+ * on beside it until its own signal aborts.
+ */
 export async function lead(
   parts: LeaderParts,
   signal: AbortSignal,
-  onStreaming: () => Promise<void>,
+  onStreaming: (signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   const start = parts.mark.at.lsn;
   if (parts.lastPoint?.label != null) {
@@ -95,8 +101,12 @@ export async function lead(
       loop.run(all),
       readBack(parts.reader, parts.decoder, parts.mark, all),
       watchTables(parts, tables, batcher, all),
-      onStreaming(),
+      onStreaming(all),
     ]);
+  } catch (error) {
+    // It says that there is no publication, not what that means for the stream.
+    if (isUndefinedObject(error)) await checkTables(parts, tables, batcher);
+    throw error;
   } finally {
     await wal.close();
   }
@@ -133,6 +143,11 @@ function batcherOf(parts: LeaderParts): Batcher {
   });
 }
 
+/** Postgres' own words when the walsender misses the publication, in the middle of the WAL. */
+function isUndefinedObject(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === '42704';
+}
+
 /** Gives how often to send a status, in milliseconds. */
 async function checkServer(parts: LeaderParts, start: Lsn): Promise<number> {
   const { client, slot } = parts;
@@ -163,13 +178,13 @@ async function openWal(
   const connection = sessionConfig(parts.url, { applicationName });
   const { slot, publication } = parts;
   const patientUntilMs = parts.nowMs() + slotInUsePatienceMs;
-  for (;;) {
+  for (let tries = 1; ; tries += 1) {
     try {
       return await WalSession.open({ connection, slot, publication, startLsn, statusEveryMs });
     } catch (error) {
       const inUse = error instanceof Error && 'code' in error && error.code === '55006';
       if (!inUse || parts.nowMs() > patientUntilMs || signal.aborted) throw error;
-      await pause(slotInUseRetryMs, signal);
+      await sleepOrAbort(backoffDelayMs(tries, slotInUsePauses, parts.random), signal);
     }
   }
 }
@@ -181,26 +196,8 @@ async function watchTables(
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
-    await pause(catalogCheckEveryMs, signal);
+    await sleepOrAbort(catalogCheckEveryMs, signal);
     if (!signal.aborted) await unlessAborted(checkTables(parts, tables, batcher), signal);
-  }
-}
-
-/**
- * A session whose server fell silent must not hold up the end of a run that failed elsewhere. What
- * it waits for is nobody's any more: whoever opened the session closes it.
- */
-async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  let stop = (): void => undefined;
-  const stopped = new Promise<void>((resolve) => {
-    stop = resolve;
-  });
-  signal.addEventListener('abort', stop);
-  work.catch(() => undefined);
-  try {
-    await Promise.race([work, stopped]);
-  } finally {
-    signal.removeEventListener('abort', stop);
   }
 }
 
@@ -211,17 +208,4 @@ async function checkTables(
 ): Promise<void> {
   const uncovered = await tables.check(parts.publication, parts.patterns);
   if (batcher.setUncovered(uncovered)) parts.onUncovered(uncovered);
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
 }

@@ -57,7 +57,8 @@ export class ReadBackCounter {
   }
 }
 
-const fetchMaxWaitMs = 1_000;
+/** Only how often an idle leader asks depends on it. */
+const fetchMaxWaitMs = 5_000;
 
 /** Reads on from `mark` until `signal` aborts, and closes the reader; rejects with the damage. */
 export async function readBack(

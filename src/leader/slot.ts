@@ -54,6 +54,58 @@ export async function listSlots(client: Client, prefix: string): Promise<string[
   return rows.map((row) => row.slot_name);
 }
 
+/** How much WAL a slot keeps, and how much more it may before Postgres gives it up. */
+export interface SlotWal {
+  readonly name: string;
+  readonly active: boolean;
+  /** reserved, extended, unreserved or lost. */
+  readonly walStatus: string;
+  /** Kept on the server's disk because of this slot; null once the slot is lost. */
+  readonly retainedBytes: number | null;
+  /** Of it, what was not confirmed: the topic does not have it yet. */
+  readonly unconfirmedBytes: number | null;
+  /** What may still be written before the slot is in danger; null is no limit. */
+  readonly safeBytes: number | null;
+}
+
+/** Of this cluster's slots in the database of the session, the newest epoch's first. */
+export async function readSlotWal(client: Client, prefix: string): Promise<SlotWal[]> {
+  const { rows } = await client.query<{
+    name: string;
+    active: string;
+    wal_status: string;
+    retained: string | null;
+    unconfirmed: string | null;
+    safe: string | null;
+  }>(
+    `SELECT slot_name AS name, active, coalesce(wal_status, 'lost') AS wal_status,
+            pg_catalog.pg_wal_lsn_diff(wal.flushed, restart_lsn) AS retained,
+            pg_catalog.pg_wal_lsn_diff(wal.flushed, confirmed_flush_lsn) AS unconfirmed,
+            safe_wal_size AS safe
+     FROM pg_catalog.pg_replication_slots, (SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+       THEN NULL ELSE pg_catalog.pg_current_wal_flush_lsn() END AS flushed) AS wal
+     WHERE database = pg_catalog.current_database() AND starts_with(slot_name, $1)
+     ORDER BY pg_catalog.length(slot_name) DESC, slot_name DESC`,
+    [prefix],
+  );
+  return rows.map((row) => {
+    // What a lost slot still says of LSNs is no WAL that anybody could read.
+    const isLost = row.wal_status === 'lost';
+    return {
+      name: row.name,
+      active: row.active === 't',
+      walStatus: row.wal_status,
+      retainedBytes: isLost ? null : bytesOf(row.retained),
+      unconfirmedBytes: bytesOf(row.unconfirmed),
+      safeBytes: bytesOf(row.safe),
+    };
+  });
+}
+
+function bytesOf(text: string | null): number | null {
+  return text === null ? null : Number(text);
+}
+
 /** Creates a logical slot and gives its consistent point, within `timeoutMs` or not at all. */
 export async function createSlot(
   maker: Client,
@@ -151,17 +203,25 @@ export async function dropSlot(client: Client, name: string): Promise<void> {
   );
 }
 
+/** What the loss of a slot means; also what `status` and the watch over the WAL say. */
+export const slotLostRemedy =
+  'Changes after the last point are not in the stream, deletes among them, which nothing could ' +
+  'find again: destroy the cluster and init it again (docs/operations.md, Making the cluster ' +
+  'again). Until then the leader’s rows are whole, and followers stay at the last point.';
+
 /** What must hold before streaming starts at `start`; Postgres itself would start elsewhere. */
 export function checkSlot(slot: SlotState | null, name: string, start: Lsn): void {
   const remedy = 'The stream cannot go on from this slot: destroy the cluster and init it again.';
   if (slot === null) {
-    throw new UnderstudyError('SLOT_MISMATCH', `the replication slot ${name} is gone`, remedy);
+    const message = `the replication slot ${name} is gone: somebody dropped it`;
+    throw new UnderstudyError('SLOT_MISMATCH', message, slotLostRemedy);
   }
   if (slot.walStatus === 'lost') {
     throw new UnderstudyError(
       'SLOT_MISMATCH',
-      `the replication slot ${name} has lost its WAL (max_slot_wal_keep_size)`,
-      remedy,
+      `the replication slot ${name} has lost its WAL: Postgres gave it up (` +
+        'max_slot_wal_keep_size, or idle_replication_slot_timeout)',
+      slotLostRemedy,
     );
   }
   if (slot.plugin !== 'pgoutput') {

@@ -39,9 +39,11 @@ export interface TopicLogger {
 export interface Clock {
   readonly nowMs: () => number;
   readonly sleep: (delayMs: number) => Promise<unknown>;
+  /** From 0 up to 1. */
+  readonly random: () => number;
 }
 
-export const systemClock: Clock = { nowMs: Date.now, sleep };
+export const systemClock: Clock = { nowMs: Date.now, sleep, random: Math.random };
 
 /** A broker that is up answers a SYN within milliseconds; this leaves room for a lost packet. */
 const connectTimeoutMs = 5_000;

@@ -5,6 +5,7 @@
  * a rival's in between, would count at another place after compaction than before. A rejection
  * leaves open whether the record is there; whoever needs to know reads the log.
  */
+import { boundedDelayMs } from '../backoff.ts';
 import { encodeBatch, nextBatch, plainProducer } from './batch-encoder.ts';
 import type { KafkaClient, TopicConnection } from './kafka-client.ts';
 import {
@@ -25,10 +26,9 @@ export interface PlainProducer {
 
 const partition = 0;
 
-/** Eight tries with doubling pauses last about 10 s: an election, or the restart of a broker. */
-const triesMax = 8;
-const pauseFirstMs = 100;
-const pauseMaxMs = 3_000;
+/** Nine tries last 6 to 12 s together: an election, or the restart of a broker. */
+const triesMax = 9;
+const pauses = { baseMs: 100, capMs: 3_000 };
 
 class KafkaPlainProducer implements PlainProducer {
   readonly #client: KafkaClient;
@@ -76,7 +76,8 @@ class KafkaPlainProducer implements PlainProducer {
         const isSafe = isSent ? isRefusal(error) : isConnectionLost(error) || isMoved(error);
         if (tries === triesMax || !isSafe) throw this.#explain(error);
       }
-      await this.#client.clock.sleep(Math.min(pauseFirstMs * 2 ** (tries - 1), pauseMaxMs));
+      const { sleep, random } = this.#client.clock;
+      await sleep(boundedDelayMs(tries, pauses, random));
     }
   }
 

@@ -10,6 +10,7 @@
  * refuses the second.
  */
 import createApi from '@kafkajs/confluent-schema-registry/dist/api/index.js';
+import { boundedDelayMs } from '../backoff.ts';
 import { UnderstudyError } from '../errors.ts';
 import { type Clock, systemClock, type TopicLogger } from './kafka-client.ts';
 
@@ -34,9 +35,9 @@ type Api = ReturnType<typeof createApi.default>;
 
 /** A registry answers within milliseconds; one that starts or elects a leader takes seconds. */
 const answerTimeoutMs = 10_000;
-/** Six tries with doubling pauses last about 6 s, besides the time the registry takes. */
+/** Six tries last 3 to 6 s together, besides the time the registry takes. */
 const triesMax = 6;
-const pauseFirstMs = 200;
+const pauses = { baseMs: 200, capMs: 3_200 };
 
 class ConfluentRegistry implements SchemaRegistry {
   readonly #api: Api;
@@ -95,7 +96,7 @@ class ConfluentRegistry implements SchemaRegistry {
     for (let tries = 1; ; tries += 1) {
       const answer = await this.#ask(() => this.#api.Schema.find({ ...timed, id }), notFound);
       if (answer !== null || tries === triesMax) return answer;
-      await this.#clock.sleep(pauseFirstMs * tries);
+      await this.#clock.sleep(boundedDelayMs(tries, pauses, this.#clock.random));
     }
   }
 
@@ -134,7 +135,7 @@ class ConfluentRegistry implements SchemaRegistry {
         if (!isTransient || tries === triesMax) throw this.#explain(error, status);
         this.#log.debug({ status, tries }, 'the registry is asked again');
       }
-      await this.#clock.sleep(pauseFirstMs * 2 ** (tries - 1));
+      await this.#clock.sleep(boundedDelayMs(tries, pauses, this.#clock.random));
     }
   }
 

@@ -32,7 +32,12 @@ export function transactionalId(cluster: string): string {
 
 /** At most 63 bytes: a cluster name has at most 40. */
 export function slotName(cluster: string, epoch: number): string {
-  return `understudy_${cluster}_${epoch}`;
+  return `${slotPrefix(cluster)}${epoch}`;
+}
+
+/** What the slots of all epochs begin with. */
+export function slotPrefix(cluster: string): string {
+  return `understudy_${cluster}_`;
 }
 
 export function publicationName(cluster: string): string {

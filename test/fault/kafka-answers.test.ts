@@ -10,7 +10,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FleetUnderLoad, isFull, seed } from '../support/fleet-under-load.ts';
 import { apiKeys, errorCodeOf, fencedCodes, KafkaProxy } from '../support/kafka-proxy.ts';
-import { seeded } from '../support/load.ts';
+import { seeded } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;

@@ -10,7 +10,7 @@ import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
 import { slotName } from '../../src/topic/topic-layout.ts';
 import { FleetUnderLoad, isFull, seed } from '../support/fleet-under-load.ts';
-import { seeded } from '../support/load.ts';
+import { seeded } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const random = seeded(seed);

@@ -107,6 +107,7 @@ test('a transaction that a stranger leaves open is named with its place', async 
   const producer = await openProducer('leader');
   let nowMs = 0;
   const clock = {
+    random: Math.random,
     nowMs: () => nowMs,
     sleep: (ms: number) => {
       nowMs += 10_000;

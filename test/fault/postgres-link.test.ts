@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert';
 import { slotName } from '../../src/topic/topic-layout.ts';
 import { FleetUnderLoad, isFull, seed } from '../support/fleet-under-load.ts';
 import { apiKeys, KafkaProxy } from '../support/kafka-proxy.ts';
-import { seeded } from '../support/load.ts';
+import { seeded } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { type Direction, TcpProxy } from '../support/tcp-proxy.ts';
 

@@ -135,12 +135,18 @@ test('a command asks, the agent hears of it and answers', async () => {
   const topic = await controlTopic();
   const [agent, command] = await Promise.all([open(topic, 'b'), open(topic, null)]);
   const heard = agent.waitFor(({ requests }) => requests.size > 0, patienceMs);
-  const id = await command.request('switchover', 'b', { drainTimeoutMs: 5 });
+  const [id, args] = ['request-1', { drainTimeoutMs: 5 }];
+  await command.append({
+    kind: 'request',
+    id,
+    step: 'start',
+    verb: 'switchover',
+    node: 'b',
+    args,
+    time,
+  });
   const request = (await heard).requests.get(id)?.[0];
-  assert.equal(
-    [request?.verb, request?.node, request?.args],
-    ['switchover', 'b', { drainTimeoutMs: 5 }],
-  );
+  assert.equal([request?.verb, request?.node, request?.args], ['switchover', 'b', args]);
   const answer = { kind: 'answer', request: id, node: 'b', error: null, time } as const;
   await agent.append({ ...answer, step: 'guard', result: null });
   await agent.append({ ...answer, step: 'done', result: { epoch: 2 } });

@@ -4,6 +4,7 @@
  */
 // time-limit: 480s
 import { spawn } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { FleetStatus, NodeStatus } from '../../src/agent/status-of.ts';
@@ -63,8 +64,14 @@ looks('agents that run are streaming', async () => {
   await fleet.start('a', 'b');
   await query(fleet.url('a'), `INSERT INTO orders VALUES (1, 'one')`);
   const status = await fleet.until((now) => nodeOf(now, 'b').lagBytes === 0);
-  const { lsn, ...a } = nodeOf(status, 'a');
+  const { lsn, slot, ...a } = nodeOf(status, 'a');
   assert.match(lsn ?? '', /^1:/);
+  assert.is(slot?.name, `understudy_${status.cluster}_1`);
+  assert.is(slot?.walStatus, 'reserved');
+  assert.ok(
+    (slot?.retainedBytes ?? 0) > 0 && (slot?.safeBytes ?? 0) > 2 ** 30,
+    JSON.stringify(slot),
+  );
   assert.equal(a, {
     name: 'a',
     role: 'leader',
@@ -80,6 +87,7 @@ looks('agents that run are streaming', async () => {
   assert.is(b.state, 'streaming');
   assert.is(b.exact, true);
   assert.is(b.promotable, true);
+  assert.is(b.slot, null);
 });
 
 looks('a watch goes on until it is stopped, one object a line', async () => {
@@ -136,6 +144,30 @@ looks('a follower whose agent is stopped falls behind by a known distance', asyn
   assert.is(b.promotable, true);
 });
 
+looks('an agent shows its figures over HTTP, as they are', async () => {
+  const child = spawn(process.execPath, fleet.words('run', 'b', '--http', '127.0.0.1:0'));
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  let output = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    output += text;
+  });
+  const patientUntilMs = Date.now() + 30_000;
+  const wanted = [
+    'understudy_role{node="b",role="follower"} 1',
+    'understudy_epoch{node="b"} 1',
+    'understudy_lag_seconds{node="b"} 0',
+    'understudy_applied_rows_total{node="b"} 499',
+    'understudy_kafka_unreachable{node="b"} 0',
+  ];
+  for (let text = ''; !wanted.every((line) => text.includes(`\n${line}\n`)); await sleep(100)) {
+    assert.ok(Date.now() < patientUntilMs, `${text}\n${output}`);
+    const [base] = /http:\/\/[0-9.:]+/.exec(output) ?? [];
+    if (base !== undefined) text = await (await fetch(`${base}/metrics`)).text();
+  }
+  child.kill('SIGTERM');
+  assert.is(await ended, 0, output);
+});
+
 looks('a database or Kafka that is away costs that part, the registry nothing', async () => {
   const [a = ''] = fleet.fleet.urls;
   const withoutB = await statusNow({ urls: [a, `postgres://x@${nobody}/x`] });
@@ -152,6 +184,9 @@ looks('a database or Kafka that is away costs that part, the registry nothing', 
   assert.match(withoutKafka.stream ?? '', /./);
   assert.is(nodeOf(withoutKafka, 'a').state, 'streaming');
   assert.match(nodeOf(withoutKafka, 'b').why.join(), nobody);
+  assert.is(nodeOf(withoutKafka, 'a').slot?.walStatus, 'reserved');
+  assert.match(nodeOf(withoutKafka, 'b').lsn ?? '', /^1:/);
+  assert.is(nodeOf(withoutKafka, 'b').lagMs, null);
 
   const withoutRegistry = await statusNow({ registryUrl: `http://${nobody}/` });
   assert.is(withoutRegistry.topic, `${withoutRegistry.cluster}.changes`);
@@ -179,6 +214,7 @@ looks('a leader that was replaced is fenced', async () => {
   assert.is(a.state, 'fenced');
   assert.is(a.promotable, false);
   assert.is(a.exact, false);
+  assert.match(a.why.join(), /its slot keeps .* of WAL for nobody: drop the slot understudy_\w+_1/);
   const lost = await fleet.ask<Failed>('wait', 'b', '--at', '1:F0/0', '--timeout', '10s');
   assert.is(lost.exit, 4);
   assert.match(lost.value.error.message, 'can never reach 1:F0/0');

@@ -8,12 +8,12 @@ import * as assert from 'uvu/assert';
 import { type Fleet, type FleetOptions, startFleet } from './fleet.ts';
 import type { FleetAgent } from './fleet-agent.ts';
 import { Load, loadRows, loadTableNames, loadTables } from './load.ts';
+import { seedOfRun } from './seed.ts';
 
 /** More rounds and longer stalls where a run may take its time. */
 export const isFull = process.env['UNDERSTUDY_TEST_FULL'] !== undefined;
 
-/** Printed, so that a run that failed can be had again. */
-export const seed = Number(process.env['UNDERSTUDY_SEED'] ?? Math.floor(Math.random() * 1e9));
+export const seed = seedOfRun();
 
 const patienceMs = 40_000;
 const pollMs = 25;
@@ -35,7 +35,6 @@ export class FleetUnderLoad {
     options: Omit<FleetOptions, 'tables'>,
     padding = 300,
   ): Promise<FleetUnderLoad> {
-    process.stderr.write(`UNDERSTUDY_SEED=${seed}\n`);
     const fleet = await startFleet({ ...options, tables: loadTables });
     await fleet.startAgents();
     await fleet.sql('a', loadRows);

@@ -150,7 +150,9 @@ const leads: KnownNode = {
   ...{ name: 'a', leads: true, serverRuns: true, agentRuns: true, writable: true, equal: true },
 };
 const follows: KnownNode = { ...leads, name: 'b', leads: false, writable: false };
-const streaming = { state: 'streaming', lsn: '1:0/20', lagBytes: 0, lagMs: 0, why: [] } as const;
+const streaming = {
+  ...{ state: 'streaming', lsn: '1:0/20', lagBytes: 0, lagMs: 0, slot: null, why: [] },
+} as const;
 const status: FleetStatus = {
   ...{ cluster: 'c', stream: 's', epoch: 1, leader: 'a', durability: 'async', topic: 'c.changes' },
   nodes: [

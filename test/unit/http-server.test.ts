@@ -20,6 +20,7 @@ async function start(options: Partial<StatusServerOptions> = {}): Promise<string
     listen: { host: '127.0.0.1', port: 0 },
     status: async () => ({ cluster: 'shop' }),
     health: () => ({ ok: true }),
+    figures: () => [],
     onError: (error) => errors.push(error),
     ...options,
   });
@@ -44,6 +45,14 @@ test('addresses are of this machine unless they say otherwise', () => {
       text,
     );
   }
+});
+
+test('/metrics answers in the format of Prometheus', async () => {
+  const base = await start();
+  const metrics = await fetch(`${base}/metrics`);
+  assert.is(metrics.status, 200);
+  assert.is(metrics.headers.get('content-type'), 'text/plain; version=0.0.4; charset=utf-8');
+  assert.is((await fetch(`${base}/metrics`, { method: 'POST' })).status, 405);
 });
 
 test('/status and /healthz answer, the rest does not exist', async () => {
@@ -118,6 +127,7 @@ test('a port in use is refused with a remedy', async () => {
       listen: { host: '127.0.0.1', port },
       status: async () => ({}),
       health: () => ({ ok: true }),
+      figures: () => [],
       onError: () => undefined,
     });
     await second.stop();

@@ -6,10 +6,9 @@ import { EventEmitter } from 'node:events';
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { backoffCeilingMs, backoffDelayMs, boundedDelayMs } from '../../src/backoff.ts';
 import { UnderstudyError } from '../../src/errors.ts';
 import {
-  backoffCeilingMs,
-  backoffDelayMs,
   isRetriable,
   levelOfDelay,
   onSignals,
@@ -17,6 +16,7 @@ import {
   runUntilStopped,
   Stopped,
   sleep,
+  unlessAborted,
   withTimeout,
 } from '../../src/lifecycle.ts';
 import type { Logger } from '../../src/logger.ts';
@@ -29,7 +29,7 @@ interface Bench {
   readonly sleeps: number[];
   readonly controller: AbortController;
   nowMs: number;
-  run(attempt: (signal: AbortSignal) => Promise<void>): Promise<void>;
+  run(attempt: (signal: AbortSignal, working: () => void) => Promise<void>): Promise<void>;
 }
 
 function bench(): Bench {
@@ -85,6 +85,9 @@ test('the delay is within the ceiling, which doubles up to the cap', () => {
       (n, r) => {
         const delay = backoffDelayMs(n, backoff, () => r);
         assert.ok(delay >= 0 && delay <= backoffCeilingMs(n, backoff));
+        const bounded = boundedDelayMs(n, backoff, () => r);
+        assert.ok(bounded * 2 + 2 > backoffCeilingMs(n, backoff));
+        assert.ok(bounded <= backoffCeilingMs(n, backoff));
         assert.ok(backoffCeilingMs(n, backoff) <= backoff.capMs);
         assert.ok(backoffCeilingMs(n + 1, backoff) >= backoffCeilingMs(n, backoff));
       },
@@ -121,15 +124,28 @@ test('a failure that may pass is retried, louder and louder, until it is through
   ]);
 });
 
-test('a failure after a run that lasted counts as the first', async () => {
+test('a failure after work that lasted counts as the first', async () => {
   const at = bench();
   let runs = 0;
-  await at.run(async () => {
+  await at.run(async (_, working) => {
     runs += 1;
+    working();
     if (runs === 3) at.nowMs += backoff.steadyMs;
     if (runs < 5) throw transient();
   });
   assert.equal(at.sleeps, [99, 199, 99, 199]);
+});
+
+test('an attempt that hangs for long and never works makes the next one wait longer', async () => {
+  const at = bench();
+  let runs = 0;
+  await at.run(async () => {
+    runs += 1;
+    at.nowMs += 2 * backoff.steadyMs;
+    if (runs < 10) throw transient();
+  });
+  assert.equal(at.sleeps.slice(0, 4), [99, 199, 399, 799]);
+  assert.match(at.lines.at(-1) ?? '', /^error/);
 });
 
 test('a failure that cannot pass is rethrown at once', async () => {
@@ -160,6 +176,18 @@ test('an abort ends the run and the wait, and hides only its own noise', async (
     throw error;
   });
   assert.is(await rejection(run), error);
+});
+
+test('work that never ends is left at an abort, and no other', async () => {
+  const controller = new AbortController();
+  const never = unlessAborted(new Promise(() => undefined), controller.signal);
+  controller.abort();
+  await withTimeout(never, 2000, () => new Error('still waiting'));
+  await unlessAborted(Promise.reject(new Error('too late to be heard')), controller.signal);
+  const { signal } = new AbortController();
+  await unlessAborted(Promise.resolve(), signal);
+  const error = new Error('heard');
+  assert.is(await rejection(unlessAborted(Promise.reject(error), signal)), error);
 });
 
 test('an aborted wait between two runs ends the run', async () => {

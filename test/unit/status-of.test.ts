@@ -13,6 +13,7 @@ import {
   emptyControlState,
   foldControl,
 } from '../../src/control/control-state.ts';
+import type { SlotWal } from '../../src/leader/slot.ts';
 import { at, lsn } from '../support/builders.ts';
 
 const time = '2025-11-21T09:00:00.000Z';
@@ -44,7 +45,15 @@ function identity(name: string, role: 'leader' | 'follower', epoch = 1): NodeIde
 
 const nowMs = 1_000_000;
 const commitMicros = BigInt(nowMs - 100) * 1000n;
-const active = [{ active: true, walStatus: 'reserved' }];
+const slot: SlotWal = {
+  name: 'understudy_shop_1',
+  active: true,
+  walStatus: 'reserved',
+  retainedBytes: 2_000_000,
+  unconfirmedBytes: 1_000_000,
+  safeBytes: null,
+};
+const active = [slot];
 
 function leader(changes: Partial<DatabaseFacts> = {}): DatabaseFacts {
   return {
@@ -112,6 +121,13 @@ status('a sound fleet', () => {
         lagMs: 0,
         exact: true,
         promotable: false,
+        slot: {
+          name: 'understudy_shop_1',
+          walStatus: 'reserved',
+          retainedBytes: 2_000_000,
+          unpublishedBytes: 1_000_000,
+          safeBytes: null,
+        },
         why: [],
       },
       {
@@ -123,6 +139,7 @@ status('a sound fleet', () => {
         lagMs: 0,
         exact: true,
         promotable: true,
+        slot: null,
         why: [],
       },
     ],
@@ -133,14 +150,38 @@ status('a leader without agent, without slot, with an idle or a lost one has sto
   const cases: readonly (readonly [Partial<DatabaseFacts>, RegExp])[] = [
     [{ agentRuns: false }, /no agent runs: understudy run a/],
     [{ slots: [] }, /slot is gone/],
-    [{ slots: [{ active: false, walStatus: 'lost' }] }, /has lost WAL/],
-    [{ slots: [{ active: false, walStatus: 'reserved' }] }, /does not read the WAL/],
+    [{ slots: [{ ...slot, active: false, walStatus: 'lost' }] }, /has lost WAL/],
+    [{ slots: [{ ...slot, active: false }] }, /does not read the WAL/],
   ];
   for (const [changes, why] of cases) {
     const [a] = nodesOf(facts({ a: leader(changes) }));
     assert.is(a.state, 'stopped');
     assert.is(a.role, 'leader');
     assert.match(a.why.join(), why);
+  }
+});
+
+status('a slot that was lost is told also while no agent runs', () => {
+  for (const slots of [[], [{ ...slot, active: false, walStatus: 'lost' }]]) {
+    const [a] = nodesOf(facts({ a: leader({ agentRuns: false, slots }) }));
+    assert.is(a.state, 'stopped');
+    assert.match(a.why[0] ?? '', /no agent runs/);
+    assert.match(a.why[1] ?? '', /slot .*: what it writes reaches nobody/);
+  }
+});
+
+status('WAL that waits is told with its size and its end, with and without Kafka', () => {
+  const waits = { ...slot, retainedBytes: 700 * 2 ** 20, unconfirmedBytes: 690 * 2 ** 20 };
+  const slots = [{ ...waits, safeBytes: 300 * 2 ** 20 }];
+  const away: Found<never> = { kind: 'missing', reason: 'Kafka is away' };
+  for (const changes of [{}, { control: away, topic: away }]) {
+    const [a] = nodesOf(facts({ a: leader({ slots }), ...changes }));
+    assert.is(a.state, 'catching-up');
+    assert.is(a.slot?.unpublishedBytes, 690 * 2 ** 20);
+    assert.equal(a.why.slice(0, 2), [
+      'the topic lacks 690 MB of its WAL',
+      'the slot understudy_shop_1 keeps 700 MB of WAL, and is given up after 300 MB more',
+    ]);
   }
 });
 

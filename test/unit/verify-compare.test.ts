@@ -4,9 +4,10 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { bytesText } from '../../src/change/byte-size.ts';
 import { jsonLine } from '../../src/commands/answer.ts';
 import { isoMicros } from '../../src/commands/points.ts';
-import { bytesText, durationText } from '../../src/commands/status.ts';
+import { durationText } from '../../src/commands/status.ts';
 import { verificationOutcome } from '../../src/commands/verify.ts';
 import { compareNode } from '../../src/verify/compare.ts';
 import { digestQuery, pageRanges, type TableDigest } from '../../src/verify/table-digest.ts';

@@ -1,0 +1,145 @@
+/**
+ * What an agent counts while it serves a node, from one attempt to the next. Flows in: events of
+ * its work and of its failures; flows out: figures for monitoring, cheap to read at any time,
+ * without a look at a server. They decide nothing.
+ */
+import type { Point } from '../change/change.ts';
+import type { EpochLsn } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
+import type { WalLook } from './wal-watch.ts';
+
+/** What of a follower at work is looked at. */
+interface Progress {
+  readonly position: { readonly at: EpochLsn; readonly commitTimeMicros: bigint };
+  readonly caughtUp: boolean;
+}
+
+export class AgentFigures {
+  readonly node: string;
+  readonly #nowMs: () => number;
+  readonly #wal: () => WalLook;
+  #following: Progress | null = null;
+  #published: { readonly at: EpochLsn; readonly commitTimeMs: number | null } | null = null;
+  #batchesPublished = 0;
+  #batchesApplied = 0;
+  #recordsPublished = 0;
+  #rowsApplied = 0;
+  #publishedBytes = 0;
+  #failedAttempts = 0;
+  #lastFailure: { readonly code: string; readonly atMs: number } | null = null;
+  #isKafkaAway = false;
+
+  constructor(node: string, nowMs: () => number, wal: () => WalLook) {
+    this.node = node;
+    this.#nowMs = nowMs;
+    this.#wal = wal;
+  }
+
+  /** From now on it follows; what is asked of `follower` is what it has done so far. */
+  follows(follower: Progress): void {
+    this.#works();
+    this.#following = follower;
+  }
+
+  applied(rows: number): void {
+    this.#batchesApplied += 1;
+    this.#rowsApplied += rows;
+  }
+
+  leads(at: EpochLsn): void {
+    this.#works();
+    this.#published = { at, commitTimeMs: null };
+  }
+
+  published({ epoch, upto, commitTimeMicros }: Point, records: number): void {
+    const commitTimeMs = Number(commitTimeMicros / 1000n);
+    this.#published = { at: { epoch, lsn: upto }, commitTimeMs };
+    this.#batchesPublished += 1;
+    this.#recordsPublished += records;
+  }
+
+  failed(error: unknown): void {
+    const code = codeOf(error);
+    this.#stops();
+    this.#failedAttempts += 1;
+    this.#lastFailure = { code, atMs: this.#nowMs() };
+    this.#isKafkaAway = code === 'KAFKA_UNREACHABLE';
+  }
+
+  /** The same producer, with what it sends counted. */
+  counting(producer: TransactionalProducer): TransactionalProducer {
+    return {
+      open: () => producer.open(),
+      send: (records) => {
+        for (const record of records) this.#publishedBytes += sizeOf(record);
+        return producer.send(records);
+      },
+      commit: () => producer.commit(),
+      close: () => producer.close(),
+    };
+  }
+
+  #works(): void {
+    this.#stops();
+    this.#isKafkaAway = false;
+  }
+
+  #stops(): void {
+    this.#following = null;
+    this.#published = null;
+  }
+
+  read() {
+    const [following, published] = [this.#following, this.#published];
+    const slot = this.#wal()?.slot ?? null;
+    return {
+      node: this.node,
+      role: published !== null ? 'leader' : following !== null ? 'follower' : null,
+      at: published?.at ?? following?.position.at ?? null,
+      commitTimeMs: published?.commitTimeMs ?? commitTimeOf(following),
+      lagBytes: slot?.unconfirmedBytes ?? null,
+      lagMs: this.#lagMs(following),
+      slot: this.#slot(),
+      batches: { published: this.#batchesPublished, applied: this.#batchesApplied },
+      records: { published: this.#recordsPublished, applied: this.#rowsApplied },
+      publishedBytes: this.#publishedBytes,
+      failedAttempts: this.#failedAttempts,
+      lastFailure: this.#lastFailure,
+      isKafkaAway: this.#isKafkaAway,
+    } as const;
+  }
+
+  #lagMs(following: Progress | null): number | null {
+    if (following === null) return null;
+    if (following.caughtUp) return 0;
+    return Math.max(0, this.#nowMs() - (commitTimeOf(following) ?? 0));
+  }
+
+  /** A leader without any slot has lost it. */
+  #slot() {
+    const look = this.#wal();
+    if (look === null) return null;
+    const { slot } = look;
+    return {
+      retainedBytes: slot?.retainedBytes ?? null,
+      safeBytes: slot?.safeBytes ?? null,
+      isLost: slot === null || slot.walStatus === 'lost',
+    };
+  }
+}
+
+function commitTimeOf(following: Progress | null): number | null {
+  return following === null ? null : Number(following.position.commitTimeMicros / 1000n);
+}
+
+function sizeOf({ key, value }: OutgoingRecord): number {
+  return key.length + (value?.length ?? 0);
+}
+
+/** Of ours, else of Postgres or the system. */
+function codeOf(error: unknown): string {
+  if (error instanceof UnderstudyError) return error.code;
+  if (error instanceof Error && 'code' in error) return String(error.code);
+  return 'unknown';
+}

@@ -1,0 +1,143 @@
+/**
+ * The leader's slot or publication is taken away, by a person or by Postgres itself. It is warned
+ * of while there is time, the stream ends with a clear reason and not before it has one, `status`
+ * says it from the database alone, and the follower stays exact where it stood.
+ */
+// time-limit: 360s
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
+import type { FleetStatus, NodeStatus } from '../../src/agent/status-of.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import type { FleetAgent } from '../support/fleet-agent.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+const tables = 'CREATE TABLE item (id int PRIMARY KEY)';
+let stack: Stack;
+let sandbox: Sandbox;
+let fleet: Fleet;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 0 });
+  sandbox = await startSandbox({ postgres: 2, brokers: 1, registry: false, log: () => undefined });
+});
+
+test.after(async () => {
+  await sandbox.stop();
+  await stack.close();
+});
+
+test.before.each(async () => {
+  const [a, b] = sandbox.postgres;
+  fleet = await startFleet({
+    stack,
+    tables,
+    servers: { ...(a && { a }), ...(b && { b }) },
+    brokers: sandbox.brokers,
+  });
+});
+
+test.after.each(async () => {
+  await fleet.close();
+});
+
+async function begin(): Promise<FleetAgent> {
+  const { a } = await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1)');
+  await fleet.caughtUp();
+  return a;
+}
+
+/** With exit code 4 and this reason, now and when it is started again. */
+async function stops(agent: FleetAgent, code: string, reason: RegExp): Promise<void> {
+  const isThisStop = async (one: FleetAgent): Promise<void> => {
+    assert.is(await one.exitCode(90_000), 4, one.log);
+    assert.match(one.log, new RegExp(`"code":\\s*"${code}"`));
+    assert.match(one.log, reason);
+  };
+  await isThisStop(agent);
+  await isThisStop(fleet.spawnAgent('a'));
+}
+
+async function statusOf(node: string): Promise<NodeStatus> {
+  const { code, json, stderr } = await fleet.cli('status');
+  assert.is(code, 0, stderr);
+  const found = (json as FleetStatus).nodes.find(({ name }) => name === node);
+  if (found === undefined) throw new Error(`${node} is not in the status`);
+  return found;
+}
+
+/** The follower has what was in the stream, and its agent goes on. */
+async function followerStands(): Promise<void> {
+  assert.equal(await fleet.sql('b', 'SELECT id FROM item'), [{ id: 1 }]);
+  assert.not(fleet.agent('b').ended, fleet.logs());
+}
+
+const slotName = (): string => `understudy_${fleet.cluster}_1`;
+
+test('a slot that somebody drops ends the stream', async () => {
+  const agent = await begin();
+  // The agent takes it again within moments: until the slot is gone.
+  const drop = `SELECT pg_terminate_backend(active_pid, 5000), pg_drop_replication_slot(slot_name)
+    FROM pg_replication_slots WHERE slot_name = $1`;
+  const exists = 'SELECT FROM pg_replication_slots WHERE slot_name = $1';
+  while ((await fleet.sql('a', exists, [slotName()])).length > 0) {
+    await fleet.sql('a', drop, [slotName()]).catch(() => undefined);
+  }
+  await fleet.sql('a', 'INSERT INTO item VALUES (2)');
+  await stops(agent, 'SLOT_MISMATCH', /is gone.*deletes among them/);
+  const a = await statusOf('a');
+  assert.is(a.state, 'stopped');
+  assert.is(a.slot, null);
+  assert.match(a.why.join(), /slot is gone: what it writes reaches nobody/);
+  await followerStands();
+});
+
+/** One segment of WAL, nearly for nothing. */
+async function writeSegments(count: number): Promise<void> {
+  for (let i = 0; i < count; i += 1) {
+    await fleet.sql(
+      'a',
+      `SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()`,
+    );
+  }
+}
+
+test('a slot that Postgres gives up is warned of first, and then ends the stream', async () => {
+  const agent = await begin();
+  await sandbox.postgres[0]?.configure({ max_slot_wal_keep_size: '320MB' });
+  const [broker] = sandbox.kafka;
+  await broker?.kill();
+  await fleet.sql('a', 'INSERT INTO item VALUES (2)');
+  await writeSegments(14);
+  await agent.says(/"level":"warn"[^\n]*keeps 2\d\d MB of WAL, and is given up after/);
+  const waiting = await statusOf('a');
+  assert.ok((waiting.slot?.retainedBytes ?? 0) > 14 * 2 ** 24 - 2 ** 24, JSON.stringify(waiting));
+  assert.match(waiting.why.join(), /keeps 2\d\d MB of WAL, and is given up after/);
+  await writeSegments(4);
+  await agent.says(/"level":"error"[^\n]*keeps [23]\d\d MB of WAL, and is given up after/);
+  await writeSegments(6);
+  await fleet.sql('a', 'CHECKPOINT');
+  await agent.says(/"level":"error"[^\n]*has lost WAL: what it writes reaches nobody/);
+  assert.not(agent.ended, 'nobody knows yet who leads');
+  const lost = await statusOf('a');
+  assert.is(lost.slot?.walStatus, 'lost');
+  assert.match(lost.why.join(), /has lost WAL/);
+
+  await broker?.start();
+  await stops(agent, 'SLOT_MISMATCH', /has lost its WAL.*deletes among them/);
+  const a = await statusOf('a');
+  assert.is(a.state, 'stopped');
+  assert.match(a.why.join(), /no agent runs.*has lost WAL/);
+  await followerStands();
+});
+
+test('a publication that is dropped ends the stream, whatever is written then', async () => {
+  const agent = await begin();
+  await fleet.sql('a', `DROP PUBLICATION understudy_${fleet.cluster}`);
+  await fleet.sql('a', 'INSERT INTO item VALUES (2)');
+  await stops(agent, 'SCHEMA_CHANGED', /publication understudy_\w+ was dropped/);
+  await followerStands();
+});
+
+test.run();

@@ -1,0 +1,70 @@
+/**
+ * A failover is asked for while the candidate's agent is starting, or the agent dies in the middle
+ * and carries it through when it is back: the command hears of it in every case.
+ */
+// time-limit: 300s
+import { setTimeout as sleep } from 'node:timers/promises';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type Answer, type Fleet, startFleet } from '../support/fleet.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+const words = ['failover', 'b', '--allow-data-loss', '--reason', 'test'] as const;
+let stack: Stack;
+let fleet: Fleet;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+});
+
+test.after(async () => {
+  await stack.close();
+});
+
+test.before.each(async () => {
+  fleet = await startFleet({ stack, tables: 'CREATE TABLE item (id int PRIMARY KEY)' });
+  await fleet.startAgent('a');
+  await fleet.sql('a', 'INSERT INTO item VALUES (1)');
+});
+
+test.after.each(async () => {
+  await fleet.close();
+});
+
+async function leads({ code, json, stderr }: Answer): Promise<void> {
+  assert.is(code, 0, `${stderr} ${JSON.stringify(json)}\n${fleet.logs()}`);
+  assert.is(json.node, 'b');
+  assert.is(json.epoch, 2);
+  assert.match(json.lsn, /^2:/);
+  await fleet.sql('b', 'INSERT INTO item VALUES (2)');
+}
+
+test('a failover that is asked for while the agent starts is served once it can', async () => {
+  fleet.spawnAgent('b', 'agent.after-start=pause:8000');
+  const started = 'SELECT FROM understudy.node WHERE start_number > 0';
+  while ((await fleet.sql('b', started)).length === 0) await sleep(50);
+  await leads(await fleet.cli(...words));
+});
+
+for (const place of ['own.after-claim', 'own.before-epoch-begin', 'promote.before-unguard']) {
+  test(`a candidate that dies at ${place} and returns answers who asked`, async () => {
+    const first = await fleet.startAgent('b', `${place}=kill`);
+    await fleet.caughtUp();
+    const asked = fleet.cli(...words);
+    assert.is(await first.exitCode(), null, first.log);
+    fleet.spawnAgent('b');
+    await leads(await asked);
+  });
+}
+
+test('a request that failed is answered once, and can be made again', async () => {
+  const agent = await fleet.startAgent('b', 'promote.after-slot=error');
+  await fleet.caughtUp();
+  const failed = await fleet.cli(...words);
+  assert.is(failed.code, 5, JSON.stringify(failed));
+  assert.match(failed.json.error.message, 'failpoint promote.after-slot');
+  await agent.says(/"message":"following"[\s\S]*"message":"following"/);
+  await leads(await fleet.cli(...words));
+});
+
+test.run();

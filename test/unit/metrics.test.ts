@@ -1,0 +1,147 @@
+/**
+ * The text that GET /metrics answers with: every line is of the format that Prometheus reads, the
+ * unknown has no sample, and counters outlive a failed attempt.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { AgentFigures } from '../../src/agent/agent-figures.ts';
+import type { WalLook } from '../../src/agent/wal-watch.ts';
+import { UnderstudyError } from '../../src/errors.ts';
+import { labelsText, metricsText } from '../../src/http/metrics.ts';
+import { at, lsn, pointOf } from '../support/builders.ts';
+
+const comment = /^# (?:HELP [a-z_]+ \S.*|TYPE [a-z_]+ (?:gauge|counter))$/;
+const sample = /^([a-z_]+)\{([a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)+\} (-?[0-9.]+(?:e[+-]?[0-9]+)?)$/;
+
+/** Values by `name{labels}`; a line of another form fails the test. */
+function parsed(text: string): Map<string, number> {
+  assert.ok(text === '' || text.endsWith('\n'));
+  const values = new Map<string, number>();
+  const typed = new Set<string>();
+  for (const line of text.split('\n').slice(0, -1)) {
+    if (line.startsWith('#')) {
+      assert.match(line, comment);
+      if (line.startsWith('# TYPE')) typed.add(line.split(' ')[2] ?? '');
+      continue;
+    }
+    const match = sample.exec(line);
+    assert.ok(match !== null, `not a sample: ${line}`);
+    assert.ok(typed.has(match?.[1] ?? ''), `no TYPE before ${line}`);
+    const [key = ''] = line.split(' ');
+    assert.not(values.has(key), `twice: ${key}`);
+    values.set(key, Number(match?.[3]));
+  }
+  return values;
+}
+
+let look: WalLook = null;
+let nowMs = 1_000_000;
+const figuresOf = (node: string): AgentFigures =>
+  new AgentFigures(
+    node,
+    () => nowMs,
+    () => look,
+  );
+
+test.before.each(() => {
+  look = null;
+  nowMs = 1_000_000;
+});
+
+test('an agent that has just started says so and guesses nothing', () => {
+  const values = parsed(metricsText([figuresOf('a').read()]));
+  assert.is(values.get('understudy_role{node="a",role="leader"}'), 0);
+  assert.is(values.get('understudy_role{node="a",role="follower"}'), 0);
+  assert.is(values.get('understudy_failed_attempts_total{node="a"}'), 0);
+  for (const unknown of ['epoch', 'lsn_bytes', 'lag_seconds', 'lag_bytes', 'slot_lost']) {
+    assert.not(values.has(`understudy_${unknown}{node="a"}`), unknown);
+  }
+});
+
+test('a leader tells what it published, what waits, and how long Postgres keeps it', () => {
+  const figures = figuresOf('a');
+  const slot = { name: 's', active: true, walStatus: 'reserved' };
+  look = { slot: { ...slot, retainedBytes: 700, unconfirmedBytes: 600, safeBytes: 300 } };
+  figures.leads(at(3, 50));
+  figures.published(pointOf({ epoch: 3, upto: lsn(90), commitTimeMicros: 2_500_000n }), 7);
+  figures.published(pointOf({ epoch: 3, upto: lsn(100), commitTimeMicros: 2_500_000n }), 0);
+  const values = parsed(metricsText([figures.read(), figuresOf('b').read()]));
+  const a = (name: string): number | undefined => values.get(`understudy_${name}{node="a"}`);
+  assert.is(values.get('understudy_role{node="a",role="leader"}'), 1);
+  assert.is(a('epoch'), 3);
+  assert.is(a('lsn_bytes'), 100);
+  assert.is(a('commit_timestamp_seconds'), 2.5);
+  assert.is(a('published_batches_total'), 2);
+  assert.is(a('published_records_total'), 7);
+  assert.is(a('lag_bytes'), 600);
+  assert.is(a('slot_retained_wal_bytes'), 700);
+  assert.is(a('slot_safe_wal_bytes'), 300);
+  assert.is(a('slot_lost'), 0);
+  assert.is(values.get('understudy_published_records_total{node="b"}'), 0);
+
+  look = {
+    slot: { ...slot, walStatus: 'lost', retainedBytes: null, unconfirmedBytes: 1, safeBytes: null },
+  };
+  assert.is(parsed(metricsText([figures.read()])).get('understudy_slot_lost{node="a"}'), 1);
+  look = { slot: null };
+  assert.is(parsed(metricsText([figures.read()])).get('understudy_slot_lost{node="a"}'), 1);
+});
+
+test('bytes are counted as they are sent', async () => {
+  const figures = figuresOf('a');
+  const sent: number[] = [];
+  const producer = figures.counting({
+    open: async () => undefined,
+    send: async (records) => void sent.push(records.length),
+    commit: async () => [],
+    close: async () => undefined,
+  });
+  const record = { partition: 0, headers: {}, key: Buffer.from('1234') };
+  await producer.send([
+    { ...record, value: null },
+    { ...record, value: Buffer.from('56') },
+  ]);
+  assert.equal(sent, [2]);
+  assert.is(figures.read().publishedBytes, 10);
+});
+
+test('a follower is as late as its last transaction, and on time once it has them all', () => {
+  const figures = figuresOf('b');
+  const follower = {
+    position: { at: at(3, 90), commitTimeMicros: 990_000_000n },
+    caughtUp: false,
+  };
+  figures.follows(follower);
+  figures.applied(5);
+  const late = parsed(metricsText([figures.read()]));
+  assert.is(late.get('understudy_role{node="b",role="follower"}'), 1);
+  assert.is(late.get('understudy_lag_seconds{node="b"}'), 10);
+  assert.is(late.get('understudy_lsn_bytes{node="b"}'), 90);
+  assert.is(late.get('understudy_applied_rows_total{node="b"}'), 5);
+  follower.caughtUp = true;
+  assert.is(parsed(metricsText([figures.read()])).get('understudy_lag_seconds{node="b"}'), 0);
+});
+
+test('a failure is counted with its code, and what was counted stays', () => {
+  const figures = figuresOf('a');
+  figures.leads(at(1, 1));
+  figures.published(pointOf({ epoch: 1, upto: lsn(2), commitTimeMicros: 1n }), 3);
+  figures.failed(new UnderstudyError('KAFKA_UNREACHABLE', 'no broker', 'start one'));
+  const away = parsed(metricsText([figures.read()]));
+  assert.is(away.get('understudy_kafka_unreachable{node="a"}'), 1);
+  assert.is(away.get('understudy_role{node="a",role="leader"}'), 0);
+  assert.is(away.get('understudy_failed_attempts_total{node="a"}'), 1);
+  assert.is(away.get('understudy_published_records_total{node="a"}'), 3);
+  const failure = 'understudy_last_failure_timestamp_seconds{node="a",code="KAFKA_UNREACHABLE"}';
+  assert.is(away.get(failure), 1000);
+  figures.leads(at(1, 2));
+  const back = parsed(metricsText([figures.read()]));
+  assert.is(back.get('understudy_kafka_unreachable{node="a"}'), 0);
+  assert.is(back.get(failure), 1000);
+});
+
+test('quotes, backslashes and line ends in a label are escaped', () => {
+  assert.is(labelsText({ a: 'x"y\\z\n' }), '{a="x\\"y\\\\z\\n"}');
+});
+
+test.run();
