@@ -217,6 +217,7 @@ class Agent {
           publication: publicationName(cluster.name),
           mark: taken.mark,
           lastPoint: taken.end.point,
+          unhealed: taken.end.unhealed,
           producer: taken.producer,
           encoder,
           reader,

@@ -21,8 +21,9 @@ import {
   upsertSql,
 } from './apply-sql.ts';
 import type { ApplyTargets } from './apply-targets.ts';
-import type { ApplyStep, TableRows } from './coalesce.ts';
+import type { ApplyStep } from './coalesce.ts';
 import { type FollowerPosition, movePosition, saveLabel } from './follower-state.ts';
+import type { TableRows, WholeRow } from './row-fold.ts';
 
 /** One statement takes at most this many rows and about this many characters of values. */
 const statementRowsMax = 4_000;
@@ -31,8 +32,6 @@ const statementCharsMax = 16 * 1024 * 1024;
 /** Unique and exclusion conflicts, and an update of a GENERATED ALWAYS column. */
 const conflictCodes: readonly string[] = ['23505', '23P01', '428C9'];
 const truncateRefusedCode = '0A000';
-
-type UpsertRow = RowRecord & { value: Buffer };
 
 export class Applier {
   readonly #client: Client;
@@ -132,7 +131,7 @@ export class Applier {
 
   async #writeRows(
     target: ApplyTarget,
-    rows: readonly UpsertRow[],
+    rows: readonly WholeRow[],
     replace: boolean,
   ): Promise<void> {
     const text = replace || target.replaceOnly ? insertSql(target) : upsertSql(target);
