@@ -34,6 +34,9 @@ const truncateRefusedCode = '0A000';
 
 type UpsertRow = RowRecord & { value: Buffer };
 
+/** What to apply, from the start again at each call: a large batch is read again meanwhile. */
+export type ApplySteps = () => Iterable<ApplyStep> | AsyncIterable<ApplyStep>;
+
 export class Applier {
   readonly #client: Client;
   readonly #targets: ApplyTargets;
@@ -46,35 +49,39 @@ export class Applier {
   }
 
   /**
-   * Applies all steps and moves the position, or changes nothing. Two rows that swap a unique value
-   * conflict when they are upserted one after the other; then all rows of the batch are deleted
-   * first and inserted anew.
+   * Applies all steps and moves the position, or changes nothing; gives the number of rows. Two
+   * rows that swap a unique value conflict when they are upserted one after the other; then the
+   * steps are asked for once more, and all rows of each are deleted first and inserted anew.
    */
   async apply(
-    steps: readonly ApplyStep[],
+    steps: ApplySteps,
     from: FollowerPosition,
     to: FollowerPosition,
     labelled: readonly Point[],
-  ): Promise<void> {
+  ): Promise<number> {
     try {
-      await this.#applyOnce(steps, from, to, labelled, false);
+      return await this.#applyOnce(steps, from, to, labelled, false);
     } catch (error) {
       if (!isConflict(error)) throw error;
-      await this.#applyOnce(steps, from, to, labelled, true);
+      return await this.#applyOnce(steps, from, to, labelled, true);
     }
   }
 
   async #applyOnce(
-    steps: readonly ApplyStep[],
+    steps: ApplySteps,
     from: FollowerPosition,
     to: FollowerPosition,
     labelled: readonly Point[],
     replace: boolean,
-  ): Promise<void> {
+  ): Promise<number> {
     await hit('apply.before');
+    let rows = 0;
     try {
       await inTransaction(this.#client, async () => {
-        for (const step of steps) await this.#step(step, replace);
+        for await (const step of steps()) {
+          rows += await this.#step(step, replace);
+          await hit('apply.after-step');
+        }
         for (const point of labelled) await saveLabel(this.#client, point);
         await movePosition(this.#client, from, to);
         await hit('apply.before-commit');
@@ -86,14 +93,18 @@ export class Applier {
     }
     this.#targets.committed();
     await hit('apply.after-commit');
+    return rows;
   }
 
-  async #step(step: ApplyStep, replace: boolean): Promise<void> {
+  /** Gives the number of rows that were written or deleted. */
+  async #step(step: ApplyStep, replace: boolean): Promise<number> {
     switch (step.kind) {
       case 'relation':
-        return this.#targets.relation(step.relation);
+        await this.#targets.relation(step.relation);
+        return 0;
       case 'truncate':
-        return this.#truncate(step.relationIds);
+        await this.#truncate(step.relationIds);
+        return 0;
       case 'rows': {
         const tables = step.tables.map((rows) => ({
           rows,
@@ -101,6 +112,7 @@ export class Applier {
         }));
         for (const { rows, target } of tables) await this.#deleteRows(target, rows, replace);
         for (const { rows, target } of tables) await this.#writeRows(target, rows.upserts, replace);
+        return step.tables.reduce((sum, t) => sum + t.deletes.length + t.upserts.length, 0);
       }
     }
   }
