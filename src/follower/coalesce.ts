@@ -26,7 +26,11 @@ export interface ApplyWindow {
 
 type Barrier = RelationRecord | TruncateRecord;
 
-export function coalesce(batches: readonly AlignedBatch[], window: ApplyWindow): ApplyStep[] {
+/** Batches one after the other, or a stretch of one that holds all records up to a position. */
+export function coalesce(
+  batches: readonly Pick<AlignedBatch, 'partitions'>[],
+  window: ApplyWindow,
+): ApplyStep[] {
   const steps: ApplyStep[] = [];
   const movesPartials = batches.some(({ partitions }) => partitions.some(isMovedPartial));
   let rows = new RowFold(movesPartials);

@@ -16,7 +16,7 @@ export type WholeRow = RowRecord & { readonly value: Buffer };
 
 export interface PartialRow {
   /** The newest first; the last may be whole, and completes the others then. */
-  readonly layers: readonly WholeRow[];
+  readonly layers: readonly [WholeRow, ...WholeRow[]];
   /** The key under which the table holds what the layers lack; null when they lack nothing. */
   readonly base: readonly string[] | null;
 }
@@ -87,11 +87,11 @@ export class RowFold {
   }
 
   #completed(newest: State): PartialRow {
-    const layers: WholeRow[] = [];
+    const layers: [WholeRow, ...WholeRow[]] = [newest.record as WholeRow];
     for (let state = newest; ; ) {
       const { record, under, movedBy } = state;
       if (record.value === null) throw noRow(record);
-      layers.push(record as WholeRow);
+      if (state !== newest) layers.push(record as WholeRow);
       if (record.unchanged === null) return { layers, base: null };
       const older: State | null = movedBy === null ? under : this.#beforeMove(movedBy, record);
       if (older === null) return { layers, base: record.was ?? record.identity };
