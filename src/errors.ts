@@ -96,11 +96,6 @@ export const errorTable = {
     false,
     'A published table was changed, dropped or made again.',
   ),
-  UNCHANGED_TOAST: entry(
-    'notAsRequired',
-    false,
-    'An update left a large value out and there is no old row to fill it from.',
-  ),
   MESSAGE_UNKNOWN: entry(
     'notAsRequired',
     false,

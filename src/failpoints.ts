@@ -13,6 +13,7 @@ export const failpointNames = [
   'publish.after-commit',
   'ack.before',
   'apply.before',
+  'apply.after-step',
   'apply.before-commit',
   'apply.after-commit',
   'agent.after-start',

@@ -160,7 +160,7 @@ export const quick: readonly Mutation[] = [
   {
     name: 'counts-unchecked',
     harm: 'a record that the topic lost is missed by nobody',
-    edits: [{ file: aligner, find: 'content.length === counted)', replace: 'counted !== -1)' }],
+    edits: [{ file: aligner, find: 'count === counted)', replace: 'counted !== -1)' }],
     tests: [alignModel, 'test/unit/aligner.test.ts'],
   },
   {
@@ -199,8 +199,11 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: aligner,
-        find: 'for (const held of this.#held) held.content.length = 0;',
-        replace: '',
+        find: 'for (const held of this.#held) forget(held);',
+        replace: `for (const held of this.#held) {
+      if (first.kind === 'point') forget(held);
+      held.boundary = null;
+    }`,
       },
     ],
     tests: [alignModel, 'test/unit/aligner.test.ts'],
@@ -223,8 +226,8 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply-limit.ts',
-        find: 'stopAt === null ? batches : batches.slice(0, -1)',
-        replace: 'stopAt === null ? batches : batches.slice(0)',
+        find: 'stopAt === null ? all : all.slice(0, -1)',
+        replace: 'stopAt === null ? all : all.slice(0)',
       },
     ],
     tests: [alignModel],
@@ -248,7 +251,7 @@ export const quick: readonly Mutation[] = [
       {
         file: 'src/leader/transaction-builder.ts',
         find: 'if (kept !== undefined) return kept;',
-        replace: 'return kept ?? null;',
+        replace: 'if (kept === undefined || kept !== undefined) return kept ?? null;',
       },
     ],
     tests: ['test/unit/transaction-builder.test.ts'],

@@ -78,9 +78,11 @@ export const withServers: readonly Mutation[] = [
       },
       {
         file: 'src/follower/applier.ts',
-        find: 'tables) await this.#writeRows(target, rows.upserts, replace);',
-        replace: `tables) await this.#writeRows(target, rows.upserts, replace);
-        for (const each of tables) await this.#deleteRows(each.target, each.rows, replace);`,
+        find: 'return step.tables.reduce((sum',
+        replace: `for (const { target, rows } of tables) {
+          await this.#deleteRows(target, rows, replace);
+        }
+        return step.tables.reduce((sum`,
       },
     ],
     tests: ['test/integration/path-rows.test.ts'],

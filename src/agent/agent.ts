@@ -238,6 +238,7 @@ class Agent {
           publication: publicationName(cluster.name),
           mark: taken.mark,
           lastPoint: taken.end.point,
+          unhealed: taken.end.unhealed,
           producer: figures.counting(taken.producer),
           encoder,
           reader,

@@ -283,7 +283,7 @@ class Initialisation {
       slot: layout.slotName(this.#cluster.name, 1),
       keySchemaId: encoder.keySchemaId,
     };
-    const nothing = { mark: null, point: null, begin: null, strays: [] };
+    const nothing = { mark: null, point: null, begin: null, strays: [], unhealed: null };
     const owned = await ownEpoch(
       {
         control,

@@ -171,7 +171,9 @@ class OwningAttempt {
     if (end === null) throw new Error('begin comes after drain');
     await hit('own.before-epoch-begin');
     this.#mark = await begin(epoch, end, producer);
-    this.#end = { mark: this.#mark, point: null, begin: null, strays: [] };
+    const voids = end.strays.length > 0 ? end.mark : null;
+    const unhealed = end.unhealed ?? voids;
+    this.#end = { mark: this.#mark, point: null, begin: null, strays: [], unhealed };
     return { kind: 'begun', ticket };
   }
 

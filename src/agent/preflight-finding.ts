@@ -16,7 +16,6 @@ export type WarningCode =
   | 'NO_TABLES'
   | 'NOT_IN_STREAM'
   | 'TABLE_UNLOGGED'
-  | 'LARGE_VALUES'
   | 'NOT_NULL_DIFFERS'
   | 'TRIGGER_HELD'
   | 'TOPIC_SETTING'

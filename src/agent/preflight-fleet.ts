@@ -133,18 +133,7 @@ function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
     const hint = `${alter(table)} SET LOGGED; on every node, or leave it out of tables.`;
     return [warningFinding('TABLE_UNLOGGED', name, message, hint)];
   }
-  if (table.replicaIdentity === 'full' || table.identityAttnums === null) return [];
-  const identity = new Set(table.identityAttnums);
-  const key = table.columns.filter(({ attnum }) => identity.has(attnum)).map((one) => one.name);
-  const large = (leader.database.toastable[String(table.oid)] ?? []).filter(
-    (column) => !key.includes(column),
-  );
-  if (large.length === 0) return [];
-  const message =
-    `${name} can hold large values (${enumerate(large)}): an update that leaves one unchanged ` +
-    'does not carry it, and stops the stream';
-  const hint = `${alter(table)} REPLICA IDENTITY FULL; on every node.`;
-  return [warningFinding('LARGE_VALUES', name, message, hint)];
+  return [];
 }
 
 function alter(table: TableShape): string {

@@ -56,7 +56,6 @@ export interface DatabaseFacts {
   readonly forcedRowSecurity: readonly string[];
   readonly firingTriggers: readonly { readonly table: string; readonly trigger: string }[];
   /** Columns whose values may be stored out of line, by the OID of their table. */
-  readonly toastable: Readonly<Record<string, readonly string[]>>;
 }
 
 /** The first version with parameter privileges, publication features and snapshots we rely on. */
@@ -191,16 +190,7 @@ const databaseQuery = `
       SELECT coalesce(json_agg(json_build_object('table', ${tableName}, 'trigger', t.tgname)
         ORDER BY n.nspname, c.relname, t.tgname), '[]')
       FROM ${userTables} JOIN pg_trigger t ON t.tgrelid = c.oid
-      WHERE ${userTablesCondition} AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')),
-    'toastable', (
-      -- Postgres makes a TOAST table only where a row can be large enough to need it.
-      SELECT coalesce(json_object_agg(c.oid::bigint, (
-        SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]') FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-          AND a.attstorage <> 'p' AND a.attgenerated = ''
-          -- numeric(10,2) and its like are toastable by name and never large.
-          AND NOT (a.attstorage = 'm' AND a.atttypmod >= 0))), '{}')
-      FROM ${userTables} WHERE ${userTablesCondition} AND c.reltoastrelid <> 0))
+      WHERE ${userTablesCondition} AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')))
   FROM pg_database d, pg_roles r
   WHERE d.datname = current_database() AND r.rolname = current_user`;
 

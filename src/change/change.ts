@@ -45,6 +45,8 @@ export interface RowChange {
   readonly identity: readonly string[];
   /** One value per column of `relation`, or null when the row is deleted. */
   readonly values: readonly PgText[] | null;
+  /** Columns that kept a value which Postgres did not send: null stands in `values` for them. */
+  readonly unchanged: readonly ColumnId[];
   /** The old identity, on the new row of a key change. */
   readonly was: readonly string[] | null;
 }

@@ -5,13 +5,16 @@
  * Nothing leaves before all partitions stand at the same point and the counts in it add up, so a
  * transaction is never handed on in part. What a torn batch left behind is dropped by the epoch
  * begin that voids it; whatever else does not add up is damage, and the follower stops.
+ *
+ * A batch that outgrows `heldBytesMax` is no longer held: its records are checked and counted as
+ * they pass, and what leaves is the offsets between which it stands in the topic.
  */
 import type { EpochBegin, Mark, Point } from '../change/change.ts';
 import {
   compareEpochLsn,
+  comparePositions,
   type EpochLsn,
   formatEpochLsn,
-  pointPosition,
 } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import type {
@@ -30,6 +33,8 @@ export interface AlignedBatch {
   readonly point: Point;
   /** Per partition, in offset order. */
   readonly partitions: readonly (readonly ContentRecord[])[];
+  /** What holding it costs, roughly. */
+  readonly bytes: number;
   readonly mark: Mark;
   /** Per partition, the LogAppendTime of the point, milliseconds. */
   readonly appendMs: readonly number[];
@@ -42,28 +47,62 @@ export interface AlignedEpoch {
   readonly appendMs: readonly number[];
 }
 
-export type Aligned = AlignedBatch | AlignedEpoch;
+/** A whole batch that was too large to hold: it is read again, from `from` up to its point. */
+export interface AlignedLarge {
+  readonly kind: 'large';
+  readonly point: Point;
+  readonly from: Mark;
+  readonly mark: Mark;
+  readonly appendMs: readonly number[];
+}
+
+export type Aligned = AlignedBatch | AlignedLarge | AlignedEpoch;
 
 type Boundary = PointRecord | EpochRecord;
 
+type RecordPlace = Pick<ContentRecord, 'position' | 'offset'>;
+
 interface Held {
-  readonly content: ContentRecord[];
+  /** Empty, whatever `count` says, once the open batch is too large to hold. */
+  content: ContentRecord[];
+  count: number;
+  bytes: number;
+  /** Of the lowest and of the highest position: where there is a stranger, one of the two is. */
+  lowest: RecordPlace | null;
+  highest: RecordPlace | null;
   boundary: Boundary | null;
   /** What came after the boundary, not looked at yet. */
   readonly queue: StreamRecord[];
   taken: number;
 }
 
+/** Measured: what a decoded record costs beside the bytes of its key and value. */
+const recordBytes = 600;
+
+function heldBytes(record: ContentRecord): number {
+  if (record.kind !== 'row') return recordBytes;
+  return recordBytes + record.key.length + (record.value?.length ?? 0);
+}
+
 export class Aligner {
   readonly #streamId: string;
+  readonly #heldBytesMax: number;
   readonly #held: readonly Held[];
   #mark: Mark;
+  /** Whether the open batch has outgrown the bound. */
+  #isLarge = false;
 
-  constructor(streamId: string, mark: Mark) {
+  /** `heldBytesMax` bounds one batch; what comes with one push is held beyond it. */
+  constructor(streamId: string, mark: Mark, heldBytesMax = Number.POSITIVE_INFINITY) {
     this.#streamId = streamId;
     this.#mark = mark;
+    this.#heldBytesMax = heldBytesMax;
     this.#held = mark.nextOffsets.map(() => ({
       content: [],
+      count: 0,
+      bytes: 0,
+      lowest: null,
+      highest: null,
       boundary: null,
       queue: [],
       taken: 0,
@@ -73,11 +112,6 @@ export class Aligner {
   /** The newest mark that was handed out. */
   get mark(): Mark {
     return this.#mark;
-  }
-
-  /** Records held and not handed out: the caller stops reading partitions that are ahead. */
-  get heldRecords(): number {
-    return this.#held.reduce((sum, held) => sum + pending(held), 0);
   }
 
   /** Whether a partition waits at a boundary for the others: reading on in it helps nobody. */
@@ -94,12 +128,33 @@ export class Aligner {
   /** The next whole batch or epoch begin, or null until more records come. */
   next(): Aligned | null {
     for (;;) {
-      for (const held of this.#held) advance(held);
+      for (const held of this.#held) this.#advance(held);
       const boundaries = this.#held.map((held) => held.boundary);
       if (this.#dropVoided(boundaries)) continue;
       if (!boundaries.every((boundary) => boundary !== null)) return null;
       return this.#align(boundaries);
     }
+  }
+
+  /** Moves records from the queue up to the next boundary. */
+  #advance(held: Held): void {
+    while (held.boundary === null && held.taken < held.queue.length) {
+      const record = held.queue[held.taken] as StreamRecord;
+      held.taken += 1;
+      if (record.kind === 'point' || record.kind === 'epoch') held.boundary = record;
+      else take(held, record, this.#isLarge);
+    }
+    if (held.taken === held.queue.length) {
+      held.queue.length = 0;
+      held.taken = 0;
+    }
+    if (this.#isLarge || this.#bytes() <= this.#heldBytesMax) return;
+    this.#isLarge = true;
+    for (const other of this.#held) other.content = [];
+  }
+
+  #bytes(): number {
+    return this.#held.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /**
@@ -123,8 +178,7 @@ export class Aligner {
           `a partition still holds the point ${formatEpochLsn(base)} that another lacks`,
         );
       }
-      held.content.length = 0;
-      held.boundary = null;
+      forget(held);
       dropped = true;
     }
     return dropped;
@@ -150,37 +204,43 @@ export class Aligner {
       first.kind === 'point'
         ? this.#batch(first.point, mark, appendMs)
         : this.#epoch(first.begin, mark, appendMs);
-    for (const held of this.#held) held.boundary = null;
+    for (const held of this.#held) forget(held);
+    this.#isLarge = false;
     this.#mark = mark;
     return aligned;
   }
 
-  #batch(point: Point, mark: Mark, appendMs: readonly number[]): AlignedBatch {
+  #batch(point: Point, mark: Mark, appendMs: readonly number[]): AlignedBatch | AlignedLarge {
     this.#checkStream(point.streamId);
     if (compareEpochLsn(point.previous.at, this.#mark.at) !== 0) {
       throw this.#gap(
         `the point ${formatEpochLsn(mark.at)} continues ${formatEpochLsn(point.previous.at)}`,
       );
     }
-    const begin = pointPosition(this.#mark.at);
-    const partitions = this.#held.map((held, partition) => {
-      const content = held.content.splice(0);
-      const stranger = content.find(({ position }) => {
-        if (position.epoch !== point.epoch || position.commitLsn >= point.upto) return true;
-        return position.commitLsn < begin.commitLsn;
-      });
-      const counted = point.counts[partition];
-      if (stranger === undefined && content.length === counted) return content;
-      const what =
-        `partition ${partition} holds ${content.length} records before the point ` +
-        `${formatEpochLsn(mark.at)}, which counts ${counted}` +
-        (stranger === undefined ? '' : `, and one at offset ${stranger.offset} is not its own`);
-      // Compaction takes records and never adds one.
-      const isSurplus = counted === undefined || content.length > counted;
-      if (stranger !== undefined || isSurplus) throw damage(what, this.#mark.at);
-      throw this.#gap(what);
+    for (const [partition, held] of this.#held.entries()) this.#addUp(point, partition, held);
+    if (this.#isLarge) return { kind: 'large', point, from: this.#mark, mark, appendMs };
+    const partitions = this.#held.map(({ content }) => content);
+    return { kind: 'batch', point, partitions, bytes: this.#bytes(), mark, appendMs };
+  }
+
+  /** What a partition holds before the point is what the point counts, and all of it its own. */
+  #addUp(point: Point, partition: number, { count, lowest, highest }: Held): void {
+    const begin = this.#mark.at;
+    const stranger = [lowest, highest].find((record) => {
+      if (record === null) return false;
+      const { epoch, commitLsn } = record.position;
+      return epoch !== point.epoch || commitLsn >= point.upto || commitLsn < begin.lsn;
     });
-    return { kind: 'batch', point, partitions, mark, appendMs };
+    const counted = point.counts[partition];
+    if (stranger == null && count === counted) return;
+    const what =
+      `partition ${partition} holds ${count} records before the point ` +
+      `${formatEpochLsn({ epoch: point.epoch, lsn: point.upto })}, which counts ${counted}` +
+      (stranger == null ? '' : `, and one at offset ${stranger.offset} is not its own`);
+    // Compaction takes records and never adds one.
+    const isSurplus = counted === undefined || count > counted;
+    if (stranger != null || isSurplus) throw damage(what, begin);
+    throw this.#gap(what);
   }
 
   #epoch(begin: EpochBegin, mark: Mark, appendMs: readonly number[]): AlignedEpoch {
@@ -192,8 +252,8 @@ export class Aligner {
       const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
       throw this.#gap(`epoch ${begin.epoch} continues ${base}`);
     }
-    // Whatever is held lies past the base and belongs to a torn batch of a lower epoch.
-    for (const held of this.#held) held.content.length = 0;
+    // Whatever is held lies past the base and belongs to a torn batch of a lower epoch: it is
+    // forgotten with the begin.
     return { kind: 'epoch', begin, mark, appendMs };
   }
 
@@ -212,22 +272,28 @@ export class Aligner {
   }
 }
 
-function pending(held: Held): number {
-  return held.content.length + held.queue.length - held.taken;
+function take(held: Held, record: ContentRecord, isLarge: boolean): void {
+  if (!isLarge) held.content.push(record);
+  held.count += 1;
+  held.bytes += heldBytes(record);
+  const { position, offset } = record;
+  // Not the record: it is a view into a fetch answer, which it would keep in memory.
+  if (held.lowest === null || comparePositions(position, held.lowest.position) < 0) {
+    held.lowest = { position, offset };
+  }
+  if (held.highest === null || comparePositions(position, held.highest.position) > 0) {
+    held.highest = { position, offset };
+  }
 }
 
-/** Moves records from the queue up to the next boundary. */
-function advance(held: Held): void {
-  while (held.boundary === null && held.taken < held.queue.length) {
-    const record = held.queue[held.taken] as StreamRecord;
-    held.taken += 1;
-    if (record.kind === 'point' || record.kind === 'epoch') held.boundary = record;
-    else held.content.push(record);
-  }
-  if (held.taken === held.queue.length) {
-    held.queue.length = 0;
-    held.taken = 0;
-  }
+/** Lets go of a boundary and of what stands before it; what was handed out stays as it is. */
+function forget(held: Held): void {
+  held.content = [];
+  held.count = 0;
+  held.bytes = 0;
+  held.lowest = null;
+  held.highest = null;
+  held.boundary = null;
 }
 
 function epochOf(boundary: Boundary): number {
@@ -251,7 +317,7 @@ function damageText(what: string, after: EpochLsn): string {
   return `the topic does not add up after ${formatEpochLsn(after)}: ${what}`;
 }
 
-function damage(what: string, after: EpochLsn): UnderstudyError {
+export function damage(what: string, after: EpochLsn): UnderstudyError {
   return new UnderstudyError('DAMAGED', damageText(what, after), damageHint);
 }
 

@@ -7,74 +7,73 @@
  */
 import { type Client, DatabaseError } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
-import type { PgText, Point, RelationId } from '../change/change.ts';
+import type { Point, RelationId } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { RowRecord } from '../topic/stream-record.ts';
-import {
-  type ApplyTarget,
-  deleteAllSql,
-  deleteSql,
-  insertSql,
-  truncateSql,
-  upsertSql,
-} from './apply-sql.ts';
+import { type ApplyTarget, deleteAllSql, deleteSql, truncateSql } from './apply-sql.ts';
 import type { ApplyTargets } from './apply-targets.ts';
-import type { ApplyStep, TableRows } from './coalesce.ts';
+import type { ApplyStep } from './coalesce.ts';
 import { type FollowerPosition, movePosition, saveLabel } from './follower-state.ts';
-
-/** One statement takes at most this many rows and about this many characters of values. */
-const statementRowsMax = 4_000;
-const statementCharsMax = 16 * 1024 * 1024;
+import { type Bases, basesMax, RowBases } from './row-bases.ts';
+import type { PartialRow, TableRows, WholeRow } from './row-fold.ts';
+import { RowWriter, statementRowsMax } from './row-writer.ts';
 
 /** Unique and exclusion conflicts, and an update of a GENERATED ALWAYS column. */
 const conflictCodes: readonly string[] = ['23505', '23P01', '428C9'];
 const truncateRefusedCode = '0A000';
 
-type UpsertRow = RowRecord & { value: Buffer };
+/** What to apply, from the start again at each call: a large batch is read again meanwhile. */
+export type ApplySteps = () => Iterable<ApplyStep> | AsyncIterable<ApplyStep>;
 
 export class Applier {
   readonly #client: Client;
   readonly #targets: ApplyTargets;
   readonly #decoder: RecordDecoder;
+  readonly #bases: RowBases;
 
   constructor(client: Client, targets: ApplyTargets, decoder: RecordDecoder) {
     this.#client = client;
     this.#targets = targets;
     this.#decoder = decoder;
+    this.#bases = new RowBases(client, targets, decoder);
   }
 
   /**
-   * Applies all steps and moves the position, or changes nothing. Two rows that swap a unique value
-   * conflict when they are upserted one after the other; then all rows of the batch are deleted
-   * first and inserted anew.
+   * Applies all steps and moves the position, or changes nothing; gives the number of rows. Two
+   * rows that swap a unique value conflict when they are upserted one after the other; then the
+   * steps are asked for once more, and all rows of each are deleted first and inserted anew.
    */
   async apply(
-    steps: readonly ApplyStep[],
+    steps: ApplySteps,
     from: FollowerPosition,
     to: FollowerPosition,
     labelled: readonly Point[],
-  ): Promise<void> {
+  ): Promise<number> {
     try {
-      await this.#applyOnce(steps, from, to, labelled, false);
+      return await this.#applyOnce(steps, from, to, labelled, false);
     } catch (error) {
       if (!isConflict(error)) throw error;
-      await this.#applyOnce(steps, from, to, labelled, true);
+      return await this.#applyOnce(steps, from, to, labelled, true);
     }
   }
 
   async #applyOnce(
-    steps: readonly ApplyStep[],
+    steps: ApplySteps,
     from: FollowerPosition,
     to: FollowerPosition,
     labelled: readonly Point[],
     replace: boolean,
-  ): Promise<void> {
+  ): Promise<number> {
     await hit('apply.before');
+    let rows = 0;
     try {
       await inTransaction(this.#client, async () => {
-        for (const step of steps) await this.#step(step, replace);
+        for await (const step of steps()) {
+          rows += await this.#step(step, replace);
+          await hit('apply.after-step');
+        }
         for (const point of labelled) await saveLabel(this.#client, point);
         await movePosition(this.#client, from, to);
         await hit('apply.before-commit');
@@ -86,21 +85,35 @@ export class Applier {
     }
     this.#targets.committed();
     await hit('apply.after-commit');
+    return rows;
   }
 
-  async #step(step: ApplyStep, replace: boolean): Promise<void> {
+  /** Gives the number of rows that were written or deleted. */
+  async #step(step: ApplyStep, replace: boolean): Promise<number> {
     switch (step.kind) {
       case 'relation':
-        return this.#targets.relation(step.relation);
+        await this.#targets.relation(step.relation);
+        return 0;
       case 'truncate':
-        return this.#truncate(step.relationIds);
+        await this.#truncate(step.relationIds);
+        return 0;
       case 'rows': {
         const tables = step.tables.map((rows) => ({
           rows,
           target: this.#targets.get(rows.relationId),
         }));
+        // What a key change or a replacement takes away is read before anything is.
+        const early = await this.#readEarly(tables, replace);
         for (const { rows, target } of tables) await this.#deleteRows(target, rows, replace);
-        for (const { rows, target } of tables) await this.#writeRows(target, rows.upserts, replace);
+        for (const { rows, target } of tables) {
+          const writer = new RowWriter(this.#client, target, replace);
+          await this.#writeRows(writer, target, rows.upserts);
+          await this.#writePartials(writer, target, rows.partials, early);
+          await writer.flush();
+        }
+        return step.tables.reduce((sum, { deletes, upserts, partials }) => {
+          return sum + deletes.length + upserts.length + partials.length;
+        }, 0);
       }
     }
   }
@@ -119,9 +132,26 @@ export class Applier {
     }
   }
 
+  async #readEarly(tables: readonly TableWork[], replace: boolean): Promise<Bases> {
+    const early: Bases = new Map();
+    for (const { rows, target } of tables) {
+      const isEarly = replace || target.replaceOnly ? () => true : movesKey;
+      const partials = rows.partials.filter(isEarly);
+      for (let i = 0; i < partials.length; i += basesMax) {
+        const part = partials.slice(i, i + basesMax);
+        for (const [partial, base] of await this.#bases.read(target, part))
+          early.set(partial, base);
+      }
+    }
+    return early;
+  }
+
   async #deleteRows(target: ApplyTarget, rows: TableRows, replace: boolean): Promise<void> {
-    const replaced = replace || target.replaceOnly ? rows.upserts : [];
-    const all: readonly RowRecord[] = [...rows.deletes, ...replaced];
+    const replaced: readonly RowRecord[] =
+      replace || target.replaceOnly
+        ? [...rows.upserts, ...rows.partials.map(({ layers }) => layers[0])]
+        : [];
+    const all = [...rows.deletes, ...replaced];
     const text = deleteSql(target);
     for (let i = 0; i < all.length; i += statementRowsMax) {
       const part = all.slice(i, i + statementRowsMax);
@@ -131,34 +161,49 @@ export class Applier {
   }
 
   async #writeRows(
+    writer: RowWriter,
     target: ApplyTarget,
-    rows: readonly UpsertRow[],
-    replace: boolean,
+    rows: readonly WholeRow[],
   ): Promise<void> {
-    const text = replace || target.replaceOnly ? insertSql(target) : upsertSql(target);
-    let columns: PgText[][] = target.columns.map(() => []);
-    let count = 0;
-    let chars = 0;
-    const flush = async (): Promise<void> => {
-      if (count === 0) return;
-      await this.#client.query({ text, values: columns });
-      columns = target.columns.map(() => []);
-      count = 0;
-      chars = 0;
-    };
     for (const row of rows) {
       const { columnIds, values } = this.#decoder.rowValues(row);
       const order = this.#targets.columnOrder(target, columnIds);
-      for (let i = 0; i < order.length; i += 1) {
-        const value = values[order[i] as number] ?? null;
-        columns[i]?.push(value);
-        chars += value?.length ?? 0;
-      }
-      count += 1;
-      if (count >= statementRowsMax || chars >= statementCharsMax) await flush();
+      if (writer.add((i) => values[order[i] as number] ?? null)) await writer.flush();
     }
-    await flush();
   }
+
+  async #writePartials(
+    writer: RowWriter,
+    target: ApplyTarget,
+    partials: readonly PartialRow[],
+    early: Bases,
+  ): Promise<void> {
+    for (let i = 0; i < partials.length; i += basesMax) {
+      const part = partials.slice(i, i + basesMax);
+      const late = await this.#bases.read(
+        target,
+        part.filter((partial) => !early.has(partial)),
+      );
+      for (const partial of part) {
+        const values = this.#bases.complete(
+          target,
+          partial,
+          early.get(partial) ?? late.get(partial) ?? null,
+        );
+        if (writer.add((column) => values[column] ?? null)) await writer.flush();
+      }
+    }
+  }
+}
+
+interface TableWork {
+  readonly rows: TableRows;
+  readonly target: ApplyTarget;
+}
+
+/** Whether the row that completes it stands under a key that this step may take away. */
+function movesKey({ layers, base }: PartialRow): boolean {
+  return base !== null && base.join('\0') !== layers[0].identity.join('\0');
 }
 
 function isConflict(error: unknown): boolean {

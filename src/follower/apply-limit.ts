@@ -7,7 +7,7 @@
  */
 import type { EpochLsn } from '../change/position.ts';
 import { compareEpochLsn } from '../change/position.ts';
-import type { Aligned, AlignedBatch, AlignedEpoch } from './aligner.ts';
+import type { Aligned, AlignedBatch, AlignedEpoch, AlignedLarge } from './aligner.ts';
 import type { FollowerPosition } from './follower-state.ts';
 
 export type ApplyLimit =
@@ -17,13 +17,20 @@ export type ApplyLimit =
 
 export interface ApplyPortion {
   readonly batches: readonly AlignedBatch[];
+  /** A batch that is too large to hold goes alone: `batches` is empty then. */
+  readonly large: AlignedLarge | null;
   /** Where the position stands afterwards; null: at the last batch's point. */
   readonly stopAt: EpochLsn | null;
 }
 
 /** The batches of a portion that are applied to their end. */
-export function wholeBatches({ batches, stopAt }: ApplyPortion): readonly AlignedBatch[] {
-  return stopAt === null ? batches : batches.slice(0, -1);
+export function wholeBatches({
+  batches,
+  large,
+  stopAt,
+}: ApplyPortion): readonly (AlignedBatch | AlignedLarge)[] {
+  const all = large === null ? batches : [large];
+  return stopAt === null ? all : all.slice(0, -1);
 }
 
 /** Where a follower stands once the portion is applied. */
@@ -58,14 +65,19 @@ export function nextPortion(
   let records = 0;
   for (const aligned of waiting) {
     if (aligned.kind === 'epoch') break;
-    if (to !== null && compareEpochLsn(aligned.mark.at, to) > 0) {
-      // Wholly past the limit only when it begins there: the stop is then taken by what is before.
+    // Wholly past the limit only when it begins there: the stop is then taken by what is before.
+    const stopAt = to !== null && compareEpochLsn(aligned.mark.at, to) > 0 ? to : null;
+    if (aligned.kind === 'large') {
+      if (batches.length === 0) return { batches, large: aligned, stopAt };
+      break;
+    }
+    if (stopAt !== null) {
       batches.push(aligned);
-      return { batches, stopAt: to };
+      return { batches, large: null, stopAt };
     }
     records += aligned.partitions.reduce((sum, partition) => sum + partition.length, 0);
     if (batches.length > 0 && records > portionRecordsMax) break;
     batches.push(aligned);
   }
-  return batches.length === 0 ? null : { batches, stopAt: null };
+  return batches.length === 0 ? null : { batches, large: null, stopAt: null };
 }

@@ -61,6 +61,23 @@ export function insertSql(target: ApplyTarget): string {
   );
 }
 
+/**
+ * The rows that the table holds now under the given keys. Takes one text array per identity column;
+ * gives the place in the arrays, from 1, then the given columns as their types print them.
+ */
+export function readSql(target: ApplyTarget, columns: readonly number[]): string {
+  const keys = target.identity.map((_, i) => `k${i}`);
+  const match = target.identity.map((index, i) => {
+    const column = columnAt(target, index);
+    return `t.${quoteIdentifier(column.name)} = k.k${i}::${column.type}`;
+  });
+  const values = columns.map((index) => `t.${quoteIdentifier(columnAt(target, index).name)}`);
+  return (
+    `SELECT ${['k.place', ...values].join(', ')} FROM ${unnest('k', keys, 'place')} ` +
+    `JOIN ONLY ${tableOf(target)} AS t ON ${match.join(' AND ')}`
+  );
+}
+
 /** A partitioned table has no rows of its own: its partitions are named beside it. */
 export function truncateSql(targets: readonly ApplyTarget[]): string {
   const names = targets.map((target) => `${target.partitioned ? '' : 'ONLY '}${tableOf(target)}`);
@@ -81,7 +98,9 @@ function columnAt(target: ApplyTarget, index: number): TargetColumn {
   return column;
 }
 
-function unnest(alias: string, columns: readonly string[]): string {
+function unnest(alias: string, columns: readonly string[], ordinality?: string): string {
   const arrays = columns.map((_, i) => `pg_catalog.unnest($${i + 1}::pg_catalog.text[])`);
-  return `ROWS FROM (${arrays.join(', ')}) AS ${alias}(${columns.join(', ')})`;
+  const from = `ROWS FROM (${arrays.join(', ')})`;
+  if (ordinality === undefined) return `${from} AS ${alias}(${columns.join(', ')})`;
+  return `${from} WITH ORDINALITY AS ${alias}(${[...columns, ordinality].join(', ')})`;
 }

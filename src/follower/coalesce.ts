@@ -9,15 +9,9 @@
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { comparePositions, type EpochLsn, isCovered, type Position } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
-import type { RelationRecord, RowRecord, TruncateRecord } from '../topic/stream-record.ts';
+import type { RelationRecord, TruncateRecord } from '../topic/stream-record.ts';
 import type { AlignedBatch, ContentRecord } from './aligner.ts';
-
-/** The last change of every key of one relation. */
-export interface TableRows {
-  readonly relationId: RelationId;
-  readonly deletes: readonly RowRecord[];
-  readonly upserts: readonly (RowRecord & { value: Buffer })[];
-}
+import { RowFold, type TableRows } from './row-fold.ts';
 
 export type ApplyStep =
   | { readonly kind: 'rows'; readonly tables: readonly TableRows[] }
@@ -32,12 +26,17 @@ export interface ApplyWindow {
 
 type Barrier = RelationRecord | TruncateRecord;
 
-export function coalesce(batches: readonly AlignedBatch[], window: ApplyWindow): ApplyStep[] {
+/** Batches one after the other, or a stretch of one that holds all records up to a position. */
+export function coalesce(
+  batches: readonly Pick<AlignedBatch, 'partitions'>[],
+  window: ApplyWindow,
+): ApplyStep[] {
   const steps: ApplyStep[] = [];
-  let rows = new RowFold();
+  const movesPartials = batches.some(({ partitions }) => partitions.some(isMovedPartial));
+  let rows = new RowFold(movesPartials);
   const flush = (): void => {
     if (!rows.empty) steps.push({ kind: 'rows', tables: rows.tables() });
-    rows = new RowFold();
+    rows = new RowFold(movesPartials);
   };
   for (const batch of batches) {
     const partitions = batch.partitions.map((records) => inWindow(records, window));
@@ -54,6 +53,12 @@ export function coalesce(batches: readonly AlignedBatch[], window: ApplyWindow):
   }
   flush();
   return steps;
+}
+
+function isMovedPartial(records: readonly ContentRecord[]): boolean {
+  return records.some((record) => {
+    return record.kind === 'row' && record.unchanged !== null && record.was !== null;
+  });
 }
 
 function inWindow(
@@ -124,35 +129,5 @@ function pushBarrier(steps: ApplyStep[], barrier: Barrier): void {
     steps[steps.length - 1] = { kind: 'truncate', relationIds };
   } else {
     steps.push({ kind: 'truncate', relationIds: [barrier.relationId] });
-  }
-}
-
-/** Keys are compared by their bytes: equal bytes always share a partition, so order is kept. */
-class RowFold {
-  readonly #relations = new Map<RelationId, Map<string, RowRecord>>();
-
-  get empty(): boolean {
-    return this.#relations.size === 0;
-  }
-
-  add(record: RowRecord): void {
-    let rows = this.#relations.get(record.relationId);
-    if (rows === undefined) {
-      rows = new Map();
-      this.#relations.set(record.relationId, rows);
-    }
-    rows.set(record.key.toString('latin1'), record);
-  }
-
-  tables(): TableRows[] {
-    return [...this.#relations].map(([relationId, rows]) => {
-      const deletes: RowRecord[] = [];
-      const upserts: (RowRecord & { value: Buffer })[] = [];
-      for (const record of rows.values()) {
-        if (record.value === null) deletes.push(record);
-        else upserts.push(record as RowRecord & { value: Buffer });
-      }
-      return { relationId, deletes, upserts };
-    });
   }
 }

@@ -1,20 +1,22 @@
 /**
  * A follower at work. Flows in: the committed records of every partition, from the offsets in its
  * position row; flows out: rows, position and history in its own database, one transaction for any
- * number of batches. Reading and applying run side by side with a bounded queue between them; the
- * first error ends both, and whoever started it begins again from the position row.
+ * number of batches. Reading and applying run side by side with a bounded queue between them, and
+ * take turns at a batch that is larger than the bound; the first error ends both, and whoever
+ * started it begins again from the position row.
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import type { EpochBegin } from '../change/change.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
+import { ClosedError } from '../topic/kafka-errors.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { StreamRecord } from '../topic/stream-record.ts';
 import type { Aligned, AlignedEpoch } from './aligner.ts';
 import { Aligner, GapError } from './aligner.ts';
-import { Applier } from './applier.ts';
+import { Applier, type ApplySteps } from './applier.ts';
 import {
   type ApplyLimit,
   type ApplyPortion,
@@ -24,8 +26,9 @@ import {
   wholeBatches,
 } from './apply-limit.ts';
 import { ApplyTargets } from './apply-targets.ts';
-import { coalesce } from './coalesce.ts';
+import { type ApplyWindow, coalesce } from './coalesce.ts';
 import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
+import { stepsOfLarge } from './large-batch.ts';
 import { judgeGap } from './staleness.ts';
 
 export interface FollowerParts {
@@ -39,8 +42,10 @@ export interface FollowerParts {
   readonly onEpoch: (begin: EpochBegin) => void;
 }
 
-/** Aligned records that may wait for the applier before reading pauses. */
-const waitingRecordsMax = 100_000;
+/** A batch that costs more to hold is read again while it is applied. */
+const batchBytesMax = 32 * 1024 * 1024;
+/** What whole batches may cost that wait for the applier, before reading pauses. */
+const waitingBytesMax = 64 * 1024 * 1024;
 /**
  * A broker answers at once when anything is there; this only bounds how long an idle fetch stays.
  */
@@ -64,7 +69,7 @@ export class Follower {
   private constructor(parts: FollowerParts, position: FollowerPosition, targets: ApplyTargets) {
     this.#parts = parts;
     this.#position = position;
-    this.#aligner = new Aligner(position.streamId, position.mark);
+    this.#aligner = new Aligner(position.streamId, position.mark, batchBytesMax);
     this.#applier = new Applier(parts.client, targets, parts.decoder);
     this.#offsets = [...position.mark.nextOffsets];
     this.#lastStable = position.mark.nextOffsets.map(() => 0n);
@@ -140,7 +145,10 @@ export class Follower {
     return judgeGap(error, lastAppendMs, this.#parts.smallestCompactionLagMs);
   }
 
-  /** Ends after the transaction under way; a fetch that waits at the broker is not waited for. */
+  /**
+   * Ends after the transaction under way, or gives it up where more has to be read for it; a fetch
+   * that waits at the broker is not waited for.
+   */
   stop(): void {
     this.#stopped = true;
     this.#wake();
@@ -183,7 +191,7 @@ export class Follower {
   async #readLoop(): Promise<void> {
     const { decoder } = this.#parts;
     while (!this.#stopped) {
-      if (this.#waitingRecords() > waitingRecordsMax) {
+      if (this.#mustWait()) {
         await this.#change();
         continue;
       }
@@ -221,10 +229,12 @@ export class Follower {
     return new Map(all.filter(([partition]) => !this.#aligner.waits(partition)));
   }
 
-  #waitingRecords(): number {
-    const count = (aligned: Aligned): number =>
-      aligned.kind === 'epoch' ? 0 : aligned.partitions.reduce((sum, p) => sum + p.length, 0);
-    return this.#waiting.reduce((sum, aligned) => sum + count(aligned), 0);
+  /** While a large batch is read again to be applied, the reader is the applier's. */
+  #mustWait(): boolean {
+    const bytes = this.#waiting.reduce((sum, one) => {
+      return one.kind === 'batch' ? sum + one.bytes : sum;
+    }, 0);
+    return bytes > waitingBytesMax || this.#waiting.some(({ kind }) => kind === 'large');
   }
 
   /** What to do is decided without waiting, so that no wake-up falls between look and sleep. */
@@ -236,7 +246,13 @@ export class Follower {
         continue;
       }
       this.#busy = true;
-      await work();
+      try {
+        await work();
+      } catch (error) {
+        // A large batch that was being read is given up with its transaction.
+        if (this.#stopped && error instanceof ClosedError) return;
+        throw error;
+      }
       this.#busy = false;
       this.#wake();
     }
@@ -256,12 +272,18 @@ export class Follower {
     const from = this.#position;
     const whole = wholeBatches(portion);
     const to = positionAfter(from, portion);
-    const steps = coalesce(portion.batches, { from: from.at, to: portion.stopAt });
     const labelled = whole.map(({ point }) => point).filter(({ label }) => label !== null);
-    await this.#applier.apply(steps, from, to, labelled);
+    const steps = this.#stepsOf(portion, { from: from.at, to: portion.stopAt });
+    const rows = await this.#applier.apply(steps, from, to, labelled);
     this.#position = to;
     this.#waiting.splice(0, whole.length);
-    this.#parts.onApplied(to, rowsIn(steps));
+    this.#parts.onApplied(to, rows);
+  }
+
+  #stepsOf({ batches, large }: ApplyPortion, window: ApplyWindow): ApplySteps {
+    if (large !== null) return () => stepsOfLarge(this.#parts, large, window);
+    const steps = coalesce(batches, window);
+    return () => steps;
   }
 
   async #applyEpoch(aligned: AlignedEpoch): Promise<void> {
@@ -307,13 +329,6 @@ export class Follower {
     this.#wakers = [];
     for (const wake of wakers) wake();
   }
-}
-
-function rowsIn(steps: ReturnType<typeof coalesce>): number {
-  return steps.reduce((sum, step) => {
-    if (step.kind !== 'rows') return sum;
-    return sum + step.tables.reduce((rows, t) => rows + t.deletes.length + t.upserts.length, 0);
-  }, 0);
 }
 
 function forked(begin: EpochBegin, at: EpochLsn): UnderstudyError {

@@ -27,6 +27,8 @@ export interface BatcherOptions {
   readonly start: Mark;
   readonly lastCommit: Lsn;
   readonly lastCommitTimeMicros: bigint;
+  /** Since where keys lack values in the topic, as the log says; null when none does. */
+  readonly unhealed: Mark | null;
 }
 
 export type BatchAction =
@@ -55,6 +57,7 @@ export class Batcher {
   #pendingCommitTimeMicros: bigint;
   #walEnd: Lsn;
   #uncovered: readonly string[] = [];
+  #unhealed: Mark | null;
   #lastPointMs = Number.NEGATIVE_INFINITY;
   #idlePointsInARow = 0;
 
@@ -68,6 +71,7 @@ export class Batcher {
     this.#pendingCommit = options.lastCommit;
     this.#commitTimeMicros = options.lastCommitTimeMicros;
     this.#pendingCommitTimeMicros = options.lastCommitTimeMicros;
+    this.#unhealed = options.unhealed;
   }
 
   /** Whether another event may be fed. While it is false the WAL waits in the socket. */
@@ -88,6 +92,11 @@ export class Batcher {
       this.#bytes += record.key.length + (record.value?.length ?? 0);
       this.#counts[record.partition] = (this.#counts[record.partition] ?? 0) + 1;
     }
+  }
+
+  /** A row went into the open batch without some of its values. */
+  partial(): void {
+    this.#unhealed ??= this.#previous;
   }
 
   label(label: string): void {
@@ -162,7 +171,7 @@ export class Batcher {
       unfinished: [],
       uncovered: this.#uncovered,
       settled: null,
-      unhealed: null,
+      unhealed: this.#unhealed,
       rowCounts: {},
       schemaOffset: null,
     };

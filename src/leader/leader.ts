@@ -37,6 +37,8 @@ export interface LeaderParts {
   readonly mark: Mark;
   /** The point at the mark; null when the mark is the epoch begin. */
   readonly lastPoint: Point | null;
+  /** Since where keys lack values in the topic. */
+  readonly unhealed: Mark | null;
   readonly producer: TransactionalProducer;
   readonly encoder: RecordEncoder;
   readonly reader: CommittedReader;
@@ -140,6 +142,7 @@ function batcherOf(parts: LeaderParts): Batcher {
     start: parts.mark,
     lastCommit: parts.lastPoint?.commit ?? zeroLsn,
     lastCommitTimeMicros: parts.lastPoint?.commitTimeMicros ?? BigInt(parts.nowMs()) * 1000n,
+    unhealed: parts.unhealed,
   });
 }
 

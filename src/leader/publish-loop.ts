@@ -89,6 +89,7 @@ export class PublishLoop {
       case 'change': {
         const { relation } = built.change;
         if (!encoder.isPrepared(relation)) await encoder.prepare(relation);
+        if (built.change.kind === 'row' && built.change.unchanged.length > 0) batcher.partial();
         batcher.add(encoder.encode(built.change, built.position, this.#commitTimeMicros));
         return;
       }

@@ -1,10 +1,10 @@
 /**
  * From pgoutput messages to changes with positions. Flows in: decoded messages in WAL order; flows
- * out: begin, change, label and commit events, each change with its place in the log. A whole row
- * is made of every update, or the stream stops: a value that Postgres left out because it did not
- * change is taken from the old row where that was sent (REPLICA IDENTITY FULL).
+ * out: begin, change, label and commit events, each change with its place in the log. A value that
+ * Postgres left out because it is large and did not change is taken from the old row where that was
+ * sent (REPLICA IDENTITY FULL); otherwise the row is partial and names the column.
  */
-import type { Change, PgText, RelationShape } from '../change/change.ts';
+import type { Change, ColumnId, ColumnShape, PgText, RelationShape } from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
 import type { Position } from '../change/position.ts';
 import { UnderstudyError, unreachable } from '../errors.ts';
@@ -89,27 +89,27 @@ export class TransactionBuilder {
 
   #insert(oid: number, tuple: Tuple): BuiltEvent[] {
     const known = this.#relation(oid);
-    const values = wholeRow(known, tuple, null);
-    const identity = identityOf(known, values);
+    const row = rowOf(known, tuple, null);
+    const identity = identityOf(known, row.values);
     const { shape: relation } = known;
-    return this.#changes(relation, { kind: 'row', op: 'c', relation, identity, values, was: null });
+    return this.#changes(relation, { kind: 'row', op: 'c', relation, identity, ...row, was: null });
   }
 
-  /** A key change is a tombstone of the old key and a whole row under the new one. */
+  /** A key change is a tombstone of the old key and the row under the new one. */
   #update(oid: number, old: OldTuple | null, tuple: Tuple): BuiltEvent[] {
     const known = this.#relation(oid);
     const { shape: relation } = known;
-    const values = wholeRow(known, tuple, old);
-    const identity = identityOf(known, values);
+    const row = rowOf(known, tuple, old);
+    const identity = identityOf(known, row.values);
     const before = old === null ? identity : identityOf(known, old.values);
     if (sameTexts(before, identity)) {
-      const change: Change = { kind: 'row', op: 'u', relation, identity, values, was: null };
+      const change: Change = { kind: 'row', op: 'u', relation, identity, ...row, was: null };
       return this.#changes(relation, change);
     }
     return this.#changes(
       relation,
-      { kind: 'row', op: 'd', relation, identity: before, values: null, was: null },
-      { kind: 'row', op: 'u', relation, identity, values, was: before },
+      { kind: 'row', op: 'd', relation, identity: before, ...noRow, was: null },
+      { kind: 'row', op: 'u', relation, identity, ...row, was: before },
     );
   }
 
@@ -122,7 +122,7 @@ export class TransactionBuilder {
       op: 'd',
       relation,
       identity,
-      values: null,
+      ...noRow,
       was: null,
     });
   }
@@ -169,7 +169,15 @@ export class TransactionBuilder {
   }
 }
 
-function wholeRow(known: KnownRelation, tuple: Tuple, old: OldTuple | null): PgText[] {
+interface BuiltRow {
+  readonly values: PgText[];
+  readonly unchanged: readonly ColumnId[];
+}
+
+const nothing: readonly ColumnId[] = [];
+const noRow = { values: null, unchanged: nothing } as const;
+
+function rowOf(known: KnownRelation, tuple: Tuple, old: OldTuple | null): BuiltRow {
   const { columns } = known.shape;
   if (tuple.length !== columns.length) {
     throw new UnderstudyError(
@@ -178,19 +186,23 @@ function wholeRow(known: KnownRelation, tuple: Tuple, old: OldTuple | null): PgT
       'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
     );
   }
-  return tuple.map((value, index) => {
+  let unchanged: ColumnId[] | null = null;
+  const values = tuple.map((value, index) => {
     if (value !== undefined) return value;
-    const isIdentity = known.identityIndexes.includes(index);
-    const kept = old !== null && (old.kind === 'O' || isIdentity) ? old.values[index] : undefined;
+    const kept = keptValue(known, index, old);
     if (kept !== undefined) return kept;
-    throw new UnderstudyError(
-      'UNCHANGED_TOAST',
-      `an update of ${known.name} left its large column ${columns[index]?.name} unchanged, and ` +
-        'Postgres sends no old row to take it from',
-      `ALTER TABLE ${known.name} REPLICA IDENTITY FULL, then destroy the cluster and init it ` +
-        'again.',
-    );
+    unchanged ??= [];
+    unchanged.push((columns[index] as ColumnShape).id);
+    return null;
   });
+  return { values, unchanged: unchanged ?? nothing };
+}
+
+/** What an old row says of a column; an old key says nothing but the key. */
+function keptValue(known: KnownRelation, index: number, old: OldTuple | null) {
+  if (old === null) return undefined;
+  const isSent = old.kind === 'O' || known.identityIndexes.includes(index);
+  return isSent ? old.values[index] : undefined;
 }
 
 function identityOf(known: KnownRelation, values: Tuple): string[] {

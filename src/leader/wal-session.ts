@@ -31,6 +31,8 @@ export interface WalSessionOptions {
 
 /** Beyond this many undelivered bytes the socket is paused: Postgres waits, nothing is lost. */
 const queuedBytesMax = 8 * 1024 * 1024;
+/** What a decoded message costs beside its bytes: of small rows it is most of it. */
+const eventBytes = 500;
 
 interface PausableStream {
   pause(): void;
@@ -185,7 +187,7 @@ export class WalSession {
 
   #push(event: WalEvent, bytes: number): void {
     this.#queue.push(event);
-    this.#queuedBytes += bytes;
+    this.#queuedBytes += bytes + eventBytes;
     if (!this.#paused && this.#queuedBytes > queuedBytesMax) {
       this.#paused = true;
       this.#connection()?.stream.pause();

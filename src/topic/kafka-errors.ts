@@ -4,6 +4,7 @@
  * nowhere else. No setting that could hold a secret is ever part of a message.
  */
 import { UnderstudyError } from '../errors.ts';
+import { recordName } from './record-name.ts';
 
 /** The codes that the requests of this directory can be answered with, by their Kafka names. */
 const errorNames: Readonly<Record<number, string>> = {
@@ -71,21 +72,37 @@ export class ClosedError extends Error {
   }
 }
 
-/** A record that the topic does not take. The caller, who knows the table, names the row. */
+/** No record is larger: with its request it would pass the brokers' socket.request.max.bytes. */
+export const recordBytesMax = 99 * 1024 * 1024;
+
+/** A record that the topic does not take, named by its table and key where it is one of ours. */
 export class RecordTooLargeError extends UnderstudyError {
   readonly key: Buffer;
 
   constructor(topic: string, partition: number, sizeBytes: number, key: Buffer, cause?: unknown) {
     super(
       'RECORD_TOO_LARGE',
-      `a record of ${sizeBytes} bytes is larger than partition ${partition} of ${topic} accepts`,
-      `Raise max.message.bytes of ${topic} above ${sizeBytes} (and message.max.bytes and ` +
-        'socket.request.max.bytes of the brokers), then start again.',
+      `${recordName(key) ?? 'a record'} takes ${sizeBytes} bytes, more than partition ` +
+        `${partition} of ${topic} accepts`,
+      sizeBytes > recordBytesMax ? hintBeyondAll : hintToRaise(topic, sizeBytes),
       cause,
     );
     this.key = key;
   }
 }
+
+function hintToRaise(topic: string, sizeBytes: number): string {
+  const mebibyte = 1024 * 1024;
+  const enough = Math.min(Math.ceil(sizeBytes / mebibyte) * mebibyte, recordBytesMax);
+  return (
+    `kafka-configs --bootstrap-server … --alter --entity-type topics --entity-name ${topic} ` +
+    `--add-config max.message.bytes=${enough}, then start the agent again.`
+  );
+}
+
+const hintBeyondAll =
+  `No record may be larger than ${recordBytesMax} bytes, whatever the topic allows: make the ` +
+  'cluster again without that row.';
 
 /** The partition moved, or its new leader is not ready: another look at the metadata finds it. */
 const movedNames = new Set([

@@ -29,7 +29,7 @@ export interface RawFetch {
 const answerGraceMs = 30_000;
 
 /** No answer is larger than this, except by one record batch that is larger on its own. */
-const answerBytesMax = 64 * 1024 * 1024;
+const answerBytesMax = 4 * 1024 * 1024;
 
 export function fetchCommitted(
   topic: string,

@@ -26,6 +26,8 @@ export interface LogEnd {
   readonly begin: EpochBegin | null;
   /** Committed records past the mark, epoch begins included. */
   readonly strays: readonly StreamRecord[];
+  /** Since where keys may lack values in the topic, as far as the mark; null when none does. */
+  readonly unhealed: Mark | null;
 }
 
 interface PlacedMark {
@@ -60,12 +62,57 @@ export function findLogEnd(tails: readonly Tail[]): LogEnd | null {
   const nextOffsets = mark?.nextOffsets ?? tails.map(() => 0n);
   if (!tails.every((tail) => reachesBackTo(tail, nextOffsets, mark))) return null;
   const record = mark === null ? undefined : recordAt(marks, mark);
+  const point = record?.kind === 'point' ? record.point : null;
+  const begin = record?.kind === 'epoch' ? record.begin : null;
+  const base = begin === null || begin.base === null ? null : markAt(tails, marks, begin.base);
+  if (base === 'further back') return null;
   return {
     mark,
-    point: record?.kind === 'point' ? record.point : null,
-    begin: record?.kind === 'epoch' ? record.begin : null,
+    point,
+    begin,
     strays: straysPast(tails, nextOffsets),
+    unhealed: point === null ? oldest([base, ...unhealedBefore(marks, begin)]) : point.unhealed,
   };
+}
+
+/**
+ * An epoch begin does not say what its base left unhealed, nor whether a torn batch was voided:
+ * whatever any point before it says counts, and the base itself.
+ */
+function unhealedBefore(
+  marks: readonly ReadonlyMap<string, PlacedMark>[],
+  begin: EpochBegin | null,
+): (Mark | null)[] {
+  if (begin === null) return [];
+  return marks.flatMap((placed) =>
+    [...placed.values()].map(({ record }) => {
+      return record.kind === 'point' && record.point.epoch < begin.epoch
+        ? record.point.unhealed
+        : null;
+    }),
+  );
+}
+
+function oldest(marks: readonly (Mark | null)[]): Mark | null {
+  return marks.reduce((a, b) => {
+    if (a === null || b === null) return a ?? b;
+    return compareEpochLsn(a.at, b.at) <= 0 ? a : b;
+  }, null);
+}
+
+/** Where the mark is gone to compaction, what is left of the partition begins behind it. */
+function markAt(
+  tails: readonly Tail[],
+  marks: readonly ReadonlyMap<string, PlacedMark>[],
+  at: EpochLsn,
+): Mark | 'further back' {
+  const placed = marks.map((one) => one.get(formatEpochLsn(at)));
+  if (tails.some((tail, i) => placed[i] === undefined && !tail.reachesStart)) return 'further back';
+  const nextOffsets = tails.map(({ records }, i) => {
+    const mark = placed[i];
+    return mark === undefined ? (records[0]?.offset ?? 0n) : mark.offset + 1n;
+  });
+  return { at, nextOffsets };
 }
 
 function newer(a: Mark | null, b: Mark | null): Mark | null {

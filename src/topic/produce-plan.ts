@@ -5,14 +5,11 @@
  */
 import { UnderstudyError } from '../errors.ts';
 import { type BatchRange, nextBatch } from './batch-encoder.ts';
-import { RecordTooLargeError } from './kafka-errors.ts';
+import { RecordTooLargeError, recordBytesMax } from './kafka-errors.ts';
 import type { OutgoingRecord } from './log.ts';
 
 /** No request is larger, unless by a single record: brokers refuse above 100 MB by default. */
 const requestBytesMax = 16 * 1024 * 1024;
-
-/** A record above this breaks the connection, at the default socket.request.max.bytes. */
-const recordBytesMax = 99 * 1024 * 1024;
 
 export interface PlannedBatch {
   readonly partition: number;

@@ -15,7 +15,7 @@ import {
   relationFromAvro,
 } from './fixed-schemas.ts';
 import type { FetchedRecord } from './log.ts';
-import { decodeWas, PositionHeaderDecoder } from './record-headers.ts';
+import { decodeTexts, PositionHeaderDecoder } from './record-headers.ts';
 import type { RowSchema } from './row-schema.ts';
 import type { SchemaRegistry } from './schema-registry.ts';
 import type { RowRecord, StreamRecord } from './stream-record.ts';
@@ -100,10 +100,12 @@ export class RecordDecoder {
     const placed = { partition, offset, timestampMs, position, commitTimeMicros };
     if (key.kind === 'row') {
       if (op === '-' || (value === null) !== (op === 'd')) throw foreign(`a row has op ${op}`);
-      if (record.headers['unchanged'] !== undefined) throw partial(key.relation);
-      const was = decodeWas(record.headers['was']);
+      const was = decodeTexts('was', record.headers);
+      const unchanged = decodeTexts('unchanged', record.headers);
+      if (unchanged !== null && op !== 'u') throw foreign(`a row of op ${op} left values out`);
       const { relation: relationId, identity } = key;
-      return { kind: 'row', ...placed, op, relationId, identity, key: record.key, value, was };
+      const row = { op, relationId, identity, key: record.key, value, was, unchanged };
+      return { kind: 'row', ...placed, ...row };
     }
     if (key.kind === 'fence') return null;
     if (value === null) throw foreign(`a ${key.kind} has no value`);
@@ -142,13 +144,5 @@ function foreign(what: string, cause?: unknown): UnderstudyError {
     'Run the version of pg-understudy that the leader runs; if it is the same, another program ' +
       'wrote to the topic.',
     cause,
-  );
-}
-
-function partial(relation: string): UnderstudyError {
-  return new UnderstudyError(
-    'MESSAGE_UNKNOWN',
-    `the topic holds a row of ${relation} without some of its values`,
-    'Run the version of pg-understudy that the leader runs.',
   );
 }

@@ -17,7 +17,7 @@ import {
 } from './fixed-schemas.ts';
 import type { OutgoingRecord } from './log.ts';
 import { partitionOf } from './partitioner.ts';
-import { encodePositionHeader, encodeWas, type HeaderOp } from './record-headers.ts';
+import { encodePositionHeader, encodeTexts, type HeaderOp } from './record-headers.ts';
 import { rowSchemaOf } from './row-schema.ts';
 import type { SchemaRegistry } from './schema-registry.ts';
 import * as layout from './topic-layout.ts';
@@ -113,7 +113,7 @@ export class RecordEncoder {
   }
 
   #encodeRow(change: RowChange, position: Position, commitTimeMicros: bigint): OutgoingRecord {
-    const { relation, values, was } = change;
+    const { relation, values, unchanged, was } = change;
     const prepared = this.#relations.get(relation);
     if (prepared === undefined) {
       throw new UnderstudyError('BUG', `${relation.id} was not prepared`, 'Please report this.');
@@ -129,7 +129,8 @@ export class RecordEncoder {
       value: values === null ? null : prepared.codec.encode(prepared.schemaId, values),
       headers: {
         position: header(change.op, position, commitTimeMicros),
-        ...(was === null ? {} : { was: encodeWas(was) }),
+        ...(unchanged.length === 0 ? {} : { unchanged: encodeTexts(unchanged) }),
+        ...(was === null ? {} : { was: encodeTexts(was) }),
       },
     };
   }

@@ -1,7 +1,8 @@
 /**
  * The headers of a record: `position` as people read it with kcat, `u 3:0/16B3748:17
- * 1763700000123456` (op, epoch:commit LSN:ordinal, commit time in µs), and `was`, the old identity
- * on the new row of a key change. Flows in on the leader, out on the follower, exact both ways.
+ * 1763700000123456` (op, epoch:commit LSN:ordinal, commit time in µs); `was`, the old identity on
+ * the new row of a key change; `unchanged`, the ids of columns that the record has no value of.
+ * Flows in on the leader, out on the follower, exact both ways.
  */
 import type { RowOp } from '../change/change.ts';
 import { formatLsn, type Lsn, parseLsn } from '../change/lsn.ts';
@@ -63,20 +64,25 @@ export class PositionHeaderDecoder {
   }
 }
 
-/** `was` holds the old identity values as a JSON array of text. */
-export function encodeWas(identity: readonly string[]): string {
-  return JSON.stringify(identity);
+/** `was` and `unchanged` hold a JSON array of text. */
+export function encodeTexts(texts: readonly string[]): string {
+  return JSON.stringify(texts);
 }
 
-export function decodeWas(header: Buffer | undefined): readonly string[] | null {
+/** Null where the header is absent. */
+export function decodeTexts(
+  name: 'was' | 'unchanged',
+  headers: Readonly<Record<string, Buffer>>,
+): readonly string[] | null {
+  const header = headers[name];
   if (header === undefined) return null;
   const text = header.toString('utf8');
-  const identity = parsedJson(text);
-  const readable = Array.isArray(identity) && identity.every((value) => typeof value === 'string');
-  if (readable) return identity;
+  const texts = parsedJson(text);
+  const readable = Array.isArray(texts) && texts.every((value) => typeof value === 'string');
+  if (readable) return texts;
   throw new UnderstudyError(
     'MESSAGE_UNKNOWN',
-    `a record carries no readable was header: ${JSON.stringify(text)}`,
+    `a record carries no readable ${name} header: ${JSON.stringify(text)}`,
     'Another program wrote to the topic: stop it, then re-create the cluster with init.',
   );
 }

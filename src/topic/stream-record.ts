@@ -23,6 +23,8 @@ export interface RowRecord extends Placed {
   /** Framed Avro; null when the row is deleted. */
   readonly value: Buffer | null;
   readonly was: readonly string[] | null;
+  /** Ids of columns whose value the row had before and this record lacks; null when it is whole. */
+  readonly unchanged: readonly string[] | null;
 }
 
 export interface PointRecord extends Placed {

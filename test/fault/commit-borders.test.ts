@@ -1,9 +1,9 @@
 /**
  * What breaks: the connection, directly after the first of two transactions was confirmed whose
- * commit records lie side by side in the WAL: the second record starts exactly where the first ends,
- * at the very LSN that was confirmed. The rule: an LSN covers what commits below it, strictly, and
- * is confirmed without anything added. Then the second transaction comes again; confirmed one byte
- * further, as the client library does it by itself, Postgres never sends it.
+ * commit records lie side by side in the WAL: the second record starts exactly where the first
+ * ends, at the very LSN that was confirmed. The rule: an LSN covers what commits below it,
+ * strictly, and is confirmed without anything added. Then the second transaction comes again;
+ * confirmed one byte further, as the client library does it by itself, Postgres never sends it.
  */
 import type { Client } from 'pg';
 import { test } from 'uvu';
@@ -149,7 +149,7 @@ async function newSlot(name: string): Promise<Lsn> {
   return parseLsn(row?.lsn ?? '');
 }
 
-test('confirmed exactly, the next transaction comes again; one byte further it is lost', async () => {
+test('confirmed exactly, the next transaction comes again; one byte on it is lost', async () => {
   for (let round = 0; round < rounds; ) {
     const [exact, further] = [`exact_${fleet.cluster}`, `further_${fleet.cluster}`];
     const starts = [await newSlot(exact), await newSlot(further)] as const;

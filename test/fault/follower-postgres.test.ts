@@ -1,9 +1,9 @@
 /**
  * What breaks: the applier's transaction on the follower. Its tables are locked, it loses a
- * deadlock, its statement is cancelled, its session is terminated, a row is refused. The rules: rows
- * and position are committed together or not at all, and the next attempt begins at the position
- * row; an error that may pass is tried again, any other stops the node; a batch is never skipped.
- * Crashes and restarts of the server are in integration/outages.
+ * deadlock, its statement is cancelled, its session is terminated, a row is refused. The rules:
+ * rows and position are committed together or not at all, and the next attempt begins at the
+ * position row; an error that may pass is tried again, any other stops the node; a batch is never
+ * skipped. Crashes and restarts of the server are in integration/outages.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

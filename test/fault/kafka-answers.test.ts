@@ -1,10 +1,10 @@
 /**
  * What breaks: single requests and answers between the leader's agent and Kafka. An answer is lost
- * after the broker did what was asked; a request is lost before; the commit of a transaction is held
- * on the way while its sender gives up, takes the lead anew and publishes on, and arrives in the
- * middle of a later transaction. The rule: what was not answered is never sent again. The producer
- * is thrown away, the next one fences it, and the log alone says what was committed. What a late
- * commit does without that rule is shown in integration/topic-lost-answers.
+ * after the broker did what was asked; a request is lost before; the commit of a transaction is
+ * held on the way while its sender gives up, takes the lead anew and publishes on, and arrives in
+ * the middle of a later transaction. The rule: what was not answered is never sent again. The
+ * producer is thrown away, the next one fences it, and the log alone says what was committed. What
+ * a late commit does without that rule is shown in integration/topic-lost-answers.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

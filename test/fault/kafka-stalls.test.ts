@@ -1,8 +1,8 @@
 /**
  * What breaks: the only Kafka broker hangs (SIGSTOP), for moments and for longer than any request
- * waits, and agents are killed meanwhile. Connections stay open and nothing answers. The rules: only
- * what Kafka has committed is confirmed to Postgres, however long that takes and however often the
- * server asks; whether the transaction under way was committed is read from the log afterwards.
+ * waits, and agents are killed meanwhile. Connections stay open and nothing answers. The rules:
+ * only what Kafka has committed is confirmed to Postgres, however long that takes and however often
+ * the server asks; whether the transaction under way was committed is read from the log afterwards.
  */
 // time-limit: 600s
 import { test } from 'uvu';

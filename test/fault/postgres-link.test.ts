@@ -1,8 +1,9 @@
 /**
- * What breaks: the way between the leader's agent and its Postgres. It is reset while batches are on
- * their way to Kafka, falls silent in one direction or both for longer than the server waits, gets
- * slow, refuses. The rules: a session is never used again, the next one begins at the last point in
- * the log and not at what was received; only what Kafka has committed is confirmed to Postgres.
+ * What breaks: the way between the leader's agent and its Postgres. It is reset while batches are
+ * on their way to Kafka, falls silent in one direction or both for longer than the server waits,
+ * gets slow, refuses. The rules: a session is never used again, the next one begins at the last
+ * point in the log and not at what was received; only what Kafka has committed is confirmed to
+ * Postgres.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -48,7 +49,7 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-test('a session that breaks with batches in flight is followed by one that repeats them', async () => {
+test('a session that breaks with batches in flight is followed by one that repeats', async () => {
   await under.restartLeader();
   for (let round = 0; round < rounds; round += 1) {
     const commit = kafka.holdRequest(apiKeys.endTransaction);

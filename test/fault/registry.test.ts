@@ -1,8 +1,8 @@
 /**
  * What breaks: the schema registry is away, slow, answers with errors, does not know a schema that
- * it gave out, or gives out the id of another one. The rules: what is known is never asked again, so
- * agents at work do not need it; who needs it and does not get it waits, or stops where waiting is
- * no help; nothing is ever written under an id that stands for another schema, or read by one.
+ * it gave out, or gives out the id of another one. The rules: what is known is never asked again,
+ * so agents at work do not need it; who needs it and does not get it waits, or stops where waiting
+ * is no help; nothing is ever written under an id that stands for another schema, or read by one.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -3,7 +3,8 @@
  * rules: a point counts the records of every partition, so that a follower that cannot add them up
  * stops before it applies any, records the damage, and nobody can be promoted any more. Where the
  * publisher itself was torn, and left records behind that no point covers, the next owner begins a
- * new epoch at the last whole point: what lies past it is void for everybody, and is published anew.
+ * new epoch at the last whole point: what lies past it is void for everybody, and is published
+ * anew.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -55,7 +55,7 @@ function row(ordinal: number, change: Partial<Change>): GoldenCase {
   const plain = { kind: 'row', op: 'c', relation: every, identity: ['1'], values: null, was: null };
   return {
     kind: 'change',
-    change: { ...plain, ...change } as Change,
+    change: { ...plain, unchanged: [], ...change } as Change,
     position: place(3, 0x16b3748, ordinal),
   };
 }
@@ -117,6 +117,12 @@ export const cases: Readonly<Record<string, GoldenCase>> = {
     }),
   },
   fence: { kind: 'fence', epoch: 3 },
+  'update that leaves large values out': row(9, {
+    ...moved,
+    op: 'u',
+    values: ['1.00', uuid, null],
+    unchanged: ['__proto__ ü'],
+  }),
 };
 
 /** The bytes in hex, keys and headers in the order in which they are written. */

@@ -44,9 +44,9 @@ async function decode(records: readonly GoldenRecord[]): Promise<readonly Stream
 function meaning(record: StreamRecord): unknown {
   switch (record.kind) {
     case 'row': {
-      const { op, relationId, identity, was, value, position } = record;
+      const { op, relationId, identity, was, unchanged, value, position } = record;
       const row = value === null ? null : decoder.rowValues({ ...record, value });
-      return { op, relationId, identity, was, row, position };
+      return { op, relationId, identity, was, unchanged, row, position };
     }
     case 'truncate':
       return { truncated: record.relationId, position: record.position };
@@ -67,9 +67,10 @@ function meant(wanted: GoldenCase): unknown {
   if (change.kind === 'relation') return { relation: change.relation, position };
   if (change.kind === 'truncate') return { truncated: change.relation.id, position };
   const { op, relation, identity, was, values } = change;
+  const unchanged = change.unchanged.length === 0 ? null : change.unchanged;
   const columnIds = relation.columns.map(({ id }) => id);
   const row = values === null ? null : { columnIds, values };
-  return { op, relationId: relation.id, identity, was, row, position };
+  return { op, relationId: relation.id, identity, was, unchanged, row, position };
 }
 
 const format = suite('format 1');

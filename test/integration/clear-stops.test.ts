@@ -48,22 +48,6 @@ async function ids(fleet: Fleet, node: 'a' | 'b' = 'b'): Promise<number[]> {
   return rows.map(({ id }) => id);
 }
 
-test('a large value that an update leaves alone stops the leader', async () => {
-  const fleet = await newFleet();
-  await fleet.sql('a', 'ALTER TABLE item ALTER body SET STORAGE EXTERNAL');
-  const agents = await fleet.startAgents();
-  await fleet.sql('a', `INSERT INTO item VALUES (1, 1, repeat('x', 9000))`);
-  await fleet.caughtUp();
-  await fleet.sql(
-    'a',
-    'BEGIN; INSERT INTO item VALUES (2); UPDATE item SET n = 2 WHERE id = 1; COMMIT',
-  );
-  await fleet.sql('a', 'INSERT INTO item VALUES (3)');
-  await stops(fleet, agents.a, 'UNCHANGED_TOAST');
-  assert.equal(await ids(fleet), [1]);
-  assert.not(agents.b.ended);
-});
-
 test('a table that is dropped and made again stops the leader', async () => {
   const fleet = await newFleet();
   const agents = await fleet.startAgents();

@@ -1,7 +1,7 @@
 /**
- * Answers that get lost between the broker and us, and requests that arrive late: what was asked for
- * has happened or will happen, and we do not know it. The producer must never use a sequence number
- * or an identity again, and the log must be what the transactions say.
+ * Answers that get lost between the broker and us, and requests that arrive late: what was asked
+ * for has happened or will happen, and we do not know it. The producer must never use a sequence
+ * number or an identity again, and the log must be what the transactions say.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

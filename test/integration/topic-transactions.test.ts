@@ -156,7 +156,7 @@ test('a record the topic does not take is named, and its transaction is never re
   assert.instance(failure, RecordTooLargeError);
   assert.is(failure.code, 'RECORD_TOO_LARGE');
   assert.is((failure as RecordTooLargeError).key.toString(), 'huge');
-  assert.match(failure.message, new RegExp(`2100\\d{3} bytes .* partition 0 of ${topic}`));
+  assert.match(failure.message, new RegExp(`2100\\d{3} bytes, .* partition 0 of ${topic}`));
   // Dead for ever, by the same error.
   assert.is(await rejection(producer.commit()), failure);
   assert.is(await rejection(producer.send([record(0, 'after', '1')])), failure);

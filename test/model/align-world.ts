@@ -16,8 +16,9 @@ import {
   positionAfter,
   wholeBatches,
 } from '../../src/follower/apply-limit.ts';
-import { type ApplyStep, coalesce, type TableRows } from '../../src/follower/coalesce.ts';
+import { type ApplyStep, coalesce } from '../../src/follower/coalesce.ts';
 import type { FollowerPosition } from '../../src/follower/follower-state.ts';
+import type { TableRows } from '../../src/follower/row-fold.ts';
 import type { StreamRecord } from '../../src/topic/stream-record.ts';
 import { at, streamId } from '../support/builders.ts';
 import { type AlignHistory, firstLsn, showRows } from './align-histories.ts';

@@ -124,7 +124,8 @@ function atEnd(world: World, epoch: number): Drained | null {
   const mark = at === null ? null : { at, nextOffsets: [] };
   const strays = torn === null ? [] : [strayOf(torn)];
   try {
-    const found = foundAtEnd({ mark, point: null, begin: null, strays }, epoch);
+    const end = { mark, point: null, begin: null, strays, unhealed: null };
+    const found = foundAtEnd(end, epoch);
     if (found !== 'torn' || mutation !== 'torn-goes-on') return found;
     return begun?.epoch === epoch ? 'begun' : 'not-begun';
   } catch (error) {

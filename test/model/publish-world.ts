@@ -223,7 +223,8 @@ export class PublishWorld {
       encoder,
       producer,
       committed: (committed, at) => {
-        this.#memory = { mark: at, point: committed, begin: null, strays: [] };
+        const { unhealed } = committed;
+        this.#memory = { mark: at, point: committed, begin: null, strays: [], unhealed };
         return this.#committed(committed);
       },
       nowMs: () => 0,
@@ -250,6 +251,7 @@ export class PublishWorld {
       start,
       lastCommit: point?.commit ?? zeroLsn,
       lastCommitTimeMicros: 0n,
+      unhealed: point?.unhealed ?? null,
     });
   }
 

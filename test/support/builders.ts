@@ -179,6 +179,7 @@ function contentRecord(placed: Placed, content: Content): StreamRecord {
         key: Buffer.from(`${relationId} ${key}`),
         value: value === null ? null : Buffer.from(value),
         was: null,
+        unchanged: null,
       };
     }
     case 'truncate':

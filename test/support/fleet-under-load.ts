@@ -1,8 +1,8 @@
 /**
  * A fleet of two whose leader is written to all the time, for tests that break something under it.
- * Flows in: what a fleet is made of; flows out: `isExact`, which lets the writers rest and compares:
- * every row is the same on both nodes, everything that was acknowledged is there once, and the
- * agents are the processes they were. Then it writes on.
+ * Flows in: what a fleet is made of; flows out: `isExact`, which lets the writers rest and
+ * compares: every row is the same on both nodes, everything that was acknowledged is there once,
+ * and the agents are the processes they were. Then it writes on.
  */
 import * as assert from 'uvu/assert';
 import { type Fleet, type FleetOptions, startFleet } from './fleet.ts';

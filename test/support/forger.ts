@@ -1,7 +1,8 @@
 /**
- * A program that writes to a cluster's topic and should not: under the publisher's own transactional
- * id, as a publisher whose transaction was torn, or under another one. Flows in: a fleet; flows out:
- * committed records that look like the leader's, made from rows that are in the log already.
+ * A program that writes to a cluster's topic and should not: under the publisher's own
+ * transactional id, as a publisher whose transaction was torn, or under another one. Flows in: a
+ * fleet; flows out: committed records that look like the leader's, made from rows that are in the
+ * log already.
  */
 import type { Point } from '../../src/change/change.ts';
 import { toLsn } from '../../src/change/lsn.ts';

@@ -67,7 +67,7 @@ export function anyArrival(partitions: number): fc.Arbitrary<readonly [number, n
 export function shown(aligned: Aligned): string {
   const { kind, mark } = aligned;
   const offsets =
-    aligned.kind === 'epoch'
+    aligned.kind !== 'batch'
       ? ''
       : aligned.partitions
           .map((records) => records.map(({ offset }) => offset).join(' '))

@@ -3,6 +3,7 @@
  * name of their own, producers and readers on them; at `close` all of them are closed and deleted.
  */
 
+import kafkajs from 'kafkajs';
 import { createCommittedReader } from '../../src/topic/committed-reader.ts';
 import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
 import type {
@@ -128,4 +129,22 @@ export async function rejection(promise: Promise<unknown>): Promise<Error & { co
   );
   if (!(error instanceof Error)) throw new Error('resolved, although it had to reject');
   return error;
+}
+
+/** Sets a topic's settings to exactly these; all others become the brokers' defaults. */
+export async function replaceSettings(
+  client: KafkaClient,
+  topic: string,
+  settings: Readonly<Record<string, string>>,
+): Promise<void> {
+  const admin = client.kafkajs.admin();
+  await admin.connect();
+  try {
+    const configEntries = Object.entries(settings).map(([name, value]) => ({ name, value }));
+    const type = kafkajs.ConfigResourceTypes.TOPIC;
+    const resources = [{ type, name: topic, configEntries }];
+    await admin.alterConfigs({ validateOnly: false, resources });
+  } finally {
+    await admin.disconnect();
+  }
 }

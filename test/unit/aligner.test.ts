@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UnderstudyError } from '../../src/errors.ts';
-import { Aligner } from '../../src/follower/aligner.ts';
+import { type Aligned, Aligner } from '../../src/follower/aligner.ts';
 import type { StreamRecord } from '../../src/topic/stream-record.ts';
 import { at, place, SketchedTopic, streamId } from '../support/builders.ts';
 import { anyArrival, anyHistory, deliver, shown } from '../support/histories.ts';
@@ -21,8 +21,10 @@ interface Outcome {
 function aligned(
   partitions: readonly (readonly StreamRecord[])[],
   arrival: readonly (readonly [number, number])[] = [],
+  heldBytesMax?: number,
 ): Outcome {
-  const aligner = new Aligner(streamId, { ...start, nextOffsets: partitions.map(() => 1n) });
+  const mark = { ...start, nextOffsets: partitions.map(() => 1n) };
+  const aligner = new Aligner(streamId, mark, heldBytesMax);
   const seen: string[] = [];
   try {
     deliver(partitions, arrival, (partition, records) => {
@@ -34,6 +36,18 @@ function aligned(
     return { seen, error: error as UnderstudyError };
   }
   return { seen, error: null };
+}
+
+function batchesOf(partitions: readonly StreamRecord[][], heldBytesMax?: number): Aligned[] {
+  const aligner = new Aligner(streamId, start, heldBytesMax);
+  for (const [partition, records] of partitions.entries()) aligner.push(partition, records);
+  const batches: Aligned[] = [];
+  for (let next = aligner.next(); next !== null; next = aligner.next()) batches.push(next);
+  return batches;
+}
+
+function kindOf({ kind }: Aligned): string {
+  return kind;
 }
 
 /** Two partitions that stand at 1:0/A. */
@@ -61,10 +75,31 @@ for (const partitions of [1, 2, 4]) {
     );
   });
 
-  test(`${partitions} partitions with a record lost or doubled stop before that batch`, () => {
-    const world = fc.tuple(anyHistory(partitions), anyArrival(partitions), fc.nat(), fc.boolean());
+  test(`${partitions} partitions give the same places when nothing may be held`, () => {
+    const world = fc.tuple(anyHistory(partitions), anyArrival(partitions));
     fc.assert(
-      fc.property(world, ([{ topic, expected, counted }, arrival, pick, doubled]) => {
+      fc.property(world, ([{ topic, expected }, arrival]) => {
+        // A batch without a record costs nothing, and is handed out as it is.
+        const places = expected.map((line) => {
+          const [place = '', offsets = ''] = line.split(': ');
+          return /\d/.test(offsets) ? `${place.replace('batch', 'large')}: ` : line;
+        });
+        assert.equal(aligned(topic.partitions, arrival, 0), { seen: places, error: null });
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test(`${partitions} partitions with a record lost or doubled stop before that batch`, () => {
+    const world = fc.tuple(
+      anyHistory(partitions),
+      anyArrival(partitions),
+      fc.nat(),
+      fc.boolean(),
+      fc.constantFrom(undefined, 0),
+    );
+    fc.assert(
+      fc.property(world, ([{ topic, expected, counted }, arrival, pick, doubled, bytesMax]) => {
         fc.pre(counted.length > 0);
         const victim = counted[pick % counted.length];
         const changed = topic.partitions.map((records) =>
@@ -73,12 +108,15 @@ for (const partitions of [1, 2, 4]) {
             return doubled ? [record, record] : [];
           }),
         );
-        const { seen, error } = aligned(changed, arrival);
+        const { seen, error } = aligned(changed, arrival, bytesMax);
         assert.is(error?.code, 'DAMAGED');
-        assert.equal(seen, expected.slice(0, seen.length));
+        const places = (lines: readonly string[]) => {
+          return lines.map((line) => line.replace(/^(large|batch)/, '').split(': ')[0]);
+        };
+        assert.equal(places(seen), places(expected.slice(0, seen.length)));
         const offset = victim?.offset ?? 0n;
         const column = victim?.partition ?? 0;
-        for (const line of seen) {
+        for (const line of expected.slice(0, seen.length)) {
           const held = line.split(': ')[1]?.split('|')[column]?.split(' ') ?? [];
           assert.not(held.includes(String(offset)), 'its batch was handed out');
         }
@@ -99,12 +137,26 @@ test('nothing is handed out before every partition is at the point', () => {
   assert.is(aligner.waits(1), false);
   aligner.push(1, second.slice(0, 1));
   assert.is(aligner.next(), null);
-  assert.is(aligner.heldRecords, 2);
   aligner.push(1, second.slice(1));
   assert.equal(aligner.next()?.mark, { at: at(1, 20), nextOffsets: [3n, 3n] });
   assert.is(aligner.next(), null);
   assert.is(aligner.waits(0), false);
-  assert.is(aligner.heldRecords, 0);
+});
+
+test('a batch is large from the first byte above the bound on, in all partitions together', () => {
+  const write = (topic: SketchedTopic) => {
+    topic.row(0, 10, 'a', '1').row(1, 10, 'b', '1').point(20);
+    topic.row(0, 20, 'c', '1').point(30);
+  };
+  const [batch] = batchesOf(topicOf(write));
+  assert.is(batch?.kind, 'batch');
+  const bytes = batch?.kind === 'batch' ? batch.bytes : 0;
+  assert.ok(bytes > 0);
+  const kinds = (heldBytesMax: number) => batchesOf(topicOf(write), heldBytesMax).map(kindOf);
+  assert.equal(kinds(bytes), ['batch', 'batch']);
+  assert.equal(kinds(bytes - 1), ['large', 'batch']);
+  const [large] = batchesOf(topicOf(write), bytes - 1);
+  assert.equal(large?.kind === 'large' && large.from, start);
 });
 
 test('a record that commits exactly at the mark belongs to the batch behind it', () => {

@@ -4,7 +4,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { AlignedBatch, AlignedEpoch } from '../../src/follower/aligner.ts';
+import type { AlignedBatch, AlignedEpoch, AlignedLarge } from '../../src/follower/aligner.ts';
 import { mayBegin, nextPortion, portionRecordsMax } from '../../src/follower/apply-limit.ts';
 import type { RowRecord } from '../../src/topic/stream-record.ts';
 import { at, beginOf, pointOf, SketchedTopic } from '../support/builders.ts';
@@ -14,7 +14,14 @@ const [record] = new SketchedTopic(1).row(0, 1, 'k', 'v').partitions[0] as [RowR
 function batch(upto: number, records = 1): AlignedBatch {
   const half = new Array<RowRecord>(records / 2).fill(record);
   const mark = { at: at(1, upto), nextOffsets: [] };
-  return { kind: 'batch', point: pointOf({}), partitions: [half, half], mark, appendMs: [] };
+  return {
+    kind: 'batch',
+    point: pointOf({}),
+    partitions: [half, half],
+    bytes: 0,
+    mark,
+    appendMs: [],
+  };
 }
 
 const epoch: AlignedEpoch = {
@@ -30,7 +37,8 @@ const waiting: readonly AlignedBatch[] = [batch(20, 2), batch(30, 2), batch(40, 
 function portion(...given: Parameters<typeof nextPortion>): unknown {
   const next = nextPortion(...given);
   if (next === null) return null;
-  const { batches, stopAt } = next;
+  const { large, stopAt } = next;
+  const batches = large === null ? next.batches : [...next.batches, large];
   return [
     batches.map(({ mark }) => Number(mark.at.lsn)),
     stopAt === null ? null : Number(stopAt.lsn),
@@ -97,6 +105,23 @@ test('a portion is bounded, but a batch is never parted', () => {
   assert.equal(portion(large, at(1, 10), { kind: 'none' }), [[20, 30], null]);
   const huge = [batch(20, portionRecordsMax * 2), batch(30, 2)];
   assert.equal(portion(huge, at(1, 10), { kind: 'none' }), [[20], null]);
+});
+
+test('a large batch goes alone, behind what is before it and with its own stop', () => {
+  const mark = { at: at(1, 30), nextOffsets: [] };
+  const from = { at: at(1, 20), nextOffsets: [] };
+  const large: AlignedLarge = { kind: 'large', point: pointOf({}), from, mark, appendMs: [] };
+  const mixed = [batch(20, 2), large, batch(40, 2)];
+  assert.equal(portion(mixed, at(1, 10), { kind: 'none' }), [[20], null]);
+  assert.equal(portion(mixed, at(1, 10), to(25)), [[20], null]);
+  assert.equal(portion(mixed, at(1, 10), to(15)), [[20], 15]);
+  assert.equal(portion(mixed.slice(1), at(1, 20), { kind: 'none' }), [[30], null]);
+  assert.equal(portion(mixed.slice(1), at(1, 20), to(30)), [[30], null]);
+  assert.equal(portion(mixed.slice(1), at(1, 20), to(25)), [[30], 25]);
+  assert.equal(portion(mixed.slice(1), at(1, 25), to(27)), [[30], 27]);
+  assert.is(portion(mixed.slice(1), at(1, 20), to(20)), null);
+  assert.is(nextPortion(mixed.slice(1), at(1, 20), to(25))?.large, large);
+  assert.is(nextPortion(mixed, at(1, 10), { kind: 'none' })?.large, null);
 });
 
 test.run();

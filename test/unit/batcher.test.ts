@@ -22,6 +22,7 @@ function batcherOf(changes: Partial<BatcherOptions> = {}): Batcher {
     start: { at: at(3, 100), nextOffsets: [5n, 6n] },
     lastCommit: lsn(90),
     lastCommitTimeMicros: 9n,
+    unhealed: null,
     ...changes,
   });
 }
@@ -255,6 +256,23 @@ test('over any run no record is lost or parted from its point, and ends only gro
     }),
     { numRuns: 500 },
   );
+});
+
+test('points say since where rows lack values, from the first partial row on', () => {
+  const batcher = batcherOf();
+  transaction(batcher, 100, 120, 0);
+  assert.is(commit(batcher).unhealed, null);
+  batcher.begin(lsn(120), 1n);
+  batcher.add([record(0)]);
+  batcher.partial();
+  batcher.end(lsn(140));
+  const since = { at: at(3, 120), nextOffsets: [7n, 8n] };
+  assert.equal(commit(batcher).unhealed, since);
+  transaction(batcher, 140, 160, 1);
+  assert.equal(commit(batcher).unhealed, since);
+  const carried = batcherOf({ unhealed: since });
+  transaction(carried, 100, 120, 0);
+  assert.equal(commit(carried).unhealed, since);
 });
 
 test.run();

@@ -151,8 +151,8 @@ const leads: KnownNode = {
 };
 const follows: KnownNode = { ...leads, name: 'b', leads: false, writable: false };
 const streaming = {
-  ...{ state: 'streaming', lsn: '1:0/20', lagBytes: 0, lagMs: 0, slot: null, why: [] },
-} as const;
+  ...({ state: 'streaming', lsn: '1:0/20', lagBytes: 0, lagMs: 0, slot: null, why: [] } as const),
+};
 const status: FleetStatus = {
   ...{ cluster: 'c', stream: 's', epoch: 1, leader: 'a', durability: 'async', topic: 'c.changes' },
   nodes: [

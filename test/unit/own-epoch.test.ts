@@ -46,7 +46,8 @@ for (const [what, epoch, write, expected] of table) {
 }
 
 test('an empty log has no epoch', () => {
-  assert.is(foundAtEnd({ mark: null, point: null, begin: null, strays: [] }, 1), 'not-begun');
+  const empty = { mark: null, point: null, begin: null, strays: [], unhealed: null };
+  assert.is(foundAtEnd(empty, 1), 'not-begun');
 });
 
 test.run();

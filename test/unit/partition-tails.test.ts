@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { formatEpochLsn } from '../../src/change/position.ts';
 import { findLogEnd, type LogEnd, type Tail } from '../../src/topic/partition-tails.ts';
 import type { StreamRecord } from '../../src/topic/stream-record.ts';
-import { SketchedTopic } from '../support/builders.ts';
+import { at, SketchedTopic } from '../support/builders.ts';
 
 function tailsOf(
   topic: SketchedTopic,
@@ -111,6 +111,19 @@ test('an empty topic has no mark', () => {
 test('without any mark everything is past it', () => {
   const topic = new SketchedTopic(2).begin(1, 0, { base: null }, [0]);
   assert.equal(shown(findLogEnd(tailsOf(topic)))?.strays, ['0:1 epoch']);
+});
+
+test('what is unhealed is as the last point says, at an epoch begin as its base may say', () => {
+  const since = { at: at(1, 16), nextOffsets: [3n, 2n] };
+  const healed = twoBatches();
+  assert.is(findLogEnd(tailsOf(healed))?.unhealed, null);
+  const base = { at: at(1, 32), nextOffsets: [5n, 5n] };
+  assert.equal(findLogEnd(tailsOf(healed.begin(2, 7)))?.unhealed, base);
+  const unhealed = twoBatches().row(0, 32, 'c', '1').point(48, { unhealed: since });
+  assert.equal(findLogEnd(tailsOf(unhealed))?.unhealed, since);
+  assert.equal(findLogEnd(tailsOf(unhealed.begin(2, 7)))?.unhealed, since);
+  const [first, second] = tailsOf(unhealed, (record) => record.kind === 'epoch', false);
+  assert.is(first && second && findLogEnd([first, second]), null, 'the base is further back');
 });
 
 test.run();

@@ -53,7 +53,6 @@ const soundDatabase: DatabaseFacts = {
   notOwned: [],
   forcedRowSecurity: [],
   firingTriggers: [],
-  toastable: {},
 };
 
 interface Changes {
@@ -239,17 +238,6 @@ test('tables without identity are errors with their SQL; none at all is a warnin
   const finding = only(judgeLeaderTables(keyless, ['public.*']));
   assert.is(finding.code, 'TABLE_UNSUPPORTED');
   assert.match(finding.hint, /ALTER TABLE "public"."orders" ADD PRIMARY KEY \("id"\)/);
-});
-
-test('large values warn once a table, not with FULL and not for a large key', () => {
-  const large = { toastable: { '20000': ['body'] } };
-  const found = judgeLeaderTables(node({ tables: [table()], database: large }), ['*.*']);
-  assert.is(only(found).code, 'LARGE_VALUES');
-  assert.match(only(found).hint, /REPLICA IDENTITY FULL/);
-  const full = table({ replicaIdentity: 'full' });
-  assert.equal(judgeLeaderTables(node({ tables: [full], database: large }), ['*.*']), []);
-  const key = { toastable: { '20000': ['id'] } };
-  assert.equal(judgeLeaderTables(node({ tables: [table()], database: key }), ['*.*']), []);
 });
 
 test('an unlogged table is told not to be replicated, and asked of no follower', () => {

@@ -59,7 +59,7 @@ test('a row can be read with nothing but its schemas by id', async () => {
   const position = { epoch: 3, commitLsn: parseLsn('0/16B3748'), ordinal: 17 };
   const [sent] = encoder.encode(
     {
-      ...{ kind: 'row', op: 'u', relation, was: null },
+      ...{ kind: 'row', op: 'u', relation, was: null, unchanged: [] },
       ...{ identity: ['9007199254740993'], values: ['9007199254740993', 'ä'] },
     },
     position,

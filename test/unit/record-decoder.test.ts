@@ -24,7 +24,8 @@ await encoder.prepare(shape);
 
 function fetched(changes: Partial<FetchedRecord>): FetchedRecord {
   const change = { kind: 'row', op: 'u', relation: shape, identity: ['1'], was: null } as const;
-  const [row] = encoder.encode({ ...change, values: ['1', '2'] }, place(1, 16, 2), 7n);
+  const values = { values: ['1', '2'], unchanged: [] };
+  const [row] = encoder.encode({ ...change, ...values }, place(1, 16, 2), 7n);
   if (row === undefined) throw new Error('a row is one record');
   const headers = { position: Buffer.from(row.headers['position'] ?? '') };
   const { partition, key, value } = row;
@@ -103,9 +104,16 @@ test('a tombstone of anything but a row is refused', async () => {
   }
 });
 
-test('a row without some of its values is refused', async () => {
-  const headers = { ...fetched({}).headers, unchanged: Buffer.from('n') };
-  await refused(/a row of public\.t without some of its values/, [fetched({ headers })]);
+test('only an update leaves values out, and it names their columns', async () => {
+  const unchanged = Buffer.from('["n"]');
+  const [row] = await new RecordDecoder(registry).decode([
+    fetched({ headers: { ...fetched({}).headers, unchanged } }),
+  ]);
+  assert.equal(row?.kind === 'row' && row.unchanged, ['n']);
+  const insert = { position: Buffer.from('c 1:0/10:2 7'), unchanged };
+  await refused(/a row of op c left values out/, [fetched({ headers: insert })]);
+  const unreadable = { ...fetched({}).headers, unchanged: Buffer.from('n') };
+  await refused(/no readable unchanged header/, [fetched({ headers: unreadable })]);
 });
 
 test('a value under a schema that is no row schema is refused', async () => {

@@ -1,0 +1,60 @@
+/**
+ * What an error says of a record: table and key as people know them, on one line, cut short, and
+ * with the command that helps.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { encodeFramed } from '../../src/topic/avro-codec.ts';
+import { fixedSchemas } from '../../src/topic/fixed-schemas.ts';
+import { RecordTooLargeError, recordBytesMax } from '../../src/topic/kafka-errors.ts';
+import { recordName } from '../../src/topic/record-name.ts';
+import * as layout from '../../src/topic/topic-layout.ts';
+import { place } from '../support/builders.ts';
+
+function keyBytes(key: layout.RecordKey): Buffer {
+  return encodeFramed(7, fixedSchemas.key.type, key);
+}
+
+function rowKey(...identity: readonly string[]): Buffer {
+  return keyBytes({ kind: 'row', relation: 'public.orders', identity });
+}
+
+test('a row is named by its table and its key', () => {
+  assert.is(recordName(rowKey('4711')), 'the row ("4711") of public.orders');
+  assert.is(recordName(rowKey('a', '')), 'the row ("a", "") of public.orders');
+});
+
+test('a key is cut short and stays on one line', () => {
+  const name = recordName(rowKey('x'.repeat(5_000), 'one\ntwo'));
+  assert.is(name, `the row ("${'x'.repeat(60)}…", "one\\ntwo") of public.orders`);
+});
+
+test('other records have names too, and foreign bytes have none', () => {
+  assert.is(recordName(keyBytes(layout.pointKey)), 'the point record');
+  assert.is(recordName(keyBytes(layout.epochKey(3))), 'the epoch record');
+  const truncate = keyBytes(layout.truncateKey('public.orders', place(1, 10)));
+  assert.is(recordName(truncate), 'the truncate record of public.orders');
+  for (const bytes of ['', 'huge', '\0', '\0\0\0\0\u0007', '\0\0\0\0\u0007\u0006row']) {
+    assert.is(recordName(Buffer.from(bytes)), null);
+  }
+});
+
+test('a record that is too large says which row, how large, and the command that helps', () => {
+  const { message, hint, exit } = new RecordTooLargeError('t', 2, 9_000_000, rowKey('5'));
+  assert.is(
+    message,
+    'the row ("5") of public.orders takes 9000000 bytes, more than partition 2 of t accepts',
+  );
+  assert.match(hint, /^kafka-configs .* --entity-name t --add-config max.message.bytes=9437184, /);
+  assert.is(exit, 4);
+});
+
+test('beyond what any broker takes no setting is promised to help', () => {
+  const just = new RecordTooLargeError('t', 0, recordBytesMax, rowKey('5'));
+  assert.match(just.hint, new RegExp(`max.message.bytes=${recordBytesMax},`));
+  const beyond = new RecordTooLargeError('t', 0, recordBytesMax + 1, rowKey('5'));
+  assert.not.match(beyond.hint, /kafka-configs/);
+  assert.match(beyond.hint, /without that row/);
+});
+
+test.run();
