@@ -7,6 +7,9 @@
 import pg from 'pg';
 import { seeded, seedOfRun } from './seed.ts';
 
+/** Tests that write with this load draw from its generator. */
+export { seeded };
+
 export const loadTables = `
   CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL);
   CREATE TABLE bank (id text PRIMARY KEY, transfers bigint NOT NULL, note text);
