@@ -1,9 +1,9 @@
 /**
  * Schemas by id. A subject and a schema flow in and an id flows out; an id flows in and the schema
  * flows out as its writer registered it, with the attributes (`pgType`, `columnId`) that an Avro
- * library drops. Both are kept for the life of the object, so that a distinct schema costs one
- * request. Our subjects have compatibility NONE: readers decode by the writer's schema, and a table
- * may change in ways that no compatibility level allows.
+ * library drops. Both are kept for the life of the object, so that a distinct schema is registered
+ * and read back once. Our subjects have compatibility NONE: readers decode by the writer's schema,
+ * and a table may change in ways that no compatibility level allows.
  *
  * The registry client is used for its requests only. Its register() parses the schema, and sets the
  * compatibility level after the first schema, so that a crash in between leaves a subject that

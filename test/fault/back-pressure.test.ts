@@ -4,6 +4,7 @@
  * on is held up, and afterwards everything is caught up with, exactly. Memory is asserted, not
  * time.
  */
+// runs: full
 // time-limit: 600s
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';

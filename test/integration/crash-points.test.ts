@@ -5,42 +5,35 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
-import type { FleetAgent } from '../support/fleet-agent.ts';
-import { loadTables } from '../support/load.ts';
-import { LoadedFleet } from '../support/loaded-fleet.ts';
-import { seeded, seedOfRun } from '../support/seed.ts';
+import { FleetUnderLoad, seed } from '../support/fleet-under-load.ts';
+import { seeded } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
-let fleet: Fleet;
-let loaded: LoadedFleet;
-let agents: Record<NodeName, FleetAgent>;
+let under: FleetUnderLoad;
 
 test.before(async () => {
   stack = await useStack({ postgres: 2 });
-  fleet = await startFleet({ stack, partitions: 3, tables: loadTables });
-  agents = await fleet.startAgents();
-  loaded = await LoadedFleet.begin(fleet, { padding: 3_000 });
+  under = await FleetUnderLoad.start({ stack, partitions: 3 }, 3_000);
 });
 
 test.after(async () => {
-  await loaded.stop();
-  await fleet.close();
+  await under.close();
   await stack.close();
 });
 
 /** Restarts the agent so that it dies at the place, and then once more so that it lives. */
-async function dieAt(node: NodeName, place: string, pass: number): Promise<void> {
-  await agents[node].kill();
+async function dieAt(node: 'a' | 'b', place: string, pass: number): Promise<void> {
+  const { fleet } = under;
+  await fleet.agent(node).kill();
   const dying = fleet.spawnAgent(node, `${place}=kill:${pass}`);
   assert.is(await dying.exitCode(), null, `${place} was never reached:\n${dying.log}`);
-  agents[node] = await fleet.startAgent(node);
+  await fleet.startAgent(node);
 }
 
-const random = seeded(seedOfRun());
+const random = seeded(seed);
 
-const places: readonly (readonly [NodeName, string, number])[] = [
+const places: readonly (readonly ['a' | 'b', string, number])[] = [
   ['a', 'publish.before-send', 20],
   ['a', 'publish.before-commit', 20],
   ['a', 'publish.after-commit', 20],
@@ -57,33 +50,37 @@ for (const [node, place, passMax] of places) {
   test(`a kill at ${place}, pass ${pass}, loses nothing and repeats nothing`, async () => {
     await dieAt(node, place, pass);
     if (passMax > 1) await dieAt(node, place, 1);
-    await loaded.isExact();
+    await under.isExact();
   });
 }
 
 test('a kill in the middle of a transaction sent in pieces leaves no part of it', async () => {
-  await loaded.stop();
+  const { fleet } = under;
   const insert = `INSERT INTO moving
     SELECT i, 0, repeat('n', 300) FROM generate_series(1000, 21000) AS i`;
-  await agents.a.kill();
+  const arrived = async (): Promise<number> => {
+    const rows = await fleet.sql('b', 'SELECT 1 FROM moving WHERE id >= 1000');
+    return rows.length;
+  };
+  await under.rest();
+  await under.leader.kill();
   const dying = fleet.spawnAgent('a', 'publish.after-send=kill:3');
   await fleet.sql('a', insert);
   assert.is(await dying.exitCode(), null, dying.log);
-  const [before] = await fleet.sql('b', 'SELECT count(*)::int AS n FROM moving WHERE id >= 1000');
-  assert.equal(before, { n: 0 });
-  agents.a = await fleet.startAgent('a');
-  await loaded.isExact();
-  const [after] = await fleet.sql('b', 'SELECT count(*)::int AS n FROM moving WHERE id >= 1000');
-  assert.equal(after, { n: 20_001 });
+  assert.is(await arrived(), 0);
+  await fleet.startAgent('a');
+  await fleet.caughtUp();
+  assert.is(await arrived(), 20_001);
+  await under.isExact();
 });
 
 test('both agents dying at once, in any order of return, are exact again', async () => {
   for (const order of [['a', 'b'] as const, ['b', 'a'] as const]) {
-    await loaded.progress(30);
-    await Promise.all([agents.a.kill(), agents.b.kill()]);
-    for (const node of order) agents[node] = await fleet.startAgent(node);
+    await under.progress(30);
+    await Promise.all([under.leader.kill(), under.follower.kill()]);
+    for (const node of order) await under.fleet.startAgent(node);
   }
-  await loaded.isExact();
+  await under.isExact();
 });
 
 test.run();

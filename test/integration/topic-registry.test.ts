@@ -1,12 +1,13 @@
 /**
  * Schemas against a real registry: ids are stable, attributes come back, subjects take any change,
- * and a registry that is not there is named without its password.
+ * an id of another schema is refused, and a registry that is not there is named without its password.
  */
 import { createServer, type IncomingMessage, request } from 'node:http';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { UnderstudyError } from '../../src/errors.ts';
 import { connectRegistry, type SchemaRegistry } from '../../src/topic/schema-registry.ts';
+import { FailingRegistry } from '../support/failing-registry.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { rejection, testLog } from '../support/topic-stack.ts';
 
@@ -66,7 +67,7 @@ test('a subject takes a schema that no compatibility level allows', async () => 
   assert.is(new Set([first, second, third]).size, 3);
 });
 
-test('a distinct schema costs one request, and a busy registry is asked again', async () => {
+test('a distinct schema is registered and read back once, and a busy registry asked again', async () => {
   const requests: string[] = [];
   let failures = 0;
   const target = new URL(stack.registryUrl);
@@ -96,11 +97,20 @@ test('a distinct schema costs one request, and a busy registry is asked again', 
     registry.register(subject, schemaOf(price)),
     registry.register(subject, schemaOf(price)),
   ]);
-  await registry.schemaById(ids[0]);
-  await registry.schemaById(ids[0]);
-  assert.equal(requests, [`POST /subjects/${subject}/versions`, `GET /schemas/ids/${ids[0]}`]);
+  for (const id of ids) await registry.schemaById(id);
+  assert.equal(requests, [`POST /subjects/${subject}/versions`, `GET /schemas/ids/${ids[1]}`]);
   server.closeAllConnections();
   await new Promise((resolve) => server.close(resolve));
+});
+
+test('the id of another schema is refused, however the answer came to be', async () => {
+  const failing = await FailingRegistry.start(stack.registryUrl);
+  const other = await connect().register(`${subject}-other`, { ...schemaOf(), name: 'other' });
+  failing.behave({ kind: 'other id', subject: /./, id: other });
+  const failure = await rejection(connect(failing.url).register(subject, schemaOf(price)));
+  await failing.close();
+  assert.is(failure.code, 'PREREQUISITE');
+  assert.match(failure.message, new RegExp(`the id ${other}, which is another schema`));
 });
 
 test('an unknown id, and a registry that is not there, are said with what to change', async () => {

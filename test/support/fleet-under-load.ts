@@ -23,6 +23,7 @@ export class FleetUnderLoad {
   readonly #padding: number;
   #load: Load;
   #writers = 1;
+  #resting = false;
 
   private constructor(fleet: Fleet, padding: number) {
     this.fleet = fleet;
@@ -80,9 +81,15 @@ export class FleetUnderLoad {
     }
   }
 
-  async isExact(): Promise<void> {
-    await this.#load.progress(20);
+  /** Nobody writes until the next `isExact` has compared. */
+  async rest(): Promise<void> {
     await this.#load.stop();
+    this.#resting = true;
+  }
+
+  async isExact(): Promise<void> {
+    if (!this.#resting) await this.#load.progress(20);
+    await this.rest();
     const { fleet } = this;
     await fleet.caughtUp();
     for (const table of loadTableNames) await fleet.assertSame(table);
@@ -96,6 +103,7 @@ export class FleetUnderLoad {
     assert.equal(lost, [], 'no entry is lost');
     assert.not(this.leader.ended || this.follower.ended, fleet.logs());
     this.#load = this.#write();
+    this.#resting = false;
   }
 
   async close(): Promise<void> {
