@@ -75,9 +75,9 @@ test('an agent that starts while the broker is down waits for it', async () => {
 
 test('a second agent for a node is refused, and the first one goes on', async () => {
   for (const node of under.fleet.nodes) {
-    const second = under.fleet.spawnAgent(node);
-    assert.is(await second.exitCode(), 3, second.log);
-    assert.match(second.log, /NODE_LOCKED/);
+    const second = await under.fleet.cli('run', node);
+    assert.is(second.code, 3, second.stderr);
+    assert.is(second.json.error.code, 'NODE_LOCKED');
   }
   await under.isExact();
 });
