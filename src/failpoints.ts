@@ -17,6 +17,7 @@ export const failpointNames = [
   'apply.after-commit',
   'own.after-claim',
   'own.after-init',
+  'own.after-fence',
   'own.before-epoch-begin',
   'promote.after-slot',
   'promote.before-unguard',

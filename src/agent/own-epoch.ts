@@ -20,8 +20,8 @@ export interface OwnEpochParts {
   readonly node: string;
   readonly around: Pick<Surroundings, 'nowMs' | 'randomId'>;
   readonly createProducer: () => TransactionalProducer;
-  /** Reads to the last stable offset after the fence; a follower applies all of it. */
-  readonly drain: () => Promise<LogEnd>;
+  /** Reads all that was ever committed, once nobody else can write; a follower applies it. */
+  readonly drain: (epoch: number, producer: TransactionalProducer) => Promise<LogEnd>;
   /** Writes the epoch begin to all partitions in one transaction. */
   readonly begin: (epoch: number, end: LogEnd, producer: TransactionalProducer) => Promise<Mark>;
   readonly onStep: (step: 'claim' | 'init' | 'verify' | 'drain') => void;
@@ -151,7 +151,7 @@ class OwningAttempt {
       }
       case 'drain': {
         onStep('drain');
-        this.#end = await this.#parts.drain();
+        this.#end = await this.#parts.drain(action.epoch, this.#inited());
         this.#mark = this.#end.mark;
         const found = foundAtEnd(this.#end, action.epoch);
         return { kind: 'drained', ticket: action.ticket, found, control: control.state };
@@ -166,20 +166,23 @@ class OwningAttempt {
 
   async #begin(epoch: number, ticket: number): Promise<OwningEvent> {
     const { begin } = this.#parts;
-    const producer = this.#producer;
+    const producer = this.#inited();
     const end = this.#end;
-    if (producer === null || end === null) throw new Error('begin comes after init and drain');
+    if (end === null) throw new Error('begin comes after drain');
     await hit('own.before-epoch-begin');
     this.#mark = await begin(epoch, end, producer);
     this.#end = { mark: this.#mark, point: null, begin: null, strays: [] };
     return { kind: 'begun', ticket };
   }
 
+  #inited(): TransactionalProducer {
+    if (this.#producer === null) throw new Error('drain and begin come after init');
+    return this.#producer;
+  }
+
   #owned(epoch: number): OwnedEpoch {
-    const { producer, end, mark } = { producer: this.#producer, end: this.#end, mark: this.#mark };
-    if (producer === null || end === null || mark === null) {
-      throw new Error('an epoch is owned after init, drain and begin');
-    }
-    return { epoch, producer, end, mark };
+    const { end, mark } = { end: this.#end, mark: this.#mark };
+    if (end === null || mark === null) throw new Error('an epoch is owned after drain and begin');
+    return { epoch, producer: this.#inited(), end, mark };
   }
 }

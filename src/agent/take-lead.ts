@@ -20,7 +20,7 @@ import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
 import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
-import { readLogEnd, settledWatermarks } from '../topic/log-end.ts';
+import { fencedWatermarks, readLogEnd } from '../topic/log-end.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
 import { formatVersion, slotName } from '../topic/topic-layout.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
@@ -89,7 +89,7 @@ export class LeadTaking {
         node: name,
         around: cluster.around,
         createProducer: () => cluster.createProducer(partitions),
-        drain: () => this.#drain(),
+        drain: (epochOwned, producer) => this.#drain(epochOwned, producer),
         begin: (owner, end, producer) => this.#begin(owner, end, producer),
         onStep: this.#onStep,
       },
@@ -159,9 +159,11 @@ export class LeadTaking {
     return true;
   }
 
-  async #drain(): Promise<LogEnd> {
-    const { reader, decoder } = this.#node;
-    const ends = await settledWatermarks(reader);
+  async #drain(epoch: number, producer: TransactionalProducer): Promise<LogEnd> {
+    const { reader, decoder, encoder, cluster } = this.#node;
+    const { nowMs, sleep } = cluster.around;
+    const fence = encoder.encodeFence(epoch, BigInt(nowMs()) * 1000n);
+    const ends = await fencedWatermarks(producer, fence, reader, { nowMs, sleep });
     if (this.#following === null) return this.#ownLog(await readLogEnd(reader, decoder, ends));
     const { follower } = this.#following;
     await this.#applyAll(this.#following, ends);

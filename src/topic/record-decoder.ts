@@ -33,11 +33,15 @@ export class RecordDecoder {
     this.#keySchemaId = keySchemaId;
   }
 
-  /** Decodes in order; waits only for row schemas that were never seen before. */
+  /**
+   * Decodes in order; waits only for row schemas that were never seen before. Fences say nothing to
+   * a reader and are left out.
+   */
   async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
     const decoded: StreamRecord[] = [];
     for (const record of records) {
       const stream = this.#decodeOrRefuse(record);
+      if (stream === null) continue;
       if (stream.kind === 'row' && stream.value !== null) await this.#ensureCodec(stream.value);
       decoded.push(stream);
     }
@@ -79,7 +83,7 @@ export class RecordDecoder {
   }
 
   /** What a parser throws at strange bytes does not name the record: this does. */
-  #decodeOrRefuse(record: FetchedRecord): StreamRecord {
+  #decodeOrRefuse(record: FetchedRecord): StreamRecord | null {
     try {
       return this.#decodeRecord(record);
     } catch (error) {
@@ -89,7 +93,7 @@ export class RecordDecoder {
     }
   }
 
-  #decodeRecord(record: FetchedRecord): StreamRecord {
+  #decodeRecord(record: FetchedRecord): StreamRecord | null {
     const key = this.#decodeKey(record);
     const { partition, offset, timestampMs, value } = record;
     const { op, position, commitTimeMicros } = this.#headers.decode(record.headers['position']);
@@ -101,6 +105,7 @@ export class RecordDecoder {
       const { relation: relationId, identity } = key;
       return { kind: 'row', ...placed, op, relationId, identity, key: record.key, value, was };
     }
+    if (key.kind === 'fence') return null;
     if (value === null) throw foreign(`a ${key.kind} has no value`);
     switch (key.kind) {
       case 'point':

@@ -4,6 +4,7 @@
  * never does, so a batch can be filled while Kafka works on the one before.
  */
 import type { Change, EpochBegin, Point, RelationShape, RowChange } from '../change/change.ts';
+import { zeroLsn } from '../change/lsn.ts';
 import { formatPosition, type Position, pointPosition } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { encodeFramed, RowCodec } from './avro-codec.ts';
@@ -104,6 +105,13 @@ export class RecordEncoder {
     return this.#everywhere('epoch', key, epochToAvro(begin), position, commitTimeMicros);
   }
 
+  /** Says nothing to a reader; whoever begins to lead writes it to learn where the log ends. */
+  encodeFence(epoch: number, timeMicros: bigint): OutgoingRecord[] {
+    const key = this.#encodeKey(layout.fenceKey);
+    const position = pointPosition({ epoch, lsn: zeroLsn });
+    return this.#inEveryPartition(key, null, header('-', position, timeMicros));
+  }
+
   #encodeRow(change: RowChange, position: Position, commitTimeMicros: bigint): OutgoingRecord {
     const { relation, values, was } = change;
     const prepared = this.#relations.get(relation);
@@ -139,9 +147,12 @@ export class RecordEncoder {
   ): OutgoingRecord[] {
     const key = this.#encodeKey(recordKey);
     const value = encodeFramed(this.#fixedIds[kind], fixedSchemas[kind].type, avro);
-    const headers = { position: header('-', position, commitTimeMicros) };
+    return this.#inEveryPartition(key, value, header('-', position, commitTimeMicros));
+  }
+
+  #inEveryPartition(key: Buffer, value: Buffer | null, position: string): OutgoingRecord[] {
     return Array.from({ length: this.#options.partitions }, (_, partition) => {
-      return { partition, key, value, headers };
+      return { partition, key, value, headers: { position } };
     });
   }
 }

@@ -8,7 +8,7 @@ import { formatPosition, type Position } from '../change/position.ts';
 /** Carried by every point, epoch begin and SQL object; an agent refuses a newer one. */
 export const formatVersion = 1;
 
-export type RecordKind = 'row' | 'point' | 'relation' | 'truncate' | 'epoch';
+export type RecordKind = 'row' | 'point' | 'relation' | 'truncate' | 'epoch' | 'fence';
 
 export interface RecordKey {
   readonly kind: RecordKind;
@@ -58,6 +58,9 @@ export function truncateKey(relation: string, position: Position): RecordKey {
 export function epochKey(epoch: number): RecordKey {
   return { kind: 'epoch', relation: '', identity: [String(epoch)] };
 }
+
+/** Its value is null: compaction keeps none, readers pass over it. */
+export const fenceKey: RecordKey = { kind: 'fence', relation: '', identity: [] };
 
 const hourMs = 3_600_000;
 

@@ -12,7 +12,8 @@ import { at, beginOf, lsn, place, pointOf, shapeOf } from '../support/builders.t
 export type GoldenCase =
   | { readonly kind: 'change'; readonly change: Change; readonly position: Position }
   | { readonly kind: 'point'; readonly point: Point }
-  | { readonly kind: 'epoch'; readonly begin: EpochBegin };
+  | { readonly kind: 'epoch'; readonly begin: EpochBegin }
+  | { readonly kind: 'fence'; readonly epoch: number };
 
 export const commitTimeMicros = 1_763_700_000_123_456n;
 
@@ -115,6 +116,7 @@ export const cases: Readonly<Record<string, GoldenCase>> = {
       schemaOffset: 12n,
     }),
   },
+  fence: { kind: 'fence', epoch: 3 },
 };
 
 /** The bytes in hex, keys and headers in the order in which they are written. */
@@ -165,6 +167,8 @@ function encode(encoder: RecordEncoder, golden: GoldenCase): OutgoingRecord[] {
       return encoder.encodePoint(golden.point);
     case 'epoch':
       return encoder.encodeEpochBegin(golden.begin, commitTimeMicros);
+    case 'fence':
+      return encoder.encodeFence(golden.epoch, commitTimeMicros);
   }
 }
 

@@ -7,25 +7,25 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
-import { Load, loadRows, loadTableNames, loadTables } from '../support/load.ts';
+import { loadTables } from '../support/load.ts';
+import { LoadedFleet } from '../support/loaded-fleet.ts';
 import { seeded, seedOfRun } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
 let fleet: Fleet;
-let load: Load;
+let loaded: LoadedFleet;
 let agents: Record<NodeName, FleetAgent>;
 
 test.before(async () => {
   stack = await useStack({ postgres: 2 });
   fleet = await startFleet({ stack, partitions: 3, tables: loadTables });
   agents = await fleet.startAgents();
-  await fleet.sql('a', loadRows);
-  load = new Load({ url: fleet.url('a'), padding: 3_000 });
+  loaded = await LoadedFleet.begin(fleet, { padding: 3_000 });
 });
 
 test.after(async () => {
-  await load.stop();
+  await loaded.stop();
   await fleet.close();
   await stack.close();
 });
@@ -38,53 +38,31 @@ async function dieAt(node: NodeName, place: string, pass: number): Promise<void>
   agents[node] = await fleet.startAgent(node);
 }
 
-/** Compares while nothing is written; the load goes on afterwards as another one. */
-async function isExact(): Promise<void> {
-  await load.stop();
-  const { acked } = load;
-  await fleet.caughtUp();
-  for (const table of loadTableNames) await fleet.assertSame(table);
-  const rows = await fleet.sql<{ entry: string }>(
-    'b',
-    `SELECT writer || '/' || n AS entry FROM journal`,
-  );
-  const held = new Set(rows.map(({ entry }) => entry));
-  assert.is(held.size, rows.length, 'no entry is there twice');
-  assert.equal(
-    [...acked].filter((entry) => !held.has(entry)),
-    [],
-    'no entry is lost',
-  );
-  writer += 10;
-  load = new Load({ url: fleet.url('a'), firstWriter: writer, padding: 3_000 });
-}
-let writer = 1;
-
 const random = seeded(seedOfRun());
 
 const places: readonly (readonly [NodeName, string, number])[] = [
-  ['a', 'publish.after-send', 1],
+  ['a', 'publish.before-send', 20],
   ['a', 'publish.before-commit', 20],
   ['a', 'publish.after-commit', 20],
   ['a', 'ack.before', 20],
   ['a', 'own.after-init', 1],
+  ['a', 'own.after-fence', 1],
   ['b', 'apply.before', 10],
   ['b', 'apply.before-commit', 10],
   ['b', 'apply.after-commit', 10],
 ];
 
 for (const [node, place, passMax] of places) {
-  if (place === 'publish.after-send') continue;
   const pass = 1 + Math.floor(random() * passMax);
   test(`a kill at ${place}, pass ${pass}, loses nothing and repeats nothing`, async () => {
     await dieAt(node, place, pass);
     if (passMax > 1) await dieAt(node, place, 1);
-    await isExact();
+    await loaded.isExact();
   });
 }
 
 test('a kill in the middle of a transaction sent in pieces leaves no part of it', async () => {
-  await load.stop();
+  await loaded.stop();
   const insert = `INSERT INTO moving
     SELECT i, 0, repeat('n', 300) FROM generate_series(1000, 21000) AS i`;
   await agents.a.kill();
@@ -94,18 +72,18 @@ test('a kill in the middle of a transaction sent in pieces leaves no part of it'
   const [before] = await fleet.sql('b', 'SELECT count(*)::int AS n FROM moving WHERE id >= 1000');
   assert.equal(before, { n: 0 });
   agents.a = await fleet.startAgent('a');
-  await isExact();
+  await loaded.isExact();
   const [after] = await fleet.sql('b', 'SELECT count(*)::int AS n FROM moving WHERE id >= 1000');
   assert.equal(after, { n: 20_001 });
 });
 
 test('both agents dying at once, in any order of return, are exact again', async () => {
   for (const order of [['a', 'b'] as const, ['b', 'a'] as const]) {
-    await load.progress(30);
+    await loaded.progress(30);
     await Promise.all([agents.a.kill(), agents.b.kill()]);
     for (const node of order) agents[node] = await fleet.startAgent(node);
   }
-  await isExact();
+  await loaded.isExact();
 });
 
 test.run();

@@ -205,16 +205,20 @@ export class Fleet {
   }
 
   /** Waits until the followers hold all that the leader has committed. */
-  async caughtUp(leader: NodeName = 'a', followers = this.nodes): Promise<void> {
+  async caughtUp(
+    leader: NodeName = 'a',
+    followers = this.nodes,
+    maxMs = patienceMs,
+  ): Promise<void> {
     const token = await this.token(leader);
     for (const node of followers) {
-      if (node !== leader) await this.#reaches(node, token);
+      if (node !== leader) await this.#reaches(node, token, maxMs);
     }
   }
 
   /** An agent that has ended will not get there: its log says why. */
-  async #reaches(node: NodeName, token: string): Promise<void> {
-    const deadlineMs = Date.now() + patienceMs;
+  async #reaches(node: NodeName, token: string, maxMs: number): Promise<void> {
+    const deadlineMs = Date.now() + maxMs;
     for (;;) {
       const [row] = await this.sql<{ there: boolean }>(
         node,
