@@ -79,7 +79,7 @@ const beside = [start, row(1, 12), point(1, 20, [2, 1], at(1, 10))];
 
 topic('a sound topic breaks nothing, and folds to its live keys', () => {
   const aborted = row(1, 30, 0, { committed: false });
-  const fence = { ...base, kind: 'fence', position: null };
+  const fence = row(1, 0, -1, { kind: 'fence', isTombstone: true });
   const second = [row(1, 30), point(1, 40, [1, 0], at(1, 20))];
   const verdict = judgeTopic(
     placed([...sound, aborted, fence, ...second], [...beside, point(1, 40, [1, 0], at(1, 20))]),
@@ -131,6 +131,9 @@ topic('I5: an append for a lower epoch, even an aborted one, after a higher has 
   const { violations } = judgeTopic(placed([...sound, next, stale], [...beside, next]));
   const what = 'I5 a lower epoch appended after a higher one had begun';
   assert.equal(found(violations), [what]);
+  const fence = row(1, 0, -1, { kind: 'fence', isTombstone: true });
+  const fenced = judgeTopic(placed([...sound, next, fence], [...beside, next]));
+  assert.equal(found(fenced.violations), [what]);
 });
 
 topic('I5: an epoch of two leaders, one that begins twice, one that continues another mark', () => {
