@@ -6,7 +6,7 @@
  *
  * Format: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
  */
-import { isUtf8 } from 'node:buffer';
+import { constants, isUtf8 } from 'node:buffer';
 import { type Lsn, toLsn } from '../change/lsn.ts';
 import { UnderstudyError } from '../errors.ts';
 
@@ -139,6 +139,7 @@ class Cursor {
     if (length < 0 || start + length > this.#bytes.length) {
       throw unknownMessage(`a value of ${length} bytes`);
     }
+    if (length > constants.MAX_STRING_LENGTH) throw tooLarge(length);
     this.#at = start + length;
     return start;
   }
@@ -263,6 +264,16 @@ function readRelation(cursor: Cursor): RelationMessage {
 
 function expect(found: string, wanted: string, where: string): void {
   if (found !== wanted) throw unknownMessage(`${JSON.stringify(found)} in an ${where}`);
+}
+
+/** As a record it would be too large for any broker, however the value is encoded. */
+function tooLarge(bytes: number): UnderstudyError {
+  return new UnderstudyError(
+    'RECORD_TOO_LARGE',
+    `Postgres sent a value of ${bytes} bytes, and no value may have more than ` +
+      `${constants.MAX_STRING_LENGTH}`,
+    'Make the cluster again without that row.',
+  );
 }
 
 function unknownMessage(what: string, cause?: unknown): UnderstudyError {

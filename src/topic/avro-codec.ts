@@ -87,18 +87,19 @@ export function avroType(schema: unknown): avro.Type {
   );
 }
 
-/** Grows to the largest record seen; what is returned is a copy, so it is reused at once. */
-let scratch = Buffer.allocUnsafe(64 * 1024);
+/** What is returned is a copy, so it is reused at once; a larger record gets one of its own. */
+const scratch = Buffer.allocUnsafe(64 * 1024);
 
 export function encodeFramed(schemaId: number, type: avro.Type, value: unknown): Buffer {
-  for (;;) {
-    const end = type.encode(value, scratch, frameBytes);
+  for (let into = scratch; ; ) {
+    const end = type.encode(value, into, frameBytes);
     if (end >= 0) {
-      scratch[0] = 0;
-      scratch.writeInt32BE(schemaId, 1);
-      return Buffer.from(scratch.subarray(0, end));
+      into[0] = 0;
+      into.writeInt32BE(schemaId, 1);
+      return into === scratch ? Buffer.from(into.subarray(0, end)) : into.subarray(0, end);
     }
-    scratch = Buffer.allocUnsafe(Math.max(scratch.length * 2, scratch.length - end + frameBytes));
+    // A negative end says how many bytes are missing.
+    into = Buffer.allocUnsafe(into.length - end);
   }
 }
 

@@ -22,8 +22,12 @@ const replicasTimeoutMs = 20_000;
 
 /** Writes the primitive types of the protocol into one growing buffer. */
 export class WireWriter {
-  #bytes = Buffer.allocUnsafe(256);
+  #bytes: Buffer;
   #length = 0;
+
+  constructor(sizeBytes = 256) {
+    this.#bytes = Buffer.allocUnsafe(sizeBytes);
+  }
 
   #room(size: number): number {
     const at = this.#length;
@@ -240,6 +244,10 @@ export interface ProducedPartition extends PartitionError {
   readonly baseOffset: bigint;
 }
 
+/** Room for what stands beside the batches, so that they are copied once; a hint, no limit. */
+const requestFieldsBytes = 512;
+const batchFieldsBytes = 8;
+
 /** Appends one record batch to each named partition and waits for all in-sync replicas. */
 export function produce(
   transactionalId: string | null,
@@ -247,7 +255,9 @@ export function produce(
   batches: readonly PartitionBatch[],
 ): KafkaRequest<readonly ProducedPartition[]> {
   const allInSyncReplicas = -1;
-  const writer = new WireWriter().string(transactionalId).int16(allInSyncReplicas);
+  const batchesBytes = batches.reduce((sum, { bytes }) => sum + bytes.length + batchFieldsBytes, 0);
+  const writer = new WireWriter(requestFieldsBytes + batchesBytes);
+  writer.string(transactionalId).int16(allInSyncReplicas);
   writer.int32(replicasTimeoutMs).int32(1).string(topic).int32(batches.length);
   for (const { partition, bytes } of batches) writer.int32(partition).bytes(bytes);
   return {

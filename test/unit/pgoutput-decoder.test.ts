@@ -2,6 +2,7 @@
  * Every message of pgoutput from bytes made by hand, and every way in which such bytes can be
  * wrong: what is cut off, too long or unknown is refused by name, never read as something else.
  */
+import { constants } from 'node:buffer';
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -18,12 +19,12 @@ import {
   tuple,
 } from '../support/pgoutput-frames.ts';
 
-function refused(bytes: Buffer, what: RegExp): void {
+function refused(bytes: Buffer, what: RegExp, code = 'MESSAGE_UNKNOWN'): void {
   assert.throws(
     () => decodePgoutput(bytes),
     (error: unknown) => {
       assert.instance(error, UnderstudyError);
-      assert.is((error as UnderstudyError).code, 'MESSAGE_UNKNOWN');
+      assert.is((error as UnderstudyError).code, code);
       assert.match((error as UnderstudyError).message, what);
       return true;
     },
@@ -157,6 +158,15 @@ test('what this version does not know is named', () => {
   refused(Buffer.concat([tag('I'), int32(7), tag('N'), int16(1), tag('b')]), /a value "b"/);
   refused(Buffer.concat([tag('T'), int32(-1), byte(0)]), /a truncate of -1 tables/);
   refused(Buffer.concat([tag('R'), int32(7), text('public').subarray(0, 6)]), /without an end/);
+});
+
+test('a value that is too long for a text is refused by its size', () => {
+  const length = constants.MAX_STRING_LENGTH + 1;
+  const head = Buffer.concat([tag('I'), int32(7), tag('N'), int16(1), tag('t'), int32(length)]);
+  // Zeroes that nobody looks at take no memory.
+  const bytes = Buffer.alloc(head.length + length);
+  head.copy(bytes);
+  refused(bytes, new RegExp(`a value of ${length} bytes`), 'RECORD_TOO_LARGE');
 });
 
 test('a value that is not UTF-8 is refused, and a real U+FFFD is none', () => {

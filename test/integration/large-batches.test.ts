@@ -1,0 +1,185 @@
+/**
+ * A follower that cannot hold a batch reads it again while it applies it. What comes out must be
+ * what one piece would give: over unique values that swap or are equal for a while, keys that
+ * differ in bytes and are equal in Postgres, truncates in the middle, an exact stop inside of the
+ * batch, and a stop of the follower while it works.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client } from 'pg';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { connectPostgres } from '../../src/catalog/postgres-session.ts';
+import {
+  compareEpochLsn,
+  type EpochLsn,
+  formatEpochLsn,
+  parseEpochLsn,
+} from '../../src/change/position.ts';
+import { Follower } from '../../src/follower/follower.ts';
+import { createCommittedReader } from '../../src/topic/committed-reader.ts';
+import { connectKafka } from '../../src/topic/kafka-client.ts';
+import type { CommittedReader } from '../../src/topic/log.ts';
+import { RecordDecoder } from '../../src/topic/record-decoder.ts';
+import { connectRegistry } from '../../src/topic/schema-registry.ts';
+import { changesTopic } from '../../src/topic/topic-layout.ts';
+import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+import { testLog } from '../support/topic-stack.ts';
+
+const partitions = 3;
+/** Of these a follower holds no more than half. */
+const fillerRows = 100_000;
+const tables = `
+  CREATE TABLE filler (id int PRIMARY KEY, n int);
+  CREATE TABLE swapped (id int PRIMARY KEY, u int UNIQUE);
+  CREATE TABLE deferred (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+  CREATE TABLE counted (id numeric PRIMARY KEY, n int);
+  CREATE TABLE parent (id int PRIMARY KEY);
+  CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent)`;
+const tableNames = ['filler', 'swapped', 'deferred', 'counted', 'parent', 'child'];
+
+/** Small changes stand between the halves of the filler, and behind both. */
+const huge = `
+  BEGIN;
+  UPDATE counted SET id = 2.00 WHERE id = 2.0;
+  UPDATE deferred SET u = 2 WHERE id = 1;
+  INSERT INTO filler SELECT i, 1 FROM generate_series(1, ${fillerRows / 2}) AS i;
+  UPDATE counted SET id = id * 1.0000 WHERE id BETWEEN 10 AND 19;
+  UPDATE swapped SET u = NULL WHERE id = 1;
+  UPDATE swapped SET u = 1 WHERE id = 2;
+  UPDATE swapped SET u = 2 WHERE id = 1;
+  TRUNCATE child, parent;
+  INSERT INTO parent VALUES (7);
+  INSERT INTO child VALUES (7, 7);
+  INSERT INTO filler SELECT i, 1 FROM generate_series(${fillerRows / 2 + 1}, ${fillerRows}) AS i;
+  UPDATE counted SET id = 2.000, n = n + 1 WHERE id = 2.00;
+  DELETE FROM counted WHERE id = 15;
+  UPDATE deferred SET u = 1 WHERE id = 2;
+  UPDATE filler SET n = 2 WHERE id <= 10;
+  SELECT understudy.point('huge');
+  COMMIT`;
+
+interface Following {
+  readonly follower: Follower;
+  readonly reader: CommittedReader;
+  readonly client: Client;
+  readonly ended: Promise<void>;
+  /** Rows of each transaction. */
+  readonly applied: number[];
+  close(): Promise<void>;
+}
+
+let stack: Stack;
+let fleet: Fleet;
+let inside: EpochLsn;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+  fleet = await startFleet({ stack, partitions, tables });
+  // While the first batch waits the others come, and are one batch.
+  const leader = await fleet.startAgent('a', 'publish.before-send=pause:4000');
+  await fleet.sql('a', 'INSERT INTO swapped VALUES (1, 1), (2, 2)');
+  await fleet.sql(
+    'a',
+    `INSERT INTO counted SELECT i + 0.0, 0 FROM generate_series(1, 30) AS i;
+     INSERT INTO deferred VALUES (1, 1), (2, 2);
+     INSERT INTO parent VALUES (1), (2); INSERT INTO child VALUES (1, 1)`,
+  );
+  inside = await tokenOf(fleet);
+  await fleet.sql('a', huge);
+  await fleet.sql('a', 'INSERT INTO swapped VALUES (3, 3)');
+  assert.not(leader.ended, leader.log);
+});
+
+test.after(async () => {
+  await fleet.close();
+  await stack.close();
+});
+
+async function tokenOf(of: Fleet): Promise<EpochLsn> {
+  return parseEpochLsn(await of.token()) as EpochLsn;
+}
+
+/** A follower of node b in this process, from where its position row stands. */
+async function follow(): Promise<Following> {
+  const purpose = stack.uniqueName('follower');
+  const client = await connectPostgres(fleet.url('b'), { applicationName: purpose, replica: true });
+  const kafka = connectKafka({ brokers: stack.brokers, clientId: purpose }, testLog);
+  const reader = createCommittedReader(kafka, { topic: changesTopic(fleet.cluster), partitions });
+  const applied: number[] = [];
+  const follower = await Follower.open({
+    client,
+    reader,
+    decoder: new RecordDecoder(connectRegistry({ url: stack.registryUrl }, testLog)),
+    smallestCompactionLagMs: null,
+    onApplied: (_, rows) => applied.push(rows),
+    onEpoch: () => undefined,
+  });
+  const ended = follower.run();
+  ended.catch(() => undefined);
+  const close = async (): Promise<void> => {
+    follower.stop();
+    await Promise.allSettled([ended]);
+    await client.end();
+  };
+  return { follower, reader, client, ended, applied, close };
+}
+
+async function poll(what: string, isThere: () => Promise<boolean>): Promise<void> {
+  for (const deadlineMs = Date.now() + patienceMs; !(await isThere()); await sleep(20)) {
+    assert.ok(Date.now() < deadlineMs, `never: ${what}`);
+  }
+}
+
+async function counts(node: 'a' | 'b'): Promise<readonly number[]> {
+  const all = tableNames.map((name) => `(SELECT count(*)::int FROM ${name})`);
+  const [row] = await fleet.sql<{ n: number[] }>(node, `SELECT ARRAY[${all.join(', ')}] AS n`);
+  return row?.n ?? [];
+}
+
+test('a stop inside of a large batch is exact, also after a restart', async () => {
+  for (let round = 0; round < 2; round += 1) {
+    const { follower, close } = await follow();
+    const to = { kind: 'to', at: inside } as const;
+    const position = await Promise.race([follower.standAt(to), sleep(patienceMs, 'late')]);
+    assert.ok(typeof position === 'object' && position !== null, `${position}`);
+    assert.is(formatEpochLsn(position.at), formatEpochLsn(inside));
+    assert.ok(compareEpochLsn(position.mark.at, inside) < 0, 'the offsets stay at the last point');
+    assert.equal(await counts('b'), [0, 2, 2, 30, 2, 1]);
+    await close();
+  }
+});
+
+test('a follower that is stopped while it applies a large batch leaves nothing of it', async () => {
+  const { follower, client, ended, applied, close } = await follow();
+  const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+  await poll('the transaction has written', async () => {
+    const [row] = await fleet.sql(
+      'b',
+      'SELECT backend_xid IS NOT NULL AS writes FROM pg_stat_activity WHERE pid = $1',
+      [rows[0]?.pid],
+    );
+    return row?.['writes'] === true;
+  });
+  follower.stop();
+  await ended;
+  assert.equal(applied, []);
+  assert.equal(await counts('b'), [0, 2, 2, 30, 2, 1]);
+  await close();
+});
+
+test('all of a large batch is there at once, and equal to the leader’s', async () => {
+  const { follower, reader, ended, applied, close } = await follow();
+  const ends = await reader.watermarks();
+  const drained = follower.drained(ends.map(({ lastStableOffset }) => lastStableOffset));
+  const late = sleep(patienceMs).then(() => assert.unreachable('the follower never drained'));
+  await Promise.race([drained, ended, late]);
+  // In one piece every row would be written once.
+  assert.ok((applied[0] ?? 0) > fillerRows + 10, `${applied}: the batch was read again`);
+  for (const table of tableNames) await fleet.assertSame(table);
+  const labels = await fleet.sql('b', 'SELECT label FROM understudy.points');
+  assert.equal(labels, [{ label: 'huge' }]);
+  await close();
+});
+
+test.run();
