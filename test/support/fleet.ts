@@ -14,12 +14,21 @@ import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
 import type { PostgresServer } from '../../scripts/sandbox/sandbox.ts';
 import { FleetAgent } from './fleet-agent.ts';
-import type { Stack } from './stack.ts';
+import { type Said, saidBy } from './said.ts';
+import { type Stack, useStack } from './stack.ts';
 
 export type NodeName = 'a' | 'b' | 'c';
 
+/** The ways that the agent of one node uses instead of everybody's. */
+export interface NodeLinks {
+  readonly url?: (url: string) => string;
+  readonly brokers?: readonly string[];
+  readonly registryUrl?: string;
+}
+
 export interface FleetOptions {
-  readonly stack: Stack;
+  /** Of a test that needs more of it; else the fleet has one of its own. */
+  readonly stack?: Stack;
   /** 2 (a and b, the default) or 3. Node a leads after init. */
   readonly nodes?: 2 | 3;
   readonly partitions?: number;
@@ -32,30 +41,27 @@ export interface FleetOptions {
   /** Instead of the stack's brokers. */
   readonly brokers?: readonly string[];
   readonly registryUrl?: string;
+  readonly links?: Partial<Record<NodeName, NodeLinks>>;
   /** False leaves `init` to the test. */
   readonly init?: boolean;
 }
 
-export interface Answer {
-  readonly code: number | null;
+export interface Answer extends Said {
   // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every verb.
   readonly json: any;
-  readonly stderr: string;
 }
 
 export type Row = Record<string, unknown>;
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
-/** No command of these tests takes longer on a busy machine. */
-const cliMaxMs = 60_000;
 /** A follower that has not caught up by then does not. */
 export const patienceMs = 30_000;
 
-export async function startFleet(options: FleetOptions): Promise<Fleet> {
+export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   const fleet = await Fleet.make(options);
   if (options.init === false) return fleet;
-  const { code, json, stderr } = await fleet.cli('init');
-  assert.is(code, 0, `init: ${JSON.stringify(json)} ${stderr}`);
+  const { code, stdout, stderr } = await fleet.cli('init');
+  assert.is(code, 0, `init: ${stdout} ${stderr}`);
   return fleet;
 }
 
@@ -66,18 +72,24 @@ export class Fleet {
   /** As the file says; `configure` changes it. */
   config: Record<string, unknown>;
   readonly #directory: string;
+  readonly #links: Partial<Record<NodeName, NodeLinks>>;
   readonly #urls: ReadonlyMap<NodeName, string>;
   readonly #agents: FleetAgent[] = [];
   readonly #clients = new Map<NodeName, pg.Client>();
   readonly #sessions: pg.Client[] = [];
+  readonly #ownStack: Stack | null;
 
   private constructor(
     cluster: string,
     urls: ReadonlyMap<NodeName, string>,
     directory: string,
     config: Record<string, unknown>,
+    links: Partial<Record<NodeName, NodeLinks>>,
+    ownStack: Stack | null,
   ) {
     this.cluster = cluster;
+    this.#ownStack = ownStack;
+    this.#links = links;
     this.#urls = urls;
     this.nodes = [...urls.keys()];
     this.#directory = directory;
@@ -86,7 +98,8 @@ export class Fleet {
   }
 
   static async make(options: FleetOptions): Promise<Fleet> {
-    const { stack, tables = '', tablesOn = {}, servers = {} } = options;
+    const { tables = '', tablesOn = {}, servers = {} } = options;
+    const stack = options.stack ?? (await useStack({ postgres: options.nodes ?? 2 }));
     const databases = await stack.createDatabases('fleet');
     const names = (['a', 'b', 'c'] as const).slice(0, options.nodes ?? 2);
     const urls = new Map<NodeName, string>();
@@ -102,7 +115,8 @@ export class Fleet {
       registry: { url: options.registryUrl ?? stack.registryUrl },
     };
     const directory = await mkdtemp(join(tmpdir(), 'understudy-fleet-'));
-    const fleet = new Fleet(cluster, urls, directory, config);
+    const ownStack = options.stack === undefined ? stack : null;
+    const fleet = new Fleet(cluster, urls, directory, config, options.links ?? {}, ownStack);
     await fleet.configure(config);
     for (const name of names) await fleet.sql(name, `${tables};${tablesOn[name] ?? ''}`);
     return fleet;
@@ -112,6 +126,15 @@ export class Fleet {
   async configure(config: Record<string, unknown>): Promise<void> {
     this.config = config;
     await writeFile(this.configFile, stringify(config), { mode: 0o600 });
+    for (const [node, links] of Object.entries(this.#links)) {
+      const own = linked(config, node, links);
+      await writeFile(this.#configFileOf(node), stringify(own), { mode: 0o600 });
+    }
+  }
+
+  #configFileOf(node: string): string {
+    const hasOwn = Object.hasOwn(this.#links, node);
+    return hasOwn ? join(this.#directory, `${node}.yaml`) : this.configFile;
   }
 
   url(node: NodeName): string {
@@ -125,17 +148,30 @@ export class Fleet {
 
   /** Runs a command that a failpoint ends: its exit code is null then. */
   async cliDyingAt(failpoints: string, ...words: readonly string[]): Promise<Answer> {
-    const child = this.#spawn(['--json', ...words], { UNDERSTUDY_FAILPOINTS: failpoints });
-    const [out, err] = [collected(child.stdout), collected(child.stderr)];
-    const timer = setTimeout(() => child.kill('SIGKILL'), cliMaxMs);
-    const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
-    clearTimeout(timer);
-    const stdout = out().trim();
-    return { code, json: stdout === '' ? null : JSON.parse(stdout), stderr: err() };
+    const env = { UNDERSTUDY_FAILPOINTS: failpoints };
+    const child = this.#spawn(this.configFile, ['--json', ...words], env);
+    const said = await saidBy(child);
+    return { ...said, json: said.stdout === '' ? null : JSON.parse(said.stdout) };
   }
 
-  #spawn(words: readonly string[], env: Readonly<Record<string, string>>): ChildProcess {
-    const args = [cli, '--config', this.configFile, '--log-format', 'json', ...words];
+  /** Runs a command to its end as a person does. */
+  async text(...words: readonly string[]): Promise<Said> {
+    return saidBy(this.#spawn(this.configFile, words, {}));
+  }
+
+  /** Starts a command that goes on until it is stopped; its log is all that it says. */
+  spawnCommand(...words: readonly string[]): FleetAgent {
+    const command = new FleetAgent(words.join(' '), this.#spawn(this.configFile, words, {}));
+    this.#agents.push(command);
+    return command;
+  }
+
+  #spawn(
+    configFile: string,
+    words: readonly string[],
+    env: Readonly<Record<string, string>>,
+  ): ChildProcess {
+    const args = [cli, '--config', configFile, '--log-format', 'json', ...words];
     const stdio = ['ignore', 'pipe', 'pipe'] as const;
     return spawn(process.execPath, args, { stdio: [...stdio], env: { ...process.env, ...env } });
   }
@@ -143,7 +179,8 @@ export class Fleet {
   /** Starts `understudy run <node>`; does not wait for anything. */
   spawnAgent(node: NodeName, failpoints = ''): FleetAgent {
     const env = { UNDERSTUDY_FAILPOINTS: failpoints };
-    const agent = new FleetAgent(node, this.#spawn(['--json', 'run', node], env));
+    const words = ['--json', 'run', node];
+    const agent = new FleetAgent(node, this.#spawn(this.#configFileOf(node), words, env));
     this.#agents.push(agent);
     return agent;
   }
@@ -263,6 +300,7 @@ export class Fleet {
     await Promise.all(clients.map((client) => client.end()));
     const { code, stderr } = await this.cli('destroy', '--yes');
     await rm(this.#directory, { recursive: true });
+    await this.#ownStack?.close();
     assert.is(code, 0, `destroy: ${stderr}`);
   }
 }
@@ -275,6 +313,19 @@ async function connect(url: string): Promise<pg.Client> {
   return client;
 }
 
+/** What the agent of a node with ways of its own reads: else the same as everybody. */
+function linked(config: Record<string, unknown>, node: string, links: NodeLinks): object {
+  const nodes = config['nodes'] as Record<string, { url: string }>;
+  const url = nodes[node]?.url ?? '';
+  const { brokers, registryUrl } = links;
+  return {
+    ...config,
+    nodes: { ...nodes, [node]: { ...nodes[node], url: links.url?.(url) ?? url } },
+    kafka: { ...(config['kafka'] as object), ...(brokers && { brokers }) },
+    ...(registryUrl && { registry: { url: registryUrl } }),
+  };
+}
+
 async function ownDatabase(server: PostgresServer): Promise<string> {
   const name = `fleet_${process.pid}_${Date.now()}`;
   const client = await connect(server.url());
@@ -284,12 +335,4 @@ async function ownDatabase(server: PostgresServer): Promise<string> {
     await client.end();
   }
   return server.url(name);
-}
-
-function collected(stream: NodeJS.ReadableStream | null): () => string {
-  let text = '';
-  stream?.setEncoding('utf8').on('data', (part: string) => {
-    text += part;
-  });
-  return () => text;
 }
