@@ -11,28 +11,20 @@ import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { loadTables } from '../support/load.ts';
 import { LoadedFleet } from '../support/loaded-fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 
 /** Controllers elect first, then partitions get leaders, then replicas come back into sync. */
 const electionMaxMs = 120_000;
 const rounds = process.env.UNDERSTUDY_TEST_FULL === undefined ? 1 : 4;
 
-let stack: Stack;
 let sandbox: Sandbox;
 let fleet: Fleet;
 let loaded: LoadedFleet;
 let agents: Record<NodeName, FleetAgent>;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
   const log = (line: string): void => void process.stderr.write(`${line}\n`);
   sandbox = await startSandbox({ postgres: 0, brokers: 3, registry: false, log });
-  fleet = await startFleet({
-    stack,
-    partitions: 4,
-    tables: loadTables,
-    brokers: sandbox.brokers,
-  });
+  fleet = await startFleet({ partitions: 4, tables: loadTables, brokers: sandbox.brokers });
   agents = await fleet.startAgents();
   loaded = await LoadedFleet.begin(fleet);
 });
@@ -41,7 +33,6 @@ test.after(async () => {
   await loaded.stop();
   await fleet.close();
   await sandbox.stop();
-  await stack.close();
 });
 
 async function isExact(): Promise<void> {

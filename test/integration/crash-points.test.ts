@@ -9,16 +9,13 @@ import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { loadTables, seeded } from '../support/load.ts';
 import { LoadedFleet } from '../support/loaded-fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 
-let stack: Stack;
 let fleet: Fleet;
 let loaded: LoadedFleet;
 let agents: Record<NodeName, FleetAgent>;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
-  fleet = await startFleet({ stack, partitions: 3, tables: loadTables });
+  fleet = await startFleet({ partitions: 3, tables: loadTables });
   agents = await fleet.startAgents();
   loaded = await LoadedFleet.begin(fleet, { padding: 3_000 });
 });
@@ -26,7 +23,6 @@ test.before(async () => {
 test.after(async () => {
   await loaded.stop();
   await fleet.close();
-  await stack.close();
 });
 
 /** Restarts the agent so that it dies at the place, and then once more so that it lives. */

@@ -14,22 +14,18 @@ import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { loadTables } from '../support/load.ts';
 import { LoadedFleet } from '../support/loaded-fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
 
 const partitions = 2;
-let stack: Stack;
 let sandbox: Sandbox;
 let fleet: Fleet;
 let agents: Record<NodeName, FleetAgent>;
 let loaded: LoadedFleet;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
   sandbox = await startSandbox({ postgres: 2, brokers: 1, registry: true, log: () => undefined });
   const [a, b] = sandbox.postgres;
   fleet = await startFleet({
-    stack,
     partitions,
     tables: loadTables,
     servers: { ...(a && { a }), ...(b && { b }) },
@@ -44,7 +40,6 @@ test.after(async () => {
   await loaded.stop();
   await fleet.close();
   await sandbox.stop();
-  await stack.close();
 });
 
 /** Both agents are the processes they were, and the follower holds what was acknowledged. */
