@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import { failureLines, failureOf, jsonLine, stackOf } from './commands/answer.ts';
 import type { Outcome } from './commands/command.ts';
 import { type GlobalOptions, type Invocation, readCommandLine } from './commands/command-line.ts';
+import { ProgressLine } from './commands/progress-line.ts';
 import type { Config } from './config.ts';
 import { UnderstudyError } from './errors.ts';
 import { armFailpoints } from './failpoints.ts';
@@ -25,17 +26,26 @@ const words = process.argv.slice(2);
 const wantsJson = words.includes('--json');
 let showsStacks = process.env['UNDERSTUDY_LOG_LEVEL'] === 'debug';
 
+const progress = new ProgressLine({
+  write: (text) => process.stderr.write(text),
+  columns: () => (process.stderr.isTTY ? process.stderr.columns || 80 : null),
+  nowMs: Date.now,
+});
+
 function people(line: string): void {
+  progress.clear();
   process.stderr.write(`${redact(line)}\n`);
 }
 
 function print(answer: object | null, lines: readonly string[], json: boolean): void {
   if (answer === null) return;
+  progress.clear();
   process.stdout.write(json ? jsonLine(answer) : lines.map((line) => `${line}\n`).join(''));
 }
 
 /** Says why it failed, in the form that was asked for, and returns the exit code. */
 function fail(error: unknown): number {
+  progress.clear();
   const failure = failureOf(error, stop.signal, redact);
   const reason: unknown = stop.signal.reason;
   const isUnread = reason instanceof Stopped && reason.stopSignal === 'SIGPIPE';
@@ -85,6 +95,9 @@ async function runVerb(invocation: Extract<Invocation, { kind: 'verb' }>): Promi
       random: Math.random,
       sleep,
       people,
+      progress: (line) => {
+        if (!options.json) progress.show(redact(line));
+      },
       print: (answer, lines) => print(answer, lines, options.json),
     });
     print(outcome.answer, outcome.lines, options.json);

@@ -1,9 +1,10 @@
 /**
  * Compares followers with the leader at one LSN, while writes go on. Flows in: the followers to
- * compare; flows out: per table whether its rows are the leader's. The followers' agents are asked
- * to stand still, the leader's slot machinery names an LSN and gives a snapshot of exactly what is
- * below it, the agents go there, and as soon as each node's snapshot is open they are let go on:
- * reading takes as long as it takes, holding up nobody but TRUNCATE and schema changes.
+ * compare; flows out: per table whether its rows are the leader's, and the keys of those that are
+ * not. The followers' agents are asked to stand still, the leader's slot machinery names an LSN and
+ * gives a snapshot of exactly what is below it, the agents go there, and as soon as each node's
+ * snapshot is open they are let go on: reading takes as long as it takes, holding up nobody but
+ * TRUNCATE and schema changes.
  */
 import type { Client } from 'pg';
 import { readNode } from '../catalog/understudy-schema.ts';
@@ -13,8 +14,13 @@ import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { Releasers } from '../lifecycle.ts';
 import { compareNode, type NodeComparison } from '../verify/compare.ts';
+import {
+  type DifferenceOptions,
+  findDifferences,
+  type OpenNode,
+} from '../verify/different-rows.ts';
 import { openFollowerSnapshot, openLeaderSnapshot } from '../verify/node-snapshot.ts';
-import type { PublishedTable } from '../verify/published-tables.ts';
+import { Progress, type ProgressState } from '../verify/progress.ts';
 import { digestTable, type TableDigest } from '../verify/table-digest.ts';
 import { askAgent } from './agent-question.ts';
 import type { Cluster } from './cluster.ts';
@@ -23,13 +29,20 @@ import { leaderOf, openFleetLog, openMember } from './member-session.ts';
 export interface VerificationOptions {
   /** Empty is every follower. */
   readonly nodes: readonly string[];
+  /** How many keys are told for each table; with 0 none are looked for. */
+  readonly keysMax: number;
+  /** Their rows too, which may be secret. */
+  readonly showRows: boolean;
   readonly signal: AbortSignal;
-  /** One line for people, every few seconds at most. */
-  readonly onProgress: (line: string) => void;
+  /** What begins, one line for people. */
+  readonly onStage: (line: string) => void;
+  /** After every few seconds of reading. */
+  readonly onProgress: (state: ProgressState) => void;
 }
 
 export interface Verification {
   readonly lsn: EpochLsn;
+  readonly leader: string;
   readonly equal: boolean;
   readonly nodes: readonly NodeComparison[];
 }
@@ -42,8 +55,6 @@ const holdTimeoutMs = 10_000;
  */
 const slotTimeoutMs = 20_000;
 const reachTimeoutMs = 30_000;
-/** For people who watch: often enough to see that it moves. */
-const progressEveryMs = 2_000;
 
 interface NodeSession {
   readonly name: string;
@@ -120,7 +131,6 @@ class Verifying {
   readonly #held = new Set<string>();
   readonly #failed = new AbortController();
   readonly #signal: AbortSignal;
-  readonly #progress: Progress;
 
   constructor(
     cluster: Cluster,
@@ -135,29 +145,49 @@ class Verifying {
     this.#epoch = epoch;
     this.#options = options;
     this.#signal = AbortSignal.any([options.signal, this.#failed.signal]);
-    this.#progress = new Progress(options.onProgress, cluster.around.nowMs);
   }
 
   async run(followers: readonly NodeSession[]): Promise<Verification> {
-    const { onProgress } = this.#options;
+    const { onStage } = this.#options;
+    const leader = this.#leader.name;
     try {
-      onProgress(`asking ${namesOf(followers)} to stand still`);
+      onStage(`asking ${namesOf(followers)} to stand still`);
       await this.#all(followers.map(({ name }) => this.#hold(name)));
-      onProgress(`taking a snapshot of ${this.#leader.name}`);
+      onStage(`taking a snapshot of ${leader}`);
       const snapshot = await this.#openLeaderSnapshot();
       const at = { epoch: this.#epoch, lsn: snapshot.lsn };
-      onProgress(`waiting for ${namesOf(followers)} at ${formatEpochLsn(at)}`);
-      const tables = await this.#all(followers.map((follower) => this.#openAt(follower, at)));
-      onProgress(`comparing the rows at ${formatEpochLsn(at)}`);
-      const [leader = [], ...others] = await this.#all([
-        this.#digest(this.#leader, snapshot.tables),
-        ...followers.map((follower, i) => this.#digest(follower, tables[i] ?? [])),
-      ]);
-      const nodes = followers.map(({ name }, i) => compareNode(name, leader, others[i] ?? []));
-      return { lsn: at, equal: nodes.every(({ equal }) => equal), nodes };
+      onStage(`waiting for ${namesOf(followers)} at ${formatEpochLsn(at)}`);
+      const open = await this.#all(followers.map((follower) => this.#openAt(follower, at)));
+      onStage(`comparing the rows at ${formatEpochLsn(at)}`);
+      const nodes = await this.#compare({ ...this.#leader, tables: snapshot.tables }, open);
+      return { lsn: at, leader, equal: nodes.every(({ equal }) => equal), nodes };
     } finally {
       await this.#releaseAll();
     }
+  }
+
+  async #compare(
+    leader: OpenNode,
+    followers: readonly OpenNode[],
+  ): Promise<readonly NodeComparison[]> {
+    const progress = this.#progress('comparing');
+    const [there = [], ...here] = await this.#all(
+      [leader, ...followers].map((node) => this.#digest(node, progress)),
+    );
+    const options: DifferenceOptions = {
+      ...this.#options,
+      signal: this.#signal,
+      progress: (what) => this.#progress(what),
+      all: (steps) => this.#all(steps),
+    };
+    const nodes: NodeComparison[] = [];
+    for (const [at, follower] of followers.entries()) {
+      const node = compareNode(follower.name, there, here[at] ?? []);
+      nodes.push(node.equal ? node : await findDifferences(leader, follower, node, options));
+      // The leader's stays open for the next follower, this one's is not needed any more.
+      await follower.client.query('COMMIT');
+    }
+    return nodes;
   }
 
   async #hold(node: string): Promise<void> {
@@ -186,7 +216,7 @@ class Verifying {
   }
 
   /** The node stands still only until its snapshot is open. */
-  async #openAt(follower: NodeSession, at: EpochLsn): Promise<readonly PublishedTable[]> {
+  async #openAt(follower: NodeSession, at: EpochLsn): Promise<OpenNode> {
     const { name, client } = follower;
     const to = formatEpochLsn(at);
     const late = (cause: unknown): UnderstudyError => notThere(name, to, cause);
@@ -194,7 +224,7 @@ class Verifying {
     if (result !== to) throw notThere(name, to, null);
     const tables = await openFollowerSnapshot(client, name, at);
     await this.#release(name);
-    return tables;
+    return { name, client, tables };
   }
 
   /** Gives where the node says it stands. */
@@ -260,18 +290,18 @@ class Verifying {
     }
   }
 
-  async #digest(
-    { name, client }: NodeSession,
-    tables: readonly PublishedTable[],
-  ): Promise<TableDigest[]> {
-    const signal = this.#signal;
-    const progress = this.#progress.node(name, tables.length);
+  #progress(what: string): Progress {
+    return new Progress(what, this.#options.onProgress, this.#cluster.around.nowMs);
+  }
+
+  async #digest({ name, client, tables }: OpenNode, all: Progress): Promise<TableDigest[]> {
+    const progress = all.node(name, tables);
     const digests: TableDigest[] = [];
     for (const table of tables) {
-      digests.push(await digestTable(client, table, { signal, onRows: progress.onRows }));
+      const { onRead } = progress;
+      digests.push(await digestTable(client, table, { signal: this.#signal, onRead }));
       progress.onTable();
     }
-    await client.query('COMMIT');
     return digests;
   }
 }
@@ -287,42 +317,4 @@ function notThere(node: string, to: string, cause: unknown): UnderstudyError {
     `See how far it is behind (understudy status), wait for it: understudy wait ${node} --at ${to}`,
     cause,
   );
-}
-
-/** Counts per node and says, every few seconds, how far all of them are. */
-class Progress {
-  readonly #tell: (line: string) => void;
-  readonly #nowMs: () => number;
-  readonly #parts: { name: string; done: number; tables: number; rows: bigint }[] = [];
-  #toldMs: number;
-
-  constructor(tell: (line: string) => void, nowMs: () => number) {
-    this.#tell = tell;
-    this.#nowMs = nowMs;
-    this.#toldMs = nowMs();
-  }
-
-  node(name: string, tables: number): { onRows: (rows: bigint) => void; onTable: () => void } {
-    const part = { name, done: 0, tables, rows: 0n };
-    this.#parts.push(part);
-    return {
-      onRows: (rows) => {
-        part.rows += rows;
-        this.#maybeTell();
-      },
-      onTable: () => {
-        part.done += 1;
-      },
-    };
-  }
-
-  #maybeTell(): void {
-    const nowMs = this.#nowMs();
-    if (nowMs - this.#toldMs < progressEveryMs) return;
-    this.#toldMs = nowMs;
-    const parts = this.#parts.map(
-      ({ name, done, tables, rows }) => `${name} ${done}/${tables} tables, ${rows} rows`,
-    );
-    this.#tell(parts.join('; '));
-  }
 }

@@ -36,6 +36,8 @@ export interface CommandContext {
   readonly sleep: Sleep;
   /** One line for people, on stderr: progress and notes that are no part of the answer. */
   people(line: string): void;
+  /** How far it is, on stderr: in place on a terminal, else every few seconds; not with --json. */
+  progress(line: string): void;
   /** An answer before the last one, for verbs that go on: one JSON object a line with --json. */
   print(answer: object, lines: readonly string[]): void;
 }

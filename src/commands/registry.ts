@@ -50,8 +50,8 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     load: async () => bindCommand((await import('./wait.ts')).waitCommand),
   },
   verify: {
-    synopsis: '[node…]',
-    summary: 'compare nodes with the leader row by row, at one LSN',
+    synopsis: '[node…] [--show-rows]',
+    summary: 'compare nodes with the leader at one LSN, and tell the rows that differ',
     load: async () => bindCommand((await import('./verify.ts')).verifyCommand),
   },
   failover: {

@@ -6,6 +6,7 @@
  */
 import type { Client } from 'pg';
 import { quoteIdentifier } from '../catalog/postgres-session.ts';
+import { createWithin } from '../catalog/slot-creation.ts';
 import { type Lsn, parseLsn } from '../change/lsn.ts';
 import { UnderstudyError } from '../errors.ts';
 
@@ -144,10 +145,7 @@ export async function createExportedSlot(
   return { consistentPoint, snapshot: rows[0]?.snapshot_name ?? '' };
 }
 
-/**
- * Rejects with TIMED_OUT after `timeoutMs`, leaving nothing behind: ending the client alone would
- * not end the backend, whose slot would appear later. `control` is a second session.
- */
+/** Rejects with TIMED_OUT after `timeoutMs`, leaving nothing behind. */
 async function boundedCreation<Result>(
   maker: Client,
   control: Client,
@@ -155,35 +153,18 @@ async function boundedCreation<Result>(
   timeoutMs: number,
   create: () => Promise<Result>,
 ): Promise<Result> {
-  const { processID: pid } = maker as Client & { readonly processID: number };
-  const creating = create();
-  let timer: NodeJS.Timeout | undefined;
-  const timedOut = new Promise<'timed out'>((resolve) => {
-    timer = setTimeout(() => resolve('timed out'), timeoutMs);
+  return createWithin({
+    ...{ maker, control, create, timeoutMs },
+    discard: () => dropSlot(control, name),
+    late: (blockers) => {
+      return new UnderstudyError(
+        'TIMED_OUT',
+        `the slot ${name} was not ready within ${timeoutMs} ms: creating one waits for every ` +
+          `open transaction of the server (${blockers})`,
+        'End those transactions (SELECT pg_terminate_backend(pid)) and try again.',
+      );
+    },
   });
-  const outcome = await Promise.race([creating, timedOut]).finally(() => clearTimeout(timer));
-  if (outcome !== 'timed out') return outcome;
-  const blockers = await describeBlockers(control);
-  await control.query('SELECT pg_catalog.pg_terminate_backend($1::int, 5000)', [pid]);
-  // It ends by the termination, or it has just succeeded: either way the slot goes.
-  await Promise.allSettled([creating]);
-  await dropSlot(control, name);
-  throw new UnderstudyError(
-    'TIMED_OUT',
-    `the slot ${name} was not ready within ${timeoutMs} ms: creating one waits for every open ` +
-      `transaction of the server (${blockers})`,
-    'End those transactions (SELECT pg_terminate_backend(pid)) and try again.',
-  );
-}
-
-async function describeBlockers(client: Client): Promise<string> {
-  const { rows } = await client.query<{ pid: string; age: string }>(
-    `SELECT pid, extract(epoch FROM now() - xact_start)::int AS age
-     FROM pg_catalog.pg_stat_activity
-     WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 3`,
-  );
-  if (rows.length === 0) return 'prepared transactions, perhaps: see pg_prepared_xacts';
-  return rows.map((row) => `pid ${row.pid} since ${row.age} s`).join(', ');
 }
 
 /**

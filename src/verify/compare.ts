@@ -1,17 +1,51 @@
 /**
  * Compares what two nodes hold. Flows in: digests of the leader's tables and of one follower's,
- * both of one LSN; flows out: which tables are equal. Tables are matched by relation id, so a table
- * that only one of the two has is a difference, and so is another set of columns. Pure.
+ * both of one LSN; flows out: which tables are equal, and why the others are not. Tables are
+ * matched by relation id, so a table that only one of the two has is a difference, and so is
+ * another set of columns. Pure.
  */
-import type { TableDigest } from './table-digest.ts';
+import type { ColumnId, RelationId } from '../change/change.ts';
+import type { DifferenceKind } from './narrowing.ts';
+import { equalDigests, type TableDigest } from './table-digest.ts';
+
+/**
+ * The follower lacks the table, has one that the leader has not, has it with other columns or
+ * another identity, or holds other rows in it.
+ */
+export type TableDifference = 'missing' | 'extra' | 'columns' | 'rows';
+
+/** A value as it prints, by its column's name on the leader; null is NULL. */
+export type ShownRow = Readonly<Record<string, string | null>>;
+
+export interface DifferentRow {
+  readonly kind: DifferenceKind;
+  /** The values of the identity, in the order of its index. */
+  readonly key: ShownRow;
+  /** null where there is no such row, and where rows were not asked for. */
+  readonly leader: ShownRow | null;
+  readonly follower: ShownRow | null;
+}
+
+export interface TableDifferences {
+  /** How many keys differ; when `exact` is false, at least. */
+  readonly rows: bigint;
+  readonly exact: boolean;
+  /** Of the keys that were found: all of them when `rows` is exact. */
+  readonly kinds: Readonly<Record<DifferenceKind, number>>;
+  readonly keys: readonly DifferentRow[];
+}
 
 export interface TableComparison {
+  readonly relationId: RelationId;
+  /** schema.name on the leader, where it has it. */
   readonly table: string;
   /** On the follower; null when it has no such table. */
   readonly rows: bigint | null;
   /** null when the leader has no such table. */
   readonly leaderRows: bigint | null;
-  readonly equal: boolean;
+  readonly difference: TableDifference | null;
+  /** Where rows differ and were looked for. */
+  readonly rowDifferences: TableDifferences | null;
 }
 
 export interface NodeComparison {
@@ -29,29 +63,38 @@ export function compareNode(
   const here = new Map(follower.map((digest) => [digest.relationId, digest]));
   const there = new Map(leader.map((digest) => [digest.relationId, digest]));
   const tables = [...new Set([...there.keys(), ...here.keys()])]
-    .map((id) => compareTable(there.get(id), here.get(id)))
+    .map((id) => compareTable(id, there.get(id), here.get(id)))
     .sort((a, b) => (a.table < b.table ? -1 : 1));
-  return { name, equal: tables.every(({ equal }) => equal), tables };
+  return { name, equal: tables.every(({ difference }) => difference === null), tables };
 }
 
 function compareTable(
+  relationId: RelationId,
   leader: TableDigest | undefined,
   follower: TableDigest | undefined,
 ): TableComparison {
   return {
+    relationId,
     table: leader?.table ?? follower?.table ?? '',
     rows: follower?.rows ?? null,
     leaderRows: leader?.rows ?? null,
-    equal: leader !== undefined && follower !== undefined && sameRows(leader, follower),
+    difference: differenceOf(leader, follower),
+    rowDifferences: null,
   };
 }
 
-function sameRows(a: TableDigest, b: TableDigest): boolean {
-  return (
-    a.rows === b.rows &&
-    a.sums[0] === b.sums[0] &&
-    a.sums[1] === b.sums[1] &&
-    a.columnIds.length === b.columnIds.length &&
-    a.columnIds.every((id, at) => id === b.columnIds[at])
-  );
+function differenceOf(
+  leader: TableDigest | undefined,
+  follower: TableDigest | undefined,
+): TableDifference | null {
+  if (follower === undefined) return 'missing';
+  if (leader === undefined) return 'extra';
+  const isSameShape =
+    equalIds(leader.columnIds, follower.columnIds) && equalIds(leader.identity, follower.identity);
+  if (!isSameShape) return 'columns';
+  return equalDigests(leader, follower) ? null : 'rows';
+}
+
+function equalIds(a: readonly ColumnId[], b: readonly ColumnId[]): boolean {
+  return a.length === b.length && a.every((id, at) => id === b[at]);
 }

@@ -6,10 +6,10 @@
  */
 import { Client } from 'pg';
 import { quoteIdentifier, sessionConfig } from '../catalog/postgres-session.ts';
+import { createWithin } from '../catalog/slot-creation.ts';
 import { formatLsn, type Lsn, parseLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
-import { interruptible } from './interruptible.ts';
 import {
   lockTables,
   type PublishedTable,
@@ -67,42 +67,24 @@ interface CreatedSlot {
   readonly snapshot: string;
 }
 
-/** Creation waits for every transaction of the server that is open, so it is bounded. */
+/** It is a temporary slot, so it goes with the walsender, whatever ends that. */
 async function createTemporarySlot(
   walsender: Client,
   { client, slot, timeoutMs, signal }: LeaderSnapshotParts,
 ): Promise<CreatedSlot> {
-  const { rows } = await walsender.query<{ pid: string }>('SELECT pg_backend_pid() AS pid');
-  const pid = rows[0]?.pid ?? '0';
-  const creating = walsender.query<Record<'consistent_point' | 'snapshot_name', string>>(
-    `CREATE_REPLICATION_SLOT ${quoteIdentifier(slot)} TEMPORARY LOGICAL pgoutput
-     (SNAPSHOT 'export')`,
-  );
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<null>((resolve) => {
-    timer = setTimeout(() => resolve(null), timeoutMs);
+  const { rows } = await createWithin({
+    ...{ maker: walsender, control: client, timeoutMs, signal },
+    create: () =>
+      walsender.query<Record<'consistent_point' | 'snapshot_name', string>>(
+        `CREATE_REPLICATION_SLOT ${quoteIdentifier(slot)} TEMPORARY LOGICAL pgoutput
+         (SNAPSHOT 'export')`,
+      ),
+    discard: async () => undefined,
+    late: (blockers) => notReady(timeoutMs, blockers),
   });
-  // Ended by its pid: closing our side would leave the server waiting, and then with the slot.
-  const end = async (): Promise<void> => {
-    await client.query('SELECT pg_terminate_backend($1::int)', [pid]);
-    await creating.catch(() => undefined);
-  };
-  try {
-    const answer = await interruptible(Promise.race([creating, late]), signal);
-    if (answer === null) {
-      const blockers = await describeBlockers(client);
-      await end();
-      throw notReady(timeoutMs, blockers);
-    }
-    const made = answer.rows[0];
-    if (made === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');
-    return { lsn: parseLsn(made.consistent_point), snapshot: made.snapshot_name };
-  } catch (error) {
-    if (signal.aborted) await end();
-    throw error;
-  } finally {
-    clearTimeout(timer);
-  }
+  const [made] = rows;
+  if (made === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');
+  return { lsn: parseLsn(made.consistent_point), snapshot: made.snapshot_name };
 }
 
 function notReady(timeoutMs: number, blockers: string): UnderstudyError {
@@ -113,22 +95,6 @@ function notReady(timeoutMs: number, blockers: string): UnderstudyError {
     'Wait for those transactions, or end them (SELECT pg_terminate_backend(pid)), then verify ' +
       'again.',
   );
-}
-
-const blockersMax = 3;
-
-async function describeBlockers(client: Client): Promise<string> {
-  const { rows } = await client.query<{ who: string }>(
-    `SELECT 'pid ' || pid || coalesce(' of ' || usename, '') || coalesce(' in ' || datname, '') ||
-            ' since ' || extract(epoch FROM now() - xact_start)::int || ' s' AS who
-     FROM pg_stat_activity
-     WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-     UNION ALL
-     SELECT 'the prepared transaction ' || quote_literal(gid) || ' in ' || database
-     FROM pg_prepared_xacts
-     LIMIT ${blockersMax}`,
-  );
-  return rows.map(({ who }) => who).join(', ') || 'nobody any more';
 }
 
 /**

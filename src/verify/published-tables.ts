@@ -16,6 +16,8 @@ export interface PublishedTable {
   readonly name: string;
   /** By column id, so that nodes with another physical order read the same text. */
   readonly columns: readonly { readonly id: ColumnId; readonly name: string }[];
+  /** Column ids of the replica identity, in the order of its index. */
+  readonly identity: readonly ColumnId[];
   /** Pages of a heap; 0 where the table can only be read in one go. */
   readonly pages: number;
 }
@@ -33,6 +35,7 @@ const tablesQuery = `
       OR to_regclass(format('%I.%I', n.nspname, c.relname)) IS DISTINCT FROM c.oid::regclass,
     'pages', CASE WHEN m.amname = 'heap'
       THEN pg_relation_size(c.oid) / current_setting('block_size')::int ELSE 0 END,
+    'identity', r.identity,
     'columns', (
       SELECT json_agg(json_build_object('id', k.column_id, 'name', a.attname)
         ORDER BY k.column_id COLLATE "C")
@@ -45,6 +48,17 @@ const tablesQuery = `
   LEFT JOIN pg_am m ON m.oid = c.relam
   WHERE NOT r.dropped AND c.relkind = 'r'
   ORDER BY r.relation_id COLLATE "C"`;
+
+/** Names on this node, in the order of the given column ids. */
+export function columnNames(table: PublishedTable, ids: readonly ColumnId[]): readonly string[] {
+  const names = new Map(table.columns.map(({ id, name }) => [id, name]));
+  return ids.map((id) => {
+    const name = names.get(id);
+    if (name !== undefined) return name;
+    const what = `${table.schema}.${table.name} lost the column ${id} of its identity`;
+    throw new UnderstudyError('SCHEMA_CHANGED', what, 'Put the column back, then verify again.');
+  });
+}
 
 /** Behind a schema change under way; longer, and it is worth being told. */
 const lockTimeoutMs = 10_000;

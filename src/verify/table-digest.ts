@@ -1,23 +1,100 @@
 /**
  * What the rows of a table come to, whatever order they lie in. Flows in: a session inside of the
  * snapshot to be read; flows out: the number of rows and the sum of their hashes, computed by the
- * server, so that no row travels. Equal rows give equal digests on every server and version, since
- * the session's settings fix the text of every value.
+ * server, so that no row travels. Equal rows give equal digests on every server, version, encoding
+ * and collation; rows that differ in one character of one value give others.
  */
-import type { Client } from 'pg';
+import type { Client, QueryConfig } from 'pg';
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import type { ColumnId, RelationId } from '../change/change.ts';
 import { interruptible } from './interruptible.ts';
 import { explainChange, type PublishedTable } from './published-tables.ts';
 
-export interface TableDigest {
+/**
+ * Of any set of rows. Each row's hash is 128 bits of SHA-256. Sums of numerics do not overflow, do
+ * not depend on the order, and tell apart how often a row is there, as an XOR would not; two rows
+ * that swap values are other rows. So different sets pass for equal once in 2^128.
+ */
+export interface Digest {
+  readonly rows: bigint;
+  /** Sums of the first and the second eight bytes of each row's hash. */
+  readonly sums: readonly [bigint, bigint];
+}
+
+export interface TableDigest extends Digest {
   readonly relationId: RelationId;
   /** schema.name on this node. */
   readonly table: string;
   readonly columnIds: readonly ColumnId[];
+  readonly identity: readonly ColumnId[];
+}
+
+export const noRows: Digest = { rows: 0n, sums: [0n, 0n] };
+
+export function addDigests(a: Digest, b: Digest): Digest {
+  return { rows: a.rows + b.rows, sums: [a.sums[0] + b.sums[0], a.sums[1] + b.sums[1]] };
+}
+
+export function equalDigests(a: Digest, b: Digest): boolean {
+  return a.rows === b.rows && a.sums[0] === b.sums[0] && a.sums[1] === b.sums[1];
+}
+
+/** How far reading is; `pages` counts to the table's pages. */
+export interface ReadPart {
   readonly rows: bigint;
-  /** Sums of the first and the second eight bytes of each row's SHA-256. */
-  readonly sums: readonly [bigint, bigint];
+  readonly pages: number;
+}
+
+export interface ReadOptions {
+  readonly signal: AbortSignal;
+  readonly onRead: (part: ReadPart) => void;
+}
+
+export async function digestTable(
+  client: Client,
+  table: PublishedTable,
+  options: ReadOptions,
+): Promise<TableDigest> {
+  let sum = noRows;
+  await readRanges<DigestRow>(client, table, options, {
+    query: (range) => ({ text: digestQuery(table, range) }),
+    take: (row) => {
+      const part = digestOf(row);
+      sum = addDigests(sum, part);
+      return part.rows;
+    },
+  });
+  return {
+    relationId: table.relationId,
+    table: `${table.schema}.${table.name}`,
+    columnIds: table.columns.map(({ id }) => id),
+    identity: table.identity,
+    ...sum,
+  };
+}
+
+export interface RangeReading<Row> {
+  readonly query: (range: PageRange) => QueryConfig;
+  /** Takes one row of an answer and says how many rows of the table it stands for. */
+  readonly take: (row: Row) => bigint;
+}
+
+/** Asks once for each range of pages, and tells after each how far it is. */
+export async function readRanges<Row extends object>(
+  client: Client,
+  table: PublishedTable,
+  { signal, onRead }: ReadOptions,
+  { query, take }: RangeReading<Row>,
+): Promise<void> {
+  for (const range of pageRanges(table.pages)) {
+    signal.throwIfAborted();
+    const part = await interruptible(
+      explainChange(() => client.query<Row>(query(range))),
+      signal,
+    );
+    const rows = part.rows.reduce((sum, row) => sum + take(row), 0n);
+    onRead({ rows, pages: (range.to ?? table.pages) - range.from });
+  }
 }
 
 /**
@@ -25,42 +102,6 @@ export interface TableDigest {
  * that, and progress is told that often.
  */
 const pagesPerStatement = 8192;
-
-export interface DigestOptions {
-  readonly signal: AbortSignal;
-  readonly onRows: (rows: bigint) => void;
-}
-
-export async function digestTable(
-  client: Client,
-  table: PublishedTable,
-  { signal, onRows }: DigestOptions,
-): Promise<TableDigest> {
-  let rows = 0n;
-  let first = 0n;
-  let second = 0n;
-  for (const range of pageRanges(table.pages)) {
-    signal.throwIfAborted();
-    const query = digestQuery(table, range);
-    const part = await interruptible(
-      explainChange(() => client.query<Record<'count' | 'first' | 'second', string>>(query)),
-      signal,
-    );
-    const row = part.rows[0];
-    const count = BigInt(row?.count ?? 0);
-    rows += count;
-    first += BigInt(row?.first ?? 0);
-    second += BigInt(row?.second ?? 0);
-    onRows(count);
-  }
-  return {
-    relationId: table.relationId,
-    table: `${table.schema}.${table.name}`,
-    columnIds: table.columns.map(({ id }) => id),
-    rows,
-    sums: [first, second],
-  };
-}
 
 export interface PageRange {
   readonly from: number;
@@ -78,21 +119,54 @@ export function pageRanges(pages: number): readonly PageRange[] {
   return ranges;
 }
 
-/**
- * The text of a ROW tells NULL, the empty string and every separator apart, and holds up to 1,664
- * columns. OFFSET 0 keeps the planner from computing the hash once for each of its uses.
- */
+export type DigestRow = Record<'count' | 'first' | 'second', string>;
+
+export function digestOf(row: DigestRow): Digest {
+  return { rows: BigInt(row.count), sums: [BigInt(row.first), BigInt(row.second)] };
+}
+
+/** Over rows that have a column `hash`. */
+export const digestColumns = `count(*) AS count, ${sumOf(1)} AS first, ${sumOf(17)} AS second`;
+
 export function digestQuery(table: PublishedTable, range: PageRange): string {
-  const columns = table.columns.map(({ name }) => `t.${quoteIdentifier(name)}`);
+  const hash = hashOf(table.columns.map(({ name }) => name));
+  const hashed = `SELECT ${hash} AS hash ${fromPages(table, range)}`;
+  return `SELECT ${digestColumns} FROM (${hashed}) AS hashed`;
+}
+
+/**
+ * What follows the columns of a subquery that computes hashes. OFFSET 0 keeps the planner from
+ * computing each hash once for each of its uses.
+ */
+export function fromPages(table: PublishedTable, range: PageRange): string {
   const bounds: string[] = [];
   if (range.from > 0) bounds.push(`t.ctid >= '(${range.from},0)'::tid`);
   if (range.to !== null) bounds.push(`t.ctid < '(${range.to},0)'::tid`);
   const where = bounds.length === 0 ? '' : `WHERE ${bounds.join(' AND ')}`;
-  return `
-    SELECT count(*) AS count, ${sumOf(1)} AS first, ${sumOf(17)} AS second
-    FROM (
-      SELECT encode(sha256(convert_to(ROW(${columns.join(', ')})::text, 'UTF8')), 'hex') AS hash
-      FROM ONLY ${qualifiedName(table.schema, table.name)} AS t ${where} OFFSET 0) AS hashed`;
+  return `FROM ONLY ${qualifiedName(table.schema, table.name)} AS t ${where} OFFSET 0`;
+}
+
+/** A function takes 100 arguments, the first of which is the format. */
+const columnsPerFormat = 99;
+
+/**
+ * The hash of some columns of `t`, as hex. Hashed are literals with commas between: they tell NULL,
+ * the empty string and every separator apart. They hold what the types' output functions print, as
+ * the path of a row does, so that -0, the scale of a numeric, trailing blanks of character(n) and
+ * the very text of json count; a cast to text would drop some of it, and a binary form holds OIDs,
+ * which differ between nodes. The text of a ROW would do, but which values it quotes is decided by
+ * the C library's isspace() under the server's locale: macOS has spaces in UTF-8 where Linux has
+ * none. Converted to UTF8, since the server prints in its own encoding.
+ */
+export function hashOf(columns: readonly string[]): string {
+  const parts: string[] = [];
+  for (let at = 0; at < columns.length; at += columnsPerFormat) {
+    const some = columns.slice(at, at + columnsPerFormat);
+    const values = some.map((name) => `t.${quoteIdentifier(name)}`);
+    parts.push(`format('${some.map(() => '%L').join(',')}', ${values.join(', ')})`);
+  }
+  const text = parts.length === 0 ? `''` : parts.join(` || ',' || `);
+  return `encode(sha256(convert_to(${text}, 'UTF8')), 'hex')`;
 }
 
 /** Sixteen hex digits from the given one on, as a signed number. */

@@ -7,21 +7,17 @@ import type pg from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 
 const readOnly = '25006';
 const rounds = 100;
 const walPage = 8192;
 
-let stack: Stack;
 let fleet: Fleet;
 /** A session with a snapshot that is older than everything the agents did. */
 let older: pg.Client;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
   fleet = await startFleet({
-    stack,
     partitions: 2,
     tables: `CREATE TABLE item (id int PRIMARY KEY, v text);
       CREATE TABLE other (id int PRIMARY KEY, v text);
@@ -38,7 +34,6 @@ test.before(async () => {
 
 test.after(async () => {
   await fleet.close();
-  await stack.close();
 });
 
 /** The SQLSTATE a statement ends with, and null when it succeeds. */

@@ -5,16 +5,12 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 
 const high = 'CREATE TABLE item_high PARTITION OF item FOR VALUES FROM (100) TO (200)';
-let stack: Stack;
 let fleet: Fleet;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
   fleet = await startFleet({
-    stack,
     partitions: 2,
     tables: `CREATE TABLE item (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
       CREATE TABLE item_low PARTITION OF item FOR VALUES FROM (0) TO (100)`,
@@ -26,7 +22,6 @@ test.before(async () => {
 
 test.after(async () => {
   await fleet.close();
-  await stack.close();
 });
 
 test('a partition that the follower does not have stops it before its rows', async () => {

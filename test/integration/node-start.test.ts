@@ -6,24 +6,20 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Finding } from '../../src/agent/preflight-finding.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 
 interface Context {
-  stack: Stack;
   fleet: Fleet;
 }
 
 const start = suite<Context>('the start of an agent');
 
 start.before(async (context) => {
-  context.stack = await useStack({ postgres: 2 });
   const tables = 'CREATE TABLE orders (id int PRIMARY KEY, note varchar(20))';
-  context.fleet = await startFleet({ stack: context.stack, tables });
+  context.fleet = await startFleet({ tables });
 });
 
-start.after(async ({ stack, fleet }) => {
+start.after(async ({ fleet }) => {
   await fleet.close();
-  await stack.close();
 });
 
 start('a second agent of a node is refused, and told who serves it', async ({ fleet }) => {

@@ -10,25 +10,16 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { oddSchema, oddTable, pathTables, reordered, typedTable } from '../support/path-tables.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 
-let stack: Stack;
 let fleet: Fleet;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
-  fleet = await startFleet({
-    stack,
-    partitions: 3,
-    tables: pathTables,
-    tablesOn: reordered,
-  });
+  fleet = await startFleet({ partitions: 3, tables: pathTables, tablesOn: reordered });
   await fleet.startAgents();
 });
 
 test.after(async () => {
   await fleet.close();
-  await stack.close();
 });
 
 /**

@@ -8,18 +8,15 @@ import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { consistencyQuery, Load, loadRows, loadTableNames, loadTables } from '../support/load.ts';
-import { type Stack, useStack } from '../support/stack.ts';
 
 const total = '40000';
-let stack: Stack;
 let fleet: Fleet;
 let leader: FleetAgent;
 let follower: FleetAgent;
 let writers = 1;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
-  fleet = await startFleet({ stack, partitions: 4, tables: loadTables });
+  fleet = await startFleet({ partitions: 4, tables: loadTables });
   const agents = await fleet.startAgents();
   leader = agents.a;
   follower = agents.b;
@@ -29,7 +26,6 @@ test.before(async () => {
 
 test.after(async () => {
   await fleet.close();
-  await stack.close();
 });
 
 function load(padding?: number): Load {

@@ -1,126 +1,232 @@
 /**
- * `verify` against agents that run: it finds what differs and nothing else, at one LSN while writes
- * go on, and leaves nothing behind, whatever ends it.
+ * `verify` against agents that run: it finds the rows that differ and nothing else, at one LSN
+ * while writes go on, tells no value that was not asked for, and leaves nothing behind, whatever
+ * ends it.
  */
 // time-limit: 480s
-import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
-import pg from 'pg';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectPostgres } from '../../src/catalog/postgres-session.ts';
+import { digestBuckets } from '../../src/verify/bucket-digest.ts';
 import {
   lockTables,
   readLockedTables,
   readPublishedTables,
 } from '../../src/verify/published-tables.ts';
 import { digestTable } from '../../src/verify/table-digest.ts';
-import { query } from '../support/checked-fleet.ts';
-import { RunningFleet } from '../support/running-fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
 
-interface VerifyAnswer {
-  readonly lsn: string;
+interface TableAnswer {
+  readonly table: string;
+  readonly rows: number;
+  readonly leaderRows?: number;
   readonly equal: boolean;
-  readonly nodes: readonly {
-    readonly name: string;
-    readonly equal: boolean;
-    readonly tables: readonly { readonly table: string; readonly rows: number; equal: boolean }[];
-  }[];
-  readonly error?: { readonly code: string; readonly message: string; readonly hint: string };
+  readonly difference?: string;
+  readonly differing?: Readonly<Record<string, number | boolean>>;
+  readonly keys?: readonly Readonly<Record<string, unknown>>[];
 }
 
 const verify = suite('verify');
-let fleet: RunningFleet;
+let fleet: Fleet;
 
 verify.before(async () => {
-  fleet = await RunningFleet.begin(2, [
-    'CREATE TABLE "odd ""Name" (k text PRIMARY KEY, "a,b" text)',
-    'CREATE TABLE orders (id int PRIMARY KEY, note text, total numeric)',
-  ]);
-  await fleet.start('a', 'b');
+  fleet = await startFleet({
+    tables: `
+      CREATE TABLE "odd ""Name" (k text, "n,1" int, "a,b" text, PRIMARY KEY (k, "n,1"));
+      CREATE TABLE many (id bigint PRIMARY KEY, note text, amount numeric);
+      CREATE TABLE orders (id int PRIMARY KEY, note text, total numeric)`,
+  });
+  await fleet.startAgents();
 });
 
 verify.after(async () => {
   await fleet.close();
 });
 
-/** Rows of `orders` and whether they are equal. */
-async function orders(): Promise<readonly [number | undefined, boolean | undefined]> {
-  const { value } = await fleet.ask<VerifyAnswer>('verify');
-  const found = value.nodes[0]?.tables.find(({ table }) => table === 'public.orders');
-  return [found?.rows, found?.equal];
+/** What is said of one table, with the exit code that belongs to it. */
+async function tableOf(name: string, ...words: readonly string[]): Promise<TableAnswer> {
+  const { code, json } = await fleet.cli('verify', ...words);
+  const tables: readonly TableAnswer[] = json.nodes?.[0]?.tables ?? [];
+  const found = tables.find(({ table }) => table === name);
+  assert.ok(found, `${name} in ${JSON.stringify(json)}`);
+  assert.is(code, found.equal ? 0 : 8);
+  const others = tables.filter(({ table, equal }) => table !== name && !equal);
+  assert.equal(others, [], 'no other table differs');
+  return found;
 }
 
-async function slotsAndSessions(): Promise<readonly string[]> {
-  return query(
-    fleet.url('a'),
-    `SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'understudy_verify%'`,
-    `SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%verify%'`,
-  );
+async function slotsAndSessions(): Promise<readonly unknown[]> {
+  return [
+    ...(await fleet.sql(
+      'a',
+      `SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'understudy_verify%'`,
+    )),
+    ...(await fleet.sql(
+      'a',
+      `SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%verify%'`,
+    )),
+  ];
 }
 
 verify('equal rows are equal, and the exit code says so', async () => {
-  await query(
-    fleet.url('a'),
+  await fleet.sql(
+    'a',
     `INSERT INTO orders VALUES (1, NULL, 1.0), (2, '', 2.50), (3, 'a,"b\\', NULL)`,
-    `INSERT INTO "odd ""Name" VALUES ('x,y', '(1)')`,
   );
-  const { exit, value } = await fleet.ask<VerifyAnswer>('verify');
-  assert.is(exit, 0, JSON.stringify(value));
-  assert.match(value.lsn, /^1:[0-9A-F]+\/[0-9A-F]+$/);
-  assert.equal(value.nodes, [
+  await fleet.sql('a', `INSERT INTO "odd ""Name" VALUES ('x,y', 1, '(1)'), ('NULL', 2, NULL)`);
+  const { code, json, stderr } = await fleet.cli('verify');
+  assert.is(code, 0, JSON.stringify(json));
+  assert.match(json.lsn, /^1:[0-9A-F]+\/[0-9A-F]+$/);
+  assert.is(stderr, '', 'nothing but the answer with --json');
+  assert.equal(json.nodes, [
     {
       name: 'b',
       equal: true,
       tables: [
-        { table: 'public.odd "Name', rows: 1, equal: true },
+        { table: 'public.many', rows: 0, equal: true },
+        { table: 'public.odd "Name', rows: 2, equal: true },
         { table: 'public.orders', rows: 3, equal: true },
       ],
     },
   ]);
 });
 
-verify('every kind of difference is found', async () => {
-  const changes: readonly (readonly [string, string])[] = [
-    ["UPDATE orders SET note = '' WHERE id = 1", 'UPDATE orders SET note = NULL WHERE id = 1'],
-    ['UPDATE orders SET total = 2.5 WHERE id = 2', 'UPDATE orders SET total = 2.50 WHERE id = 2'],
-    ['UPDATE orders SET id = 4 WHERE id = 3', 'UPDATE orders SET id = 3 WHERE id = 4'],
-    ['DELETE FROM orders WHERE id = 2', "INSERT INTO orders VALUES (2, '', 2.50)"],
+verify('every kind of difference is found, with its keys', async () => {
+  const different = (id: string) => ({ kind: 'different', key: { id } });
+  const cases: readonly (readonly [string, string, readonly object[]])[] = [
+    [
+      "UPDATE orders SET note = '' WHERE id = 1",
+      'UPDATE orders SET note = NULL WHERE id = 1',
+      [different('1')],
+    ],
+    [
+      'UPDATE orders SET total = 2.5 WHERE id = 2',
+      'UPDATE orders SET total = 2.50 WHERE id = 2',
+      [different('2')],
+    ],
+    [
+      'UPDATE orders SET id = 4 WHERE id = 3',
+      'UPDATE orders SET id = 3 WHERE id = 4',
+      [
+        { kind: 'missing', key: { id: '3' } },
+        { kind: 'extra', key: { id: '4' } },
+      ],
+    ],
+    [
+      'DELETE FROM orders WHERE id = 2',
+      "INSERT INTO orders VALUES (2, '', 2.50)",
+      [{ kind: 'missing', key: { id: '2' } }],
+    ],
+    [
+      "INSERT INTO orders VALUES (10, 'foreign', 1)",
+      'DELETE FROM orders WHERE id = 10',
+      [{ kind: 'extra', key: { id: '10' } }],
+    ],
+    [
+      `UPDATE orders SET note = CASE id WHEN 2 THEN 'a,"b\\' ELSE '' END WHERE id IN (2, 3)`,
+      `UPDATE orders SET note = CASE id WHEN 3 THEN 'a,"b\\' ELSE '' END WHERE id IN (2, 3)`,
+      [different('2'), different('3')],
+    ],
   ];
-  for (const [change, back] of changes) {
+  for (const [change, back, keys] of cases) {
     await fleet.tamper('b', change);
-    const { exit, value } = await fleet.ask<VerifyAnswer>('verify', 'b');
-    assert.is(exit, 8, change);
-    assert.is(value.equal, false, change);
-    const different = value.nodes[0]?.tables.filter(({ equal }) => !equal);
-    assert.equal(
-      different?.map(({ table }) => table),
-      ['public.orders'],
-      change,
-    );
+    const found = await tableOf('public.orders', 'b');
+    assert.is(found.difference, 'rows', change);
+    assert.equal(found.keys, keys, change);
+    assert.is(found.differing?.['rows'], keys.length, change);
+    assert.is(found.differing?.['exact'], true, change);
     await fleet.tamper('b', back);
-    assert.equal(await orders(), [3, true], back);
+    assert.is((await tableOf('public.orders')).equal, true, back);
   }
 });
 
-verify('two rows that swap their values are a difference', async () => {
+verify('composite keys with odd characters are told as they are', async () => {
+  const odd = [`'`, `"`, ',', '\\', '{}', 'ü\u00a0x', 'line\nbreak', '', 'null', '%L', '🦆'];
+  for (const [n, k] of odd.entries()) {
+    await fleet.sql('a', `INSERT INTO "odd ""Name" VALUES ($1, $2, 'v')`, [k, n]);
+  }
+  await fleet.caughtUp();
+  await fleet.tamper('b', `UPDATE "odd ""Name" SET "a,b" = 'other' WHERE "a,b" = 'v'`);
+  const { keys, differing } = await tableOf('public.odd "Name');
+  const told = keys?.map(({ kind, key }) => [kind, key]) ?? [];
+  for (const [n, k] of odd.entries()) {
+    const key = { k, 'n,1': String(n) };
+    assert.ok(
+      told.some((one) => JSON.stringify(one) === JSON.stringify(['different', key])),
+      `${JSON.stringify(key)} in ${JSON.stringify(told)}`,
+    );
+  }
+  assert.is(differing?.['rows'], odd.length);
+  await fleet.tamper('b', `UPDATE "odd ""Name" SET "a,b" = 'v' WHERE "a,b" = 'other'`);
+});
+
+verify('values are told only when they are asked for', async () => {
+  await fleet.tamper('b', `UPDATE orders SET note = 'sekret' || repeat('x', 500) WHERE id = 1`);
+  await fleet.tamper('b', `INSERT INTO orders VALUES (10, 'sekret', NULL)`);
+  for (const words of [['verify'], ['--json', 'verify']]) {
+    const { code, stdout, stderr } = await fleet.text(...words);
+    assert.is(code, 8);
+    assert.not.match(stdout + stderr, 'sekret');
+  }
+  const { keys } = await tableOf('public.orders', '--show-rows');
+  const [first, second] = keys ?? [];
+  assert.equal(first?.['leader'], { id: '1', note: null, total: '1.0' });
+  const shown = first?.['follower'] as Readonly<Record<string, string>>;
+  assert.match(shown['note'] ?? '', /^sekretx{294}\.\.\. \(506 characters, sha256 [0-9a-f]{16}\)$/);
+  assert.equal(second, {
+    kind: 'extra',
+    key: { id: '10' },
+    leader: null,
+    follower: { id: '10', note: 'sekret', total: null },
+  });
+  const { stdout } = await fleet.text('verify', 'b', '--show-rows');
+  assert.match(stdout, /different: id = 1\n {2}COLUMN +ON a +ON b\n {2}note +NULL +sekretx+/);
+  // As the operations page says: rows that the leader writes anew, and a delete past the guard.
+  await fleet.tamper('b', 'DELETE FROM orders WHERE id IN (2, 10)');
+  await fleet.sql('a', 'UPDATE orders SET id = id WHERE id IN (1, 2)');
+  assert.is((await tableOf('public.orders')).equal, true);
+});
+
+verify('three rows among 200,000 are found, and many are counted and cut', async () => {
+  await fleet.sql(
+    'a',
+    `INSERT INTO many SELECT g, 'note ' || g, g / 7.0 FROM generate_series(1, 200000) AS g`,
+  );
+  await fleet.caughtUp();
   await fleet.tamper(
     'b',
-    `UPDATE orders SET note = CASE id WHEN 2 THEN 'a,"b\\' ELSE '' END
-    WHERE id IN (2, 3)`,
+    `UPDATE many SET note = upper(note) WHERE id = 77777;
+     DELETE FROM many WHERE id = 1;
+     INSERT INTO many VALUES (200001, NULL, NULL)`,
   );
-  assert.equal(await orders(), [3, false]);
-  await fleet.tamper(
-    'b',
-    `UPDATE orders SET note = CASE id WHEN 3 THEN 'a,"b\\' ELSE '' END
-    WHERE id IN (2, 3)`,
-  );
-  assert.equal(await orders(), [3, true]);
+  const three = await tableOf('public.many');
+  assert.equal([three.rows, three.leaderRows], [200_000, 200_000]);
+  assert.equal(three.differing, { rows: 3, exact: true, missing: 1, extra: 1, different: 1 });
+  assert.equal(three.keys, [
+    { kind: 'missing', key: { id: '1' } },
+    { kind: 'different', key: { id: '77777' } },
+    { kind: 'extra', key: { id: '200001' } },
+  ]);
+
+  await fleet.tamper('b', 'DELETE FROM many WHERE id BETWEEN 1001 AND 1500');
+  const more = await tableOf('public.many', '--keys', '7');
+  assert.equal(more.differing, { rows: 503, exact: true, missing: 501, extra: 1, different: 1 });
+  assert.is(more.keys?.length, 7);
+  const none = await tableOf('public.many', '--keys', '0');
+  assert.equal([none.difference, none.keys, none.differing], ['rows', undefined, undefined]);
+
+  await fleet.tamper('b', 'UPDATE many SET amount = -amount');
+  const all = await tableOf('public.many', '--keys', '1');
+  assert.is(all.differing?.['exact'], false, 'too many to be listed');
+  assert.ok(Number(all.differing?.['rows']) > 3_000, JSON.stringify(all.differing));
+  assert.ok(Number(all.differing?.['rows']) <= 200_001, JSON.stringify(all.differing));
+  await fleet.sql('a', 'TRUNCATE many');
+  assert.is((await tableOf('public.many')).equal, true);
 });
 
 verify('nodes are compared at one LSN while writes go on', async () => {
-  const client = new pg.Client({ connectionString: fleet.url('a') });
-  await client.connect();
+  const client = await fleet.session('a');
   let isOver = false;
   const write = async (): Promise<void> => {
     for (let id = 100; !isOver; id = id === 400 ? 100 : id + 1) {
@@ -135,73 +241,81 @@ verify('nodes are compared at one LSN while writes go on', async () => {
   const writing = write();
   const lsns = new Set<string>();
   try {
-    for (let round = 0; round < 4; round += 1) {
-      const { exit, value } = await fleet.ask<VerifyAnswer>('verify');
-      assert.is(exit, 0, JSON.stringify(value));
-      lsns.add(value.lsn);
+    for (let round = 0; round < 3; round += 1) {
+      const { code, json } = await fleet.cli('verify');
+      assert.is(code, 0, JSON.stringify(json));
+      lsns.add(json.lsn);
     }
+    await fleet.tamper('b', `UPDATE orders SET note = 'foreign' WHERE id = 1`);
+    const { keys } = await tableOf('public.orders');
+    assert.equal(keys, [{ kind: 'different', key: { id: '1' } }]);
+    await fleet.tamper('b', 'UPDATE orders SET note = NULL WHERE id = 1');
   } finally {
     isOver = true;
     await writing;
-    await client.end();
   }
-  assert.is(lsns.size, 4);
+  assert.is(lsns.size, 3);
 });
 
 verify('what would block the snapshot is named; stopping leaves nothing behind', async () => {
-  const blocker = new pg.Client({ connectionString: fleet.url('a') });
-  await blocker.connect();
+  const blocker = await fleet.session('a');
   await blocker.query('BEGIN');
   await blocker.query(`INSERT INTO orders VALUES (9000, 'open', 1)`);
   const { rows } = await blocker.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
-  const waiting = fleet.ask<VerifyAnswer>('verify');
-  const { exit, value } = await waiting;
-  assert.is(exit, 5);
-  assert.match(value.error?.message ?? '', `pid ${rows[0]?.pid}`);
-  assert.equal(await slotsAndSessions(), ['[]', '[]']);
+  const { code, json } = await fleet.cli('verify');
+  assert.is(code, 5);
+  assert.match(json.error.message, `pid ${rows[0]?.pid}`);
+  assert.equal(await slotsAndSessions(), []);
 
-  const child = spawn(process.execPath, fleet.words('verify'), {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
-  for await (const text of child.stderr.setEncoding('utf8')) {
-    if (String(text).includes('snapshot')) break;
-  }
+  const stopped = fleet.spawnCommand('verify');
+  await stopped.says(/snapshot/);
   await sleep(500);
-  child.kill('SIGINT');
-  assert.is(await ended, 130);
-  assert.equal(await slotsAndSessions(), ['[]', '[]']);
+  assert.is(await stopped.stop('SIGINT'), 130);
+  assert.equal(await slotsAndSessions(), []);
   await blocker.query('ROLLBACK');
-  await blocker.end();
-  assert.is((await orders())[1], true, 'the follower was let go on');
+  assert.is((await tableOf('public.orders')).equal, true, 'the follower was let go on');
 });
 
 verify('pages read one range after the other come to the same', async () => {
-  await query(
-    fleet.url('a'),
+  await fleet.sql(
+    'a',
     // One row a page, and more pages than one statement reads.
-    `ALTER TABLE orders ALTER note SET STORAGE PLAIN`,
-    `INSERT INTO orders SELECT g, repeat('x', 7000), g FROM generate_series(10000, 18500) g`,
+    `ALTER TABLE orders ALTER note SET STORAGE PLAIN;
+     INSERT INTO orders SELECT g, repeat('x', 7000), g FROM generate_series(10000, 18500) g`,
   );
   const client = await connectPostgres(fleet.url('a'), { applicationName: 'test' });
   const table = (await readPublishedTables(client)).find(({ name }) => name === 'orders');
   assert.ok(table !== undefined && table.pages > 8192, String(table?.pages));
-  const parts: bigint[] = [];
+  const parts: { rows: bigint; pages: number }[] = [];
   const { signal } = new AbortController();
-  const onRows = (rows: bigint): number => parts.push(rows);
-  const inRanges = await digestTable(client, table, { signal, onRows });
-  assert.ok(parts.length > 1 && parts.every((rows) => rows > 0n), String(parts));
-  const atOnce = await digestTable(client, { ...table, pages: 0 }, { signal, onRows });
+  const onRead = (part: { rows: bigint; pages: number }) => parts.push(part);
+  const inRanges = await digestTable(client, table, { signal, onRead });
+  assert.ok(parts.length > 1 && parts.every(({ rows }) => rows > 0n), String(parts));
+  assert.is(
+    parts.reduce((sum, { pages }) => sum + pages, 0),
+    table.pages,
+  );
+  const atOnce = await digestTable(client, { ...table, pages: 0 }, { signal, onRead });
   assert.equal(inRanges, atOnce);
+  const question = { digits: 1, within: [''] };
+  const reading = { signal, onRead };
+  const buckets = await digestBuckets(client, table, question, reading);
+  assert.equal(buckets.size, 16);
+  const whole = await digestBuckets(client, { ...table, pages: 0 }, question, reading);
+  for (const [digits, bucket] of buckets) assert.equal(bucket, whole.get(digits), digits);
   await client.end();
-  assert.is((await orders())[1], true);
+  await fleet.caughtUp();
+  await fleet.tamper('b', 'UPDATE orders SET total = 0 WHERE id IN (10000, 18500)');
+  const { keys } = await tableOf('public.orders');
+  const [first, last] = ['10000', '18500'].map((id) => ({ kind: 'different', key: { id } }));
+  assert.equal(keys, [first, last]);
 });
 
 verify('a table that was truncated behind the snapshot is refused, not compared', async () => {
   const client = await connectPostgres(fleet.url('a'), { applicationName: 'test' });
   await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
   const found = await readPublishedTables(client);
-  await query(fleet.url('a'), 'TRUNCATE orders');
+  await fleet.sql('a', 'TRUNCATE orders');
   await lockTables(client, found);
   const error: unknown = await readLockedTables(client, found).catch((reason: unknown) => reason);
   assert.match(String(error), 'public.orders was changed');
@@ -209,11 +323,11 @@ verify('a table that was truncated behind the snapshot is refused, not compared'
 });
 
 verify('an agent that does not answer is named', async () => {
-  await fleet.stop('b');
-  const { exit, value } = await fleet.ask<VerifyAnswer>('verify');
-  assert.is(exit, 5);
-  assert.is(value.error?.message, 'the agent of node b does not answer');
-  assert.is(value.error?.hint, 'Start it: understudy run b');
+  await fleet.agent('b').stop();
+  const { code, json } = await fleet.cli('verify');
+  assert.is(code, 5);
+  assert.is(json.error.message, 'the agent of node b does not answer');
+  assert.is(json.error.hint, 'Start it: understudy run b');
 });
 
 verify.run();

@@ -10,6 +10,7 @@ import pg from 'pg';
 import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
 import type { Finding } from '../../src/agent/preflight-finding.ts';
+import { type Said, saidBy } from './said.ts';
 import type { Stack } from './stack.ts';
 
 const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
@@ -59,30 +60,20 @@ export async function understudy(
   directory: string,
   fleet: Fleet,
   words: readonly string[],
-): Promise<{ readonly exit: number | null; readonly stdout: string; readonly stderr: string }> {
+): Promise<Said> {
   const file = join(directory, `${fleet.cluster}.yaml`);
   const nodes = Object.fromEntries(fleet.urls.map((url, at) => ['abc'[at], { url }]));
   const { cluster, brokers, registryUrl } = fleet;
   const kafka = { brokers: [...brokers], ...fleet.kafka };
   await writeFile(file, stringify({ cluster, nodes, kafka, registry: { url: registryUrl } }));
-  const child = spawn(process.execPath, ['--import', 'tsx', cli, '--config', file, ...words]);
-  let stdout = '';
-  let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    stdout += text;
-  });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    stderr += text;
-  });
-  const exit = await new Promise<number | null>((resolve) => child.once('close', resolve));
-  return { exit, stdout, stderr };
+  return saidBy(spawn(process.execPath, ['--import', 'tsx', cli, '--config', file, ...words]));
 }
 
 export async function checked(directory: string, fleet: Fleet): Promise<Checked> {
-  const { exit, stdout, stderr } = await understudy(directory, fleet, ['--json', 'check']);
+  const { code, stdout, stderr } = await understudy(directory, fleet, ['--json', 'check']);
   assert.is(stderr, '', stderr);
   const { findings } = JSON.parse(stdout) as { findings: readonly Finding[] };
-  return { exit, findings, output: stdout };
+  return { exit: code, findings, output: stdout };
 }
 
 /** The one error; warnings are left aside, unless there are no errors. */

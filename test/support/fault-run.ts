@@ -10,11 +10,13 @@ import { describe } from './checker/violation.ts';
 import { Clients, type ClientsOptions, type Place } from './clients.ts';
 import { type Fleet, type FleetOptions, type NodeName, startFleet } from './fleet.ts';
 import { seeded, seedOfRun } from './seed.ts';
+import type { Stack } from './stack.ts';
 import { Watchers } from './watchers.ts';
 import { allWorkloads, rowsOf, tablesOf } from './workloads/all-workloads.ts';
 import type { Workload } from './workloads/workload.ts';
 
 export interface FaultRunOptions extends Omit<FleetOptions, 'tables'> {
+  readonly stack: Stack;
   readonly workloads?: readonly Workload[];
   readonly seed?: number;
   readonly clients?: Pick<ClientsOptions, 'writers' | 'pauseMs'>;

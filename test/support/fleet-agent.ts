@@ -71,8 +71,8 @@ export class FleetAgent {
   }
 
   /** As a service manager stops it; gives the exit code. */
-  async stop(): Promise<number | null> {
-    this.#child.kill('SIGTERM');
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    this.#child.kill(signal);
     return this.exitCode();
   }
 }

@@ -14,7 +14,8 @@ import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
 import type { PostgresServer } from '../../scripts/sandbox/sandbox.ts';
 import { FleetAgent } from './fleet-agent.ts';
-import type { Stack } from './stack.ts';
+import { type Said, saidBy } from './said.ts';
+import { type Stack, useStack } from './stack.ts';
 
 export type NodeName = 'a' | 'b' | 'c';
 
@@ -26,7 +27,8 @@ export interface NodeLinks {
 }
 
 export interface FleetOptions {
-  readonly stack: Stack;
+  /** Of a test that needs more of it; else the fleet has one of its own. */
+  readonly stack?: Stack;
   /** 2 (a and b, the default) or 3. Node a leads after init. */
   readonly nodes?: 2 | 3;
   readonly partitions?: number;
@@ -44,26 +46,22 @@ export interface FleetOptions {
   readonly init?: boolean;
 }
 
-export interface Answer {
-  readonly code: number | null;
+export interface Answer extends Said {
   // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every verb.
   readonly json: any;
-  readonly stderr: string;
 }
 
 export type Row = Record<string, unknown>;
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
-/** No command of these tests takes longer on a busy machine. */
-const cliMaxMs = 60_000;
 /** A follower that has not caught up by then does not. */
 export const patienceMs = 30_000;
 
-export async function startFleet(options: FleetOptions): Promise<Fleet> {
+export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   const fleet = await Fleet.make(options);
   if (options.init === false) return fleet;
-  const { code, json, stderr } = await fleet.cli('init');
-  assert.is(code, 0, `init: ${JSON.stringify(json)} ${stderr}`);
+  const { code, stdout, stderr } = await fleet.cli('init');
+  assert.is(code, 0, `init: ${stdout} ${stderr}`);
   return fleet;
 }
 
@@ -79,6 +77,7 @@ export class Fleet {
   readonly #agents: FleetAgent[] = [];
   readonly #clients = new Map<NodeName, pg.Client>();
   readonly #sessions: pg.Client[] = [];
+  readonly #ownStack: Stack | null;
 
   private constructor(
     cluster: string,
@@ -86,8 +85,10 @@ export class Fleet {
     directory: string,
     config: Record<string, unknown>,
     links: Partial<Record<NodeName, NodeLinks>>,
+    ownStack: Stack | null,
   ) {
     this.cluster = cluster;
+    this.#ownStack = ownStack;
     this.#links = links;
     this.#urls = urls;
     this.nodes = [...urls.keys()];
@@ -97,7 +98,8 @@ export class Fleet {
   }
 
   static async make(options: FleetOptions): Promise<Fleet> {
-    const { stack, tables = '', tablesOn = {}, servers = {} } = options;
+    const { tables = '', tablesOn = {}, servers = {} } = options;
+    const stack = options.stack ?? (await useStack({ postgres: options.nodes ?? 2 }));
     const databases = await stack.createDatabases('fleet');
     const names = (['a', 'b', 'c'] as const).slice(0, options.nodes ?? 2);
     const urls = new Map<NodeName, string>();
@@ -113,7 +115,8 @@ export class Fleet {
       registry: { url: options.registryUrl ?? stack.registryUrl },
     };
     const directory = await mkdtemp(join(tmpdir(), 'understudy-fleet-'));
-    const fleet = new Fleet(cluster, urls, directory, config, options.links ?? {});
+    const ownStack = options.stack === undefined ? stack : null;
+    const fleet = new Fleet(cluster, urls, directory, config, options.links ?? {}, ownStack);
     await fleet.configure(config);
     for (const name of names) await fleet.sql(name, `${tables};${tablesOn[name] ?? ''}`);
     return fleet;
@@ -147,12 +150,20 @@ export class Fleet {
   async cliDyingAt(failpoints: string, ...words: readonly string[]): Promise<Answer> {
     const env = { UNDERSTUDY_FAILPOINTS: failpoints };
     const child = this.#spawn(this.configFile, ['--json', ...words], env);
-    const [out, err] = [collected(child.stdout), collected(child.stderr)];
-    const timer = setTimeout(() => child.kill('SIGKILL'), cliMaxMs);
-    const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
-    clearTimeout(timer);
-    const stdout = out().trim();
-    return { code, json: stdout === '' ? null : JSON.parse(stdout), stderr: err() };
+    const said = await saidBy(child);
+    return { ...said, json: said.stdout === '' ? null : JSON.parse(said.stdout) };
+  }
+
+  /** Runs a command to its end as a person does. */
+  async text(...words: readonly string[]): Promise<Said> {
+    return saidBy(this.#spawn(this.configFile, words, {}));
+  }
+
+  /** Starts a command that goes on until it is stopped; its log is all that it says. */
+  spawnCommand(...words: readonly string[]): FleetAgent {
+    const command = new FleetAgent(words.join(' '), this.#spawn(this.configFile, words, {}));
+    this.#agents.push(command);
+    return command;
   }
 
   #spawn(
@@ -289,6 +300,7 @@ export class Fleet {
     await this.#endProcesses();
     const { code, stderr } = await this.cli('destroy', '--yes');
     await rm(this.#directory, { recursive: true });
+    await this.#ownStack?.close();
     assert.is(code, 0, `destroy: ${stderr}`);
   }
 
@@ -335,12 +347,4 @@ async function ownDatabase(server: PostgresServer): Promise<string> {
     await client.end();
   }
   return server.url(name);
-}
-
-function collected(stream: NodeJS.ReadableStream | null): () => string {
-  let text = '';
-  stream?.setEncoding('utf8').on('data', (part: string) => {
-    text += part;
-  });
-  return () => text;
 }

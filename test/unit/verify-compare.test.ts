@@ -1,23 +1,27 @@
 /**
- * The pure parts of `verify`: what counts as equal, how a table is read piece by piece, and what is
- * answered.
+ * The pure parts of `verify`: what counts as equal, and how a table is read piece by piece.
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { bytesText } from '../../src/change/byte-size.ts';
-import { jsonLine } from '../../src/commands/answer.ts';
 import { isoMicros } from '../../src/commands/points.ts';
 import { durationText } from '../../src/commands/status.ts';
-import { verificationOutcome } from '../../src/commands/verify.ts';
+import { bucketQuery } from '../../src/verify/bucket-digest.ts';
 import { compareNode } from '../../src/verify/compare.ts';
-import { digestQuery, pageRanges, type TableDigest } from '../../src/verify/table-digest.ts';
-import { at } from '../support/builders.ts';
+import { rowsQuery } from '../../src/verify/different-rows.ts';
+import {
+  digestQuery,
+  hashOf,
+  pageRanges,
+  type TableDigest,
+} from '../../src/verify/table-digest.ts';
 
 function digest(table: string, changes: Partial<TableDigest> = {}): TableDigest {
   return {
     relationId: table,
     table,
     columnIds: ['id', 'v'],
+    identity: ['id'],
     rows: 3n,
     sums: [5n, -7n],
     ...changes,
@@ -26,18 +30,21 @@ function digest(table: string, changes: Partial<TableDigest> = {}): TableDigest 
 
 const compare = suite('verify');
 
-compare('rows, both sums and the columns must be the same', () => {
+compare('rows, both sums, the columns and the identity must be the same', () => {
   const leader = [digest('public.t')];
   assert.is(compareNode('b', leader, [digest('public.t')]).equal, true);
-  const differences: readonly Partial<TableDigest>[] = [
-    { rows: 4n },
-    { sums: [6n, -7n] },
-    { sums: [5n, 7n] },
-    { columnIds: ['id'] },
-    { columnIds: ['id', 'w'] },
+  const differences: readonly (readonly [string, Partial<TableDigest>])[] = [
+    ['rows', { rows: 4n }],
+    ['rows', { sums: [6n, -7n] }],
+    ['rows', { sums: [5n, 7n] }],
+    ['columns', { columnIds: ['id'] }],
+    ['columns', { columnIds: ['id', 'w'] }],
+    ['columns', { identity: ['v'] }],
   ];
-  for (const changes of differences) {
-    assert.is(compareNode('b', leader, [digest('public.t', changes)]).equal, false);
+  for (const [difference, changes] of differences) {
+    const node = compareNode('b', leader, [digest('public.t', changes)]);
+    assert.is(node.equal, false);
+    assert.is(node.tables[0]?.difference, difference);
   }
 });
 
@@ -46,10 +53,13 @@ compare('tables are matched by relation id, and one that is missing is a differe
   const leader = [digest('public.t', { relationId: 'r1' }), digest('public.gone')];
   const { equal, tables } = compareNode('b', leader, [renamed, digest('public.more')]);
   assert.is(equal, false);
-  assert.equal(tables, [
-    { table: 'public.gone', rows: null, leaderRows: 3n, equal: false },
-    { table: 'public.more', rows: 3n, leaderRows: null, equal: false },
-    { table: 'public.t', rows: 3n, leaderRows: 3n, equal: true },
+  const told = tables.map(({ table, rows, leaderRows, difference }) => {
+    return [table, rows, leaderRows, difference];
+  });
+  assert.equal(told, [
+    ['public.gone', null, 3n, 'missing'],
+    ['public.more', 3n, null, 'extra'],
+    ['public.t', 3n, 3n, null],
   ]);
   assert.is(compareNode('b', [], []).equal, true);
 });
@@ -66,31 +76,49 @@ compare('page ranges hold every page once', () => {
   }
 });
 
+const odd = {
+  ...{ relationId: 'r', oid: 1, schema: 's', name: 'T"', pages: 0, identity: ['y', 'x'] },
+  columns: [
+    { id: 'x', name: '"b' },
+    { id: 'y', name: '%L' },
+  ],
+};
+
 compare('names are quoted, and nothing but the table itself is read', () => {
-  const columns = [{ id: 'x', name: 'a"b' }];
-  const table = { relationId: 'r', oid: 1, schema: 's', name: 'T"', columns, pages: 0 };
-  const sql = digestQuery(table, { from: 8, to: 16 });
-  assert.match(sql, 'ROW(t."a""b")');
+  const sql = digestQuery(odd, { from: 8, to: 16 });
+  assert.match(sql, `format('%L,%L', t."""b", t."%L")`);
   assert.match(sql, 'FROM ONLY "s"."T""" AS t');
   assert.match(sql, `t.ctid >= '(8,0)'::tid AND t.ctid < '(16,0)'::tid`);
-  assert.not.match(digestQuery(table, { from: 0, to: null }), 'WHERE');
+  assert.not.match(digestQuery(odd, { from: 0, to: null }), 'WHERE');
 });
 
-compare('the answer is as documented, and a difference has its own exit code', () => {
-  const node = compareNode('b', [digest('public.t')], [digest('public.t', { rows: 2n })]);
-  const { answer, lines, exit } = verificationOutcome({
-    lsn: at(3, 255),
-    equal: false,
-    nodes: [node],
+compare('a bucket goes by the identity, in the order of its index', () => {
+  const sql = bucketQuery(odd, { from: 0, to: null }, { digits: 5, within: ['abc', 'def'] });
+  assert.match(sql, `format('%L,%L', t."%L", t."""b")`);
+  assert.match(sql, 'SELECT left(key, 5) AS digits');
+  assert.match(sql, 'WHERE left(key, 3) = ANY($1::text[])');
+});
+
+compare('values are read only where rows are to be shown', () => {
+  const keys = rowsQuery(odd, false);
+  assert.match(keys, `SELECT t.ctid::text, format('%s', t."%L"), format('%s', t."""b")\n`);
+  const rows = rowsQuery(odd, true);
+  assert.match(rows, `CASE num_nulls(t."""b") WHEN 0`);
+});
+
+compare('as many columns as a table can have are hashed', () => {
+  const names = Array.from({ length: 1_600 }, (_, at) => `c${at}`);
+  const calls = [...hashOf(names).matchAll(/format\('([^']*)', ([^)]*)\)/g)];
+  const hashed = calls.flatMap(([, format = '', columns = '']) => {
+    const [some, places] = [columns.split(', '), format.split(',')];
+    assert.is(some.length, places.length);
+    assert.ok(some.length <= 99, 'a function takes 100 arguments');
+    return some;
   });
-  assert.is(exit, 8);
-  assert.is(
-    jsonLine(answer ?? {}),
-    '{"lsn":"3:0/FF","equal":false,"nodes":[{"name":"b","equal":false,' +
-      '"tables":[{"table":"public.t","rows":2,"equal":false}]}]}\n',
+  assert.equal(
+    hashed,
+    names.map((name) => `t."${name}"`),
   );
-  assert.ok(lines.includes('node b at 3:0/FF: DIFFERENT'));
-  assert.is(verificationOutcome({ lsn: at(1, 0), equal: true, nodes: [] }).exit, 0);
 });
 
 compare('times keep their microseconds, sizes and durations are short', () => {

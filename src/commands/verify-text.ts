@@ -1,0 +1,166 @@
+/**
+ * What a verification says to people. What was compared flows in; lines flow out: the tables of
+ * each node, the keys that differ, both rows where they were asked for, and what to do next. Keys
+ * and values are data: what could be mistaken, or would move the cursor, is written as JSON text.
+ */
+import type { Verification } from '../agent/verification.ts';
+import { formatEpochLsn } from '../change/position.ts';
+import type {
+  DifferentRow,
+  NodeComparison,
+  ShownRow,
+  TableComparison,
+  TableDifferences,
+} from '../verify/compare.ts';
+import type { ProgressState } from '../verify/progress.ts';
+import { tableLines } from './answer.ts';
+import { durationText } from './status.ts';
+
+export function verificationLines(
+  verification: Verification,
+  showRows: boolean,
+): readonly string[] {
+  const { leader, lsn, nodes, equal } = verification;
+  if (nodes.length === 0) return ['there is no follower to compare'];
+  const lines = nodes.flatMap((node) => [...nodeLines(node, leader, showRows), '']);
+  const at = `at ${formatEpochLsn(lsn)}`;
+  if (equal) return [...lines, `equal ${at}: every row is that of node ${leader}`];
+  const different = nodes.filter((node) => !node.equal).map(({ name }) => name);
+  return [
+    ...lines,
+    `DIFFERENT ${at}: ${different.join(', ')}`,
+    hintLine(different, showRows || !nodes.some(hasKeys)),
+  ];
+}
+
+function hasKeys({ tables }: NodeComparison): boolean {
+  return tables.some(({ rowDifferences }) => rowDifferences !== null);
+}
+
+function hintLine(different: readonly string[], isAllShown: boolean): string {
+  const show = `See both rows: understudy verify ${different.join(' ')} --show-rows. `;
+  const nodes = different.join(' or ');
+  const more = `Do not promote ${nodes}; "When rows differ" in docs/operations.md says what to do.`;
+  return `HINT: ${isAllShown ? '' : show}${more}`;
+}
+
+function nodeLines(node: NodeComparison, leader: string, showRows: boolean): readonly string[] {
+  const different = node.tables.filter(({ difference }) => difference !== null);
+  const count = `${different.length} of ${node.tables.length} tables`;
+  const verdict = node.equal
+    ? 'equal'
+    : `${count} ${different.length === 1 ? 'differs' : 'differ'}`;
+  return [
+    `node ${node.name}: ${verdict}`,
+    ...tableLines(
+      ['TABLE', 'ROWS', `ON ${leader}`, 'DIFFERENCE'],
+      node.tables.map((table) => {
+        const { rows, leaderRows } = table;
+        return [shownText(table.table), rows, leaderRows, differenceText(table, node.name)];
+      }),
+    ),
+    ...different.flatMap((table) => rowsLines(table, leader, node.name, showRows)),
+  ];
+}
+
+function differenceText({ difference, rowDifferences }: TableComparison, node: string): string {
+  switch (difference) {
+    case null:
+      return 'none';
+    case 'missing':
+      return `node ${node} does not have the table`;
+    case 'extra':
+      return `only node ${node} has the table`;
+    case 'columns':
+      return 'other columns, or another identity';
+    case 'rows':
+      return rowDifferences === null ? 'other rows' : countText(rowDifferences);
+  }
+}
+
+/** `1 row missing`, `3 rows: 1 missing, 2 different`, `at least 2,905 rows` */
+function countText({ rows, exact, kinds }: TableDifferences): string {
+  const count = `${exact ? '' : 'at least '}${grouped(rows)} ${rows === 1n ? 'row' : 'rows'}`;
+  if (!exact) return count;
+  const parts = Object.entries(kinds).filter(([, some]) => some > 0);
+  if (parts.length === 1) return `${count} ${parts[0]?.[0]}`;
+  return `${count}: ${parts.map(([kind, some]) => `${grouped(some)} ${kind}`).join(', ')}`;
+}
+
+function rowsLines(
+  { table, rowDifferences }: TableComparison,
+  leader: string,
+  node: string,
+  showRows: boolean,
+): readonly string[] {
+  if (rowDifferences === null) return [];
+  const { keys, rows, exact } = rowDifferences;
+  const all = `${exact ? '' : 'at least '}${grouped(rows)}`;
+  const isCut = BigInt(keys.length) < rows;
+  const shown = isCut ? `, ${grouped(keys.length)} of ${all} (--keys N shows more)` : '';
+  const title = `rows of ${shownText(table)} that differ${shown}`;
+  if (showRows) return ['', title, ...keys.flatMap((key) => rowLines(key, leader, node))];
+  const names = Object.keys(keys[0]?.key ?? {});
+  const cells = keys.map(({ kind, key }) => [kind, ...names.map((name) => cellOf(key, name))]);
+  return ['', title, ...tableLines(['', ...names.map(shownText)], cells)];
+}
+
+/** The row, or both side by side and of them only the values that differ. */
+function rowLines(
+  { kind, key, leader: here, follower: there }: DifferentRow,
+  leader: string,
+  node: string,
+): readonly string[] {
+  const rows = [
+    { title: `ON ${leader}`, row: here },
+    { title: `ON ${node}`, row: there },
+  ].flatMap(({ title, row }) => (row === null ? [] : [{ title, row }]));
+  const names = Object.keys(here ?? there ?? {}).filter((name) => {
+    return here === null || there === null || here[name] !== there[name];
+  });
+  const named = Object.keys(key).map((name) => `${shownText(name)} = ${cellOf(key, name)}`);
+  const lines = tableLines(
+    ['COLUMN', ...rows.map(({ title }) => title)],
+    names.map((name) => [shownText(name), ...rows.map(({ row }) => cellOf(row, name))]),
+  );
+  return [`${kind}: ${named.join(', ')}`, ...lines.map((line) => `  ${line}`)];
+}
+
+function cellOf(row: ShownRow, name: string): string {
+  const value = row[name];
+  return value === null || value === undefined ? 'NULL' : shownText(value);
+}
+
+/** Letters, digits, marks, punctuation and symbols, and single spaces between them. */
+const plain = /^[\p{L}\p{N}\p{M}\p{P}\p{S}]+( [\p{L}\p{N}\p{M}\p{P}\p{S}]+)*$/u;
+const unseen = /[\p{C}\p{Zl}\p{Zp}]/gu;
+
+/** The text itself where nobody can take it for anything else. */
+export function shownText(text: string): string {
+  if (plain.test(text) && !text.startsWith('"') && text !== 'NULL' && text !== '-') return text;
+  return JSON.stringify(text).replace(unseen, (character) => {
+    return character.replace(/[\s\S]/g, (unit) => {
+      return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
+    });
+  });
+}
+
+/** 1,234,567 */
+function grouped(count: bigint | number): string {
+  return count.toLocaleString('en-US');
+}
+
+/** A guess that is made from less than this is none. */
+const guessedFromMs = 2_000;
+
+/** `comparing: 43 %, about 16 s left (a 3/12 tables, 12,400,000 rows; b …)` */
+export function progressText({ what, done, tookMs, nodes }: ProgressState): string {
+  const isGuessed = tookMs >= guessedFromMs && done > 0 && done < 1;
+  const restMs = Math.round(tookMs / done - tookMs);
+  const rest = isGuessed ? `, about ${durationText(restMs)} left` : '';
+  const parts = nodes.map(({ name, tables, tablesDone, rows }) => {
+    const ofTables = tables === 1 ? '' : ` ${tablesDone}/${tables} tables,`;
+    return `${name}${ofTables} ${grouped(rows)} rows`;
+  });
+  return `${what}: ${Math.floor(done * 100)} %${rest} (${parts.join('; ')})`;
+}

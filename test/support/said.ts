@@ -1,0 +1,30 @@
+/**
+ * What a command says until it ends. Flows in: its process; flows out: both of its streams and its
+ * exit code, which is null where a signal ended it, ours too when it takes too long.
+ */
+import type { ChildProcess } from 'node:child_process';
+
+export interface Said {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** No command of these tests takes longer on a busy machine. */
+const commandMaxMs = 60_000;
+
+export async function saidBy(child: ChildProcess): Promise<Said> {
+  const [out, err] = [collected(child.stdout), collected(child.stderr)];
+  const timer = setTimeout(() => child.kill('SIGKILL'), commandMaxMs);
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  clearTimeout(timer);
+  return { code, stdout: out().trim(), stderr: err() };
+}
+
+function collected(stream: NodeJS.ReadableStream | null): () => string {
+  let text = '';
+  stream?.setEncoding('utf8').on('data', (part: string) => {
+    text += part;
+  });
+  return () => text;
+}
