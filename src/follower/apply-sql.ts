@@ -3,6 +3,7 @@
  * takes one text array per column, so that a thousand rows are one statement and every value goes
  * through the type's own input. Pure: names are quoted, values are parameters.
  */
+import type { KeyEquality, TextInput } from '../catalog/column-access.ts';
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import type { ColumnId, RelationId } from '../change/change.ts';
 
@@ -11,6 +12,7 @@ export interface TargetColumn {
   readonly name: string;
   /** As format_type prints it under an empty search_path: safe to put into SQL as it is. */
   readonly type: string;
+  readonly input: TextInput;
 }
 
 /** One table of this follower, in the columns of the stream. */
@@ -22,19 +24,28 @@ export interface ApplyTarget {
   readonly columns: readonly TargetColumn[];
   /** Indexes into `columns`, in the order of the replica identity. */
   readonly identity: readonly number[];
-  /** A GENERATED ALWAYS identity column outside of the key cannot be updated, only inserted. */
+  /** How the identity's index compares, column by column. */
+  readonly equalities: readonly KeyEquality[];
+  /**
+   * A GENERATED ALWAYS identity column outside of the key cannot be updated, only inserted; and
+   * there are unique indexes that ON CONFLICT does not take.
+   */
   readonly replaceOnly: boolean;
 }
 
 /** Takes one text array per identity column. */
 export function deleteSql(target: ApplyTarget): string {
-  const keys = target.identity.map((_, i) => `k${i}`);
-  const match = target.identity.map((index, i) => {
-    const column = columnAt(target, index);
-    return `t.${quoteIdentifier(column.name)} = k.k${i}::${column.type}`;
+  const columns = target.identity.map((index) => columnAt(target, index));
+  const match = columns.map(({ name, type }, i) => {
+    const equality = target.equalities[i];
+    if (equality === undefined) throw new RangeError(`no equality ${i} of ${target.relationId}`);
+    const { operator, collation } = equality;
+    const key = `k.k${i}::${type}`;
+    const collated = collation === null ? key : `(${key} COLLATE ${collation})`;
+    return `t.${quoteIdentifier(name)} ${operator} ${collated}`;
   });
   return (
-    `DELETE FROM ONLY ${tableOf(target)} AS t USING ${unnest('k', keys)} ` +
+    `DELETE FROM ONLY ${tableOf(target)} AS t USING ${unnest('k', columns)} ` +
     `WHERE ${match.join(' AND ')}`
   );
 }
@@ -53,11 +64,10 @@ export function upsertSql(target: ApplyTarget): string {
 /** Takes one text array per column; rows of the same key must be gone. */
 export function insertSql(target: ApplyTarget): string {
   const names = target.columns.map(({ name }) => quoteIdentifier(name));
-  const values = target.columns.map(({ type }, i) => `u.v${i}::${type}`);
-  const columns = target.columns.map((_, i) => `v${i}`);
+  const values = target.columns.map(({ type }, i) => `v.v${i}::${type}`);
   return (
     `INSERT INTO ${tableOf(target)} (${names.join(', ')}) OVERRIDING SYSTEM VALUE ` +
-    `SELECT ${values.join(', ')} FROM ${unnest('u', columns)}`
+    `SELECT ${values.join(', ')} FROM ${unnest('v', target.columns)}`
   );
 }
 
@@ -81,7 +91,10 @@ function columnAt(target: ApplyTarget, index: number): TargetColumn {
   return column;
 }
 
-function unnest(alias: string, columns: readonly string[]): string {
-  const arrays = columns.map((_, i) => `pg_catalog.unnest($${i + 1}::pg_catalog.text[])`);
-  return `ROWS FROM (${arrays.join(', ')}) AS ${alias}(${columns.join(', ')})`;
+function unnest(alias: string, columns: readonly TargetColumn[]): string {
+  const arrays = columns.map(({ type, input }, i) => {
+    return `pg_catalog.unnest($${i + 1}::${input === 'cast' ? 'pg_catalog.text' : type}[])`;
+  });
+  const names = columns.map((_, i) => `${alias}${i}`);
+  return `ROWS FROM (${arrays.join(', ')}) AS ${alias}(${names.join(', ')})`;
 }
