@@ -155,7 +155,7 @@ const expectedRows = `
   FROM kinds ORDER BY id::text COLLATE "C"`;
 
 test('the registry’s own client reads the same from the same bytes', async () => {
-  const options = { [SchemaType.AVRO]: plainOptions as never };
+  const options = { [SchemaType.AVRO]: plainOptions() as never };
   const registry = new SchemaRegistry({ host: stack.registryUrl }, options);
   for (const { rawKey, rawValue, key, value } of records) {
     assert.equal(plain(await registry.decode(Buffer.from(rawKey, 'base64'))), key.fields);

@@ -23,6 +23,7 @@ function typeHook(part: unknown): avro.Type | undefined {
   return isLong ? bigLong : undefined;
 }
 
-export const plainOptions = { typeHook, wrapUnions: 'never' } as unknown as Parameters<
-  typeof avro.Type.forSchema
->[1];
+/** New for every schema: avsc keeps the names it has seen in them. */
+export function plainOptions(): Parameters<typeof avro.Type.forSchema>[1] {
+  return { typeHook, wrapUnions: 'never' } as never;
+}

@@ -38,7 +38,7 @@ function codecOf(...columns: readonly string[]): RowCodec {
 /** avsc as it comes, but for its longs. */
 function plainType(...columns: readonly string[]): avro.Type {
   const schema = rowSchemaOf(shapeOf('public.t', ...columns)) as unknown as avro.Schema;
-  return avro.Type.forSchema(schema, plainOptions);
+  return avro.Type.forSchema(schema, plainOptions());
 }
 
 function refused(run: () => unknown, message: RegExp): void {
