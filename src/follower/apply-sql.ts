@@ -35,8 +35,13 @@ export interface ApplyTarget {
 
 /** Takes one text array per identity column. */
 export function deleteSql(target: ApplyTarget): string {
-  const columns = target.identity.map((index) => columnAt(target, index));
-  const match = columns.map(({ name, type }, i) => {
+  const keys = unnest('k', identityColumns(target));
+  return `DELETE FROM ONLY ${tableOf(target)} AS t USING ${keys} WHERE ${keyMatch(target)}`;
+}
+
+/** Whether the row t has the key k, as the index of the identity compares. */
+function keyMatch(target: ApplyTarget): string {
+  const matches = identityColumns(target).map(({ name, type }, i) => {
     const equality = target.equalities[i];
     if (equality === undefined) throw new RangeError(`no equality ${i} of ${target.relationId}`);
     const { operator, collation } = equality;
@@ -44,10 +49,7 @@ export function deleteSql(target: ApplyTarget): string {
     const collated = collation === null ? key : `(${key} COLLATE ${collation})`;
     return `t.${quoteIdentifier(name)} ${operator} ${collated}`;
   });
-  return (
-    `DELETE FROM ONLY ${tableOf(target)} AS t USING ${unnest('k', columns)} ` +
-    `WHERE ${match.join(' AND ')}`
-  );
+  return matches.join(' AND ');
 }
 
 /** Takes one text array per column. */
@@ -56,7 +58,7 @@ export function upsertSql(target: ApplyTarget): string {
   const updates = target.columns
     .filter((_, index) => !key.has(index))
     .map(({ name }) => `${quoteIdentifier(name)} = EXCLUDED.${quoteIdentifier(name)}`);
-  const conflict = target.identity.map((index) => quoteIdentifier(columnAt(target, index).name));
+  const conflict = identityColumns(target).map(({ name }) => quoteIdentifier(name));
   const action = updates.length === 0 ? 'NOTHING' : `UPDATE SET ${updates.join(', ')}`;
   return `${insertSql(target)} ON CONFLICT (${conflict.join(', ')}) DO ${action}`;
 }
@@ -85,10 +87,12 @@ function tableOf(target: ApplyTarget): string {
   return qualifiedName(target.schema, target.name);
 }
 
-function columnAt(target: ApplyTarget, index: number): TargetColumn {
-  const column = target.columns[index];
-  if (column === undefined) throw new RangeError(`${target.relationId} has no column ${index}`);
-  return column;
+function identityColumns(target: ApplyTarget): TargetColumn[] {
+  return target.identity.map((index) => {
+    const column = target.columns[index];
+    if (column === undefined) throw new RangeError(`${target.relationId} has no column ${index}`);
+    return column;
+  });
 }
 
 function unnest(alias: string, columns: readonly TargetColumn[]): string {
