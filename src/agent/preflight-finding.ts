@@ -15,6 +15,7 @@ export type WarningCode =
   | 'NO_TABLES'
   | 'NOT_IN_STREAM'
   | 'TABLE_UNLOGGED'
+  | 'APPEND_ONLY'
   | 'LARGE_VALUES'
   | 'NOT_NULL_DIFFERS'
   | 'TRIGGER_HELD'

@@ -29,7 +29,7 @@ export interface TableAccess {
   readonly inputs: ReadonlyMap<number, TextInput>;
 }
 
-/** By the tables' OIDs; only of those that have an identity. */
+/** By the tables' OIDs. */
 export async function readTableAccess(
   client: Client,
   tables: readonly TableShape[],
@@ -43,10 +43,10 @@ export async function readTableAccess(
     const index = indexes.find(({ tableOid, name }) => {
       return tableOid === table.oid && name === identity?.name;
     });
-    if (identity === null || index === undefined) continue;
+    const columns = index?.columns ?? [];
     access.set(table.oid, {
-      equalities: new Map(index.columns.map((row) => [row.attnum, equalityOf(table, row)])),
-      upsertable: index.plain && !hasDeferrableTwin(table, identity),
+      equalities: new Map(columns.map((row) => [row.attnum, equalityOf(table, row)])),
+      upsertable: identity !== null && index?.plain === true && !hasDeferrableTwin(table, identity),
       inputs: inputsOf(table, casts),
     });
   }

@@ -120,6 +120,8 @@ export class Applier {
   }
 
   async #deleteRows(target: ApplyTarget, rows: TableRows, replace: boolean): Promise<void> {
+    // Rows without an identity are new ones, each of them.
+    if (target.identity.length === 0) return;
     const replaced = replace || target.replaceOnly ? rows.upserts : [];
     const all: readonly RowRecord[] = [...rows.deletes, ...replaced];
     const text = deleteSql(target);

@@ -27,8 +27,8 @@ export interface ApplyTarget {
   /** How the identity's index compares, column by column. */
   readonly equalities: readonly KeyEquality[];
   /**
-   * A GENERATED ALWAYS identity column outside of the key cannot be updated, only inserted; and
-   * there are unique indexes that ON CONFLICT does not take.
+   * A GENERATED ALWAYS identity column outside of the key cannot be updated, only inserted; there
+   * are unique indexes that ON CONFLICT does not take; and tables without any.
    */
   readonly replaceOnly: boolean;
 }

@@ -41,11 +41,9 @@ export class ApplyTargets {
     const access = await readTableAccess(client, tables);
     for (const { shape, tableOid } of known) {
       const table = tables.find(({ oid }) => oid === tableOid);
-      const found = access.get(tableOid ?? 0);
       // A table that is not as it was is no fault of this node's start, but of a row for it.
-      if (table === undefined || found === undefined) continue;
-      if (compareWithTable(shape, table) !== null) continue;
-      targets.#committed.set(shape.id, targetOf(shape, table, found));
+      if (table === undefined || compareWithTable(shape, table) !== null) continue;
+      targets.#committed.set(shape.id, targetOf(shape, table, access.get(table.oid)));
     }
     targets.#pending = new Map(targets.#committed);
     return targets;
@@ -85,12 +83,8 @@ export class ApplyTargets {
       );
     }
     await saveRelation(this.#client, shape, table);
-    const access = (await readTableAccess(this.#client, [table])).get(table.oid);
-    if (access === undefined) {
-      // Its identity has the columns of the stream, or the comparison had refused it.
-      throw new UnderstudyError('BUG', `${shape.id} has no identity`, 'Please report this.');
-    }
-    this.#pending.set(shape.id, targetOf(shape, table, access));
+    const access = await readTableAccess(this.#client, [table]);
+    this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
   }
 
   async #tableOf(shape: RelationShape, known: KnownRelation | undefined): Promise<TableShape> {
@@ -135,7 +129,14 @@ function orderOf(target: ApplyTarget, columnIds: readonly string[]): number[] {
   );
 }
 
-function targetOf(shape: RelationShape, table: TableShape, access: TableAccess): ApplyTarget {
+function targetOf(
+  shape: RelationShape,
+  table: TableShape,
+  access: TableAccess | undefined,
+): ApplyTarget {
+  if (access === undefined) {
+    throw new UnderstudyError('BUG', `${shape.id} was not looked at`, 'Please report this.');
+  }
   const byName = new Map(table.columns.map((column) => [column.name, column]));
   const columns = shape.columns.map(({ id, name, type }): TargetColumn => {
     const own = byName.get(name);

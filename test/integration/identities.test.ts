@@ -19,6 +19,8 @@ test.before(async () => {
   fleet = await startFleet({ stack, partitions: 3, tables: identityTables });
   reader = new ExactReader(fleet);
   await fleet.startAgents();
+  // For the application the extension's operators are at hand; our own sessions have to name them.
+  await fleet.sql('a', 'SET search_path = public, "Odd.Ext"');
 });
 
 test.after(async () => {
@@ -33,6 +35,7 @@ async function arrives(
   ...statements: readonly string[]
 ): Promise<string[]> {
   let rows: string[] = [];
+  await fleet.sql('a', 'ROLLBACK');
   for (const statement of statements) {
     await fleet.sql('a', statement);
     await fleet.caughtUp();
@@ -221,7 +224,7 @@ test('an empty table that is attached takes part from then on, its columns in an
     FOR VALUES FROM ('2040-01-01') TO (MAXVALUE)`;
   const make = (columns: string): string => `CREATE TABLE tree_more (${columns}); ${attach}`;
   await fleet.tamper('b', make('id int, day date, v text, w int, PRIMARY KEY (day, id)'));
-  await fleet.sql('a', make('w int, v text, day date, id int, PRIMARY KEY (id, day)'));
+  await fleet.sql('a', make('w int, v text, day date, id int, PRIMARY KEY (day, id)'));
   const columns = '(SELECT day, id, v, w FROM tree_more)';
   await fleet.sql(
     'a',

@@ -34,7 +34,7 @@ interface ReadRecord {
 const tables = `
   CREATE TABLE kinds (id bigint PRIMARY KEY, b boolean, i2 smallint, i4 int, i8 bigint, o oid,
     f4 real, f8 double precision, d date, ts timestamp, tz timestamptz, u uuid, bytes bytea,
-    n numeric(30,3), "odd näme" text, list int[], computed int GENERATED ALWAYS AS (i4 * 2) STORED);
+    n numeric(30,3), "odd näme" text, list int[], computed int GENERATED ALWAYS AS (i2 * 2) STORED);
   CREATE TABLE gone (id int PRIMARY KEY)`;
 
 const program = fileURLToPath(new URL('../support/java/ReadTopic.java', import.meta.url));

@@ -18,6 +18,7 @@ export interface Texts {
 const settings = [
   ...['client_encoding=UTF8', 'DateStyle=ISO', 'TimeZone=UTC', 'IntervalStyle=postgres'],
   ...['extra_float_digits=3', 'bytea_output=hex', 'lc_monetary=C', 'search_path='],
+  ...['quote_all_identifiers=off'],
 ];
 
 export class ExactReader {

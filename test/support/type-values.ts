@@ -231,7 +231,7 @@ const systemTypes: readonly MatrixType[] = [
   entry('xid', ['0', '4294967295'], noKey),
   entry('xid8', ['0', '18446744073709551615']),
   entry('cid', ['0', '4294967295'], noKey),
-  entry('refcursor', ['', 'c"1'], noKey),
+  entry('refcursor', ['', 'c"1'], { isKey: false, hasBinary: false }),
   // ARRAY[…] takes these two for arrays themselves.
   entry('oidvector', ['', '1 4294967295 3'], { hasArray: false }),
   entry('int2vector', ['', '1 -32768 3'], { hasArray: false }),
@@ -258,7 +258,8 @@ const ownTypes: readonly MatrixType[] = [
   entry('public.positive', ['0.10', '0.1', '1e50']),
   entry('public.short', ['', 'NULL', 'ab  ']),
   entry('public.shorter', ['', 'x']),
-  entry('public.ints', ['{}', '{1,NULL,3}', '{{1,2},{3,4}}', '[0:1]={7,8}']),
+  // ARRAY[…] takes it for an array too.
+  entry('public.ints', ['{}', '{1,NULL,3}', '{{1,2},{3,4}}', '[0:1]={7,8}'], { hasArray: false }),
   entry('public.day', ['2024-02-29', 'infinity', '0044-03-15 BC']),
   entry('public.pair_domain', ['(,)', '(1,"a,b")', '(,"")']),
   entry('public.pair', ['(,)', '(1,"a,b")', '(,"")', '(2,"q""\\\\(")', `(3,"${unicode[1]}")`]),
