@@ -182,7 +182,7 @@ export class MatrixRun {
       return `(${at}, ${values.join(', ')})`;
     });
     const nulls = `(${count}, ${this.#types.map(() => 'NULL').join(', ')})`;
-    await this.#fleet.sql('a', 'DELETE FROM sample');
+    await this.#fleet.sql('a', `SET xmloption = content; SET DateStyle = ISO; DELETE FROM sample`);
     for (const row of [...rows, nulls]) {
       await this.#fleet.sql('a', `INSERT INTO sample VALUES ${row}`);
     }
