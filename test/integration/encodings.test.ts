@@ -25,6 +25,8 @@ const rows = `
   INSERT INTO "straße" ("schlüssel") VALUES ('é'), ('è');
   DELETE FROM "straße" WHERE "schlüssel" = 'é'`.replace('€', 'euro');
 
+const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
+
 let stack: Stack;
 const fleets: Fleet[] = [];
 
@@ -48,11 +50,13 @@ async function fleetOf(...encodings: readonly string[]): Promise<Fleet> {
   return fleet;
 }
 
-for (const [leader, follower] of [
+const pairs = [
   ['LATIN1', 'UTF8'],
   ['UTF8', 'LATIN1'],
   ['WIN1252', 'LATIN1'],
-] as const) {
+] as const;
+
+for (const [leader, follower] of isFull ? pairs : pairs.slice(0, 1)) {
   test(`${leader} leads, ${follower} follows: the same letters`, async () => {
     const fleet = await fleetOf(leader, follower);
     const { code, json } = await fleet.cli('init');

@@ -11,7 +11,7 @@ import { type OwnServer, ownServer, type Stack, useStack } from '../support/stac
 import { MatrixRun, matrixFor, matrixTables } from '../support/type-matrix.ts';
 
 const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
-/** Enough to see every value once; the full form updates each to every other. */
+/** Enough to see every value; the full form updates each to every other, and has keys too. */
 const steps = isFull ? 100 : 1;
 
 /** As a server’s own configuration file may have it. */
@@ -49,14 +49,14 @@ async function carries(from: () => OwnServer, to: () => OwnServer): Promise<void
   const servers = { a: from().server, b: to().server };
   const matrix = await matrixFor([servers.a.url(), servers.b.url()]);
   const isNew = servers.a.major >= 18 && servers.b.major >= 18;
-  const tables = matrixTables(matrix) + (isNew ? newerTables : '');
+  const tables = matrixTables(matrix, isFull) + (isNew ? newerTables : '');
   const fleet = await startFleet({ stack, servers, tables });
   const run = new MatrixRun(fleet, matrix);
   try {
     await fleet.startAgents();
     await run.columns(steps);
     await run.arrays();
-    await run.keys(steps);
+    if (isFull) await run.keys(steps);
     if (isNew) await sendNewer(fleet);
     const { code, json } = await fleet.cli('verify');
     assert.is(code, 0, JSON.stringify(json));
@@ -102,10 +102,12 @@ test('18 leads, 15 follows', () =>
     () => old,
   ));
 
-test('18 leads, 18 follows', () =>
-  carries(
-    () => recent,
-    () => recent,
-  ));
+if (isFull) {
+  test('18 leads, 18 follows', () =>
+    carries(
+      () => recent,
+      () => recent,
+    ));
+}
 
 test.run();

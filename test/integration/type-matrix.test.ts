@@ -21,7 +21,7 @@ test.before(async () => {
   stack = await useStack({ postgres: 2 });
   matrix = await matrixFor(stack.postgres.slice(0, 2).map((server) => server.superuserUrl));
   if (matrix.missing.length > 0) console.log(`not on these servers: ${matrix.missing.join(', ')}`);
-  fleet = await startFleet({ stack, partitions: 3, tables: matrixTables(matrix) });
+  fleet = await startFleet({ stack, partitions: 3, tables: matrixTables(matrix, true) });
   // As somebody may have set them for all clients of a database: two that agree in nothing.
   await setForDatabase('a', {
     ...{ DateStyle: 'SQL, DMY', IntervalStyle: 'iso_8601', TimeZone: 'Asia/Kathmandu' },

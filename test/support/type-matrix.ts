@@ -60,7 +60,8 @@ async function abilitiesOf(url: string): Promise<{ major: number; has: ReadonlyS
   }
 }
 
-export function matrixTables({ types, extensions }: Matrix): string {
+/** `keys` are a table for each type that can be one. */
+export function matrixTables({ types, extensions }: Matrix, keys: boolean): string {
   const columns = types.map(({ type }, at) => `v${at} ${type}`).join(', ');
   const lists = types.flatMap(({ type, hasArray }, at) => (hasArray ? [`v${at} ${type}[]`] : []));
   return `
@@ -71,7 +72,7 @@ export function matrixTables({ types, extensions }: Matrix): string {
     ALTER TABLE plain REPLICA IDENTITY FULL; ALTER TABLE listed REPLICA IDENTITY FULL;
     ${types
       .flatMap(({ type, isKey }, at) =>
-        isKey ? [`CREATE TABLE key_${at} (k ${type} PRIMARY KEY, n int);`] : [],
+        isKey && keys ? [`CREATE TABLE key_${at} (k ${type} PRIMARY KEY, n int);`] : [],
       )
       .join('\n')}`;
 }
