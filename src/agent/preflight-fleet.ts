@@ -143,7 +143,7 @@ function judgeAppended(table: TableShape, keyless: KeylessTables): Finding[] {
   if (!isAppended || table.isPartition) return [];
   const name = displayName(table);
   const [problem] = problemsOf(table);
-  const message = `${name} has no identity: rows can be added and truncated, not changed or deleted`;
+  const message = `${name} has no identity: rows can be added to it, not changed or deleted`;
   return [warningFinding('APPEND_ONLY', name, message, `Better: ${problem?.hint ?? ''}`)];
 }
 

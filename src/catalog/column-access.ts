@@ -85,7 +85,8 @@ const equalitiesQuery = `
     'plain', am.amname = 'btree' AND NOT x.indisexclusion,
     'columns', (
       SELECT json_agg(json_build_object(
-        'attnum', x.indkey[k.n], 'schema', o.oprnamespace::regnamespace::text, 'operator', o.oprname,
+        'attnum', x.indkey[k.n], 'operator', o.oprname,
+        'schema', o.oprnamespace::regnamespace::text,
         'collationSchema', cn.nspname, 'collation', c.collname))
       FROM generate_series(0, x.indnkeyatts - 1) AS k (n)
       JOIN pg_opclass oc ON oc.oid = x.indclass[k.n]

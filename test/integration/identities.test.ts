@@ -138,7 +138,8 @@ test('foreign keys in a circle, and references that cascade', async () => {
      INSERT INTO tail SELECT i, 51 - i FROM generate_series(1, 50) AS i; COMMIT`,
     `BEGIN; UPDATE head SET id = id + 100, best = best + 100; UPDATE tail SET id = id + 100,
      head = head + 100; COMMIT`,
-    `BEGIN; DELETE FROM tail WHERE id % 2 = 0; UPDATE head SET best = NULL WHERE best % 2 = 0; COMMIT`,
+    `BEGIN; DELETE FROM tail WHERE id % 2 = 0; UPDATE head SET best = NULL
+     WHERE best % 2 = 0; COMMIT`,
     `INSERT INTO chain VALUES (1, NULL), (2, 1), (3, 2); UPDATE chain SET next = 3 WHERE id = 1`,
     `UPDATE chain SET id = id + 10 WHERE id = 2`,
     `TRUNCATE head RESTART IDENTITY CASCADE`,
@@ -187,7 +188,8 @@ test('ten thousand changes of one row, and rows that come and go in one transact
 test('1,600 columns, odd names, dropped columns', async () => {
   await arrives(
     ['public.wide'],
-    `INSERT INTO wide (id, c0, c799, c1598) SELECT i, i, -i, NULLIF(i, 2) FROM generate_series(1, 5) i`,
+    `INSERT INTO wide (id, c0, c799, c1598)
+     SELECT i, i, -i, NULLIF(i, 2) FROM generate_series(1, 5) i`,
     `UPDATE wide SET ${Array.from({ length: 1_599 }, (_, i) => `c${i} = ${i}`).join(', ')}
      WHERE id < 3; UPDATE wide SET id = 9 WHERE id = 5; DELETE FROM wide WHERE id = 4`,
   );
@@ -219,7 +221,7 @@ test('rows move between partitions of several levels, by keys that change and sw
   );
 });
 
-test('an empty table that is attached takes part from then on, its columns in any order', async () => {
+test('an empty table that is attached takes part, its columns in any order', async () => {
   const attach = `ALTER TABLE tree ATTACH PARTITION tree_more
     FOR VALUES FROM ('2040-01-01') TO (MAXVALUE)`;
   const make = (columns: string): string => `CREATE TABLE tree_more (${columns}); ${attach}`;
@@ -238,7 +240,8 @@ test('an empty table that is attached takes part from then on, its columns in an
 test('parents, numbered and generated columns, and tables that are not replicated', async () => {
   await arrives(
     ['public.parent', 'public.son', 'public.number_a', 'public.number_b'],
-    `INSERT INTO parent VALUES (1, 'p'), (2, 'p'); INSERT INTO son VALUES (1, 's', 1.50), (3, 's', 2);
+    `INSERT INTO parent VALUES (1, 'p'), (2, 'p'); 
+     INSERT INTO son VALUES (1, 's', 1.50), (3, 's', 2);
      INSERT INTO number_a (v) SELECT 'v' || i FROM generate_series(1, 5) AS i;
      INSERT INTO number_b (a_id) SELECT id FROM number_a;
      INSERT INTO scratch VALUES (1, 'here'); CREATE TEMP TABLE passing (id int);

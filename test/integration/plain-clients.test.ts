@@ -66,7 +66,8 @@ async function writeEverything(): Promise<void> {
     `INSERT INTO kinds VALUES
        (-9223372036854775808, true, 32767, -2147483648, 9007199254740993, 4294967295, '-0', 'NaN',
         'infinity', '294246-12-31 23:59:59.999999', '-infinity',
-        '12345678-9abc-def0-1234-56789abcdef0', '\\x00ff5c', 'NaN', E'q"\\\\\\n\\u00e9', '{1,NULL}'),
+        '12345678-9abc-def0-1234-56789abcdef0', '\\x00ff5c', 'NaN',
+        E'q"\\\\\\n\\u00e9', '{1,NULL}'),
        (2, false, -1, 0, -1, 0, 'Infinity', 4.9e-324, '0044-03-15 BC',
         '0044-03-15 00:00:00.000001 BC', '1969-12-31 23:59:59.999999+00',
         'ffffffff-ffff-ffff-ffff-ffffffffffff', '', 1.500, '', '[0:0]={7}');

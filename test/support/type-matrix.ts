@@ -146,7 +146,7 @@ export class MatrixRun {
     const everywhere = async (what: string, statement: (key: (typeof keyed)[number]) => string) => {
       await this.#commit(keyed.map(statement).join('; '));
       const rows = keyed.map(({ type, table }) => {
-        return `SELECT ${quoted(type.type)} AS type, k::text AS k, n::text AS n FROM public.${table}`;
+        return `SELECT ${quoted(type.type)} AS type, k::text, n::text FROM public.${table}`;
       });
       const query = `${rows.join(' UNION ALL ')} ORDER BY 1, 2, 3`;
       return (await this.reader.assertSame(query, `keys, ${what}`)).rows.length;

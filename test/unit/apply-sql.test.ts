@@ -101,7 +101,7 @@ test('tables are emptied together; only a partitioned one is named without ONLY'
   assert.is(deleteAllSql(odd), 'DELETE FROM "Ünïcode"."a""b"');
 });
 
-test('a value that a function would cast goes through its type’s input, as an array element', () => {
+test('a value that a function would cast goes through its type’s input', () => {
   const cast = { id: 'c', name: 'c', type: 'xml', input: 'array element' } as const;
   assert.match(
     insertSql({ ...plain, columns: [...plain.columns.slice(0, 1), cast] }),
