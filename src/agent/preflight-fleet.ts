@@ -15,6 +15,7 @@ import {
 import { enumerate, errorFinding, type Finding, warningFinding } from './preflight-finding.ts';
 import type { NodeFacts } from './preflight-node.ts';
 import { nodeObject } from './preflight-server.ts';
+import { judgeTypes } from './preflight-types.ts';
 
 /** Each pair of nodes once. */
 export function judgePlaces(nodes: readonly NodeFacts[]): Finding[] {
@@ -192,7 +193,7 @@ export function judgeFollowerTables(
     const copy = own.get(displayName(table));
     if (copy !== undefined) findings.push(...judgeCopy(table, copy, follower.name, keyless));
   }
-  return [...findings, ...judgeTriggers(wanted, follower)];
+  return [...findings, ...judgeTypes(leader, follower, wanted), ...judgeTriggers(wanted, follower)];
 }
 
 function missingTables(
