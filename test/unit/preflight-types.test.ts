@@ -52,7 +52,7 @@ test('an enum may have more labels on a follower, in any order, and none less', 
   assert.match(finding?.message ?? '', /it lacks the label "ok"/);
 });
 
-test('equal types, types of no column, types of themselves and missing types are no finding', () => {
+test('equal types, types of no column and missing types are no finding', () => {
   assert.equal(judged(['public.list', 'public.mood', 'public.self'], {}), []);
   assert.equal(judged(['text'], { 'public.mood': { kind: 'enum', parts: [], types: [] } }), []);
   assert.equal(judgeTypes({ types }, { name: 'b', types: {} }, [tableOf('public.list')]), []);
