@@ -79,8 +79,16 @@ CREATE TABLE IF NOT EXISTS understudy.points (
   commit_time_us bigint
 );
 
--- Tables whose rows changed without a row message: rewritten by ALTER TABLE, or attached with rows as
--- a partition. The leader's agent stops at the first entry.
+-- What the text of stored values is made of: the labels of an enum, the attributes of a composite
+-- type, as they were when a table with such a column entered the stream.
+CREATE TABLE IF NOT EXISTS understudy.type_texts (
+  type_oid oid PRIMARY KEY,
+  texts jsonb NOT NULL
+);
+
+-- Tables whose rows changed without a row message: rewritten by ALTER TABLE, attached with rows as a
+-- partition, or of a type whose values look otherwise now. The leader's agent stops at the first
+-- entry.
 CREATE TABLE IF NOT EXISTS understudy.unseen_changes (
   table_oid oid NOT NULL,
   what text NOT NULL,
@@ -288,13 +296,84 @@ $$;
 CREATE OR REPLACE FUNCTION understudy.watch_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
+  IF TG_TAG = 'ALTER TYPE' THEN
+    PERFORM understudy.note_altered_types();
+  ELSIF TG_TAG = 'ALTER TABLE' THEN
+    PERFORM understudy.note_attached_rows();
+  END IF;
+END
+$$;
+
+-- The types that values of the stream's tables are made of, arrays, domains, ranges and composites
+-- taken apart.
+CREATE OR REPLACE FUNCTION understudy.types_of_tables() RETURNS TABLE (table_oid oid, type_oid oid)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH RECURSIVE used (table_oid, type_oid) AS (
+    SELECT a.attrelid, a.atttypid
+    FROM understudy.relations r
+    JOIN pg_attribute a ON a.attrelid = r.table_oid AND a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    SELECT u.table_oid, part.type_oid
+    FROM used u
+    JOIN pg_type t ON t.oid = u.type_oid
+    CROSS JOIN LATERAL (
+      SELECT t.typelem
+      UNION ALL SELECT t.typbasetype
+      UNION ALL SELECT g.rngsubtype FROM pg_range g WHERE t.oid IN (g.rngtypid, g.rngmultitypid)
+      UNION ALL SELECT a.atttypid FROM pg_attribute a
+        WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS part (type_oid)
+    WHERE part.type_oid <> 0
+  )
+  SELECT u.table_oid, u.type_oid FROM used u JOIN pg_type t ON t.oid = u.type_oid
+  WHERE t.typtype IN ('e', 'c')
+$$;
+
+CREATE OR REPLACE FUNCTION understudy.texts_of_type(type_oid oid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT CASE t.typtype
+    WHEN 'e' THEN (
+      SELECT jsonb_object_agg(e.oid, e.enumlabel) FROM pg_enum e WHERE e.enumtypid = t.oid)
+    ELSE (
+      SELECT jsonb_object_agg(a.attnum, a.atttypid::bigint) FROM pg_attribute a
+      WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
+    END
+  FROM pg_type t WHERE t.oid = texts_of_type.type_oid
+$$;
+
+CREATE OR REPLACE FUNCTION understudy.remember_types() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  INSERT INTO understudy.type_texts (type_oid, texts)
+  SELECT DISTINCT u.type_oid, coalesce(understudy.texts_of_type(u.type_oid), '{}')
+  FROM understudy.types_of_tables() u
+  ON CONFLICT DO NOTHING
+$$;
+
+-- A new label changes no stored value; a new attribute does, and a label with another name.
+CREATE OR REPLACE FUNCTION understudy.note_altered_types() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  INSERT INTO understudy.unseen_changes (table_oid, what)
+  SELECT u.table_oid, 'ALTER TYPE changed how values of ' || format_type(u.type_oid, NULL) || ' look'
+  FROM understudy.types_of_tables() u
+  JOIN understudy.type_texts k ON k.type_oid = u.type_oid
+  JOIN pg_type t ON t.oid = u.type_oid
+  CROSS JOIN LATERAL (SELECT coalesce(understudy.texts_of_type(u.type_oid), '{}')) AS now (texts)
+  WHERE NOT (now.texts @> k.texts AND (t.typtype = 'e' OR k.texts @> now.texts))
+  ON CONFLICT DO NOTHING
+$$;
+
+CREATE OR REPLACE FUNCTION understudy.note_attached_rows() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
 DECLARE
   child record;
   holds_rows boolean;
 BEGIN
-  IF TG_TAG <> 'ALTER TABLE' THEN
-    RETURN;
-  END IF;
   -- A table that becomes a partition brings its rows along, and no message says so.
   FOR child IN
     SELECT i.inhrelid AS oid, n.nspname AS schema_name, c.relname AS table_name

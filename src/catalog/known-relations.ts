@@ -125,4 +125,5 @@ export async function saveRelation(
        nullable = excluded.nullable, missing = excluded.missing, ordinal = excluded.ordinal`,
     [shape.id, JSON.stringify(columns)],
   );
+  await client.query('SELECT understudy.remember_types()');
 }

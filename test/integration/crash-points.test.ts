@@ -40,18 +40,18 @@ async function dieAt(node: NodeName, place: string, pass: number): Promise<void>
 const random = seeded(Number(process.env.UNDERSTUDY_TEST_SEED ?? Date.now() % 1e9));
 
 const places: readonly (readonly [NodeName, string, number])[] = [
-  ['a', 'publish.after-send', 1],
+  ['a', 'publish.before-send', 20],
   ['a', 'publish.before-commit', 20],
   ['a', 'publish.after-commit', 20],
   ['a', 'ack.before', 20],
   ['a', 'own.after-init', 1],
+  ['a', 'own.after-fence', 1],
   ['b', 'apply.before', 10],
   ['b', 'apply.before-commit', 10],
   ['b', 'apply.after-commit', 10],
 ];
 
 for (const [node, place, passMax] of places) {
-  if (place === 'publish.after-send') continue;
   const pass = 1 + Math.floor(random() * passMax);
   test(`a kill at ${place}, pass ${pass}, loses nothing and repeats nothing`, async () => {
     await dieAt(node, place, pass);

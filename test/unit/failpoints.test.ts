@@ -2,6 +2,8 @@
  * Failpoints: how they are armed, at which pass they act, and that they do nothing when unarmed.
  */
 import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UnderstudyError } from '../../src/errors.ts';
@@ -9,10 +11,29 @@ import { armFailpoints, failpointNames, hit, parseFailpoints } from '../../src/f
 
 test.after.each(() => armFailpoints(undefined));
 
+/** The texts of all sources below a folder. */
+function filesBelow(folder: string): readonly string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => readFileSync(join(folder, name), 'utf8'));
+}
+
 test('nothing happens when nothing is armed', () => {
   for (const name of failpointNames) assert.is(hit(name), undefined);
   armFailpoints('');
   assert.is(hit('ack.before'), undefined);
+});
+
+test('every failpoint stands somewhere in src and is armed by a test of the real path', () => {
+  for (const name of failpointNames) {
+    const places = filesBelow('src').filter((file) => file.includes(`hit('${name}')`));
+    assert.is(places.length, 1, `${name} is passed at one place`);
+    const tests = ['test/integration', 'test/fault'].flatMap(filesBelow);
+    assert.ok(
+      tests.some((file) => file.includes(name)),
+      `a test arms ${name}`,
+    );
+  }
 });
 
 test('names, actions and passes are parsed', () => {

@@ -1,0 +1,76 @@
+/**
+ * ALTER TYPE can change what every stored value of a type looks like, and no row message says so:
+ * the leader stops before it sends another row. What leaves stored values alone goes on.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+/** The enum is reached through a domain over its array, a composite and a range. */
+const tables = `
+  CREATE TYPE mood AS ENUM ('sad', 'happy');
+  CREATE DOMAIN moods AS mood[];
+  CREATE TYPE pair AS (a int, m mood);
+  CREATE TYPE span AS RANGE (subtype = mood);
+  CREATE TYPE lonely AS ENUM ('x');
+  CREATE TABLE array_of (id int PRIMARY KEY, v moods);
+  CREATE TABLE row_of (id int PRIMARY KEY, v pair);
+  CREATE TABLE range_of (id int PRIMARY KEY, v span);
+  CREATE TABLE plain (id int PRIMARY KEY)`;
+
+let stack: Stack;
+let fleet: Fleet;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+});
+
+test.before.each(async () => {
+  fleet = await startFleet({ stack, tables });
+  await fleet.startAgents();
+  await fleet.sql('a', `INSERT INTO array_of VALUES (1, '{sad}')`);
+  await fleet.caughtUp();
+});
+
+test.after.each(() => fleet.close());
+test.after(() => stack.close());
+
+async function noted(): Promise<readonly string[]> {
+  const rows = await fleet.sql<{ name: string }>(
+    'a',
+    'SELECT table_oid::regclass::text AS name FROM understudy.unseen_changes ORDER BY 1',
+  );
+  return rows.map(({ name }) => name);
+}
+
+for (const [change, tablesOfType] of [
+  [`ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'`, ['array_of', 'range_of', 'row_of']],
+  ['ALTER TYPE pair ADD ATTRIBUTE b text', ['row_of']],
+] as const) {
+  test(`${change} stops the leader, and each table of the type is named`, async () => {
+    await fleet.sql('a', change);
+    assert.equal(await noted(), tablesOfType);
+    for (const next of [() => fleet.agent('a'), () => fleet.spawnAgent('a')]) {
+      const agent = next();
+      assert.is(await agent.exitCode(), 4, agent.log);
+      assert.match(agent.log, /"code":"SCHEMA_CHANGED".*ALTER TYPE changed how values of/);
+    }
+  });
+}
+
+test('what leaves stored values as they are goes on', async () => {
+  for (const node of fleet.nodes) {
+    await fleet.tamper(node, `ALTER TYPE mood ADD VALUE 'calm' BEFORE 'happy'`);
+  }
+  await fleet.sql(
+    'a',
+    `ALTER TYPE lonely RENAME VALUE 'x' TO 'y'; ALTER TYPE mood OWNER TO CURRENT_USER`,
+  );
+  assert.equal(await noted(), []);
+  await fleet.sql('a', `INSERT INTO array_of VALUES (2, '{calm,NULL}')`);
+  await fleet.caughtUp();
+  await fleet.assertSame('array_of');
+});
+
+test.run();
