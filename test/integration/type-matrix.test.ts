@@ -86,4 +86,15 @@ test('arrays of every type arrive', () => run.arrays());
 
 test('rows under keys of every type arrive, change their keys and go', () => run.keys(steps + 4));
 
+test('a timestamp past what Avro holds travels as text in an array, and alone is a stop', async () => {
+  const column = `v${matrix.types.findIndex(({ type }) => type === 'timestamp')}`;
+  await fleet.sql('a', `INSERT INTO listed (id, ${column}) VALUES (900, '{294276-12-31}')`);
+  await fleet.caughtUp();
+  assert.is((await fleet.sql('b', 'SELECT FROM listed WHERE id = 900')).length, 1);
+  await fleet.sql('a', `INSERT INTO plain (id, ${column}) VALUES (900, '294276-12-31')`);
+  assert.is(await fleet.agent('a').exitCode(), 4, fleet.logs());
+  assert.match(fleet.agent('a').log, /"code":\s*"TYPE_RANGE"/);
+  assert.is((await fleet.sql('b', 'SELECT FROM plain WHERE id = 900')).length, 0);
+});
+
 test.run();
