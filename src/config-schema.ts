@@ -158,7 +158,6 @@ export function laterSettings(file: ConfigFile): readonly LaterSetting[] {
   }
   only(['durability'], file.durability, 'async');
   only(['ddl'], file.ddl, 'manual');
-  only(['keyless'], file.keyless, 'refuse');
   only(['rebuild'], file.rebuild, 'manual');
   only(['kafka', 'compression'], file.kafka.compression, 'none');
   only(['kafka', 'producer'], file.kafka.producer, 'kafkajs');

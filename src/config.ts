@@ -62,6 +62,8 @@ export class Config {
   readonly nodeNames: readonly string[];
   /** Globs `schema.table`; null is all ordinary tables. */
   readonly tables: readonly string[] | null;
+  /** What becomes of tables without an identity. */
+  readonly keyless: 'refuse' | 'append';
   readonly topic: TopicSettings;
   readonly pointsEveryMs: number;
   readonly maintenanceDatabase: string;
@@ -76,6 +78,7 @@ export class Config {
     this.cluster = file.cluster;
     this.nodeNames = Object.keys(file.nodes);
     this.tables = file.tables;
+    this.keyless = file.keyless;
     this.topic = {
       partitions: file.kafka.partitions,
       replication: file.kafka.replication,

@@ -374,15 +374,19 @@ DECLARE
   child record;
   holds_rows boolean;
 BEGIN
-  -- A table that becomes a partition brings its rows along, and no message says so.
+  -- A table that becomes a partition brings its rows along, and no message says so. It may be a tree
+  -- of partitions itself, and what it becomes a part of one that came after init.
   FOR child IN
-    SELECT i.inhrelid AS oid, n.nspname AS schema_name, c.relname AS table_name
+    SELECT c.oid, n.nspname AS schema_name, c.relname AS table_name
     FROM pg_event_trigger_ddl_commands() d
-    JOIN understudy.relations r ON r.table_oid = d.objid AND d.classid = 'pg_class'::regclass
-    JOIN pg_inherits i ON i.inhparent = d.objid
-    JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition AND c.relkind = 'r'
+    CROSS JOIN LATERAL pg_partition_tree(d.objid::regclass) t
+    JOIN pg_class c ON c.oid = t.relid AND c.oid <> d.objid AND c.relkind = 'r'
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE NOT EXISTS (SELECT FROM understudy.relations k WHERE k.table_oid = i.inhrelid)
+    WHERE d.classid = 'pg_class'::regclass
+      AND EXISTS (
+        SELECT FROM pg_partition_ancestors(d.objid::regclass) a
+        JOIN understudy.relations r ON r.table_oid = a.relid)
+      AND NOT EXISTS (SELECT FROM understudy.relations k WHERE k.table_oid = c.oid)
   LOOP
     EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %I.%I)', child.schema_name, child.table_name)
       INTO holds_rows;

@@ -5,6 +5,7 @@
  */
 import type { Client } from 'pg';
 import { connectPostgres } from '../catalog/postgres-session.ts';
+import type { KeylessTables } from '../catalog/table.ts';
 import { type ControlLog, openControlLog } from '../control/control-log.ts';
 import type { Releasers, Sleep } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
@@ -26,6 +27,7 @@ export interface ClusterSettings {
   /** Expanded on use: a node's secrets are needed by whoever touches that node only. */
   readonly nodeUrl: (node: string) => string;
   readonly tables: readonly string[];
+  readonly keyless: KeylessTables;
   readonly maintenanceDatabase: string;
   readonly pointsEveryMs: number;
   readonly partitions: number;

@@ -5,7 +5,7 @@
 import type { Client } from 'pg';
 import { qualifiedName } from '../catalog/postgres-session.ts';
 import { giveColumnIds, giveRelationId, shapeOf } from '../catalog/relation-ids.ts';
-import { displayName, type TableShape } from '../catalog/table.ts';
+import { displayName, type KeylessTables, type TableShape } from '../catalog/table.ts';
 import type { RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 
@@ -15,13 +15,16 @@ export interface NodeSession {
 }
 
 /** Shapes by `schema.table`, with the ids that a new stream gives. */
-export function shapesOf(tables: readonly TableShape[]): Map<string, RelationShape> {
+export function shapesOf(
+  tables: readonly TableShape[],
+  keyless: KeylessTables,
+): Map<string, RelationShape> {
   const used = new Set<string>();
   return new Map(
     tables.map((table) => {
       const relation = giveRelationId(displayName(table), used);
       const columns = giveColumnIds(table.columns, new Set());
-      return [displayName(table), shapeOf(table, { relation, columns })];
+      return [displayName(table), shapeOf(table, { relation, columns }, keyless)];
     }),
   );
 }

@@ -123,7 +123,7 @@ class Initialisation {
     const leader = this.#leaderOf(nodes);
     const tables = await readTables(leader.client, settings.tables);
     const published = tables.filter(({ persistence }) => persistence === 'permanent');
-    const shapes = shapesOf(published);
+    const shapes = shapesOf(published, settings.keyless);
     this.#onStep('creating the topics');
     await this.#makeTopics();
     for (const node of nodes) {

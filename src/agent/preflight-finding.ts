@@ -16,6 +16,7 @@ export type WarningCode =
   | 'NO_TABLES'
   | 'NOT_IN_STREAM'
   | 'TABLE_UNLOGGED'
+  | 'APPEND_ONLY'
   | 'NOT_NULL_DIFFERS'
   | 'TRIGGER_HELD'
   | 'TOPIC_SETTING'

@@ -5,10 +5,17 @@
 
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import { compareWithTable, giveColumnIds, shapeOf } from '../catalog/relation-ids.ts';
-import { displayName, problemsOf, type TableShape } from '../catalog/table.ts';
+import {
+  displayName,
+  isAppendOnly,
+  type KeylessTables,
+  problemsOf,
+  type TableShape,
+} from '../catalog/table.ts';
 import { enumerate, errorFinding, type Finding, warningFinding } from './preflight-finding.ts';
 import type { NodeFacts } from './preflight-node.ts';
 import { nodeObject } from './preflight-server.ts';
+import { judgeTypes } from './preflight-types.ts';
 
 /** Each pair of nodes once. */
 export function judgePlaces(nodes: readonly NodeFacts[]): Finding[] {
@@ -82,7 +89,11 @@ export function judgeLocales(leader: NodeFacts, others: readonly NodeFacts[]): F
 }
 
 /** The tables as they stand on the leader: what keeps them from being replicated. */
-export function judgeLeaderTables(leader: NodeFacts, patterns: readonly string[]): Finding[] {
+export function judgeLeaderTables(
+  leader: NodeFacts,
+  patterns: readonly string[],
+  keyless: KeylessTables = 'refuse',
+): Finding[] {
   const tables = leader.matchedTables;
   if (tables.length === 0) {
     return [
@@ -98,7 +109,7 @@ export function judgeLeaderTables(leader: NodeFacts, patterns: readonly string[]
     if (table.persistence === 'permanent' && !isInStream(leader, table)) {
       return [notInStream(leader, table)];
     }
-    return judgeTable(leader, table);
+    return judgeTable(leader, table, keyless);
   });
 }
 
@@ -117,13 +128,24 @@ function notInStream(leader: NodeFacts, table: TableShape): Finding {
   );
 }
 
-function judgeTable(leader: NodeFacts, table: TableShape): Finding[] {
+function judgeTable(leader: NodeFacts, table: TableShape, keyless: KeylessTables): Finding[] {
   return [
-    ...problemsOf(table).map(({ message, hint }) =>
+    ...judgeAppended(table, keyless),
+    ...problemsOf(table, keyless).map(({ message, hint }) =>
       errorFinding('TABLE_UNSUPPORTED', displayName(table), message, hint),
     ),
     ...judgeStorage(leader, table),
   ];
+}
+
+/** Partitions are as their root. */
+function judgeAppended(table: TableShape, keyless: KeylessTables): Finding[] {
+  const isAppended = table.persistence === 'permanent' && isAppendOnly(table, keyless);
+  if (!isAppended || table.isPartition) return [];
+  const name = displayName(table);
+  const [problem] = problemsOf(table);
+  const message = `${name} has no identity: rows can be added to it, not changed or deleted`;
+  return [warningFinding('APPEND_ONLY', name, message, `Better: ${problem?.hint ?? ''}`)];
 }
 
 function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
@@ -141,12 +163,16 @@ function alter(table: TableShape): string {
 }
 
 /** Whether a follower has the leader's tables, and what on them would come in the applier's way. */
-export function judgeFollowerTables(leader: NodeFacts, follower: NodeFacts): Finding[] {
+export function judgeFollowerTables(
+  leader: NodeFacts,
+  follower: NodeFacts,
+  keyless: KeylessTables = 'refuse',
+): Finding[] {
   // What is wrong with a table on the leader is said there.
   const wanted = leader.matchedTables.filter(
     (table) =>
       table.persistence === 'permanent' &&
-      table.identityAttnums !== null &&
+      (table.identityAttnums !== null || isAppendOnly(table, keyless)) &&
       isInStream(leader, table),
   );
   const own = new Map(follower.allTables.map((table) => [displayName(table), table]));
@@ -154,9 +180,9 @@ export function judgeFollowerTables(leader: NodeFacts, follower: NodeFacts): Fin
   const findings = missing.length === 0 ? [] : [missingTables(leader, follower, missing)];
   for (const table of wanted) {
     const copy = own.get(displayName(table));
-    if (copy !== undefined) findings.push(...judgeCopy(table, copy, follower.name));
+    if (copy !== undefined) findings.push(...judgeCopy(table, copy, follower.name, keyless));
   }
-  return [...findings, ...judgeTriggers(wanted, follower)];
+  return [...findings, ...judgeTypes(leader, follower, wanted), ...judgeTriggers(wanted, follower)];
 }
 
 function missingTables(
@@ -187,7 +213,12 @@ function dumpPattern(table: TableShape): string {
     .join('.');
 }
 
-function judgeCopy(table: TableShape, copy: TableShape, node: string): Finding[] {
+function judgeCopy(
+  table: TableShape,
+  copy: TableShape,
+  node: string,
+  keyless: KeylessTables,
+): Finding[] {
   const name = displayName(table);
   const differs = (what: string, hint: string): Finding =>
     errorFinding('SCHEMA_DIFFERS', `${nodeObject(node)}: ${name}`, what, hint);
@@ -200,7 +231,8 @@ function judgeCopy(table: TableShape, copy: TableShape, node: string): Finding[]
     return [differs(message, `On ${node}: ${alter(table)} SET LOGGED;`)];
   }
   const columns = giveColumnIds(table.columns, new Set());
-  const difference = compareWithTable(shapeOf(table, { relation: name, columns }), copy);
+  const shape = shapeOf(table, { relation: name, columns }, keyless);
+  const difference = compareWithTable(shape, copy);
   if (difference !== null) {
     const message = `node ${node} has another table than the leader: ${difference}`;
     return [differs(message, `On ${node}: ${alter(table)} … until the two are equal.`)];

@@ -16,6 +16,7 @@ import type { TableShape } from '../catalog/table.ts';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
 import { UnderstudyError } from '../errors.ts';
 import { withTimeout } from '../lifecycle.ts';
+import { type TypesByName, typesOfDatabase } from './preflight-types.ts';
 
 export interface NodeFacts {
   readonly name: string;
@@ -27,6 +28,7 @@ export interface NodeFacts {
   readonly identity: NodeIdentity | null;
   /** OIDs of the tables that are in the stream; null before init. */
   readonly streamed: ReadonlySet<number> | null;
+  readonly types: TypesByName;
   /** Every user table, and those that the configuration names. */
   readonly allTables: readonly TableShape[];
   readonly matchedTables: readonly TableShape[];
@@ -113,6 +115,7 @@ async function readFacts(client: Client, look: NodeLook): Promise<LookedNode> {
     canCreateEventTriggers: server.isSuperuser || (await mayCreateEventTriggers(client)),
     identity,
     streamed: identity === null ? null : await readStreamed(client),
+    types: await readJson<TypesByName>(client, typesOfDatabase),
     allTables: await readTables(client, ['*.*']),
     matchedTables: await readTables(client, look.tables),
   };
@@ -145,12 +148,13 @@ async function mayCreateEventTriggers(client: Client): Promise<boolean> {
 }
 
 async function readDatabase(client: Client, cluster: string): Promise<DatabaseFacts> {
-  const { rows } = await client.query<[string]>({
-    text: databaseQuery,
-    values: [`understudy\\_${cluster.replaceAll('_', '\\_')}\\_%`],
-    rowMode: 'array',
-  });
-  return JSON.parse(rows[0]?.[0] ?? 'null') as DatabaseFacts;
+  const slots = `understudy\\_${cluster.replaceAll('_', '\\_')}\\_%`;
+  return readJson<DatabaseFacts>(client, databaseQuery, slots);
+}
+
+async function readJson<Value>(client: Client, text: string, ...values: string[]): Promise<Value> {
+  const { rows } = await client.query<[string]>({ text, values, rowMode: 'array' });
+  return JSON.parse(rows[0]?.[0] ?? 'null') as Value;
 }
 
 /** Of tables under the alias c, in the schema n. */

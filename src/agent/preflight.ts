@@ -97,8 +97,9 @@ async function judgeFleet(
   if (leader === null) return findings;
   const others = nodes.filter((node) => node !== leader);
   findings.push(...judgeLocales(leader, others));
-  findings.push(...judgeLeaderTables(leader, cluster.settings.tables));
-  for (const follower of others) findings.push(...judgeFollowerTables(leader, follower));
+  const { tables, keyless } = cluster.settings;
+  findings.push(...judgeLeaderTables(leader, tables, keyless));
+  for (const follower of others) findings.push(...judgeFollowerTables(leader, follower, keyless));
   const isInitialised = nodes.some(({ identity }) => identity?.cluster === cluster.name);
   return isInitialised ? findings : [...findings, ...(await findRows(cluster, leader, nodes))];
 }

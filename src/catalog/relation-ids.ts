@@ -6,7 +6,7 @@
  */
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
-import { displayName, type TableShape } from './table.ts';
+import { displayName, isAppendOnly, type KeylessTables, type TableShape } from './table.ts';
 
 /** The name itself, or with `#2` and so on when that was ever used. The id joins `used`. */
 export function giveRelationId(name: string, used: Set<string>): RelationId {
@@ -35,14 +35,18 @@ export interface ShapeIds {
 }
 
 /** The table as the stream knows it. Generated columns are computed by each node for itself. */
-export function shapeOf(table: TableShape, ids: ShapeIds): RelationShape {
+export function shapeOf(
+  table: TableShape,
+  ids: ShapeIds,
+  keyless: KeylessTables = 'refuse',
+): RelationShape {
   const idOf = (attnum: number): ColumnId => {
     const id = ids.columns.get(attnum);
     if (id !== undefined) return id;
     const message = `column ${attnum} of ${displayName(table)} has no id`;
     throw new UnderstudyError('BUG', message, 'Please report this.');
   };
-  if (table.identityAttnums === null) {
+  if (table.identityAttnums === null && !isAppendOnly(table, keyless)) {
     const message = `${displayName(table)} has no replica identity`;
     throw new UnderstudyError('TABLE_UNSUPPORTED', message, 'Run: understudy check');
   }
@@ -59,7 +63,7 @@ export function shapeOf(table: TableShape, ids: ShapeIds): RelationShape {
         nullable: !column.notNull,
         missing: null,
       })),
-    identity: table.identityAttnums.map(idOf),
+    identity: (table.identityAttnums ?? []).map(idOf),
     dropped: false,
   };
 }

@@ -63,6 +63,15 @@ export function identityIndexOf(
   return wanted ?? null;
 }
 
+/** What becomes of a table without an identity: refused, or its rows are added and no more. */
+export type KeylessTables = 'refuse' | 'append';
+
+/** Without an identity rows can be added and removed together; a row of nothing cannot be told. */
+export function isAppendOnly(table: TableShape, keyless: KeylessTables): boolean {
+  const hasValues = table.columns.some(({ generated }) => generated === 'no');
+  return keyless === 'append' && table.identityAttnums === null && hasValues;
+}
+
 export type TableProblemCode =
   | 'NO_IDENTITY'
   | 'IDENTITY_NOTHING'
@@ -81,8 +90,8 @@ export function displayName(table: Pick<TableShape, 'schema' | 'name'>): string 
 }
 
 /** Why the table cannot be replicated. Unlogged and temporary tables never are: no problem. */
-export function problemsOf(table: TableShape): TableProblem[] {
-  if (table.persistence !== 'permanent') return [];
+export function problemsOf(table: TableShape, keyless: KeylessTables = 'refuse'): TableProblem[] {
+  if (table.persistence !== 'permanent' || isAppendOnly(table, keyless)) return [];
   if (table.identityAttnums === null) return [missingIdentity(table)];
   const identity = new Set(table.identityAttnums);
   return table.columns

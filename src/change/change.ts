@@ -32,7 +32,10 @@ export interface RelationShape {
   readonly schema: string;
   readonly name: string;
   readonly columns: readonly ColumnShape[];
-  /** Column ids of the replica identity, in the order of its index. Never empty. */
+  /**
+   * Column ids of the replica identity, in the order of its index. Empty for a table without one,
+   * whose rows can only be added: each is known by its position.
+   */
   readonly identity: readonly ColumnId[];
   readonly dropped: boolean;
 }
@@ -41,7 +44,7 @@ export interface RowChange {
   readonly kind: 'row';
   readonly op: RowOp;
   readonly relation: RelationShape;
-  /** Text of the identity columns, in the order of `relation.identity`. */
+  /** Text of the identity columns, in the order of `relation.identity`; else the position. */
   readonly identity: readonly string[];
   /** One value per column of `relation`, or null when the row is deleted. */
   readonly values: readonly PgText[] | null;

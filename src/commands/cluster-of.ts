@@ -32,6 +32,7 @@ export function clusterSettingsOf(config: Config): ClusterSettings {
     nodeNames: config.nodeNames,
     nodeUrl: (node) => config.nodeUrl(node),
     tables: config.tables ?? allTables,
+    keyless: config.keyless,
     maintenanceDatabase: config.maintenanceDatabase,
     pointsEveryMs: config.pointsEveryMs,
     partitions: config.topic.partitions,

@@ -7,6 +7,7 @@ import { initialise } from '../agent/initialise.ts';
 import { preflight } from '../agent/preflight.ts';
 import { refuseErrors } from '../agent/preflight-finding.ts';
 import { exitCodes } from '../errors.ts';
+import { findingLines } from './check.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, textOption } from './command.ts';
 
@@ -28,7 +29,11 @@ export const initCommand: Command<InitInput> = {
     config.requireNode(first);
     const cluster = clusterOf(context);
     context.people('looking whether everything is as required');
-    refuseErrors(await preflight(cluster, { leader: first, withTopics: false }));
+    const findings = await preflight(cluster, { leader: first, withTopics: false });
+    const errors = findings.filter(({ severity }) => severity === 'error');
+    // The refusal has room for the first; whoever has many tables wants to hear of all at once.
+    if (errors.length > 1) for (const line of findingLines(errors)) context.people(line);
+    refuseErrors(findings);
     const answer = await initialise(cluster, first, (line) => context.people(line));
     const lines = [
       `cluster ${answer.cluster} begins at ${answer.lsn}, led by ${answer.leader}`,

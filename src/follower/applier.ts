@@ -147,6 +147,8 @@ export class Applier {
   }
 
   async #deleteRows(target: ApplyTarget, rows: TableRows, replace: boolean): Promise<void> {
+    // Rows without an identity are new ones, each of them.
+    if (target.identity.length === 0) return;
     const replaced: readonly RowRecord[] =
       replace || target.replaceOnly
         ? [...rows.upserts, ...rows.partials.map(({ layers }) => layers[0])]

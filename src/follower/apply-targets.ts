@@ -5,6 +5,7 @@
  * difference.
  */
 import type { Client } from 'pg';
+import { readTableAccess, type TableAccess } from '../catalog/column-access.ts';
 import {
   type KnownRelation,
   loadKnownRelations,
@@ -15,7 +16,7 @@ import { compareWithTable } from '../catalog/relation-ids.ts';
 import type { TableShape } from '../catalog/table.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
-import type { ApplyTarget } from './apply-sql.ts';
+import type { ApplyTarget, TargetColumn } from './apply-sql.ts';
 
 /** How a superuser gets past the write guard of a node that follows. */
 const guardBypass =
@@ -34,11 +35,15 @@ export class ApplyTargets {
 
   static async open(client: Client): Promise<ApplyTargets> {
     const targets = new ApplyTargets(client);
-    const tables = await readTables(client, ['*.*']);
-    for (const known of await loadKnownRelations(client)) {
-      const table = tables.find(({ oid }) => oid === known.tableOid);
-      if (known.shape.dropped || table === undefined) continue;
-      targets.#committed.set(known.shape.id, targetOf(known.shape, table));
+    const known = (await loadKnownRelations(client)).filter(({ shape }) => !shape.dropped);
+    const oids = new Set(known.map(({ tableOid }) => tableOid));
+    const tables = (await readTables(client, ['*.*'])).filter(({ oid }) => oids.has(oid));
+    const access = await readTableAccess(client, tables);
+    for (const { shape, tableOid } of known) {
+      const table = tables.find(({ oid }) => oid === tableOid);
+      // A table that is not as it was is no fault of this node's start, but of a row for it.
+      if (table === undefined || compareWithTable(shape, table) !== null) continue;
+      targets.#committed.set(shape.id, targetOf(shape, table, access.get(table.oid)));
     }
     targets.#pending = new Map(targets.#committed);
     return targets;
@@ -58,8 +63,8 @@ export class ApplyTargets {
     if (target !== undefined) return target;
     throw new UnderstudyError(
       'SCHEMA_DIFFERS',
-      `the stream writes to ${id}, which this node does not have`,
-      `Create the table ${id} here as it is on the leader, then start the agent again.`,
+      `the stream writes to ${id}, which this node does not have as it is on the leader`,
+      `Make the table equal (${guardBypass} psql …), then start the agent again.`,
     );
   }
 
@@ -78,7 +83,8 @@ export class ApplyTargets {
       );
     }
     await saveRelation(this.#client, shape, table);
-    this.#pending.set(shape.id, targetOf(shape, table));
+    const access = await readTableAccess(this.#client, [table]);
+    this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
   }
 
   async #tableOf(shape: RelationShape, known: KnownRelation | undefined): Promise<TableShape> {
@@ -123,25 +129,36 @@ function orderOf(target: ApplyTarget, columnIds: readonly string[]): number[] {
   );
 }
 
-function targetOf(shape: RelationShape, table: TableShape): ApplyTarget {
+function targetOf(
+  shape: RelationShape,
+  table: TableShape,
+  access: TableAccess | undefined,
+): ApplyTarget {
+  if (access === undefined) {
+    throw new UnderstudyError('BUG', `${shape.id} was not looked at`, 'Please report this.');
+  }
   const byName = new Map(table.columns.map((column) => [column.name, column]));
-  const identity = shape.identity.map((id) =>
-    shape.columns.findIndex((column) => column.id === id),
-  );
+  const columns = shape.columns.map(({ id, name, type }): TargetColumn => {
+    const own = byName.get(name);
+    const input = access.inputs.get(own?.attnum ?? 0) ?? 'cast';
+    return { id, name, type: own?.type ?? type, input };
+  });
+  const identity = shape.identity.map((id) => columns.findIndex((column) => column.id === id));
   const key = new Set(shape.identity);
+  const hasAlways = columns.some(({ id, name }) => {
+    return !key.has(id) && byName.get(name)?.identity === 'always';
+  });
   return {
     relationId: shape.id,
     schema: table.schema,
     name: table.name,
     partitioned: table.kind === 'partitioned',
-    columns: shape.columns.map(({ id, name, type }) => ({
-      id,
-      name,
-      type: byName.get(name)?.type ?? type,
-    })),
+    columns,
     identity,
-    replaceOnly: shape.columns.some(({ id, name }) => {
-      return !key.has(id) && byName.get(name)?.identity === 'always';
+    equalities: identity.flatMap((index) => {
+      const attnum = byName.get(columns[index]?.name ?? '')?.attnum ?? 0;
+      return access.equalities.get(attnum) ?? [];
     }),
+    replaceOnly: hasAlways || !access.upsertable,
   };
 }

@@ -133,7 +133,9 @@ export class KnownTables {
     if (!table.isPartition) throw changed(displayName(table), 'it is published and has no id');
     const used = new Set(this.#known.map(({ shape }) => shape.id));
     const relation = giveRelationId(displayName(table), used);
-    const shape = shapeOf(table, { relation, columns: giveColumnIds(table.columns, new Set()) });
+    const ids = { relation, columns: giveColumnIds(table.columns, new Set()) };
+    const parent = this.#known.find(({ tableOid }) => tableOid === table.parentOid);
+    const shape = shapeOf(table, ids, parent?.shape.identity.length === 0 ? 'append' : 'refuse');
     await inTransaction(this.#client, () => saveRelation(this.#client, shape, table));
     this.#known.push(
       ...(await loadKnownRelations(this.#client)).filter(({ shape: { id } }) => id === relation),

@@ -6,7 +6,7 @@
  */
 import type { Change, ColumnId, ColumnShape, PgText, RelationShape } from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
-import type { Position } from '../change/position.ts';
+import { formatPosition, type Position } from '../change/position.ts';
 import { UnderstudyError, unreachable } from '../errors.ts';
 import type { OldTuple, PgoutputMessage, RelationMessage, Tuple } from './pgoutput-decoder.ts';
 
@@ -97,7 +97,7 @@ export class TransactionBuilder {
 
   /** A key change is a tombstone of the old key and the row under the new one. */
   #update(oid: number, old: OldTuple | null, tuple: Tuple): BuiltEvent[] {
-    const known = this.#relation(oid);
+    const known = this.#keyed(oid, 'updated');
     const { shape: relation } = known;
     const row = rowOf(known, tuple, old);
     const identity = identityOf(known, row.values);
@@ -114,7 +114,7 @@ export class TransactionBuilder {
   }
 
   #delete(oid: number, old: OldTuple): BuiltEvent[] {
-    const known = this.#relation(oid);
+    const known = this.#keyed(oid, 'deleted');
     const { shape: relation } = known;
     const identity = identityOf(known, old.values);
     return this.#changes(relation, {
@@ -154,8 +154,19 @@ export class TransactionBuilder {
     return [...announce, ...changes].map((change) => {
       const position = { epoch: this.#epoch, commitLsn, ordinal: this.#ordinal };
       this.#ordinal += 1;
-      return { kind: 'change', change, position };
+      return { kind: 'change', change: placed(change, position), position };
     });
+  }
+
+  /** Postgres itself refuses to change such a row, unless REPLICA IDENTITY FULL tells of it. */
+  #keyed(oid: number, what: string): KnownRelation {
+    const known = this.#relation(oid);
+    if (known.identityIndexes.length > 0) return known;
+    throw new UnderstudyError(
+      'TABLE_UNSUPPORTED',
+      `a row of ${known.name} was ${what}: it has no identity, so rows can only be added to it`,
+      'Give the table a primary key, then destroy the cluster and init it again.',
+    );
   }
 
   #relation(oid: number): KnownRelation {
@@ -203,6 +214,12 @@ function keptValue(known: KnownRelation, index: number, old: OldTuple | null) {
   if (old === null) return undefined;
   const isSent = old.kind === 'O' || known.identityIndexes.includes(index);
   return isSent ? old.values[index] : undefined;
+}
+
+/** A row without an identity is known by its position: no two are alike, and none is ever meant. */
+function placed(change: Change, position: Position): Change {
+  if (change.kind !== 'row' || change.relation.identity.length > 0) return change;
+  return { ...change, identity: [formatPosition(position)] };
 }
 
 function identityOf(known: KnownRelation, values: Tuple): string[] {

@@ -206,6 +206,29 @@ check(
 );
 
 check(
+  'a type that is defined otherwise on a follower is named with a table that has it',
+  async ({ stack, directory }) => {
+    const fleet = await soundFleet(stack);
+    const make = (pair: string, labels: string): string =>
+      `CREATE TYPE mood AS ENUM (${labels}); CREATE TYPE pair AS (${pair});
+       CREATE DOMAIN pairs AS pair[]; CREATE TYPE many AS RANGE (subtype = text);
+       CREATE TABLE typed (id int PRIMARY KEY, m mood, p pairs, r many)`;
+    const [a = '', b = ''] = fleet.urls;
+    await query(a, make('x int, y int', `'sad', 'ok'`));
+    await query(b, make('y int, x int', `'ok'`));
+    const { exit, findings } = await checked(directory, fleet);
+    assert.is(exit, 4);
+    const messages = findings.map(({ message }) => message).join('\n');
+    assert.match(messages, /public\.mood, which public\.typed has, .* lacks the label "sad"/);
+    assert.match(
+      messages,
+      /public\.pair, .*\(y integer, x integer\) instead of \(x integer, y int/,
+    );
+    assert.is(findings.filter(({ severity }) => severity === 'error').length, 2);
+  },
+);
+
+check(
   'a table that a follower lacks, or has otherwise, is named with the node',
   async ({ stack, directory }) => {
     const fleet = await soundFleet(stack);

@@ -53,4 +53,23 @@ test('the new partition is guarded too', async () => {
   assert.is(refused, '25006');
 });
 
+test('rows that come along with an attached tree of partitions stop the leader', async () => {
+  await fleet.sql(
+    'a',
+    `CREATE TABLE item_tree (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+     ALTER TABLE item ATTACH PARTITION item_tree FOR VALUES FROM (200) TO (400)`,
+  );
+  await fleet.caughtUp();
+  assert.not(fleet.agent('a').ended);
+  await fleet.sql(
+    'a',
+    `CREATE TABLE branch (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+     CREATE TABLE leaf PARTITION OF branch FOR VALUES FROM (200) TO (300);
+     INSERT INTO branch VALUES (200, 1);
+     ALTER TABLE item_tree ATTACH PARTITION branch FOR VALUES FROM (200) TO (300)`,
+  );
+  assert.is(await fleet.agent('a').exitCode(), 4, fleet.logs());
+  assert.match(fleet.agent('a').log, /SCHEMA_CHANGED.*attached as a partition with rows in it/);
+});
+
 test.run();

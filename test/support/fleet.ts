@@ -36,6 +36,8 @@ export interface FleetOptions {
   readonly tables?: string;
   /** SQL for one node, after `tables`. */
   readonly tablesOn?: Partial<Record<NodeName, string>>;
+  /** What CREATE DATABASE says behind the name, from node a on. */
+  readonly databases?: readonly string[];
   /** Servers to use instead of the stack's, for tests that stop them. */
   readonly servers?: Partial<Record<NodeName, PostgresServer>>;
   /** Instead of the stack's brokers. */
@@ -100,7 +102,7 @@ export class Fleet {
   static async make(options: FleetOptions): Promise<Fleet> {
     const { tables = '', tablesOn = {}, servers = {} } = options;
     const stack = options.stack ?? (await useStack({ postgres: options.nodes ?? 2 }));
-    const databases = await stack.createDatabases('fleet');
+    const databases = await stack.createDatabases('fleet', options.databases);
     const names = (['a', 'b', 'c'] as const).slice(0, options.nodes ?? 2);
     const urls = new Map<NodeName, string>();
     for (const [at, name] of names.entries()) {

@@ -23,8 +23,11 @@ export interface Stack {
   readonly postgres: readonly StackServer[];
   readonly brokers: readonly string[];
   readonly registryUrl: string;
-  /** One new database on every server, all of the same name; their URLs in server order. */
-  createDatabases(prefix: string): Promise<readonly string[]>;
+  /**
+   * One new database on every server, all of the same name; their URLs in server order. `clauses`
+   * stand behind the name in CREATE DATABASE, in server order.
+   */
+  createDatabases(prefix: string, clauses?: readonly string[]): Promise<readonly string[]>;
   /** `prefix` and six random characters: fits a cluster name, a database, a topic. */
   uniqueName(prefix: string): string;
   close(): Promise<void>;
@@ -121,13 +124,17 @@ class OpenStack implements Stack {
     return `${prefix}${randomBytes(3).toString('hex')}`;
   }
 
-  async createDatabases(prefix: string): Promise<readonly string[]> {
+  async createDatabases(
+    prefix: string,
+    clauses: readonly string[] = [],
+  ): Promise<readonly string[]> {
     const name = this.uniqueName(prefix);
     this.#databases.push(name);
     await Promise.all(
-      this.postgres.map((server) =>
+      this.postgres.map((server, at) =>
         withClient(server.superuserUrl, async (client) => {
-          await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
+          const clause = clauses[at] ?? '';
+          await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)} ${clause}`);
         }),
       ),
     );

@@ -19,10 +19,11 @@ const plain: ApplyTarget = {
   name: 'orders',
   partitioned: false,
   columns: [
-    { id: 'id', name: 'id', type: 'bigint' },
-    { id: 'note', name: 'note', type: 'text' },
+    { id: 'id', name: 'id', type: 'bigint', input: 'cast' },
+    { id: 'note', name: 'note', type: 'text', input: 'cast' },
   ],
   identity: [0],
+  equalities: [{ operator: 'OPERATOR(pg_catalog.=)', collation: null }],
   replaceOnly: false,
 };
 
@@ -33,11 +34,15 @@ const odd: ApplyTarget = {
   name: 'a"b',
   partitioned: true,
   columns: [
-    { id: 'c1', name: 'select', type: 'numeric(10,2)' },
-    { id: 'c2', name: '; --', type: 'public."my type"' },
-    { id: 'c3', name: 'k0', type: 'timestamp(3) with time zone' },
+    { id: 'c1', name: 'select', type: 'numeric(10,2)', input: 'cast' },
+    { id: 'c2', name: '; --', type: 'public."my type"', input: 'cast' },
+    { id: 'c3', name: 'k0', type: 'timestamp(3) with time zone', input: 'cast' },
   ],
   identity: [2, 0],
+  equalities: [
+    { operator: 'OPERATOR("my ops".===)', collation: '"pg_catalog"."C"' },
+    { operator: 'OPERATOR(pg_catalog.=)', collation: null },
+  ],
   replaceOnly: false,
 };
 
@@ -45,9 +50,9 @@ test('rows are upserted by their key', () => {
   assert.is(
     upsertSql(plain),
     'INSERT INTO "public"."orders" ("id", "note") OVERRIDING SYSTEM VALUE ' +
-      'SELECT u.v0::bigint, u.v1::text FROM ROWS FROM (' +
+      'SELECT v.v0::bigint, v.v1::text FROM ROWS FROM (' +
       'pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])' +
-      ') AS u(v0, v1) ON CONFLICT ("id") DO UPDATE SET "note" = EXCLUDED."note"',
+      ') AS v(v0, v1) ON CONFLICT ("id") DO UPDATE SET "note" = EXCLUDED."note"',
   );
 });
 
@@ -56,7 +61,7 @@ test('rows are deleted by their key', () => {
     deleteSql(plain),
     'DELETE FROM ONLY "public"."orders" AS t USING ' +
       'ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[])) AS k(k0) ' +
-      'WHERE t."id" = k.k0::bigint',
+      'WHERE t."id" OPERATOR(pg_catalog.=) k.k0::bigint',
   );
 });
 
@@ -64,18 +69,19 @@ test('odd names are quoted, and the key is matched in the order of the identity'
   assert.is(
     upsertSql(odd),
     'INSERT INTO "Ünïcode"."a""b" ("select", "; --", "k0") OVERRIDING SYSTEM VALUE ' +
-      'SELECT u.v0::numeric(10,2), u.v1::public."my type", u.v2::timestamp(3) with time zone ' +
+      'SELECT v.v0::numeric(10,2), v.v1::public."my type", v.v2::timestamp(3) with time zone ' +
       'FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), ' +
       'pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])' +
-      ') AS u(v0, v1, v2) ON CONFLICT ("k0", "select") ' +
+      ') AS v(v0, v1, v2) ON CONFLICT ("k0", "select") ' +
       'DO UPDATE SET "; --" = EXCLUDED."; --"',
   );
   assert.is(
     deleteSql(odd),
     'DELETE FROM ONLY "Ünïcode"."a""b" AS t USING ROWS FROM (' +
       'pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])' +
-      ') AS k(k0, k1) WHERE t."k0" = k.k0::timestamp(3) with time zone ' +
-      'AND t."select" = k.k1::numeric(10,2)',
+      ') AS k(k0, k1) WHERE t."k0" OPERATOR("my ops".===) ' +
+      '(k.k0::timestamp(3) with time zone COLLATE "pg_catalog"."C") ' +
+      'AND t."select" OPERATOR(pg_catalog.=) k.k1::numeric(10,2)',
   );
 });
 
@@ -93,6 +99,14 @@ test('tables are emptied together; only a partitioned one is named without ONLY'
   assert.is(truncateSql([plain, odd]), 'TRUNCATE ONLY "public"."orders", "Ünïcode"."a""b"');
   assert.is(deleteAllSql(plain), 'DELETE FROM ONLY "public"."orders"');
   assert.is(deleteAllSql(odd), 'DELETE FROM "Ünïcode"."a""b"');
+});
+
+test('a value that a function would cast goes through its type’s input', () => {
+  const cast = { id: 'c', name: 'c', type: 'xml', input: 'array element' } as const;
+  assert.match(
+    insertSql({ ...plain, columns: [...plain.columns.slice(0, 1), cast] }),
+    / SELECT v\.v0::bigint, v\.v1::xml FROM .*unnest\(\$1::pg_catalog\.text\[\]\), .*\$2::xml\[\]/,
+  );
 });
 
 test('an identity outside of the columns is an error', () => {

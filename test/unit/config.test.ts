@@ -73,7 +73,7 @@ registry: { url: "https://registry", auth: { username: r, password: "\${R:-fallb
 points: { every: 250ms }
 durability: async
 ddl: manual
-keyless: refuse
+keyless: append
 rebuild: manual
 pgDump: "\${PG_BIN:-/usr/lib/postgresql/15/bin}/pg_dump"
 maintenanceDatabase: admin
@@ -87,6 +87,8 @@ maintenanceDatabase: admin
     'cleanup.policy': 'compact',
   });
   assert.equal([config.topic.partitions, config.topic.replication], [8, 3]);
+  assert.is(config.keyless, 'append');
+  assert.is(configOf(minimal).keyless, 'refuse');
   assert.equal(config.kafka(), {
     brokers: ['k1:9092', '[::1]:9093'],
     ssl: { ca: '-----BEGIN CERTIFICATE-----', rejectUnauthorized: false },
@@ -176,7 +178,7 @@ test('wrong values are refused with their line', () => {
 
 test('what later versions bring is refused by name', () => {
   const lines = ['durability: log', 'durability: apply:2', 'ddl: replicate', 'ddl: refuse'];
-  lines.push('keyless: append', 'rebuild: swap', 'rebuild: in-place');
+  lines.push('rebuild: swap', 'rebuild: in-place');
   for (const line of lines) {
     const error = refusalWith(line);
     assert.is(error.code, 'NOT_IN_THIS_VERSION', line);

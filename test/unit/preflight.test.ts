@@ -71,6 +71,7 @@ function node({ name = 'a', server, database, node: rest, tables = [] }: Changes
     canCreateEventTriggers: true,
     identity: null,
     streamed: null,
+    types: {},
     allTables: tables,
     matchedTables: tables,
     ...rest,

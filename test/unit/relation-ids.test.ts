@@ -12,6 +12,7 @@ import {
   shapeOf,
 } from '../../src/catalog/relation-ids.ts';
 import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
+import { UnderstudyError } from '../../src/errors.ts';
 
 function column(attnum: number, name: string, changes: Partial<TableColumn> = {}): TableColumn {
   return {
@@ -94,6 +95,19 @@ test('a shape has the columns in order without generated ones, the identity in i
     ],
   );
   assert.equal(shape.identity, ['id#2', 'region']);
+});
+
+test('a table without identity has a shape only where it is appended to', () => {
+  const keyless = { ...orders, identityAttnums: null };
+  const given = { relation: 'public.orders', columns: ids };
+  assert.throws(
+    () => shapeOf(keyless, given),
+    (error: unknown) => error instanceof UnderstudyError && error.code === 'TABLE_UNSUPPORTED',
+  );
+  const appended = shapeOf(keyless, given, 'append');
+  assert.equal(appended.identity, []);
+  assert.is(compareWithTable(appended, keyless), null);
+  assert.match(compareWithTable(appended, orders) ?? '', /its identity is \(id, region\)/);
 });
 
 test('a table in another column order with other generated columns fits', () => {

@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert';
 import { compilePattern } from '../../src/catalog/read-catalog.ts';
 import {
   identityIndexOf,
+  isAppendOnly,
   problemsOf,
   type TableShape,
   type UniqueIndex,
@@ -68,6 +69,17 @@ test('each problem has its code', () => {
   ]);
   const generated = [{ ...column, generated: 'stored', identity: 'no' }] as const;
   assert.equal(codes({ columns: generated }), ['GENERATED_IDENTITY']);
+});
+
+test('a table without identity may be appended to, if it has anything to append', () => {
+  const keyless = table({ uniqueIndexes: [] });
+  assert.equal(problemsOf(keyless, 'append'), []);
+  assert.is(problemsOf(keyless, 'refuse').length, 1);
+  const empty = table({ uniqueIndexes: [], columns: [] });
+  assert.is(problemsOf(empty, 'append').length, 1);
+  const generated = [{ ...column, generated: 'stored', identity: 'no' }] as const;
+  assert.is(problemsOf(table({ columns: generated }), 'append').length, 1);
+  assert.not(isAppendOnly(table({}), 'append'));
 });
 
 test('hints are SQL with quoted names', () => {

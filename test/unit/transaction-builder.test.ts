@@ -84,6 +84,29 @@ test('begin and commit are handed on with their LSNs', () => {
   assert.equal(build(begin), [{ kind: 'begin', commitLsn: 100n, commitTimeMicros: 5n }]);
 });
 
+test('rows without an identity are known by their positions, and cannot be changed', () => {
+  const log = { ...lines, identity: [] };
+  const builder = new TransactionBuilder(3, () => log);
+  const build = (...messages: readonly PgoutputMessage[]): BuiltEvent[] =>
+    messages.flatMap((message) => builder.build(message));
+  const row: PgoutputMessage = { kind: 'insert', oid: 8, values: ['a'] };
+  const rows = rowsOf(build(begin, relationMessage('lines'), row, row));
+  assert.equal(
+    rows.map(({ op, identity, values }) => ({ op, identity, values })),
+    [
+      { op: 'c', identity: ['3:0/64:1'], values: ['a'] },
+      { op: 'c', identity: ['3:0/64:2'], values: ['a'] },
+    ],
+  );
+  const old = { kind: 'O', values: ['a'] } as const;
+  refused('TABLE_UNSUPPORTED', /public\.lines was updated: it has no identity/, () =>
+    build({ kind: 'update', oid: 8, old, values: ['b'] }),
+  );
+  refused('TABLE_UNSUPPORTED', /public\.lines was deleted/, () =>
+    build({ kind: 'delete', oid: 8, old }),
+  );
+});
+
 test('an update without an old row keeps its key', () => {
   const rows = rowsOf(opened()(update(null, [], ['1', null, 'b'])));
   const row = {

@@ -1,0 +1,168 @@
+/**
+ * How a row is found by its key, and how text becomes a value, in this database. Flows in: tables;
+ * flows out: for each key column the equality of the index that is the identity, and for each
+ * column whether a cast from text is the type's own input. Our sessions have an empty search_path,
+ * so the equality of an extension's type has to be named with its schema; and what the index takes
+ * for equal, by its operator and its collation, is what must be found, nothing more or less.
+ */
+import type { Client } from 'pg';
+import { UnderstudyError } from '../errors.ts';
+import { quoteIdentifier } from './postgres-session.ts';
+import { displayName, identityIndexOf, type TableShape, type UniqueIndex } from './table.ts';
+
+export interface KeyEquality {
+  /** As SQL takes it between two operands: `OPERATOR("public".=)`. */
+  readonly operator: string;
+  /** As SQL takes it behind COLLATE; null where the type has none. */
+  readonly collation: string | null;
+}
+
+/** A cast may be somebody's function; an element of an array always goes through the input. */
+export type TextInput = 'cast' | 'array element';
+
+export interface TableAccess {
+  /** By attnum, of the identity's columns. */
+  readonly equalities: ReadonlyMap<number, KeyEquality>;
+  /** Whether INSERT … ON CONFLICT takes the identity's columns. */
+  readonly upsertable: boolean;
+  /** By attnum, of columns that are not plainly cast. */
+  readonly inputs: ReadonlyMap<number, TextInput>;
+}
+
+/** By the tables' OIDs. */
+export async function readTableAccess(
+  client: Client,
+  tables: readonly TableShape[],
+): Promise<ReadonlyMap<number, TableAccess>> {
+  const oids = tables.map(({ oid }) => oid);
+  const indexes = await readJson<IndexRow>(client, equalitiesQuery, oids);
+  const casts = await readJson<CastRow>(client, castsQuery, oids);
+  const access = new Map<number, TableAccess>();
+  for (const table of tables) {
+    const identity = identityIndexOf(table.replicaIdentity, table.uniqueIndexes);
+    const index = indexes.find(({ tableOid, name }) => {
+      return tableOid === table.oid && name === identity?.name;
+    });
+    const columns = index?.columns ?? [];
+    access.set(table.oid, {
+      equalities: new Map(columns.map((row) => [row.attnum, equalityOf(table, row)])),
+      upsertable: identity !== null && index?.plain === true && !hasDeferrableTwin(table, identity),
+      inputs: inputsOf(table, casts),
+    });
+  }
+  return access;
+}
+
+interface EqualityRow {
+  readonly attnum: number;
+  readonly schema: string | null;
+  readonly operator: string | null;
+  readonly collationSchema: string | null;
+  readonly collation: string | null;
+}
+
+interface IndexRow {
+  readonly tableOid: number;
+  readonly name: string;
+  readonly plain: boolean;
+  readonly columns: readonly EqualityRow[];
+}
+
+interface CastRow {
+  readonly tableOid: number;
+  readonly attnum: number;
+  readonly type: string;
+  readonly isElement: boolean;
+}
+
+/**
+ * Strategy 3 of a btree is equality. Other kinds of unique index (WITHOUT OVERLAPS, from
+ * PostgreSQL 18 on) have numbers of their own: there the equality of the type's own order stands.
+ */
+const equalitiesQuery = `
+  SELECT json_build_object(
+    'tableOid', x.indrelid::bigint, 'name', ic.relname,
+    'plain', am.amname = 'btree' AND NOT x.indisexclusion,
+    'columns', (
+      SELECT json_agg(json_build_object(
+        'attnum', x.indkey[k.n], 'operator', o.oprname,
+        'schema', o.oprnamespace::regnamespace::text,
+        'collationSchema', cn.nspname, 'collation', c.collname))
+      FROM generate_series(0, x.indnkeyatts - 1) AS k (n)
+      JOIN pg_opclass oc ON oc.oid = x.indclass[k.n]
+      LEFT JOIN pg_opclass d ON am.amname <> 'btree' AND d.opcdefault
+        AND d.opcintype = oc.opcintype
+        AND d.opcmethod = (SELECT b.oid FROM pg_am b WHERE b.amname = 'btree')
+      LEFT JOIN pg_amop f ON f.amopstrategy = 3
+        AND f.amopfamily = CASE WHEN am.amname = 'btree' THEN oc.opcfamily ELSE d.opcfamily END
+        AND f.amoplefttype = oc.opcintype AND f.amoprighttype = oc.opcintype
+      LEFT JOIN pg_operator o ON o.oid = f.amopopr
+      LEFT JOIN pg_collation c ON c.oid = x.indcollation[k.n]
+      LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace))
+  FROM pg_index x
+  JOIN pg_class ic ON ic.oid = x.indexrelid
+  JOIN pg_am am ON am.oid = ic.relam
+  WHERE x.indisunique AND x.indrelid = ANY ($1::oid[])`;
+
+/** Columns whose type, below any domains, has a cast from text that is a function. */
+const castsQuery = `
+  WITH RECURSIVE based AS (
+    SELECT a.attrelid, a.attnum, a.atttypid AS type
+    FROM pg_attribute a
+    WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT b.attrelid, b.attnum, t.typbasetype
+    FROM based b JOIN pg_type t ON t.oid = b.type AND t.typtype = 'd')
+  SELECT json_build_object(
+    'tableOid', b.attrelid::bigint, 'attnum', b.attnum, 'type', format_type(t.oid, NULL),
+    'isElement', t.typarray <> 0 AND t.typdelim = ',')
+  FROM based b
+  JOIN pg_type t ON t.oid = b.type
+  JOIN pg_cast c ON c.casttarget = t.oid AND c.castsource = 'text'::regtype AND c.castmethod = 'f'`;
+
+async function readJson<Row>(
+  client: Client,
+  text: string,
+  oids: readonly number[],
+): Promise<Row[]> {
+  const { rows } = await client.query<[string]>({ text, values: [oids], rowMode: 'array' });
+  return rows.map(([json]) => JSON.parse(json) as Row);
+}
+
+function equalityOf(table: TableShape, row: EqualityRow): KeyEquality {
+  if (row.schema === null || row.operator === null) {
+    throw new UnderstudyError(
+      'TABLE_UNSUPPORTED',
+      `the identity of ${displayName(table)} is an index without an operator for equality`,
+      'Give the table a primary key of its type’s default operator class.',
+    );
+  }
+  return {
+    operator: `OPERATOR(${row.schema}.${row.operator})`,
+    collation:
+      row.collation === null
+        ? null
+        : `${quoteIdentifier(row.collationSchema ?? '')}.${quoteIdentifier(row.collation)}`,
+  };
+}
+
+/** ON CONFLICT looks at every unique index over the columns, and refuses a deferrable one. */
+function hasDeferrableTwin(table: TableShape, identity: UniqueIndex): boolean {
+  const columns = (index: UniqueIndex): string => [...new Set(index.attnums)].sort().join();
+  return table.uniqueIndexes.some((index) => {
+    return !index.immediate && columns(index) === columns(identity);
+  });
+}
+
+function inputsOf(table: TableShape, casts: readonly CastRow[]): Map<number, TextInput> {
+  const own = casts.filter(({ tableOid }) => tableOid === table.oid);
+  for (const { type, isElement } of own) {
+    if (isElement) continue;
+    throw new UnderstudyError(
+      'TABLE_UNSUPPORTED',
+      `${displayName(table)} has a column of the type ${type}, to which a function casts text`,
+      `Drop that cast: DROP CAST (text AS ${type});`,
+    );
+  }
+  return new Map(own.map(({ attnum }) => [attnum, 'array element']));
+}
