@@ -20,8 +20,8 @@ interface Sandbox {
 
 /** Two cores are what a small machine and a hosted build have. */
 const unitJobs = 2;
-/** The servers of the sandbox take the other core. */
-const stackJobs = 1;
+/** Most of these wait for servers most of the time. */
+const stackJobs = 2;
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);

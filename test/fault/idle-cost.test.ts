@@ -3,6 +3,7 @@
  * nothing. Counted in CPU time, which a slow or a busy machine hardly changes, not in wall time.
  */
 // time-limit: 240s
+// runs: full
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

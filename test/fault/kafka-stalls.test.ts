@@ -5,6 +5,7 @@
  * the server asks; whether the transaction under way was committed is read from the log afterwards.
  */
 // time-limit: 600s
+// runs: full
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';

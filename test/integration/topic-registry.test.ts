@@ -1,6 +1,7 @@
 /**
  * Schemas against a real registry: ids are stable, attributes come back, subjects take any change,
- * an id of another schema is refused, and a registry that is not there is named without its password.
+ * an id of another schema is refused, and a registry that is not there is named without its
+ * password.
  */
 import { createServer, type IncomingMessage, request } from 'node:http';
 import { test } from 'uvu';
@@ -67,7 +68,7 @@ test('a subject takes a schema that no compatibility level allows', async () => 
   assert.is(new Set([first, second, third]).size, 3);
 });
 
-test('a distinct schema is registered and read back once, and a busy registry asked again', async () => {
+test('a schema is registered and read back once, and a busy registry asked again', async () => {
   const requests: string[] = [];
   let failures = 0;
   const target = new URL(stack.registryUrl);
