@@ -23,7 +23,7 @@ export type TypesByName = Readonly<Record<string, TypeFacts>>;
 export const typesOfDatabase = `
   SELECT coalesce(json_object_agg(format_type(t.oid, NULL), CASE t.typtype
     WHEN 'e' THEN json_build_object('kind', 'enum', 'types', '{}'::text[], 'parts', (
-      SELECT json_agg(e.enumlabel ORDER BY e.enumsortorder)
+      SELECT coalesce(json_agg(e.enumlabel ORDER BY e.enumsortorder), '[]')
       FROM pg_enum e WHERE e.enumtypid = t.oid))
     WHEN 'c' THEN (
       SELECT json_build_object('kind', 'composite',
