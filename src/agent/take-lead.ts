@@ -162,6 +162,9 @@ export class LeadTaking {
   async #drain(epoch: number, producer: TransactionalProducer): Promise<LogEnd> {
     const { reader, decoder, encoder, cluster } = this.#node;
     const { nowMs, sleep, random } = cluster.around;
+    // Nothing is written to a log of another stream, nor under a registry that gives other ids.
+    const before = await readLogEnd(reader, decoder, await reader.watermarks());
+    if (this.#following === null) this.#ownLog(before);
     const fence = encoder.encodeFence(epoch, BigInt(nowMs()) * 1000n);
     const ends = await fencedWatermarks(producer, fence, reader, { nowMs, sleep, random });
     if (this.#following === null) return this.#ownLog(await readLogEnd(reader, decoder, ends));
