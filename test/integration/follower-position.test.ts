@@ -30,7 +30,7 @@ function placed(upto: number): FollowerPosition {
 
 async function write(client: Client, row: string, from: number, to: number): Promise<void> {
   await inTransaction(client, async () => {
-    await client.query('INSERT INTO t VALUES ($1)', [row]);
+    await client.query('INSERT INTO public.t VALUES ($1)', [row]);
     await movePosition(client, placed(from), placed(to));
   });
 }
@@ -45,7 +45,7 @@ async function refusal(work: Promise<void>): Promise<UnderstudyError> {
 }
 
 async function rows(): Promise<string[]> {
-  const { rows: found } = await first.query<{ id: string }>('SELECT id FROM t ORDER BY id');
+  const { rows: found } = await first.query<{ id: string }>('SELECT id FROM public.t ORDER BY id');
   return found.map(({ id }) => id);
 }
 
@@ -56,7 +56,7 @@ test.before(async () => {
   second = await connectPostgres(url, { applicationName: 'understudy test', replica: true });
   const node = { cluster: 'shop', name: 'b', streamId: 's1', epoch: 2, startNumber: 1n } as const;
   await installUnderstudySchema(first, { ...node, role: 'follower' });
-  await first.query('CREATE TABLE t (id text PRIMARY KEY)');
+  await first.query('CREATE TABLE public.t (id text PRIMARY KEY)');
 });
 
 test.after(async () => {
@@ -66,7 +66,7 @@ test.after(async () => {
 });
 
 test.before.each(async () => {
-  await first.query('TRUNCATE t');
+  await first.query('TRUNCATE public.t');
   await writePosition(first, placed(10), formatVersion);
 });
 
