@@ -70,6 +70,8 @@ export class KnownTables {
    * tables that the configuration asks for and the stream does not have, because they came later.
    */
   async check(publication: string, patterns: readonly string[]): Promise<string[]> {
+    // A partition that enters while this looks is not in what was read of the catalog before.
+    const present = [...this.#known];
     const tables = await readTables(this.#client, allTables);
     const { rows } = await this.#client.query<{ oid: string }>(
       `SELECT r.prrelid::bigint AS oid FROM pg_catalog.pg_publication_rel r
@@ -79,7 +81,7 @@ export class KnownTables {
     const published = new Set(rows.map(({ oid }) => Number(oid)));
     await this.#refuseUnseen();
     await this.#checkPublication(publication);
-    for (const known of this.#known) {
+    for (const known of present) {
       const { shape, tableOid } = known;
       if (shape.dropped) continue;
       const table = tables.find(({ oid }) => oid === tableOid);
