@@ -21,9 +21,13 @@ import {
 import { displayName, type TableShape } from '../catalog/table.ts';
 import type { RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
+import { sleep } from '../lifecycle.ts';
 import type { RelationMessage } from './pgoutput-decoder.ts';
 
 const allTables = ['*.*'];
+/** Together 5 s: far longer than from the record of a commit to its being seen. */
+const visibleLooksMax = 100;
+const visiblePauseMs = 50;
 
 export class KnownTables {
   readonly #client: Client;
@@ -41,8 +45,7 @@ export class KnownTables {
 
   /** Takes a relation message before its rows: compares, or gives ids to a new partition. */
   async learn(message: RelationMessage): Promise<void> {
-    const tables = await readTables(this.#client, allTables);
-    const table = tables.find(({ oid }) => oid === message.oid);
+    const table = await this.#tableOf(message.oid);
     if (table === undefined) {
       throw changed(`${message.schema}.${message.name}`, 'it was dropped');
     }
@@ -55,6 +58,16 @@ export class KnownTables {
       messageDifference(message, table);
     if (difference !== null) throw changed(`${shape.schema}.${shape.name}`, difference);
     this.#byOid.set(message.oid, inTableOrder(shape, table));
+  }
+
+  /** A commit is decoded before other sessions see it: a table made by it comes a moment later. */
+  async #tableOf(oid: number): Promise<TableShape | undefined> {
+    for (let looks = 1; ; looks += 1) {
+      const tables = await readTables(this.#client, allTables);
+      const table = tables.find((one) => one.oid === oid);
+      if (table !== undefined || looks === visibleLooksMax) return table;
+      await sleep(visiblePauseMs);
+    }
   }
 
   /** The shape of a relation that `learn` has taken. */
