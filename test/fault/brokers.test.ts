@@ -1,9 +1,10 @@
-// time-limit: 300s
 /**
  * Three brokers, each of which leads some partitions or coordinates the transactions, die in turn
  * and come back; then two of them at once. Partitions and the coordinator move under the agents.
  * What is written meanwhile waits in the leader's WAL; nothing is lost and nothing is there twice.
  */
+// time-limit: 300s
+// runs: full
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
