@@ -170,7 +170,7 @@ export class Applier {
     for (const row of rows) {
       const { columnIds, values } = this.#decoder.rowValues(row);
       const order = this.#targets.columnOrder(target, columnIds);
-      if (writer.add((i) => values[order[i] as number] ?? null)) await writer.flush();
+      if (writer.add(values, order)) await writer.flush();
     }
   }
 
@@ -180,6 +180,7 @@ export class Applier {
     partials: readonly PartialRow[],
     early: Bases,
   ): Promise<void> {
+    const order = target.columns.map((_, column) => column);
     for (let i = 0; i < partials.length; i += basesMax) {
       const part = partials.slice(i, i + basesMax);
       const late = await this.#bases.read(
@@ -192,7 +193,7 @@ export class Applier {
           partial,
           early.get(partial) ?? late.get(partial) ?? null,
         );
-        if (writer.add((column) => values[column] ?? null)) await writer.flush();
+        if (writer.add(values, order)) await writer.flush();
       }
     }
   }

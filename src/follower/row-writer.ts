@@ -27,11 +27,14 @@ export class RowWriter {
     this.#columns = target.columns.map(() => []);
   }
 
-  /** `valueAt` is asked for each column of the target; true when it is time to flush. */
-  add(valueAt: (column: number) => PgText): boolean {
-    for (const [i, column] of this.#columns.entries()) {
-      const value = valueAt(i);
-      column.push(value);
+  /**
+   * `order` says for each column of the target where `values` has its value; true when it is time
+   * to flush. Indexes only: this runs for every value of every row.
+   */
+  add(values: readonly PgText[], order: readonly number[]): boolean {
+    for (let i = 0; i < order.length; i += 1) {
+      const value = values[order[i] as number] ?? null;
+      this.#columns[i]?.push(value);
       this.#chars += value?.length ?? 0;
     }
     this.#count += 1;
