@@ -32,7 +32,20 @@ export const quick: readonly Mutation[] = [
       {
         file: publishLoop,
         find: 'const offsets = await producer.commit();',
-        replace: 'wal.confirm(point.upto);\n    const offsets = await producer.commit();',
+        replace: `this.#parts.wal.confirm(point.upto);
+    const offsets = await producer.commit();`,
+      },
+    ],
+    tests: [publishModel],
+  },
+  {
+    name: 'acknowledge-unread',
+    harm: 'Postgres discards WAL of a batch that an abort can still end, behind a dead coordinator',
+    edits: [
+      {
+        file: publishLoop,
+        find: 'while (!this.#isSeen(mark.at)) {',
+        replace: 'for (; mark === null;) {',
       },
     ],
     tests: [publishModel],
@@ -67,8 +80,10 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: publishLoop,
-        find: 'await committed(point, mark, this.#recordsInBatch);',
-        replace: 'committed(point, mark, this.#recordsInBatch).catch(() => undefined);',
+        find: 'if (point.label !== null) await recordLabel(point.label, point, mark);',
+        replace: `if (point.label !== null) {
+      recordLabel(point.label, point, mark).catch(() => undefined);
+    }`,
       },
     ],
     tests: [publishModel],

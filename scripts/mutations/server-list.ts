@@ -93,8 +93,11 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/log-end.ts',
-        find: 'await producer.send(fence);\n  const offsets = await producer.commit();',
-        replace: 'const offsets = fence.map(() => -1n);',
+        find: `await producer.send(records);
+  const offsets = (await producer.commit()).map((offset) => {`,
+        replace: `const offsets = records
+    .map(({ partition }) => BigInt(-1 - partition))
+    .map((offset) => {`,
       },
     ],
     tests: ['test/fault/lost-markers.test.ts'],

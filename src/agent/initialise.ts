@@ -270,6 +270,7 @@ class Initialisation {
     const described = await describeTopic(kafka, topic);
     const lag = Number(described?.settings['min.compaction.lag.ms'] ?? 0);
     await control.append({ kind: 'compaction-lag', ms: lag });
+    const reader = this.#cluster.openReader(this.#releasers, partitions);
     const encoder = await RecordEncoder.open({ topic, partitions, registry });
     const server = await readServer(leader.client);
     const begin: EpochBegin = {
@@ -292,7 +293,7 @@ class Initialisation {
         createProducer: () => this.#cluster.createProducer(partitions),
         drain: async () => nothing,
         begin: (_epoch, _end, producer) =>
-          writeEpochBegin(producer, encoder, begin, around.nowMs()),
+          writeEpochBegin(producer, reader, encoder, begin, around),
         onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
       },
       1,

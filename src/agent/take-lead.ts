@@ -20,7 +20,7 @@ import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
 import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
-import { fencedWatermarks, readLogEnd } from '../topic/log-end.ts';
+import { commitReadably, readLogEnd } from '../topic/log-end.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
 import { formatVersion, slotName } from '../topic/topic-layout.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
@@ -161,12 +161,12 @@ export class LeadTaking {
 
   async #drain(epoch: number, producer: TransactionalProducer): Promise<LogEnd> {
     const { reader, decoder, encoder, cluster } = this.#node;
-    const { nowMs, sleep, random } = cluster.around;
     // Nothing is written to a log of another stream, nor under a registry that gives other ids.
     const before = await readLogEnd(reader, decoder, await reader.watermarks());
     if (this.#following === null) this.#ownLog(before);
-    const fence = encoder.encodeFence(epoch, BigInt(nowMs()) * 1000n);
-    const ends = await fencedWatermarks(producer, fence, reader, { nowMs, sleep, random });
+    const fence = encoder.encodeFence(epoch, BigInt(cluster.around.nowMs()) * 1000n);
+    const { ends } = await commitReadably(producer, fence, reader, cluster.around);
+    await hit('own.after-fence');
     if (this.#following === null) return this.#ownLog(await readLogEnd(reader, decoder, ends));
     const { follower } = this.#following;
     await this.#applyAll(this.#following, ends);
@@ -208,7 +208,7 @@ export class LeadTaking {
   }
 
   async #begin(epoch: number, end: LogEnd, producer: TransactionalProducer): Promise<Mark> {
-    const { cluster, encoder, identity, server, name } = this.#node;
+    const { cluster, encoder, reader, identity, server, name } = this.#node;
     const startLsn = await this.#startLsn(end);
     this.#onStep('epoch begin');
     const begin: EpochBegin = {
@@ -222,8 +222,7 @@ export class LeadTaking {
       slot: this.#slot,
       keySchemaId: encoder.keySchemaId,
     };
-    const nowMs = cluster.around.nowMs();
-    const mark = await writeEpochBegin(producer, encoder, begin, nowMs);
+    const mark = await writeEpochBegin(producer, reader, encoder, begin, cluster.around);
     await this.#saveBegin(begin, mark);
     this.#base = begin.base;
     return mark;

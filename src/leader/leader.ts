@@ -48,7 +48,7 @@ export interface LeaderParts {
   readonly patterns: readonly string[];
   /** Tables that match and are not in the stream: their rows reach nobody. */
   readonly onUncovered: (tables: readonly string[]) => void;
-  /** Tells the control log of a named point: after the Kafka commit, before the confirmation. */
+  /** Tells the control log of a named point, once it was read back and before it is confirmed. */
   readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
   readonly onPoint: (point: Point, mark: Mark, records: number) => void;
   readonly nowMs: () => number;
@@ -93,15 +93,14 @@ export async function lead(
       batcher,
       encoder: parts.encoder,
       producer: parts.producer,
-      committed: async (point, mark, records) => {
-        if (point.label !== null) await parts.recordLabel(point.label, point, mark);
-        parts.onPoint(point, mark, records);
-      },
+      start: parts.mark,
+      recordLabel: parts.recordLabel,
+      onPoint: parts.onPoint,
       nowMs: parts.nowMs,
     });
     await allUntilFailure(inner, [
       loop.run(all),
-      readBack(parts.reader, parts.decoder, parts.mark, all),
+      readBack(parts.reader, parts.decoder, parts.mark, all, loop),
       watchTables(parts, tables, batcher, all),
       onStreaming(all),
     ]);

@@ -1,10 +1,15 @@
 /**
- * The leader's central loop: from WAL to Kafka and back to the slot. Flows in: WAL events; flows
- * out: Kafka transactions that end in points, then the confirmation of exactly what they cover.
- * Nothing is confirmed before its Kafka commit; after any error the loop ends and whoever started
- * it throws the producer away and reads from the log where it stands.
+ * The leader's central loop: from WAL to Kafka and back to the slot. Flows in: WAL events, and how
+ * far the topic was read back; flows out: Kafka transactions that end in points, then the
+ * confirmation of exactly what they cover. After any error the loop ends and whoever started it
+ * throws the producer away and reads from the log where it stands.
+ *
+ * Kafka's answer to a commit is not enough to confirm: a coordinator that dies behind it can leave
+ * the transaction open in partitions, where a later abort ends it as never written. What was read
+ * back as committed in every partition stays.
  */
 import type { Mark, Point } from '../change/change.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
@@ -21,13 +26,18 @@ export interface PublishLoopParts {
   readonly batcher: Batcher;
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
-  /** Called after the Kafka commit and before the confirmation to Postgres. */
-  readonly committed: (point: Point, mark: Mark, records: number) => Promise<void>;
+  /** Where the log stands: what was read back so far. */
+  readonly start: Mark;
+  /** Tells the control log of a named point, before it is confirmed. */
+  readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
+  readonly onPoint: (point: Point, mark: Mark, records: number) => void;
   readonly nowMs: () => number;
 }
 
 /** After this much feeding other work of the process gets its turn. */
 const feedEventsMax = 2_000;
+/** Each is a fetch that waited at the brokers; markers take seconds where a broker returns. */
+const looksInVainMax = 3;
 
 export class PublishLoop {
   readonly #parts: PublishLoopParts;
@@ -37,14 +47,47 @@ export class PublishLoop {
   #failure: { readonly error: unknown } | null = null;
   /** Records sent in pieces of the batch that is still open. */
   #recordsInBatch = 0;
+  /** Up to where every partition was read back. */
+  #seenAt: EpochLsn;
+  /** The point that was answered last. */
+  #answeredAt: EpochLsn;
+  /** Fulfilled once that point was read back, told and confirmed, or the end came first. */
+  #settled: Promise<void> = Promise.resolve();
+  /** Resolves what waits for the next sight of the topic, or for the end. */
+  #onSeen: (() => void) | null = null;
+  /** How often a look at the topic found nothing new while a point was awaited. */
+  #looksInVain = 0;
+  #isEnding = false;
 
   constructor(parts: PublishLoopParts) {
     this.#parts = parts;
+    this.#seenAt = parts.start.at;
+    this.#answeredAt = parts.start.at;
+  }
+
+  /** Every partition was read back as committed up to `at`. */
+  seen(at: EpochLsn): void {
+    this.#seenAt = at;
+    this.#looksInVain = 0;
+    this.#endSeenWait();
+  }
+
+  /**
+   * A look at the topic found nothing new, for seconds. What was answered and stays unread is open
+   * in a partition, until this producer ends another transaction there: the next owner's fence.
+   */
+  seenNothing(): void {
+    this.#looksInVain = this.#onSeen === null ? 0 : this.#looksInVain + 1;
+    if (this.#looksInVain >= looksInVainMax) this.#fail(unread(this.#answeredAt));
   }
 
   /** Ends when `signal` aborts, after what is in flight; rejects with the first error. */
   async run(signal: AbortSignal): Promise<void> {
-    const wake = (): void => this.#wake();
+    const wake = (): void => {
+      this.#isEnding = true;
+      this.#wake();
+      this.#endSeenWait();
+    };
     signal.addEventListener('abort', wake);
     try {
       while (!signal.aborted) {
@@ -55,6 +98,7 @@ export class PublishLoop {
     } finally {
       signal.removeEventListener('abort', wake);
       await this.#inFlight;
+      await this.#settled;
     }
     this.#throwFailure();
   }
@@ -114,8 +158,7 @@ export class PublishLoop {
       },
       (error: unknown) => {
         this.#inFlight = null;
-        this.#failure = { error };
-        this.#wake();
+        this.#fail(error);
       },
     );
     return null;
@@ -133,21 +176,53 @@ export class PublishLoop {
     await this.#commit(action.records, action.point);
   }
 
-  async #commit(records: readonly OutgoingRecord[], point: Point): Promise<void> {
-    const { producer, encoder, batcher, wal, committed } = this.#parts;
-    await producer.send([...records, ...encoder.encodePoint(point)]);
+  async #commit(rest: readonly OutgoingRecord[], point: Point): Promise<void> {
+    const { producer, encoder, batcher } = this.#parts;
+    await producer.send([...rest, ...encoder.encodePoint(point)]);
+    // No point is committed before all partitions hold the one that it continues.
+    await this.#settled;
+    if (!this.#isSeen(this.#answeredAt)) return;
     await hit('publish.before-commit');
     const offsets = await producer.commit();
     await hit('publish.after-commit');
-    const mark = {
-      at: { epoch: point.epoch, lsn: point.upto },
-      nextOffsets: offsets.map((offset) => nextOffset(offset)),
-    };
-    await committed(point, mark, this.#recordsInBatch);
-    this.#recordsInBatch = 0;
+    const at = { epoch: point.epoch, lsn: point.upto };
+    const mark = { at, nextOffsets: offsets.map((offset) => nextOffset(offset)) };
     batcher.committed(mark);
+    this.#answeredAt = at;
+    const records = this.#recordsInBatch;
+    this.#recordsInBatch = 0;
+    this.#settled = this.#settle(point, mark, records).catch((error: unknown) => this.#fail(error));
+  }
+
+  async #settle(point: Point, mark: Mark, records: number): Promise<void> {
+    const { wal, recordLabel, onPoint } = this.#parts;
+    while (!this.#isSeen(mark.at)) {
+      if (this.#isEnding || this.#failure !== null) return;
+      await new Promise<void>((resolve) => {
+        this.#onSeen = resolve;
+      });
+    }
+    if (point.label !== null) await recordLabel(point.label, point, mark);
+    onPoint(point, mark, records);
     await hit('ack.before');
     wal.confirm(point.upto);
+  }
+
+  /** Another epoch's begin says nothing about a point that was not seen before it. */
+  #isSeen(at: EpochLsn): boolean {
+    return at.epoch === this.#seenAt.epoch && at.lsn <= this.#seenAt.lsn;
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#wake();
+    this.#endSeenWait();
+  }
+
+  #endSeenWait(): void {
+    const onSeen = this.#onSeen;
+    this.#onSeen = null;
+    onSeen?.();
   }
 
   /**
@@ -176,6 +251,14 @@ export class PublishLoop {
   #throwFailure(): void {
     if (this.#failure !== null) throw this.#failure.error;
   }
+}
+
+function unread(at: EpochLsn): UnderstudyError {
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `the point ${formatEpochLsn(at)} was answered as committed and cannot be read`,
+    'It is tried again behind a new transaction. If this stays, look at the brokers’ health.',
+  );
 }
 
 function nextOffset(offset: bigint | null): bigint {

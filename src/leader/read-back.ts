@@ -1,7 +1,8 @@
 /**
- * The leader reads its own topic and counts, so that damage is found although no follower runs.
- * Flows in: committed records of every partition, in offset order; flows out: nothing, or the
- * DAMAGED error that stops the stream. Pure but for the loop that feeds it.
+ * The leader reads its own topic and counts: what it saw in every partition may be confirmed to
+ * Postgres, and damage is found although no follower runs. Flows in: committed records of every
+ * partition, in offset order; flows out: how far all partitions are whole, or the DAMAGED error
+ * that stops the stream. Pure but for the loop that feeds it.
  */
 import type { Mark } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
@@ -19,6 +20,11 @@ export class ReadBackCounter {
   constructor(partition: number, mark: EpochLsn) {
     this.#partition = partition;
     this.#mark = mark;
+  }
+
+  /** The last point or epoch begin that was read. */
+  get mark(): EpochLsn {
+    return this.#mark;
   }
 
   take(record: StreamRecord): void {
@@ -57,7 +63,14 @@ export class ReadBackCounter {
   }
 }
 
-/** Only how often an idle leader asks depends on it. */
+export interface ReadBackListener {
+  /** All partitions were read up to there. */
+  seen(at: EpochLsn): void;
+  /** The brokers had nothing new all the while that they were asked to wait. */
+  seenNothing(): void;
+}
+
+/** How often an idle leader asks, and how soon it says that there was nothing. */
 const fetchMaxWaitMs = 5_000;
 
 /** Reads on from `mark` until `signal` aborts, and closes the reader; rejects with the damage. */
@@ -66,9 +79,11 @@ export async function readBack(
   decoder: RecordDecoder,
   mark: Mark,
   signal: AbortSignal,
+  listener: ReadBackListener,
 ): Promise<void> {
-  const offsets = new Map(mark.nextOffsets.map((offset, partition) => [partition, offset]));
-  const counters = mark.nextOffsets.map((_, partition) => new ReadBackCounter(partition, mark.at));
+  const offsets = [...mark.nextOffsets];
+  const counters = offsets.map((_, partition) => new ReadBackCounter(partition, mark.at));
+  let seen = mark.at;
   let closing: Promise<void> | null = null;
   const close = (): void => {
     closing ??= reader.close();
@@ -76,11 +91,18 @@ export async function readBack(
   signal.addEventListener('abort', close, { once: true });
   try {
     while (!signal.aborted) {
-      for (const fetched of await reader.fetch(offsets, { maxWaitMs: fetchMaxWaitMs })) {
+      const behind = partitionsAt(seen, counters).map((i) => [i, offsets[i] ?? 0n] as const);
+      let isNew = false;
+      for (const fetched of await reader.fetch(new Map(behind), { maxWaitMs: fetchMaxWaitMs })) {
         const counter = counters[fetched.partition];
         for (const record of await decoder.decode(fetched.records)) counter?.take(record);
-        offsets.set(fetched.partition, fetched.nextOffset);
+        isNew ||= offsets[fetched.partition] !== fetched.nextOffset;
+        offsets[fetched.partition] = fetched.nextOffset;
       }
+      if (!isNew) listener.seenNothing();
+      const lowest = lowestMark(counters);
+      if (compareEpochLsn(lowest, seen) > 0) listener.seen(lowest);
+      seen = lowest;
     }
   } catch (error) {
     // Closing the reader under a waiting fetch is how an abort ends it.
@@ -90,4 +112,21 @@ export async function readBack(
     close();
     await closing;
   }
+}
+
+function lowestMark(counters: readonly ReadBackCounter[]): EpochLsn {
+  return counters
+    .map(({ mark }) => mark)
+    .reduce((lowest, mark) => (compareEpochLsn(mark, lowest) < 0 ? mark : lowest));
+}
+
+/**
+ * Only those that are furthest behind are read: a broker whose partitions are ahead would hold its
+ * answer back until the next batch, and the others' with it.
+ */
+function partitionsAt(lowest: EpochLsn, counters: readonly ReadBackCounter[]): readonly number[] {
+  return [...counters.keys()].filter((partition) => {
+    const mark = counters[partition]?.mark;
+    return mark !== undefined && compareEpochLsn(mark, lowest) === 0;
+  });
 }

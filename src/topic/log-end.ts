@@ -12,7 +12,6 @@
  * told of.
  */
 import { UnderstudyError } from '../errors.ts';
-import { hit } from '../failpoints.ts';
 import type { Clock } from './kafka-client.ts';
 import type { CommittedReader, OutgoingRecord, TransactionalProducer, Watermarks } from './log.ts';
 import { findLogEnd, type LogEnd, type Tail } from './partition-tails.ts';
@@ -40,29 +39,38 @@ export async function readLogEnd(
   }
 }
 
+export interface Readable {
+  /** Of the last record in each partition. */
+  readonly offsets: readonly bigint[];
+  /** Past them all. */
+  readonly ends: readonly Watermarks[];
+}
+
 /**
- * Commits one record to each partition and gives the last stable offsets once they are past all of
- * them: everything that was ever committed lies below. For whoever has fenced the others, who then
- * write nothing more. A transaction that was decided and left open ends with this one, committed:
- * if it was whole, it was the former leader's last batch, whose rows are in its WAL; if not, it is
- * torn, and the next epoch voids it.
+ * Commits records to every partition and waits until all can be read: everything that was ever
+ * committed lies below them then, and stays. For whoever has fenced the others, who then write
+ * nothing more. A transaction that was decided and left open ends with this one, committed: if it
+ * was whole, it was the former leader's last batch, whose rows are in its WAL; if not, it is torn,
+ * and the next epoch voids it.
  */
-export async function fencedWatermarks(
+export async function commitReadably(
   producer: TransactionalProducer,
-  fence: readonly OutgoingRecord[],
+  records: readonly OutgoingRecord[],
   reader: CommittedReader,
   clock: Clock,
-): Promise<readonly Watermarks[]> {
-  await producer.send(fence);
-  const offsets = await producer.commit();
-  await hit('own.after-fence');
+): Promise<Readable> {
+  await producer.send(records);
+  const offsets = (await producer.commit()).map((offset) => {
+    if (offset !== null) return offset;
+    throw new UnderstudyError('BUG', 'a record misses a partition', 'Please report this.');
+  });
   const deadlineMs = clock.nowMs() + stablePatienceMs;
   for (;;) {
-    const watermarks = await reader.watermarks();
-    const behind = watermarks.find(({ partition, lastStableOffset }) => {
+    const ends = await reader.watermarks();
+    const behind = ends.find(({ partition, lastStableOffset }) => {
       return lastStableOffset <= (offsets[partition] ?? 0n);
     });
-    if (behind === undefined) return watermarks;
+    if (behind === undefined) return { offsets, ends };
     if (clock.nowMs() > deadlineMs) throw stuck(behind);
     await clock.sleep(stablePollMs);
   }

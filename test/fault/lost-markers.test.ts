@@ -11,7 +11,7 @@ import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
 import { createCommittedReader } from '../../src/topic/committed-reader.ts';
 import { connectKafka, type KafkaClient, systemClock } from '../../src/topic/kafka-client.ts';
 import type { CommittedReader, TransactionalProducer } from '../../src/topic/log.ts';
-import { fencedWatermarks } from '../../src/topic/log-end.ts';
+import { commitReadably } from '../../src/topic/log-end.ts';
 import { createTopic } from '../../src/topic/topic-admin.ts';
 import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
 import { readUpTo, record, rejection, texts } from '../support/topic-stack.ts';
@@ -89,7 +89,7 @@ test('what was committed before a crash lies below the end that a new leader rea
       const isHidden = naive.some((end, i) => end.lastStableOffset <= (last[i] ?? 0n));
       if (isHidden) hidden += 1;
       const fence = everywhere('fence', null);
-      const ends = await fencedWatermarks(producer, fence, reader, systemClock);
+      const { ends } = await commitReadably(producer, fence, reader, systemClock);
       for (const { partition, lastStableOffset } of ends) {
         assert.ok(lastStableOffset > (last[partition] ?? 0n), `${value}, hidden: ${isHidden}`);
         const { records } = await readUpTo(reader, partition, lastStableOffset);
@@ -116,7 +116,7 @@ test('a transaction that a stranger leaves open is named with its place', async 
   };
   await withReader(async (reader) => {
     const [first] = await reader.watermarks();
-    const waiting = fencedWatermarks(producer, everywhere('fence', null), reader, clock);
+    const waiting = commitReadably(producer, everywhere('fence', null), reader, clock);
     const error = await rejection(waiting);
     assert.is(error.code, 'KAFKA_UNREACHABLE');
     assert.match(error.message, `partition 0 at offset ${first?.lastStableOffset}`);

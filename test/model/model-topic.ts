@@ -35,6 +35,11 @@ export class ModelTopic {
     return this.#partitions.length;
   }
 
+  /** Whether something answered as committed cannot be read. */
+  get hides(): boolean {
+    return this.#partitions.some(({ entries }) => entries.some(({ state }) => state === 'hidden'));
+  }
+
   /** Fences whoever wrote before; without `abort`, a broken rule, its open transaction goes on. */
   own(producer: ModelProducer, abort: boolean): void {
     this.#owner = producer;
@@ -118,6 +123,7 @@ export class ModelProducer implements TransactionalProducer {
   readonly #topic: ModelTopic;
   #call: Call | null = null;
   #commits = false;
+  #hidesFrom = 0;
   #dead = false;
 
   constructor(topic: ModelTopic, abort = true) {
@@ -149,7 +155,7 @@ export class ModelProducer implements TransactionalProducer {
     return this.#wait((ending) => {
       this.#commits = false;
       if (ending === 'lost') return [];
-      if (ending === 'hidden') return this.#topic.hide(1);
+      if (ending === 'hidden') return this.#topic.hide(this.#hidesFrom);
       return this.#topic.end((partition) => ending !== 'torn' || partition === 0);
     });
   }
@@ -159,8 +165,12 @@ export class ModelProducer implements TransactionalProducer {
     return Promise.resolve();
   }
 
-  /** Only an answer leaves the producer alive. */
-  finish(ending: Ending): void {
+  /**
+   * Only an answer leaves the producer alive. `hidesFrom` is the first partition that does not get
+   * its marker.
+   */
+  finish(ending: Ending, hidesFrom = 0): void {
+    this.#hidesFrom = hidesFrom;
     const call = this.#call;
     this.#call = null;
     const offsets = call?.land(ending) ?? [];

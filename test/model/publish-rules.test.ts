@@ -40,12 +40,23 @@ async function found(rules: PublishRules, harm: RegExp): Promise<void> {
 }
 
 test('found when LSN + 1 is confirmed', async () => {
-  await found(await withLoop('wal.confirm(point.upto)', 'wal.confirm(point.upto + 1n)'), tooEarly);
+  await found(
+    await withLoop('wal.confirm(point.upto)', 'wal.confirm(point.upto + 1n as never)'),
+    tooEarly,
+  );
 });
 
 test('found when WAL is confirmed before the Kafka commit', async () => {
   const commit = 'const offsets = await producer.commit();';
-  await found(await withLoop(commit, `wal.confirm(point.upto);\n${commit}`), tooEarly);
+  const early = `this.#parts.wal.confirm(point.upto);\n${commit}`;
+  await found(await withLoop(commit, early), tooEarly);
+});
+
+test('found when an answered commit is confirmed before it was read back', async () => {
+  await found(
+    await withLoop('while (!this.#isSeen(mark.at)) {', 'while (false) {'),
+    /ahead of the topic/,
+  );
 });
 
 test('found when WAL is confirmed as it is received', async () => {
@@ -64,7 +75,7 @@ test('found when a restart goes on with the open batch, from memory', async () =
 });
 
 test('found when the end of the log is read without a fence', async () => {
-  await found({ ...rightRules, fence: 'none' }, /ahead of the topic/);
+  await found({ ...rightRules, fence: 'none' }, /does not add up/);
 });
 
 test('found when the counts of a batch go into the next one', async () => {
@@ -87,10 +98,21 @@ test('found when a named point does not end its batch', async () => {
   await found(await withBatches(ends, ''), /labels do not end their batches/);
 });
 
+test('found when a batch that stays unread is waited for', async () => {
+  const ends = 'if (this.#looksInVain >= looksInVainMax)';
+  await found(await withLoop(ends, 'if (this.#looksInVain < 0)'), /waited for for ever/);
+});
+
 test('found when a label is told after the confirmation, and nobody waits for it', async () => {
-  const told = 'await committed(point, mark, this.#recordsInBatch);';
-  const later = 'committed(point, mark, this.#recordsInBatch).catch(() => undefined);';
+  const told = 'await recordLabel(point.label, point, mark);';
+  const later = 'recordLabel(point.label, point, mark).catch(() => undefined);';
   await found(await withLoop(told, later), /was not told of a label/);
+});
+
+test('found when a point is committed before the one before is everywhere', async () => {
+  const waits = 'if (!this.#isSeen(this.#answeredAt)) return;';
+  const rules = await withLoop(`await this.#settled;\n    ${waits}`, '');
+  await found(rules, /a partition still holds the point .* that another lacks/);
 });
 
 test('found when a restart does not tell the label of the last point again', async () => {

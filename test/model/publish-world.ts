@@ -29,7 +29,7 @@ export interface PublishRules {
   /** Whether a restart inits a producer and reads the log, or goes on from memory. */
   readonly startsAnew: boolean;
   /** What the end of the log is read behind; its own transaction may be aborted by a crash. */
-  readonly fence: 'whole' | 'may-abort' | 'none';
+  readonly fence: 'may-abort' | 'none';
   readonly tellsLastLabel: boolean;
 }
 
@@ -38,7 +38,7 @@ export const rightRules: PublishRules = {
   Batches: Batcher,
   startAt: (mark) => mark,
   startsAnew: true,
-  fence: 'whole',
+  fence: 'may-abort',
   tellsLastLabel: true,
 };
 
@@ -48,6 +48,7 @@ export type Choice = readonly [what: number, how: number];
 interface Run {
   readonly wal: ModelWalsender;
   readonly producer: ModelProducer;
+  readonly loop: PublishLoop;
   readonly ending: AbortController;
   /** Settles with the run; `ended` is true from then on. */
   readonly done: Promise<void>;
@@ -104,6 +105,7 @@ export class PublishWorld {
       const deliver = (): void => run.wal.deliver();
       moves.push(() => run.wal.keepalive());
       if (run.wal.hasMore) moves.push(deliver, deliver, deliver, deliver, deliver, deliver);
+      moves.push(() => this.#readBack(run));
       if (this.#waits(run)) moves.push(...new Array(4).fill(() => this.#answer(run, how)));
       if (this.#faultsLeft > 0) moves.push(() => this.#fault(run, how));
     }
@@ -120,9 +122,12 @@ export class PublishWorld {
       if (this.#run === null) await this.#start(0);
       const run = this.#run;
       if (run === null) continue;
+      await this.#readBack(run);
+      await this.#settle();
       if (this.#waits(run)) this.#answer(run, 0);
       else if (run.wal.hasMore) run.wal.deliver();
-      else break;
+      else if (!this.topic.hides) break;
+      else await this.#lookInVain(run);
       await this.#settle();
       await this.#checkConfirmed();
     }
@@ -149,6 +154,19 @@ export class PublishWorld {
     else telling.tell();
   }
 
+  /** What the leader's reader of its own topic tells it. */
+  async #readBack({ loop }: Run): Promise<void> {
+    const mark = findLogEnd(await this.topic.tails())?.mark;
+    if (mark != null) loop.seen(mark.at);
+  }
+
+  /** Once nothing else happens a leader that waits for a hidden batch has to begin again. */
+  async #lookInVain(run: Run): Promise<void> {
+    for (let looks = 0; looks < 3; looks += 1) run.loop.seenNothing();
+    await this.#settle();
+    if (this.#run === run) throw new Error('a hidden batch is waited for for ever');
+  }
+
   /** The producer fails, or the process dies with what is under way; Postgres may die with it. */
   #fault(run: Run, how: number): void {
     this.#faultsLeft -= 1;
@@ -156,8 +174,9 @@ export class PublishWorld {
     const ending = endings[how % endings.length] ?? 'lost';
     if (how % 5 === 0) this.postgres.crash();
     if (how % 2 === 1 && run.producer.isCommitting) {
-      run.producer.finish('hidden');
-      this.#coordinatorDied = true;
+      run.producer.finish('hidden', how % 3 === 0 ? 1 : 0);
+      // Where the coordinator is another broker the producer may go on.
+      this.#coordinatorDied = how % 4 === 1;
       return;
     }
     if (how % 2 === 0 && run.producer.isBusy) run.producer.finish(ending);
@@ -222,14 +241,16 @@ export class PublishWorld {
       batcher: this.#batcher(mark, point),
       encoder,
       producer,
-      committed: (committed, at) => {
-        const { unhealed } = committed;
-        this.#memory = { mark: at, point: committed, begin: null, strays: [], unhealed };
-        return this.#committed(committed);
+      start: mark,
+      recordLabel: (label, { upto }) => this.#tell(label, upto),
+      onPoint: (seen, at) => {
+        const { unhealed } = seen;
+        this.#memory = { mark: at, point: seen, begin: null, strays: [], unhealed };
       },
       nowMs: () => 0,
     });
-    const run: Run = { wal, producer, ending, ended: false, done: loop.run(ending.signal) };
+    const done = loop.run(ending.signal);
+    const run: Run = { wal, producer, loop, ending, ended: false, done };
     // What ended it is known: it was made to.
     const ended = (): void => {
       run.ended = true;
@@ -256,8 +277,7 @@ export class PublishWorld {
   }
 
   /** A named point goes to the control log, whose answer takes its time as well. */
-  #committed({ label, upto }: Point): Promise<void> {
-    if (label === null) return Promise.resolve();
+  #tell(label: string, upto: Lsn): Promise<void> {
     return new Promise((resolve, reject) => {
       const tell = (): void => {
         this.told.set(label, upto);

@@ -13,9 +13,4 @@ test('each transaction once, in order, and nothing confirmed before it is in the
   await holds(publishing(rightRules), 600);
 });
 
-// Twice at once: a coordinator that dies before its markers, and a leader that dies at its fence.
-test('a fence that is aborted over a hidden batch is a clear stop, never a loss', async () => {
-  await holds(publishing({ ...rightRules, fence: 'may-abort' }, 'SLOT_MISMATCH'), 600);
-});
-
 test.run();

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 
 export const isFull = Boolean(process.env['UNDERSTUDY_TEST_FULL']);
 const fullFactor = 20;
-const triesMax = 200;
+const triesMax = 40;
 const givenSeed = process.env['UNDERSTUDY_SEED'];
 const seed = givenSeed === undefined ? Math.trunc(Math.random() * 2 ** 31) : Number(givenSeed);
 
