@@ -6,6 +6,7 @@
  */
 import type { Client } from 'pg';
 import { readTableAccess, type TableAccess } from '../catalog/column-access.ts';
+import { keyedTableOf } from '../catalog/key-lookup.ts';
 import {
   type KnownRelation,
   loadKnownRelations,
@@ -16,7 +17,7 @@ import { compareWithTable } from '../catalog/relation-ids.ts';
 import type { TableShape } from '../catalog/table.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
-import type { ApplyTarget, TargetColumn } from './apply-sql.ts';
+import type { ApplyTarget } from './apply-sql.ts';
 
 /** How a superuser gets past the write guard of a node that follows. */
 const guardBypass =
@@ -134,31 +135,15 @@ function targetOf(
   table: TableShape,
   access: TableAccess | undefined,
 ): ApplyTarget {
-  if (access === undefined) {
-    throw new UnderstudyError('BUG', `${shape.id} was not looked at`, 'Please report this.');
-  }
-  const byName = new Map(table.columns.map((column) => [column.name, column]));
-  const columns = shape.columns.map(({ id, name, type }): TargetColumn => {
-    const own = byName.get(name);
-    const input = access.inputs.get(own?.attnum ?? 0) ?? 'cast';
-    return { id, name, type: own?.type ?? type, input };
-  });
-  const identity = shape.identity.map((id) => columns.findIndex((column) => column.id === id));
+  const keyed = keyedTableOf(shape, table, access);
   const key = new Set(shape.identity);
-  const hasAlways = columns.some(({ id, name }) => {
-    return !key.has(id) && byName.get(name)?.identity === 'always';
+  const names = new Set(shape.columns.flatMap(({ id, name }) => (key.has(id) ? [] : [name])));
+  const hasAlways = table.columns.some(({ name, identity }) => {
+    return names.has(name) && identity === 'always';
   });
   return {
-    relationId: shape.id,
-    schema: table.schema,
-    name: table.name,
+    ...keyed,
     partitioned: table.kind === 'partitioned',
-    columns,
-    identity,
-    equalities: identity.flatMap((index) => {
-      const attnum = byName.get(columns[index]?.name ?? '')?.attnum ?? 0;
-      return access.equalities.get(attnum) ?? [];
-    }),
-    replaceOnly: hasAlways || !access.upsertable,
+    replaceOnly: hasAlways || access?.upsertable !== true,
   };
 }

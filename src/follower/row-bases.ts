@@ -4,10 +4,11 @@
  * base is missing or lacks a value is damage: every earlier state of the row was applied here.
  */
 import type { Client } from 'pg';
+import { rowsByKeySql } from '../catalog/key-lookup.ts';
 import type { ColumnId, PgText } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
-import { type ApplyTarget, readSql } from './apply-sql.ts';
+import type { ApplyTarget } from './apply-sql.ts';
 import type { ApplyTargets } from './apply-targets.ts';
 import { type Layer, layerOf, missingColumns, wholeRow } from './partial-rows.ts';
 import type { PartialRow, WholeRow } from './row-fold.ts';
@@ -41,7 +42,7 @@ export class RowBases {
     const columns = ids.flatMap((id, index) => (missing.has(id) ? [index] : []));
     const keys = target.identity.map((_, k) => wanting.map(({ base }) => base?.[k] ?? null));
     const { rows } = await this.#client.query<PgText[]>({
-      text: readSql(target, columns),
+      text: rowsByKeySql(target, columns),
       values: keys,
       rowMode: 'array',
     });

@@ -1,0 +1,114 @@
+/**
+ * How rows of a table are found by their keys. Flows in: what the table looks like here, in the
+ * columns of the stream; flows out: SQL that takes one text array per identity column, so that a
+ * thousand keys are one statement, and compares as the identity's index does. Pure: names are
+ * quoted, values are parameters.
+ */
+import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { KeyEquality, TableAccess, TextInput } from './column-access.ts';
+import { qualifiedName, quoteIdentifier } from './postgres-session.ts';
+import type { TableShape } from './table.ts';
+
+export interface KeyedColumn {
+  readonly id: ColumnId;
+  readonly name: string;
+  /** As format_type prints it under an empty search_path: safe to put into SQL as it is. */
+  readonly type: string;
+  readonly input: TextInput;
+}
+
+/** One table of this database, in the columns of the stream. */
+export interface KeyedTable {
+  readonly relationId: RelationId;
+  readonly schema: string;
+  readonly name: string;
+  readonly columns: readonly KeyedColumn[];
+  /** Indexes into `columns`, in the order of the replica identity. */
+  readonly identity: readonly number[];
+  /** How the identity's index compares, column by column. */
+  readonly equalities: readonly KeyEquality[];
+}
+
+export function keyedTableOf(
+  shape: RelationShape,
+  table: TableShape,
+  access: TableAccess | undefined,
+): KeyedTable {
+  if (access === undefined) {
+    throw new UnderstudyError('BUG', `${shape.id} was not looked at`, 'Please report this.');
+  }
+  const byName = new Map(table.columns.map((column) => [column.name, column]));
+  const columns = shape.columns.map(({ id, name, type }): KeyedColumn => {
+    const own = byName.get(name);
+    const input = access.inputs.get(own?.attnum ?? 0) ?? 'cast';
+    return { id, name, type: own?.type ?? type, input };
+  });
+  const identity = shape.identity.map((id) => columns.findIndex((column) => column.id === id));
+  return {
+    relationId: shape.id,
+    schema: table.schema,
+    name: table.name,
+    columns,
+    identity,
+    equalities: identity.flatMap((index) => {
+      const attnum = byName.get(columns[index]?.name ?? '')?.attnum ?? 0;
+      return access.equalities.get(attnum) ?? [];
+    }),
+  };
+}
+
+export function tableOf(table: KeyedTable): string {
+  return qualifiedName(table.schema, table.name);
+}
+
+export function identityColumns(table: KeyedTable): KeyedColumn[] {
+  return table.identity.map((index) => columnAt(table, index));
+}
+
+/** Whether the row t has the key k, as the index of the identity compares. */
+export function keyMatch(table: KeyedTable): string {
+  const matches = identityColumns(table).map(({ name, type }, i) => {
+    const equality = table.equalities[i];
+    if (equality === undefined) throw new RangeError(`no equality ${i} of ${table.relationId}`);
+    const { operator, collation } = equality;
+    const key = `k.k${i}::${type}`;
+    const collated = collation === null ? key : `(${key} COLLATE ${collation})`;
+    return `t.${quoteIdentifier(name)} ${operator} ${collated}`;
+  });
+  return matches.join(' AND ');
+}
+
+/**
+ * The rows that the table holds now under the given keys. Takes one text array per identity column;
+ * gives the place in the arrays, from 1, then the given columns as their types print them.
+ */
+export function rowsByKeySql(table: KeyedTable, columns: readonly number[]): string {
+  const values = columns.map((index) => `t.${quoteIdentifier(columnAt(table, index).name)}`);
+  const keys = unnestTexts('k', identityColumns(table), 'place');
+  return (
+    `SELECT ${['k.place', ...values].join(', ')} FROM ${keys} ` +
+    `JOIN ONLY ${tableOf(table)} AS t ON ${keyMatch(table)}`
+  );
+}
+
+/** One array parameter per column, as rows. */
+export function unnestTexts(
+  alias: string,
+  columns: readonly KeyedColumn[],
+  ordinality?: string,
+): string {
+  const arrays = columns.map(({ type, input }, i) => {
+    return `pg_catalog.unnest($${i + 1}::${input === 'cast' ? 'pg_catalog.text' : type}[])`;
+  });
+  const names = columns.map((_, i) => `${alias}${i}`);
+  const from = `ROWS FROM (${arrays.join(', ')})`;
+  if (ordinality === undefined) return `${from} AS ${alias}(${names.join(', ')})`;
+  return `${from} WITH ORDINALITY AS ${alias}(${[...names, ordinality].join(', ')})`;
+}
+
+function columnAt(table: KeyedTable, index: number): KeyedColumn {
+  const column = table.columns[index];
+  if (column === undefined) throw new RangeError(`${table.relationId} has no column ${index}`);
+  return column;
+}
