@@ -17,6 +17,8 @@ export const failpointNames = [
   'apply.before-commit',
   'apply.after-commit',
   'agent.after-start',
+  'heal.after-read',
+  'heal.after-watermark',
   'own.after-claim',
   'own.after-init',
   'own.after-fence',

@@ -45,7 +45,8 @@ export const quick: readonly Mutation[] = [
       {
         file: publishLoop,
         find: 'while (!this.#isSeen(mark.at)) {',
-        replace: 'for (; mark === null;) {',
+        replace: `wal.confirm(point.upto);
+    while (!this.#isSeen(mark.at)) {`,
       },
     ],
     tests: [publishModel],

@@ -11,7 +11,7 @@ import { hit } from '../failpoints.ts';
 import { Follower } from '../follower/follower.ts';
 import { holdTriggers, releaseTriggers } from '../follower/held-triggers.ts';
 import { armGuard, disarmGuard } from '../follower/write-guard.ts';
-import { lead } from '../leader/leader.ts';
+import { type LeaderParts, lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
@@ -215,8 +215,8 @@ class Agent {
 
   /** Streams until the end, or until another node's claim is seen. */
   async #reign(taken: Lead, promotion: Promotion | null, signal: AbortSignal): Promise<void> {
-    const { client, control, cluster, name, url, identity, encoder, reader, decoder } = this.#node;
-    const { log, nowMs, random } = cluster.around;
+    const { control, cluster, name } = this.#node;
+    const { log } = cluster.around;
     const { onWorking, figures } = this.#events;
     const ended = new AbortController();
     const watch = (): void => {
@@ -227,63 +227,21 @@ class Agent {
     watch();
     const all = AbortSignal.any([signal, ended.signal]);
     try {
-      await lead(
-        {
-          url,
-          node: name,
-          client,
-          streamId: identity.streamId,
-          epoch: taken.epoch,
-          slot: taken.slot,
-          publication: publicationName(cluster.name),
-          mark: taken.mark,
-          lastPoint: taken.end.point,
-          unhealed: taken.end.unhealed,
-          producer: figures.counting(taken.producer),
-          encoder,
-          reader,
-          decoder,
-          pointsEveryMs: cluster.settings.pointsEveryMs,
-          patterns: cluster.settings.tables,
-          onUncovered: (tables) => {
-            log.warn(
-              { node: name, tables },
-              'tables that are not in the stream: init came before them',
-            );
-          },
-          recordLabel: async (label, point, mark) => {
-            await control.append({
-              kind: 'point',
-              label,
-              at: mark.at,
-              commitTimeMicros: point.commitTimeMicros,
-              offsets: mark.nextOffsets.map((offset) => offset - 1n),
-            });
-          },
-          onPoint: (point, mark, records) => {
-            figures.published(point, records);
-            log.debug({ node: name, at: mark.at, records, counts: point.counts }, 'published');
-          },
-          nowMs,
-          random,
-        },
-        all,
-        async (streaming) => {
-          // A session of its own: the leader's may be in a transaction that gives a partition its
-          // id.
-          const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
-          await releaseTriggers(guardSession);
-          await hit('promote.before-unguard');
-          if (ended.signal.aborted) return;
-          await disarmGuard(guardSession);
-          log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
-          figures.leads(taken.mark.at);
-          onWorking();
-          const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
-          await this.#desk.tellLeads({ ...result });
-          await keepRaising(guardSession, control, log, streaming);
-        },
-      );
+      await lead(this.#leaderParts(taken), all, async (streaming) => {
+        // A session of its own: the leader's may be in a transaction that gives a partition its
+        // id.
+        const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
+        await releaseTriggers(guardSession);
+        await hit('promote.before-unguard');
+        if (ended.signal.aborted) return;
+        await disarmGuard(guardSession);
+        log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
+        figures.leads(taken.mark.at);
+        onWorking();
+        const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
+        await this.#desk.tellLeads({ ...result });
+        await keepRaising(guardSession, control, log, streaming);
+      });
     } catch (error) {
       if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') throw error;
       await control.verify(30_000);
@@ -297,6 +255,56 @@ class Agent {
     if (signal.aborted) return;
     await this.#guard();
     throw deposed(name, ownerOf(control.state)?.node ?? null);
+  }
+
+  #leaderParts(taken: Lead): LeaderParts {
+    const { client, control, cluster, name, url, identity, encoder, reader, decoder, partitions } =
+      this.#node;
+    const { log, nowMs, random, randomId } = cluster.around;
+    const { figures } = this.#events;
+    return {
+      url,
+      node: name,
+      client,
+      streamId: identity.streamId,
+      epoch: taken.epoch,
+      slot: taken.slot,
+      publication: publicationName(cluster.name),
+      mark: taken.mark,
+      lastPoint: taken.end.point,
+      unhealed: taken.end.unhealed,
+      producer: figures.counting(taken.producer),
+      encoder,
+      reader,
+      decoder,
+      pointsEveryMs: cluster.settings.pointsEveryMs,
+      patterns: cluster.settings.tables,
+      openReadSession: () => cluster.openSession(this.#releasers, name, 'reads'),
+      openReader: () => cluster.openReader(this.#releasers, partitions),
+      log: log.child({ node: name }),
+      randomId,
+      onUncovered: (tables) => {
+        log.warn(
+          { node: name, tables },
+          'tables that are not in the stream: init came before them',
+        );
+      },
+      recordLabel: async (label, point, mark) => {
+        await control.append({
+          kind: 'point',
+          label,
+          at: mark.at,
+          commitTimeMicros: point.commitTimeMicros,
+          offsets: mark.nextOffsets.map((offset) => offset - 1n),
+        });
+      },
+      onPoint: (point, mark, records) => {
+        figures.published(point, records);
+        log.debug({ node: name, at: mark.at, records, counts: point.counts }, 'published');
+      },
+      nowMs,
+      random,
+    };
   }
 }
 

@@ -27,8 +27,6 @@ export interface BatcherOptions {
   readonly start: Mark;
   readonly lastCommit: Lsn;
   readonly lastCommitTimeMicros: bigint;
-  /** Since where keys lack values in the topic, as the log says; null when none does. */
-  readonly unhealed: Mark | null;
 }
 
 export type BatchAction =
@@ -57,7 +55,7 @@ export class Batcher {
   #pendingCommitTimeMicros: bigint;
   #walEnd: Lsn;
   #uncovered: readonly string[] = [];
-  #unhealed: Mark | null;
+  #unhealed: Mark | null = null;
   #lastPointMs = Number.NEGATIVE_INFINITY;
   #idlePointsInARow = 0;
 
@@ -71,7 +69,6 @@ export class Batcher {
     this.#pendingCommit = options.lastCommit;
     this.#commitTimeMicros = options.lastCommitTimeMicros;
     this.#pendingCommitTimeMicros = options.lastCommitTimeMicros;
-    this.#unhealed = options.unhealed;
   }
 
   /** Whether another event may be fed. While it is false the WAL waits in the socket. */
@@ -94,9 +91,14 @@ export class Batcher {
     }
   }
 
-  /** A row went into the open batch without some of its values. */
-  partial(): void {
-    this.#unhealed ??= this.#previous;
+  /** The mark that the open batch continues, or an older one while that is on its way. */
+  get previous(): Mark {
+    return this.#previous;
+  }
+
+  /** Since where keys lack values in the topic, the open batch included; null when none does. */
+  setUnhealed(since: Mark | null): void {
+    this.#unhealed = since;
   }
 
   label(label: string): void {

@@ -5,6 +5,8 @@
  * partition of a published table gets its ids on first sight.
  */
 import type { Client } from 'pg';
+import { readTableAccess } from '../catalog/column-access.ts';
+import { keyedTableOf } from '../catalog/key-lookup.ts';
 import {
   type KnownRelation,
   loadKnownRelations,
@@ -19,10 +21,11 @@ import {
   shapeOf,
 } from '../catalog/relation-ids.ts';
 import { displayName, type TableShape } from '../catalog/table.ts';
-import type { RelationShape } from '../change/change.ts';
+import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { sleep } from '../lifecycle.ts';
 import type { RelationMessage } from './pgoutput-decoder.ts';
+import type { ReadableTable } from './row-reader.ts';
 
 const allTables = ['*.*'];
 /** Together 5 s: far longer than from the record of a commit to its being seen. */
@@ -68,6 +71,19 @@ export class KnownTables {
       if (table !== undefined || looks === visibleLooksMax) return table;
       await sleep(visiblePauseMs);
     }
+  }
+
+  /** How the rows of a relation are read here, whether or not any came through the stream yet. */
+  async readable(relationId: RelationId): Promise<ReadableTable & { shape: RelationShape }> {
+    const known = this.#known.find(({ shape: { id } }) => id === relationId);
+    const tables = await readTables(this.#client, allTables);
+    const table = tables.find(({ oid }) => oid === known?.tableOid);
+    if (known === undefined || table === undefined) throw changed(relationId, 'it was dropped');
+    const difference = compareWithTable(known.shape, table);
+    if (difference !== null) throw changed(displayName(table), difference);
+    const shape = this.#byOid.get(table.oid) ?? inTableOrder(known.shape, table);
+    const access = await readTableAccess(this.#client, [table]);
+    return { oid: table.oid, shape, keyed: keyedTableOf(shape, table, access.get(table.oid)) };
   }
 
   /** The shape of a relation that `learn` has taken. */

@@ -13,10 +13,13 @@ import { type Lsn, parseLsn, zeroLsn } from '../change/lsn.ts';
 import { formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { sleepOrAbort, unlessAborted } from '../lifecycle.ts';
+import type { Logger } from '../logger.ts';
 import type { CommittedReader, TransactionalProducer } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { RecordEncoder } from '../topic/record-encoder.ts';
 import { Batcher } from './batcher.ts';
+import { Healer } from './healer.ts';
+import { Healing } from './healing.ts';
 import { KnownTables } from './known-tables.ts';
 import { PublishLoop } from './publish-loop.ts';
 import { readBack } from './read-back.ts';
@@ -47,6 +50,11 @@ export interface LeaderParts {
   /** Globs of the tables that are to be in the stream. */
   readonly patterns: readonly string[];
   /** Tables that match and are not in the stream: their rows reach nobody. */
+  /** A session of its own for reads of rows. */
+  readonly openReadSession: () => Promise<Client>;
+  readonly openReader: () => CommittedReader;
+  readonly log: Logger;
+  readonly randomId: () => string;
   readonly onUncovered: (tables: readonly string[]) => void;
   /** Tells the control log of a named point, once it was read back and before it is confirmed. */
   readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
@@ -86,7 +94,9 @@ export async function lead(
   const inner = new AbortController();
   const all = AbortSignal.any([signal, inner.signal]);
   try {
+    const healing = new Healing(parts.unhealed);
     const loop = new PublishLoop({
+      healing,
       wal,
       tables,
       builder: new TransactionBuilder(parts.epoch, (message) => tables.shapeOf(message)),
@@ -102,6 +112,7 @@ export async function lead(
       loop.run(all),
       readBack(parts.reader, parts.decoder, parts.mark, all, loop),
       watchTables(parts, tables, batcher, all),
+      unlessAborted(new Healer({ ...parts, healing, tables }).run(all), all),
       onStreaming(all),
     ]);
   } catch (error) {
@@ -141,7 +152,6 @@ function batcherOf(parts: LeaderParts): Batcher {
     start: parts.mark,
     lastCommit: parts.lastPoint?.commit ?? zeroLsn,
     lastCommitTimeMicros: parts.lastPoint?.commitTimeMicros ?? BigInt(parts.nowMs()) * 1000n,
-    unhealed: parts.unhealed,
   });
 }
 

@@ -38,7 +38,13 @@ export interface OldTuple {
 }
 
 export type PgoutputMessage =
-  | { readonly kind: 'begin'; readonly commitLsn: Lsn; readonly commitTimeMicros: bigint }
+  | {
+      readonly kind: 'begin';
+      readonly commitLsn: Lsn;
+      readonly commitTimeMicros: bigint;
+      /** As the WAL has it, without its epoch. */
+      readonly xid: number;
+    }
   | { readonly kind: 'commit'; readonly commitLsn: Lsn; readonly endLsn: Lsn }
   | RelationMessage
   | { readonly kind: 'insert'; readonly oid: number; readonly values: Tuple }
@@ -92,7 +98,8 @@ class Cursor {
     return value;
   }
 
-  oid(): number {
+  /** An OID or a transaction id: without a sign. */
+  uint32(): number {
     return this.int32() >>> 0;
   }
 
@@ -173,21 +180,20 @@ function decodeMessage(cursor: Cursor): PgoutputMessage {
 function decodeBody(tag: string, cursor: Cursor): PgoutputMessage {
   switch (tag) {
     case 'I': {
-      const oid = cursor.oid();
+      const oid = cursor.uint32();
       expect(cursor.char(), 'N', 'insert');
       return { kind: 'insert', oid, values: readTuple(cursor) };
     }
     case 'U':
       return readUpdate(cursor);
     case 'D': {
-      const oid = cursor.oid();
+      const oid = cursor.uint32();
       return { kind: 'delete', oid, old: readOldTuple(cursor, cursor.char()) };
     }
     case 'B': {
       const commitLsn = cursor.lsn();
       const commitTimeMicros = cursor.int64() + postgresEpochMicros;
-      cursor.int32();
-      return { kind: 'begin', commitLsn, commitTimeMicros };
+      return { kind: 'begin', commitLsn, commitTimeMicros, xid: cursor.uint32() };
     }
     case 'C': {
       cursor.byte();
@@ -202,7 +208,7 @@ function decodeBody(tag: string, cursor: Cursor): PgoutputMessage {
       const count = cursor.int32();
       if (count < 1) throw unknownMessage(`a truncate of ${count} tables`);
       cursor.byte();
-      return { kind: 'truncate', oids: Array.from({ length: count }, () => cursor.oid()) };
+      return { kind: 'truncate', oids: Array.from({ length: count }, () => cursor.uint32()) };
     }
     case 'M': {
       const transactional = (cursor.byte() & 1) === 1;
@@ -215,7 +221,7 @@ function decodeBody(tag: string, cursor: Cursor): PgoutputMessage {
 }
 
 function readUpdate(cursor: Cursor): PgoutputMessage {
-  const oid = cursor.oid();
+  const oid = cursor.uint32();
   let tag = cursor.char();
   let old: OldTuple | null = null;
   if (tag !== 'N') {
@@ -249,14 +255,14 @@ function readTuple(cursor: Cursor): TupleValue[] {
 }
 
 function readRelation(cursor: Cursor): RelationMessage {
-  const oid = cursor.oid();
+  const oid = cursor.uint32();
   const schema = cursor.text();
   const name = cursor.text();
   const replicaIdentity = cursor.char();
   const columns = Array.from({ length: cursor.int16() }, () => {
     const partOfKey = (cursor.byte() & 1) === 1;
     const columnName = cursor.text();
-    const typeOid = cursor.oid();
+    const typeOid = cursor.uint32();
     return { name: columnName, typeOid, typeModifier: cursor.int32(), partOfKey };
   });
   return { kind: 'relation', oid, schema, name, replicaIdentity, columns };

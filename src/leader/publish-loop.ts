@@ -8,13 +8,14 @@
  * the transaction open in partitions, where a later abort ends it as never written. What was read
  * back as committed in every partition stays.
  */
-import type { Mark, Point } from '../change/change.ts';
+import type { Change, Mark, Point } from '../change/change.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { RecordEncoder } from '../topic/record-encoder.ts';
 import type { BatchAction, Batcher } from './batcher.ts';
+import type { Healing } from './healing.ts';
 import type { KnownTables } from './known-tables.ts';
 import type { BuiltEvent, TransactionBuilder } from './transaction-builder.ts';
 import type { WalEvent, WalSession } from './wal-session.ts';
@@ -24,6 +25,7 @@ export interface PublishLoopParts {
   readonly builder: TransactionBuilder;
   readonly tables: Pick<KnownTables, 'learn'>;
   readonly batcher: Batcher;
+  readonly healing: Pick<Healing, 'row' | 'truncated' | 'take' | 'unhealed'>;
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
   /** Where the log stands: what was read back so far. */
@@ -41,7 +43,9 @@ const looksInVainMax = 3;
 
 export class PublishLoop {
   readonly #parts: PublishLoopParts;
+  /** Of the source transaction under way. */
   #commitTimeMicros = 0n;
+  #xid = 0;
   #inFlight: Promise<void> | null = null;
   #wakeUp: (() => void) | null = null;
   #failure: { readonly error: unknown } | null = null;
@@ -128,13 +132,20 @@ export class PublishLoop {
     switch (built.kind) {
       case 'begin':
         this.#commitTimeMicros = built.commitTimeMicros;
+        this.#xid = built.xid;
         batcher.begin(built.commitLsn, built.commitTimeMicros);
         return;
       case 'change': {
-        const { relation } = built.change;
+        const { change, position } = built;
+        const { relation } = change;
         if (!encoder.isPrepared(relation)) await encoder.prepare(relation);
-        if (built.change.kind === 'row' && built.change.unchanged.length > 0) batcher.partial();
-        batcher.add(encoder.encode(built.change, built.position, this.#commitTimeMicros));
+        this.#note(change);
+        batcher.add(encoder.encode(change, position, this.#commitTimeMicros));
+        return;
+      }
+      case 'watermark': {
+        const rows = this.#parts.healing.take(built.id, this.#parts.nowMs());
+        for (const read of this.#parts.builder.reads(rows)) await this.#put(read);
         return;
       }
       case 'label':
@@ -146,10 +157,18 @@ export class PublishLoop {
     }
   }
 
+  #note(change: Change): void {
+    const { healing, batcher } = this.#parts;
+    if (change.kind === 'row') healing.row(change, this.#xid, batcher.previous);
+    else if (change.kind === 'truncate') healing.truncated(change.relation.id);
+  }
+
   /** Starts what the batcher says when Kafka is free; gives when to look again without events. */
   #act(): number | null {
     if (this.#inFlight !== null) return null;
-    const action = this.#parts.batcher.next(this.#parts.nowMs());
+    const { batcher, healing, nowMs } = this.#parts;
+    batcher.setUnhealed(healing.unhealed);
+    const action = batcher.next(nowMs());
     if (action.kind === 'wait') return action.atMs;
     this.#inFlight = this.#perform(action).then(
       () => {

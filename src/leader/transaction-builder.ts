@@ -4,16 +4,31 @@
  * Postgres left out because it is large and did not change is taken from the old row where that was
  * sent (REPLICA IDENTITY FULL); otherwise the row is partial and names the column.
  */
-import type { Change, ColumnId, ColumnShape, PgText, RelationShape } from '../change/change.ts';
+import type {
+  Change,
+  ColumnId,
+  ColumnShape,
+  PgText,
+  RelationShape,
+  RowChange,
+} from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
 import { formatPosition, type Position } from '../change/position.ts';
 import { UnderstudyError, unreachable } from '../errors.ts';
 import type { OldTuple, PgoutputMessage, RelationMessage, Tuple } from './pgoutput-decoder.ts';
+import { watermarkPrefix } from './row-reader.ts';
 
 export type BuiltEvent =
-  | { readonly kind: 'begin'; readonly commitLsn: Lsn; readonly commitTimeMicros: bigint }
+  | {
+      readonly kind: 'begin';
+      readonly commitLsn: Lsn;
+      readonly commitTimeMicros: bigint;
+      readonly xid: number;
+    }
   | { readonly kind: 'change'; readonly change: Change; readonly position: Position }
   | { readonly kind: 'label'; readonly label: string }
+  /** A read of this id stands here in the WAL. */
+  | { readonly kind: 'watermark'; readonly id: string }
   | { readonly kind: 'commit'; readonly endLsn: Lsn };
 
 /** The relation a message speaks of; throws when it is not what the stream knows of the table. */
@@ -22,6 +37,8 @@ export type RelationLookup = (message: RelationMessage) => RelationShape;
 /** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
 export const pointPrefix = 'understudy.point';
 const labelPattern = /^[a-z][a-z0-9_.-]{0,62}$/;
+
+type LogicalMessage = Extract<PgoutputMessage, { readonly kind: 'message' }>;
 
 interface KnownRelation {
   readonly shape: RelationShape;
@@ -49,8 +66,8 @@ export class TransactionBuilder {
       case 'begin': {
         this.#commitLsn = message.commitLsn;
         this.#ordinal = 0;
-        const { commitLsn, commitTimeMicros } = message;
-        return [{ kind: 'begin', commitLsn, commitTimeMicros }];
+        const { commitLsn, commitTimeMicros, xid } = message;
+        return [{ kind: 'begin', commitLsn, commitTimeMicros, xid }];
       }
       case 'commit':
         this.#commitLsn = null;
@@ -67,15 +84,25 @@ export class TransactionBuilder {
       case 'truncate':
         return this.#truncate(message.oids);
       case 'message':
-        // Anybody may write such a message; only what point() lets through can be a label.
-        if (message.prefix !== pointPrefix || !message.transactional) return [];
-        if (!labelPattern.test(message.content)) return [];
-        return [{ kind: 'label', label: message.content }];
+        return this.#message(message);
       case 'ignored':
         return [];
       default:
         return unreachable(message);
     }
+  }
+
+  /** Rows that were read, at the place of their watermark. */
+  reads(changes: readonly RowChange[]): BuiltEvent[] {
+    return changes.flatMap((change) => this.#changes(change.relation, change));
+  }
+
+  /** Anybody may write such a message; only what point() lets through can be a label. */
+  #message({ prefix, transactional, content }: LogicalMessage): BuiltEvent[] {
+    if (!transactional) return [];
+    if (prefix === watermarkPrefix) return [{ kind: 'watermark', id: content }];
+    const isLabel = prefix === pointPrefix && labelPattern.test(content);
+    return isLabel ? [{ kind: 'label', label: content }] : [];
   }
 
   #learn(message: RelationMessage): void {

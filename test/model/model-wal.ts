@@ -128,7 +128,7 @@ export class ModelWalsender {
 
   #messagesOf({ commitLsn, endLsn, rows, label }: SourceTransaction): PgoutputMessage[] {
     const commitTimeMicros = commitLsn as bigint;
-    const messages: PgoutputMessage[] = [{ kind: 'begin', commitLsn, commitTimeMicros }];
+    const messages: PgoutputMessage[] = [{ kind: 'begin', commitLsn, commitTimeMicros, xid: 0 }];
     if (!this.#described) {
       const head = { kind: 'relation', oid: tableOid, schema: 'public', name: 't' } as const;
       messages.push({ ...head, replicaIdentity: 'd', columns: [] });

@@ -10,6 +10,7 @@ import { foundAtEnd } from '../../src/agent/own-epoch.ts';
 import type { Mark, Point } from '../../src/change/change.ts';
 import { type Lsn, toLsn, zeroLsn } from '../../src/change/lsn.ts';
 import { Batcher } from '../../src/leader/batcher.ts';
+import { Healing } from '../../src/leader/healing.ts';
 import { PublishLoop } from '../../src/leader/publish-loop.ts';
 import { checkSlot } from '../../src/leader/slot.ts';
 import { TransactionBuilder } from '../../src/leader/transaction-builder.ts';
@@ -239,6 +240,7 @@ export class PublishWorld {
       builder: new TransactionBuilder(this.#epoch, () => table),
       tables: { learn: async () => undefined },
       batcher: this.#batcher(mark, point),
+      healing: new Healing(point?.unhealed ?? null),
       encoder,
       producer,
       start: mark,
@@ -272,7 +274,6 @@ export class PublishWorld {
       start,
       lastCommit: point?.commit ?? zeroLsn,
       lastCommitTimeMicros: 0n,
-      unhealed: point?.unhealed ?? null,
     });
   }
 

@@ -19,7 +19,7 @@ function relationMessage(name: 'orders' | 'lines'): RelationMessage {
   return { ...head, replicaIdentity: 'd', columns: [] };
 }
 
-const begin: PgoutputMessage = { kind: 'begin', commitLsn: lsn(100), commitTimeMicros: 5n };
+const begin: PgoutputMessage = { kind: 'begin', commitLsn: lsn(100), commitTimeMicros: 5n, xid: 7 };
 const commit: PgoutputMessage = { kind: 'commit', commitLsn: lsn(100), endLsn: lsn(120) };
 
 /** A builder that is inside of a transaction and knows both tables. */
@@ -81,7 +81,7 @@ test('a relation is told once, before its first row, and takes an ordinal', () =
 test('begin and commit are handed on with their LSNs', () => {
   const build = opened();
   assert.equal(build(commit), [{ kind: 'commit', endLsn: 120n }]);
-  assert.equal(build(begin), [{ kind: 'begin', commitLsn: 100n, commitTimeMicros: 5n }]);
+  assert.equal(build(begin), [{ kind: 'begin', commitLsn: 100n, commitTimeMicros: 5n, xid: 7 }]);
 });
 
 test('rows without an identity are known by their positions, and cannot be changed', () => {
