@@ -31,7 +31,7 @@ async function without(rule: string, instead: string): Promise<HealingRules> {
   return { ...rightRules, Heal };
 }
 
-test('what is published is the row as of its place, and in the end no value is lacking', async () => {
+test('what is published is the row as of its place, and in the end none is lacking', async () => {
   await holds(healing(rightRules), 3_000);
 });
 

@@ -1,0 +1,82 @@
+/**
+ * What compaction would leave of a topic: the newest record of every row. Flows in: a fleet, whose
+ * topic is read from its beginning to its end; flows out: rows as the topic has them, which values
+ * it lacks, and its last point. Void records count: compaction keeps them too.
+ */
+import type { Point } from '../../src/change/change.ts';
+import { createCommittedReader } from '../../src/topic/committed-reader.ts';
+import { connectKafka } from '../../src/topic/kafka-client.ts';
+import { RecordDecoder } from '../../src/topic/record-decoder.ts';
+import { connectRegistry } from '../../src/topic/schema-registry.ts';
+import type { RowRecord, TruncateRecord } from '../../src/topic/stream-record.ts';
+import { changesTopic } from '../../src/topic/topic-layout.ts';
+import type { Fleet } from './fleet.ts';
+import type { Stack } from './stack.ts';
+import { readUpTo, testLog } from './topic-stack.ts';
+
+export interface NewestRecords {
+  /** By relation, then by identity; a row that is deleted is not there. */
+  readonly rows: ReadonlyMap<string, ReadonlyMap<string, Readonly<Record<string, string | null>>>>;
+  /** `relation identity: columns` of rows whose newest record is partial. */
+  readonly lacking: readonly string[];
+  /** Of the partition that was furthest behind when they were looked at. */
+  readonly lastPoint: Point | null;
+  /** How many records of op r there are. */
+  readonly reads: number;
+}
+
+export async function newestRecords(
+  stack: Stack,
+  fleet: Fleet,
+  partitions: number,
+): Promise<NewestRecords> {
+  const kafka = connectKafka({ brokers: stack.brokers, clientId: 'newest' }, testLog);
+  const topic = changesTopic(fleet.cluster);
+  const reader = createCommittedReader(kafka, { topic, partitions });
+  const decoder = new RecordDecoder(connectRegistry({ url: stack.registryUrl }, testLog));
+  const newest = new Map<string, RowRecord>();
+  let reads = 0;
+  const lastPoints: Point[] = [];
+  try {
+    for (const { partition, lastStableOffset } of await reader.watermarks()) {
+      const { records } = await readUpTo(reader, partition, lastStableOffset);
+      for (const record of await decoder.decode(records)) {
+        if (record.kind === 'point') lastPoints[partition] = record.point;
+        if (record.kind === 'truncate') truncated(newest, record);
+        if (record.kind === 'row') newest.set(record.key.toString('latin1'), record);
+        if (record.kind === 'row' && record.op === 'r') reads += 1;
+      }
+    }
+  } finally {
+    await reader.close();
+  }
+  return { ...whatTheySay(newest.values(), decoder), lastPoint: lowest(lastPoints), reads };
+}
+
+function lowest(points: readonly Point[]): Point | null {
+  const sorted = [...points].sort((a, b) => a.epoch - b.epoch || Number(a.upto - b.upto));
+  return sorted[0] ?? null;
+}
+
+function truncated(
+  newest: Map<string, RowRecord>,
+  { relationId, partition }: TruncateRecord,
+): void {
+  for (const [key, record] of newest) {
+    if (record.relationId === relationId && record.partition === partition) newest.delete(key);
+  }
+}
+
+function whatTheySay(newest: Iterable<RowRecord>, decoder: RecordDecoder) {
+  const rows = new Map<string, Map<string, Record<string, string | null>>>();
+  const lacking: string[] = [];
+  for (const record of newest) {
+    const { relationId, identity, value, unchanged } = record;
+    if (value === null) continue;
+    const { columnIds, values } = decoder.rowValues({ ...record, value });
+    const row = Object.fromEntries(columnIds.map((id, i) => [id, values[i] ?? null]));
+    rows.set(relationId, (rows.get(relationId) ?? new Map()).set(identity.join(), row));
+    if (unchanged !== null) lacking.push(`${relationId} ${identity}: ${unchanged}`);
+  }
+  return { rows, lacking };
+}
