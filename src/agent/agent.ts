@@ -227,7 +227,7 @@ class Agent {
     watch();
     const all = AbortSignal.any([signal, ended.signal]);
     try {
-      await lead(this.#leaderParts(taken), all, async (streaming) => {
+      await lead(this.#leaderParts(taken), all, async (streaming, leading) => {
         // A session of its own: the leader's may be in a transaction that gives a partition its
         // id.
         const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
@@ -240,7 +240,8 @@ class Agent {
         onWorking();
         const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
         await this.#desk.tellLeads({ ...result });
-        await keepRaising(guardSession, control, log, streaming);
+        const raising = keepRaising(guardSession, control, log, streaming);
+        await Promise.all([raising, this.#desk.serveRepairs(leading, streaming)]);
       });
     } catch (error) {
       if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') throw error;

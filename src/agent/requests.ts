@@ -11,6 +11,9 @@ import type { ControlLog } from '../control/control-log.ts';
 import type { RecordOf } from '../control/control-records.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { Follower } from '../follower/follower.ts';
+import type { Leading } from '../leader/leader.ts';
+import type { RowKey } from '../leader/row-overlay.ts';
+import { sleepOrAbort } from '../lifecycle.ts';
 
 export type AgentRequest = RecordOf<'request'>;
 
@@ -18,6 +21,7 @@ export type AgentRequest = RecordOf<'request'>;
 export const failoverWaitMs = 180_000;
 /** A command that holds a follower and dies must not stop it for ever. */
 const holdMaxMs = 60_000;
+const repairLookMs = 200;
 
 export class RequestDesk {
   readonly #control: ControlLog;
@@ -87,6 +91,26 @@ export class RequestDesk {
       }
     } finally {
       release();
+    }
+  }
+
+  /** Serves who asks a leader to publish rows, one after the other, until `signal` aborts. */
+  async serveRepairs({ publishRows }: Leading, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const at = this.#queue.findIndex(({ verb }) => verb === 'repair');
+      const [request] = at < 0 ? [] : this.#queue.splice(at, 1);
+      if (request === undefined) {
+        await sleepOrAbort(repairLookMs, signal);
+        continue;
+      }
+      try {
+        const keys = keysOf(request);
+        await publishRows(keys);
+        await this.answer(request, { published: keys.length }, null);
+      } catch (error) {
+        if (!(error instanceof UnderstudyError) || error.code !== 'USAGE') throw error;
+        await this.answer(request, null, error);
+      }
     }
   }
 
@@ -168,6 +192,19 @@ function keyOf({ id, step }: AgentRequest): string {
 function targetOf(request: AgentRequest): EpochLsn | null {
   const { to } = request.args;
   return typeof to === 'string' ? parseEpochLsn(to) : null;
+}
+
+function keysOf({ id, args: { relation, keys } }: AgentRequest): RowKey[] {
+  const isText = (one: unknown): one is string => typeof one === 'string';
+  const isKey = (one: unknown): one is string[] => Array.isArray(one) && one.every(isText);
+  if (isText(relation) && Array.isArray(keys) && keys.every(isKey)) {
+    return keys.map((identity) => ({ relationId: relation, identity }));
+  }
+  throw new UnderstudyError(
+    'USAGE',
+    `the request ${id} names no keys`,
+    'Run the version of pg-understudy that the agent runs.',
+  );
 }
 
 function badTarget(request: AgentRequest): UnderstudyError {

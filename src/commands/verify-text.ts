@@ -19,17 +19,19 @@ import { durationText } from './status.ts';
 export function verificationLines(
   verification: Verification,
   showRows: boolean,
+  repaired: number | null,
 ): readonly string[] {
   const { leader, lsn, nodes, equal } = verification;
   if (nodes.length === 0) return ['there is no follower to compare'];
   const lines = nodes.flatMap((node) => [...nodeLines(node, leader, showRows), '']);
+  if (repaired !== null) lines.push(`node ${leader} published ${grouped(repaired)} rows anew`, '');
   const at = `at ${formatEpochLsn(lsn)}`;
   if (equal) return [...lines, `equal ${at}: every row is that of node ${leader}`];
   const different = nodes.filter((node) => !node.equal).map(({ name }) => name);
   return [
     ...lines,
     `DIFFERENT ${at}: ${different.join(', ')}`,
-    hintLine(different, showRows || !nodes.some(hasKeys)),
+    hintLine(different, showRows || !nodes.some(hasKeys), repaired !== null),
   ];
 }
 
@@ -37,11 +39,12 @@ function hasKeys({ tables }: NodeComparison): boolean {
   return tables.some(({ rowDifferences }) => rowDifferences !== null);
 }
 
-function hintLine(different: readonly string[], isAllShown: boolean): string {
+function hintLine(different: readonly string[], isAllShown: boolean, isRepaired: boolean): string {
+  const repair = `Repair them: understudy verify ${different.join(' ')} --repair. `;
   const show = `See both rows: understudy verify ${different.join(' ')} --show-rows. `;
   const nodes = different.join(' or ');
   const more = `Do not promote ${nodes}; "When rows differ" in docs/operations.md says what to do.`;
-  return `HINT: ${isAllShown ? '' : show}${more}`;
+  return `HINT: ${isAllShown ? '' : show}${isRepaired ? '' : repair}${more}`;
 }
 
 function nodeLines(node: NodeComparison, leader: string, showRows: boolean): readonly string[] {

@@ -1,19 +1,21 @@
 /**
  * `understudy verify [node…]`: compares nodes with the leader, row by row, at one LSN. Node names
  * flow in, none meaning all followers; which rows differ flows out, and the exit code says whether
- * any does. Keys are told, values only when asked for: they may be secret.
+ * any does. Keys are told, values only when asked for: they may be secret. With --repair the leader
+ * publishes the rows that differ anew, and what is told is the comparison after that.
  */
+import { repairRows } from '../agent/repair.ts';
 import { type Verification, verifyFleet } from '../agent/verification.ts';
 import { formatEpochLsn } from '../change/position.ts';
 import { exitCodes, UnderstudyError } from '../errors.ts';
 import type { DifferentRow, TableComparison } from '../verify/compare.ts';
+import type { ProgressState } from '../verify/progress.ts';
 import { clusterOf } from './cluster-of.ts';
 import {
   type Command,
   flagOption,
   type OptionValues,
   type Outcome,
-  refuseLaterOption,
   requiredText,
   textOption,
 } from './command.ts';
@@ -24,6 +26,7 @@ export interface VerifyInput {
   readonly nodes: readonly string[];
   readonly keysMax: number;
   readonly showRows: boolean;
+  readonly repair: boolean;
 }
 
 /** More is no reading matter any more, and has to fit into memory with its rows. */
@@ -34,6 +37,7 @@ export const verifyCommand: Command<VerifyInput> = {
   examples: [
     'understudy verify',
     'understudy verify b --show-rows',
+    'understudy verify --repair',
     'understudy --json verify b c --keys 1000',
   ],
   declare: (verb) => {
@@ -44,26 +48,61 @@ export const verifyCommand: Command<VerifyInput> = {
       '100',
     );
     verb.option('--show-rows', 'show both rows of each key: values may be secret');
-    verb.addOption(verb.createOption('--repair', 'of a later version').hideHelp());
+    verb.option(
+      '--repair',
+      'have the leader publish the rows that differ anew, then compare again',
+    );
   },
   read: (args, options) => {
-    refuseLaterOption(options, 'repair', '--repair');
     const [keysMax, showRows] = [keysOption(options), flagOption(options, 'showRows')];
-    return { nodes: [...new Set(args)], keysMax, showRows };
+    return { nodes: [...new Set(args)], keysMax, showRows, repair: flagOption(options, 'repair') };
   },
-  run: async (context, { nodes, ...wanted }) => {
+  run: async (context, { nodes, repair, ...wanted }) => {
     for (const node of nodes) context.config.requireNode(node);
-    const verification = await verifyFleet(clusterOf(context), {
-      ...{ nodes, ...wanted },
-      signal: context.signal,
-      onStage: (line) => {
-        if (!context.json) context.people(line);
+    const cluster = clusterOf(context);
+    const onStage = (line: string): void => {
+      if (!context.json) context.people(line);
+    };
+    const { signal } = context;
+    const onProgress = (state: ProgressState): void => context.progress(progressText(state));
+    const compare = (keysMax: number): Promise<Verification> => {
+      return verifyFleet(cluster, { nodes, ...wanted, keysMax, signal, onStage, onProgress });
+    };
+    if (!repair) return verificationOutcome(await compare(wanted.keysMax), wanted);
+    const { verification, repaired } = await repairUntilEqual(
+      () => compare(keysLimit),
+      (found) => {
+        return repairRows(cluster, found, { signal, onStage });
       },
-      onProgress: (state) => context.progress(progressText(state)),
-    });
-    return verificationOutcome(verification, wanted);
+    );
+    return verificationOutcome(verification, wanted, repaired);
   },
 };
+
+/**
+ * A comparison names so many keys at most, and rows may differ by their keys' spelling alone, which
+ * takes two rounds: it goes on for as long as there is less to repair each time.
+ */
+async function repairUntilEqual(
+  compare: () => Promise<Verification>,
+  publish: (found: Verification) => Promise<number>,
+): Promise<{ readonly verification: Verification; readonly repaired: number }> {
+  let repaired = 0;
+  for (let before = Number.POSITIVE_INFINITY; ; ) {
+    const verification = await compare();
+    const different = differentRows(verification);
+    if (verification.equal || different >= before) return { verification, repaired };
+    before = different;
+    const published = await publish(verification);
+    if (published === 0) return { verification, repaired };
+    repaired += published;
+  }
+}
+
+function differentRows({ nodes }: Verification): number {
+  const tables = nodes.flatMap((node) => node.tables);
+  return tables.reduce((sum, table) => sum + Number(table.rowDifferences?.rows ?? 0), 0);
+}
 
 function keysOption(options: OptionValues): number {
   const text = requiredText(textOption(options, 'keys'), '--keys');
@@ -80,11 +119,13 @@ function keysOption(options: OptionValues): number {
 export function verificationOutcome(
   verification: Verification,
   { showRows }: Pick<VerifyInput, 'showRows'>,
+  repaired: number | null = null,
 ): Outcome {
   const { lsn, equal, nodes } = verification;
   const answer = {
     lsn: formatEpochLsn(lsn),
     equal,
+    ...(repaired === null ? {} : { repaired }),
     nodes: nodes.map((node) => ({
       ...{ name: node.name, equal: node.equal },
       tables: node.tables.map((table) => tableAnswer(table, showRows)),
@@ -92,7 +133,7 @@ export function verificationOutcome(
   };
   return {
     answer,
-    lines: verificationLines(verification, showRows),
+    lines: verificationLines(verification, showRows, repaired),
     exit: equal ? exitCodes.ok : exitCodes.different,
   };
 }

@@ -25,6 +25,7 @@ import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { sleep } from '../lifecycle.ts';
 import type { RelationMessage } from './pgoutput-decoder.ts';
+import type { RowKey } from './row-overlay.ts';
 import type { ReadableTable } from './row-reader.ts';
 
 const allTables = ['*.*'];
@@ -71,6 +72,19 @@ export class KnownTables {
       if (table !== undefined || looks === visibleLooksMax) return table;
       await sleep(visiblePauseMs);
     }
+  }
+
+  /** Throws at a key that no row of the stream can have. */
+  requireKey({ relationId, identity }: RowKey): void {
+    const shape = this.#known.find(({ shape: { id } }) => id === relationId)?.shape;
+    if (shape !== undefined && shape.identity.length === identity.length && identity.length > 0) {
+      return;
+    }
+    throw new UnderstudyError(
+      'USAGE',
+      `${relationId} has no rows with a key of ${identity.length} columns`,
+      'Run the version of pg-understudy that the leader runs; rows without a key are not repaired.',
+    );
   }
 
   /** How the rows of a relation are read here, whether or not any came through the stream yet. */

@@ -23,6 +23,7 @@ import { Healing } from './healing.ts';
 import { KnownTables } from './known-tables.ts';
 import { PublishLoop } from './publish-loop.ts';
 import { readBack } from './read-back.ts';
+import type { RowKey } from './row-overlay.ts';
 import { checkSlot, readSlot } from './slot.ts';
 import { TransactionBuilder } from './transaction-builder.ts';
 import { WalSession } from './wal-session.ts';
@@ -63,10 +64,17 @@ export interface LeaderParts {
   readonly random: () => number;
 }
 
+/** A leader at work, for who asks something of it. */
+export interface Leading {
+  /** Publishes what the table holds under the keys now; resolves once it is in the stream. */
+  readonly publishRows: (keys: readonly RowKey[]) => Promise<void>;
+}
+
 /** Bounds what waits for Kafka in memory; larger batches gain nothing measurable. */
 const batchRecordsMax = 4_000;
 const batchBytesMax = 4 * 1024 * 1024;
 const idleSoonMs = 100;
+const publishedLookMs = 50;
 const catalogCheckEveryMs = 2_000;
 /** The walsender of a connection that died may still hold the slot until Postgres notices. */
 const slotInUsePatienceMs = 30_000;
@@ -79,7 +87,7 @@ const slotInUsePauses = { baseMs: 250, capMs: 2_000 };
 export async function lead(
   parts: LeaderParts,
   signal: AbortSignal,
-  onStreaming: (signal: AbortSignal) => Promise<void>,
+  onStreaming: (signal: AbortSignal, leading: Leading) => Promise<void>,
 ): Promise<void> {
   const start = parts.mark.at.lsn;
   if (parts.lastPoint?.label != null) {
@@ -113,7 +121,9 @@ export async function lead(
       readBack(parts.reader, parts.decoder, parts.mark, all, loop),
       watchTables(parts, tables, batcher, all),
       unlessAborted(new Healer({ ...parts, healing, tables }).run(all), all),
-      onStreaming(all),
+      onStreaming(all, {
+        publishRows: (keys) => publishRows({ ...parts, tables, batcher, healing }, keys, all),
+      }),
     ]);
   } catch (error) {
     // It says that there is no publication, not what that means for the stream.
@@ -121,6 +131,26 @@ export async function lead(
     throw error;
   } finally {
     await wal.close();
+  }
+}
+
+interface RowsParts extends Pick<LeaderParts, 'nowMs'> {
+  readonly tables: KnownTables;
+  readonly batcher: Batcher;
+  readonly healing: Healing;
+}
+
+/** A key that cannot be a key of the table would be read in vain for ever. */
+async function publishRows(
+  { tables, batcher, healing, nowMs }: RowsParts,
+  keys: readonly RowKey[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const key of keys) tables.requireKey(key);
+  healing.want(keys, batcher.previous, nowMs());
+  while (keys.some((key) => healing.isWanted(key))) {
+    signal.throwIfAborted();
+    await sleepOrAbort(publishedLookMs, signal);
   }
 }
 

@@ -20,6 +20,8 @@ export type ShownRow = Readonly<Record<string, string | null>>;
 export interface DifferentRow {
   readonly kind: DifferenceKind;
   /** The values of the identity, in the order of its index. */
+  readonly identity: readonly string[];
+  /** The same by name. */
   readonly key: ShownRow;
   /** null where there is no such row, and where rows were not asked for. */
   readonly leader: ShownRow | null;

@@ -114,8 +114,8 @@ async function readRows(
   return wanted
     .map(({ kind, leaderTid, followerTid }) => {
       const [here, there] = [ofLeader.get(leaderTid ?? ''), ofFollower.get(followerTid ?? '')];
-      const key = (here ?? there)?.key ?? {};
-      return { kind, key, leader: here?.row ?? null, follower: there?.row ?? null };
+      const { key = {}, identity = [] } = here ?? there ?? {};
+      return { kind, identity, key, leader: here?.row ?? null, follower: there?.row ?? null };
     })
     .sort(byKey);
 }
@@ -139,6 +139,7 @@ function tidsOf(
 }
 
 interface ReadRow {
+  readonly identity: readonly string[];
   readonly key: ShownRow;
   readonly row: ShownRow | null;
 }
@@ -162,8 +163,9 @@ async function readSide(
   return new Map(
     rows.map(([tid, ...values]) => {
       const key = namedValues(keyNames, values);
+      const identity = values.slice(0, keyNames.length).map((value) => value ?? '');
       const row = showRows ? namedValues(rowNames, values.slice(keyNames.length)) : null;
-      return [tid ?? '', { key, row }];
+      return [tid ?? '', { identity, key, row }];
     }),
   );
 }

@@ -25,11 +25,18 @@ function differing(changes: Partial<TableDifferences> = {}): Partial<TableCompar
     keys: [
       {
         kind: 'different',
+        identity: ['x', '7'],
         key: { tenant: 'x', id: '7' },
         leader: { tenant: 'x', id: '7', note: 'secret', same: 's' },
         follower: { tenant: 'x', id: '7', note: null, same: 's' },
       },
-      { kind: 'missing', key: { tenant: '', id: '10' }, leader: { id: '10' }, follower: null },
+      {
+        kind: 'missing',
+        identity: ['', '10'],
+        key: { tenant: '', id: '10' },
+        leader: { id: '10' },
+        follower: null,
+      },
     ],
     ...changes,
   };
@@ -81,14 +88,22 @@ text('people see tables, keys and what to do next', () => {
     'missing    ""      10',
     '',
     'DIFFERENT at 3:0/FF: b',
-    'HINT: See both rows: understudy verify b --show-rows. Do not promote b; ' +
-      '"When rows differ" in docs/operations.md says what to do.',
+    'HINT: See both rows: understudy verify b --show-rows. Repair them: understudy verify b ' +
+      '--repair. Do not promote b; "When rows differ" in docs/operations.md says what to do.',
   ]);
   assert.equal(verificationOutcome(verified(table('public.t')), plainly).lines.slice(-1), [
     'equal at 3:0/FF: every row is that of node a',
   ]);
   const none = verificationOutcome({ lsn: at(1, 0), leader: 'a', equal: true, nodes: [] }, plainly);
   assert.equal([none.exit, none.lines], [0, ['there is no follower to compare']]);
+});
+
+text('a repair tells how many rows were published, and is not advised again', () => {
+  const done = verificationOutcome(verified(table('public.t')), plainly, 1_234);
+  assert.match(jsonLine(done.answer ?? {}), '"equal":true,"repaired":1234,');
+  assert.ok(done.lines.includes('node a published 1,234 rows anew'));
+  const rest = verificationOutcome(verified(table('public.t', differing())), withRows, 2);
+  assert.match(rest.lines.at(-1) ?? '', /^HINT: Do not promote b;/);
 });
 
 text('values are in the answer only when rows are to be shown', () => {
@@ -106,7 +121,10 @@ text('values are in the answer only when rows are to be shown', () => {
     '  COLUMN  ON a',
     '  id      10',
   ]);
-  assert.match(lines.at(-1) ?? '', /^HINT: Do not promote b;/);
+  assert.match(
+    lines.at(-1) ?? '',
+    /^HINT: Repair them: understudy verify b --repair. Do not promote b;/,
+  );
 });
 
 text('each kind of difference has its words', () => {
@@ -155,7 +173,7 @@ text('what could be mistaken or would move the cursor is written as JSON', () =>
 
 text('--keys is a number within reason', () => {
   const read = (keys: string) => verifyCommand.read(['b', 'b'], { keys });
-  assert.equal(read('7'), { nodes: ['b'], keysMax: 7, showRows: false });
+  assert.equal(read('7'), { nodes: ['b'], keysMax: 7, showRows: false, repair: false });
   for (const keys of ['-1', '1.5', 'x', '10001', '99999999999']) {
     assert.throws(() => read(keys), /is not a number from 0 to 10000/);
   }
