@@ -86,9 +86,9 @@ CREATE TABLE IF NOT EXISTS understudy.type_texts (
   texts jsonb NOT NULL
 );
 
--- Tables whose rows changed without a row message: rewritten by ALTER TABLE, attached with rows as a
--- partition, or of a type whose values look otherwise now. The leader's agent stops at the first
--- entry.
+-- Tables whose rows changed, or may have, without a row message: rewritten by ALTER TABLE, attached
+-- with rows as a partition, out of the publication for a while, or of a type whose values look
+-- otherwise now. The leader's agent stops at the first entry.
 CREATE TABLE IF NOT EXISTS understudy.unseen_changes (
   table_oid oid NOT NULL,
   what text NOT NULL,
@@ -300,7 +300,12 @@ BEGIN
   IF TG_TAG = 'ALTER TYPE' THEN
     PERFORM understudy.note_altered_types();
   ELSIF TG_TAG = 'ALTER TABLE' THEN
+    -- The rows of a table may be values of another's column.
+    PERFORM understudy.note_altered_types();
     PERFORM understudy.note_attached_rows();
+    PERFORM understudy.note_unpublished();
+  ELSIF TG_TAG = 'ALTER PUBLICATION' THEN
+    PERFORM understudy.note_unpublished();
   END IF;
 END
 $$;
@@ -358,10 +363,13 @@ CREATE OR REPLACE FUNCTION understudy.note_altered_types() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
   INSERT INTO understudy.unseen_changes (table_oid, what)
-  SELECT u.table_oid, 'ALTER TYPE changed how values of ' || format_type(u.type_oid, NULL) || ' look'
+  SELECT u.table_oid,
+    'ALTER ' || CASE WHEN c.relkind <> 'c' THEN 'TABLE' ELSE 'TYPE' END || ' changed how values of '
+      || format_type(u.type_oid, NULL) || ' look'
   FROM understudy.types_of_tables() u
   JOIN understudy.type_texts k ON k.type_oid = u.type_oid
   JOIN pg_type t ON t.oid = u.type_oid
+  LEFT JOIN pg_class c ON c.oid = t.typrelid
   CROSS JOIN LATERAL (SELECT coalesce(understudy.texts_of_type(u.type_oid), '{}')) AS now (texts)
   WHERE NOT (now.texts @> k.texts AND (t.typtype = 'e' OR k.texts @> now.texts))
   ON CONFLICT DO NOTHING
@@ -396,6 +404,29 @@ BEGIN
     END IF;
   END LOOP;
 END
+$$;
+
+-- A partition is published with its root. Who is detached, filled and attached again, or dropped from
+-- the publication and added again, looks as before: what was written in between nobody sends.
+CREATE OR REPLACE FUNCTION understudy.note_unpublished() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH published AS (
+    SELECT p.prrelid AS table_oid
+    FROM understudy.node n
+    JOIN pg_publication b ON b.pubname = 'understudy_' || n.cluster
+    JOIN pg_publication_rel p ON p.prpubid = b.oid
+    WHERE b.pubinsert AND b.pubupdate AND b.pubdelete AND b.pubtruncate AND NOT b.pubviaroot
+      AND p.prqual IS NULL AND p.prattrs IS NULL
+  )
+  INSERT INTO understudy.unseen_changes (table_oid, what)
+  SELECT c.oid, 'it left the publication, alone or with what it is a partition of'
+  FROM understudy.relations r
+  JOIN pg_class c ON c.oid = r.table_oid
+  WHERE c.oid NOT IN (SELECT p.table_oid FROM published p)
+    AND NOT EXISTS (
+      SELECT FROM pg_partition_ancestors(c.oid) a JOIN published p ON p.table_oid = a.relid)
+  ON CONFLICT DO NOTHING
 $$;
 
 CREATE OR REPLACE FUNCTION understudy.watch_rewrite() RETURNS event_trigger

@@ -28,6 +28,8 @@ const allTables = ['*.*'];
 /** Together 5 s: far longer than from the record of a commit to its being seen. */
 const visibleLooksMax = 100;
 const visiblePauseMs = 50;
+const cannotCatchUp =
+  'What was not sent cannot be caught up: destroy the cluster and init it again.';
 
 export class KnownTables {
   readonly #client: Client;
@@ -122,7 +124,12 @@ export class KnownTables {
        LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LIMIT 1`,
     );
     const [unseen] = rows;
-    if (unseen !== undefined) throw changed(unseen.name, unseen.what);
+    if (unseen === undefined) return;
+    throw new UnderstudyError(
+      'SCHEMA_CHANGED',
+      `rows of the published table ${unseen.name} changed and were not sent: ${unseen.what}`,
+      cannotCatchUp,
+    );
   }
 
   /** A publication that leaves something out does so without a word. */
@@ -140,7 +147,7 @@ export class KnownTables {
       rows.length === 0
         ? `the publication ${publication} was dropped`
         : `the publication ${publication} no longer publishes every change of its tables`,
-      'What it left out cannot be caught up: destroy the cluster and init it again.',
+      cannotCatchUp,
     );
   }
 
@@ -185,7 +192,11 @@ function inTableOrder(shape: RelationShape, table: TableShape): RelationShape {
   return { ...shape, columns };
 }
 
-/** The message tells the table as it was at that place of the WAL, the catalog as it is now. */
+/**
+ * The message tells the table as it was at that place of the WAL, the catalog as it is now. Under
+ * another identity an update of ours is no key change, and comes without the old key. With FULL
+ * every column is marked, and the old row tells the key.
+ */
 function messageDifference(message: RelationMessage, table: TableShape): string | null {
   const columns = table.columns.filter(({ generated }) => generated === 'no');
   const alike =
@@ -194,7 +205,13 @@ function messageDifference(message: RelationMessage, table: TableShape): string 
       const sent = message.columns[i];
       return sent?.name === name && sent.typeOid === typeOid;
     });
-  return alike ? null : 'its columns were changed';
+  if (!alike) return 'its columns were changed';
+  if (message.replicaIdentity === 'f') return null;
+  const identity = new Set(table.identityAttnums);
+  const isSame = columns.every(({ attnum }, i) => {
+    return message.columns[i]?.partOfKey === identity.has(attnum);
+  });
+  return isSame ? null : 'its identity was another for a while';
 }
 
 function changed(table: string, what: string): UnderstudyError {
