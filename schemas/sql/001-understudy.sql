@@ -104,6 +104,15 @@ CREATE TABLE IF NOT EXISTS understudy.held_triggers (
   PRIMARY KEY (schema_name, table_name, trigger_name)
 );
 
+-- Rules likewise.
+CREATE TABLE IF NOT EXISTS understudy.held_rules (
+  schema_name text NOT NULL,
+  table_name text NOT NULL,
+  rule_name text NOT NULL,
+  mode "char" NOT NULL CHECK (mode IN ('A', 'R')),
+  PRIMARY KEY (schema_name, table_name, rule_name)
+);
+
 -- A token for what was committed before the call: give it to wait_for on a follower. The calling
 -- transaction itself is not covered before it has committed.
 CREATE OR REPLACE FUNCTION understudy.token() RETURNS text

@@ -27,6 +27,11 @@ export interface UniqueIndex {
   readonly partial: boolean;
   /** Chosen by REPLICA IDENTITY USING INDEX. */
   readonly chosen: boolean;
+  /**
+   * How each key column compares: the family of its operators and, where different texts may be
+   * equal, its collation. The same on every server that takes the same values for equal.
+   */
+  readonly equality: readonly string[];
 }
 
 export type ReplicaIdentity = 'default' | 'index' | 'full' | 'nothing';

@@ -22,6 +22,7 @@ const primary: UniqueIndex = {
   valid: true,
   partial: false,
   chosen: false,
+  equality: ['integer_ops'],
 };
 const column = { attnum: 1, name: 'id', type: 'bigint', typeOid: 20, notNull: true } as const;
 
