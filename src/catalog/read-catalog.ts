@@ -45,6 +45,7 @@ const tablesQuery = `
     'columns', (
       SELECT json_agg(json_build_object(
         'attnum', a.attnum, 'name', a.attname, 'typeOid', a.atttypid::bigint,
+        'typeModifier', a.atttypmod,
         'type', format_type(a.atttypid, a.atttypmod), 'notNull', a.attnotnull,
         'generated', a.attgenerated, 'identity', a.attidentity) ORDER BY a.attnum)
       FROM pg_attribute a

@@ -11,6 +11,8 @@ export interface TableColumn {
   /** As format_type prints it under an empty search_path, with its modifier. */
   readonly type: string;
   readonly typeOid: number;
+  /** The modifier within `type`, as the catalog has it; -1 for none. */
+  readonly typeModifier: number;
   readonly notNull: boolean;
   readonly generated: 'no' | 'stored' | 'virtual';
   readonly identity: 'no' | 'always' | 'by default';

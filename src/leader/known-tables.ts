@@ -193,17 +193,19 @@ function inTableOrder(shape: RelationShape, table: TableShape): RelationShape {
 }
 
 /**
- * The message tells the table as it was at that place of the WAL, the catalog as it is now. Under
- * another identity an update of ours is no key change, and comes without the old key. With FULL
+ * The message tells the table as it was at that place of the WAL, the catalog as it is now, or was:
+ * a commit is decoded before it is seen. A type that is wider by its modifier alone would have its
+ * values cut off by a follower. Under another identity an update of ours is no key change, and comes without the old key. With FULL
  * every column is marked, and the old row tells the key.
  */
-function messageDifference(message: RelationMessage, table: TableShape): string | null {
+export function messageDifference(message: RelationMessage, table: TableShape): string | null {
   const columns = table.columns.filter(({ generated }) => generated === 'no');
   const alike =
     columns.length === message.columns.length &&
-    columns.every(({ name, typeOid }, i) => {
+    columns.every(({ name, typeOid, typeModifier }, i) => {
       const sent = message.columns[i];
-      return sent?.name === name && sent.typeOid === typeOid;
+      const isSameType = sent?.typeOid === typeOid && sent.typeModifier === typeModifier;
+      return isSameType && sent.name === name;
     });
   if (!alike) return 'its columns were changed';
   if (message.replicaIdentity === 'f') return null;

@@ -78,7 +78,14 @@ export function node({
 }
 
 export function column(attnum: number, name: string, more: Partial<TableColumn> = {}): TableColumn {
-  const plain = { type: 'text', typeOid: 25, notNull: false, generated: 'no', identity: 'no' };
+  const plain = {
+    type: 'text',
+    typeOid: 25,
+    typeModifier: -1,
+    notNull: false,
+    generated: 'no',
+    identity: 'no',
+  };
   return { attnum, name, ...plain, ...more } as TableColumn;
 }
 
