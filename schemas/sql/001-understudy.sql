@@ -313,7 +313,7 @@ BEGIN
     PERFORM understudy.note_altered_types();
     PERFORM understudy.note_attached_rows();
     PERFORM understudy.note_unpublished();
-  ELSIF TG_TAG = 'ALTER PUBLICATION' THEN
+  ELSIF TG_TAG IN ('ALTER PUBLICATION', 'DROP PUBLICATION') THEN
     PERFORM understudy.note_unpublished();
   END IF;
 END

@@ -94,8 +94,8 @@ export class KnownTables {
       [publication],
     );
     const published = new Set(rows.map(({ oid }) => Number(oid)));
-    await this.#refuseUnseen();
     await this.#checkPublication(publication);
+    await this.#refuseUnseen();
     for (const known of present) {
       const { shape, tableOid } = known;
       if (shape.dropped) continue;

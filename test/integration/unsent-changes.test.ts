@@ -41,6 +41,11 @@ for (const [what, change] of [
       ALTER PUBLICATION ${publication} SET (publish = 'insert, update, delete, truncate')`,
   ],
   [
+    'a publication that is dropped and made again',
+    (publication: string) => `DROP PUBLICATION ${publication}; DELETE FROM item;
+      CREATE PUBLICATION ${publication} FOR TABLE ONLY item, ONLY part`,
+  ],
+  [
     'a table whose identity is another one for an update',
     () => `ALTER TABLE item DROP CONSTRAINT item_pkey, ADD PRIMARY KEY (n);
       UPDATE item SET id = id + 100;
