@@ -1,7 +1,7 @@
 /**
- * A schema that looks as before, and was another for a moment: what was written meanwhile Postgres
- * did not send, or sent under another identity. The leader stops, although nothing it can look at
- * afterwards differs, and followers keep what they had.
+ * A schema that looks as before, and was another for a moment or means something else: what was
+ * written Postgres did not send, or sent under another identity. The leader stops, although names and
+ * types of columns do not differ, and followers keep what they had.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -11,7 +11,9 @@ import { type Stack, useStack } from '../support/stack.ts';
 const tables = `
   CREATE TABLE item (id int PRIMARY KEY, n int);
   CREATE TABLE part (id int PRIMARY KEY) PARTITION BY RANGE (id);
-  CREATE TABLE part_low PARTITION OF part FOR VALUES FROM (0) TO (100)`;
+  CREATE TABLE part_low PARTITION OF part FOR VALUES FROM (0) TO (100);
+  CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+  CREATE TABLE folded (k text COLLATE folded PRIMARY KEY)`;
 
 let stack: Stack;
 let fleet: Fleet;
@@ -50,6 +52,11 @@ for (const [what, change] of [
     () => `ALTER TABLE item DROP CONSTRAINT item_pkey, ADD PRIMARY KEY (n);
       UPDATE item SET id = id + 100;
       ALTER TABLE item DROP CONSTRAINT item_pkey, ADD PRIMARY KEY (id), ALTER n DROP NOT NULL`,
+  ],
+  [
+    'a key under whose new collation two rows are what was one',
+    () =>
+      `ALTER TABLE folded ALTER k TYPE text COLLATE "C"; INSERT INTO folded VALUES ('a'), ('A')`,
   ],
 ] as const) {
   test(`${what}, all within one transaction, stops the leader`, async () => {
