@@ -94,8 +94,8 @@ CREATE TABLE IF NOT EXISTS understudy.key_equalities (
 );
 
 -- Tables whose rows changed, or may have, without a row message: rewritten by ALTER TABLE, attached
--- with rows as a partition, out of the publication for a while, of a type whose values look otherwise
--- now, or with keys that are other rows now. The leader's agent stops at the first entry.
+-- with rows as a partition, out of the publication for a while, of a type whose values look
+-- otherwise now, or with keys that are other rows now. The leader's agent stops at the first entry.
 CREATE TABLE IF NOT EXISTS understudy.unseen_changes (
   table_oid oid NOT NULL,
   what text NOT NULL,
@@ -455,8 +455,8 @@ BEGIN
 END
 $$;
 
--- A partition is published with its root. Who is detached, filled and attached again, or dropped from
--- the publication and added again, looks as before: what was written in between nobody sends.
+-- A partition is published with its root. Who is detached, filled and attached again, or dropped
+-- from the publication and added again, looks as before: what was written in between nobody sends.
 CREATE OR REPLACE FUNCTION understudy.note_unpublished() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,7 +1,7 @@
 /**
- * Judges a follower's tables against the leader's: what would stop a row, what would make another of
- * it without a word, and what would come in the applier's way. Flows in: facts of both nodes; flows
- * out: one finding per cause. Pure.
+ * Judges a follower's tables against the leader's: what would stop a row, what would make another
+ * of it without a word, and what would come in the applier's way. Flows in: facts of both nodes;
+ * flows out: one finding per cause. Pure.
  */
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import { compareWithTable, giveColumnIds, shapeOf } from '../catalog/relation-ids.ts';
@@ -100,8 +100,8 @@ function judgeCopy(
   const equality = equalityOf(table);
   if (equality !== equalityOf(copy)) {
     const message =
-      `the identity of ${name} compares its columns by ${equalityOf(copy)} on node ${node} and by ` +
-      `${equality} on the leader: rows that are two here may be one there`;
+      `the identity of ${name} compares its columns by ${equalityOf(copy)} on node ${node} and ` +
+      `by ${equality} on the leader: rows that are two here may be one there`;
     return [
       differs(message, `Make its index, and the collation of its columns, equal on ${node}.`),
     ];
@@ -136,7 +136,7 @@ function judgeNullability(table: TableShape, copy: TableShape, node: string): Fi
   ];
 }
 
-/** Each node computes them for itself. One expression may be printed in two ways by two versions. */
+/** Each node computes them for itself. Two versions may print one expression in two ways. */
 function judgeGenerated(
   leader: NodeFacts,
   table: TableShape,

@@ -76,8 +76,8 @@ function judgeServer({ name, server, database }: NodeFacts): Finding[] {
   }
   if (doubleEncodings.has(server.databaseEncoding)) {
     const message =
-      `the database of node ${name} is ${server.databaseEncoding}, which writes some letters in two ` +
-      'ways: keys that differ there are one in UTF-8';
+      `the database of node ${name} is ${server.databaseEncoding}, which writes some letters in ` +
+      'two ways: keys that differ there are one in UTF-8';
     findings.push(required(message, newDatabase));
   }
   return findings;

@@ -32,7 +32,8 @@ const equalityQuery = `(
   LEFT JOIN LATERAL (
     SELECT concat_ws(' ', 'COLLATE', coalesce(to_jsonb(l) ->> 'colllocale',
       to_jsonb(l) ->> 'colliculocale', l.collcollate), to_jsonb(l) ->> 'collicurules') AS locale
-    FROM pg_collation l WHERE l.oid = x.indcollation[k.n] AND NOT l.collisdeterministic) AS s ON true)`;
+    FROM pg_collation l
+    WHERE l.oid = x.indcollation[k.n] AND NOT l.collisdeterministic) AS s ON true)`;
 
 const tablesQuery = `
   SELECT json_build_object(

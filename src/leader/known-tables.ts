@@ -195,8 +195,8 @@ function inTableOrder(shape: RelationShape, table: TableShape): RelationShape {
 /**
  * The message tells the table as it was at that place of the WAL, the catalog as it is now, or was:
  * a commit is decoded before it is seen. A type that is wider by its modifier alone would have its
- * values cut off by a follower. Under another identity an update of ours is no key change, and comes without the old key. With FULL
- * every column is marked, and the old row tells the key.
+ * values cut off by a follower. Under another identity an update of ours is no key change, and
+ * comes without the old key. With FULL every column is marked, and the old row tells the key.
  */
 export function messageDifference(message: RelationMessage, table: TableShape): string | null {
   const columns = table.columns.filter(({ generated }) => generated === 'no');

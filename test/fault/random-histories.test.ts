@@ -1,8 +1,9 @@
 // time-limit: 300s
 /**
- * Random tables and random transactions on them leave the same rows on every node, wherever one looks.
- * Prints its seed; UNDERSTUDY_SEED replays a run. A history that ends otherwise is shrunk to the steps that
- * matter, each try on tables that were emptied, on a fleet of its own after a failure.
+ * Random tables and random transactions on them leave the same rows on every node, wherever one
+ * looks. Prints its seed; UNDERSTUDY_SEED replays a run. A history that ends otherwise is shrunk
+ * to the steps that matter, each try on tables that were emptied, on a fleet of its own after a
+ * failure.
  */
 import fc from 'fast-check';
 import { test } from 'uvu';

@@ -112,8 +112,9 @@ function* anyLetters(): Generator<Buffer> {
   }
 }
 
-const letterOf = `CREATE FUNCTION letter(bytes bytea, encoding name) RETURNS text LANGUAGE plpgsql AS
-  'BEGIN RETURN convert_from(bytes, encoding); EXCEPTION WHEN OTHERS THEN RETURN NULL; END'`;
+const letterOf = `CREATE FUNCTION letter(bytes bytea, encoding name) RETURNS text
+  LANGUAGE plpgsql AS 'BEGIN RETURN convert_from(bytes, encoding);
+  EXCEPTION WHEN OTHERS THEN RETURN NULL; END'`;
 
 /** Without UTF8, and those of which Postgres makes no UTF8. */
 const encodingsQuery = `SELECT pg_encoding_to_char(i) AS encoding FROM generate_series(0, 34) AS i

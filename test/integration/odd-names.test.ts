@@ -1,7 +1,7 @@
 /**
  * Names that are easily broken or taken for another: with dots, quotes, backslashes, line ends and
- * wildcards, of 63 bytes, of schemas and tables whose names joined by a dot are alike, and such that
- * are one when written as names of Avro. Each table keeps its own rows.
+ * wildcards, of 63 bytes, of schemas and tables whose names joined by a dot are alike, and such
+ * that are one when written as names of Avro. Each table keeps its own rows.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

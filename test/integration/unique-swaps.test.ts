@@ -1,7 +1,8 @@
 /**
  * Unique values that change hands within one transaction, in cycles of two and more, whatever makes
- * them unique: NULLs that are equal, constraints that are checked late, parts of a table, expressions,
- * exclusion, keys that move between partitions. A state in between is never what a follower checks.
+ * them unique: NULLs that are equal, constraints that are checked late, parts of a table,
+ * expressions, exclusion, keys that move between partitions. A state in between is never what a
+ * follower checks.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -122,7 +123,7 @@ test('a row leaves one partial index for another, while others take its place', 
   );
 });
 
-test('both keys of a table rotate, the one that is the identity and the one that is not', async () => {
+test('both keys of a table rotate, the identity and the one that is not', async () => {
   const found = await arrives(
     ['doubled'],
     'UPDATE doubled SET id = id % 3 + 1',

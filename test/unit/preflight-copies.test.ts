@@ -92,7 +92,7 @@ test('equal tables are equal whatever the order of their columns', () => {
   assert.equal(judgeFollowerTables(leader, node({ name: 'b', tables: [turned] })), []);
 });
 
-test('triggers and rules that fire under the replica role are warned of on replicated tables only', () => {
+test('triggers and rules that fire on replicated rows are warned of on their tables only', () => {
   const leader = node({ tables: [table()] });
   for (const kind of ['trigger', 'rule'] as const) {
     const firingTriggers = [
