@@ -86,9 +86,16 @@ CREATE TABLE IF NOT EXISTS understudy.type_texts (
   texts jsonb NOT NULL
 );
 
--- Tables whose rows changed without a row message: rewritten by ALTER TABLE, attached with rows as a
--- partition, or of a type whose values look otherwise now. The leader's agent stops at the first
--- entry.
+-- What the identity of a table of the stream takes for equal, as it was when the table entered.
+CREATE TABLE IF NOT EXISTS understudy.key_equalities (
+  table_oid oid PRIMARY KEY,
+  columns text NOT NULL,
+  equality text NOT NULL
+);
+
+-- Tables whose rows changed, or may have, without a row message: rewritten by ALTER TABLE, attached
+-- with rows as a partition, out of the publication for a while, of a type whose values look
+-- otherwise now, or with keys that are other rows now. The leader's agent stops at the first entry.
 CREATE TABLE IF NOT EXISTS understudy.unseen_changes (
   table_oid oid NOT NULL,
   what text NOT NULL,
@@ -102,6 +109,15 @@ CREATE TABLE IF NOT EXISTS understudy.held_triggers (
   trigger_name text NOT NULL,
   mode "char" NOT NULL CHECK (mode IN ('A', 'R')),
   PRIMARY KEY (schema_name, table_name, trigger_name)
+);
+
+-- Rules likewise.
+CREATE TABLE IF NOT EXISTS understudy.held_rules (
+  schema_name text NOT NULL,
+  table_name text NOT NULL,
+  rule_name text NOT NULL,
+  mode "char" NOT NULL CHECK (mode IN ('A', 'R')),
+  PRIMARY KEY (schema_name, table_name, rule_name)
 );
 
 -- A token for what was committed before the call: give it to wait_for on a follower. The calling
@@ -300,7 +316,13 @@ BEGIN
   IF TG_TAG = 'ALTER TYPE' THEN
     PERFORM understudy.note_altered_types();
   ELSIF TG_TAG = 'ALTER TABLE' THEN
+    -- The rows of a table may be values of another's column.
+    PERFORM understudy.note_altered_types();
+    PERFORM understudy.note_altered_keys();
     PERFORM understudy.note_attached_rows();
+    PERFORM understudy.note_unpublished();
+  ELSIF TG_TAG IN ('ALTER PUBLICATION', 'DROP PUBLICATION') THEN
+    PERFORM understudy.note_unpublished();
   END IF;
 END
 $$;
@@ -344,9 +366,29 @@ AS $$
   FROM pg_type t WHERE t.oid = texts_of_type.type_oid
 $$;
 
+-- The index that is the identity: its columns, and its operator classes with those collations under
+-- which different texts may be equal.
+CREATE OR REPLACE FUNCTION understudy.keys_of_tables()
+RETURNS TABLE (table_oid oid, columns text, equality text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT c.oid, x.indkey::text, concat_ws(' ', x.indclass::text, n.collations)
+  FROM understudy.relations r
+  JOIN pg_class c ON c.oid = r.table_oid
+  JOIN pg_index x ON x.indrelid = c.oid AND x.indisvalid
+    AND CASE c.relreplident WHEN 'i' THEN x.indisreplident ELSE x.indisprimary END
+  CROSS JOIN LATERAL (
+    SELECT string_agg(k.at || ':' || l.oid, ' ' ORDER BY k.at) AS collations
+    FROM unnest(x.indcollation::oid[]) WITH ORDINALITY AS k (oid, at)
+    JOIN pg_collation l ON l.oid = k.oid AND NOT l.collisdeterministic) AS n
+$$;
+
 CREATE OR REPLACE FUNCTION understudy.remember_types() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
+  INSERT INTO understudy.key_equalities (table_oid, columns, equality)
+  SELECT k.table_oid, k.columns, k.equality FROM understudy.keys_of_tables() k
+  ON CONFLICT DO NOTHING;
   INSERT INTO understudy.type_texts (type_oid, texts)
   SELECT DISTINCT u.type_oid, coalesce(understudy.texts_of_type(u.type_oid), '{}')
   FROM understudy.types_of_tables() u
@@ -358,12 +400,27 @@ CREATE OR REPLACE FUNCTION understudy.note_altered_types() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
   INSERT INTO understudy.unseen_changes (table_oid, what)
-  SELECT u.table_oid, 'ALTER TYPE changed how values of ' || format_type(u.type_oid, NULL) || ' look'
+  SELECT u.table_oid,
+    'ALTER ' || CASE WHEN c.relkind <> 'c' THEN 'TABLE' ELSE 'TYPE' END || ' changed how values of '
+      || format_type(u.type_oid, NULL) || ' look'
   FROM understudy.types_of_tables() u
   JOIN understudy.type_texts k ON k.type_oid = u.type_oid
   JOIN pg_type t ON t.oid = u.type_oid
+  LEFT JOIN pg_class c ON c.oid = t.typrelid
   CROSS JOIN LATERAL (SELECT coalesce(understudy.texts_of_type(u.type_oid), '{}')) AS now (texts)
   WHERE NOT (now.texts @> k.texts AND (t.typtype = 'e' OR k.texts @> now.texts))
+  ON CONFLICT DO NOTHING
+$$;
+
+-- Under another collation two rows may stand here that a follower takes for one.
+CREATE OR REPLACE FUNCTION understudy.note_altered_keys() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  INSERT INTO understudy.unseen_changes (table_oid, what)
+  SELECT n.table_oid, 'its identity takes other values for equal'
+  FROM understudy.keys_of_tables() n
+  JOIN understudy.key_equalities k ON k.table_oid = n.table_oid AND k.columns = n.columns
+  WHERE k.equality <> n.equality
   ON CONFLICT DO NOTHING
 $$;
 
@@ -396,6 +453,29 @@ BEGIN
     END IF;
   END LOOP;
 END
+$$;
+
+-- A partition is published with its root. Who is detached, filled and attached again, or dropped
+-- from the publication and added again, looks as before: what was written in between nobody sends.
+CREATE OR REPLACE FUNCTION understudy.note_unpublished() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH published AS (
+    SELECT p.prrelid AS table_oid
+    FROM understudy.node n
+    JOIN pg_publication b ON b.pubname = 'understudy_' || n.cluster
+    JOIN pg_publication_rel p ON p.prpubid = b.oid
+    WHERE b.pubinsert AND b.pubupdate AND b.pubdelete AND b.pubtruncate AND NOT b.pubviaroot
+      AND p.prqual IS NULL AND p.prattrs IS NULL
+  )
+  INSERT INTO understudy.unseen_changes (table_oid, what)
+  SELECT c.oid, 'it left the publication, alone or with what it is a partition of'
+  FROM understudy.relations r
+  JOIN pg_class c ON c.oid = r.table_oid
+  WHERE c.oid NOT IN (SELECT p.table_oid FROM published p)
+    AND NOT EXISTS (
+      SELECT FROM pg_partition_ancestors(c.oid) a JOIN published p ON p.table_oid = a.relid)
+  ON CONFLICT DO NOTHING
 $$;
 
 CREATE OR REPLACE FUNCTION understudy.watch_rewrite() RETURNS event_trigger

@@ -261,6 +261,42 @@ export const quick: readonly Mutation[] = [
     tests: [alignModel, 'test/unit/coalesce.test.ts'],
   },
   {
+    name: 'modifier-ignored',
+    harm: 'values of a column that grew are cut off on followers',
+    edits: [
+      {
+        file: 'src/leader/known-tables.ts',
+        find: ' && sent.typeModifier === typeModifier;',
+        replace: ';',
+      },
+    ],
+    tests: ['test/unit/known-tables.test.ts'],
+  },
+  {
+    name: 'other-identity-ignored',
+    harm: 'a row whose key changed under another primary key stays under its old key too',
+    edits: [
+      {
+        file: 'src/leader/known-tables.ts',
+        find: `return isSame ? null : 'its identity was another for a while';`,
+        replace: 'return isSame ? null : null;',
+      },
+    ],
+    tests: ['test/unit/known-tables.test.ts'],
+  },
+  {
+    name: 'equality-uncompared',
+    harm: 'two rows of the leader are one on a follower whose collation is another',
+    edits: [
+      {
+        file: 'src/agent/preflight-copies.ts',
+        find: 'if (equality !== equalityOf(copy)) {',
+        replace: 'if (equality === null) {',
+      },
+    ],
+    tests: ['test/unit/preflight-copies.test.ts'],
+  },
+  {
     name: 'unchanged-value-as-null',
     harm: 'a large value that an update leaves alone becomes NULL on followers',
     edits: [

@@ -14,7 +14,7 @@ export interface NodeSession {
   readonly client: Client;
 }
 
-/** Shapes by `schema.table`, with the ids that a new stream gives. */
+/** Shapes by qualified name, with the ids that a new stream gives. */
 export function shapesOf(
   tables: readonly TableShape[],
   keyless: KeylessTables,
@@ -24,7 +24,8 @@ export function shapesOf(
     tables.map((table) => {
       const relation = giveRelationId(displayName(table), used);
       const columns = giveColumnIds(table.columns, new Set());
-      return [displayName(table), shapeOf(table, { relation, columns }, keyless)];
+      const name = qualifiedName(table.schema, table.name);
+      return [name, shapeOf(table, { relation, columns }, keyless)];
     }),
   );
 }

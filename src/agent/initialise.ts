@@ -200,7 +200,7 @@ class Initialisation {
         await saveRelation(
           client,
           shape,
-          own.find((other) => displayName(other) === table) ?? null,
+          own.find((other) => qualifiedName(other.schema, other.name) === table) ?? null,
         );
       }
       const names = published

@@ -18,6 +18,7 @@ export type WarningCode =
   | 'TABLE_UNLOGGED'
   | 'APPEND_ONLY'
   | 'NOT_NULL_DIFFERS'
+  | 'GENERATED_DIFFERS'
   | 'TRIGGER_HELD'
   | 'TOPIC_SETTING'
   | 'NOT_LOOKED_AT';

@@ -1,10 +1,9 @@
 /**
- * Judges nodes against each other: whether two of them are one, and whether each has the leader's
- * tables. Flows in: facts of all nodes that answered; flows out: one finding per cause. Pure.
+ * Judges nodes against each other, whether two of them are one, and the leader's tables. Flows in:
+ * facts of all nodes that answered; flows out: one finding per cause. Pure.
  */
 
-import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
-import { compareWithTable, giveColumnIds, shapeOf } from '../catalog/relation-ids.ts';
+import { qualifiedName } from '../catalog/postgres-session.ts';
 import {
   displayName,
   isAppendOnly,
@@ -12,10 +11,9 @@ import {
   problemsOf,
   type TableShape,
 } from '../catalog/table.ts';
-import { enumerate, errorFinding, type Finding, warningFinding } from './preflight-finding.ts';
+import { errorFinding, type Finding, warningFinding } from './preflight-finding.ts';
 import type { NodeFacts } from './preflight-node.ts';
 import { nodeObject } from './preflight-server.ts';
-import { judgeTypes } from './preflight-types.ts';
 
 /** Each pair of nodes once. */
 export function judgePlaces(nodes: readonly NodeFacts[]): Finding[] {
@@ -114,7 +112,7 @@ export function judgeLeaderTables(
 }
 
 /** Before init every table that is matched will be. A partition joins with its first row. */
-function isInStream({ streamed }: NodeFacts, table: TableShape): boolean {
+export function isInStream({ streamed }: NodeFacts, table: TableShape): boolean {
   return streamed === null || table.isPartition || streamed.has(table.oid);
 }
 
@@ -158,119 +156,6 @@ function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
   return [];
 }
 
-function alter(table: TableShape): string {
+export function alter(table: TableShape): string {
   return `ALTER TABLE ${qualifiedName(table.schema, table.name)}`;
-}
-
-/** Whether a follower has the leader's tables, and what on them would come in the applier's way. */
-export function judgeFollowerTables(
-  leader: NodeFacts,
-  follower: NodeFacts,
-  keyless: KeylessTables = 'refuse',
-): Finding[] {
-  // What is wrong with a table on the leader is said there.
-  const wanted = leader.matchedTables.filter(
-    (table) =>
-      table.persistence === 'permanent' &&
-      (table.identityAttnums !== null || isAppendOnly(table, keyless)) &&
-      isInStream(leader, table),
-  );
-  const own = new Map(follower.allTables.map((table) => [displayName(table), table]));
-  const missing = wanted.filter((table) => !own.has(displayName(table)));
-  const findings = missing.length === 0 ? [] : [missingTables(leader, follower, missing)];
-  for (const table of wanted) {
-    const copy = own.get(displayName(table));
-    if (copy !== undefined) findings.push(...judgeCopy(table, copy, follower.name, keyless));
-  }
-  return [...findings, ...judgeTypes(leader, follower, wanted), ...judgeTriggers(wanted, follower)];
-}
-
-function missingTables(
-  leader: NodeFacts,
-  follower: NodeFacts,
-  missing: readonly TableShape[],
-): Finding {
-  const names = missing.map(displayName);
-  const what = names.length === 1 ? `the table ${names[0]}` : `tables: ${enumerate(names)}`;
-  return errorFinding(
-    'SCHEMA_DIFFERS',
-    nodeObject(follower.name),
-    `node ${follower.name} lacks ${what}`,
-    'Create them there, empty, with their indexes: pg_dump --schema-only ' +
-      `${missing
-        .map((table) => `-t '${dumpPattern(table)}'`)
-        .slice(0, 3)
-        .join(' ')}` +
-      `${missing.length > 3 ? ' …' : ''} of ${leader.name} | psql of ${follower.name}.`,
-  );
-}
-
-/** Names in pg_dump's patterns are quoted as in SQL. */
-function dumpPattern(table: TableShape): string {
-  const plain = /^[a-z_][a-z0-9_]*$/;
-  return [table.schema, table.name]
-    .map((name) => (plain.test(name) ? name : quoteIdentifier(name)))
-    .join('.');
-}
-
-function judgeCopy(
-  table: TableShape,
-  copy: TableShape,
-  node: string,
-  keyless: KeylessTables,
-): Finding[] {
-  const name = displayName(table);
-  const differs = (what: string, hint: string): Finding =>
-    errorFinding('SCHEMA_DIFFERS', `${nodeObject(node)}: ${name}`, what, hint);
-  if (copy.kind !== table.kind) {
-    const message = `${name} is ${copy.kind} on node ${node} and ${table.kind} on the leader`;
-    return [differs(message, `Make the table on ${node} as it is on the leader.`)];
-  }
-  if (copy.persistence !== 'permanent') {
-    const message = `${name} is ${copy.persistence} on node ${node}: a crash there empties it`;
-    return [differs(message, `On ${node}: ${alter(table)} SET LOGGED;`)];
-  }
-  const columns = giveColumnIds(table.columns, new Set());
-  const shape = shapeOf(table, { relation: name, columns }, keyless);
-  const difference = compareWithTable(shape, copy);
-  if (difference !== null) {
-    const message = `node ${node} has another table than the leader: ${difference}`;
-    return [differs(message, `On ${node}: ${alter(table)} … until the two are equal.`)];
-  }
-  return judgeNullability(table, copy, node);
-}
-
-function judgeNullability(table: TableShape, copy: TableShape, node: string): Finding[] {
-  const own = new Map(copy.columns.map((column) => [column.name, column]));
-  const stricter = table.columns
-    .filter((column) => !column.notNull && own.get(column.name)?.notNull === true)
-    .map((column) => column.name);
-  if (stricter.length === 0) return [];
-  const drops = stricter.map((column) => `ALTER COLUMN ${quoteIdentifier(column)} DROP NOT NULL`);
-  return [
-    warningFinding(
-      'NOT_NULL_DIFFERS',
-      `${nodeObject(node)}: ${displayName(table)}`,
-      `${displayName(table)} is NOT NULL on node ${node} only: ${enumerate(stricter)}`,
-      `A null from the leader stops it. On ${node}: ${alter(table)} ${drops.join(', ')};`,
-    ),
-  ];
-}
-
-/** Rows arrive as the leader's triggers left them, so a follower switches such a trigger off. */
-function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Finding[] {
-  const names = new Map(wanted.map((table) => [displayName(table), table]));
-  return follower.database.firingTriggers.flatMap(({ table: name, trigger }) => {
-    const table = names.get(name);
-    if (table === undefined) return [];
-    return [
-      warningFinding(
-        'TRIGGER_HELD',
-        `${nodeObject(follower.name)}: ${name}`,
-        `the trigger ${trigger} on ${name} would fire for replicated rows on node ` +
-          `${follower.name}: it is disabled there while the node follows`,
-        `To be rid of this: ${alter(table)} ENABLE TRIGGER ${quoteIdentifier(trigger)};`,
-      ),
-    ];
-  });
 }

@@ -56,8 +56,18 @@ export interface DatabaseFacts {
   readonly preparedTransactions: readonly string[];
   readonly notOwned: readonly { readonly table: string; readonly owner: string }[];
   readonly forcedRowSecurity: readonly string[];
-  readonly firingTriggers: readonly { readonly table: string; readonly trigger: string }[];
-  /** Columns whose values may be stored out of line, by the OID of their table. */
+  /** What each generated column is computed by, by the OID of its table. */
+  readonly generated: readonly {
+    readonly tableOid: number;
+    readonly column: string;
+    readonly expression: string;
+  }[];
+  /** What fires under the replica role too. */
+  readonly firingTriggers: readonly {
+    readonly kind: 'trigger' | 'rule';
+    readonly table: string;
+    readonly trigger: string;
+  }[];
 }
 
 /** The first version with parameter privileges, publication features and snapshots we rely on. */
@@ -190,11 +200,24 @@ const databaseQuery = `
       SELECT coalesce(json_agg(${tableName} ORDER BY n.nspname, c.relname), '[]')
       FROM ${userTables}
       WHERE ${userTablesCondition} AND c.relrowsecurity AND c.relforcerowsecurity),
+    'generated', (
+      SELECT coalesce(json_agg(json_build_object(
+        'tableOid', c.oid::bigint, 'column', a.attname,
+        'expression', pg_get_expr(d.adbin, d.adrelid)) ORDER BY a.attname), '[]')
+      FROM ${userTables}
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> ''
+      JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+      WHERE ${userTablesCondition}),
     'firingTriggers', (
-      SELECT coalesce(json_agg(json_build_object('table', ${tableName}, 'trigger', t.tgname)
-        ORDER BY n.nspname, c.relname, t.tgname), '[]')
-      FROM ${userTables} JOIN pg_trigger t ON t.tgrelid = c.oid
-      WHERE ${userTablesCondition} AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')))
+      SELECT coalesce(json_agg(json_build_object(
+        'kind', f.kind, 'table', ${tableName}, 'trigger', f.name)
+        ORDER BY n.nspname, c.relname, f.name), '[]')
+      FROM ${userTables} JOIN (
+        SELECT 'trigger' AS kind, tgrelid, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL
+        SELECT 'rule', ev_class, rulename, ev_enabled FROM pg_rewrite
+      ) AS f (kind, table_oid, name, mode) ON f.table_oid = c.oid
+      WHERE ${userTablesCondition} AND f.mode IN ('A', 'R')))
   FROM pg_database d, pg_roles r
   WHERE d.datname = current_database() AND r.rolname = current_user`;
 

@@ -33,6 +33,13 @@ export function judgeNode(facts: NodeFacts, cluster: string): Finding[] {
   ];
 }
 
+/**
+ * Server encodings in which Postgres reads two byte sequences as one letter: with them two rows of
+ * a table could have one key in the topic.
+ */
+const doubleEncodings: ReadonlySet<string> = new Set(['EUC_JP', 'EUC_TW']);
+const newDatabase = `Make it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
+
 /** ALTER SYSTEM takes effect for these at the next start only. */
 function restart(setting: string, value: string): string {
   return `ALTER SYSTEM SET ${setting} = ${value}; then restart the server.`;
@@ -65,8 +72,13 @@ function judgeServer({ name, server, database }: NodeFacts): Finding[] {
   }
   if (server.databaseEncoding === 'SQL_ASCII') {
     const message = `the database of node ${name} is SQL_ASCII: nobody knows what its bytes mean`;
-    const hint = `Make it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
-    findings.push(required(message, hint));
+    findings.push(required(message, newDatabase));
+  }
+  if (doubleEncodings.has(server.databaseEncoding)) {
+    const message =
+      `the database of node ${name} is ${server.databaseEncoding}, which writes some letters in ` +
+      'two ways: keys that differ there are one in UTF-8';
+    findings.push(required(message, newDatabase));
   }
   return findings;
 }

@@ -46,7 +46,11 @@ export const typesOfDatabase = `
   WHERE t.typtype IN ('e', 'c', 'd', 'r', 'm')
     AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'understudy')
     AND (t.typtype <> 'c' OR EXISTS (
-      SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))
+      SELECT FROM pg_class c WHERE c.oid = t.typrelid AND (c.relkind = 'c' OR EXISTS (
+        -- The rows of a table are a type too, and some other column may have it.
+        SELECT FROM pg_depend d
+        WHERE d.refclassid = 'pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)
+          AND d.deptype = 'n'))))
     AND NOT EXISTS (
       SELECT FROM pg_depend d
       WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')`;

@@ -5,6 +5,7 @@
  * of one that cannot be reached that is said, and nothing else.
  */
 import type { Cluster } from './cluster.ts';
+import { judgeFollowerTables } from './preflight-copies.ts';
 import {
   enumerate,
   errorFinding,
@@ -12,12 +13,7 @@ import {
   findingOf,
   inOrderOfUrgency,
 } from './preflight-finding.ts';
-import {
-  judgeFollowerTables,
-  judgeLeaderTables,
-  judgeLocales,
-  judgePlaces,
-} from './preflight-fleet.ts';
+import { judgeLeaderTables, judgeLocales, judgePlaces } from './preflight-fleet.ts';
 import { lookAtKafka, lookAtRegistry } from './preflight-kafka.ts';
 import {
   lookAtMaintenanceDatabase,

@@ -82,7 +82,9 @@ interface CastRow {
 const equalitiesQuery = `
   SELECT json_build_object(
     'tableOid', x.indrelid::bigint, 'name', ic.relname,
-    'plain', am.amname = 'btree' AND NOT x.indisexclusion,
+    -- ON CONFLICT takes no table with rules for updates, not even rules that do not fire.
+    'plain', am.amname = 'btree' AND NOT x.indisexclusion AND NOT EXISTS (
+      SELECT FROM pg_rewrite w WHERE w.ev_class = x.indrelid AND w.ev_type = '2'),
     'columns', (
       SELECT json_agg(json_build_object(
         'attnum', x.indkey[k.n], 'operator', o.oprname,

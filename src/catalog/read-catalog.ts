@@ -19,6 +19,22 @@ export const userTablesCondition = `
     SELECT FROM pg_depend d
     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`;
 
+/**
+ * Of the index x: its operator families, without their schema, which is an extension's choice, and
+ * the locales of nondeterministic collations, whose names are the database's own. The column of the
+ * locale has another name in each version from 15 to 17.
+ */
+const equalityQuery = `(
+  SELECT json_agg(concat_ws(' ', f.opfname, s.locale) ORDER BY k.n)
+  FROM generate_series(0, x.indnkeyatts - 1) AS k (n)
+  JOIN pg_opclass o ON o.oid = x.indclass[k.n]
+  JOIN pg_opfamily f ON f.oid = o.opcfamily
+  LEFT JOIN LATERAL (
+    SELECT concat_ws(' ', 'COLLATE', coalesce(to_jsonb(l) ->> 'colllocale',
+      to_jsonb(l) ->> 'colliculocale', l.collcollate), to_jsonb(l) ->> 'collicurules') AS locale
+    FROM pg_collation l
+    WHERE l.oid = x.indcollation[k.n] AND NOT l.collisdeterministic) AS s ON true)`;
+
 const tablesQuery = `
   SELECT json_build_object(
     'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
@@ -30,6 +46,7 @@ const tablesQuery = `
     'columns', (
       SELECT json_agg(json_build_object(
         'attnum', a.attnum, 'name', a.attname, 'typeOid', a.atttypid::bigint,
+        'typeModifier', a.atttypmod,
         'type', format_type(a.atttypid, a.atttypmod), 'notNull', a.attnotnull,
         'generated', a.attgenerated, 'identity', a.attidentity) ORDER BY a.attnum)
       FROM pg_attribute a
@@ -38,7 +55,8 @@ const tablesQuery = `
       SELECT json_agg(json_build_object(
         'name', ic.relname, 'attnums', (x.indkey::int2[])[0:x.indnkeyatts - 1],
         'primary', x.indisprimary, 'immediate', x.indimmediate, 'valid', x.indisvalid,
-        'partial', x.indpred IS NOT NULL, 'chosen', x.indisreplident) ORDER BY ic.relname)
+        'partial', x.indpred IS NOT NULL, 'chosen', x.indisreplident,
+        'equality', ${equalityQuery}) ORDER BY ic.relname)
       FROM pg_index x JOIN pg_class ic ON ic.oid = x.indexrelid
       WHERE x.indrelid = c.oid AND x.indisunique AND x.indislive))
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

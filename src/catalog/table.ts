@@ -11,6 +11,8 @@ export interface TableColumn {
   /** As format_type prints it under an empty search_path, with its modifier. */
   readonly type: string;
   readonly typeOid: number;
+  /** The modifier within `type`, as the catalog has it; -1 for none. */
+  readonly typeModifier: number;
   readonly notNull: boolean;
   readonly generated: 'no' | 'stored' | 'virtual';
   readonly identity: 'no' | 'always' | 'by default';
@@ -27,6 +29,11 @@ export interface UniqueIndex {
   readonly partial: boolean;
   /** Chosen by REPLICA IDENTITY USING INDEX. */
   readonly chosen: boolean;
+  /**
+   * How each key column compares: the family of its operators and, where different texts may be
+   * equal, its collation. The same on every server that takes the same values for equal.
+   */
+  readonly equality: readonly string[];
 }
 
 export type ReplicaIdentity = 'default' | 'index' | 'full' | 'nothing';

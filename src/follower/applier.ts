@@ -100,7 +100,7 @@ export class Applier {
       case 'rows': {
         const tables = step.tables.map((rows) => ({
           rows,
-          target: this.#targets.get(rows.relationId),
+          target: this.#targets.getOfRows(rows.relationId),
         }));
         // What a key change or a replacement takes away is read before anything is.
         const early = await this.#readEarly(tables, replace);

@@ -43,7 +43,7 @@ export class ApplyTargets {
     for (const { shape, tableOid } of known) {
       const table = tables.find(({ oid }) => oid === tableOid);
       // A table that is not as it was is no fault of this node's start, but of a row for it.
-      if (table === undefined || compareWithTable(shape, table) !== null) continue;
+      if (table === undefined || differenceOf(shape, table) !== null) continue;
       targets.#committed.set(shape.id, targetOf(shape, table, access.get(table.oid)));
     }
     targets.#pending = new Map(targets.#committed);
@@ -69,13 +69,24 @@ export class ApplyTargets {
     );
   }
 
+  /** The table that holds the rows itself: of partitions, a DELETE FROM ONLY would find none. */
+  getOfRows(id: RelationId): ApplyTarget {
+    const target = this.get(id);
+    if (!target.partitioned) return target;
+    throw new UnderstudyError(
+      'SCHEMA_DIFFERS',
+      `the stream has rows of ${id} itself, which is partitioned on this node`,
+      `Make it a table without partitions (${guardBypass} psql …), then start the agent again.`,
+    );
+  }
+
   /** Takes a relation record: this node's table must be the one it describes. */
   async relation(shape: RelationShape): Promise<void> {
     const known = (await loadKnownRelations(this.#client)).find(
       ({ shape: { id } }) => id === shape.id,
     );
     const table = await this.#tableOf(shape, known);
-    const difference = compareWithTable(shape, table);
+    const difference = differenceOf(shape, table);
     if (difference !== null) {
       throw new UnderstudyError(
         'SCHEMA_DIFFERS',
@@ -117,6 +128,12 @@ export class ApplyTargets {
     }
     return order;
   }
+}
+
+/** A crash empties an unlogged table, and the position would say that its rows are there. */
+function differenceOf(shape: RelationShape, table: TableShape): string | null {
+  if (table.persistence !== 'permanent') return `it is ${table.persistence} here`;
+  return compareWithTable(shape, table);
 }
 
 function orderOf(target: ApplyTarget, columnIds: readonly string[]): number[] {

@@ -1,60 +1,90 @@
 /**
- * Triggers that would fire in the applier. Flows in: the tables of a node that follows; flows out:
- * ENABLE ALWAYS and ENABLE REPLICA triggers switched off and remembered, so that a promotion can
- * put them back: what they did on the leader arrives as rows, and must not be done twice.
+ * Triggers and rules that would fire in the applier. Flows in: the tables of a node that follows;
+ * flows out: what is ENABLE ALWAYS or ENABLE REPLICA switched off and remembered, so that a
+ * promotion can put it back: what it did on the leader arrives as rows, and must not be done twice.
  */
 import type { Client } from 'pg';
 import { inTransaction, qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import { userTablesCondition } from '../catalog/read-catalog.ts';
 
-interface TriggerRow {
+/** Where the catalog has them, where we remember them, and how ALTER TABLE calls them. */
+interface HeldKind {
+  readonly word: 'TRIGGER' | 'RULE';
+  readonly catalog: string;
+  readonly memory: string;
+  readonly memoryName: string;
+}
+
+const heldKinds: readonly HeldKind[] = [
+  {
+    word: 'TRIGGER',
+    catalog: `SELECT t.tgrelid AS table_oid, t.tgname AS name, t.tgenabled AS mode
+      FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal`,
+    memory: 'understudy.held_triggers',
+    memoryName: 'trigger_name',
+  },
+  {
+    word: 'RULE',
+    catalog: `SELECT w.ev_class AS table_oid, w.rulename AS name, w.ev_enabled AS mode
+      FROM pg_catalog.pg_rewrite w`,
+    memory: 'understudy.held_rules',
+    memoryName: 'rule_name',
+  },
+];
+
+interface HeldRow {
   readonly schema: string;
   readonly table: string;
-  readonly trigger: string;
+  readonly name: string;
   readonly mode: string;
 }
 
 /** Inside one transaction: remembered and switched off, or neither. */
 export async function holdTriggers(client: Client): Promise<void> {
   await inTransaction(client, async () => {
-    const { rows } = await client.query<TriggerRow>(
-      `SELECT n.nspname AS schema, c.relname AS table, t.tgname AS trigger, t.tgenabled AS mode
-       FROM pg_catalog.pg_trigger t
-       JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-       WHERE t.tgenabled IN ('A', 'R') AND NOT t.tgisinternal AND ${userTablesCondition}`,
-    );
-    for (const { schema, table, trigger, mode } of rows) {
-      await client.query(
-        `INSERT INTO understudy.held_triggers (schema_name, table_name, trigger_name, mode)
-         VALUES ($1, $2, $3, $4)
-         ON CONFLICT (schema_name, table_name, trigger_name) DO UPDATE SET mode = EXCLUDED.mode`,
-        [schema, table, trigger, mode],
+    for (const { word, catalog, memory, memoryName } of heldKinds) {
+      const { rows } = await client.query<HeldRow>(
+        `SELECT n.nspname AS schema, c.relname AS table, f.name, f.mode
+         FROM (${catalog}) AS f
+         JOIN pg_catalog.pg_class c ON c.oid = f.table_oid
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE f.mode IN ('A', 'R') AND ${userTablesCondition}`,
       );
-      await client.query(
-        `ALTER TABLE ${qualifiedName(schema, table)} DISABLE TRIGGER ${quoteIdentifier(trigger)}`,
-      );
+      for (const { schema, table, name, mode } of rows) {
+        await client.query(
+          `INSERT INTO ${memory} (schema_name, table_name, ${memoryName}, mode)
+           VALUES ($1, $2, $3, $4)
+           ON CONFLICT (schema_name, table_name, ${memoryName}) DO UPDATE
+           SET mode = EXCLUDED.mode`,
+          [schema, table, name, mode],
+        );
+        await client.query(
+          `ALTER TABLE ${qualifiedName(schema, table)} DISABLE ${word} ${quoteIdentifier(name)}`,
+        );
+      }
     }
   });
 }
 
-/** Puts every held trigger back as it was; one whose table is gone is forgotten. */
+/** Puts everything held back as it was; what belongs to a table that is gone is forgotten. */
 export async function releaseTriggers(client: Client): Promise<void> {
   await inTransaction(client, async () => {
-    const { rows } = await client.query<TriggerRow>(
-      `SELECT h.schema_name AS schema, h.table_name AS table, h.trigger_name AS trigger, h.mode
-       FROM understudy.held_triggers h
-       JOIN pg_catalog.pg_namespace n ON n.nspname = h.schema_name
-       JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = h.table_name
-       JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid AND t.tgname = h.trigger_name`,
-    );
-    for (const { schema, table, trigger, mode } of rows) {
-      const how = mode === 'A' ? 'ALWAYS' : 'REPLICA';
-      await client.query(
-        `ALTER TABLE ${qualifiedName(schema, table)}
-         ENABLE ${how} TRIGGER ${quoteIdentifier(trigger)}`,
+    for (const { word, catalog, memory, memoryName } of heldKinds) {
+      const { rows } = await client.query<HeldRow>(
+        `SELECT h.schema_name AS schema, h.table_name AS table, f.name, h.mode
+         FROM ${memory} h
+         JOIN pg_catalog.pg_namespace n ON n.nspname = h.schema_name
+         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = h.table_name
+         JOIN (${catalog}) AS f ON f.table_oid = c.oid AND f.name = h.${memoryName}`,
       );
+      for (const { schema, table, name, mode } of rows) {
+        const how = mode === 'A' ? 'ALWAYS' : 'REPLICA';
+        await client.query(
+          `ALTER TABLE ${qualifiedName(schema, table)}
+           ENABLE ${how} ${word} ${quoteIdentifier(name)}`,
+        );
+      }
+      await client.query(`DELETE FROM ${memory}`);
     }
-    await client.query('DELETE FROM understudy.held_triggers');
   });
 }

@@ -1,5 +1,6 @@
 /**
- * ALTER TYPE can change what every stored value of a type looks like, and no row message says so:
+ * ALTER TYPE, and ALTER TABLE for a column of that table's row type, can change what every stored
+ * value looks like, and no row message says so:
  * the leader stops before it sends another row. What leaves stored values alone goes on.
  */
 import { test } from 'uvu';
@@ -17,7 +18,8 @@ const tables = `
   CREATE TABLE array_of (id int PRIMARY KEY, v moods);
   CREATE TABLE row_of (id int PRIMARY KEY, v pair);
   CREATE TABLE range_of (id int PRIMARY KEY, v span);
-  CREATE TABLE plain (id int PRIMARY KEY)`;
+  CREATE TABLE plain (id int PRIMARY KEY, s text);
+  CREATE TABLE of_rows (id int PRIMARY KEY, v plain[])`;
 
 let stack: Stack;
 let fleet: Fleet;
@@ -47,6 +49,7 @@ async function noted(): Promise<readonly string[]> {
 for (const [change, tablesOfType] of [
   [`ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'`, ['array_of', 'range_of', 'row_of']],
   ['ALTER TYPE pair ADD ATTRIBUTE b text', ['row_of']],
+  ['ALTER TABLE plain ADD COLUMN more int', ['of_rows']],
 ] as const) {
   test(`${change} stops the leader, and each table of the type is named`, async () => {
     await fleet.sql('a', change);
@@ -54,7 +57,8 @@ for (const [change, tablesOfType] of [
     for (const next of [() => fleet.agent('a'), () => fleet.spawnAgent('a')]) {
       const agent = next();
       assert.is(await agent.exitCode(), 4, agent.log);
-      assert.match(agent.log, /"code":"SCHEMA_CHANGED".*ALTER TYPE changed how values of/);
+      const what = `${change.split(' ', 2).join(' ')} changed how values of`;
+      assert.match(agent.log, new RegExp(`"code":"SCHEMA_CHANGED".*${what}`));
     }
   });
 }
@@ -65,7 +69,8 @@ test('what leaves stored values as they are goes on', async () => {
   }
   await fleet.sql(
     'a',
-    `ALTER TYPE lonely RENAME VALUE 'x' TO 'y'; ALTER TYPE mood OWNER TO CURRENT_USER`,
+    `ALTER TYPE lonely RENAME VALUE 'x' TO 'y'; ALTER TYPE mood OWNER TO CURRENT_USER;
+     ALTER TABLE plain ALTER s SET STORAGE EXTERNAL; ALTER TABLE array_of SET (fillfactor = 70)`,
   );
   assert.equal(await noted(), []);
   await fleet.sql('a', `INSERT INTO array_of VALUES (2, '{calm,NULL}')`);

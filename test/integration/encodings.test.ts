@@ -1,7 +1,7 @@
 /**
  * Databases of other encodings: what both can write arrives letter by letter, in values, keys and
  * names; what a follower's encoding does not have stops it; SQL_ASCII, where nobody knows what a
- * byte means, is refused.
+ * byte means, and encodings with two spellings of a letter are refused.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -84,13 +84,60 @@ test('a letter that the follower’s encoding does not have stops it', async () 
   assert.not(fleet.agent('a').ended);
 });
 
-test('SQL_ASCII is refused', async () => {
-  const fleet = await fleetOf('SQL_ASCII', 'UTF8');
-  for (const verb of ['check', 'init']) {
-    const { code, json } = await fleet.cli(verb);
-    assert.is(code, 4);
-    assert.match(JSON.stringify(json), /SQL_ASCII/);
+for (const encodings of [
+  ['SQL_ASCII', 'UTF8'],
+  ['UTF8', 'EUC_JP'],
+]) {
+  test(`${encodings.join(' and ')} are refused`, async () => {
+    const fleet = await fleetOf(...encodings);
+    for (const verb of ['check', 'init']) {
+      const { code, json } = await fleet.cli(verb);
+      assert.is(code, 4);
+      assert.match(
+        JSON.stringify(json),
+        /is SQL_ASCII|is EUC_JP, which writes some letters in two w/,
+      );
+    }
+  });
+}
+
+/** Up to three bytes in a row, and the four of EUC_TW, that may be a letter. */
+function* anyLetters(): Generator<Buffer> {
+  for (let first = 0x80; first <= 0xff; first += 1) {
+    yield Buffer.from([first]);
+    for (let second = 0x21; second <= 0xff; second += 1) {
+      const pair = [first, second];
+      yield* [pair, [0x8f, ...pair], [0x8e, 0xa1, ...pair], [0x8e, 0xa2, ...pair]].map(Buffer.from);
+    }
   }
+}
+
+const letterOf = `CREATE FUNCTION letter(bytes bytea, encoding name) RETURNS text
+  LANGUAGE plpgsql AS 'BEGIN RETURN convert_from(bytes, encoding);
+  EXCEPTION WHEN OTHERS THEN RETURN NULL; END'`;
+
+/** Without UTF8, and those of which Postgres makes no UTF8. */
+const encodingsQuery = `SELECT pg_encoding_to_char(i) AS encoding FROM generate_series(0, 34) AS i
+  WHERE pg_encoding_to_char(i) NOT IN ('UTF8', 'SQL_ASCII', 'MULE_INTERNAL')`;
+
+test('those are all the encodings of servers with two spellings of a letter', async () => {
+  const fleet = await fleetOf('UTF8', 'UTF8');
+  await fleet.sql('a', letterOf);
+  const candidates = [...anyLetters()].map((bytes) => bytes.toString('hex'));
+  const double = await fleet.sql<{ encoding: string }>(
+    'a',
+    `SELECT e.encoding FROM (${encodingsQuery}) AS e
+     CROSS JOIN LATERAL (
+       SELECT count(l) > count(DISTINCT l COLLATE "C") AS is_double
+       FROM unnest($1::text[]) AS hex CROSS JOIN LATERAL letter(decode(hex, 'hex'), e.encoding) AS l
+       WHERE length(l) = 1) AS d
+     WHERE d.is_double ORDER BY 1`,
+    [candidates],
+  );
+  assert.equal(
+    double.map(({ encoding }) => encoding),
+    ['EUC_JP', 'EUC_TW'],
+  );
 });
 
 test.run();

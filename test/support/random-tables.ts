@@ -15,6 +15,10 @@ interface TableChoice {
   readonly key: readonly RandomColumn[];
   readonly others: readonly RandomColumn[];
   readonly identity: 'primary' | 'index' | 'full';
+  /** Of the pair (part, place). */
+  readonly unique: 'plain' | 'nulls not distinct' | 'deferrable';
+  /** Has a `body` that is stored elsewhere, which most updates leave out. */
+  readonly large: boolean;
   readonly partitioned: boolean;
   readonly generated: boolean;
   readonly numbered: boolean;
@@ -26,18 +30,33 @@ export interface RandomTable extends TableChoice {
   readonly columns: readonly (RandomColumn & { readonly name: string })[];
 }
 
-/** Rows stay below the size from which Postgres stores a value elsewhere. */
+/** Rows stay below the size from which Postgres stores a value elsewhere, but for `body`. */
 const valueCharsMax = 100;
+
+/** Under it keys of other letters are equal. */
+export const foldedCollation = `CREATE COLLATION public.folded
+  (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`;
+const folded = {
+  type: 'text COLLATE public.folded',
+  values: ['Anna', 'anna', 'ANNA', 'b', 'B', '', 'É', 'é', 'e'],
+  isKey: true,
+};
 
 export function anyTables(matrix: Matrix, count: number): fc.Arbitrary<readonly RandomTable[]> {
   const columns = matrix.types.map(({ type, values, isKey }) => {
     return { type, isKey, values: values.filter(({ length }) => length <= valueCharsMax) };
   });
-  const any = (list: readonly RandomColumn[]) => fc.constantFrom(...list);
+  const any = (list: readonly RandomColumn[]) =>
+    fc.oneof(
+      { weight: 7, arbitrary: fc.constantFrom(...list) },
+      { weight: 1, arbitrary: fc.constant(folded) },
+    );
   const choice: fc.Arbitrary<TableChoice> = fc.record({
     key: fc.array(any(columns.filter(({ isKey }) => isKey)), { minLength: 1, maxLength: 3 }),
     others: fc.array(any(columns), { maxLength: 6 }),
     identity: fc.constantFrom('primary', 'primary', 'index', 'full'),
+    unique: fc.constantFrom('plain', 'nulls not distinct', 'deferrable'),
+    large: fc.boolean(),
     partitioned: fc.boolean(),
     generated: fc.boolean(),
     numbered: fc.boolean(),
@@ -51,15 +70,22 @@ export function anyTables(matrix: Matrix, count: number): fc.Arbitrary<readonly 
   );
 }
 
+const uniqueSql: Readonly<Record<TableChoice['unique'], string>> = {
+  plain: 'UNIQUE (part, place)',
+  'nulls not distinct': 'UNIQUE NULLS NOT DISTINCT (part, place)',
+  deferrable: 'UNIQUE (part, place) DEFERRABLE',
+};
+
 export function createSql(table: RandomTable): string {
-  const { name, key, columns, identity, partitioned, generated, numbered } = table;
+  const { name, key, columns, identity, unique, large, partitioned, generated, numbered } = table;
   const keyNames = ['part', ...columns.slice(0, key.length).map((column) => column.name)].join();
   const parts = [
     'part int NOT NULL',
     ...columns.map(
       (column, i) => `${column.name} ${column.type}${i < key.length ? ' NOT NULL' : ''}`,
     ),
-    `place int, UNIQUE (part, place)`,
+    `place int, ${uniqueSql[unique]}`,
+    ...(large ? ['body text'] : []),
     ...(generated ? ['twice int GENERATED ALWAYS AS (place * 2) STORED'] : []),
     // An identity column cannot be in a partitioned table before version 17.
     ...(numbered && !partitioned ? ['number int GENERATED ALWAYS AS IDENTITY'] : []),
@@ -74,6 +100,7 @@ export function createSql(table: RandomTable): string {
           `CREATE TABLE ${name}_high PARTITION OF ${name} FOR VALUES FROM (2) TO (MAXVALUE)`,
         ]
       : []),
+    ...(large ? leaves.map((leaf) => `ALTER TABLE ${leaf} ALTER body SET STORAGE EXTERNAL`) : []),
     ...(identity === 'index' ? indexIdentity(table, keyNames) : []),
     ...(identity === 'full'
       ? leaves.map((leaf) => `ALTER TABLE ${leaf} REPLICA IDENTITY FULL`)
@@ -92,7 +119,8 @@ function indexIdentity({ name, partitioned }: RandomTable, keyNames: string): st
 
 const operations = [
   ...['insert', 'insert', 'insert', 'insert', 'update', 'update', 'updateAll', 'key', 'key'],
-  ...['move', 'delete', 'delete', 'swap', 'again', 'truncate'],
+  ...['move', 'delete', 'delete', 'swap', 'rotate', 'again', 'body', 'truncate'],
+  ...['savepoint', 'savepoint', 'undo'],
 ] as const;
 
 interface Step {
@@ -105,6 +133,8 @@ interface Step {
 export interface RandomTransaction {
   readonly steps: readonly Step[];
   readonly ends: 'COMMIT' | 'ROLLBACK';
+  /** Rows are compared after it, and not only at the end. */
+  readonly isLookedAt: boolean;
 }
 
 const anyStep: fc.Arbitrary<Step> = fc.record({
@@ -117,6 +147,7 @@ export const anyTransactions: fc.Arbitrary<readonly RandomTransaction[]> = fc.ar
   fc.record({
     steps: fc.array(anyStep, { minLength: 1, maxLength: 15 }),
     ends: fc.constantFrom('COMMIT', 'COMMIT', 'COMMIT', 'COMMIT', 'ROLLBACK'),
+    isLookedAt: fc.constantFrom(false, false, true),
   }),
   { minLength: 1, maxLength: 12 },
 );
@@ -125,10 +156,17 @@ export function transactionSql(
   { steps, ends }: RandomTransaction,
   tables: readonly RandomTable[],
 ): string {
+  let savepoints = 0;
   const statements = steps.flatMap((step) => {
     const table = tables[step.table % tables.length];
+    if (step.operation === 'savepoint') {
+      savepoints += 1;
+      return ['SAVEPOINT s'];
+    }
+    // Goes back to the last one of that name, and that one stays.
+    if (step.operation === 'undo') return savepoints === 0 ? [] : ['ROLLBACK TO s'];
     // A step that breaks a constraint is a subtransaction that rolls back.
-    return table === undefined
+    return table === undefined || !isRowStep(step)
       ? []
       : [
           `DO $step$ BEGIN ${stepSql(step, table)};
@@ -138,8 +176,14 @@ export function transactionSql(
   return ['BEGIN', ...statements, ends].join(';\n');
 }
 
-function stepSql({ operation, picks }: Step, table: RandomTable): string {
-  const { name, key, columns } = table;
+type RowStep = Step & { readonly operation: Exclude<Step['operation'], 'savepoint' | 'undo'> };
+
+function isRowStep(step: Step): step is RowStep {
+  return step.operation !== 'savepoint' && step.operation !== 'undo';
+}
+
+function stepSql({ operation, picks }: RowStep, table: RandomTable): string {
+  const { name, key, columns, large } = table;
   const [row = 0, part = 0, place = 0, ...rest] = picks;
   const literalOf = (at: number): string =>
     value(columns[at], rest[at % rest.length] ?? 0, at >= key.length);
@@ -149,11 +193,18 @@ function stepSql({ operation, picks }: Step, table: RandomTable): string {
   const keys = columns.slice(0, key.length).map((one, at) => `${one.name} = ${literalOf(at)}`);
   const where = `WHERE (tableoid, ctid) = (SELECT tableoid, ctid FROM ${name} ORDER BY 1, 2
     OFFSET ${row} % (SELECT greatest(count(*), 1) FROM ${name}) LIMIT 1)`;
-  const names = ['part', 'place', ...columns.map((column) => column.name)].join(', ');
+  const body = place % 4 === 0 ? 'NULL' : `repeat('${place} ', 1000)`;
+  const names = [
+    'part',
+    'place',
+    ...columns.map((column) => column.name),
+    ...(large ? ['body'] : []),
+  ];
   switch (operation) {
     case 'insert': {
-      const values = [part % 4, place % 9, ...columns.map((_, at) => literalOf(at))];
-      return `INSERT INTO ${name} (${names}) VALUES (${values.join(', ')})`;
+      const fixed = [part % 4, place % 9, ...columns.map((_, at) => literalOf(at))];
+      const values = [...fixed, ...(large ? [body] : [])].join(', ');
+      return `INSERT INTO ${name} (${names}) VALUES (${values})`;
     }
     case 'update':
       return `UPDATE ${name} SET ${sets} ${where}`;
@@ -167,6 +218,10 @@ function stepSql({ operation, picks }: Step, table: RandomTable): string {
       return `DELETE FROM ${name} ${where}`;
     case 'swap':
       return `UPDATE ${name} SET place = -1 - place; UPDATE ${name} SET place = 7 + place`;
+    case 'rotate':
+      return `UPDATE ${name} SET place = (place + 1) % 9`;
+    case 'body':
+      return large ? `UPDATE ${name} SET body = ${body} ${where}` : `DELETE FROM ${name} ${where}`;
     case 'again':
       return `WITH gone AS (DELETE FROM ${name} ${where} RETURNING ${names})
         INSERT INTO ${name} (${names}) SELECT ${names} FROM gone`;

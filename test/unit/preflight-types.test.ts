@@ -10,7 +10,13 @@ import type { TableShape } from '../../src/catalog/table.ts';
 
 function tableOf(...types: readonly string[]): TableShape {
   const columns = types.map((type, at) => {
-    const plain = { typeOid: 1, notNull: false, generated: 'no', identity: 'no' } as const;
+    const plain = {
+      typeOid: 1,
+      typeModifier: -1,
+      notNull: false,
+      generated: 'no',
+      identity: 'no',
+    } as const;
     return { attnum: at + 1, name: `c${at}`, type, ...plain };
   });
   return {

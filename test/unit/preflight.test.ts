@@ -4,110 +4,11 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Finding } from '../../src/agent/preflight-finding.ts';
-import {
-  judgeFollowerTables,
-  judgeLeaderTables,
-  judgeLocales,
-  judgePlaces,
-} from '../../src/agent/preflight-fleet.ts';
-import type { DatabaseFacts, NodeFacts } from '../../src/agent/preflight-node.ts';
+import { judgeFollowerTables } from '../../src/agent/preflight-copies.ts';
+import { judgeLeaderTables, judgeLocales, judgePlaces } from '../../src/agent/preflight-fleet.ts';
 import { judgeNode, judgeVersion } from '../../src/agent/preflight-server.ts';
 import type { ServerFacts } from '../../src/catalog/read-catalog.ts';
-import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
-
-const soundServer: ServerFacts = {
-  systemId: '7000000000000000001',
-  timeline: 1,
-  version: 150_018,
-  walLevel: 'logical',
-  inRecovery: false,
-  maxSlots: 10,
-  usedSlots: 0,
-  maxWalSenders: 10,
-  databaseEncoding: 'UTF8',
-  database: 'shop',
-  currentUser: 'agent',
-  isSuperuser: true,
-  canReplicate: true,
-  canSetReplicaRole: true,
-};
-
-const soundDatabase: DatabaseFacts = {
-  oid: 16_384,
-  serverStartedAt: '2026-01-01 00:00:00+00',
-  collate: 'C',
-  ctype: 'C',
-  provider: 'c',
-  locale: null,
-  ownsDatabase: true,
-  canCreate: true,
-  readsAllStats: true,
-  bypassesRowSecurity: true,
-  foreignWalSenders: 0,
-  hasOwnSlot: false,
-  slotKeepBytes: 100 * 1024 ** 3,
-  maxWalBytes: 1024 ** 3,
-  slotIdleTimeout: null,
-  preparedTransactions: [],
-  notOwned: [],
-  forcedRowSecurity: [],
-  firingTriggers: [],
-};
-
-interface Changes {
-  readonly name?: string;
-  readonly server?: Partial<ServerFacts>;
-  readonly database?: Partial<DatabaseFacts>;
-  readonly node?: Partial<NodeFacts>;
-  readonly tables?: readonly TableShape[];
-}
-
-function node({ name = 'a', server, database, node: rest, tables = [] }: Changes = {}): NodeFacts {
-  return {
-    name,
-    server: { ...soundServer, ...server },
-    database: { ...soundDatabase, ...database },
-    canCreateEventTriggers: true,
-    identity: null,
-    streamed: null,
-    types: {},
-    allTables: tables,
-    matchedTables: tables,
-    ...rest,
-  };
-}
-
-function column(attnum: number, name: string, more: Partial<TableColumn> = {}): TableColumn {
-  const plain = { type: 'text', typeOid: 25, notNull: false, generated: 'no', identity: 'no' };
-  return { attnum, name, ...plain, ...more } as TableColumn;
-}
-
-function table(more: Partial<TableShape> = {}): TableShape {
-  return {
-    oid: 20_000,
-    schema: 'public',
-    name: 'orders',
-    kind: 'ordinary',
-    persistence: 'permanent',
-    isPartition: false,
-    parentOid: null,
-    columns: [column(1, 'id', { type: 'bigint', notNull: true }), column(2, 'body')],
-    uniqueIndexes: [],
-    replicaIdentity: 'default',
-    identityAttnums: [1],
-    ...more,
-  };
-}
-
-function codes(findings: readonly Finding[]): string[] {
-  return findings.map(({ code }) => code);
-}
-
-function only(findings: readonly Finding[]): Finding {
-  assert.is(findings.length, 1, JSON.stringify(findings));
-  return findings[0] as Finding;
-}
+import { type Changes, codes, node, only, soundServer, table } from '../support/node-facts.ts';
 
 test('a sound node, and two of them on servers of their own, give no finding', () => {
   assert.equal(judgeNode(node(), 'shop'), []);
@@ -127,6 +28,7 @@ const serverCauses: readonly [string, Changes, RegExp, RegExp][] = [
     /max_wal_senders = 14/,
   ],
   ['bytes without encoding', { server: { databaseEncoding: 'SQL_ASCII' } }, /SQL_ASCII/, /UTF8/],
+  ['letters of two spellings', { server: { databaseEncoding: 'EUC_TW' } }, /EUC_TW/, /UTF8/],
   [
     'slots that are given up soon',
     { database: { slotKeepBytes: 1024 ** 3 - 1 } },
@@ -264,56 +166,6 @@ test('missing tables are one finding per node', () => {
   assert.is(finding.code, 'SCHEMA_DIFFERS');
   assert.match(finding.message, /node b lacks tables: public.orders, public.Items/);
   assert.match(finding.hint, /-t 'public.orders' -t 'public."Items"'/);
-});
-
-const copies: readonly [string, Partial<TableShape>, string, RegExp][] = [
-  ['another type', { columns: [column(1, 'id')] }, 'SCHEMA_DIFFERS', /id is text instead of bigi/],
-  ['no identity', { identityAttnums: null }, 'SCHEMA_DIFFERS', /its identity is none/],
-  ['no crash safety', { persistence: 'unlogged' }, 'SCHEMA_DIFFERS', /a crash there empties it/],
-  ['partitions', { kind: 'partitioned' }, 'SCHEMA_DIFFERS', /is partitioned on node b/],
-  [
-    'a NOT NULL of its own',
-    {
-      columns: [
-        column(1, 'id', { type: 'bigint', notNull: true }),
-        column(2, 'body', { notNull: true }),
-      ],
-    },
-    'NOT_NULL_DIFFERS',
-    /NOT NULL on node b only: body/,
-  ],
-];
-
-for (const [name, change, code, message] of copies) {
-  test(`a follower's table with ${name} is named once`, () => {
-    const leader = node({ tables: [table()] });
-    const follower = node({ name: 'b', tables: [table(change)] });
-    const finding = only(judgeFollowerTables(leader, follower));
-    assert.is(finding.code, code);
-    assert.match(finding.message, message);
-    assert.is(finding.object, 'node b: public.orders');
-  });
-}
-
-test('equal tables are equal whatever the order of their columns', () => {
-  const turned = table({
-    columns: [column(1, 'body'), column(2, 'id', { type: 'bigint', notNull: true })],
-    identityAttnums: [2],
-  });
-  const leader = node({ tables: [table()] });
-  assert.equal(judgeFollowerTables(leader, node({ name: 'b', tables: [turned] })), []);
-});
-
-test('triggers that fire under the replica role are warned of on replicated tables only', () => {
-  const leader = node({ tables: [table()] });
-  const firingTriggers = [
-    { table: 'public.orders', trigger: 'stamp' },
-    { table: 'public.other', trigger: 'stamp' },
-  ];
-  const follower = node({ name: 'b', tables: [table()], database: { firingTriggers } });
-  const finding = only(judgeFollowerTables(leader, follower));
-  assert.is(finding.code, 'TRIGGER_HELD');
-  assert.match(finding.hint, /ALTER TABLE "public"."orders" ENABLE TRIGGER "stamp";/);
 });
 
 test.run();

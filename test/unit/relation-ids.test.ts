@@ -20,6 +20,7 @@ function column(attnum: number, name: string, changes: Partial<TableColumn> = {}
     name,
     type: 'text',
     typeOid: 25,
+    typeModifier: -1,
     notNull: false,
     generated: 'no',
     identity: 'no',

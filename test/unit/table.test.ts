@@ -22,8 +22,16 @@ const primary: UniqueIndex = {
   valid: true,
   partial: false,
   chosen: false,
+  equality: ['integer_ops'],
 };
-const column = { attnum: 1, name: 'id', type: 'bigint', typeOid: 20, notNull: true } as const;
+const column = {
+  attnum: 1,
+  name: 'id',
+  type: 'bigint',
+  typeOid: 20,
+  typeModifier: -1,
+  notNull: true,
+} as const;
 
 function table(changes: Partial<TableShape>): TableShape {
   const shape: TableShape = {
