@@ -12,7 +12,9 @@ import type { RowRecord, TruncateRecord } from '../../src/topic/stream-record.ts
 import { changesTopic } from '../../src/topic/topic-layout.ts';
 import type { Fleet } from './fleet.ts';
 import type { Stack } from './stack.ts';
-import { readUpTo, testLog } from './topic-stack.ts';
+import { testLog } from './topic-stack.ts';
+
+const fetchMaxWaitMs = 200;
 
 export interface NewestRecords {
   /** By relation, then by identity; a row that is deleted is not there. */
@@ -39,12 +41,16 @@ export async function newestRecords(
   const lastPoints: Point[] = [];
   try {
     for (const { partition, lastStableOffset } of await reader.watermarks()) {
-      const { records } = await readUpTo(reader, partition, lastStableOffset);
-      for (const record of await decoder.decode(records)) {
-        if (record.kind === 'point') lastPoints[partition] = record.point;
-        if (record.kind === 'truncate') truncated(newest, record);
-        if (record.kind === 'row') newest.set(record.key.toString('latin1'), record);
-        if (record.kind === 'row' && record.op === 'r') reads += 1;
+      for (let offset = 0n; offset < lastStableOffset; ) {
+        const from = new Map([[partition, offset]]);
+        const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
+        for (const record of await decoder.decode(fetched?.records ?? [])) {
+          if (record.kind === 'point') lastPoints[partition] = record.point;
+          if (record.kind === 'truncate') truncated(newest, record);
+          if (record.kind === 'row') newest.set(record.key.toString('latin1'), record);
+          if (record.kind === 'row' && record.op === 'r') reads += 1;
+        }
+        offset = fetched?.nextOffset ?? offset;
       }
     }
   } finally {
