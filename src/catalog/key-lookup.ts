@@ -58,6 +58,25 @@ export function keyedTableOf(
   };
 }
 
+/** Types that print equal values alike, under the settings of our sessions. */
+const oneSpellingTypes =
+  /^(smallint|integer|bigint|oid|uuid|boolean|bytea|date|timestamp(\(\d\))? with(out)? time zone)$/;
+const textTypes = /^(text|character varying(\(\d+\))?)$/;
+/** Collations under which only equal bytes are equal. */
+const exactCollations = new Set([
+  '"pg_catalog"."default"',
+  '"pg_catalog"."C"',
+  '"pg_catalog"."POSIX"',
+]);
+
+/** Whether equal keys always have the same text: not so for numeric, citext, some collations. */
+export function hasOneSpelling(table: KeyedTable): boolean {
+  return identityColumns(table).every(({ type }, i) => {
+    if (oneSpellingTypes.test(type)) return true;
+    return textTypes.test(type) && exactCollations.has(table.equalities[i]?.collation ?? '');
+  });
+}
+
 export function tableOf(table: KeyedTable): string {
   return qualifiedName(table.schema, table.name);
 }

@@ -95,7 +95,7 @@ export class Healer {
     const id = randomId();
     try {
       const table = await tables.readable(relationId);
-      healing.begin(id, table.shape, keys);
+      healing.begin(id, table, keys);
       await readRows(session, table, keys, id, ({ snapshot, rows }) => {
         healing.read(snapshot, rows);
       });

@@ -16,7 +16,7 @@
  */
 import { type Snapshot, sees } from '../catalog/snapshot.ts';
 import type { Mark, RelationId, RelationShape, RowChange } from '../change/change.ts';
-import { compareEpochLsn } from '../change/position.ts';
+import { oldestMark } from '../change/mark.ts';
 import { laidOver, type ReadRow, type RowKey, rowOf, textOf, tombstoneOf } from './row-overlay.ts';
 
 /** Rows of one table that are to be read in one transaction. */
@@ -44,13 +44,21 @@ interface Wanted extends RowKey {
   readonly isFound: boolean;
 }
 
+export interface RoundTable {
+  readonly shape: RelationShape;
+  /** Whether equal keys always have the same text. */
+  readonly hasOneSpelling: boolean;
+}
+
 interface Round {
-  readonly relation: RelationShape;
+  readonly table: RoundTable;
   readonly id: string;
   readonly wanted: Map<string, { readonly entry: Wanted; readonly seenBy: number | null }>;
   snapshot: Snapshot | null;
   /** By key; null where the table has no such row, absent where it was not read. */
   rows: ReadonlyMap<string, ReadRow | null>;
+  /** A key of the table was made since the read began. */
+  hasNewKeys: boolean;
 }
 
 /** Keys of a hot row come together; far below the time after which compaction may begin. */
@@ -71,6 +79,8 @@ export class Healing {
   #isSearching = false;
   #found = 0;
   #round: Round | null = null;
+  /** The last streamed transaction that made a key, by relation. */
+  readonly #keyMakers = new Map<RelationId, number>();
 
   /** `unhealed` is what the log says: keys are wanted since then and have to be searched for. */
   constructor(unhealed: Mark | null, limits: { readonly wantedMax?: number } = {}) {
@@ -81,7 +91,7 @@ export class Healing {
   /** Since where keys lack values in the topic; null when none does. */
   get unhealed(): Mark | null {
     const [first] = this.#wanted.values();
-    return oldestOf(this.#foundSince, this.#searchFrom, first?.since ?? null);
+    return oldestMark([this.#foundSince, this.#searchFrom, first?.since ?? null]);
   }
 
   get size(): number {
@@ -96,6 +106,7 @@ export class Healing {
   row(change: RowChange, xid: number, previous: Mark): void {
     const isPartial = change.unchanged.length > 0;
     if (!isPartial && this.#wanted.size === 0) return;
+    if (change.op === 'c' || change.was !== null) this.#noteNewKey(change.relation.id, xid);
     const key = { relationId: change.relation.id, identity: change.identity };
     const text = textOf(key);
     if (!isPartial) {
@@ -115,6 +126,11 @@ export class Healing {
     }
     const state = { since: previous, horizon: null, lastXid: xid, dueMs: null, overlay: null };
     this.#wanted.set(text, { ...key, ...state, isFound: false });
+  }
+
+  #noteNewKey(relationId: RelationId, xid: number): void {
+    this.#keyMakers.set(relationId, xid);
+    if (this.#round?.table.shape.id === relationId) this.#round.hasNewKeys = true;
   }
 
   truncated(relationId: RelationId): void {
@@ -215,7 +231,7 @@ export class Healing {
   }
 
   /** From here on changes of these keys are laid over what will have been read. */
-  begin(id: string, relation: RelationShape, keys: readonly RowKey[]): void {
+  begin(id: string, table: RoundTable, keys: readonly RowKey[]): void {
     this.abandon();
     const wanted = new Map<string, { entry: Wanted; seenBy: number | null }>();
     for (const key of keys) {
@@ -223,7 +239,7 @@ export class Healing {
       const entry = this.#wanted.get(text);
       if (entry !== undefined) wanted.set(text, { entry, seenBy: entry.lastXid });
     }
-    this.#round = { relation, id, wanted, snapshot: null, rows: new Map() };
+    this.#round = { table, id, wanted, snapshot: null, rows: new Map(), hasNewKeys: false };
   }
 
   /** Before the watermark is written. Keys that were not read are due as before. */
@@ -268,6 +284,8 @@ export class Healing {
   take(id: string, nowMs: number): RowChange[] {
     const round = this.#round;
     if (round === null || round.id !== id) return [];
+    const { shape } = round.table;
+    const mayBury = this.#mayBury(round);
     const whole: RowChange[] = [];
     const gone: RowChange[] = [];
     const asked: RowKey[] = [];
@@ -279,9 +297,9 @@ export class Healing {
         asked.push(entry);
         continue;
       }
-      if (row !== null) whole.push(rowOf(round.relation, row, entry.overlay));
-      else if (entry.horizon !== null && entry.overlay === null) {
-        gone.push(tombstoneOf(round.relation, entry));
+      if (row !== null) whole.push(rowOf(shape, row, entry.overlay));
+      else if (entry.horizon !== null && entry.overlay === null && mayBury) {
+        gone.push(tombstoneOf(shape, entry));
       } else continue;
       this.#forget(text);
     }
@@ -312,8 +330,18 @@ export class Healing {
         return [];
       }
       this.#forget(text);
-      return [tombstoneOf(round.relation, key)];
+      return [tombstoneOf(round.table.shape, key)];
     });
+  }
+
+  /**
+   * A tombstone takes whatever row has an equal key, and that may be a new one under another
+   * spelling, which the read did not see.
+   */
+  #mayBury({ table, snapshot, hasNewKeys }: Round): boolean {
+    if (table.hasOneSpelling) return true;
+    const maker = this.#keyMakers.get(table.shape.id);
+    return !hasNewKeys && snapshot !== null && (maker === undefined || sees(snapshot, maker));
   }
 
   #isBeingRead(text: string, entry: Wanted): boolean {
@@ -325,11 +353,4 @@ function isSeen(snapshot: Snapshot | null, entry: Wanted, seenBy: number | null)
   if (snapshot === null || entry.horizon === 'unknown') return false;
   if (entry.horizon !== null && snapshot.xmin < entry.horizon) return false;
   return seenBy === null || sees(snapshot, seenBy);
-}
-
-function oldestOf(...marks: readonly (Mark | null)[]): Mark | null {
-  return marks.reduce((a, b) => {
-    if (a === null || b === null) return a ?? b;
-    return compareEpochLsn(a.at, b.at) <= 0 ? a : b;
-  }, null);
 }

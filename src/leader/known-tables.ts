@@ -6,7 +6,7 @@
  */
 import type { Client } from 'pg';
 import { readTableAccess } from '../catalog/column-access.ts';
-import { keyedTableOf } from '../catalog/key-lookup.ts';
+import { hasOneSpelling, keyedTableOf } from '../catalog/key-lookup.ts';
 import {
   type KnownRelation,
   loadKnownRelations,
@@ -24,6 +24,7 @@ import { displayName, type TableShape } from '../catalog/table.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { sleep } from '../lifecycle.ts';
+import type { RoundTable } from './healing.ts';
 import type { RelationMessage } from './pgoutput-decoder.ts';
 import type { RowKey } from './row-overlay.ts';
 import type { ReadableTable } from './row-reader.ts';
@@ -90,7 +91,7 @@ export class KnownTables {
   }
 
   /** How the rows of a relation are read here, whether or not any came through the stream yet. */
-  async readable(relationId: RelationId): Promise<ReadableTable & { shape: RelationShape }> {
+  async readable(relationId: RelationId): Promise<ReadableTable & RoundTable> {
     const known = this.#known.find(({ shape: { id } }) => id === relationId);
     const tables = await readTables(this.#client, allTables);
     const table = tables.find(({ oid }) => oid === known?.tableOid);
@@ -99,7 +100,8 @@ export class KnownTables {
     if (difference !== null) throw changed(displayName(table), difference);
     const shape = this.#byOid.get(table.oid) ?? inTableOrder(known.shape, table);
     const access = await readTableAccess(this.#client, [table]);
-    return { oid: table.oid, shape, keyed: keyedTableOf(shape, table, access.get(table.oid)) };
+    const keyed = keyedTableOf(shape, table, access.get(table.oid));
+    return { oid: table.oid, shape, keyed, hasOneSpelling: hasOneSpelling(keyed) };
   }
 
   /** The shape of a relation that `learn` has taken. */

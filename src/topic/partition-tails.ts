@@ -7,6 +7,7 @@
  * end of one Kafka transaction can commit half of the next.
  */
 import type { EpochBegin, Mark, Point } from '../change/change.ts';
+import { oldestMark } from '../change/mark.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { StreamRecord } from './stream-record.ts';
 
@@ -71,7 +72,7 @@ export function findLogEnd(tails: readonly Tail[]): LogEnd | null {
     point,
     begin,
     strays: straysPast(tails, nextOffsets),
-    unhealed: point === null ? oldest([base, ...unhealedBefore(marks, begin)]) : point.unhealed,
+    unhealed: point === null ? oldestMark([base, ...unhealedBefore(marks, begin)]) : point.unhealed,
   };
 }
 
@@ -91,13 +92,6 @@ function unhealedBefore(
         : null;
     }),
   );
-}
-
-function oldest(marks: readonly (Mark | null)[]): Mark | null {
-  return marks.reduce((a, b) => {
-    if (a === null || b === null) return a ?? b;
-    return compareEpochLsn(a.at, b.at) <= 0 ? a : b;
-  }, null);
 }
 
 /** Where the mark is gone to compaction, what is left of the partition begins behind it. */

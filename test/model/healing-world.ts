@@ -227,7 +227,8 @@ export class HealingWorld {
     }
     this.#reads += 1;
     this.#read = { id: `${this.#reads}`, keys: [...round.keys], hasRead: false };
-    this.#healing.begin(this.#read.id, table, round.keys);
+    const shape = { shape: table, hasOneSpelling: true };
+    this.#healing.begin(this.#read.id, shape, round.keys);
   }
 
   #takeRows(): void {

@@ -1,0 +1,117 @@
+/**
+ * Keys that are equal and spelled differently: a tombstone takes whatever row is equal to its key,
+ * so it goes out only where that can be none, or together with that row. All else of healing is in
+ * test/model/healing.test.ts.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { hasOneSpelling, type KeyedTable } from '../../src/catalog/key-lookup.ts';
+import { parseSnapshot, sees } from '../../src/catalog/snapshot.ts';
+import type { RowChange } from '../../src/change/change.ts';
+import { Healing, type RoundTable } from '../../src/leader/healing.ts';
+import type { ReadRow, RowKey } from '../../src/leader/row-overlay.ts';
+import { at, shapeOf } from '../support/builders.ts';
+
+const shape = shapeOf('public.price', 'id numeric', 'body text');
+const since = { at: at(1, 10), nextOffsets: [1n] };
+const manySpellings: RoundTable = { shape, hasOneSpelling: false };
+const oneSpelling: RoundTable = { shape, hasOneSpelling: true };
+const all = parseSnapshot('100:100:');
+
+function keyOf(text: string): RowKey {
+  return { relationId: shape.id, identity: [text] };
+}
+
+function wanting(...texts: readonly string[]): Healing {
+  const healing = new Healing(null);
+  healing.want(texts.map(keyOf), since, 0);
+  healing.setHorizon(texts.map(keyOf), 50n);
+  return healing;
+}
+
+function rowAt(text: string): ReadRow {
+  return { identity: [text], values: [text, 'body'] };
+}
+
+function read(
+  healing: Healing,
+  table: RoundTable,
+  rows: Record<string, ReadRow | null>,
+  meanwhile: () => void = () => undefined,
+): string[] {
+  const keys = Object.keys(rows).map(keyOf);
+  healing.begin('id', table, keys);
+  const found = Object.entries(rows).map(([text, row]) => ({ key: keyOf(text), row }));
+  healing.read(all, found);
+  meanwhile();
+  return healing.take('id', 0).map(({ op, identity }) => `${op} ${identity}`);
+}
+
+function made(text: string): RowChange {
+  const values = [text, 'body'];
+  const head = { kind: 'row', relation: shape, unchanged: [], was: null } as const;
+  return { ...head, op: 'c', identity: [text], values };
+}
+
+test('a key without a row gets a tombstone', () => {
+  assert.equal(read(wanting('7'), manySpellings, { 7: null }), ['d 7']);
+});
+
+test('not where a key was made meanwhile that may be equal to it', () => {
+  const healing = wanting('7');
+  const make = (): void => healing.row(made('7.0'), 99, since);
+  assert.equal(read(healing, manySpellings, { 7: null }, make), []);
+  assert.equal(read(healing, manySpellings, { 7: null }), ['d 7']);
+  const unseen = wanting('7');
+  unseen.row(made('7.0'), 100, since);
+  assert.equal(read(unseen, manySpellings, { 7: null }), []);
+  const plain = wanting('7');
+  plain.row(made('8'), 100, since);
+  assert.equal(read(plain, oneSpelling, { 7: null }), ['d 7']);
+});
+
+test('a key whose row is spelled differently goes out with that row alone', () => {
+  const healing = wanting('1.0');
+  assert.equal(read(healing, manySpellings, { '1.0': rowAt('1.00') }), []);
+  assert.ok(healing.isWanted(keyOf('1.00')));
+  healing.setHorizon([keyOf('1.00')], 50n);
+  const both = { '1.0': rowAt('1.00'), '1.00': rowAt('1.00') };
+  assert.equal(read(healing, manySpellings, both), ['d 1.0', 'r 1.00']);
+  assert.is(healing.unhealed, null);
+});
+
+test('a watermark of a read that was given up changes nothing', () => {
+  const healing = wanting('7');
+  healing.begin('old', manySpellings, [keyOf('7')]);
+  healing.read(all, [{ key: keyOf('7'), row: rowAt('7') }]);
+  healing.abandon();
+  assert.equal(healing.take('old', 0), []);
+  assert.equal(healing.unhealed, since);
+});
+
+test('types that print equal values alike are known', () => {
+  const keyed = (type: string, collation: string | null): KeyedTable => ({
+    ...{ relationId: 't', schema: 'public', name: 't', identity: [0] },
+    columns: [{ id: 'k', name: 'k', type, input: 'cast' }],
+    equalities: [{ operator: 'OPERATOR(pg_catalog.=)', collation }],
+  });
+  const standard = '"pg_catalog"."default"';
+  for (const type of ['bigint', 'uuid', 'timestamp(3) with time zone', 'date', 'bytea']) {
+    assert.ok(hasOneSpelling(keyed(type, null)), type);
+  }
+  assert.ok(hasOneSpelling(keyed('character varying(20)', standard)));
+  for (const type of ['numeric', 'character(5)', '"public"."citext"', 'double precision']) {
+    assert.not(hasOneSpelling(keyed(type, standard)), type);
+  }
+  assert.not(hasOneSpelling(keyed('text', '"public"."case_insensitive"')));
+});
+
+test('a snapshot sees what had ended, in whichever cycle of ids', () => {
+  const snapshot = parseSnapshot('4294967290:4294967300:4294967291,4294967299');
+  const seen = [4_294_967_289, 4_294_967_290, 4_294_967_291, 0, 3, 4].map((xid) =>
+    sees(snapshot, xid),
+  );
+  assert.equal(seen, [true, true, false, true, false, false]);
+});
+
+test.run();
