@@ -244,10 +244,12 @@ class Agent {
         await Promise.all([raising, this.#desk.serveRepairs(leading, streaming)]);
       });
     } catch (error) {
-      if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') throw error;
+      const isFenced = error instanceof UnderstudyError && error.code === 'LOST_LEADERSHIP';
+      // Whatever failed because the reign is over: the guard comes first.
+      if (!isFenced && !ended.signal.aborted) throw error;
       await control.verify(30_000);
       // Fenced by a stale owner that stepped down: the epoch is still ours, begin again.
-      if (isMine(control.state, name, taken.epoch)) {
+      if (isFenced && isMine(control.state, name, taken.epoch)) {
         throw new UnderstudyError('KAFKA_UNREACHABLE', error.message, error.hint, error);
       }
     } finally {

@@ -106,9 +106,12 @@ export class RequestDesk {
       try {
         const keys = keysOf(request);
         await publishRows(keys);
+        if (signal.aborted) return;
         await this.answer(request, { published: keys.length }, null);
       } catch (error) {
-        if (!(error instanceof UnderstudyError) || error.code !== 'USAGE') throw error;
+        const isAnswer =
+          error instanceof UnderstudyError && ['USAGE', 'TIMED_OUT'].includes(error.code);
+        if (!isAnswer) throw error;
         await this.answer(request, null, error);
       }
     }

@@ -7,12 +7,13 @@
 import { type Client, DatabaseError } from 'pg';
 import type { Mark } from '../change/change.ts';
 import { parseLsn } from '../change/lsn.ts';
+import type { EpochLsn } from '../change/position.ts';
 import { hit } from '../failpoints.ts';
 import { sleepOrAbort } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
-import type { Healing, ReadRound } from './healing.ts';
+import { type Healing, type ReadRound, roundKeysMax, type WantedRow } from './healing.ts';
 import type { KnownTables } from './known-tables.ts';
 import { nextTransactionId, oldestRunning, readRows } from './row-reader.ts';
 import { type EpochBase, RowSearch } from './row-search.ts';
@@ -24,6 +25,8 @@ export interface HealerParts {
   /** Of the leader's database, for reads alone. */
   readonly openReadSession: () => Promise<Client>;
   readonly openReader: () => CommittedReader;
+  /** How far every partition was read back. */
+  readonly seenAt: () => EpochLsn;
   readonly log: Logger;
   readonly nowMs: () => number;
   readonly randomId: () => string;
@@ -33,6 +36,8 @@ const lookEveryMs = 200;
 const watermarkLookEveryMs = 20;
 /** A locked table, and what else ends by itself. */
 const retryMs = 1_000;
+/** A row that cannot be read, alone. */
+const brokenRetryMs = 60_000;
 const failuresWorthAWarning = 10;
 
 export class Healer {
@@ -41,6 +46,7 @@ export class Healer {
   #search: RowSearch | null = null;
   #searched: CommittedReader | null = null;
   #failuresInARow = 0;
+  #keysMax = roundKeysMax;
 
   constructor(parts: HealerParts) {
     this.#parts = parts;
@@ -51,7 +57,7 @@ export class Healer {
     const { healing, nowMs } = this.#parts;
     while (!signal.aborted) {
       await this.#searchOn();
-      const round = healing.next(nowMs());
+      const round = healing.next(nowMs(), this.#keysMax);
       if ('atMs' in round) await sleepOrAbort(lookEveryMs, signal);
       else await this.#read(round, signal);
     }
@@ -59,7 +65,7 @@ export class Healer {
 
   async #searchOn(): Promise<void> {
     const { healing, nowMs, log } = this.#parts;
-    const from = healing.nextSearch();
+    const from = healing.nextSearch(this.#parts.seenAt());
     if (from !== null) this.#search = await this.#searchFrom(from);
     else if (!healing.wantsMoreFound) return;
     const search = this.#search;
@@ -84,39 +90,60 @@ export class Healer {
     await searched?.close();
   }
 
-  async #read(round: ReadRound, signal: AbortSignal): Promise<void> {
-    const { healing, tables, nowMs, randomId } = this.#parts;
+  async #read({ relationId, keys }: ReadRound, signal: AbortSignal): Promise<void> {
+    const { healing, tables, nowMs, randomId, log } = this.#parts;
     const session = await this.#opened();
-    const { relationId, keys } = round;
-    if (!(await this.#reaches(session, round))) {
-      healing.postpone(keys, nowMs() + retryMs);
-      return;
-    }
-    const id = randomId();
+    const { ready, waiting } = await this.#split(session, keys);
+    healing.postpone(waiting, nowMs() + retryMs);
+    if (ready.length === 0) return;
     try {
       const table = await tables.readable(relationId);
-      healing.begin(id, table, keys);
-      await readRows(session, table, keys, id, ({ snapshot, rows }) => {
-        healing.read(snapshot, rows);
-      });
+      if (table === null || table.keyed.identity.length === 0) {
+        // Void rows of a table that never was here, or without a key: no other record can stand
+        // under theirs.
+        log.info({ relationId, keys: ready.length }, 'void rows of no table are left as they are');
+        healing.drop(ready);
+        return;
+      }
+      const id = randomId();
+      healing.begin(id, table, ready);
+      await readRows(session, table, ready, id, (read) => healing.read(read.snapshot, read.rows));
     } catch (error) {
-      healing.abandon(nowMs() + retryMs);
+      healing.abandon();
       if (!isPassing(error)) throw error;
-      this.#tell(relationId, error);
+      this.#putOff(relationId, ready, error);
       return;
     }
     this.#failuresInARow = 0;
+    this.#keysMax = Math.min(roundKeysMax, this.#keysMax * 2);
     await hit('heal.after-watermark');
     while (healing.isReading && !signal.aborted) await sleepOrAbort(watermarkLookEveryMs, signal);
   }
 
-  /** Whether a snapshot of now sees all that the keys' unwatched changes may have been. */
-  async #reaches(session: Client, { keys, horizon, needsHorizon }: ReadRound): Promise<boolean> {
-    if (needsHorizon) {
-      this.#parts.healing.setHorizon(keys, await nextTransactionId(session));
-      return false;
+  /** Those for which a snapshot of now sees all that their unwatched changes may have been. */
+  async #split(session: Client, keys: readonly WantedRow[]) {
+    const { healing } = this.#parts;
+    if (keys.some(({ horizon }) => horizon === 'unknown')) {
+      healing.setHorizon(keys, await nextTransactionId(session));
     }
-    return horizon === null || (await oldestRunning(session)) >= horizon;
+    const isWatched = keys.every(({ horizon }) => horizon === null);
+    const oldest = isWatched ? 0n : await oldestRunning(session);
+    const isReady = ({ horizon }: WantedRow): boolean => {
+      return horizon === null || (horizon !== 'unknown' && oldest >= horizon);
+    };
+    return { ready: keys.filter(isReady), waiting: keys.filter((key) => !isReady(key)) };
+  }
+
+  /** What is wrong with one row must not hold up the others: they are read in ever smaller parts. */
+  #putOff(relationId: string, keys: readonly WantedRow[], error: unknown): void {
+    const { healing, nowMs } = this.#parts;
+    this.#tell(relationId, error);
+    if (isBusy(error)) {
+      healing.postpone(keys, nowMs() + retryMs);
+      return;
+    }
+    this.#keysMax = Math.max(1, Math.ceil(keys.length / 2));
+    healing.postpone(keys, nowMs() + (keys.length === 1 ? brokenRetryMs : retryMs));
   }
 
   async #opened(): Promise<Client> {
@@ -131,9 +158,14 @@ export class Healer {
   }
 }
 
-/** A lock that was not to be had, or a table that is being changed: the stream looks after that. */
+/** Of the table or of a row: the stream looks itself whether the table is as it was. */
 function isPassing(error: unknown): boolean {
   return error instanceof DatabaseError && !/^(08|57)/.test(error.code ?? '08');
+}
+
+/** A lock that was not to be had in time, or a deadlock. */
+function isBusy(error: unknown): boolean {
+  return error instanceof DatabaseError && /^(55P03|40)/.test(error.code ?? '');
 }
 
 async function readEpochs(session: Client): Promise<EpochBase[]> {

@@ -17,23 +17,27 @@
 import { type Snapshot, sees } from '../catalog/snapshot.ts';
 import type { Mark, RelationId, RelationShape, RowChange } from '../change/change.ts';
 import { oldestMark } from '../change/mark.ts';
+import { type EpochLsn, isCovered, type Position } from '../change/position.ts';
 import { laidOver, type ReadRow, type RowKey, rowOf, textOf, tombstoneOf } from './row-overlay.ts';
 
 /** Rows of one table that are to be read in one transaction. */
 export interface ReadRound {
   readonly relationId: RelationId;
-  readonly keys: readonly RowKey[];
-  /** The snapshot has to see all transactions below this one; null when any snapshot may do. */
-  readonly horizon: bigint | null;
-  /** Some keys wait for a horizon: the next transaction id of now. */
-  readonly needsHorizon: boolean;
+  readonly keys: readonly WantedRow[];
 }
 
-interface Wanted extends RowKey {
+export interface WantedRow extends RowKey {
+  /**
+   * Its changes were not watched from the beginning: reads must see all transactions below. Unknown
+   * until it is set; null where any snapshot may do.
+   */
+  readonly horizon: bigint | 'unknown' | null;
+}
+
+interface Wanted extends WantedRow {
   /** The mark before the record that made it wanted. */
   readonly since: Mark;
-  /** Its changes were not watched from the beginning: reads must see all transactions below. */
-  horizon: bigint | 'unknown' | null;
+  horizon: WantedRow['horizon'];
   /** The last streamed transaction that changed it since it is wanted. */
   lastXid: number | null;
   /** When it is read; null until it was looked at for the first time. */
@@ -41,7 +45,7 @@ interface Wanted extends RowKey {
   /** While it is being read: what was streamed since. */
   overlay: RowChange | null;
   /** Came from a search of the topic. */
-  readonly isFound: boolean;
+  isFound: boolean;
 }
 
 export interface RoundTable {
@@ -64,7 +68,7 @@ interface Round {
 /** Keys of a hot row come together; far below the time after which compaction may begin. */
 const delayMs = 1_000;
 const retryMs = 1_000;
-const roundKeysMax = 500;
+export const roundKeysMax = 500;
 /** More are searched for in the topic, once there is room. */
 const wantedMax = 50_000;
 
@@ -74,6 +78,8 @@ export class Healing {
   readonly #wantedMax: number;
   /** Since where the topic has to be searched for keys. */
   #searchFrom: Mark | null;
+  /** The last change that such a search has to find. */
+  #searchTo: Position | null = null;
   /** Since where the keys that a search brings are wanted, while it goes on or any is left. */
   #foundSince: Mark | null = null;
   #isSearching = false;
@@ -98,12 +104,13 @@ export class Healing {
     return this.#wanted.size;
   }
 
-  isWanted(key: RowKey): boolean {
-    return this.#wanted.has(textOf(key));
+  /** Whether a row that `want` gave is not published yet; it may be wanted anew meanwhile. */
+  isOpen(row: WantedRow): boolean {
+    return this.#wanted.get(textOf(row)) === row;
   }
 
   /** A change was streamed, by the transaction `xid`; `previous` is the mark before its batch. */
-  row(change: RowChange, xid: number, previous: Mark): void {
+  row(change: RowChange, xid: number, previous: Mark, position: Position): void {
     const isPartial = change.unchanged.length > 0;
     if (!isPartial && this.#wanted.size === 0) return;
     if (change.op === 'c' || change.was !== null) this.#noteNewKey(change.relation.id, xid);
@@ -122,6 +129,7 @@ export class Healing {
     }
     if (this.#wanted.size >= this.#wantedMax) {
       this.#searchFrom ??= previous;
+      this.#searchTo = position;
       return;
     }
     const state = { since: previous, horizon: null, lastXid: xid, dueMs: null, overlay: null };
@@ -143,17 +151,22 @@ export class Healing {
    * Keys need their row whatever it is, or a tombstone where there is none: a change that was
    * streamed unwatched may have made the record in the topic what it is.
    */
-  want(keys: readonly RowKey[], since: Mark, nowMs: number): void {
-    for (const key of keys) this.#want(key, since, nowMs, false);
+  want(keys: readonly RowKey[], since: Mark, nowMs: number): readonly WantedRow[] {
+    return keys.map((key) => this.#want(key, since, nowMs, false));
   }
 
-  /** Where the topic is to be searched from, once there is room for what will be found. */
-  nextSearch(): Mark | null {
+  /**
+   * Where the topic is to be searched from, once there is room for what will be found, and all of
+   * it can be read: `readTo` is how far every partition was.
+   */
+  nextSearch(readTo: EpochLsn): Mark | null {
     if (this.#foundSince !== null || this.#searchFrom === null) return null;
+    if (this.#searchTo !== null && !isCovered(this.#searchTo, readTo)) return null;
     if (this.#wanted.size > this.#wantedMax / 2) return null;
     this.#isSearching = true;
     this.#foundSince = this.#searchFrom;
     this.#searchFrom = null;
+    this.#searchTo = null;
     return this.#foundSince;
   }
 
@@ -170,12 +183,14 @@ export class Healing {
     return this.#isSearching && this.#found === 0;
   }
 
-  #want(key: RowKey, since: Mark, nowMs: number, isFound: boolean): void {
+  #want(key: RowKey, since: Mark, nowMs: number, isFound: boolean): WantedRow {
     const text = textOf(key);
     const known = this.#wanted.get(text);
     if (known !== undefined) {
       known.horizon ??= 'unknown';
-      return;
+      if (isFound && !known.isFound) this.#found += 1;
+      known.isFound ||= isFound;
+      return known;
     }
     const state = {
       since,
@@ -184,8 +199,15 @@ export class Healing {
       dueMs: nowMs,
       overlay: null,
     } as const;
-    this.#wanted.set(text, { ...key, ...state, isFound });
+    const wanted: Wanted = { ...key, ...state, isFound };
+    this.#wanted.set(text, wanted);
     if (isFound) this.#found += 1;
+    return wanted;
+  }
+
+  /** There is nothing to publish for them. */
+  drop(keys: readonly RowKey[]): void {
+    for (const key of keys) this.#forget(textOf(key));
   }
 
   #forget(text: string): void {
@@ -199,7 +221,7 @@ export class Healing {
   }
 
   /** The keys to read now, of one table; else when to ask again, null for not before a change. */
-  next(nowMs: number): ReadRound | { readonly atMs: number | null } {
+  next(nowMs: number, keysMax = roundKeysMax): ReadRound | { readonly atMs: number | null } {
     let atMs: number | null = null;
     const due: Wanted[] = [];
     for (const wanted of this.#wanted.values()) {
@@ -209,17 +231,10 @@ export class Healing {
         continue;
       }
       if (due[0] !== undefined && due[0].relationId !== wanted.relationId) continue;
-      if (due.push(wanted) === roundKeysMax) break;
+      if (due.push(wanted) === keysMax) break;
     }
     const [first] = due;
-    if (first === undefined) return { atMs };
-    const horizons = due.map(({ horizon }) => horizon).filter((one) => typeof one === 'bigint');
-    return {
-      relationId: first.relationId,
-      keys: due,
-      horizon: horizons.reduce<bigint | null>((a, b) => (a === null || b > a ? b : a), null),
-      needsHorizon: due.some(({ horizon }) => horizon === 'unknown'),
-    };
+    return first === undefined ? { atMs } : { relationId: first.relationId, keys: due };
   }
 
   /** `nextXid` was the next transaction id at a time after the keys were wanted. */
@@ -271,7 +286,7 @@ export class Healing {
     }
   }
 
-  /** The read came to nothing, or its watermark will not come. */
+  /** The read came to nothing. */
   abandon(retryAtMs = 0): void {
     for (const { entry } of this.#round?.wanted.values() ?? []) {
       entry.overlay = null;

@@ -90,15 +90,20 @@ export class KnownTables {
     );
   }
 
-  /** How the rows of a relation are read here, whether or not any came through the stream yet. */
-  async readable(relationId: RelationId): Promise<ReadableTable & RoundTable> {
+  /**
+   * How the rows of a relation are read here, whether or not any came through the stream yet; null
+   * for one that this node never had.
+   */
+  async readable(relationId: RelationId): Promise<(ReadableTable & RoundTable) | null> {
     const known = this.#known.find(({ shape: { id } }) => id === relationId);
     const tables = await readTables(this.#client, allTables);
     const table = tables.find(({ oid }) => oid === known?.tableOid);
-    if (known === undefined || table === undefined) throw changed(relationId, 'it was dropped');
+    if (known === undefined) return null;
+    if (table === undefined) throw changed(relationId, 'it was dropped');
     const difference = compareWithTable(known.shape, table);
     if (difference !== null) throw changed(displayName(table), difference);
     const shape = this.#byOid.get(table.oid) ?? inTableOrder(known.shape, table);
+    this.#byOid.set(table.oid, shape);
     const access = await readTableAccess(this.#client, [table]);
     const keyed = keyedTableOf(shape, table, access.get(table.oid));
     return { oid: table.oid, shape, keyed, hasOneSpelling: hasOneSpelling(keyed) };

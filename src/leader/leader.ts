@@ -75,6 +75,8 @@ const batchRecordsMax = 4_000;
 const batchBytesMax = 4 * 1024 * 1024;
 const idleSoonMs = 100;
 const publishedLookMs = 50;
+/** A lock, or a transaction that is older than the request. */
+const publishRowsMaxMs = 100_000;
 const catalogCheckEveryMs = 2_000;
 /** The walsender of a connection that died may still hold the slot until Postgres notices. */
 const slotInUsePatienceMs = 30_000;
@@ -120,7 +122,10 @@ export async function lead(
       loop.run(all),
       readBack(parts.reader, parts.decoder, parts.mark, all, loop),
       watchTables(parts, tables, batcher, all),
-      unlessAborted(new Healer({ ...parts, healing, tables }).run(all), all),
+      unlessAborted(
+        new Healer({ ...parts, healing, tables, seenAt: () => loop.seenAt }).run(all),
+        all,
+      ),
       onStreaming(all, {
         publishRows: (keys) => publishRows({ ...parts, tables, batcher, healing }, keys, all),
       }),
@@ -147,11 +152,22 @@ async function publishRows(
   signal: AbortSignal,
 ): Promise<void> {
   for (const key of keys) tables.requireKey(key);
-  healing.want(keys, batcher.previous, nowMs());
-  while (keys.some((key) => healing.isWanted(key))) {
-    signal.throwIfAborted();
+  const deadlineMs = nowMs() + publishRowsMaxMs;
+  const wanted = healing.want(keys, batcher.previous, nowMs());
+  while (wanted.some((row) => healing.isOpen(row)) && !signal.aborted) {
+    if (nowMs() > deadlineMs)
+      throw notPublished(wanted.filter((row) => healing.isOpen(row)).length);
     await sleepOrAbort(publishedLookMs, signal);
   }
+}
+
+function notPublished(count: number): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `${count} rows could not be read within ${publishRowsMaxMs} ms`,
+    'See what holds them up on the leader: SELECT pid, xact_start, query FROM pg_stat_activity ' +
+      'ORDER BY xact_start; they are published once it has ended.',
+  );
 }
 
 /** The first failure ends the others; it alone is thrown, once all have ended. */

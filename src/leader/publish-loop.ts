@@ -9,7 +9,7 @@
  * back as committed in every partition stays.
  */
 import type { Change, Mark, Point } from '../change/change.ts';
-import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { type EpochLsn, formatEpochLsn, type Position } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
@@ -67,6 +67,10 @@ export class PublishLoop {
     this.#parts = parts;
     this.#seenAt = parts.start.at;
     this.#answeredAt = parts.start.at;
+  }
+
+  get seenAt(): EpochLsn {
+    return this.#seenAt;
   }
 
   /** Every partition was read back as committed up to `at`. */
@@ -139,7 +143,7 @@ export class PublishLoop {
         const { change, position } = built;
         const { relation } = change;
         if (!encoder.isPrepared(relation)) await encoder.prepare(relation);
-        this.#note(change);
+        this.#note(change, position);
         batcher.add(encoder.encode(change, position, this.#commitTimeMicros));
         return;
       }
@@ -157,9 +161,9 @@ export class PublishLoop {
     }
   }
 
-  #note(change: Change): void {
+  #note(change: Change, position: Position): void {
     const { healing, batcher } = this.#parts;
-    if (change.kind === 'row') healing.row(change, this.#xid, batcher.previous);
+    if (change.kind === 'row') healing.row(change, this.#xid, batcher.previous, position);
     else if (change.kind === 'truncate') healing.truncated(change.relation.id);
   }
 
@@ -200,7 +204,7 @@ export class PublishLoop {
     await producer.send([...rest, ...encoder.encodePoint(point)]);
     // No point is committed before all partitions hold the one that it continues.
     await this.#settled;
-    if (!this.#isSeen(this.#answeredAt)) return;
+    if (this.#failure !== null || !this.#isSeen(this.#answeredAt)) return;
     await hit('publish.before-commit');
     const offsets = await producer.commit();
     await hit('publish.after-commit');

@@ -65,14 +65,15 @@ export function findLogEnd(tails: readonly Tail[]): LogEnd | null {
   const record = mark === null ? undefined : recordAt(marks, mark);
   const point = record?.kind === 'point' ? record.point : null;
   const begin = record?.kind === 'epoch' ? record.begin : null;
-  const base = begin === null || begin.base === null ? null : markAt(tails, marks, begin.base);
-  if (base === 'further back') return null;
+  const bases = basesOf(tails, marks, begin);
+  if (bases === 'further back') return null;
   return {
     mark,
     point,
     begin,
     strays: straysPast(tails, nextOffsets),
-    unhealed: point === null ? oldestMark([base, ...unhealedBefore(marks, begin)]) : point.unhealed,
+    unhealed:
+      point === null ? oldestMark([...bases, ...unhealedBefore(marks, begin)]) : point.unhealed,
   };
 }
 
@@ -92,6 +93,23 @@ function unhealedBefore(
         : null;
     }),
   );
+}
+
+/** What an epoch continues; where that is an epoch without a point, what that one continues. */
+function basesOf(
+  tails: readonly Tail[],
+  marks: readonly ReadonlyMap<string, PlacedMark>[],
+  newest: EpochBegin | null,
+): Mark[] | 'further back' {
+  const bases: Mark[] = [];
+  for (let begin = newest; begin !== null && begin.base !== null; ) {
+    const base = markAt(tails, marks, begin.base);
+    if (base === 'further back') return base;
+    bases.push(base);
+    const record = recordAt(marks, base);
+    begin = record?.kind === 'epoch' ? record.begin : null;
+  }
+  return bases;
 }
 
 /** Where the mark is gone to compaction, what is left of the partition begins behind it. */

@@ -53,6 +53,7 @@ const relationId = table.id;
 
 export class HealingWorld {
   readonly #rules: HealingRules;
+  readonly #wantedMax: number;
   /** In the order of their commit records. */
   readonly #wal: Transaction[] = [];
   readonly #topic: RowRecord[] = [];
@@ -63,10 +64,14 @@ export class HealingWorld {
   #nextXid = firstXid;
   #nextLsn = 100n;
   #nowMs = 0;
+  /** Where what can be read of the topic ends. */
+  #readTo = toLsn(100n);
 
-  constructor(rules: HealingRules) {
+  /** `wantedMax` is how many keys a leader remembers. */
+  constructor(rules: HealingRules, wantedMax: number) {
     this.#rules = rules;
-    this.#healing = new rules.Heal(null, { wantedMax: 2 });
+    this.#wantedMax = wantedMax;
+    this.#healing = new rules.Heal(null, { wantedMax: this.#wantedMax });
   }
 
   step([what, how]: HealingChoice): void {
@@ -81,6 +86,8 @@ export class HealingWorld {
       () => this.#begin(),
       () => this.#takeRows(),
       () => this.#commitRead(),
+      () => this.#publish(),
+      () => this.#publish(),
       () => (how % 8 === 0 ? this.#restart() : this.#stream()),
     ];
     moves[what % moves.length]?.();
@@ -92,6 +99,7 @@ export class HealingWorld {
       this.#nowMs += 1_000;
       for (const transaction of this.#wal) transaction.isSeen = true;
       while (this.#streamed < this.#wal.length) this.#stream();
+      this.#publish();
       if (this.#healing.unhealed === null) {
         this.#checkTopic();
         return;
@@ -178,7 +186,8 @@ export class HealingWorld {
         continue;
       }
       for (const change of changesOf(write)) {
-        this.#healing.row(change, transaction.xid, before);
+        const position = { epoch: 1, commitLsn: transaction.commitLsn, ordinal: 0 };
+        this.#healing.row(change, transaction.xid, before, position);
         this.#append(change, transaction.commitLsn);
       }
     }
@@ -208,11 +217,18 @@ export class HealingWorld {
     });
   }
 
+  /** Kafka commits what was streamed: now it can be read. */
+  #publish(): void {
+    this.#readTo = this.#wal[this.#streamed]?.commitLsn ?? toLsn(this.#nextLsn);
+  }
+
   #search(): void {
-    const from = this.#healing.nextSearch();
+    const from = this.#healing.nextSearch({ epoch: 1, lsn: this.#readTo });
     if (from === null) return;
     const found = new this.#rules.Found([{ epoch: 1, base: null }]);
-    for (const record of this.#topic) found.take(record);
+    for (const record of this.#topic) {
+      if (record.position.commitLsn < this.#readTo) found.take(record);
+    }
     this.#healing.found(found.keys, true, this.#nowMs);
   }
 
@@ -220,10 +236,9 @@ export class HealingWorld {
     if (this.#read !== null) return;
     const round = this.#healing.next(this.#nowMs);
     if ('atMs' in round) return;
-    if (round.needsHorizon) {
+    if (round.keys.some(({ horizon }) => horizon === 'unknown')) {
       const { xid } = this.#commit([], null);
       this.#healing.setHorizon(round.keys, wide(xid));
-      return;
     }
     this.#reads += 1;
     this.#read = { id: `${this.#reads}`, keys: [...round.keys], hasRead: false };
@@ -254,7 +269,8 @@ export class HealingWorld {
 
   /** All that was streamed is in the log, which says since when keys lack values. */
   #restart(): void {
-    this.#healing = new this.#rules.Heal(this.#healing.unhealed, { wantedMax: 2 });
+    this.#publish();
+    this.#healing = new this.#rules.Heal(this.#healing.unhealed, { wantedMax: this.#wantedMax });
     this.#read = null;
   }
 

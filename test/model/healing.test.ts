@@ -19,8 +19,8 @@ const wrongRow = /is published as/;
 
 function healing(rules: HealingRules): fc.IProperty<unknown> {
   const choices = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 20, maxLength: 150 });
-  return fc.property(choices, (chosen) => {
-    const world = new HealingWorld(rules);
+  return fc.property(choices, fc.integer({ min: 1, max: 3 }), (chosen, wantedMax) => {
+    const world = new HealingWorld(rules, wantedMax);
     for (const choice of chosen) world.step(choice);
     world.finish();
   });
@@ -63,6 +63,11 @@ test('found when a truncate does not end what its rows need', async () => {
 
 test('found when keys beyond the bound are forgotten', async () => {
   const rule = 'this.#searchFrom ??= previous;';
+  await breaks(healing(await without(rule, '')), runsMax, /the topic holds/);
+});
+
+test('found when the topic is searched before what it has to bring can be read', async () => {
+  const rule = 'if (this.#searchTo !== null && !isCovered(this.#searchTo, readTo)) return null;';
   await breaks(healing(await without(rule, '')), runsMax, /the topic holds/);
 });
 

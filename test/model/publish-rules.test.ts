@@ -109,9 +109,17 @@ test('found when a label is told after the confirmation, and nobody waits for it
 });
 
 test('found when a point is committed before the one before is everywhere', async () => {
-  const waits = 'if (!this.#isSeen(this.#answeredAt)) return;';
+  const waits = 'if (this.#failure !== null || !this.#isSeen(this.#answeredAt)) return;';
   const rules = await withLoop(`await this.#settled;\n    ${waits}`, '');
   await found(rules, /that another lacks|was not told of a label/);
+});
+
+test('found when a batch follows a named point that could not be told', async () => {
+  const rules = await withLoop(
+    'if (this.#failure !== null || !this.#isSeen(',
+    'if (!this.#isSeen(',
+  );
+  await found(rules, /was not told of a label/);
 });
 
 test('found when a restart does not tell the label of the last point again', async () => {

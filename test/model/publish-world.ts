@@ -174,6 +174,10 @@ export class PublishWorld {
     const endings: readonly Ending[] = ['unanswered', 'lost', 'torn'];
     const ending = endings[how % endings.length] ?? 'lost';
     if (how % 5 === 0) this.postgres.crash();
+    if (how % 7 === 3 && this.#telling.length > 0) {
+      this.#telling.shift()?.fail();
+      return;
+    }
     if (how % 2 === 1 && run.producer.isCommitting) {
       run.producer.finish('hidden', how % 3 === 0 ? 1 : 0);
       // Where the coordinator is another broker the producer may go on.

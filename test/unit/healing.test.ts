@@ -10,7 +10,7 @@ import { parseSnapshot, sees } from '../../src/catalog/snapshot.ts';
 import type { RowChange } from '../../src/change/change.ts';
 import { Healing, type RoundTable } from '../../src/leader/healing.ts';
 import type { ReadRow, RowKey } from '../../src/leader/row-overlay.ts';
-import { at, shapeOf } from '../support/builders.ts';
+import { at, place, shapeOf } from '../support/builders.ts';
 
 const shape = shapeOf('public.price', 'id numeric', 'body text');
 const since = { at: at(1, 10), nextOffsets: [1n] };
@@ -59,21 +59,22 @@ test('a key without a row gets a tombstone', () => {
 
 test('not where a key was made meanwhile that may be equal to it', () => {
   const healing = wanting('7');
-  const make = (): void => healing.row(made('7.0'), 99, since);
+  const make = (): void => healing.row(made('7.0'), 99, since, place(1, 20));
   assert.equal(read(healing, manySpellings, { 7: null }, make), []);
   assert.equal(read(healing, manySpellings, { 7: null }), ['d 7']);
   const unseen = wanting('7');
-  unseen.row(made('7.0'), 100, since);
+  unseen.row(made('7.0'), 100, since, place(1, 20));
   assert.equal(read(unseen, manySpellings, { 7: null }), []);
   const plain = wanting('7');
-  plain.row(made('8'), 100, since);
+  plain.row(made('8'), 100, since, place(1, 20));
   assert.equal(read(plain, oneSpelling, { 7: null }), ['d 7']);
 });
 
 test('a key whose row is spelled differently goes out with that row alone', () => {
   const healing = wanting('1.0');
   assert.equal(read(healing, manySpellings, { '1.0': rowAt('1.00') }), []);
-  assert.ok(healing.isWanted(keyOf('1.00')));
+  const round = healing.next(0);
+  assert.equal('keys' in round && round.keys.map(({ identity }) => identity[0]), ['1.00']);
   healing.setHorizon([keyOf('1.00')], 50n);
   const both = { '1.0': rowAt('1.00'), '1.00': rowAt('1.00') };
   assert.equal(read(healing, manySpellings, both), ['d 1.0', 'r 1.00']);
@@ -87,6 +88,26 @@ test('a watermark of a read that was given up changes nothing', () => {
   healing.abandon();
   assert.equal(healing.take('old', 0), []);
   assert.equal(healing.unhealed, since);
+});
+
+test('a row that is wanted anew does not keep who asked for it waiting', () => {
+  const healing = new Healing(null);
+  const [asked] = healing.want([keyOf('7')], since, 0);
+  assert.ok(asked && healing.isOpen(asked));
+  healing.row(made('7'), 60, since, place(1, 20));
+  const again = { ...made('7'), op: 'u' as const, unchanged: ['body'] };
+  healing.row(again, 61, since, place(1, 30));
+  assert.not(healing.isOpen(asked));
+  assert.is(healing.size, 1);
+});
+
+test('a key that was asked for and is found too is wanted since the older mark', () => {
+  const old = { at: at(1, 5), nextOffsets: [0n] };
+  const healing = new Healing(old);
+  assert.equal(healing.nextSearch(at(1, 100)), old);
+  healing.want([keyOf('7')], since, 0);
+  healing.found([keyOf('7')], true, 0);
+  assert.equal(healing.unhealed, old);
 });
 
 test('types that print equal values alike are known', () => {
