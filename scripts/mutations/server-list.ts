@@ -25,6 +25,37 @@ export const withServers: readonly Mutation[] = [
     tests: ['test/integration/topic-lost-answers.test.ts'],
   },
   {
+    name: 'write-repeated',
+    harm: 'a write whose answer was lost is in the log twice',
+    edits: [
+      {
+        file: 'src/topic/transactional-producer.ts',
+        find: 'await this.#produceRound(round);',
+        replace: `await this.#produceRound(round).catch(async () => {
+          await this.#connection.open();
+          const plan = new ProducePlan(this.#topic, records, this.#sequences.length);
+          await this.#produceRound(this.#nextRound(identity, plan));
+        });`,
+      },
+    ],
+    tests: ['test/integration/topic-lost-answers.test.ts'],
+  },
+  {
+    name: 'lost-answer-taken-for-yes',
+    harm: 'a batch counts as committed that the broker was never told to commit',
+    edits: [
+      {
+        file: 'src/topic/transactional-producer.ts',
+        find: `const answer = await this.#connection.request(this.#coordinator, request);
+      throwIfError(answer.errorCode, request.apiName);
+      this.#joined.clear();`,
+        replace: `await this.#connection.request(this.#coordinator, request).catch(() => null);
+      this.#joined.clear();`,
+      },
+    ],
+    tests: ['test/integration/topic-lost-answers.test.ts'],
+  },
+  {
     name: 'position-outside-transaction',
     harm: 'a crash between position and rows loses the rows',
     edits: [
@@ -53,6 +84,88 @@ export const withServers: readonly Mutation[] = [
       },
     ],
     tests: ['test/integration/follower-position.test.ts'],
+  },
+  {
+    name: 'status-of-received',
+    harm: 'Postgres discards WAL that was sent and is in no log, as the client library has it done',
+    edits: [
+      {
+        file: 'src/leader/wal-session.ts',
+        find: '  #confirmed: Lsn;',
+        replace: '  #confirmed: Lsn;\n  #received = 0n as Lsn;',
+      },
+      {
+        file: 'src/leader/wal-session.ts',
+        find: `if (message.kind !== 'ignored') this.#push(`,
+        replace: `if (message.kind === 'commit') this.#received = message.endLsn;
+      if (message.kind !== 'ignored') this.#push(`,
+      },
+      {
+        file: 'src/leader/wal-session.ts',
+        find: 'const status = { flush: this.#confirmed, apply: this.#confirmed,',
+        replace: `const flush = this.#received > this.#confirmed ? this.#received : this.#confirmed;
+    const status = { flush, apply: flush,`,
+      },
+    ],
+    tests: ['test/integration/crash-points.test.ts'],
+  },
+  {
+    name: 'batch-skipped',
+    harm: 'a batch that a follower failed to apply is passed over',
+    edits: [
+      {
+        file: 'src/follower/follower.ts',
+        find: 'const rows = await this.#applier.apply(steps, from, to, labelled);',
+        replace: `const applied = this.#applier.apply(steps, from, to, labelled);
+    const rows = await applied.catch(async () => {
+      await movePosition(this.#parts.client, from, to);
+      return 0;
+    });`,
+      },
+    ],
+    tests: ['test/fault/follower-postgres.test.ts'],
+  },
+  {
+    name: 'deadlock-final',
+    harm: 'a follower that loses a deadlock once stays down until somebody comes',
+    edits: [{ file: 'src/follower/applier.ts', find: '57|40|55P03', replace: '57|55P03' }],
+    tests: ['test/fault/follower-postgres.test.ts'],
+  },
+  {
+    name: 'keys-by-equal-sign',
+    harm: 'a key whose equality an extension brings is not found, or another row is',
+    edits: [
+      {
+        file: 'src/follower/apply-sql.ts',
+        find: '} ${operator} ${collated}`',
+        replace: '} = ${collated}${operator.slice(operator.length)}`',
+      },
+    ],
+    tests: ['test/integration/identities.test.ts'],
+  },
+  {
+    name: 'session-style-of-the-database',
+    harm: 'an interval is another one where the follower’s database reads another style',
+    edits: [
+      {
+        file: 'src/catalog/postgres-session.ts',
+        find: "  IntervalStyle: 'postgres',\n",
+        replace: '',
+      },
+    ],
+    tests: ['test/integration/type-matrix.test.ts'],
+  },
+  {
+    name: 'registry-id-believed',
+    harm: 'rows are written under the id of another table’s schema, and read as its rows',
+    edits: [
+      {
+        file: 'src/topic/schema-registry.ts',
+        find: 'if (!isSame(schema, await this.schemaById(id))) throw',
+        replace: 'if (id < 0) throw',
+      },
+    ],
+    tests: ['test/fault/registry.test.ts'],
   },
   {
     name: 'start-from-slot',

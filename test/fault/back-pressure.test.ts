@@ -5,7 +5,7 @@
  * time.
  */
 // runs: full
-// time-limit: 600s
+// time-limit: 900s
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -26,7 +26,8 @@ const leaderMax = 512 * MiB;
 const busyGrowthMax = 160 * MiB;
 /** Of WAL: whoever held it in memory would be seen. */
 const waitingMin = 200 * MiB;
-const caughtUpMaxMs = 240_000;
+/** A busy machine takes minutes to catch up; a follower that works moves all the while. */
+const standsStillMaxMs = 120_000;
 const tables = 'CREATE TABLE item (id bigint PRIMARY KEY, note text)';
 
 let stack: Stack;
@@ -37,6 +38,9 @@ let load: Writers;
 
 /** More than the agents of a small machine carry; without a limit the catching up takes hours. */
 const rowsPerSecond = 40_000;
+/** More than has to wait; from then on the load goes on, and adds little to catch up with. */
+const rowsAtFullLoad = 600_000;
+const ebb = 20;
 
 /** Many rows a transaction, several sessions. */
 class Writers {
@@ -54,7 +58,7 @@ class Writers {
     const perTransaction = 1_000;
     const everyMs = (count * perTransaction * 1_000) / rowsPerSecond;
     for (let id = first; !this.#stopped; id += perTransaction) {
-      const nextMs = Date.now() + everyMs;
+      const nextMs = Date.now() + everyMs * (this.rows < rowsAtFullLoad ? 1 : ebb);
       await session.query(
         `INSERT INTO item SELECT i, repeat(md5(i::text), 16)
          FROM generate_series($1::bigint, $2::bigint) AS i`,
@@ -72,8 +76,12 @@ class Writers {
 
   /** Until that much more is written: nobody is slowed for ever. */
   async progress(rows: number): Promise<void> {
-    const wanted = this.rows + rows;
-    while (this.rows < wanted) await sleep(50);
+    await this.reach(this.rows + rows);
+  }
+
+  /** Until that much is written in all. */
+  async reach(rows: number): Promise<void> {
+    while (this.rows < rows) await sleep(50);
   }
 }
 
@@ -119,7 +127,7 @@ async function peaks(): Promise<Record<string, number>> {
 
 /** What full load costs with everybody at work; from then on peaks count anew. */
 async function usualPeaks(): Promise<Record<string, number>> {
-  await load.progress(150_000);
+  await load.reach(150_000);
   const usual = await peaks();
   const leader = usual['a'] ?? 0;
   assert.ok(leader < leaderMax, `${inMiB(leader)} MiB at full load: something has no bound`);
@@ -127,19 +135,17 @@ async function usualPeaks(): Promise<Record<string, number>> {
   return usual;
 }
 
-/** Of `nodes`; the others are told of. */
 async function stayedFlat(
   usual: Record<string, number>,
   when: string,
   growthMax: number,
-  nodes: readonly NodeName[] = fleet.nodes,
 ): Promise<void> {
   const now = await peaks();
   for (const node of fleet.nodes) {
     const [before, peak] = [usual[node] ?? 0, now[node] ?? 0];
     const text = `${node}: ${inMiB(before)} MiB at full load, ${inMiB(peak)} MiB ${when}`;
     process.stderr.write(`${text}\n`);
-    assert.ok(!nodes.includes(node) || peak < before + growthMax, `memory grew: ${text}`);
+    assert.ok(peak < before + growthMax, `memory grew: ${text}`);
   }
 }
 
@@ -164,16 +170,26 @@ async function statusNow(): Promise<FleetStatus> {
 
 /** `followers` hold every row of the leader; who fell far behind takes a while. */
 async function exact(followers: readonly NodeName[]): Promise<void> {
-  const deadlineMs = Date.now() + caughtUpMaxMs;
   const token = await fleet.token();
-  for (const node of followers) {
-    for (let there = false; !there; ) {
-      const wait = `SELECT understudy.wait_for($1, '1 s') AS there`;
-      there = (await fleet.sql<{ there: boolean }>(node, wait, [token]))[0]?.there ?? false;
-      assert.ok(there || Date.now() < deadlineMs, `${node} never caught up\n${fleet.logs()}`);
-    }
-  }
+  for (const node of followers) await catchesUp(node, token);
   await fleet.assertSame('item', 'a', ['a', ...followers]);
+}
+
+async function catchesUp(node: NodeName, token: string): Promise<void> {
+  let stood = '';
+  for (let movedMs = Date.now(); ; ) {
+    const [row] = await fleet.sql<{ there: boolean; at: string }>(
+      node,
+      `SELECT understudy.wait_for($1, '1 s') AS there, p::text AS at FROM understudy.position p`,
+      [token],
+    );
+    if (row?.there === true) return;
+    const at = row?.at ?? '';
+    if (at !== stood) movedMs = Date.now();
+    stood = at;
+    const stands = fleet.agent(node).ended || Date.now() - movedMs > standsStillMaxMs;
+    assert.not(stands, `${node} stands still before ${token}\n${fleet.logs()}`);
+  }
 }
 
 for (const [how, signal] of [
@@ -210,7 +226,7 @@ for (const [how, signal] of [
     await load.progress(20_000);
     await load.stop();
     await exact(['b', 'c']);
-    await stayedFlat(usual, 'through the catching up', busyGrowthMax, ['a']);
+    await stayedFlat(usual, 'through the catching up', busyGrowthMax);
     assert.not(
       Object.values(agents).some(({ ended }) => ended),
       fleet.logs(),
@@ -222,12 +238,12 @@ test('a follower that stands still slows neither the leader nor the other follow
   const usual = await usualPeaks();
   agents.b.signal('SIGSTOP');
   await sleep(outageMs / 2);
-  await load.progress(100_000);
+  await load.reach(300_000);
   await load.stop();
   await exact(['c']);
   agents.b.signal('SIGCONT');
   await exact(['b']);
-  await stayedFlat(usual, 'around a follower that stood still', busyGrowthMax, ['a']);
+  await stayedFlat(usual, 'around a follower that stood still', busyGrowthMax);
 });
 
 test('a follower whose database is locked neither grows nor slows the others', async () => {
@@ -236,12 +252,12 @@ test('a follower whose database is locked neither grows nor slows the others', a
   await locker.query('BEGIN READ WRITE; SET LOCAL session_replication_role = replica');
   await locker.query('LOCK TABLE item IN SHARE MODE');
   await sleep(outageMs / 2);
-  await load.progress(300_000);
+  await load.reach(400_000);
   await load.stop();
   await exact(['c']);
   await locker.query('ROLLBACK');
   await exact(['b']);
-  await stayedFlat(usual, 'around a follower that was locked out', busyGrowthMax, ['a']);
+  await stayedFlat(usual, 'around a follower that was locked out', busyGrowthMax);
 });
 
 test.run();

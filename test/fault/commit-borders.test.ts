@@ -188,7 +188,8 @@ test('an agent that dies right after it confirmed the first one delivers the sec
     await commitTwo(`SELECT understudy.point('border-${tries}')`);
     const border = await lastBorder(slot);
     if (border !== null) {
-      const dying = fleet.spawnAgent('a', 'publish.before-send=kill:2');
+      // Sent is the second batch already; it is committed only behind the first one's confirmation.
+      const dying = fleet.spawnAgent('a', 'publish.before-commit=kill:2');
       assert.is(await dying.exitCode(), null, dying.log);
       await confirmedIs(slot, border);
       round += 1;

@@ -12,6 +12,8 @@ import { type Stack, useStack } from '../support/stack.ts';
 
 const rounds = isFull ? 10 : 2;
 const applier = 'understudy b applier';
+/** The applier loses at the first or second try, after deadlock_timeout. */
+const deadlockMaxMs = 60_000;
 let stack: Stack;
 let under: FleetUnderLoad;
 
@@ -53,7 +55,10 @@ test('a deadlock that the applier loses is tried again', async () => {
   const session = await under.fleet.session('b');
   await session.query(`SET deadlock_timeout = '60 s'`);
   const before = under.follower.log.length;
+  const deadlineMs = Date.now() + deadlockMaxMs;
   for (let lost = false; !lost; ) {
+    const late = Date.now() > deadlineMs || under.follower.ended;
+    assert.not(late, `the applier never told of a lost deadlock\n${under.fleet.logs()}`);
     // The applier writes the one first and the other later, or the other way round.
     for (const [first, second] of [
       ['bank', 'account'],

@@ -1,4 +1,4 @@
-// time-limit: 540s
+// time-limit: 900s
 /**
  * Transactions that are larger than what an agent may hold. They go through whole, with bounded
  * memory on both sides, no reader ever sees a part of one, and an agent that is killed in the

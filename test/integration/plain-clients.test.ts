@@ -71,7 +71,7 @@ async function writeEverything(): Promise<void> {
        (2, false, -1, 0, -1, 0, 'Infinity', 4.9e-324, '0044-03-15 BC',
         '0044-03-15 00:00:00.000001 BC', '1969-12-31 23:59:59.999999+00',
         'ffffffff-ffff-ffff-ffff-ffffffffffff', '', 1.500, '', '[0:0]={7}');
-     INSERT INTO kinds (id) VALUES (3), (4)`,
+     INSERT INTO kinds (id, i8) VALUES (3, NULL), (4, -9007199254740991)`,
   );
   await fleet.sql('a', 'UPDATE kinds SET id = 5 WHERE id = 4; DELETE FROM kinds WHERE id = 3');
   await fleet.sql('a', 'INSERT INTO gone VALUES (1)');

@@ -24,11 +24,11 @@ test.before(async () => {
   fleet = await startFleet({ stack, partitions: 3, tables: matrixTables(matrix, true) });
   // As somebody may have set them for all clients of a database: two that agree in nothing.
   await setForDatabase('a', {
-    ...{ DateStyle: 'SQL, DMY', IntervalStyle: 'iso_8601', TimeZone: 'Asia/Kathmandu' },
+    ...{ DateStyle: 'SQL, DMY', IntervalStyle: 'sql_standard', TimeZone: 'Asia/Kathmandu' },
     ...{ bytea_output: 'escape', extra_float_digits: '-5', search_path: 'pg_temp' },
   });
   await setForDatabase('b', {
-    ...{ DateStyle: 'German', IntervalStyle: 'sql_standard', TimeZone: 'America/St_Johns' },
+    ...{ DateStyle: 'German', IntervalStyle: 'iso_8601', TimeZone: 'America/St_Johns' },
     ...{ bytea_output: 'escape', extra_float_digits: '-15', xmloption: 'document' },
     ...{ array_nulls: 'off', standard_conforming_strings: 'off', transform_null_equals: 'on' },
     ...{ client_encoding: 'LATIN1', default_transaction_isolation: 'serializable' },

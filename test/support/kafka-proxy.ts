@@ -26,12 +26,15 @@ export function errorCodeOf(answer: Buffer): number {
   return answer.readInt16BE(8);
 }
 
+/** An agent that waits before it tries again does so for 30 s; one that stopped sends no more. */
+const caughtMaxMs = 90_000;
+
 /** Whose answers name brokers. */
 const namingBrokers: ReadonlySet<number> = new Set([apiKeys.metadata, apiKeys.findCoordinator]);
 
 /** One request or answer that does not arrive for now. */
 export interface Held {
-  /** Resolves when it is there to be held. */
+  /** Resolves when it is there to be held; rejects when none came for long. */
   readonly caught: Promise<void>;
   /** Breaks the connection of whoever waits for it; the broker is not told. */
   giveUp(): void;
@@ -127,7 +130,7 @@ export class KafkaProxy {
   }
 
   #rule(what: Rule['what'], apiKey: number): Held {
-    const held = new HeldFrame();
+    const held = new HeldFrame(`${what} of Kafka’s API ${apiKey}`);
     this.#rules.push({ what, apiKey, held });
     return held;
   }
@@ -141,10 +144,17 @@ class HeldFrame implements Held {
   #cut: (() => void) | null = null;
   #goOn: (() => void) | null = null;
 
-  constructor() {
-    this.caught = new Promise((resolve) => {
-      this.#catch = resolve;
+  constructor(what: string) {
+    this.caught = new Promise((resolve, reject) => {
+      const late = new Error(`${what}: none came in ${caughtMaxMs} ms; does the agent still run?`);
+      const timer = setTimeout(() => reject(late), caughtMaxMs).unref();
+      this.#catch = () => {
+        clearTimeout(timer);
+        resolve();
+      };
     });
+    // Not every test waits for it.
+    this.caught.catch(() => undefined);
     this.#answered = new Promise((resolve) => {
       this.#answer = resolve;
     });

@@ -74,6 +74,8 @@ const numbers: readonly MatrixType[] = [
     [
       ...['0', '-1', '9007199254740991', '9007199254740992', '9007199254740993'],
       ...['-9007199254740993', '9223372036854775807', '-9223372036854775808', '1125899906842624'],
+      // A number with all of its 53 bits, whose double and one is not.
+      '-9007199254740991',
     ],
     { avro: 'long' },
   ),
@@ -184,6 +186,8 @@ const times: readonly MatrixType[] = [
     ...['0', '1 mon -1 day 00:00:01.5', '-1 mon +1 day -00:00:00.000001', '178000000 years'],
     ...['-178000000 years', '1 year -2 mons +3 days -04:05:06.789', '-00:00:00.1', '-1 year'],
     ...['2562047788:00:54.775807', '-2147483647 days', '30 days', '1 mon', '24:00:00', '1 day'],
+    // As sql_standard prints it, its one sign is for both; under other styles for the days alone.
+    '-3 days -04:05:06',
     ...[since(17, 'infinity'), since(17, '-infinity')],
   ]),
   entry('interval(2)', ['1.25 s', '-3 days']),
