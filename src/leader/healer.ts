@@ -134,7 +134,7 @@ export class Healer {
     return { ready: keys.filter(isReady), waiting: keys.filter((key) => !isReady(key)) };
   }
 
-  /** What is wrong with one row must not hold up the others: they are read in ever smaller parts. */
+  /** What is wrong with one row must not hold up the others: they are read in smaller parts. */
   #putOff(relationId: string, keys: readonly WantedRow[], error: unknown): void {
     const { healing, nowMs } = this.#parts;
     this.#tell(relationId, error);

@@ -3,6 +3,7 @@
  * has the leader publish them anew while clients go on writing, and nothing else is changed: lost
  * rows come back, foreign ones go, changed ones are the leader's again, on every follower.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
@@ -84,6 +85,25 @@ test('an agent that was started again repairs as well', async () => {
   const { code, json } = await fleet.cli('verify', 'b', '--repair');
   assert.is(code, 0, JSON.stringify(json));
   assert.is(json.repaired, 1);
+});
+
+test('a leader that is deposed in the middle of a repair refuses writes', async () => {
+  await fleet.agent('a').stop();
+  const agent = await fleet.startAgent('a', 'heal.after-read=pause:60000');
+  await fleet.tamper('c', 'UPDATE doc SET n = -1 WHERE id = 600.50');
+  const repair = fleet.spawnCommand('verify', 'c', '--repair');
+  const reads = `SELECT FROM pg_stat_activity WHERE application_name = 'understudy a reads'
+    AND state = 'idle in transaction'`;
+  while ((await fleet.sql('a', reads)).length === 0) await sleep(100);
+  const answer = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'test');
+  assert.is(answer.code, 0, `${answer.stderr}\n${fleet.logs()}`);
+  assert.is(await agent.exitCode(), 3, agent.log);
+  let refused = '';
+  await fleet.sql('a', 'UPDATE doc SET n = n + 1').catch((error: Error) => {
+    refused = error.message;
+  });
+  assert.match(refused, 'this node follows', `the former leader takes writes\n${agent.log}`);
+  await repair.kill();
 });
 
 test.run();
