@@ -136,7 +136,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'a key whose equality an extension brings is not found, or another row is',
     edits: [
       {
-        file: 'src/follower/apply-sql.ts',
+        file: 'src/catalog/key-lookup.ts',
         find: '} ${operator} ${collated}`',
         replace: '} = ${collated}${operator.slice(operator.length)}`',
       },

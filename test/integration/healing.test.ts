@@ -211,7 +211,6 @@ test('whoever is promoted heals what the former leader left', async () => {
   const agent = await fleet.startAgent('a', 'heal.after-read=kill');
   await fleet.sql('a', 'UPDATE doc SET n = n + 1 WHERE id BETWEEN 30 AND 39');
   assert.is(await agent.exitCode(), null, agent.log);
-  await fleet.caughtUp();
   const force = ['--allow-data-loss', '--reason', 'test'];
   const { code, stderr } = await fleet.cli('failover', 'b', ...force);
   assert.is(code, 0, `${stderr}\n${fleet.logs()}`);
