@@ -43,7 +43,7 @@ export interface FollowerParts {
 }
 
 /** A batch that costs more to hold is read again while it is applied. */
-const batchBytesMax = 32 * 1024 * 1024;
+const batchBytesMax = 16 * 1024 * 1024;
 /** What whole batches may cost that wait for the applier, before reading pauses. */
 const waitingBytesMax = 64 * 1024 * 1024;
 /**
