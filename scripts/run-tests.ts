@@ -21,7 +21,7 @@ interface Sandbox {
 /** Two cores are what a small machine and a hosted build have. */
 const unitJobs = 2;
 /** Most of these wait for servers most of the time. */
-const stackJobs = 3;
+const stackJobs = 2;
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);

@@ -12,6 +12,7 @@ import type { Change, Mark, Point } from '../change/change.ts';
 import { type EpochLsn, formatEpochLsn, type Position } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
+import { unlessAborted } from '../lifecycle.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { RecordEncoder } from '../topic/record-encoder.ts';
 import type { BatchAction, Batcher } from './batcher.ts';
@@ -99,7 +100,7 @@ export class PublishLoop {
     signal.addEventListener('abort', wake);
     try {
       while (!signal.aborted) {
-        await this.#feed();
+        await this.#feed(signal);
         this.#throwFailure();
         await this.#wait(this.#act(), signal);
       }
@@ -111,23 +112,28 @@ export class PublishLoop {
     this.#throwFailure();
   }
 
-  async #feed(): Promise<void> {
+  async #feed(signal: AbortSignal): Promise<void> {
     const { wal, batcher } = this.#parts;
     for (let fed = 0; fed < feedEventsMax && batcher.accepts; fed += 1) {
       const event = wal.shift();
       if (event === null) return;
-      await this.#take(event);
+      await this.#take(event, signal);
+      if (signal.aborted) return;
     }
   }
 
-  async #take(event: WalEvent): Promise<void> {
+  async #take(event: WalEvent, signal: AbortSignal): Promise<void> {
     const { builder, batcher } = this.#parts;
     if (event.kind === 'keepalive') {
       batcher.keepalive(event.walEnd);
       return;
     }
     const { message } = event;
-    if (message.kind === 'relation') await this.#parts.tables.learn(message);
+    if (message.kind === 'relation') {
+      // A server that fell silent must not hold up the end of a run that failed elsewhere.
+      await unlessAborted(this.#parts.tables.learn(message), signal);
+      if (signal.aborted) return;
+    }
     for (const built of builder.build(message)) await this.#put(built);
   }
 

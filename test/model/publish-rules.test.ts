@@ -12,7 +12,7 @@ import { publishing } from './publish-histories.ts';
 import { type PublishRules, rightRules } from './publish-world.ts';
 import { breaks } from './random-runs.ts';
 
-const runsMax = 5_000;
+const runsMax = 30_000;
 const loopFile = 'src/leader/publish-loop.ts';
 const batcherFile = 'src/leader/batcher.ts';
 const tooEarly = /was confirmed, the log holds up to/;

@@ -109,6 +109,7 @@ export class PublishWorld {
       moves.push(() => this.#readBack(run));
       if (this.#waits(run)) moves.push(...new Array(4).fill(() => this.#answer(run, how)));
       if (this.#faultsLeft > 0) moves.push(() => this.#fault(run, how));
+      if (this.#faultsLeft > 0 && this.#telling.length > 0) moves.push(() => this.#failToTell());
     }
     await moves[what % moves.length]?.();
     await this.#settle();
@@ -168,16 +169,17 @@ export class PublishWorld {
     if (this.#run === run) throw new Error('a hidden batch is waited for for ever');
   }
 
+  #failToTell(): void {
+    this.#faultsLeft -= 1;
+    this.#telling.shift()?.fail();
+  }
+
   /** The producer fails, or the process dies with what is under way; Postgres may die with it. */
   #fault(run: Run, how: number): void {
     this.#faultsLeft -= 1;
     const endings: readonly Ending[] = ['unanswered', 'lost', 'torn'];
     const ending = endings[how % endings.length] ?? 'lost';
     if (how % 5 === 0) this.postgres.crash();
-    if (how % 7 === 3 && this.#telling.length > 0) {
-      this.#telling.shift()?.fail();
-      return;
-    }
     if (how % 2 === 1 && run.producer.isCommitting) {
       run.producer.finish('hidden', how % 3 === 0 ? 1 : 0);
       // Where the coordinator is another broker the producer may go on.
