@@ -136,6 +136,11 @@ export class PublishWorld {
     this.#kill(this.#run, 'lost');
   }
 
+  /** Whatever broke: no run may go on in the background. */
+  end(): void {
+    this.#kill(this.#run, 'lost');
+  }
+
   #write(how: number): void {
     const { transactions } = this.postgres;
     const id = transactions.length;
