@@ -27,6 +27,8 @@ export interface BatcherOptions {
   readonly start: Mark;
   readonly lastCommit: Lsn;
   readonly lastCommitTimeMicros: bigint;
+  /** Since where keys lack values in the topic, the open batch included; null when none does. */
+  readonly unhealed: () => Mark | null;
 }
 
 export type BatchAction =
@@ -55,7 +57,6 @@ export class Batcher {
   #pendingCommitTimeMicros: bigint;
   #walEnd: Lsn;
   #uncovered: readonly string[] = [];
-  #unhealed: Mark | null = null;
   #lastPointMs = Number.NEGATIVE_INFINITY;
   #idlePointsInARow = 0;
 
@@ -94,11 +95,6 @@ export class Batcher {
   /** The mark that the open batch continues, or an older one while that is on its way. */
   get previous(): Mark {
     return this.#previous;
-  }
-
-  /** Since where keys lack values in the topic, the open batch included; null when none does. */
-  setUnhealed(since: Mark | null): void {
-    this.#unhealed = since;
   }
 
   label(label: string): void {
@@ -160,7 +156,7 @@ export class Batcher {
     // Everything below the last keepalive is in this batch too. A named point alone stands directly
     // after its transaction.
     if (this.#label === null) this.#upto = this.#walEnd;
-    const { streamId, epoch, partitions } = this.#options;
+    const { streamId, epoch, partitions, unhealed } = this.#options;
     const point: Point = {
       streamId,
       label: this.#label,
@@ -173,7 +169,7 @@ export class Batcher {
       unfinished: [],
       uncovered: this.#uncovered,
       settled: null,
-      unhealed: this.#unhealed,
+      unhealed: unhealed(),
       rowCounts: {},
       schemaOffset: null,
     };

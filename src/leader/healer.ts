@@ -44,7 +44,6 @@ export class Healer {
   readonly #parts: HealerParts;
   #session: Client | null = null;
   #search: RowSearch | null = null;
-  #searched: CommittedReader | null = null;
   #failuresInARow = 0;
   #keysMax = roundKeysMax;
 
@@ -73,21 +72,15 @@ export class Healer {
     const { keys, isAll } = await search.next();
     healing.found(keys, isAll, nowMs());
     log.info({ keys: keys.length, isAll }, 'searched the topic for rows that lack values');
-    if (isAll) await this.#endSearch();
+    if (!isAll) return;
+    this.#search = null;
+    await search.close();
   }
 
   async #searchFrom(from: Mark): Promise<RowSearch> {
     const { openReader, decoder } = this.#parts;
     const epochs = await readEpochs(await this.#opened());
-    this.#searched = openReader();
-    return new RowSearch(this.#searched, decoder, epochs, from);
-  }
-
-  async #endSearch(): Promise<void> {
-    const searched = this.#searched;
-    this.#search = null;
-    this.#searched = null;
-    await searched?.close();
+    return new RowSearch(openReader(), decoder, epochs, from);
   }
 
   async #read({ relationId, keys }: ReadRound, signal: AbortSignal): Promise<void> {

@@ -15,10 +15,11 @@
  * row as of the watermark, also for a row that never rests.
  */
 import { type Snapshot, sees } from '../catalog/snapshot.ts';
-import type { Mark, RelationId, RelationShape, RowChange } from '../change/change.ts';
+import type { Mark, RelationId, RowChange } from '../change/change.ts';
 import { oldestMark } from '../change/mark.ts';
 import { type EpochLsn, isCovered, type Position } from '../change/position.ts';
 import { laidOver, type ReadRow, type RowKey, rowOf, textOf, tombstoneOf } from './row-overlay.ts';
+import type { ReadableTable } from './row-reader.ts';
 
 /** Rows of one table that are to be read in one transaction. */
 export interface ReadRound {
@@ -48,11 +49,7 @@ interface Wanted extends WantedRow {
   isFound: boolean;
 }
 
-export interface RoundTable {
-  readonly shape: RelationShape;
-  /** Whether equal keys always have the same text. */
-  readonly hasOneSpelling: boolean;
-}
+export type RoundTable = Pick<ReadableTable, 'shape' | 'hasOneSpelling'>;
 
 interface Round {
   readonly table: RoundTable;
@@ -98,10 +95,6 @@ export class Healing {
   get unhealed(): Mark | null {
     const [first] = this.#wanted.values();
     return oldestMark([this.#foundSince, this.#searchFrom, first?.since ?? null]);
-  }
-
-  get size(): number {
-    return this.#wanted.size;
   }
 
   /** Whether a row that `want` gave is not published yet; it may be wanted anew meanwhile. */

@@ -24,7 +24,6 @@ import { displayName, type TableShape } from '../catalog/table.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { sleep } from '../lifecycle.ts';
-import type { RoundTable } from './healing.ts';
 import type { RelationMessage } from './pgoutput-decoder.ts';
 import type { RowKey } from './row-overlay.ts';
 import type { ReadableTable } from './row-reader.ts';
@@ -94,7 +93,7 @@ export class KnownTables {
    * How the rows of a relation are read here, whether or not any came through the stream yet; null
    * for one that this node never had.
    */
-  async readable(relationId: RelationId): Promise<(ReadableTable & RoundTable) | null> {
+  async readable(relationId: RelationId): Promise<ReadableTable | null> {
     const known = this.#known.find(({ shape: { id } }) => id === relationId);
     const tables = await readTables(this.#client, allTables);
     const table = tables.find(({ oid }) => oid === known?.tableOid);

@@ -98,13 +98,13 @@ export async function lead(
   }
   const statusEveryMs = await checkServer(parts, start);
   const tables = await KnownTables.open(parts.client);
-  const batcher = batcherOf(parts);
+  const healing = new Healing(parts.unhealed);
+  const batcher = batcherOf(parts, healing);
   await checkTables(parts, tables, batcher);
   const wal = await openWal(parts, start, statusEveryMs, signal);
   const inner = new AbortController();
   const all = AbortSignal.any([signal, inner.signal]);
   try {
-    const healing = new Healing(parts.unhealed);
     const loop = new PublishLoop({
       healing,
       wal,
@@ -186,7 +186,7 @@ async function allUntilFailure(
   if (failure !== null) throw (failure as { readonly error: unknown }).error;
 }
 
-function batcherOf(parts: LeaderParts): Batcher {
+function batcherOf(parts: LeaderParts, healing: Healing): Batcher {
   return new Batcher({
     streamId: parts.streamId,
     epoch: parts.epoch,
@@ -196,6 +196,7 @@ function batcherOf(parts: LeaderParts): Batcher {
     idleSoonMs,
     idleEveryMs: parts.pointsEveryMs,
     start: parts.mark,
+    unhealed: () => healing.unhealed,
     lastCommit: parts.lastPoint?.commit ?? zeroLsn,
     lastCommitTimeMicros: parts.lastPoint?.commitTimeMicros ?? BigInt(parts.nowMs()) * 1000n,
   });

@@ -26,7 +26,7 @@ export interface PublishLoopParts {
   readonly builder: TransactionBuilder;
   readonly tables: Pick<KnownTables, 'learn'>;
   readonly batcher: Batcher;
-  readonly healing: Pick<Healing, 'row' | 'truncated' | 'take' | 'unhealed'>;
+  readonly healing: Pick<Healing, 'row' | 'truncated' | 'take'>;
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
   /** Where the log stands: what was read back so far. */
@@ -176,9 +176,7 @@ export class PublishLoop {
   /** Starts what the batcher says when Kafka is free; gives when to look again without events. */
   #act(): number | null {
     if (this.#inFlight !== null) return null;
-    const { batcher, healing, nowMs } = this.#parts;
-    batcher.setUnhealed(healing.unhealed);
-    const action = batcher.next(nowMs());
+    const action = this.#parts.batcher.next(this.#parts.nowMs());
     if (action.kind === 'wait') return action.atMs;
     this.#inFlight = this.#perform(action).then(
       () => {

@@ -8,7 +8,7 @@ import type { Client } from 'pg';
 import { type KeyedTable, rowsByKeySql, tableOf } from '../catalog/key-lookup.ts';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import { parseSnapshot, type Snapshot } from '../catalog/snapshot.ts';
-import type { PgText } from '../change/change.ts';
+import type { PgText, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { ReadRow, RowKey } from './row-overlay.ts';
@@ -16,9 +16,13 @@ import type { ReadRow, RowKey } from './row-overlay.ts';
 /** The prefix of the logical message that says where in the WAL a read stands. */
 export const watermarkPrefix = 'understudy.watermark';
 
+/** A table of the stream, as it is read here. */
 export interface ReadableTable {
   readonly oid: number;
+  readonly shape: RelationShape;
   readonly keyed: KeyedTable;
+  /** Whether equal keys always have the same text. */
+  readonly hasOneSpelling: boolean;
 }
 
 export interface RowsRead {
@@ -35,7 +39,7 @@ const fetchRowsMax = 200;
 /** `onRead` is called inside the transaction, before the watermark `id` is written. */
 export async function readRows(
   client: Client,
-  table: ReadableTable,
+  table: Pick<ReadableTable, 'oid' | 'keyed'>,
   keys: readonly RowKey[],
   id: string,
   onRead: (read: RowsRead) => void,

@@ -70,7 +70,7 @@ const fetchMaxWaitMs = 500;
 /** What one part may bring: beyond, the rest comes once these are done. */
 const partKeysMax = 10_000;
 
-/** A search from a mark to the end of the log as it is at its first part. */
+/** A search from a mark to the end of the log as it is at its first part; the reader is its own. */
 export class RowSearch {
   readonly #reader: CommittedReader;
   readonly #decoder: RecordDecoder;
@@ -103,6 +103,10 @@ export class RowSearch {
       keys.push(...found.keys);
     }
     return { keys, isAll: true };
+  }
+
+  close(): Promise<void> {
+    return this.#reader.close();
   }
 
   async #readOn(partition: number, end: bigint, found: FoundKeys): Promise<void> {

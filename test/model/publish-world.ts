@@ -246,12 +246,13 @@ export class PublishWorld {
     checkSlot({ ...slot, confirmedFlush: confirmed }, 's', from);
     const wal = this.postgres.stream(from);
     const ending = new AbortController();
+    const healing = new Healing(point?.unhealed ?? null);
     const loop = new this.#rules.Loop({
       wal,
       builder: new TransactionBuilder(this.#epoch, () => table),
       tables: { learn: async () => undefined },
-      batcher: this.#batcher(mark, point),
-      healing: new Healing(point?.unhealed ?? null),
+      batcher: this.#batcher(mark, point, healing),
+      healing,
       encoder,
       producer,
       start: mark,
@@ -272,7 +273,7 @@ export class PublishWorld {
     this.#run = run;
   }
 
-  #batcher(start: Mark, point: Point | null): Batcher {
+  #batcher(start: Mark, point: Point | null, healing: Healing): Batcher {
     const { Batches } = this.#rules;
     return new Batches({
       streamId,
@@ -285,6 +286,7 @@ export class PublishWorld {
       start,
       lastCommit: point?.commit ?? zeroLsn,
       lastCommitTimeMicros: 0n,
+      unhealed: () => healing.unhealed,
     });
   }
 

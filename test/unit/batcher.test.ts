@@ -5,7 +5,7 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Point } from '../../src/change/change.ts';
+import type { Mark, Point } from '../../src/change/change.ts';
 import { type BatchAction, Batcher, type BatcherOptions } from '../../src/leader/batcher.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 import { at, lsn, streamId } from '../support/builders.ts';
@@ -21,6 +21,7 @@ function batcherOf(changes: Partial<BatcherOptions> = {}): Batcher {
     idleEveryMs: 1_000,
     start: { at: at(3, 100), nextOffsets: [5n, 6n] },
     lastCommit: lsn(90),
+    unhealed: () => null,
     lastCommitTimeMicros: 9n,
     ...changes,
   });
@@ -258,15 +259,16 @@ test('over any run no record is lost or parted from its point, and ends only gro
 });
 
 test('a point says since where rows lack values when it is taken', () => {
-  const batcher = batcherOf();
+  let unhealed: Mark | null = null;
+  const batcher = batcherOf({ unhealed: () => unhealed });
   transaction(batcher, 100, 120, 0);
   assert.is(commit(batcher).unhealed, null);
   const since = { at: at(3, 120), nextOffsets: [7n, 8n] };
   transaction(batcher, 120, 140, 1);
-  batcher.setUnhealed(since);
+  unhealed = since;
   assert.equal(commit(batcher).unhealed, since);
   transaction(batcher, 140, 160, 1);
-  batcher.setUnhealed(null);
+  unhealed = null;
   assert.is(commit(batcher).unhealed, null);
 });
 

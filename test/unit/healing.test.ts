@@ -95,10 +95,12 @@ test('a row that is wanted anew does not keep who asked for it waiting', () => {
   const [asked] = healing.want([keyOf('7')], since, 0);
   assert.ok(asked && healing.isOpen(asked));
   healing.row(made('7'), 60, since, place(1, 20));
-  const again = { ...made('7'), op: 'u' as const, unchanged: ['body'] };
-  healing.row(again, 61, since, place(1, 30));
+  const partial = { ...made('7'), op: 'u' as const, unchanged: ['body'] };
+  healing.row(partial, 61, since, place(1, 30));
   assert.not(healing.isOpen(asked));
-  assert.is(healing.size, 1);
+  healing.next(0);
+  const again = healing.next(1_000);
+  assert.equal('keys' in again && again.keys.map(({ identity }) => identity[0]), ['7']);
 });
 
 test('a key that was asked for and is found too is wanted since the older mark', () => {

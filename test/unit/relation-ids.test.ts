@@ -13,20 +13,7 @@ import {
 } from '../../src/catalog/relation-ids.ts';
 import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
 import { UnderstudyError } from '../../src/errors.ts';
-
-function column(attnum: number, name: string, changes: Partial<TableColumn> = {}): TableColumn {
-  return {
-    attnum,
-    name,
-    type: 'text',
-    typeOid: 25,
-    typeModifier: -1,
-    notNull: false,
-    generated: 'no',
-    identity: 'no',
-    ...changes,
-  };
-}
+import { column } from '../support/node-facts.ts';
 
 function table(columns: readonly TableColumn[], identityAttnums: number[] | null): TableShape {
   return {
