@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { formatDurationMs, parseDurationMs } from './duration.ts';
+import { changesTopicSettings } from './topic/topic-layout.ts';
 
 /** Shorter intervals make more points than rows on a quiet leader. */
 const shortestPointIntervalMs = 100;
@@ -125,7 +126,19 @@ const fileShape = {
   maintenanceDatabase: text.default('postgres'),
 };
 
-export const fileSchema = z.strictObject(fileShape);
+/** What a follower has not applied has to be in the topic whole when its agent starts again. */
+export const fileSchema = z.strictObject(fileShape).superRefine(({ nodes, kafka }, ctx) => {
+  const overrides = Object.entries(kafka.topic).map(([name, value]) => [name, String(value)]);
+  const settings = changesTopicSettings(1, Object.fromEntries(overrides));
+  const lagMs = Number(settings['min.compaction.lag.ms']);
+  for (const [name, { delay }] of Object.entries(nodes)) {
+    if (delay === 0 || delay < lagMs) continue;
+    const message =
+      `must be less than min.compaction.lag.ms of the topic, ${formatDurationMs(lagMs)}: ` +
+      'shorten it, or raise that in kafka.topic';
+    ctx.addIssue({ code: 'custom', path: ['nodes', name, 'delay'], message });
+  }
+});
 
 export type ConfigFile = z.output<typeof fileSchema>;
 
@@ -153,9 +166,6 @@ export function laterSettings(file: ConfigFile): readonly LaterSetting[] {
   const only = (path: readonly string[], value: string, today: string): void => {
     if (value !== today) later.push({ path, today });
   };
-  for (const [name, node] of Object.entries(file.nodes)) {
-    only(['nodes', name, 'delay'], formatDurationMs(node.delay), formatDurationMs(0));
-  }
   only(['durability'], file.durability, 'async');
   only(['ddl'], file.ddl, 'manual');
   only(['rebuild'], file.rebuild, 'manual');

@@ -106,6 +106,11 @@ export class Config {
     );
   }
 
+  /** What is younger, this node does not apply; 0 is no delay. */
+  delayMs(name: string): number {
+    return this.#file.nodes[name]?.delay ?? 0;
+  }
+
   /** The connection URL of one node. It holds a password: never print it. */
   nodeUrl(name: string): string {
     this.requireNode(name);

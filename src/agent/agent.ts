@@ -149,6 +149,8 @@ class Agent {
       reader,
       decoder,
       smallestCompactionLagMs: this.#node.control.state.smallestCompactionLagMs,
+      delayMs: cluster.settings.delayMs(name),
+      nowMs: cluster.around.nowMs,
       onApplied: (position, rows) => {
         figures.applied(rows);
         log.debug({ node: name, position, rows }, 'applied');

@@ -26,6 +26,8 @@ export interface ClusterSettings {
   readonly nodeNames: readonly string[];
   /** Expanded on use: a node's secrets are needed by whoever touches that node only. */
   readonly nodeUrl: (node: string) => string;
+  /** What is younger a node does not apply, by its agent's clock; 0 is no delay. */
+  readonly delayMs: (node: string) => number;
   readonly tables: readonly string[];
   readonly keyless: KeylessTables;
   readonly maintenanceDatabase: string;

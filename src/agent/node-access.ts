@@ -16,6 +16,7 @@ import { RecordDecoder } from '../topic/record-decoder.ts';
 import { RecordEncoder } from '../topic/record-encoder.ts';
 import { describeTopic } from '../topic/topic-admin.ts';
 import type { Cluster } from './cluster.ts';
+import { whyDelayTooLong } from './delay.ts';
 import { requireMember } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
 import { raiseStartNumber } from './start-number.ts';
@@ -114,5 +115,9 @@ async function checkStream(
         'itself was changed, destroy the cluster and init it again.',
     );
   }
+  const lagMs = topic.settings['min.compaction.lag.ms'];
+  const delayMs = cluster.settings.delayMs(identity.name);
+  const tooLong = whyDelayTooLong(identity.name, delayMs, cluster.topic, lagMs);
+  if (identity.role === 'follower' && tooLong !== null) throw tooLong;
   return stream.partitions;
 }

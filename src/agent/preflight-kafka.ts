@@ -17,6 +17,7 @@ import {
 import { changesTopicSettings, controlTopic, controlTopicSettings } from '../topic/topic-layout.ts';
 import { transactionTimeoutMsDefault } from '../topic/transactional-producer.ts';
 import type { Cluster, ClusterSettings } from './cluster.ts';
+import { whyDelayTooLong } from './delay.ts';
 import { errorFinding, type Finding, findingOf, warningFinding } from './preflight-finding.ts';
 
 /** A person waits for the answer; brokers that are up take milliseconds. */
@@ -107,14 +108,27 @@ export function judgeTransactionTimeout(limit: string | null): Finding[] {
 export function judgeChangesTopic(
   topic: string,
   found: TopicDescription,
-  settings: Pick<ClusterSettings, 'partitions' | 'topicOverrides'>,
+  settings: Pick<ClusterSettings, 'partitions' | 'topicOverrides' | 'nodeNames' | 'delayMs'>,
   replication: number,
 ): Finding[] {
   const wanted = changesTopicSettings(replication, settings.topicOverrides);
   return [
     ...judgePartitions(topic, found, settings.partitions),
     ...judgeSettings(topic, found, wanted),
+    ...judgeDelays(topic, found, settings),
   ];
+}
+
+function judgeDelays(
+  topic: string,
+  found: TopicDescription,
+  { nodeNames, delayMs }: Pick<ClusterSettings, 'nodeNames' | 'delayMs'>,
+): Finding[] {
+  const lagMs = found.settings['min.compaction.lag.ms'];
+  return nodeNames.flatMap((node) => {
+    const tooLong = whyDelayTooLong(node, delayMs(node), topic, lagMs);
+    return tooLong === null ? [] : [findingOf(tooLong, `node ${node}`)];
+  });
 }
 
 export function judgeControlTopic(

@@ -31,6 +31,7 @@ export function clusterSettingsOf(config: Config): ClusterSettings {
     cluster: config.cluster,
     nodeNames: config.nodeNames,
     nodeUrl: (node) => config.nodeUrl(node),
+    delayMs: (node) => config.delayMs(node),
     tables: config.tables ?? allTables,
     keyless: config.keyless,
     maintenanceDatabase: config.maintenanceDatabase,

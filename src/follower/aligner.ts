@@ -38,6 +38,8 @@ export interface AlignedBatch {
   readonly mark: Mark;
   /** Per partition, the LogAppendTime of the point, milliseconds. */
   readonly appendMs: readonly number[];
+  /** The newest commit time of its records, which is not always the last one's; null: no record. */
+  readonly newestCommitMicros: bigint | null;
 }
 
 export interface AlignedEpoch {
@@ -54,6 +56,7 @@ export interface AlignedLarge {
   readonly from: Mark;
   readonly mark: Mark;
   readonly appendMs: readonly number[];
+  readonly newestCommitMicros: bigint | null;
 }
 
 export type Aligned = AlignedBatch | AlignedLarge | AlignedEpoch;
@@ -70,6 +73,7 @@ interface Held {
   /** Of the lowest and of the highest position: where there is a stranger, one of the two is. */
   lowest: RecordPlace | null;
   highest: RecordPlace | null;
+  newestCommitMicros: bigint | null;
   boundary: Boundary | null;
   /** What came after the boundary, not looked at yet. */
   readonly queue: StreamRecord[];
@@ -103,6 +107,7 @@ export class Aligner {
       bytes: 0,
       lowest: null,
       highest: null,
+      newestCommitMicros: null,
       boundary: null,
       queue: [],
       taken: 0,
@@ -218,9 +223,13 @@ export class Aligner {
       );
     }
     for (const [partition, held] of this.#held.entries()) this.#addUp(point, partition, held);
-    if (this.#isLarge) return { kind: 'large', point, from: this.#mark, mark, appendMs };
+    const newestCommitMicros = newestOf(this.#held);
+    if (this.#isLarge) {
+      return { kind: 'large', point, from: this.#mark, mark, appendMs, newestCommitMicros };
+    }
     const partitions = this.#held.map(({ content }) => content);
-    return { kind: 'batch', point, partitions, bytes: this.#bytes(), mark, appendMs };
+    const bytes = this.#bytes();
+    return { kind: 'batch', point, partitions, bytes, mark, appendMs, newestCommitMicros };
   }
 
   /** What a partition holds before the point is what the point counts, and all of it its own. */
@@ -276,7 +285,8 @@ function take(held: Held, record: ContentRecord, isLarge: boolean): void {
   if (!isLarge) held.content.push(record);
   held.count += 1;
   held.bytes += heldBytes(record);
-  const { position, offset } = record;
+  const { position, offset, commitTimeMicros } = record;
+  held.newestCommitMicros = later(held.newestCommitMicros, commitTimeMicros);
   // Not the record: it is a view into a fetch answer, which it would keep in memory.
   if (held.lowest === null || comparePositions(position, held.lowest.position) < 0) {
     held.lowest = { position, offset };
@@ -293,7 +303,18 @@ function forget(held: Held): void {
   held.bytes = 0;
   held.lowest = null;
   held.highest = null;
+  held.newestCommitMicros = null;
   held.boundary = null;
+}
+
+function newestOf(all: readonly Held[]): bigint | null {
+  return all.reduce<bigint | null>((newest, { newestCommitMicros }) => {
+    return newestCommitMicros === null ? newest : later(newest, newestCommitMicros);
+  }, null);
+}
+
+function later(a: bigint | null, b: bigint): bigint {
+  return a === null || b > a ? b : a;
 }
 
 function epochOf(boundary: Boundary): number {

@@ -17,6 +17,7 @@ import type { StreamRecord } from '../topic/stream-record.ts';
 import type { Aligned, AlignedEpoch } from './aligner.ts';
 import { Aligner, GapError } from './aligner.ts';
 import { Applier, type ApplySteps } from './applier.ts';
+import { dueOf } from './apply-delay.ts';
 import {
   type ApplyLimit,
   type ApplyPortion,
@@ -30,6 +31,7 @@ import { type ApplyWindow, coalesce } from './coalesce.ts';
 import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
 import { stepsOfLarge } from './large-batch.ts';
 import { judgeGap } from './staleness.ts';
+import { WakeUp } from './wake-up.ts';
 
 export interface FollowerParts {
   readonly client: Client;
@@ -38,6 +40,9 @@ export interface FollowerParts {
   readonly decoder: RecordDecoder;
   /** The smallest min.compaction.lag.ms the topic ever had; null when nobody knows. */
   readonly smallestCompactionLagMs: number | null;
+  /** What was committed later than this ago is not applied; 0 is no delay. */
+  readonly delayMs: number;
+  readonly nowMs: () => number;
   readonly onApplied: (position: FollowerPosition, rows: number) => void;
   readonly onEpoch: (begin: EpochBegin) => void;
 }
@@ -46,6 +51,8 @@ export interface FollowerParts {
 const batchBytesMax = 16 * 1024 * 1024;
 /** What whole batches may cost that wait for the applier, before reading pauses. */
 const waitingBytesMax = 64 * 1024 * 1024;
+/** What a point costs without any record: of a quiet leader thousands wait behind a delay. */
+const pointBytes = 2_000;
 /**
  * A broker answers at once when anything is there; this only bounds how long an idle fetch stays.
  */
@@ -60,15 +67,17 @@ export class Follower {
   readonly #lastStable: bigint[];
   readonly #waiting: Aligned[] = [];
   #limit: ApplyLimit = { kind: 'none' };
+  #delayMs: number;
   #busy = false;
   #stopped = false;
   #closing: Promise<void> | null = null;
   #failure: { readonly error: unknown } | null = null;
-  #wakers: (() => void)[] = [];
+  readonly #wakeUp = new WakeUp();
 
   private constructor(parts: FollowerParts, position: FollowerPosition, targets: ApplyTargets) {
     this.#parts = parts;
     this.#position = position;
+    this.#delayMs = parts.delayMs;
     this.#aligner = new Aligner(position.streamId, position.mark, batchBytesMax);
     this.#applier = new Applier(parts.client, targets, parts.decoder);
     this.#offsets = [...position.mark.nextOffsets];
@@ -123,7 +132,13 @@ export class Follower {
 
   setLimit(limit: ApplyLimit): void {
     this.#limit = limit;
-    this.#wake();
+    this.#wakeUp.wake();
+  }
+
+  /** From now on nothing is too young to be applied. */
+  hurry(): void {
+    this.#delayMs = 0;
+    this.#wakeUp.wake();
   }
 
   /** Runs until `stop` is called; rejects with the first error. */
@@ -151,12 +166,16 @@ export class Follower {
    */
   stop(): void {
     this.#stopped = true;
-    this.#wake();
+    this.#wakeUp.wake();
     this.#closing ??= this.#parts.reader.close();
   }
 
-  /** Resolves when everything below the given offsets is read and all that is whole is applied. */
+  /**
+   * Resolves when everything below the given offsets is read and all that is whole is applied,
+   * however young it is: who takes the lead needs all.
+   */
   async drained(lastStable: readonly bigint[]): Promise<void> {
+    this.hurry();
     const done = (): boolean => this.#readTo(lastStable) && this.#waiting.length === 0;
     await this.#until(() => done() && !this.#busy);
   }
@@ -171,12 +190,14 @@ export class Follower {
 
   /**
    * Sets the limit and resolves with the position once the follower stands still at it: null when
-   * another limit was set meanwhile.
+   * another limit was set meanwhile. It stands somewhere else where it was past the limit already,
+   * or before an epoch that begins there: what the limit asks for is not in the stream then.
    */
   async standAt(limit: ApplyLimit): Promise<FollowerPosition | null> {
     this.setLimit(limit);
     await this.#until(() => {
-      return this.#limit !== limit || (!this.#busy && (limit.kind === 'hold' || this.#atLimit()));
+      if (this.#limit !== limit) return true;
+      return !this.#busy && (limit.kind === 'hold' || this.#atLimit() || this.#isBarred());
     });
     return this.#limit === limit ? this.#position : null;
   }
@@ -188,11 +209,17 @@ export class Follower {
     return here.epoch > at.epoch || (here.epoch === at.epoch && here.lsn >= at.lsn);
   }
 
+  /** Whether the next thing is an epoch that the limit does not reach into. */
+  #isBarred(): boolean {
+    const [first] = this.#waiting;
+    return first?.kind === 'epoch' && !mayBegin(first, this.#limit);
+  }
+
   async #readLoop(): Promise<void> {
     const { decoder } = this.#parts;
     while (!this.#stopped) {
       if (this.#mustWait()) {
-        await this.#change();
+        await this.#wakeUp.sleep();
         continue;
       }
       const from = this.#wanted();
@@ -209,7 +236,7 @@ export class Follower {
       for (let aligned = this.#aligner.next(); aligned !== null; aligned = this.#aligner.next()) {
         this.#waiting.push(aligned);
       }
-      this.#wake();
+      this.#wakeUp.wake();
     }
   }
 
@@ -232,7 +259,7 @@ export class Follower {
   /** While a large batch is read again to be applied, the reader is the applier's. */
   #mustWait(): boolean {
     const bytes = this.#waiting.reduce((sum, one) => {
-      return one.kind === 'batch' ? sum + one.bytes : sum;
+      return sum + pointBytes + (one.kind === 'batch' ? one.bytes : 0);
     }, 0);
     return bytes > waitingBytesMax || this.#waiting.some(({ kind }) => kind === 'large');
   }
@@ -240,9 +267,10 @@ export class Follower {
   /** What to do is decided without waiting, so that no wake-up falls between look and sleep. */
   async #applyLoop(): Promise<void> {
     while (!this.#stopped) {
-      const work = this.#nextWork();
+      const due = dueOf(this.#waiting, this.#delayMs, this.#parts.nowMs());
+      const work = this.#nextWork(this.#waiting.slice(0, due.count));
       if (work === null) {
-        await this.#change();
+        await this.#wakeUp.sleep(due.inMs);
         continue;
       }
       this.#busy = true;
@@ -254,17 +282,17 @@ export class Follower {
         throw error;
       }
       this.#busy = false;
-      this.#wake();
+      this.#wakeUp.wake();
     }
   }
 
-  #nextWork(): (() => Promise<void>) | null {
-    const [first] = this.#waiting;
+  #nextWork(due: readonly Aligned[]): (() => Promise<void>) | null {
+    const [first] = due;
     if (first === undefined) return null;
     if (first.kind === 'epoch') {
       return mayBegin(first, this.#limit) ? () => this.#applyEpoch(first) : null;
     }
-    const portion = nextPortion(this.#waiting, this.#position.at, this.#limit);
+    const portion = nextPortion(due, this.#position.at, this.#limit);
     return portion === null ? null : () => this.#applyPortion(portion);
   }
 
@@ -314,20 +342,8 @@ export class Follower {
           'Start the agent again: understudy run <node>',
         );
       }
-      await this.#change();
+      await this.#wakeUp.sleep();
     }
-  }
-
-  #change(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#wakers.push(resolve);
-    });
-  }
-
-  #wake(): void {
-    const wakers = this.#wakers;
-    this.#wakers = [];
-    for (const wake of wakers) wake();
   }
 }
 

@@ -113,6 +113,8 @@ async function follow(): Promise<Following> {
     reader,
     decoder: new RecordDecoder(connectRegistry({ url: stack.registryUrl }, testLog)),
     smallestCompactionLagMs: null,
+    delayMs: 0,
+    nowMs: Date.now,
     onApplied: (_, rows) => applied.push(rows),
     onEpoch: () => undefined,
   });

@@ -159,6 +159,29 @@ test('a batch is large from the first byte above the bound on, in all partitions
   assert.equal(large?.kind === 'large' && large.from, start);
 });
 
+test('a batch tells the newest commit time of its records, be it held or too large to hold', () => {
+  const times = new Map([
+    ['a', 7n],
+    ['b', 9n],
+    ['c', 8n],
+  ]);
+  const timed = topicOf((topic) => {
+    topic.row(0, 10, 'a', '1').row(1, 10, 'b', '1').row(0, 11, 'c', '1').point(20);
+    topic.point(30);
+  }).map((records) =>
+    records.map((record): StreamRecord => {
+      const micros = record.kind === 'row' ? times.get(record.identity[0] ?? '') : 50n;
+      return { ...record, commitTimeMicros: micros ?? 0n };
+    }),
+  );
+  for (const heldBytesMax of [Number.POSITIVE_INFINITY, 1]) {
+    const newest = batchesOf(timed, heldBytesMax).map((one) => {
+      return one.kind === 'epoch' ? null : one.newestCommitMicros;
+    });
+    assert.equal(newest, [9n, null]);
+  }
+});
+
 test('a record that commits exactly at the mark belongs to the batch behind it', () => {
   const { seen, error } = aligned(topicOf((topic) => topic.row(0, 10, 'a', '1').point(11)));
   assert.is(error, null);

@@ -21,6 +21,7 @@ function batch(upto: number, records = 1): AlignedBatch {
     bytes: 0,
     mark,
     appendMs: [],
+    newestCommitMicros: null,
   };
 }
 
@@ -110,7 +111,14 @@ test('a portion is bounded, but a batch is never parted', () => {
 test('a large batch goes alone, behind what is before it and with its own stop', () => {
   const mark = { at: at(1, 30), nextOffsets: [] };
   const from = { at: at(1, 20), nextOffsets: [] };
-  const large: AlignedLarge = { kind: 'large', point: pointOf({}), from, mark, appendMs: [] };
+  const large: AlignedLarge = {
+    kind: 'large',
+    point: pointOf({}),
+    from,
+    mark,
+    appendMs: [],
+    newestCommitMicros: null,
+  };
   const mixed = [batch(20, 2), large, batch(40, 2)];
   assert.equal(portion(mixed, at(1, 10), { kind: 'none' }), [[20], null]);
   assert.equal(portion(mixed, at(1, 10), to(25)), [[20], null]);

@@ -58,7 +58,7 @@ test('every key of this version is read', () => {
   const config = configOf(
     `
 cluster: shop_2
-nodes: { a: { url: "postgres:///shop?host=/tmp", delay: 0s } }
+nodes: { a: { url: "postgres:///shop?host=/tmp", delay: 15m } }
 tables: ["public.*", "sales.order_*"]
 kafka:
   brokers: ["\${BROKERS}"]
@@ -176,6 +176,22 @@ test('wrong values are refused with their line', () => {
   assert.match(refusal(() => configOf('nodes: {}')).message, 'more)');
 });
 
+test('a delay is shorter than the time for which the topic keeps every change', () => {
+  const delayed = (delay: string, topic = '{}'): string =>
+    minimal
+      .replace('a: { url', `a: { delay: ${delay}, url`)
+      .replace('{ brokers', `{ topic: ${topic}, brokers`);
+  assert.is(configOf(delayed('23h')).delayMs('a'), 23 * 3_600_000);
+  assert.is(configOf(minimal).delayMs('a'), 0);
+  const error = refusal(() => configOf(delayed('24h')));
+  assert.is(error.code, 'CONFIG_INVALID');
+  assert.match(error.message, '4: nodes.a.delay must be less than min.compaction.lag.ms');
+  const longer = '{ min.compaction.lag.ms: 172800001 }';
+  assert.is(configOf(delayed('2d', longer)).delayMs('a'), 2 * 86_400_000);
+  const shorter = '{ min.compaction.lag.ms: 60000 }';
+  assert.match(refusal(() => configOf(delayed('1m', shorter))).message, 'of the topic, 1m');
+});
+
 test('what later versions bring is refused by name', () => {
   const lines = ['durability: log', 'durability: apply:2', 'ddl: replicate', 'ddl: refuse'];
   lines.push('rebuild: swap', 'rebuild: in-place');
@@ -187,7 +203,6 @@ test('what later versions bring is refused by name', () => {
   for (const [from, to] of [
     ['{ brokers', '{ compression: lz4, brokers'],
     ['{ brokers', '{ producer: other, brokers'],
-    ['a: { url', 'a: { delay: 15m, url'],
   ] as const) {
     const error = refusal(() => configOf(minimal.replace(from, to)));
     assert.is(error.code, 'NOT_IN_THIS_VERSION', to);

@@ -37,9 +37,11 @@ test('brokers: too few for the replication, too short transactions', () => {
   assert.match(only(judgeTransactionTimeout('60000')).hint, /900000/);
 });
 
+const undelayed = { nodeNames: ['a', 'b'], delayMs: () => 0 };
+
 test('a topic as init makes it gives no finding; each thing changed is one', () => {
   const settings = changesTopicSettings(1, {});
-  const asked = { partitions: 2, topicOverrides: {} };
+  const asked = { ...undelayed, partitions: 2, topicOverrides: {} };
   const found = { partitions: 2, replication: 1, settings };
   const judge = (change: Record<string, string>, partitions = 2): Finding[] =>
     judgeChangesTopic(
@@ -64,8 +66,27 @@ test('a topic as init makes it gives no finding; each thing changed is one', () 
 test('a topic that no write can satisfy is an error', () => {
   const settings = { ...changesTopicSettings(3, {}) };
   const found = { partitions: 1, replication: 1, settings };
-  const findings = judgeChangesTopic('t', found, { partitions: 1, topicOverrides: {} }, 3);
+  const asked = { ...undelayed, partitions: 1, topicOverrides: {} };
+  const findings = judgeChangesTopic('t', found, asked, 3);
   assert.match(only(findings).message, /wants 2 replicas in step and has 1/);
+});
+
+test('a delay for which the topic does not keep every change is an error', () => {
+  const overrides = { 'min.compaction.lag.ms': '900000' };
+  const found = { partitions: 1, replication: 1, settings: changesTopicSettings(1, overrides) };
+  const judge = (delayMs: number): Finding[] => {
+    const delayed = {
+      nodeNames: ['a', 'b'],
+      delayMs: (node: string) => (node === 'b' ? delayMs : 0),
+    };
+    const asked = { ...delayed, partitions: 1, topicOverrides: overrides };
+    return judgeChangesTopic('t', found, asked, 1);
+  };
+  assert.equal(judge(899_999), []);
+  const finding = only(judge(900_000));
+  assert.is(finding.severity, 'error');
+  assert.is(finding.object, 'node b');
+  assert.match(finding.message, /node b is delayed by 15m, and t keeps every change for 15m/);
 });
 
 test('the exit code is that of the most urgent error', () => {

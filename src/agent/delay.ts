@@ -1,0 +1,30 @@
+/**
+ * Whether a node may be delayed for as long as it is configured. Flows in: the delay, and the time
+ * for which the topic keeps every change; flows out: why not, or null. What a delayed follower has
+ * read and not applied is gone when its agent ends, and has to be in the topic whole when it starts
+ * again.
+ */
+import { formatDurationMs } from '../duration.ts';
+import { UnderstudyError } from '../errors.ts';
+
+export function whyDelayTooLong(
+  node: string,
+  delayMs: number,
+  topic: string,
+  compactionLagMs: string | undefined,
+): UnderstudyError | null {
+  const lagMs = Number(compactionLagMs ?? Number.POSITIVE_INFINITY);
+  if (delayMs === 0 || delayMs < lagMs) return null;
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} is delayed by ${formatDurationMs(delayMs)}, and ${topic} keeps every change for ` +
+      formatDurationMs(lagMs),
+    `Shorten nodes.${node}.delay, or: kafka-configs.sh --alter --entity-type topics ` +
+      `--entity-name ${topic} --add-config min.compaction.lag.ms=${delayMs * 2}`,
+  );
+}
+
+/** As people are told of it. */
+export function delayText(delayMs: number): string {
+  return `delayed by ${formatDurationMs(delayMs)}`;
+}
