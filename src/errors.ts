@@ -117,6 +117,7 @@ export const errorTable = {
   ),
   NOT_PROMOTABLE: entry('notAsRequired', false, 'The node cannot take the lead.'),
   STALE: entry('notAsRequired', false, 'A node was away longer than the topic keeps each change.'),
+  DETACHED: entry('notAsRequired', false, 'The node was detached: it is a database of its own.'),
   ROW_REFUSED: entry('notAsRequired', false, 'A follower’s Postgres refuses a row.'),
   TIMED_OUT: entry('timedOut', true, 'What was waited for did not happen in time.'),
   NEEDS_ALLOW_DATA_LOSS: entry(

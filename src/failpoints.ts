@@ -23,6 +23,11 @@ export const failpointNames = [
   'own.after-init',
   'own.after-fence',
   'own.before-epoch-begin',
+  'detach.after-stop',
+  'detach.after-mark',
+  'detach.after-record',
+  'detach.after-sequences',
+  'detach.after-guard',
   'promote.after-slot',
   'promote.before-unguard',
 ] as const;

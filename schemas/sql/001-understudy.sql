@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS understudy.position (
   mark_upto pg_lsn NOT NULL,
   next_offsets bigint[] NOT NULL,
   last_append_ms bigint[] NOT NULL,
+  -- From then on this node follows no more, whoever still applies: it becomes a database of its own.
+  detached boolean NOT NULL DEFAULT false,
   format integer NOT NULL
 );
 

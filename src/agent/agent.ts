@@ -5,6 +5,7 @@
  * first error ends it, everything is closed, and the next attempt begins at the lock again.
  */
 
+import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
@@ -15,11 +16,13 @@ import { type LeaderParts, lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
-import { AgentFigures } from './agent-figures.ts';
+import type { AgentFigures } from './agent-figures.ts';
 import type { Cluster } from './cluster.ts';
 import { recordDamage } from './damage.ts';
+import { type DetachResult, detachNode, leads } from './detachment.ts';
+import { type AttemptEnd, answerDetach, nextTask } from './follower-tasks.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
-import { Promotion, type PromotionResult, resultOf } from './promotion.ts';
+import { Promotion, resultOf } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
 import { keepRaising } from './start-number.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
@@ -33,13 +36,17 @@ export interface AgentEvents {
   readonly figures: AgentFigures;
 }
 
-/** One attempt: resolves when `signal` aborts, rejects with the first error. */
+/**
+ * One attempt: resolves when `signal` aborts, the role changes, the node stands at `until` or was
+ * detached; rejects with the first error.
+ */
 export async function serveNode(
   cluster: Cluster,
   name: string,
   signal: AbortSignal,
   events: AgentEvents,
-): Promise<void> {
+  until: EpochLsn | null = null,
+): Promise<AttemptEnd> {
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
@@ -47,12 +54,12 @@ export async function serveNode(
     events.onServed();
     await hit('agent.after-start');
     const all = AbortSignal.any([signal, inner.signal]);
-    const agent = new Agent(node, releasers, events);
+    const agent = new Agent(node, releasers, events, until);
     const lost = node.lost.catch((error: unknown) => {
       inner.abort();
       throw error;
     });
-    await Promise.race([agent.run(all), lost]);
+    return await Promise.race([agent.run(all), lost]);
   } finally {
     inner.abort();
     const failures = await releasers.close();
@@ -62,23 +69,30 @@ export async function serveNode(
 
 type WorkEvents = Pick<AgentEvents, 'onWorking' | 'figures'>;
 
-class Agent {
+export class Agent {
   readonly #node: NodeAccess;
+  readonly #until: EpochLsn | null;
   readonly #releasers: Releasers;
   readonly #desk: RequestDesk;
   readonly #events: WorkEvents;
 
-  constructor(node: NodeAccess, releasers: Releasers, events: WorkEvents) {
+  constructor(
+    node: NodeAccess,
+    releasers: Releasers,
+    events: WorkEvents,
+    until: EpochLsn | null = null,
+  ) {
     this.#node = node;
+    this.#until = until;
     this.#releasers = releasers;
     this.#events = events;
     this.#desk = new RequestDesk(node.control, node.name, node.cluster.around.nowMs);
     releasers.push('the request desk', () => this.#desk.close());
   }
 
-  async run(signal: AbortSignal): Promise<void> {
+  async run(signal: AbortSignal): Promise<AttemptEnd> {
     try {
-      await this.#serve(signal);
+      return await this.#serve(signal);
     } catch (error) {
       if (error instanceof UnderstudyError && error.code === 'DAMAGED') {
         await recordDamage(this.#node, error);
@@ -87,18 +101,19 @@ class Agent {
     }
   }
 
-  async #serve(signal: AbortSignal): Promise<void> {
+  async #serve(signal: AbortSignal): Promise<AttemptEnd> {
     const { control, name, identity } = this.#node;
     const owner = ownerOf(control.state);
     const mine = owner !== null && isMine(control.state, name, owner.epoch);
+    if (mine && this.#until !== null) throw leads(name);
     if (mine && identity.role === 'leader') {
       await this.#lead(null, signal);
-      return;
+      return 'again';
     }
     await this.#guard();
     if (identity.role === 'leader') throw deposed(name, owner?.node ?? null);
     if (!mine) await this.#dropOldSlots();
-    await this.#follow(mine, signal);
+    return this.#follow(mine, signal);
   }
 
   /** Armed on every start that does not lead, before anything else is done. */
@@ -118,13 +133,24 @@ class Agent {
   /**
    * Follows until asked to lead; `mine` is a promotion that a crash interrupted after its claim.
    */
-  async #follow(mine: boolean, signal: AbortSignal): Promise<void> {
-    await this.#withFollower(signal, async (following) => {
-      const asked = mine ? null : await this.#desk.serve(following.follower, following.ended);
-      if (!mine && asked === null) return;
+  async #follow(mine: boolean, signal: AbortSignal): Promise<AttemptEnd> {
+    return this.#withFollower(signal, async (following) => {
+      const asked = mine ? null : await nextTask(this.#node, this.#desk, following, this.#until);
+      if (asked === 'there') return 'there';
+      if (!mine && asked === null) return 'again';
+      if (asked?.verb === 'detach') return answerDetach(this.#node, this.#desk, following, asked);
       const promotion = new Promotion(this.#node, epochAsked(asked), asked, this.#desk);
       await this.#promote(following, promotion, signal);
+      return 'again';
     });
+  }
+
+  /** Detaches at once, for a command that stands in for the agent. */
+  async detach(to: EpochLsn | null, signal: AbortSignal): Promise<DetachResult> {
+    await this.#guard();
+    // Where the node stands its rows are right, whatever has become of the topic.
+    if (to === null) return detachNode(this.#node, null, null);
+    return this.#withFollower(signal, (following) => detachNode(this.#node, following, to));
   }
 
   /** Promotes at once, for a command that stands in for the agent. */
@@ -134,10 +160,10 @@ class Agent {
     await this.#withFollower(signal, (following) => this.#lead({ following, promotion }, signal));
   }
 
-  async #withFollower(
+  async #withFollower<Result>(
     signal: AbortSignal,
-    work: (following: FollowerAtWork) => Promise<void>,
-  ): Promise<void> {
+    work: (following: FollowerAtWork) => Promise<Result>,
+  ): Promise<Result> {
     const { decoder, cluster, name, partitions } = this.#node;
     const { onWorking, figures } = this.#events;
     const { log } = cluster.around;
@@ -166,7 +192,7 @@ class Agent {
     // Whoever works with the follower hears of its end; until then nobody else has to.
     ended.catch(() => undefined);
     try {
-      await work({ follower, ended });
+      return await work({ follower, ended });
     } finally {
       signal.removeEventListener('abort', stop);
       follower.stop();
@@ -326,27 +352,4 @@ function deposed(node: string, owner: string | null): UnderstudyError {
     'Its writes are refused. It cannot follow as it is: destroy the cluster and init it ' +
       'again to bring it back.',
   );
-}
-
-/** A promotion without an agent: takes the node's lock, promotes it, and lets go once it leads. */
-export async function promoteHere(
-  cluster: Cluster,
-  name: string,
-  epoch: number,
-): Promise<PromotionResult> {
-  const releasers = new Releasers(closeTimeoutMs);
-  const ending = new AbortController();
-  try {
-    const node = await openNode(cluster, name, releasers);
-    const promotion = new Promotion(node, epoch);
-    const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
-    const agent = new Agent(node, releasers, { figures, onWorking: () => undefined });
-    const led = promotion.leads.then(() => ending.abort());
-    await Promise.race([agent.promote(promotion, ending.signal), node.lost]);
-    await led;
-    return await promotion.leads;
-  } finally {
-    ending.abort();
-    await releasers.close();
-  }
 }

@@ -24,7 +24,7 @@ export function whyDelayTooLong(
   );
 }
 
-/** As people are told of it. */
+/** As people are told of a node that stands behind on purpose. */
 export function delayText(delayMs: number): string {
-  return `delayed by ${formatDurationMs(delayMs)}`;
+  return `delayed by ${formatDurationMs(delayMs)}: it applies nothing younger`;
 }

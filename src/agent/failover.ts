@@ -10,12 +10,13 @@ import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readPosition } from '../follower/follower-state.ts';
 import { Releasers } from '../lifecycle.ts';
-import { promoteHere } from './agent.ts';
 import { askAgent } from './agent-question.ts';
 import type { Cluster } from './cluster.ts';
+import { requireAttached } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
 import type { PromotionResult } from './promotion.ts';
 import { failoverWaitMs } from './requests.ts';
+import { promoteHere } from './stand-in.ts';
 
 export interface FailoverRequest {
   readonly node: string;
@@ -82,6 +83,7 @@ async function planOf(
       `If it does not stream, start its agent: understudy run ${node}`,
     );
   }
+  requireAttached(state, node);
   const [damage] = state.openDamage.values();
   if (damage !== undefined) {
     throw new UnderstudyError(

@@ -47,6 +47,11 @@ export interface FleetFacts {
   readonly topicName: string;
   readonly control: Found<ControlState>;
   readonly topic: Found<TopicFacts>;
-  readonly nodes: readonly { readonly name: string; readonly database: Found<DatabaseFacts> }[];
+  readonly nodes: readonly {
+    readonly name: string;
+    readonly database: Found<DatabaseFacts>;
+    /** What is younger it does not apply, as far as the configuration here says. */
+    readonly delayMs?: number;
+  }[];
   readonly nowMs: number;
 }

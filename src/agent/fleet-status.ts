@@ -24,7 +24,7 @@ import { slotPrefix } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { notInitialised } from './member-session.ts';
-import { lockClass } from './node-lock.ts';
+import { isNodeLocked } from './node-lock.ts';
 import { type FleetStatus, isUninitialised, statusOf } from './status-of.ts';
 
 /** Whoever asks for a status wants it now; a server that needs longer is as good as away. */
@@ -90,7 +90,7 @@ export class FleetWatch {
       `the database of node ${node}`,
     );
     if (database.kind === 'missing') this.#dropSession(node);
-    return { name: node, database };
+    return { name: node, database, delayMs: this.#cluster.settings.delayMs(node) };
   }
 
   async #readDatabase(node: string): Promise<DatabaseFacts> {
@@ -99,12 +99,7 @@ export class FleetWatch {
     const position = identity === null ? null : await readPosition(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
-              EXISTS (
-                SELECT FROM pg_locks l
-                JOIN pg_database d ON d.oid = l.objid AND d.datname = current_database()
-                WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1::oid
-                  AND l.objsubid = 2) AS agent`,
-      [lockClass],
+              ${isNodeLocked} AS agent`,
     );
     const row = rows[0];
     return {

@@ -5,6 +5,7 @@
  */
 import type { Client } from 'pg';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { type Owner, ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
@@ -39,6 +40,21 @@ export function leaderOf(state: ControlState, cluster: string): Owner {
 export function notInitialised(cluster: string, cause?: unknown): UnderstudyError {
   const message = `the cluster ${cluster} has not been initialised`;
   return new UnderstudyError('NOT_INITIALISED', message, 'Run: understudy init', cause);
+}
+
+/** A node that was detached follows no more, and does not take the lead. */
+export function requireAttached({ detached }: ControlState, node: string): void {
+  const record = detached.get(node);
+  if (record !== undefined) throw detachedAt(node, record.at);
+}
+
+export function detachedAt(node: string, at: EpochLsn): UnderstudyError {
+  return new UnderstudyError(
+    'DETACHED',
+    `node ${node} was detached at ${formatEpochLsn(at)} and is a database of its own`,
+    'Take it out of understudy.yaml. Where understudy status says that this has not ended: ' +
+      `understudy detach ${node}`,
+  );
 }
 
 /** Also serves `wait` while Kafka is away: it asks nothing but the database. */

@@ -10,6 +10,7 @@ import { readServer, type ServerFacts } from '../catalog/read-catalog.ts';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
+import { readDetached } from '../follower/follower-state.ts';
 import type { Releasers } from '../lifecycle.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import { RecordDecoder } from '../topic/record-decoder.ts';
@@ -17,7 +18,7 @@ import { RecordEncoder } from '../topic/record-encoder.ts';
 import { describeTopic } from '../topic/topic-admin.ts';
 import type { Cluster } from './cluster.ts';
 import { whyDelayTooLong } from './delay.ts';
-import { requireMember } from './member-session.ts';
+import { detachedAt, requireAttached, requireMember } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
 import { raiseStartNumber } from './start-number.ts';
 
@@ -49,7 +50,9 @@ export async function openNode(
   const lock = await lockNode(url, settings.maintenanceDatabase, name);
   releasers.push(`the lock of ${name}`, () => lock.release());
   const client = await cluster.openSession(releasers, name, 'agent');
-  const found = requireMember(await readNode(client), cluster.name, name);
+  const stored = await readNode(client);
+  // Without a schema of ours the control log may still know what became of the node.
+  if (stored !== null) requireMember(stored, cluster.name, name);
   const control = await cluster.openControl(releasers, name);
   const lost = new Promise<never>((_, reject) => {
     onLost(client, reject);
@@ -59,6 +62,10 @@ export async function openNode(
   // Nobody may be waiting for it yet, or any more.
   lost.catch(() => undefined);
   await control.verify(verifyTimeoutMs);
+  requireAttached(control.state, name);
+  const found = requireMember(stored, cluster.name, name);
+  const detached = await readDetached(client);
+  if (detached !== null) throw detachedAt(name, detached);
   const partitions = await checkStream(cluster, control, found);
   const identity = await raiseStartNumber(client, control, found);
   const encoder = await RecordEncoder.open({ topic, partitions, registry });

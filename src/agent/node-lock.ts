@@ -8,7 +8,14 @@ import { connectPostgres, onLost } from '../catalog/postgres-session.ts';
 import { UnderstudyError } from '../errors.ts';
 
 /** `unds`: keeps our advisory locks apart from those of applications. */
-export const lockClass = 0x756e6473;
+const lockClass = 0x756e6473;
+
+/** In SQL, whether somebody holds the lock of the node that this database is. */
+export const isNodeLocked = `EXISTS (
+  SELECT FROM pg_locks l
+  JOIN pg_database d ON d.oid = l.objid AND d.datname = current_database()
+  WHERE l.locktype = 'advisory' AND l.granted AND l.classid = ${lockClass}::oid
+    AND l.objsubid = 2)`;
 
 export interface NodeLock {
   /** Rejects when the session ends: whoever holds the lock must stop then. */

@@ -8,6 +8,7 @@ import { UnderstudyError } from '../errors.ts';
 import type { NodeAccess } from './node-access.ts';
 import type { AgentRequest, RequestDesk } from './requests.ts';
 import type { SequenceChange } from './sequences.ts';
+import { type StepTime, StepTimes } from './step-times.ts';
 import type { Lead } from './take-lead.ts';
 
 /**
@@ -21,7 +22,7 @@ export interface PromotionResult {
   readonly sequences: readonly SequenceChange[];
   readonly discarded: null;
   readonly rpo: { readonly transactions: null; readonly bytes: null };
-  readonly steps: readonly { readonly step: string; readonly ms: number }[];
+  readonly steps: readonly StepTime[];
 }
 
 export function resultOf(
@@ -50,8 +51,7 @@ export class Promotion {
   readonly #node: NodeAccess;
   readonly #request: AgentRequest | null;
   readonly #desk: RequestDesk | null;
-  readonly #steps: { readonly step: string; ms: number }[] = [];
-  #sinceMs: number;
+  readonly #steps: StepTimes;
   #done = false;
 
   constructor(
@@ -64,7 +64,7 @@ export class Promotion {
     this.mayClaim = mayClaim;
     this.#request = request;
     this.#desk = desk;
-    this.#sinceMs = node.cluster.around.nowMs();
+    this.#steps = new StepTimes(node.cluster.around.nowMs);
     this.leads = new Promise((resolve) => {
       this.#led = resolve;
     });
@@ -80,21 +80,12 @@ export class Promotion {
   }
 
   step(step: string): void {
-    this.#endStep();
-    this.#steps.push({ step, ms: 0 });
-  }
-
-  #endStep(): void {
-    const nowMs = this.#node.cluster.around.nowMs();
-    const last = this.#steps[this.#steps.length - 1];
-    if (last !== undefined) last.ms = nowMs - this.#sinceMs;
-    this.#sinceMs = nowMs;
+    this.#steps.begin(step);
   }
 
   /** Whoever asked is then told by the request desk. */
   succeeded(lead: Lead): PromotionResult {
-    this.#endStep();
-    const result = resultOf(this.#node.name, lead, this.#steps);
+    const result = resultOf(this.#node.name, lead, this.#steps.end());
     this.#done = true;
     this.#led(result);
     return result;
@@ -102,10 +93,12 @@ export class Promotion {
 
   async failed(error: unknown): Promise<void> {
     if (this.#request === null || this.#desk === null) return;
-    const shown =
-      error instanceof UnderstudyError
-        ? error
-        : new UnderstudyError('BUG', String(error), 'See the log of the agent.', error);
-    await this.#desk.answer(this.#request, null, shown);
+    await this.#desk.answer(this.#request, null, shownError(error));
   }
+}
+
+/** What whoever asked an agent is told of its failure. */
+export function shownError(error: unknown): UnderstudyError {
+  if (error instanceof UnderstudyError) return error;
+  return new UnderstudyError('BUG', String(error), 'See the log of the agent.', error);
 }

@@ -1,8 +1,9 @@
 /**
  * What commands ask of an agent, through the control log. Flows in: requests for this node; flows
- * out: answers, and the request to take the lead. An older request belongs to a command that has
- * given up, but for a failover that nobody has answered: its command waits for minutes, and may
- * have asked while this agent was starting or finding its way back after an error. While a
+ * out: answers, and the request to take the lead or to leave the cluster. An older request belongs
+ * to a command that has given up, but for one of these two that nobody has answered: its command
+ * waits for minutes, and may have asked while this agent was starting or finding its way back after
+ * an error. While a
  * comparison holds the follower, it stands exactly where it was told to, and goes on by itself when
  * the command is not heard of again.
  */
@@ -10,6 +11,7 @@ import { type EpochLsn, formatEpochLsn, parseEpochLsn } from '../change/position
 import type { ControlLog } from '../control/control-log.ts';
 import type { RecordOf } from '../control/control-records.ts';
 import { UnderstudyError } from '../errors.ts';
+import type { ApplyLimit } from '../follower/apply-limit.ts';
 import type { Follower } from '../follower/follower.ts';
 import type { Leading } from '../leader/leader.ts';
 import type { RowKey } from '../leader/row-overlay.ts';
@@ -19,6 +21,9 @@ export type AgentRequest = RecordOf<'request'>;
 
 /** How long a command waits for a failover: slot, drain and streaming have limits of their own. */
 export const failoverWaitMs = 180_000;
+/** The same for a detach: what it applies first may be as much as a delay holds back. */
+export const detachWaitMs = 180_000;
+const lastingVerbs: readonly string[] = ['failover', 'detach'];
 /** A command that holds a follower and dies must not stop it for ever. */
 const holdMaxMs = 60_000;
 const repairLookMs = 200;
@@ -52,12 +57,19 @@ export class RequestDesk {
     this.#unwatch();
   }
 
-  /** Serves requests until the follower ends; gives the first that asks to take the lead. */
-  async serve(follower: Follower, ended: Promise<void>): Promise<AgentRequest | null> {
+  /**
+   * Serves requests until the follower ends; gives the first that asks to take the lead or to leave
+   * the cluster. A follower that goes to a place of its own, `until`, does nothing else meanwhile.
+   */
+  async serve(
+    follower: Follower,
+    ended: Promise<void>,
+    until: ApplyLimit | null = null,
+  ): Promise<AgentRequest | null> {
     let holdTimer: NodeJS.Timeout | undefined;
     const release = (): void => {
       clearTimeout(holdTimer);
-      follower.setLimit({ kind: 'none' });
+      follower.setLimit(until ?? { kind: 'none' });
     };
     const hold = (): void => {
       clearTimeout(holdTimer);
@@ -78,6 +90,11 @@ export class RequestDesk {
             this.#wake = () => resolve('woken');
           });
           if ((await Promise.race([over, woken])) === 'over') return null;
+          continue;
+        }
+        if (request.verb === 'detach') return request;
+        if (until !== null) {
+          await this.answer(request, null, isBusy(this.#node));
           continue;
         }
         if (request.verb === 'failover') return request;
@@ -184,7 +201,7 @@ export class RequestDesk {
  * stands in the request.
  */
 export function stillWaits(request: AgentRequest, isAnswered: boolean, nowMs: number): boolean {
-  if (request.verb !== 'failover' || isAnswered) return false;
+  if (!lastingVerbs.includes(request.verb) || isAnswered) return false;
   return Math.abs(nowMs - Date.parse(request.time)) < failoverWaitMs;
 }
 
@@ -192,7 +209,8 @@ function keyOf({ id, step }: AgentRequest): string {
   return `${id}/${step}`;
 }
 
-function targetOf(request: AgentRequest): EpochLsn | null {
+/** The LSN that a request names, or null. */
+export function targetOf(request: AgentRequest): EpochLsn | null {
   const { to } = request.args;
   return typeof to === 'string' ? parseEpochLsn(to) : null;
 }
@@ -207,6 +225,14 @@ function keysOf({ id, args: { relation, keys } }: AgentRequest): RowKey[] {
     'USAGE',
     `the request ${id} names no keys`,
     'Run the version of pg-understudy that the agent runs.',
+  );
+}
+
+function isBusy(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the agent of node ${node} was told to stop at a place (run --until)`,
+    `Wait until it is there, then start it without: understudy run ${node}`,
   );
 }
 

@@ -6,8 +6,11 @@
 import type { NodeIdentity } from '../catalog/understudy-schema.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
+import type { RecordOf } from '../control/control-records.ts';
 import type { ControlState } from '../control/control-state.ts';
+import { delayText } from './delay.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
+import { isDelayed, isStreaming, lagBytes, lagMs } from './follower-lag.ts';
 import { missingRecords } from './missing-records.ts';
 import { type SlotStatus, slotReport } from './slot-status.ts';
 
@@ -47,11 +50,6 @@ export interface FleetStatus {
   readonly topic: string | null;
   readonly nodes: readonly NodeStatus[];
 }
-
-/** Async from end to end a change takes well under a second; twice that is no hiccup any more. */
-const streamingLagMs = 2_000;
-/** What came within that time may be on its way, if it is no more than this. */
-const streamingLagBytes = 16 * 1024 * 1024;
 
 interface Fleet {
   readonly facts: FleetFacts;
@@ -114,7 +112,7 @@ export function statusOf(facts: FleetFacts): FleetStatus {
     leader: owner?.node ?? null,
     durability: control === null ? null : (control.durability?.durability ?? 'async'),
     topic: facts.topic.kind === 'found' ? facts.topicName : null,
-    nodes: facts.nodes.map(({ name, database }) => nodeStatus(fleet, name, database)),
+    nodes: facts.nodes.map((node) => nodeStatus(fleet, node)),
   };
 }
 
@@ -126,7 +124,10 @@ export function isUninitialised({ control, nodes }: FleetFacts): boolean {
   return !hasStream && nodes.length > 0 && nodes.every(({ database }) => isEmpty(database));
 }
 
-function nodeStatus(fleet: Fleet, name: string, database: Found<DatabaseFacts>): NodeStatus {
+function nodeStatus(fleet: Fleet, node: FleetFacts['nodes'][number]): NodeStatus {
+  const { name, database, delayMs = 0 } = node;
+  const detached = fleet.control?.detached.get(name);
+  if (detached !== undefined) return detachedStatus(fleet, name, database, detached);
   if (database.kind === 'missing') return downStatus(fleet, name, database.reason);
   const { identity } = database.value;
   const { cluster } = fleet.facts;
@@ -143,7 +144,25 @@ function nodeStatus(fleet: Fleet, name: string, database: Found<DatabaseFacts>):
   }
   const facts = { ...database.value, identity };
   if (identity.role === 'leader') return leaderStatus(fleet, name, facts);
-  return followerStatus(fleet, name, facts);
+  return followerStatus(fleet, name, facts, delayMs);
+}
+
+/** What has become of its rows since then is nobody's business here. */
+function detachedStatus(
+  fleet: Fleet,
+  name: string,
+  database: Found<DatabaseFacts>,
+  { at }: RecordOf<'detach'>,
+): NodeStatus {
+  const identity = database.kind === 'found' ? database.value.identity : null;
+  const isLeft = identity?.streamId === fleet.control?.stream?.streamId && identity?.name === name;
+  const why = `detached at ${formatEpochLsn(at)}: a database of its own`;
+  const rest = `its detaching has not ended: understudy detach ${name}`;
+  return {
+    ...strangerStatus(fleet, name, why),
+    role: null,
+    why: [why, ...(isLeft ? [rest] : []), ...fleet.blind],
+  };
 }
 
 function roleOf({ owner, control }: Fleet, name: string): 'leader' | 'follower' | null {
@@ -254,11 +273,11 @@ function damageOf({ damage }: Fleet): string[] {
   return damage === null ? [] : [`the stream is damaged, nobody can be promoted: ${damage}`];
 }
 
-function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
+function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: number): NodeStatus {
   const { control, damage, blind } = fleet;
   const { position } = member;
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
-  const { state, why } = followerState(fleet, name, role, member);
+  const { state, why } = followerState(fleet, name, role, member, delayMs);
   const exact = position === null ? null : control === null ? null : damage === null;
   const missing = missingRecords(fleet.newest, member);
   return {
@@ -280,6 +299,7 @@ function followerState(
   name: string,
   role: 'leader' | 'follower',
   { agentRuns, position }: Member,
+  delayMs: number,
 ): { readonly state: NodeState; readonly why: readonly string[] } {
   const absent = agentRuns ? [] : [noAgent(name)];
   if (fleet.damage !== null) return { state: 'damaged', why: absent };
@@ -292,52 +312,13 @@ function followerState(
     return { state: 'waiting', why: ['it has no position in the stream: init did not end'] };
   }
   if (fleet.newest === null) return { state: 'waiting', why: [] };
-  return isStreaming(fleet, position)
-    ? { state: 'streaming', why: [] }
-    : { state: 'catching-up', why: [`it is applying what leads to ${newestText(fleet)}`] };
+  const delayed = delayMs === 0 ? [] : [delayText(delayMs)];
+  if (isStreaming(fleet, position)) return { state: 'streaming', why: delayed };
+  if (isDelayed(fleet, delayMs)) return { state: 'waiting', why: delayed };
+  const applying = `it is applying what leads to ${newestText(fleet)}`;
+  return { state: 'catching-up', why: [...delayed, applying] };
 }
 
 function newestText({ newest }: Fleet): string {
   return newest === null || newest.at === null ? 'the end' : formatEpochLsn(newest.at);
-}
-
-type Position = NonNullable<DatabaseFacts['position']>;
-
-/** At the newest point, or so close behind it that the rest is on its way. */
-function isStreaming(fleet: Fleet, position: Position): boolean {
-  const { newest, facts } = fleet;
-  if (isAtEnd(newest, position)) return true;
-  const behindMs = lagMs(fleet, position);
-  if (behindMs !== null && behindMs < streamingLagMs) return true;
-  // After a quiet time the commits before and after it lie far apart: then the point's age counts.
-  const point = newest?.point ?? null;
-  if (point === null) return false;
-  const ageMs = facts.nowMs - Number(point.commitTimeMicros / 1000n);
-  const bytes = lagBytes(fleet, position);
-  return ageMs < streamingLagMs && bytes !== null && bytes <= streamingLagBytes;
-}
-
-function isAtEnd(newest: TopicFacts | null, position: Position): boolean {
-  return newest !== null && newest.at !== null && compareEpochLsn(position.at, newest.at) >= 0;
-}
-
-/** Behind the leader's WAL where that is known, else behind the log. */
-function lagBytes({ leaderWal, newest }: Fleet, position: Position | null): number | null {
-  if (position === null) return null;
-  for (const end of [leaderWal, newest?.at ?? null]) {
-    // LSNs of two epochs are those of two servers: there is no distance between them.
-    if (end !== null && end.epoch === position.at.epoch) {
-      return end.lsn > position.at.lsn ? Number(end.lsn - position.at.lsn) : 0;
-    }
-  }
-  return null;
-}
-
-/** Between the last transaction of the log and the last that is applied, by their commit times. */
-function lagMs({ newest }: Fleet, position: Position | null): number | null {
-  if (position === null || newest === null) return null;
-  if (isAtEnd(newest, position)) return 0;
-  if (newest.point === null) return null;
-  const behindMicros = newest.point.commitTimeMicros - position.commitTimeMicros;
-  return behindMicros > 0n ? Number(behindMicros / 1000n) : 0;
 }

@@ -10,7 +10,6 @@ import type { Client } from 'pg';
 import { readNode } from '../catalog/understudy-schema.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
-import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { Releasers } from '../lifecycle.ts';
 import { compareNode, type NodeComparison } from '../verify/compare.ts';
@@ -24,7 +23,8 @@ import { Progress, type ProgressState } from '../verify/progress.ts';
 import { digestTable, type TableDigest } from '../verify/table-digest.ts';
 import { askAgent } from './agent-question.ts';
 import type { Cluster } from './cluster.ts';
-import { leaderOf, openFleetLog, openMember } from './member-session.ts';
+import { openFleetLog, openMember } from './member-session.ts';
+import { chooseNodes, type LeftOut } from './verified-nodes.ts';
 
 export interface VerificationOptions {
   /** Empty is every follower. */
@@ -45,6 +45,7 @@ export interface Verification {
   readonly leader: string;
   readonly equal: boolean;
   readonly nodes: readonly NodeComparison[];
+  readonly leftOut: readonly LeftOut[];
 }
 
 /** An agent answers within the time of one transaction that it is applying. */
@@ -68,7 +69,8 @@ export async function verifyFleet(
   const releasers = new Releasers();
   try {
     const control = await openFleetLog(cluster, releasers);
-    const { leader, epoch, followers } = chooseNodes(control.state, cluster, options.nodes);
+    const chosen = chooseNodes(control.state, cluster, options.nodes);
+    const { leader, epoch, followers, leftOut } = chosen;
     const open = async (name: string): Promise<NodeSession> => {
       return { name, client: await openMember(cluster, releasers, name, 'verify') };
     };
@@ -81,31 +83,11 @@ export async function verifyFleet(
     if (leading === undefined) throw new Error('the leader is the first node');
     for (const { name, client } of following) await requireFollower(client, name, leader);
     const verifying = new Verifying(cluster, control, leading, epoch, options);
-    return await verifying.run(following);
+    return { ...(await verifying.run(following)), leftOut };
   } finally {
     // Whatever cannot be closed is gone already: the answer, or the first error, says more.
     await releasers.close();
   }
-}
-
-interface ChosenNodes {
-  readonly leader: string;
-  readonly epoch: number;
-  readonly followers: readonly string[];
-}
-
-function chooseNodes(state: ControlState, cluster: Cluster, named: readonly string[]): ChosenNodes {
-  const leader = leaderOf(state, cluster.name);
-  if (named.includes(leader.node)) {
-    throw new UnderstudyError(
-      'PREREQUISITE',
-      `node ${leader.node} leads: it is what the others are compared with`,
-      `Name followers, or none for all: understudy verify`,
-    );
-  }
-  const { nodeNames } = cluster.settings;
-  const followers = named.length > 0 ? named : nodeNames.filter((name) => name !== leader.node);
-  return { leader: leader.node, epoch: leader.epoch, followers };
 }
 
 /** A former leader stands in an epoch of its own, and no agent makes it follow. */
@@ -147,7 +129,7 @@ class Verifying {
     this.#signal = AbortSignal.any([options.signal, this.#failed.signal]);
   }
 
-  async run(followers: readonly NodeSession[]): Promise<Verification> {
+  async run(followers: readonly NodeSession[]): Promise<Omit<Verification, 'leftOut'>> {
     const { onStage } = this.#options;
     const leader = this.#leader.name;
     try {

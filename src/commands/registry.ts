@@ -25,7 +25,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     load: async () => bindCommand((await import('./init.ts')).initCommand),
   },
   run: {
-    synopsis: '<node…> [--http <address>]',
+    synopsis: '<node…> [--until <point>]',
     summary: 'serve nodes, as leader or follower, until stopped',
     load: async () => bindCommand((await import('./run.ts')).runCommand),
   },
@@ -59,6 +59,11 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'give the lead to a node because the leader is gone',
     load: async () => bindCommand((await import('./failover.ts')).failoverCommand),
   },
+  detach: {
+    synopsis: '<node> [--at <point>]',
+    summary: 'stop a follower at a point and make it a database of its own',
+    load: async () => bindCommand((await import('./detach.ts')).detachCommand),
+  },
   destroy: {
     synopsis: '[--yes]',
     summary: 'remove all that Understudy made, in Kafka and in the databases',
@@ -69,7 +74,6 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
 export const laterVerbs: readonly string[] = [
   'history',
   'switchover',
-  'detach',
   'rejoin',
   'rebuild',
   'resnapshot',

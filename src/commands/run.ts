@@ -1,54 +1,111 @@
 /**
  * `understudy run <node>… [--http host:port]`: serves nodes until it is stopped. Node names flow
  * in; one agent per node runs, as leader or follower, whatever the control log says. The first
- * SIGTERM drains, the second ends at once.
+ * SIGTERM drains, the second ends at once. With `--until P` it ends by itself once its one node, a
+ * follower, stands exactly at P.
  */
 import { serveNode } from '../agent/agent.ts';
 import { AgentFigures } from '../agent/agent-figures.ts';
 import type { Cluster } from '../agent/cluster.ts';
 import { fleetStatus } from '../agent/fleet-status.ts';
+import type { AttemptEnd } from '../agent/follower-tasks.ts';
 import { WalWatch } from '../agent/wal-watch.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { exitCodes, UnderstudyError } from '../errors.ts';
 import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
-import { runUntilStopped } from '../lifecycle.ts';
+import { Releasers, runUntilStopped } from '../lifecycle.ts';
 import { clusterOf } from './cluster-of.ts';
-import { type Command, type CommandContext, refuseLaterOption, textOption } from './command.ts';
+import { type Command, type CommandContext, type Outcome, textOption } from './command.ts';
+import { type PointReference, parsePointReference } from './point-reference.ts';
+import { resolvePoint } from './resolve-point.ts';
 
 export interface RunInput {
   /** At least one, each once. */
   readonly nodes: readonly string[];
   readonly http: ListenAddress | null;
+  /** Where the one node stops; null is never. */
+  readonly until: PointReference | null;
 }
+
+/** A label may have been given a moment ago. */
+const labelTimeoutMs = 10_000;
 
 export const runCommand: Command<RunInput> = {
   name: 'run',
-  examples: ['understudy run a', 'understudy run b --http 127.0.0.1:8080', 'understudy run a b c'],
+  examples: [
+    'understudy run a',
+    'understudy run b --http 127.0.0.1:8080',
+    'understudy run b --until before-deploy',
+    'understudy run a b c',
+  ],
   declare: (verb) => {
     verb.argument('<node...>', 'the nodes this process serves');
     verb.option('--http <address>', 'serve /status, /healthz and /metrics on host:port');
-    verb.addOption(verb.createOption('--until <point>', 'of a later version').hideHelp());
+    verb.option('--until <point>', 'stop the follower exactly there: a label or an LSN');
   },
   read: (args, options) => {
-    refuseLaterOption(options, 'until', '--until');
     const twice = args.find((node, at) => args.indexOf(node) !== at);
     if (twice !== undefined) {
       throw new UnderstudyError('USAGE', `node ${twice} is named twice`, 'Name each node once.');
     }
     const http = textOption(options, 'http');
-    return { nodes: args, http: http === null ? null : parseListenAddress(http) };
+    const until = textOption(options, 'until');
+    if (until !== null && args.length > 1) {
+      throw new UnderstudyError(
+        'USAGE',
+        '--until is for one node',
+        'Name the one follower that shall stop there: understudy run b --until before-deploy',
+      );
+    }
+    return {
+      nodes: args,
+      http: http === null ? null : parseListenAddress(http),
+      until: until === null ? null : parsePointReference(until),
+    };
   },
-  run: async (context, { nodes, http }) => {
+  run: async (context, { nodes, http, until: place }) => {
     for (const node of nodes) context.config.requireNode(node);
     const cluster = clusterOf(context);
+    const until = place === null ? null : await resolved(context, cluster, place);
     const served = nodes.map((node) => serve(context, cluster, node));
     if (http !== null) await serveStatus(context, cluster, served, http);
-    const agents = served.map((one) => keepServing(context, cluster, one));
+    const agents = served.map((one) => keepServing(context, cluster, one, until));
     const results = await Promise.allSettled(agents);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
-    return { answer: null, lines: [], exit: exitCodes.ok };
+    return outcomeOf(context, nodes, until, results);
   },
 };
+
+async function resolved(
+  { signal }: CommandContext,
+  cluster: Cluster,
+  place: PointReference,
+): Promise<EpochLsn> {
+  const releasers = new Releasers();
+  try {
+    return await resolvePoint({ releasers, signal }, cluster, place, labelTimeoutMs);
+  } finally {
+    await releasers.close();
+  }
+}
+
+/** Being stopped on the way to a place is not having got there. */
+function outcomeOf(
+  { signal }: CommandContext,
+  [node = '']: readonly string[],
+  until: EpochLsn | null,
+  [result]: readonly PromiseSettledResult<AttemptEnd>[],
+): Outcome {
+  const end = result?.status === 'fulfilled' ? result.value : 'again';
+  if (until === null || end === 'detached') {
+    return { answer: null, lines: [], exit: exitCodes.ok };
+  }
+  if (end === 'again') throw signal.reason;
+  const lsn = formatEpochLsn(until);
+  const lines = [`node ${node} stands at ${lsn}, and is not served any more`];
+  return { answer: { node, lsn, reached: true }, lines, exit: exitCodes.ok };
+}
 
 /** A node that this process serves. */
 interface Served {
@@ -70,16 +127,20 @@ async function keepServing(
   context: CommandContext,
   cluster: Cluster,
   { node, watch, figures }: Served,
-): Promise<void> {
+  until: EpochLsn | null,
+): Promise<AttemptEnd> {
   const { log, sleep, random, now, signal } = context;
   let served = false;
+  let end: AttemptEnd = 'again';
   const attempt = async (_: AbortSignal, onWorking: () => void): Promise<void> => {
     const onServed = (): void => {
       served = true;
     };
     const events = { onServed, onWorking, figures };
     try {
-      while (!signal.aborted) await serveNode(cluster, node, signal, events);
+      while (!signal.aborted && end === 'again') {
+        end = await serveNode(cluster, node, signal, events, until);
+      }
     } catch (error) {
       figures.failed(error);
       throw served ? ownGhost(error) : error;
@@ -89,6 +150,7 @@ async function keepServing(
   const watching = watchWal(context, watch, AbortSignal.any([signal, ended.signal]));
   try {
     await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
+    return end;
   } catch (error) {
     log.error({ node, error }, 'this node is not served any more');
     throw error;

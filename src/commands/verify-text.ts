@@ -21,9 +21,10 @@ export function verificationLines(
   showRows: boolean,
   repaired: number | null,
 ): readonly string[] {
-  const { leader, lsn, nodes, equal } = verification;
+  const { leader, lsn, nodes, equal, leftOut } = verification;
   if (nodes.length === 0) return ['there is no follower to compare'];
   const lines = nodes.flatMap((node) => [...nodeLines(node, leader, showRows), '']);
+  for (const { name, why } of leftOut) lines.push(`node ${name}: left out, ${why}`, '');
   if (repaired !== null) lines.push(`node ${leader} published ${grouped(repaired)} rows anew`, '');
   const at = `at ${formatEpochLsn(lsn)}`;
   if (equal) return [...lines, `equal ${at}: every row is that of node ${leader}`];

@@ -121,11 +121,12 @@ export function verificationOutcome(
   { showRows }: Pick<VerifyInput, 'showRows'>,
   repaired: number | null = null,
 ): Outcome {
-  const { lsn, equal, nodes } = verification;
+  const { lsn, equal, nodes, leftOut } = verification;
   const answer = {
     lsn: formatEpochLsn(lsn),
     equal,
     ...(repaired === null ? {} : { repaired }),
+    ...(leftOut.length === 0 ? {} : { leftOut }),
     nodes: nodes.map((node) => ({
       ...{ name: node.name, equal: node.equal },
       tables: node.tables.map((table) => tableAnswer(table, showRows)),

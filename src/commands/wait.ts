@@ -3,20 +3,14 @@
  * a point. A node, a label or LSN, and a bound flow in; the position reached flows out.
  */
 import type { Client } from 'pg';
-import type { Cluster } from '../agent/cluster.ts';
-import { notInitialised, openFleetLog, openMember } from '../agent/member-session.ts';
+import { openMember } from '../agent/member-session.ts';
 import { formatLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { exitCodes, UnderstudyError } from '../errors.ts';
 import { clusterOf } from './cluster-of.ts';
-import {
-  type Command,
-  type CommandContext,
-  durationOption,
-  requiredText,
-  textOption,
-} from './command.ts';
+import { type Command, durationOption, requiredText, textOption } from './command.ts';
 import { type PointReference, parsePointReference } from './point-reference.ts';
+import { resolvePoint } from './resolve-point.ts';
 
 export interface WaitInput {
   readonly node: string;
@@ -61,40 +55,6 @@ export const waitCommand: Command<WaitInput> = {
     return { answer: { node, lsn, reached: true }, lines, exit: exitCodes.ok };
   },
 };
-
-/** Only an LSN with its epoch stands for itself; the control log knows labels and the epoch. */
-async function resolvePoint(
-  { releasers, signal }: CommandContext,
-  cluster: Cluster,
-  at: PointReference,
-  timeoutMs: number,
-): Promise<EpochLsn> {
-  if (at.kind === 'lsn' && at.epoch !== null) return { epoch: at.epoch, lsn: at.lsn };
-  const control = await openFleetLog(cluster, releasers);
-  if (at.kind === 'lsn') {
-    const { current } = control.state;
-    if (current !== null) return { epoch: current.epoch, lsn: at.lsn };
-    throw notInitialised(cluster.name);
-  }
-  const { label } = at;
-  const named = control.waitFor(({ labels }) => labels.has(label), timeoutMs, signal);
-  const { labels } = await named.catch((error: unknown) => {
-    throw noSuchPoint(error, label, timeoutMs);
-  });
-  const point = labels.get(label);
-  if (point === undefined) throw new Error('a label that was waited for is there');
-  return point.at;
-}
-
-function noSuchPoint(error: unknown, label: string, timeoutMs: number): unknown {
-  if (!(error instanceof UnderstudyError) || error.code !== 'TIMED_OUT') return error;
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `there was no point ${label} within ${timeoutMs} ms`,
-    'Points that exist: understudy points. Check that the agent of the leader runs.',
-    error,
-  );
-}
 
 const lostPoint = 'UN001';
 

@@ -77,6 +77,8 @@ const shapes = {
   },
   damage: { id, epoch, at: epochLsn.nullable(), reason: z.string(), node, time },
   repair: { damage: id, node, time },
+  /** A follower became a database of its own at `at`; whoever reads this never lets it follow. */
+  detach: { id, node, at: epochLsn, time },
   /** A min.compaction.lag.ms that the topic has had; the smallest one decides what is damage. */
   'compaction-lag': { ms: z.int().nonnegative() },
   durability: { id, epoch, node, durability: z.string().min(1), time },
@@ -108,6 +110,7 @@ const controlRecord = z.discriminatedUnion('kind', [
   record('point'),
   record('damage'),
   record('repair'),
+  record('detach'),
   record('compaction-lag'),
   record('durability'),
   record('request'),
@@ -139,6 +142,7 @@ export function controlKey(record: ControlRecord): string {
       // With its position: under the label alone, compaction would let the later of two win.
       return `point/${record.label}/${formatEpochLsn(record.at)}`;
     case 'damage':
+    case 'detach':
     case 'durability':
       return `${record.kind}/${record.id}`;
     case 'repair':

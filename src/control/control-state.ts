@@ -21,6 +21,8 @@ export interface ControlState extends ClaimState {
   /** By id, what is damaged and not repaired. */
   readonly openDamage: ReadonlyMap<string, RecordOf<'damage'>>;
   readonly repaired: ReadonlySet<string>;
+  /** By node, where it left the cluster; the first record counts. */
+  readonly detached: ReadonlyMap<string, RecordOf<'detach'>>;
   readonly durability: RecordOf<'durability'> | null;
   readonly smallestCompactionLagMs: number | null;
   /** By request id; one record a step, in the order of their last records. */
@@ -36,6 +38,7 @@ export const emptyControlState: ControlState = {
   nonces: new Map(),
   openDamage: new Map(),
   repaired: new Set(),
+  detached: new Map(),
   durability: null,
   smallestCompactionLagMs: null,
   requests: new Map(),
@@ -57,6 +60,7 @@ function draftOf(state: ControlState) {
     nonces: new Map(state.nonces),
     openDamage: new Map(state.openDamage),
     repaired: new Set(state.repaired),
+    detached: new Map(state.detached),
     requests: new Map(state.requests),
     answers: new Map(state.answers),
   };
@@ -89,6 +93,9 @@ function apply(draft: Draft, record: ControlRecord): void {
     case 'repair':
       draft.repaired.add(record.damage);
       draft.openDamage.delete(record.damage);
+      return;
+    case 'detach':
+      if (!draft.detached.has(record.node)) draft.detached.set(record.node, record);
       return;
     case 'durability':
       // A deposed leader's last word about its own reign says nothing about the present one.

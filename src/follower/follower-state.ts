@@ -112,7 +112,8 @@ export async function movePosition(
   const { rowCount } = await client.query({
     name: 'understudy-move-position',
     text: `UPDATE understudy.position SET ${sets.join(', ')}
-           WHERE epoch = $${n + 1} AND upto = $${n + 2} AND stream_id = $1`,
+           WHERE epoch = $${n + 1} AND upto = $${n + 2} AND stream_id = $1
+             AND NOT detached`,
     values: [...values, from.at.epoch, formatLsn(from.at.lsn)],
   });
   if (rowCount === 1) return;
@@ -122,6 +123,29 @@ export async function movePosition(
     `this node no longer stands at ${formatEpochLsn(from.at)}: somebody else moved it`,
     'The agent reads its position again by itself; run one agent per node.',
   );
+}
+
+/** Nothing is applied here any more, by nobody, provided that this node stands at `at` exactly. */
+export async function markDetached(client: Client, { epoch, lsn }: EpochLsn): Promise<void> {
+  const { rowCount } = await client.query(
+    'UPDATE understudy.position SET detached = true WHERE epoch = $1 AND upto = $2',
+    [epoch, formatLsn(lsn)],
+  );
+  if (rowCount === 1) return;
+  throw new UnderstudyError(
+    'POSTGRES_UNREACHABLE',
+    `this node no longer stands at ${formatEpochLsn({ epoch, lsn })}: somebody else moved it`,
+    'Run one agent per node, then try again.',
+  );
+}
+
+/** Where a node stands that follows no more; null for every other. */
+export async function readDetached(client: Client): Promise<EpochLsn | null> {
+  const { rows } = await client.query<{ epoch: string; upto: string }>(
+    'SELECT epoch, upto FROM understudy.position WHERE detached',
+  );
+  const [row] = rows;
+  return row === undefined ? null : { epoch: Number(row.epoch), lsn: parseLsn(row.upto) };
 }
 
 /** Keeps the history that tokens of ended epochs are judged by. */

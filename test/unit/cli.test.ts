@@ -139,7 +139,7 @@ test('what is typed wrongly is refused with a hint', async () => {
 
 test('what later versions bring is known and refused', async () => {
   const later = laterVerbs.map((verb) => [verb, 'x', '--drain-timeout', '3s']);
-  later.push(['run', 'a', '--until', 'x'], ['failover', 'b', '--force-fence']);
+  later.push(['failover', 'b', '--force-fence']);
   for (const words of later) {
     assert.is((await refusal(words)).code, 'NOT_IN_THIS_VERSION', words.join(' '));
   }
@@ -191,7 +191,18 @@ test('each verb turns its words into its input', async () => {
   assert.equal(runCommand.read(['a', 'b'], { http: '8080' }), {
     nodes: ['a', 'b'],
     http: { host: '127.0.0.1', port: 8080 },
+    until: null,
   });
+  const until = { kind: 'label', label: 'x' };
+  assert.equal(runCommand.read(['b'], { until: 'x' }), { nodes: ['b'], http: null, until });
+  assert.throws(() => runCommand.read(['a', 'b'], { until: 'x' }), /--until is for one node/);
+  const { detachCommand } = await import('../../src/commands/detach.ts');
+  assert.equal(detachCommand.read(['b'], { at: '0/A', timeout: '2m' }), {
+    node: 'b',
+    at: { kind: 'lsn', epoch: null, lsn: 10n },
+    timeoutMs: 120_000,
+  });
+  assert.is(detachCommand.read(['b'], { timeout: '30s' }).at, null);
   const { initCommand } = await import('../../src/commands/init.ts');
   assert.equal(initCommand.read([], {}), { leader: null });
 });

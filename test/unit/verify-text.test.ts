@@ -45,7 +45,13 @@ function differing(changes: Partial<TableDifferences> = {}): Partial<TableCompar
 
 function verified(...tables: readonly TableComparison[]): Verification {
   const equal = tables.every(({ difference }) => difference === null);
-  return { lsn: at(3, 255), leader: 'a', equal, nodes: [{ name: 'b', equal, tables }] };
+  return {
+    lsn: at(3, 255),
+    leader: 'a',
+    equal,
+    nodes: [{ name: 'b', equal, tables }],
+    leftOut: [],
+  };
 }
 
 const [plainly, withRows] = [{ showRows: false }, { showRows: true }];
@@ -94,7 +100,10 @@ text('people see tables, keys and what to do next', () => {
   assert.equal(verificationOutcome(verified(table('public.t')), plainly).lines.slice(-1), [
     'equal at 3:0/FF: every row is that of node a',
   ]);
-  const none = verificationOutcome({ lsn: at(1, 0), leader: 'a', equal: true, nodes: [] }, plainly);
+  const none = verificationOutcome(
+    { lsn: at(1, 0), leader: 'a', equal: true, nodes: [], leftOut: [] },
+    plainly,
+  );
   assert.equal([none.exit, none.lines], [0, ['there is no follower to compare']]);
 });
 

@@ -1,0 +1,54 @@
+/**
+ * What ends an agent's following. Flows in: the requests for its node, and the place where it is to
+ * stop; flows out: the next thing to do with the follower, and the answer to who asked to detach
+ * the node.
+ */
+import type { EpochLsn } from '../change/position.ts';
+import { detachNode, requirePlace } from './detachment.ts';
+import type { NodeAccess } from './node-access.ts';
+import { shownError } from './promotion.ts';
+import { type AgentRequest, type RequestDesk, targetOf } from './requests.ts';
+import type { FollowerAtWork } from './take-lead.ts';
+
+/**
+ * How an attempt ended that did not fail: the node is to be served on, in whatever role it has by
+ * then; or it stands where it was to stop; or it is no node any more.
+ */
+export type AttemptEnd = 'again' | 'there' | 'detached';
+
+/** A request, `there` once the follower stands at `until`, or null when it ended by itself. */
+export async function nextTask(
+  node: NodeAccess,
+  desk: RequestDesk,
+  { follower, ended }: FollowerAtWork,
+  until: EpochLsn | null,
+): Promise<AgentRequest | 'there' | null> {
+  if (until === null) return desk.serve(follower, ended);
+  const limit = { kind: 'to', at: until } as const;
+  const there = follower.standAt(limit).then((position): 'there' | null => {
+    if (position === null) return null;
+    requirePlace(node.name, position.at, until);
+    return 'there';
+  });
+  return Promise.race([there, desk.serve(follower, ended, limit)]);
+}
+
+/** A refusal changes nothing; whatever fails later the next `detach` goes on with. */
+export async function answerDetach(
+  node: NodeAccess,
+  desk: RequestDesk,
+  following: FollowerAtWork,
+  request: AgentRequest,
+): Promise<AttemptEnd> {
+  const { name, cluster } = node;
+  try {
+    const result = await detachNode(node, following, targetOf(request));
+    await desk.answer(request, { ...result }, null);
+    cluster.around.log.info({ node: name, at: result.lsn }, 'detached');
+    return 'detached';
+  } catch (error) {
+    await desk.answer(request, null, shownError(error));
+    cluster.around.log.warn({ node: name, error }, 'not detached');
+    return 'again';
+  }
+}

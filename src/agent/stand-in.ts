@@ -1,0 +1,57 @@
+/**
+ * What a command does in the place of an agent that does not run: takes the node's lock, has its
+ * agent do the one thing, and lets go. Flows in: a node and what is wanted of it; flows out: the
+ * result that the agent would have answered with.
+ */
+import type { EpochLsn } from '../change/position.ts';
+import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
+import { Agent } from './agent.ts';
+import { AgentFigures } from './agent-figures.ts';
+import type { Cluster } from './cluster.ts';
+import type { DetachResult } from './detachment.ts';
+import { type NodeAccess, openNode } from './node-access.ts';
+import { Promotion, type PromotionResult } from './promotion.ts';
+
+/** Promotes the node and lets go once it leads. */
+export async function promoteHere(
+  cluster: Cluster,
+  name: string,
+  epoch: number,
+): Promise<PromotionResult> {
+  return standIn(cluster, name, async (agent, node, ending) => {
+    const promotion = new Promotion(node, epoch);
+    const led = promotion.leads.then(() => ending.abort());
+    await Promise.race([agent.promote(promotion, ending.signal), node.lost]);
+    await led;
+    return await promotion.leads;
+  });
+}
+
+/** `to` is null for the place where the node stands. */
+export async function detachHere(
+  cluster: Cluster,
+  name: string,
+  to: EpochLsn | null,
+): Promise<DetachResult> {
+  return standIn(cluster, name, (agent, node, ending) => {
+    return Promise.race([agent.detach(to, ending.signal), node.lost]);
+  });
+}
+
+async function standIn<Result>(
+  cluster: Cluster,
+  name: string,
+  work: (agent: Agent, node: NodeAccess, ending: AbortController) => Promise<Result>,
+): Promise<Result> {
+  const releasers = new Releasers(closeTimeoutMs);
+  const ending = new AbortController();
+  try {
+    const node = await openNode(cluster, name, releasers);
+    const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
+    const agent = new Agent(node, releasers, { figures, onWorking: () => undefined });
+    return await work(agent, node, ending);
+  } finally {
+    ending.abort();
+    await releasers.close();
+  }
+}

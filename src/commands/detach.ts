@@ -1,0 +1,68 @@
+/**
+ * `understudy detach <node> [--at P]`: stops a follower exactly at a point and makes it a database
+ * of its own, which takes writes and follows nobody. A follower and a label or LSN flow in; where
+ * it stands flows out. The rest of the cluster goes on without it.
+ */
+import { detach } from '../agent/detach.ts';
+import type { DetachResult } from '../agent/detachment.ts';
+import { exitCodes } from '../errors.ts';
+import { clusterOf } from './cluster-of.ts';
+import { type Command, durationOption, requiredText, textOption } from './command.ts';
+import { type PointReference, parsePointReference } from './point-reference.ts';
+import { resolveIn } from './resolve-point.ts';
+
+export interface DetachInput {
+  readonly node: string;
+  /** Null is where the node stands. */
+  readonly at: PointReference | null;
+  /** For the log to hold the point. */
+  readonly timeoutMs: number;
+}
+
+export const detachCommand: Command<DetachInput> = {
+  name: 'detach',
+  examples: [
+    'understudy detach b --at before-deploy',
+    'understudy detach b --at 3:0/16B3748',
+    'understudy detach b',
+  ],
+  declare: (verb) => {
+    verb.argument('<node>', 'the follower that becomes a database of its own');
+    verb.option(
+      '--at <point>',
+      'a label, epoch:lsn, or an lsn of the current epoch (default: where the node stands)',
+    );
+    verb.option('--timeout <duration>', 'how long the log may take to hold the point', '30s');
+  },
+  read: (args, options) => {
+    const at = textOption(options, 'at');
+    return {
+      node: requiredText(args[0], '<node>'),
+      at: at === null ? null : parsePointReference(at),
+      timeoutMs: durationOption(options, 'timeout', '--timeout'),
+    };
+  },
+  run: async (context, { node, at, timeoutMs }) => {
+    context.config.requireNode(node);
+    const { signal } = context;
+    const cluster = clusterOf(context);
+    const request = {
+      ...{ node, timeoutMs, signal },
+      at:
+        at === null
+          ? null
+          : (control: Parameters<typeof resolveIn>[0]) =>
+              resolveIn(control, cluster.name, at, timeoutMs, signal),
+    };
+    const answer = await detach(cluster, request, (line) => context.people(line));
+    return { answer, lines: linesOf(answer), exit: exitCodes.ok };
+  },
+};
+
+function linesOf({ node, lsn, steps, sequences }: DetachResult): string[] {
+  return [
+    `node ${node} is a database of its own, with what was committed below ${lsn}`,
+    ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
+    ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from} -> ${to}`),
+  ];
+}
