@@ -34,7 +34,7 @@ export function isStreaming(fleet: Ahead, position: Position): boolean {
   return ageMs < streamingLagMs && bytes !== null && bytes <= streamingLagBytes;
 }
 
-function isAtEnd(newest: TopicFacts | null, position: Position): boolean {
+export function isAtEnd(newest: TopicFacts | null, position: Position): boolean {
   return newest !== null && newest.at !== null && compareEpochLsn(position.at, newest.at) >= 0;
 }
 
@@ -60,8 +60,7 @@ export function lagMs({ newest }: Ahead, position: Position | null): number | nu
 }
 
 /** Whether the newest of what it has not applied is too young: of the rest nobody here knows. */
-export function isDelayed({ newest, facts }: Ahead, delayMs: number): boolean {
-  if (delayMs === 0) return false;
+export function isTooYoung({ newest, facts }: Ahead, delayMs: number): boolean {
   const point = newest?.point ?? null;
   if (point === null) return true;
   const ageMs = facts.nowMs - Number(point.commitTimeMicros / 1000n);

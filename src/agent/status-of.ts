@@ -10,7 +10,7 @@ import type { RecordOf } from '../control/control-records.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { delayText } from './delay.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
-import { isDelayed, isStreaming, lagBytes, lagMs } from './follower-lag.ts';
+import { isAtEnd, isStreaming, isTooYoung, lagBytes, lagMs } from './follower-lag.ts';
 import { missingRecords } from './missing-records.ts';
 import { type SlotStatus, slotReport } from './slot-status.ts';
 
@@ -312,11 +312,16 @@ function followerState(
     return { state: 'waiting', why: ['it has no position in the stream: init did not end'] };
   }
   if (fleet.newest === null) return { state: 'waiting', why: [] };
-  const delayed = delayMs === 0 ? [] : [delayText(delayMs)];
-  if (isStreaming(fleet, position)) return { state: 'streaming', why: delayed };
-  if (isDelayed(fleet, delayMs)) return { state: 'waiting', why: delayed };
   const applying = `it is applying what leads to ${newestText(fleet)}`;
-  return { state: 'catching-up', why: [...delayed, applying] };
+  if (delayMs > 0) {
+    const delayed = delayText(delayMs);
+    if (isAtEnd(fleet.newest, position)) return { state: 'streaming', why: [delayed] };
+    if (isTooYoung(fleet, delayMs)) return { state: 'waiting', why: [delayed] };
+    return { state: 'catching-up', why: [delayed, applying] };
+  }
+  return isStreaming(fleet, position)
+    ? { state: 'streaming', why: [] }
+    : { state: 'catching-up', why: [applying] };
 }
 
 function newestText({ newest }: Fleet): string {

@@ -11,6 +11,7 @@ import { changesTopic, controlTopic } from '../../src/topic/topic-layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
+import { tracesQuery } from '../support/traces.ts';
 
 let stack: Stack;
 let fleet: Fleet;
@@ -33,21 +34,6 @@ test.after(async () => {
   await fleet.close();
   await stack.close();
 });
-
-/** Everything of ours in a node’s database. */
-const tracesQuery = `
-  SELECT 'schema ' || nspname AS trace FROM pg_namespace WHERE nspname = 'understudy'
-  UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots
-    WHERE database = current_database()
-  UNION ALL SELECT 'publication ' || pubname FROM pg_publication
-  UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'understudy%'
-  UNION ALL SELECT 'event trigger ' || evtname FROM pg_event_trigger
-  UNION ALL SELECT 'setting ' || setconfig::text FROM pg_db_role_setting s
-    JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
-  UNION ALL SELECT 'trigger that is off' FROM pg_trigger
-    WHERE tgname = 'always' AND tgenabled <> 'A'
-  UNION ALL SELECT 'lock ' || objid FROM pg_locks l WHERE locktype = 'advisory'
-    AND objid = (SELECT oid FROM pg_database WHERE datname = current_database())`;
 
 async function traces(): Promise<string[]> {
   const found: string[] = [];
