@@ -308,4 +308,28 @@ export const quick: readonly Mutation[] = [
     ],
     tests: ['test/unit/transaction-builder.test.ts'],
   },
+  {
+    name: 'delay-by-the-last-commit',
+    harm: 'a delayed follower shows a row that is younger than it was told to',
+    edits: [
+      {
+        file: aligner,
+        find: 'later(held.newestCommitMicros, commitTimeMicros)',
+        replace: 'commitTimeMicros',
+      },
+    ],
+    tests: ['test/unit/aligner.test.ts'],
+  },
+  {
+    name: 'delay-holds-only-itself',
+    harm: 'a batch that is old enough is applied before one that waits in front of it',
+    edits: [
+      {
+        file: 'src/follower/apply-delay.ts',
+        find: 'if (commitMs !== null) break;',
+        replace: '',
+      },
+    ],
+    tests: ['test/unit/apply-delay.test.ts'],
+  },
 ];

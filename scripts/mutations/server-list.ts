@@ -233,4 +233,52 @@ export const withServers: readonly Mutation[] = [
     ],
     tests: ['test/integration/topic-reader.test.ts'],
   },
+  {
+    name: 'detached-unmarked',
+    harm: 'a node whose detaching was interrupted goes on following, past the place',
+    edits: [
+      {
+        file: 'src/agent/detachment.ts',
+        find: 'await markDetached(node.client, at);',
+        replace: '',
+      },
+    ],
+    tests: ['test/integration/detach-kills.test.ts'],
+  },
+  {
+    name: 'guard-lifted-first',
+    harm: 'a database takes writes while its agent may still apply to it',
+    edits: [
+      {
+        file: 'src/agent/detachment.ts',
+        find: "await hit('detach.after-stop');",
+        replace: "await removeGuard(node.client);\n  await hit('detach.after-stop');",
+      },
+    ],
+    tests: ['test/integration/detach-kills.test.ts'],
+  },
+  {
+    name: 'hurried-without-a-place',
+    harm: 'a detach at a place that the log does not hold lets a delayed node apply everything',
+    edits: [
+      {
+        file: 'src/agent/detach.ts',
+        find: 'if (to !== null) await this.#waitForLog(to);',
+        replace: '',
+      },
+    ],
+    tests: ['test/integration/detach.test.ts'],
+  },
+  {
+    name: 'promotion-waits-for-age',
+    harm: 'a delayed node cannot take the lead before its delay is over',
+    edits: [
+      {
+        file: 'src/follower/follower.ts',
+        find: 'this.hurry();\n',
+        replace: '\n',
+      },
+    ],
+    tests: ['test/integration/delay.test.ts'],
+  },
 ];

@@ -137,24 +137,15 @@ test('the leader and the other follower go on, and the old cluster knows who lef
   assert.equal([b.state, b.role, b.promotable], ['stopped', null, false]);
   assert.equal(b.why, [`detached at ${point}: a database of its own`]);
   assert.is(c.state, 'streaming');
-  const { code, json } = await fleet.cli('verify');
-  assert.is(code, 0, JSON.stringify(json));
-  assert.is(json.leftOut[0].why, `detached at ${point}`);
   const failover = ['failover', 'b', '--allow-data-loss', '--reason', 'test'];
-  for (const words of [['run', 'b'], failover]) {
-    assert.is(await refused(4, ...words), 'DETACHED', words.join(' '));
-  }
+  const codes = await Promise.all([refused(4, 'run', 'b'), refused(4, ...failover)]);
+  assert.equal(codes, ['DETACHED', 'DETACHED']);
 });
 
 test('detach says the same again, and refuses another place', async () => {
-  for (const words of [
-    ['detach', 'b'],
-    ['detach', 'b', '--at', 'before-deploy'],
-  ]) {
-    const { code, json } = await fleet.cli(...words);
-    assert.is(code, 0, JSON.stringify(json));
-    assert.equal([json.lsn, json.steps], [point, []]);
-  }
+  const { code, json } = await fleet.cli('detach', 'b', '--at', 'before-deploy');
+  assert.is(code, 0, JSON.stringify(json));
+  assert.equal([json.lsn, json.steps], [point, []]);
   assert.is(await refused(4, 'detach', 'b', '--at', '1:0/1'), 'DETACHED');
 });
 

@@ -161,8 +161,8 @@ test('a batch is large from the first byte above the bound on, in all partitions
 
 test('a batch tells the newest commit time of its records, be it held or too large to hold', () => {
   const times = new Map([
-    ['a', 7n],
-    ['b', 9n],
+    ['a', 9n],
+    ['b', 7n],
     ['c', 8n],
   ]);
   const timed = topicOf((topic) => {
