@@ -35,6 +35,7 @@ Examples:
   understudy run a                          serve node a, until stopped
   understudy status --watch                 who leads, who follows how closely
   understudy failover b --dry-run           what would be lost?
+  understudy detach b --at before-deploy    a database as it was then
 
 Environment:
   UNDERSTUDY_CONFIG                         the configuration, where --config is not given
