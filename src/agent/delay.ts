@@ -17,8 +17,8 @@ export function whyDelayTooLong(
   if (delayMs === 0 || delayMs < lagMs) return null;
   return new UnderstudyError(
     'PREREQUISITE',
-    `node ${node} is delayed by ${formatDurationMs(delayMs)}, and ${topic} keeps every change for ` +
-      formatDurationMs(lagMs),
+    `node ${node} is delayed by ${formatDurationMs(delayMs)}, and ${topic} keeps every change ` +
+      `for ${formatDurationMs(lagMs)}`,
     `Shorten nodes.${node}.delay, or: kafka-configs.sh --alter --entity-type topics ` +
       `--entity-name ${topic} --add-config min.compaction.lag.ms=${delayMs * 2}`,
   );

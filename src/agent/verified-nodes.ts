@@ -3,8 +3,8 @@
  * nodes that were named; flows out: the followers to compare with the leader, and who is left out,
  * with the reason. Pure.
  *
- * A delayed node stands at an earlier LSN, of which the leader has no snapshot any more. To bring it
- * to one of now would end what it is for, so it is never done for a comparison.
+ * A delayed node stands at an earlier LSN, of which the leader has no snapshot any more. To bring
+ * it to one of now would end what it is for, so it is never done for a comparison.
  */
 import { formatEpochLsn } from '../change/position.ts';
 import type { ControlState } from '../control/control-state.ts';

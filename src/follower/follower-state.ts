@@ -117,10 +117,14 @@ export async function movePosition(
     values: [...values, from.at.epoch, formatLsn(from.at.lsn)],
   });
   if (rowCount === 1) return;
-  // An attempt before this one may have committed after its answer was lost: look again.
-  throw new UnderstudyError(
+  throw movedAway(from.at);
+}
+
+/** An attempt before this one may have committed after its answer was lost: look again. */
+function movedAway(from: EpochLsn): UnderstudyError {
+  return new UnderstudyError(
     'POSTGRES_UNREACHABLE',
-    `this node no longer stands at ${formatEpochLsn(from.at)}: somebody else moved it`,
+    `this node no longer stands at ${formatEpochLsn(from)}: somebody else moved it`,
     'The agent reads its position again by itself; run one agent per node.',
   );
 }
@@ -131,12 +135,7 @@ export async function markDetached(client: Client, { epoch, lsn }: EpochLsn): Pr
     'UPDATE understudy.position SET detached = true WHERE epoch = $1 AND upto = $2',
     [epoch, formatLsn(lsn)],
   );
-  if (rowCount === 1) return;
-  throw new UnderstudyError(
-    'POSTGRES_UNREACHABLE',
-    `this node no longer stands at ${formatEpochLsn({ epoch, lsn })}: somebody else moved it`,
-    'Run one agent per node, then try again.',
-  );
+  if (rowCount !== 1) throw movedAway({ epoch, lsn });
 }
 
 /** Where a node stands that follows no more; null for every other. */

@@ -23,9 +23,10 @@ let stack: Stack;
 let fleet: Fleet;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
+  stack = await useStack({ postgres: 3 });
   fleet = await startFleet({
     stack,
+    nodes: 3,
     partitions: 2,
     tables: `CREATE TABLE entry (n int PRIMARY KEY, at timestamptz NOT NULL, note text)`,
     init: false,
@@ -137,7 +138,20 @@ test('a delayed node that takes the lead applies all that the log holds first', 
   const failover = ['failover', 'b', '--allow-data-loss', '--reason', 'test'];
   const { code, json, stderr } = await fleet.cli(...failover);
   assert.is(code, 0, `${JSON.stringify(json)} ${stderr}\n${fleet.logs()}`);
-  await fleet.assertSame('entry', 'a');
+  await fleet.assertSame('entry', 'a', ['a', 'b']);
+});
+
+test('a place behind the end of an epoch is refused, and so is detaching who led it', async () => {
+  const past = ['--until', '1:FFF/0'];
+  const [behind, former] = await Promise.all([
+    fleet.cli('run', 'c', ...past),
+    fleet.cli('detach', 'a'),
+  ]);
+  assert.is(behind.code, 4, JSON.stringify(behind));
+  assert.match(behind.json.error.message, 'another epoch begins there');
+  await fleet.assertSame('entry', 'b', ['b', 'c']);
+  assert.is(former.code, 4, JSON.stringify(former));
+  assert.match(former.json.error.message, 'node a does not follow');
 });
 
 test.run();

@@ -83,7 +83,7 @@ test('a delayed node stands behind on purpose, and status and verify say so', as
   assert.equal(await notesOn('b'), []);
 });
 
-test('what cannot be detached, and no place in the log, is refused and changes nothing', async () => {
+test('what cannot be detached, and where nothing is, is refused and changes nothing', async () => {
   const soon = ['--timeout', '500ms'];
   const codes = await Promise.all([
     refused(4, 'detach', 'a'),
@@ -116,7 +116,7 @@ test('a delayed node is detached at the point before the deploy, with the good r
   assert.is(await agents['b']?.exitCode(), 0, agents['b']?.log);
 });
 
-test('what was detached is an ordinary database: it takes writes, and nothing is left', async () => {
+test('what was detached is an ordinary database: it takes writes, nothing is left', async () => {
   assert.equal(await fleet.sql('b', tracesQuery), []);
   const client = await fleet.session('b');
   await client.query(`INSERT INTO item (note) VALUES ('mine'); CREATE TABLE own (id int)`);

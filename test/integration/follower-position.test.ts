@@ -3,6 +3,7 @@
  * applier believes it to be. An applier whose COMMIT was answered by nobody, or a second one, then
  * changes nothing.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -11,7 +12,9 @@ import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts'
 import { UnderstudyError } from '../../src/errors.ts';
 import {
   type FollowerPosition,
+  markDetached,
   movePosition,
+  readDetached,
   readPosition,
   writePosition,
 } from '../../src/follower/follower-state.ts';
@@ -66,7 +69,7 @@ test.after(async () => {
 });
 
 test.before.each(async () => {
-  await first.query('TRUNCATE public.t');
+  await first.query('TRUNCATE public.t; TRUNCATE understudy.position');
   await writePosition(first, placed(10), formatVersion);
 });
 
@@ -91,6 +94,23 @@ test('of two that move at once one wins, and the rows are its own', async () => 
   const [winner, upto] = ended[0]?.status === 'fulfilled' ? ['a', 20] : ['b', 30];
   assert.equal(await rows(), [winner]);
   assert.equal(await readPosition(first), placed(Number(upto)));
+});
+
+test('who is late moves no position that is marked, and none that moved is marked', async () => {
+  await first.query('BEGIN');
+  await markDetached(first, at(2, 10));
+  const late = refusal(write(second, 'b', 10, 20));
+  const waiting = `SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+  while ((await first.query(waiting)).rowCount === 0) await sleep(10);
+  await first.query('COMMIT');
+  assert.match((await late).message, /no longer stands at 2:0\/A/);
+  assert.equal(await rows(), []);
+  assert.equal(await readDetached(first), at(2, 10));
+  await first.query('UPDATE understudy.position SET detached = false');
+  await write(second, 'b', 10, 20);
+  await refusal(markDetached(first, at(2, 10)));
+  assert.is(await readDetached(first), null);
 });
 
 test.run();
