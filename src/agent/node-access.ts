@@ -18,7 +18,7 @@ import { RecordEncoder } from '../topic/record-encoder.ts';
 import { describeTopic } from '../topic/topic-admin.ts';
 import type { Cluster } from './cluster.ts';
 import { whyDelayTooLong } from './delay.ts';
-import { detachedAt, requireAttached, requireMember } from './member-session.ts';
+import { detachedAt, openFleetLog, requireAttached, requireMember } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
 import { raiseStartNumber } from './start-number.ts';
 
@@ -51,8 +51,9 @@ export async function openNode(
   releasers.push(`the lock of ${name}`, () => lock.release());
   const client = await cluster.openSession(releasers, name, 'agent');
   const stored = await readNode(client);
-  // Without a schema of ours the control log may still know what became of the node.
-  if (stored !== null) requireMember(stored, cluster.name, name);
+  // Of a database without our schema the control log may know what became of it.
+  if (stored === null) requireAttached((await openFleetLog(cluster, releasers)).state, name);
+  const found = requireMember(stored, cluster.name, name);
   const control = await cluster.openControl(releasers, name);
   const lost = new Promise<never>((_, reject) => {
     onLost(client, reject);
@@ -63,7 +64,6 @@ export async function openNode(
   lost.catch(() => undefined);
   await control.verify(verifyTimeoutMs);
   requireAttached(control.state, name);
-  const found = requireMember(stored, cluster.name, name);
   const detached = await readDetached(client);
   if (detached !== null) throw detachedAt(name, detached);
   const partitions = await checkStream(cluster, control, found);

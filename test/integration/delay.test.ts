@@ -114,6 +114,16 @@ test('what waits behind a delay is not all held in memory', async () => {
   assert.not(agent.ended, agent.log);
 });
 
+test('who goes to a place does nothing else, and being stopped is not being there', async () => {
+  const agent = fleet.spawnCommand('run', 'c', '--until', '1:FFF/0');
+  await agent.says(/"message":"following"/);
+  const failover = ['failover', 'c', '--allow-data-loss', '--reason', 'test'];
+  const { code, json } = await fleet.cli(...failover);
+  assert.is(code, 4, JSON.stringify(json));
+  assert.match(json.error.message, 'was told to stop at a place');
+  assert.is(await agent.stop(), 143, agent.log);
+});
+
 test('a delay longer than the topic keeps every change is refused', async () => {
   assert.is(await fleet.agent('b').stop(), 0);
   await delayed('90m', { 'min.compaction.lag.ms': 2 * keptMs });
