@@ -76,7 +76,7 @@ export const errorTable = {
   TABLE_NOT_EMPTY: entry(
     'notAsRequired',
     false,
-    'A table that enters the stream holds rows already.',
+    'A table holds rows that cannot be taken over: a follower’s own, or rows without a key.',
   ),
   ALREADY_INITIALISED: entry('notAsRequired', false, 'The cluster exists already.'),
   NOT_INITIALISED: entry('notAsRequired', false, 'The cluster has not been initialised.'),

@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS understudy.position (
   mark_upto pg_lsn NOT NULL,
   next_offsets bigint[] NOT NULL,
   last_append_ms bigint[] NOT NULL,
+  -- Relation ids whose rows from before the stream are not all here.
+  unfinished text[] NOT NULL DEFAULT '{}',
   format integer NOT NULL
 );
 

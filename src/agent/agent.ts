@@ -276,6 +276,7 @@ class Agent {
       mark: taken.mark,
       lastPoint: taken.end.point,
       unhealed: taken.end.unhealed,
+      unfinished: taken.end.unfinished,
       producer: figures.counting(taken.producer),
       encoder,
       reader,
