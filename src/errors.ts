@@ -115,6 +115,11 @@ export const errorTable = {
     false,
     'The topic does not add up: records are missing or too many.',
   ),
+  UNFINISHED: entry(
+    'notAsRequired',
+    false,
+    'A node lacks rows from before the stream, which are still being read.',
+  ),
   NOT_PROMOTABLE: entry('notAsRequired', false, 'The node cannot take the lead.'),
   STALE: entry('notAsRequired', false, 'A node was away longer than the topic keeps each change.'),
   ROW_REFUSED: entry('notAsRequired', false, 'A follower’s Postgres refuses a row.'),

@@ -54,7 +54,7 @@ export async function unfinishedAtFirst(
   return holding.map((table) => {
     const shape = shapes.get(qualifiedName(table.schema, table.name));
     if (shape !== undefined && shape.identity.length > 0) {
-      return { relation: shape.id, after: null, rows: 0, estimate: null };
+      return { relation: shape.id, after: null, rows: 0, estimate: null, since: null };
     }
     throw new UnderstudyError(
       'TABLE_NOT_EMPTY',

@@ -76,6 +76,8 @@ export interface UnfinishedTable {
   readonly rows: number;
   /** How many there are, by Postgres' own estimate; null when it has none. */
   readonly estimate: number | null;
+  /** When reading it began, milliseconds since 1970; null before. */
+  readonly since: number | null;
 }
 
 /** The end of a batch, in every partition: what is below `upto` is here, whole. */

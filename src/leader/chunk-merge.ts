@@ -43,6 +43,7 @@ interface Table {
   after: readonly string[] | null;
   rows: number;
   estimate: number | null;
+  since: number | null;
   /** The mark before the batch that took the last chunk; null while there is more to read. */
   readTo: Mark | null;
 }
@@ -52,8 +53,8 @@ interface Changed {
   xid: number;
 }
 
-function asUnfinished({ relation, after, rows, estimate }: Table): UnfinishedTable {
-  return { relation, after, rows, estimate };
+function asUnfinished({ relation, after, rows, estimate, since }: Table): UnfinishedTable {
+  return { relation, after, rows, estimate, since };
 }
 
 /** One is read while the other's watermark is on its way. */
@@ -162,7 +163,7 @@ export class ChunkMerge {
   }
 
   /** The watermark has come: the rows that stand at its place in the stream. */
-  take(id: string, previous: Mark): RowChange[] {
+  take(id: string, previous: Mark, nowMs: number): RowChange[] {
     const [chunk, ...rest] = this.#open;
     if (chunk === undefined || chunk.id !== id) return [];
     this.#open = rest;
@@ -176,6 +177,7 @@ export class ChunkMerge {
     table.after = chunk.rows[chunk.rows.length - 1]?.identity ?? table.after;
     table.rows += chunk.rows.length;
     table.estimate = chunk.estimate;
+    table.since ??= nowMs;
     if (chunk.isLast) table.readTo = previous;
     this.#forgetSeen(chunk.snapshot);
     return rows;

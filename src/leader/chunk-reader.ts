@@ -182,8 +182,8 @@ export class ChunkReader {
     if (this.#isDone) log.info({}, 'every row from before the stream was read');
     if (this.#isDone || nowMs() - this.#toldMs < tellEveryMs) return;
     this.#toldMs = nowMs();
-    const [current, ...more] = chunks.reading;
-    log.info({ table: current, tablesToCome: more.length }, 'reading the rows that exist');
+    const [table, ...more] = chunks.reading;
+    log.info({ table, tablesToCome: more.length }, 'reading rows from before the stream');
   }
 }
 

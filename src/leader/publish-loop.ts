@@ -158,7 +158,7 @@ export class PublishLoop {
       case 'watermark': {
         const { healing, chunks, builder, nowMs } = this.#parts;
         const healed = healing.take(built.id, nowMs());
-        const rows = [...healed, ...chunks.take(built.id, batcher.previous)];
+        const rows = [...healed, ...chunks.take(built.id, batcher.previous, nowMs())];
         for (const read of builder.reads(rows)) await this.#put(read);
         return;
       }

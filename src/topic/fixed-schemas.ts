@@ -64,11 +64,15 @@ interface AvroUnfinished {
   after: readonly string[] | null;
   rows: number | bigint;
   estimate: number | bigint | null;
+  since: number | bigint | null;
 }
 
 function unfinishedFromAvro(tables: readonly AvroUnfinished[]): UnfinishedTable[] {
-  return tables.map(({ relation, after, rows, estimate }) => {
-    const counted = { rows: Number(rows), estimate: estimate === null ? null : Number(estimate) };
+  const number = (value: number | bigint | null): number | null => {
+    return value === null ? null : Number(value);
+  };
+  return tables.map(({ relation, after, rows, estimate, since }) => {
+    const counted = { rows: Number(rows), estimate: number(estimate), since: number(since) };
     return { relation, after, ...counted };
   });
 }

@@ -61,7 +61,7 @@ export interface HealingBounds {
   readonly rowsBefore: number;
 }
 
-const atFirst = { relation: relationId, after: null, rows: 0, estimate: null };
+const atFirst = { relation: relationId, after: null, rows: 0, estimate: null, since: null };
 
 export class HealingWorld {
   readonly #rules: HealingRules;
@@ -204,7 +204,8 @@ export class HealingWorld {
     this.#streamed += 1;
     if (transaction.watermark === null) return;
     const healed = this.#healing.take(transaction.watermark, this.#nowMs);
-    for (const change of [...healed, ...this.#chunks.take(transaction.watermark, before)]) {
+    const read = this.#chunks.take(transaction.watermark, before, this.#nowMs);
+    for (const change of [...healed, ...read]) {
       const [key = ''] = change.identity;
       const truth = states.get(key);
       const wanted = truth === undefined ? null : [key, truth.small, truth.large];
