@@ -60,12 +60,12 @@ export class ChunkReader {
   #session: Client | null = null;
   #table: ReadTable | null = null;
   #rows = rowsAtFirst;
-  #toldMs: number;
+  #told: { readonly atMs: number; readonly table: string; readonly rows: number };
   #isDone: boolean;
 
   constructor(parts: ChunkReaderParts) {
     this.#parts = parts;
-    this.#toldMs = parts.nowMs();
+    this.#told = { atMs: parts.nowMs(), table: '', rows: 0 };
     this.#isDone = parts.chunks.isDone;
   }
 
@@ -180,11 +180,27 @@ export class ChunkReader {
     }
     this.#isDone = chunks.isDone;
     if (this.#isDone) log.info({}, 'every row from before the stream was read');
-    if (this.#isDone || nowMs() - this.#toldMs < tellEveryMs) return;
-    this.#toldMs = nowMs();
-    const [table, ...more] = chunks.reading;
-    log.info({ table, tablesToCome: more.length }, 'reading rows from before the stream');
+    const { atMs, table, rows } = this.#told;
+    const [reading, ...more] = chunks.reading;
+    if (reading === undefined || nowMs() - atMs < tellEveryMs) return;
+    this.#told = { atMs: nowMs(), table: reading.relation, rows: reading.rows };
+    const seconds = (nowMs() - atMs) / 1_000;
+    const perSecond = table === reading.relation ? (reading.rows - rows) / seconds : null;
+    const left = reading.estimate === null ? null : reading.estimate - reading.rows;
+    const secondsLeft = left === null || !perSecond ? null : Math.max(0, left / perSecond);
+    log.info(
+      {
+        ...{ table: reading.relation, rows: reading.rows, estimate: reading.estimate },
+        ...{ perSecond: rounded(perSecond), secondsLeft: rounded(secondsLeft) },
+        tablesToCome: more.length,
+      },
+      'reading rows from before the stream',
+    );
   }
+}
+
+function rounded(value: number | null): number | null {
+  return value === null ? null : Math.round(value);
 }
 
 /** Its columns as they are now, by the rows that describe them, and how many rows there may be. */

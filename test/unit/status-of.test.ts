@@ -338,29 +338,4 @@ status('a follower that needs what the topic does not hold is not promotable', (
   }
 });
 
-status('rows from before the stream are said, and who lacks them is not exact', () => {
-  const position = { at: at(1, 1000), commitTimeMicros: commitMicros, unfinished: ['public.t'] };
-  const reading = { relation: 'public.t', after: ['9'], rows: 9_000, estimate: 100_000 };
-  const topic = found({
-    at: at(1, 1000),
-    point: { commitTimeMicros: commitMicros },
-    unfinished: [
-      { ...reading, since: nowMs - 9_000 },
-      { relation: 'public.u', after: null, rows: 0, estimate: null, since: null },
-    ],
-  });
-  const input = facts({ topic, b: follower(1000, { position }) });
-  const [a, b] = nodesOf(input);
-  assert.equal(a.why, [
-    'rows from before the stream are being read: public.t, 9,000 of about 100,000 rows, 1,000 a ' +
-      'second, 91 s left; tables to come: 1',
-  ]);
-  assert.equal([b.exact, b.promotable], [false, false]);
-  assert.equal(b.why, ['it lacks rows from before the stream, of public.t']);
-  assert.equal(statusOf(input).unfinished, [
-    { table: 'public.t', rows: 9_000, estimate: 100_000 },
-    { table: 'public.u', rows: 0, estimate: null },
-  ]);
-});
-
 status.run();
