@@ -290,7 +290,7 @@ class Agent {
       onUncovered: (tables) => {
         log.warn(
           { node: name, tables },
-          'tables that are not in the stream: init came before them',
+          'tables that are not in the stream: add them to its publication, once followers have them',
         );
       },
       recordLabel: async (label, point, mark) => {
