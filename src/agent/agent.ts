@@ -264,7 +264,7 @@ export class Agent {
         if (ended.signal.aborted) return;
         await disarmGuard(guardSession);
         log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
-        figures.leads(taken.mark.at);
+        figures.leads(taken.mark.at, taken.end.unfinished);
         onWorking();
         const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
         await this.#desk.tellLeads({ ...result });
@@ -304,6 +304,7 @@ export class Agent {
       mark: taken.mark,
       lastPoint: taken.end.point,
       unhealed: taken.end.unhealed,
+      unfinished: taken.end.unfinished,
       producer: figures.counting(taken.producer),
       encoder,
       reader,
@@ -317,7 +318,7 @@ export class Agent {
       onUncovered: (tables) => {
         log.warn(
           { node: name, tables },
-          'tables that are not in the stream: init came before them',
+          'tables that are not in the stream: add them to its publication, once followers have them',
         );
       },
       recordLabel: async (label, point, mark) => {

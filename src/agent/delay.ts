@@ -1,11 +1,12 @@
 /**
- * Whether a node may be delayed for as long as it is configured. Flows in: the delay, and the time
- * for which the topic keeps every change; flows out: why not, or null. What a delayed follower has
- * read and not applied is gone when its agent ends, and has to be in the topic whole when it starts
- * again.
+ * What is said of a delayed node: whether it may be delayed for so long, and whether it stands where
+ * it is on purpose. Flows in: the delay, the time for which the topic keeps every change, the end of
+ * the log; flows out: why not, or null, and judgements. What a delayed follower has read and not
+ * applied is gone when its agent ends, and has to be in the topic whole when it starts again.
  */
 import { formatDurationMs } from '../duration.ts';
 import { UnderstudyError } from '../errors.ts';
+import { type LogEnds, streamingLagMs } from './lag.ts';
 
 export function whyDelayTooLong(
   node: string,
@@ -27,4 +28,12 @@ export function whyDelayTooLong(
 /** As people are told of a node that stands behind on purpose. */
 export function delayText(delayMs: number): string {
   return `delayed by ${formatDurationMs(delayMs)}: it applies nothing younger`;
+}
+
+/** Whether the newest of what it has not applied is too young: of the rest nobody here knows. */
+export function isTooYoung({ newest, nowMs }: LogEnds, delayMs: number): boolean {
+  const point = newest?.point ?? null;
+  if (point === null) return true;
+  const ageMs = nowMs - Number(point.commitTimeMicros / 1000n);
+  return ageMs < delayMs + streamingLagMs;
 }

@@ -22,6 +22,7 @@ import type { NodeAccess } from './node-access.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
 import type { FollowerAtWork } from './take-lead.ts';
+import { lacksText } from './unfinished-text.ts';
 
 /** The JSON of detach. What the log holds beyond `lsn` is not discarded: the others have it. */
 export interface DetachResult {
@@ -133,7 +134,15 @@ function requireWhole(
   position: FollowerPosition | null,
   streamId: string,
 ): FollowerPosition {
-  if (position?.streamId === streamId) return position;
+  if (position?.streamId === streamId) {
+    const lacks = lacksText(position.unfinished);
+    if (lacks === null) return position;
+    throw new UnderstudyError(
+      'UNFINISHED',
+      `node ${node} at ${formatEpochLsn(position.at)} is not exact: ${lacks}`,
+      'Detach it at a later place, or another node: understudy status shows which are exact.',
+    );
+  }
   throw new UnderstudyError(
     'PREREQUISITE',
     `node ${node} does not stand in this stream: its rows are those of no place`,

@@ -4,15 +4,17 @@
  * What is unknown is null and has its reason in `why`: nothing is guessed. Pure.
  */
 import type { NodeIdentity } from '../catalog/understudy-schema.ts';
+import type { UnfinishedTable } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { RecordOf } from '../control/control-records.ts';
 import type { ControlState } from '../control/control-state.ts';
-import { delayText } from './delay.ts';
-import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
-import { isAtEnd, isStreaming, isTooYoung, lagBytes, lagMs } from './follower-lag.ts';
+import { delayText, isTooYoung } from './delay.ts';
+import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
+import { isAtEnd, isStreaming, type LogEnds, lagBytes, lagMs } from './lag.ts';
 import { missingRecords } from './missing-records.ts';
 import { type SlotStatus, slotReport } from './slot-status.ts';
+import { lacksText, unfinishedText } from './unfinished-text.ts';
 
 export type NodeState =
   | 'streaming'
@@ -40,6 +42,12 @@ export interface NodeStatus {
   readonly why: readonly string[];
 }
 
+export interface UnfinishedStatus {
+  readonly table: string;
+  readonly rows: number;
+  readonly estimate: number | null;
+}
+
 export interface FleetStatus {
   readonly cluster: string;
   readonly stream: string | null;
@@ -48,16 +56,15 @@ export interface FleetStatus {
   readonly durability: string | null;
   /** Its name; null when it cannot be read. */
   readonly topic: string | null;
+  /** Tables whose rows from before the stream are not all in it; null when it cannot be read. */
+  readonly unfinished: readonly UnfinishedStatus[] | null;
   readonly nodes: readonly NodeStatus[];
 }
 
-interface Fleet {
+interface Fleet extends LogEnds {
   readonly facts: FleetFacts;
   readonly control: ControlState | null;
-  readonly newest: TopicFacts | null;
   readonly owner: { readonly node: string; readonly epoch: number } | null;
-  /** Where the leader's WAL stands, in its own epoch; null when nobody was asked. */
-  readonly leaderWal: EpochLsn | null;
   readonly damage: string | null;
   /** Why parts of the whole are not known. */
   readonly blind: readonly string[];
@@ -70,6 +77,7 @@ function fleetOf(facts: FleetFacts): Fleet {
   const [damage] = control === null ? [] : control.openDamage.values();
   return {
     facts,
+    nowMs: facts.nowMs,
     control,
     newest: facts.topic.kind === 'found' ? facts.topic.value : null,
     owner,
@@ -112,8 +120,13 @@ export function statusOf(facts: FleetFacts): FleetStatus {
     leader: owner?.node ?? null,
     durability: control === null ? null : (control.durability?.durability ?? 'async'),
     topic: facts.topic.kind === 'found' ? facts.topicName : null,
+    unfinished: fleet.newest === null ? null : (fleet.newest.unfinished ?? []).map(shown),
     nodes: facts.nodes.map((node) => nodeStatus(fleet, node)),
   };
+}
+
+function shown({ relation, rows, estimate }: UnfinishedTable): UnfinishedStatus {
+  return { table: relation, rows, estimate };
 }
 
 /** Whether there is no cluster yet, so that a status of nothing can be refused by name. */
@@ -246,6 +259,7 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       ...slot.retention,
       ...damageOf(fleet),
       ...uncoveredOf(fleet),
+      ...readingOf(fleet),
       ...blind,
     ],
   };
@@ -255,6 +269,12 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
 function uncoveredOf({ newest }: Fleet): string[] {
   const tables = newest?.point?.uncovered ?? [];
   return tables.length === 0 ? [] : [`not in the stream: ${tables.join(', ')}`];
+}
+
+/** The leader's agent reads what was there before the stream. */
+function readingOf({ newest, facts }: Fleet): string[] {
+  const text = unfinishedText(newest?.unfinished ?? [], facts.nowMs);
+  return text === null ? [] : [text];
 }
 
 function whyNotStreaming(name: string, { agentRuns, slots }: Member): string[] {
@@ -278,7 +298,8 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
   const { position } = member;
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member, delayMs);
-  const exact = position === null ? null : control === null ? null : damage === null;
+  const lacks = lacksText(position?.unfinished ?? []);
+  const exact = position === null || control === null ? null : damage === null && lacks === null;
   const missing = missingRecords(fleet.newest, member);
   return {
     name,
@@ -290,7 +311,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
     exact,
     promotable: role === 'leader' || position === null || missing.length > 0 ? false : exact,
     slot: slotReport(member.slots).status,
-    why: [...why, ...missing, ...damageOf(fleet), ...blind],
+    why: [...why, ...(lacks === null ? [] : [lacks]), ...missing, ...damageOf(fleet), ...blind],
   };
 }
 

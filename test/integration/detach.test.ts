@@ -151,7 +151,7 @@ test('detach says the same again, and refuses another place', async () => {
 
 test('a new cluster begins on what was detached', async () => {
   const old = fleet.config;
-  await fleet.sql('b', 'TRUNCATE item, audit; DROP TABLE own');
+  await fleet.sql('b', 'DROP TABLE own');
   const cluster = stack.uniqueName('rescued');
   await fleet.configure({ ...old, cluster, nodes: { b: { url: fleet.url('b') } } });
   const made = await fleet.cli('init');
@@ -170,6 +170,11 @@ test('without a place a node is detached where it stands, also without an agent'
   assert.is(await agents['c']?.stop(), 0);
   const before = await notesOn('c');
   await fleet.sql('a', `INSERT INTO item (note) VALUES ('unseen by c')`);
+  const lacks = (tables: string): Promise<void> =>
+    fleet.tamper('c', `UPDATE understudy.position SET unfinished = '${tables}'`);
+  await lacks('{public.item}');
+  assert.is(await refused(4, 'detach', 'c'), 'UNFINISHED');
+  await lacks('{}');
   const { code, json, stderr } = await fleet.cli('detach', 'c');
   assert.is(code, 0, `${JSON.stringify(json)} ${stderr}`);
   assert.equal(await notesOn('c'), before);

@@ -1,36 +1,35 @@
 /**
- * How far a follower is behind, and whether that is as it should be. Flows in: where it stands, the
- * newest mark of the log and the leader's WAL; flows out: bytes, milliseconds, a judgement. Pure.
+ * How far a follower is behind. Flows in: where it stands, and where the log and the leader's WAL
+ * end; flows out: bytes and milliseconds, null where nobody can tell. Pure.
  */
 import { compareEpochLsn, type EpochLsn } from '../change/position.ts';
-import type { DatabaseFacts, FleetFacts, TopicFacts } from './fleet-facts.ts';
+import type { DatabaseFacts, TopicFacts } from './fleet-facts.ts';
 
-/** Async from end to end a change takes well under a second; twice that is no hiccup any more. */
-const streamingLagMs = 2_000;
-/** What came within that time may be on its way, if it is no more than this. */
-const streamingLagBytes = 16 * 1024 * 1024;
-
-type Position = NonNullable<DatabaseFacts['position']>;
-
-/** What a follower is measured by. */
-interface Ahead {
+export interface LogEnds {
   readonly newest: TopicFacts | null;
   /** Where the leader's WAL stands, in its own epoch; null when nobody was asked. */
   readonly leaderWal: EpochLsn | null;
-  readonly facts: Pick<FleetFacts, 'nowMs'>;
+  readonly nowMs: number;
 }
 
+type Position = NonNullable<DatabaseFacts['position']>;
+
+/** Async from end to end a change takes well under a second; twice that is no hiccup any more. */
+export const streamingLagMs = 2_000;
+/** What came within that time may be on its way, if it is no more than this. */
+const streamingLagBytes = 16 * 1024 * 1024;
+
 /** At the newest point, or so close behind it that the rest is on its way. */
-export function isStreaming(fleet: Ahead, position: Position): boolean {
-  const { newest, facts } = fleet;
+export function isStreaming(ends: LogEnds, position: Position): boolean {
+  const { newest, nowMs } = ends;
   if (isAtEnd(newest, position)) return true;
-  const behindMs = lagMs(fleet, position);
+  const behindMs = lagMs(ends, position);
   if (behindMs !== null && behindMs < streamingLagMs) return true;
   // After a quiet time the commits before and after it lie far apart: then the point's age counts.
   const point = newest?.point ?? null;
   if (point === null) return false;
-  const ageMs = facts.nowMs - Number(point.commitTimeMicros / 1000n);
-  const bytes = lagBytes(fleet, position);
+  const ageMs = nowMs - Number(point.commitTimeMicros / 1000n);
+  const bytes = lagBytes(ends, position);
   return ageMs < streamingLagMs && bytes !== null && bytes <= streamingLagBytes;
 }
 
@@ -39,7 +38,7 @@ export function isAtEnd(newest: TopicFacts | null, position: Position): boolean 
 }
 
 /** Behind the leader's WAL where that is known, else behind the log. */
-export function lagBytes({ leaderWal, newest }: Ahead, position: Position | null): number | null {
+export function lagBytes({ leaderWal, newest }: LogEnds, position: Position | null): number | null {
   if (position === null) return null;
   for (const end of [leaderWal, newest?.at ?? null]) {
     // LSNs of two epochs are those of two servers: there is no distance between them.
@@ -51,18 +50,10 @@ export function lagBytes({ leaderWal, newest }: Ahead, position: Position | null
 }
 
 /** Between the last transaction of the log and the last that is applied, by their commit times. */
-export function lagMs({ newest }: Ahead, position: Position | null): number | null {
+export function lagMs({ newest }: LogEnds, position: Position | null): number | null {
   if (position === null || newest === null) return null;
   if (isAtEnd(newest, position)) return 0;
   if (newest.point === null) return null;
   const behindMicros = newest.point.commitTimeMicros - position.commitTimeMicros;
   return behindMicros > 0n ? Number(behindMicros / 1000n) : 0;
-}
-
-/** Whether the newest of what it has not applied is too young: of the rest nobody here knows. */
-export function isTooYoung({ newest, facts }: Ahead, delayMs: number): boolean {
-  const point = newest?.point ?? null;
-  if (point === null) return true;
-  const ageMs = facts.nowMs - Number(point.commitTimeMicros / 1000n);
-  return ageMs < delayMs + streamingLagMs;
 }
