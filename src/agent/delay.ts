@@ -1,8 +1,8 @@
 /**
- * What is said of a delayed node: whether it may be delayed for so long, and whether it stands where
- * it is on purpose. Flows in: the delay, the time for which the topic keeps every change, the end of
- * the log; flows out: why not, or null, and judgements. What a delayed follower has read and not
- * applied is gone when its agent ends, and has to be in the topic whole when it starts again.
+ * What is said of a delayed node: whether it may be delayed for so long, and whether it stands
+ * where it is on purpose. Flows in: the delay, the time for which the topic keeps every change, the
+ * end of the log; flows out: why not, or null, and judgements. What a delayed follower has read and
+ * not applied is gone when its agent ends, and has to be in the topic whole when it starts again.
  */
 import { formatDurationMs } from '../duration.ts';
 import { UnderstudyError } from '../errors.ts';
