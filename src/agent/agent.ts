@@ -19,8 +19,8 @@ import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
 import type { AgentFigures } from './agent-figures.ts';
 import type { Cluster } from './cluster.ts';
 import { recordDamage } from './damage.ts';
-import { type DetachResult, detachNode, leads } from './detachment.ts';
-import { type AttemptEnd, answerDetach, nextTask } from './follower-tasks.ts';
+import { type DetachResult, detachNode } from './detachment.ts';
+import { type AttemptEnd, answerDetach, nextTask, stopsNowhere } from './follower-tasks.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, resultOf } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
@@ -105,7 +105,7 @@ export class Agent {
     const { control, name, identity } = this.#node;
     const owner = ownerOf(control.state);
     const mine = owner !== null && isMine(control.state, name, owner.epoch);
-    if (mine && this.#until !== null) throw leads(name);
+    if (mine && this.#until !== null) throw stopsNowhere(name);
     if (mine && identity.role === 'leader') {
       await this.#lead(null, signal);
       return 'again';

@@ -4,6 +4,7 @@
  * the node.
  */
 import type { EpochLsn } from '../change/position.ts';
+import { UnderstudyError } from '../errors.ts';
 import { detachNode, requirePlace } from './detachment.ts';
 import type { NodeAccess } from './node-access.ts';
 import { shownError } from './promotion.ts';
@@ -51,4 +52,13 @@ export async function answerDetach(
     cluster.around.log.warn({ node: name, error }, 'not detached');
     return 'again';
   }
+}
+
+/** Of a leader that was to stop at a place. */
+export function stopsNowhere(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} leads: only a follower can go to a place and stop there`,
+    `Start it without --until: understudy run ${node}`,
+  );
 }

@@ -182,4 +182,9 @@ test('without a place a node is detached where it stands, also without an agent'
   assert.not(agents['a']?.ended, agents['a']?.log);
 });
 
+test('a leader goes to no place', async () => {
+  assert.is(await agents['a']?.stop(), 0);
+  assert.is(await refused(4, 'run', 'a', '--until', point), 'PREREQUISITE');
+});
+
 test.run();
