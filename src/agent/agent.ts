@@ -318,7 +318,7 @@ export class Agent {
       onUncovered: (tables) => {
         log.warn(
           { node: name, tables },
-          'tables that are not in the stream: add them to its publication, once followers have them',
+          'tables that are not in the stream: publish them, once followers have them too',
         );
       },
       recordLabel: async (label, point, mark) => {

@@ -229,7 +229,7 @@ export class KnownTables {
     throw changed(displayName(table), 'it is published and could not enter the stream');
   }
 
-  /** A new partition comes alone, and empty; a table that was added, with its partitions and rows. */
+  /** A new partition comes alone, and empty; a table that was added, with its rows. */
   async #enterOnce(table: TableShape): Promise<void> {
     if (this.#knownOf(table.oid) !== undefined) return;
     const parent = table.isPartition ? this.#knownOf(table.parentOid ?? 0) : undefined;
