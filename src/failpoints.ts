@@ -25,6 +25,7 @@ export const failpointNames = [
   'own.before-epoch-begin',
   'promote.after-slot',
   'promote.before-unguard',
+  'schema.after-statement',
 ] as const;
 
 export type FailpointName = (typeof failpointNames)[number];

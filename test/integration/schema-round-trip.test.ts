@@ -1,0 +1,178 @@
+/**
+ * The schema of one database is built in another from its dump alone, by a session as followers
+ * have it: pg_dump prints the same of both. What a follower lacks is told by name.
+ */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import type { Client } from 'pg';
+import pg from 'pg';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { connectPostgres } from '../../src/catalog/postgres-session.ts';
+import { readServer } from '../../src/catalog/read-catalog.ts';
+import { dumpSchema, type SchemaDump } from '../../src/catalog/schema-dump.ts';
+import {
+  decodeSchema,
+  encodeSchema,
+  type SchemaPayload,
+} from '../../src/catalog/schema-payload.ts';
+import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
+import {
+  type BuildOptions,
+  type BuildProgress,
+  buildFromSchema,
+  buildPostData,
+  openBuild,
+} from '../../src/follower/schema-build.ts';
+import { armGuard } from '../../src/follower/write-guard.ts';
+import { type RichRoles, richSchema, wantedExtensions } from '../support/rich-schema.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+const run = promisify(execFile);
+
+let stack: Stack;
+let roles: RichRoles;
+const clients: pg.Client[] = [];
+const databases: string[] = [];
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+  roles = { owner: stack.uniqueName('Owner of "it" '), reader: stack.uniqueName('reader_') };
+  for (const { superuserUrl } of stack.postgres) {
+    await asSuperuser(
+      superuserUrl,
+      `CREATE ROLE ${sqlName(roles.owner)};
+      CREATE ROLE ${sqlName(roles.reader)}`,
+    );
+  }
+});
+
+test.after(async () => {
+  await Promise.all(clients.map((client) => client.end()));
+  for (const { superuserUrl } of stack.postgres) {
+    // Roles belong to the server, and cannot go while a database speaks of them.
+    for (const name of databases) await asSuperuser(superuserUrl, `DROP DATABASE "${name}"`);
+    await asSuperuser(superuserUrl, `DROP ROLE ${sqlName(roles.owner)}, ${sqlName(roles.reader)}`);
+  }
+  await stack.close();
+});
+
+function sqlName(name: string): string {
+  return pg.escapeIdentifier(name);
+}
+
+async function asSuperuser(url: string, sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query(sql);
+  } finally {
+    await client.end();
+  }
+}
+
+async function open(url: string): Promise<Client> {
+  const client = await connectPostgres(url, { applicationName: 'understudy test', replica: true });
+  clients.push(client);
+  return client;
+}
+
+/** A follower as init leaves it before it has tables. */
+async function openFollower(url: string): Promise<Client> {
+  const client = await open(url);
+  const name = { cluster: 'shop', name: 'b', streamId: 's', epoch: 1, startNumber: 0n };
+  await installUnderstudySchema(client, { ...name, role: 'follower' });
+  return client;
+}
+
+async function dumpOf(url: string): Promise<SchemaDump> {
+  const client = await open(url);
+  await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+  const { rows } = await client.query<{ id: string }>('SELECT pg_export_snapshot() AS id');
+  const { version } = await readServer(client);
+  const snapshot = rows[0]?.id ?? '';
+  return dumpSchema({ pgDump: 'pg_dump', url, node: 'a', snapshot, serverVersion: version });
+}
+
+/** As it travels: through the topic and back. */
+function travelled(dump: SchemaDump): SchemaPayload {
+  return decodeSchema(encodeSchema({ ...dump, relations: [] }));
+}
+
+/** All that pg_dump says of a database, but what is new in every dump. */
+async function textOf(url: string): Promise<string> {
+  const args = ['--schema-only', '--exclude-schema=understudy', `--dbname=${url}`];
+  const { stdout } = await run('pg_dump', args, { maxBuffer: 64 * 1024 * 1024 });
+  return stdout
+    .replace(/^\\(un)?restrict .*$/gm, '')
+    .replace(/^(CREATE|ALTER) EVENT TRIGGER understudy_[^;]*;$/gm, '')
+    .replace(/^-- Name: understudy_.*$/gm, '')
+    .replace(/^(--)?\n/gm, '');
+}
+
+interface Heard {
+  readonly options: BuildOptions;
+  readonly progress: BuildProgress[];
+  readonly missing: string[];
+}
+
+function listening(more: Partial<BuildOptions> = {}): Heard {
+  const progress: BuildProgress[] = [];
+  const missing: string[] = [];
+  const options: BuildOptions = {
+    node: 'b',
+    onProgress: (one) => progress.push(one),
+    onMissingRoles: (names) => missing.push(...names),
+    nowMs: Date.now,
+    sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    ...more,
+  };
+  return { options, progress, missing };
+}
+
+async function richDatabases(): Promise<readonly [string, string]> {
+  const [from = '', to = ''] = await stack.createDatabases('schema');
+  databases.push(new URL(from).pathname.slice(1));
+  const client = await open(from);
+  const { rows } = await client.query<{ name: string }>(
+    'SELECT name FROM pg_available_extensions WHERE name = ANY ($1) ORDER BY name',
+    [wantedExtensions],
+  );
+  const quoted = { owner: roles.owner.replaceAll('"', '""'), reader: roles.reader };
+  const extensions = rows.map(({ name }) => name);
+  await client.query(richSchema(quoted, extensions));
+  return [from, to];
+}
+
+for (const inOpenTransaction of [false, true]) {
+  const how = inOpenTransaction ? 'in one transaction' : 'statement by statement';
+  test(`what is built ${how} is what was dumped`, async () => {
+    const [from, to] = await richDatabases();
+    const schema = travelled(await dumpOf(from));
+    const follower = await openFollower(to);
+    const { options, progress, missing } = listening({ inOpenTransaction });
+    if (inOpenTransaction) await follower.query('BEGIN');
+    await buildFromSchema(follower, schema, 'pre-data', options);
+    const before = await openBuild(follower);
+    assert.is(before?.phase, 'post-data');
+    assert.is(before?.done, 0);
+    assert.ok((before?.total ?? 0) > 10);
+    // The agent finds it guarded, and goes on by what its database holds.
+    if (!inOpenTransaction) await armGuard(follower);
+    await buildPostData(follower, options);
+    if (inOpenTransaction) await follower.query('COMMIT');
+    assert.is(await openBuild(follower), null);
+    assert.equal(missing, []);
+    const last = progress[progress.length - 1];
+    assert.equal(last, { phase: 'post-data', done: before?.total, total: before?.total });
+    const guardLines = /^(CREATE TRIGGER understudy_guard|ALTER TABLE .*understudy_guard).*\n/gm;
+    const built = (await textOf(to)).replace(guardLines, '').replace(/^-- Name: .*guard.*\n/gm, '');
+    const wanted = await textOf(from);
+    for (const kind of ['TYPE', 'POLICY', 'RULE', 'AGGREGATE', 'TRIGGER', 'MATERIALIZED VIEW']) {
+      assert.ok(wanted.includes(`\nCREATE ${kind} `), `a schema without a ${kind} is not rich`);
+    }
+    assert.fixture(built, wanted);
+  });
+}
+
+test.run();
