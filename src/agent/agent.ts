@@ -21,6 +21,7 @@ import { recordDamage } from './damage.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, type PromotionResult, resultOf } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
+import { followAndBuild } from './schema-finish.ts';
 import { keepRaising } from './start-number.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
@@ -160,7 +161,7 @@ class Agent {
     onWorking();
     const stop = (): void => follower.stop();
     signal.addEventListener('abort', stop);
-    const ended = follower.run();
+    const ended = followAndBuild(this.#node, this.#releasers, follower, () => true);
     // Whoever works with the follower hears of its end; until then nobody else has to.
     ended.catch(() => undefined);
     try {

@@ -9,6 +9,7 @@ import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { openBuild } from '../follower/schema-build.ts';
 import { Releasers } from '../lifecycle.ts';
 import { promoteHere } from './agent.ts';
 import { askAgent } from './agent-question.ts';
@@ -16,6 +17,7 @@ import type { Cluster } from './cluster.ts';
 import { lockNode } from './node-lock.ts';
 import type { PromotionResult } from './promotion.ts';
 import { failoverWaitMs } from './requests.ts';
+import { requireWholeSchema } from './schema-building.ts';
 
 export interface FailoverRequest {
   readonly node: string;
@@ -100,6 +102,7 @@ async function planOf(
       'Choose another node: understudy status shows which can take the lead.',
     );
   }
+  requireWholeSchema(node, await openBuild(client));
   return {
     node,
     dryRun: true,

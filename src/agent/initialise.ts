@@ -4,8 +4,8 @@
  * already is refused before anything is made; a failure on the way takes back what was made.
  *
  * The order matters: the publication before the slot, so that a transaction that was open when the
- * tables were published is waited for by the slot; the tables are looked at in the slot's own
- * snapshot, so that no row falls between "empty" and the stream.
+ * tables were published is waited for by the slot; the tables are looked at and the schema is read
+ * in the slot's own snapshot, so that nothing falls between them and the stream.
  */
 import { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';
@@ -16,6 +16,7 @@ import {
   sessionConfig,
 } from '../catalog/postgres-session.ts';
 import { readServer, readTables } from '../catalog/read-catalog.ts';
+import type { SchemaPayload } from '../catalog/schema-payload.ts';
 import { displayName, type TableShape } from '../catalog/table.ts';
 import {
   dropUnderstudySchema,
@@ -35,6 +36,7 @@ import { createTopic, deleteTopic, describeCluster, describeTopic } from '../top
 import * as layout from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
+import { giveSchema, initialRecords, readInitialSchema } from './initial-schema.ts';
 import { type NodeSession, refuseRows, shapesOf } from './initial-tables.ts';
 import { lockNode } from './node-lock.ts';
 import { ownEpoch } from './own-epoch.ts';
@@ -45,6 +47,8 @@ export interface Initialised {
   readonly leader: string;
   readonly lsn: string;
   readonly tables: readonly string[];
+  /** Followers whose tables were made from the leader's schema. */
+  readonly built: readonly string[];
 }
 
 type OnStep = (line: string) => void;
@@ -126,21 +130,31 @@ class Initialisation {
     const shapes = shapesOf(published, settings.keyless);
     this.#onStep('creating the topics');
     await this.#makeTopics();
+    await this.#installSchema(leader);
+    await this.#publish(leader, published, shapes);
+    this.#onStep(`creating the slot on ${leader.name} and reading what is there`);
+    const { startLsn, schema } = await this.#makeSlot(leader, published, shapes);
+    const built: string[] = [];
     for (const node of nodes) {
+      if (node === leader) continue;
       this.#onStep(`preparing node ${node.name}`);
-      await this.#prepareNode(node, published, shapes);
+      await this.#installSchema(node);
+      const tables = { published, shapes, areEmpty: true };
+      const isBuilt = schema !== null && (await giveSchema(this.#cluster, node, schema, tables));
+      if (isBuilt) built.push(node.name);
+      await this.#publish(node, published, shapes);
+      await armGuard(node.client);
+      await refuseRows(node, published);
     }
-    this.#onStep(`creating the slot on ${leader.name} and looking whether the tables are empty`);
-    const startLsn = await this.#makeSlot(leader, published);
-    await this.#refuseFollowerRows(nodes, published);
     this.#onStep('beginning epoch 1');
-    const at = await this.#beginEpoch(nodes, leader, startLsn);
+    const at = await this.#beginEpoch(nodes, leader, startLsn, schema);
     return {
       cluster: this.#cluster.name,
       stream: this.#streamId,
       leader: leader.name,
       lsn: formatEpochLsn(at),
       tables: published.map(displayName),
+      built,
     };
   }
 
@@ -174,16 +188,7 @@ class Initialisation {
     }
   }
 
-  async #prepareNode(
-    node: NodeSession,
-    published: readonly TableShape[],
-    shapes: ReadonlyMap<string, RelationShape>,
-  ): Promise<void> {
-    const { name, client } = node;
-    const publication = layout.publicationName(this.#cluster.name);
-    this.#undo.push(() =>
-      client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`),
-    );
+  async #installSchema({ name, client }: NodeSession): Promise<void> {
     this.#undo.push(() => dropUnderstudySchema(client));
     this.#undo.push(() => removeGuard(client));
     await installUnderstudySchema(client, {
@@ -194,6 +199,17 @@ class Initialisation {
       epoch: 1,
       startNumber: 0n,
     });
+  }
+
+  async #publish(
+    { client }: NodeSession,
+    published: readonly TableShape[],
+    shapes: ReadonlyMap<string, RelationShape>,
+  ): Promise<void> {
+    const publication = layout.publicationName(this.#cluster.name);
+    this.#undo.push(() =>
+      client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`),
+    );
     const own = await readTables(client, ['*.*']);
     await inTransaction(client, async () => {
       for (const [table, shape] of shapes) {
@@ -215,7 +231,11 @@ class Initialisation {
   }
 
   /** The slot's exported snapshot is what came before the stream: it must hold no row. */
-  async #makeSlot(leader: NodeSession, tables: readonly TableShape[]): Promise<Lsn> {
+  async #makeSlot(
+    leader: NodeSession,
+    tables: readonly TableShape[],
+    shapes: ReadonlyMap<string, RelationShape>,
+  ): Promise<{ startLsn: Lsn; schema: SchemaPayload | null }> {
     const url = this.#cluster.settings.nodeUrl(leader.name);
     const applicationName = `understudy ${leader.name} init`;
     const config = { ...sessionConfig(url, { applicationName }), replication: 'database' };
@@ -228,25 +248,16 @@ class Initialisation {
     try {
       this.#undo.push(() => dropSlot(leader.client, slot));
       const created = await createExportedSlot(walsender, leader.client, slot, slotTimeoutMs);
-      const work = async (): Promise<void> => {
-        await leader.client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot}'`);
+      const { snapshot, consistentPoint } = created;
+      const work = async (): Promise<SchemaPayload | null> => {
+        await leader.client.query(`SET TRANSACTION SNAPSHOT '${snapshot}'`);
         await refuseRows(leader, tables);
+        return readInitialSchema(this.#cluster, leader, snapshot, shapes);
       };
-      await inTransaction(leader.client, work, 'REPEATABLE READ');
-      return created.consistentPoint;
+      const schema = await inTransaction(leader.client, work, 'REPEATABLE READ');
+      return { startLsn: consistentPoint, schema };
     } finally {
       await walsender.end();
-    }
-  }
-
-  async #refuseFollowerRows(
-    nodes: readonly NodeSession[],
-    tables: readonly TableShape[],
-  ): Promise<void> {
-    for (const node of nodes) {
-      if (node.name === this.#leader) continue;
-      await armGuard(node.client);
-      await refuseRows(node, tables);
     }
   }
 
@@ -254,6 +265,7 @@ class Initialisation {
     nodes: readonly NodeSession[],
     leader: NodeSession,
     startLsn: Lsn,
+    schema: SchemaPayload | null,
   ): Promise<EpochLsn> {
     const { settings, around, topic, registry, kafka } = this.#cluster;
     const { partitions } = settings;
@@ -284,6 +296,7 @@ class Initialisation {
       slot: layout.slotName(this.#cluster.name, 1),
       keySchemaId: encoder.keySchemaId,
     };
+    const written = await initialRecords(encoder, begin, schema, around.nowMs());
     const nothing = { mark: null, point: null, begin: null, strays: [], unhealed: null };
     const owned = await ownEpoch(
       {
@@ -293,7 +306,7 @@ class Initialisation {
         createProducer: () => this.#cluster.createProducer(partitions),
         drain: async () => nothing,
         begin: (_epoch, _end, producer) =>
-          writeEpochBegin(producer, reader, encoder, begin, around),
+          writeEpochBegin(producer, reader, encoder, begin, around, written),
         onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
       },
       1,

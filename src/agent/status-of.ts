@@ -9,6 +9,7 @@ import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { missingRecords } from './missing-records.ts';
+import { openBuildText } from './schema-building.ts';
 import { type SlotStatus, slotReport } from './slot-status.ts';
 
 export type NodeState =
@@ -260,7 +261,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member);
   const exact = position === null ? null : control === null ? null : damage === null;
-  const missing = missingRecords(fleet.newest, member);
+  const missing = [...openBuildOf(member), ...missingRecords(fleet.newest, member)];
   return {
     name,
     role,
@@ -273,6 +274,10 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
     slot: slotReport(member.slots).status,
     why: [...why, ...missing, ...damageOf(fleet), ...blind],
   };
+}
+
+function openBuildOf({ openBuild }: Member): string[] {
+  return openBuild === null || openBuild === undefined ? [] : [openBuildText(openBuild)];
 }
 
 function followerState(

@@ -33,6 +33,7 @@ export function clusterSettingsOf(config: Config): ClusterSettings {
     nodeUrl: (node) => config.nodeUrl(node),
     tables: config.tables ?? allTables,
     keyless: config.keyless,
+    pgDump: () => (config.isSchemaManual ? null : config.pgDump),
     maintenanceDatabase: config.maintenanceDatabase,
     pointsEveryMs: config.pointsEveryMs,
     partitions: config.topic.partitions,

@@ -155,6 +155,8 @@ async function tellMissingRoles(
 const lockNotAvailable = '55P03';
 const deadlockDetected = '40P01';
 const undefinedObject = '42704';
+/** What SET SESSION AUTHORIZATION says of a role that does not exist. */
+const invalidParameter = '22023';
 
 async function runStep(client: Client, step: OpenStep, options: BuildOptions): Promise<void> {
   const sinceMs = options.nowMs();
@@ -213,7 +215,7 @@ async function missingRoles(
   roles: readonly string[],
   error: unknown,
 ): Promise<readonly string[]> {
-  if (sqlStateOf(error) !== undefinedObject) throw error;
+  if (![undefinedObject, invalidParameter].includes(sqlStateOf(error))) throw error;
   const { rows } = await client.query<{ role: string }>(
     `SELECT wanted.role FROM unnest($1::text[]) AS wanted (role)
      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = wanted.role)`,

@@ -17,6 +17,7 @@ import {
   type SchemaPayload,
 } from '../../src/catalog/schema-payload.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
+import { UnderstudyError } from '../../src/errors.ts';
 import {
   type BuildOptions,
   type BuildProgress,
@@ -174,5 +175,90 @@ for (const inOpenTransaction of [false, true]) {
     assert.fixture(built, wanted);
   });
 }
+
+/** A payload of one statement, on a follower of its own. */
+async function follower(...preData: readonly string[]): Promise<readonly [Client, SchemaPayload]> {
+  const [, to = ''] = await stack.createDatabases('schema');
+  return [await openFollower(to), { serverVersion: 150000, preData, postData: [], relations: [] }];
+}
+
+async function refusal(client: Client, schema: SchemaPayload): Promise<UnderstudyError> {
+  try {
+    await buildFromSchema(client, schema, 'pre-data', listening().options);
+  } catch (error) {
+    if (error instanceof UnderstudyError) return error;
+    throw error;
+  }
+  throw new Error('it was built');
+}
+
+test('an extension that the server lacks is named, and what to install; then it goes on', async () => {
+  const wanted = 'CREATE EXTENSION IF NOT EXISTS no_such_thing WITH SCHEMA public';
+  const [client, schema] = await follower('CREATE TABLE public.t (id int)', wanted);
+  const { code, message, hint } = await refusal(client, schema);
+  assert.is(code, 'SCHEMA_BUILD_FAILED');
+  assert.match(message, /node b refuses CREATE EXTENSION IF NOT EXISTS no_such_thing/);
+  assert.match(hint, /postgresql-contrib.*no_such_thing/);
+  assert.equal(await openBuild(client), { phase: 'pre-data', done: 1, total: 2 });
+  // As if it had been installed: the table that is there already is not made again.
+  await client.query(`UPDATE understudy.schema_build SET statement = 'SELECT 1' WHERE ordinal = 1`);
+  const installed = { ...schema, preData: [schema.preData[0] ?? '', 'SELECT 1'] };
+  await buildFromSchema(client, installed, 'pre-data', listening().options);
+  assert.is(await openBuild(client), null);
+});
+
+test('of a role that is missing, owners and privileges are left out, a policy is not', async () => {
+  const [client, schema] = await follower(
+    'CREATE TABLE public.t (id int)',
+    'ALTER TABLE public.t OWNER TO "nobody; here"',
+    'GRANT SELECT ON TABLE public.t TO nobody_else',
+    'SET SESSION AUTHORIZATION "nobody; here"',
+    'GRANT SELECT ON TABLE public.t TO nobody_else',
+    'RESET SESSION AUTHORIZATION',
+    'GRANT SELECT ON TABLE public.t TO PUBLIC',
+  );
+  const { options, missing } = listening();
+  await buildFromSchema(client, schema, 'pre-data', options);
+  assert.equal(missing, ['nobody; here', 'nobody_else']);
+  const [other, policies] = await follower(
+    'CREATE TABLE public.t (id int)',
+    'CREATE POLICY p ON public.t TO nobody_else USING (true)',
+  );
+  const { message, hint } = await refusal(other, policies);
+  assert.match(message, /CREATE POLICY p ON public\.t TO nobody_else USING: .*nobody_else/);
+  assert.match(hint, /Make on the server of node b what is missing/);
+});
+
+test('a privilege that fails for another reason is no missing role', async () => {
+  const [client, schema] = await follower('GRANT USAGE ON TYPE public.no_such_type TO PUBLIC');
+  const { message } = await refusal(client, schema);
+  assert.match(message, /no_such_type/);
+});
+
+test('another schema than the one that was begun is refused', async () => {
+  const [client, schema] = await follower('CREATE TABLE public.t (id int)');
+  await buildFromSchema(client, schema, 'pre-data', listening().options);
+  const other = { ...schema, preData: ['CREATE TABLE public.u (id int)'] };
+  assert.match((await refusal(client, other)).message, /another schema than this was begun/);
+});
+
+test('no password is shown, whatever goes wrong', async () => {
+  const [from = ''] = await stack.createDatabases('schema');
+  const client = await open(from);
+  const { version } = await readServer(client);
+  const url = new URL(from);
+  url.password = 'not%20the%20pass%3Bword';
+  const options = { pgDump: 'pg_dump', node: 'a', snapshot: 'no-such', serverVersion: version };
+  for (const wrong of [from, url.href]) {
+    const failed = await dumpSchema({ ...options, url: wrong }).then(
+      () => null,
+      (error: unknown) => error,
+    );
+    assert.instance(failed, UnderstudyError);
+    const shown = JSON.stringify(failed) + String((failed as UnderstudyError).stack);
+    assert.match(shown, /SCHEMA_DUMP_FAILED/);
+    assert.not.match(shown, /not the pass|not%20the/);
+  }
+});
 
 test.run();
