@@ -1,8 +1,8 @@
 /**
  * Builds what a follower's tables still lack, once its rows are exact, beside its applier. Flows
- * in: a follower at work and what its database says is left; flows out: indexes, constraints, triggers
- * and the rest, one after the other in a session of their own. Whoever stops the follower stops
- * this; the next start goes on with the statement that was running.
+ * in: a follower at work and what its database says is left; flows out: indexes, constraints,
+ * triggers and the rest, one after the other in a session of their own. Whoever stops the follower
+ * stops this; the next start goes on with the statement that was running.
  */
 import type { Follower } from '../follower/follower.ts';
 import { buildPostData, openBuild } from '../follower/schema-build.ts';

@@ -10,7 +10,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectPostgres } from '../../src/catalog/postgres-session.ts';
 import { readServer } from '../../src/catalog/read-catalog.ts';
-import { dumpSchema, type SchemaDump } from '../../src/catalog/schema-dump.ts';
+import { dumpSchema, requireFittingDump, type SchemaDump } from '../../src/catalog/schema-dump.ts';
 import {
   decodeSchema,
   encodeSchema,
@@ -192,7 +192,7 @@ async function refusal(client: Client, schema: SchemaPayload): Promise<Understud
   throw new Error('it was built');
 }
 
-test('an extension that the server lacks is named, and what to install; then it goes on', async () => {
+test('an extension that the server lacks is named with its package; then it goes on', async () => {
   const wanted = 'CREATE EXTENSION IF NOT EXISTS no_such_thing WITH SCHEMA public';
   const [client, schema] = await follower('CREATE TABLE public.t (id int)', wanted);
   const { code, message, hint } = await refusal(client, schema);
@@ -240,6 +240,18 @@ test('another schema than the one that was begun is refused', async () => {
   await buildFromSchema(client, schema, 'pre-data', listening().options);
   const other = { ...schema, preData: ['CREATE TABLE public.u (id int)'] };
   assert.match((await refusal(client, other)).message, /another schema than this was begun/);
+});
+
+test('a pg_dump that is older than the server is refused, a newer one is not', async () => {
+  await requireFittingDump('pg_dump', 90_000);
+  await requireFittingDump('pg_dump', 990_000).then(
+    () => assert.unreachable('version 99 is not out yet'),
+    (error: unknown) => {
+      assert.instance(error, UnderstudyError);
+      assert.match((error as UnderstudyError).message, /of version \d+, the server of version 99/);
+      assert.match((error as UnderstudyError).hint, /PostgreSQL 99 or newer.*pgDump.*ddl: manual/);
+    },
+  );
 });
 
 test('no password is shown, whatever goes wrong', async () => {
