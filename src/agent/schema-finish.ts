@@ -57,7 +57,7 @@ async function finishSchema(
   signal.addEventListener('abort', end);
   try {
     await buildPostData(client, { ...schemaBuildOptions(cluster, name), signal });
-    log.info({ node: name }, 'the schema is whole');
+    if (!signal.aborted) log.info({ node: name }, 'the schema is whole');
   } catch (error) {
     if (!signal.aborted) throw error;
   } finally {

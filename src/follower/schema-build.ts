@@ -129,9 +129,9 @@ async function runPhase(client: Client, phase: BuildPhase, options: BuildOptions
   const total = Number(counts[0]?.total);
   let left = rows.length;
   for (const { ordinal, statement, settings } of rows) {
-    if (options.signal?.aborted === true) return;
     const open = JSON.parse(settings) as readonly string[];
-    await runStep(client, { phase, ordinal: Number(ordinal), statement, settings: open }, options);
+    const step = { phase, ordinal: Number(ordinal), statement, settings: open };
+    if (!(await runStep(client, step, options))) return;
     left -= 1;
     options.onProgress({ phase, done: total - left, total });
     await hit('schema.after-statement');
@@ -158,12 +158,13 @@ const undefinedObject = '42704';
 /** What SET SESSION AUTHORIZATION says of a role that does not exist. */
 const invalidParameter = '22023';
 
-async function runStep(client: Client, step: OpenStep, options: BuildOptions): Promise<void> {
+/** False when it was told to stop. */
+async function runStep(client: Client, step: OpenStep, options: BuildOptions): Promise<boolean> {
   const sinceMs = options.nowMs();
-  for (;;) {
+  while (options.signal?.aborted !== true) {
     try {
       await attempt(client, step, options);
-      return;
+      return true;
     } catch (error) {
       const code = sqlStateOf(error);
       const isWaiting = code === lockNotAvailable || code === deadlockDetected;
@@ -171,9 +172,9 @@ async function runStep(client: Client, step: OpenStep, options: BuildOptions): P
         throw refused(step, options.node, error);
       if (options.nowMs() - sinceMs > lockMaxMs) throw held(step, options.node, error);
     }
-    if (options.signal?.aborted === true) return;
     await options.sleep(lockPauseMs);
   }
+  return false;
 }
 
 async function attempt(client: Client, step: OpenStep, options: BuildOptions): Promise<void> {

@@ -91,15 +91,17 @@ function atOf(group: readonly SchemaPart[]): EpochLsn {
   return first.at;
 }
 
+/** In the place of a part that is not there: without it the digest is another one. */
+const noBytes = Buffer.alloc(0);
+
 /** Null for a torn one: another part may be on its way, or is gone with the epoch that wrote it. */
 function assembled(group: readonly SchemaPart[]): SchemaRecord | null {
   const [first] = group;
   if (first === undefined) return null;
   // A part that was written twice, by an epoch begin that was tried again, is one part.
   const byNumber = new Map(group.map((part) => [part.part, part.bytes]));
-  const ordered = Array.from({ length: first.parts }, (_, part) => byNumber.get(part));
-  if (ordered.some((bytes) => bytes === undefined)) return null;
-  const whole = Buffer.concat(ordered.filter((bytes) => bytes !== undefined));
+  const ordered = Array.from({ length: first.parts }, (_, part) => byNumber.get(part) ?? noBytes);
+  const whole = Buffer.concat(ordered);
   if (digestOf(whole) !== first.digest) return null;
   const plain =
     first.encoding === 'json' ? whole : gunzipSync(whole, { maxOutputLength: schemaBytesMax });

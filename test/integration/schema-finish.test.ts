@@ -83,6 +83,8 @@ test('until it is whole the node is not promoted; rows arrive meanwhile', async 
   assert.is(json.error.code, 'NOT_PROMOTABLE');
   await fleet.sql('a', `INSERT INTO item VALUES (1, 'meanwhile', 1)`);
   await fleet.caughtUp();
+  assert.is(await fleet.agent('b').stop(), 0, 'a stop does not wait for the lock');
+  await fleet.startAgent('b');
   assert.is(await openOnB(), 4);
   await holder.query('COMMIT');
   await untilOpen(0);

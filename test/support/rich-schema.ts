@@ -76,6 +76,8 @@ const typesAndFunctions = `
   CREATE TEXT SEARCH CONFIGURATION app.plain (COPY = pg_catalog.simple);`;
 
 const tables = `
+  CREATE FUNCTION app.customers() RETURNS bigint LANGUAGE sql STABLE
+    AS 'SELECT count(*) FROM app.customer; ';
   CREATE TABLE app.purchase (
     id serial PRIMARY KEY, customer_id bigint NOT NULL REFERENCES app.customer
       ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
