@@ -4,7 +4,6 @@
  * requests in it; flows out: a node that does exactly one of the two. One call is one attempt: the
  * first error ends it, everything is closed, and the next attempt begins at the lock again.
  */
-
 import { isMine, ownerOf } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';

@@ -5,22 +5,22 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ddlSetting } from '../../scripts/sandbox/fitting-dump.ts';
 import { createCommittedReader } from '../../src/topic/committed-reader.ts';
 import { connectKafka } from '../../src/topic/kafka-client.ts';
 import { RecordDecoder } from '../../src/topic/record-decoder.ts';
 import { readSchemaRecord, type SchemaRecord } from '../../src/topic/schema-record.ts';
 import { changesTopic } from '../../src/topic/topic-layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
+import { testWithDump } from '../support/with-dump.ts';
 
-let stack: Stack;
+const stack = await useStack({ postgres: 2 });
+const check = await testWithDump(stack);
 let fleet: Fleet;
 const role = `only_on_a_${process.pid}`;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
   fleet = await startFleet({
     stack,
     init: false,
@@ -44,7 +44,6 @@ test.before(async () => {
         GRANT SELECT ON parent TO ${role}`,
     },
   });
-  assert.equal(await ddlSetting(fleet.url('a')), {}, 'this test needs the pg_dump of its servers');
 });
 
 test.after(async () => {
@@ -78,7 +77,7 @@ const objectsQuery = `
     WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
   ORDER BY 1`;
 
-test('some of the tables are neither all nor none: refused, and nothing is made', async () => {
+check('some of the tables are neither all nor none: refused, and nothing is made', async () => {
   await fleet.sql('b', 'CREATE TABLE parent (id int PRIMARY KEY)');
   const { code, json } = await fleet.cli('init');
   assert.is(code, 4, JSON.stringify(json));
@@ -86,7 +85,7 @@ test('some of the tables are neither all nor none: refused, and nothing is made'
   await fleet.sql('b', 'DROP TABLE parent');
 });
 
-test('what stands in the way is named, and all that was made is gone again', async () => {
+check('what stands in the way is named, and all that was made is gone again', async () => {
   await fleet.sql('b', `CREATE TYPE mood AS ENUM ('other')`);
   const { code, json } = await fleet.cli('init');
   assert.is(code, 4, JSON.stringify(json));
@@ -96,7 +95,7 @@ test('what stands in the way is named, and all that was made is gone again', asy
   assert.equal(await fleet.sql('b', objectsQuery), []);
 });
 
-test('a pg_dump that is not there, or fails, is refused with its remedy', async () => {
+check('a pg_dump that is not there, or fails, is refused with its remedy', async () => {
   const { config } = fleet;
   await fleet.configure({ ...config, pgDump: '/no/such/pg_dump' });
   for (const verb of ['check', 'init']) {
@@ -104,13 +103,19 @@ test('a pg_dump that is not there, or fails, is refused with its remedy', async 
     assert.is(code, 4, JSON.stringify(json));
     assert.match(JSON.stringify(json), /SCHEMA_DUMP_FAILED.*\/no\/such\/pg_dump.*ddl: manual/);
   }
-  await fleet.configure({ ...config, ddl: 'manual' });
-  const { json } = await fleet.cli('init');
-  assert.is(json.error.code, 'SCHEMA_DIFFERS', 'tables that are made by hand are not there');
   await fleet.configure(config);
 });
 
-test('a follower without tables gets them, all of them, and rows arrive in them', async () => {
+test('where tables are made by hand, a follower without them is refused', async () => {
+  const { config } = fleet;
+  await fleet.configure({ ...config, ddl: 'manual', pgDump: '/no/such/pg_dump' });
+  const { code, json } = await fleet.cli('init');
+  assert.is(code, 4, JSON.stringify(json));
+  assert.is(json.error.code, 'SCHEMA_DIFFERS');
+  await fleet.configure(config);
+});
+
+check('a follower without tables gets them, all of them, and rows arrive in them', async () => {
   const { code, json, stderr } = await fleet.cli('init');
   assert.is(code, 0, stderr);
   assert.equal(json.built, ['b']);
@@ -129,7 +134,7 @@ test('a follower without tables gets them, all of them, and rows arrive in them'
   for (const table of ['parent', 'child', 'event', 'shown']) await fleet.assertSame(table);
 });
 
-test('the topic holds the schema and the ids of the stream’s tables', async () => {
+check('the topic holds the schema and the ids of the stream’s tables', async () => {
   const record = await schemaRecord();
   assert.ok(record !== null);
   assert.is(record.at.epoch, 1);
@@ -138,7 +143,7 @@ test('the topic holds the schema and the ids of the stream’s tables', async ()
   assert.not(JSON.stringify(record.schema).includes('understudy'));
 });
 
-test('who looks for the end of the log passes over it: a restart and a failover', async () => {
+check('who looks for the end of the log passes over it: a restart and a failover', async () => {
   assert.is(await fleet.agent('a').stop(), 0);
   await fleet.startAgent('a');
   await fleet.sql('a', `INSERT INTO parent (v) VALUES ('again')`);

@@ -27,17 +27,18 @@ import {
 } from '../../src/follower/schema-build.ts';
 import { armGuard } from '../../src/follower/write-guard.ts';
 import { type RichRoles, richSchema, wantedExtensions } from '../support/rich-schema.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { useStack } from '../support/stack.ts';
+import { testWithDump } from '../support/with-dump.ts';
 
 const run = promisify(execFile);
 
-let stack: Stack;
+const stack = await useStack({ postgres: 2 });
+const check = await testWithDump(stack);
 let roles: RichRoles;
 const clients: pg.Client[] = [];
 const databases: string[] = [];
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
   roles = { owner: stack.uniqueName('Owner of "it" '), reader: stack.uniqueName('reader_') };
   for (const { superuserUrl } of stack.postgres) {
     await asSuperuser(
@@ -147,7 +148,7 @@ async function richDatabases(): Promise<readonly [string, string]> {
 
 for (const inOpenTransaction of [false, true]) {
   const how = inOpenTransaction ? 'in one transaction' : 'statement by statement';
-  test(`what is built ${how} is what was dumped`, async () => {
+  check(`what is built ${how} is what was dumped`, async () => {
     const [from, to] = await richDatabases();
     const schema = travelled(await dumpOf(from));
     const follower = await openFollower(to);
@@ -242,7 +243,7 @@ test('another schema than the one that was begun is refused', async () => {
   assert.match((await refusal(client, other)).message, /another schema than this was begun/);
 });
 
-test('a pg_dump that is older than the server is refused, a newer one is not', async () => {
+check('a pg_dump that is older than the server is refused, a newer one is not', async () => {
   await requireFittingDump('pg_dump', 90_000);
   await requireFittingDump('pg_dump', 990_000).then(
     () => assert.unreachable('version 99 is not out yet'),
@@ -254,7 +255,7 @@ test('a pg_dump that is older than the server is refused, a newer one is not', a
   );
 });
 
-test('no password is shown, whatever goes wrong', async () => {
+check('no password is shown, whatever goes wrong', async () => {
   const [from = ''] = await stack.createDatabases('schema');
   const client = await open(from);
   const { version } = await readServer(client);
