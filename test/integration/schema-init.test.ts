@@ -115,6 +115,15 @@ test('where tables are made by hand, a follower without them is refused', async 
   await fleet.configure(config);
 });
 
+check('an init that fails later leaves the tables, which the next one takes as equal', async () => {
+  const { code, json } = await fleet.cliDyingAt('own.after-claim=error', 'init');
+  assert.is(code, 5, JSON.stringify(json));
+  assert.equal(await fleet.sql('b', objectsQuery), await fleet.sql('a', objectsQuery));
+  const again = await fleet.cli('check');
+  assert.is(again.code, 0, JSON.stringify(again.json));
+  await fleet.sql('b', 'DROP SCHEMA public CASCADE; CREATE SCHEMA public');
+});
+
 check('a follower without tables gets them, all of them, and rows arrive in them', async () => {
   const { code, json, stderr } = await fleet.cli('init');
   assert.is(code, 0, stderr);
