@@ -73,10 +73,15 @@ export const errorTable = {
     'A server, a setting or a permission is not as required.',
   ),
   TABLE_UNSUPPORTED: entry('notAsRequired', false, 'A table cannot be replicated as it stands.'),
+  TABLE_ENTERED: entry(
+    'unreachable',
+    true,
+    'A table entered the stream on a version of Postgres that has to be asked for it anew.',
+  ),
   TABLE_NOT_EMPTY: entry(
     'notAsRequired',
     false,
-    'A table that enters the stream holds rows already.',
+    'A table holds rows that cannot be taken over: a follower’s own, or rows without a key.',
   ),
   ALREADY_INITIALISED: entry('notAsRequired', false, 'The cluster exists already.'),
   NOT_INITIALISED: entry('notAsRequired', false, 'The cluster has not been initialised.'),
@@ -124,6 +129,11 @@ export const errorTable = {
     'notAsRequired',
     false,
     'The topic does not add up: records are missing or too many.',
+  ),
+  UNFINISHED: entry(
+    'notAsRequired',
+    false,
+    'A node lacks rows from before the stream, which are still being read.',
   ),
   NOT_PROMOTABLE: entry('notAsRequired', false, 'The node cannot take the lead.'),
   STALE: entry('notAsRequired', false, 'A node was away longer than the topic keeps each change.'),

@@ -160,7 +160,7 @@ class Agent {
     onWorking();
     const stop = (): void => follower.stop();
     signal.addEventListener('abort', stop);
-    const ended = followAndBuild(this.#node, this.#releasers, follower, () => true);
+    const ended = followAndBuild(this.#node, this.#releasers, follower);
     // Whoever works with the follower hears of its end; until then nobody else has to.
     ended.catch(() => undefined);
     try {
@@ -236,7 +236,7 @@ class Agent {
         if (ended.signal.aborted) return;
         await disarmGuard(guardSession);
         log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
-        figures.leads(taken.mark.at);
+        figures.leads(taken.mark.at, taken.end.unfinished);
         onWorking();
         const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
         await this.#desk.tellLeads({ ...result });
@@ -276,6 +276,7 @@ class Agent {
       mark: taken.mark,
       lastPoint: taken.end.point,
       unhealed: taken.end.unhealed,
+      unfinished: taken.end.unfinished,
       producer: figures.counting(taken.producer),
       encoder,
       reader,
@@ -289,7 +290,7 @@ class Agent {
       onUncovered: (tables) => {
         log.warn(
           { node: name, tables },
-          'tables that are not in the stream: init came before them',
+          'tables that are not in the stream: publish them, once followers have them too',
         );
       },
       recordLabel: async (label, point, mark) => {

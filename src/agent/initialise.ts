@@ -4,8 +4,8 @@
  * already is refused before anything is made; a failure on the way takes back what was made.
  *
  * The order matters: the publication before the slot, so that a transaction that was open when the
- * tables were published is waited for by the slot; the tables are looked at and the schema is read
- * in the slot's own snapshot, so that nothing falls between them and the stream.
+ * tables were published is waited for by the slot; which tables hold rows is looked up, and the
+ * schema is read, in the slot's own snapshot, so that nothing falls between them and the stream.
  */
 import { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';
@@ -23,7 +23,7 @@ import {
   installUnderstudySchema,
   readNode,
 } from '../catalog/understudy-schema.ts';
-import type { EpochBegin, RelationShape } from '../change/change.ts';
+import type { EpochBegin, RelationShape, UnfinishedTable } from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
@@ -32,12 +32,13 @@ import { armGuard, removeGuard } from '../follower/write-guard.ts';
 import { createExportedSlot, dropSlot } from '../leader/slot.ts';
 import { Releasers } from '../lifecycle.ts';
 import { RecordEncoder } from '../topic/record-encoder.ts';
-import { createTopic, deleteTopic, describeCluster, describeTopic } from '../topic/topic-admin.ts';
+import { deleteTopic, describeTopic } from '../topic/topic-admin.ts';
 import * as layout from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
 import { giveSchema, initialRecords, readInitialSchema } from './initial-schema.ts';
-import { type NodeSession, refuseRows, shapesOf } from './initial-tables.ts';
+import { type NodeSession, refuseRows, shapesOf, unfinishedAtFirst } from './initial-tables.ts';
+import { makeTopics } from './initial-topics.ts';
 import { lockNode } from './node-lock.ts';
 import { ownEpoch } from './own-epoch.ts';
 
@@ -47,11 +48,20 @@ export interface Initialised {
   readonly leader: string;
   readonly lsn: string;
   readonly tables: readonly string[];
+  /** Relation ids of tables that hold rows, which the leader's agent reads. */
+  readonly unfinished: readonly string[];
   /** Followers whose tables were made from the leader's schema. */
   readonly built: readonly string[];
 }
 
 type OnStep = (line: string) => void;
+
+interface StreamStart {
+  readonly startLsn: Lsn;
+  readonly unfinished: readonly UnfinishedTable[];
+  /** Null where tables are made by hand. */
+  readonly schema: SchemaPayload | null;
+}
 
 /** Creating a slot waits for the open transactions of the whole server. */
 const slotTimeoutMs = 60_000;
@@ -129,17 +139,19 @@ class Initialisation {
     const published = tables.filter(({ persistence }) => persistence === 'permanent');
     const shapes = shapesOf(published, settings.keyless);
     this.#onStep('creating the topics');
-    await this.#makeTopics();
+    const { kafka } = this.#cluster;
+    await makeTopics(this.#cluster, (topic) => this.#undo.push(() => deleteTopic(kafka, topic)));
     await this.#installSchema(leader);
     await this.#publish(leader, published, shapes);
     this.#onStep(`creating the slot on ${leader.name} and reading what is there`);
-    const { startLsn, schema } = await this.#makeSlot(leader, published, shapes);
+    const start = await this.#makeSlot(leader, published, shapes);
+    const { schema } = start;
     const built: string[] = [];
     for (const node of nodes) {
       if (node === leader) continue;
       this.#onStep(`preparing node ${node.name}`);
       await this.#installSchema(node);
-      const tables = { published, shapes, areEmpty: true };
+      const tables = { published, shapes, areEmpty: start.unfinished.length === 0 };
       const isBuilt = schema !== null && (await giveSchema(this.#cluster, node, schema, tables));
       if (isBuilt) built.push(node.name);
       await this.#publish(node, published, shapes);
@@ -147,13 +159,14 @@ class Initialisation {
       await refuseRows(node, published);
     }
     this.#onStep('beginning epoch 1');
-    const at = await this.#beginEpoch(nodes, leader, startLsn, schema);
+    const at = await this.#beginEpoch(nodes, leader, start);
     return {
       cluster: this.#cluster.name,
       stream: this.#streamId,
       leader: leader.name,
       lsn: formatEpochLsn(at),
       tables: published.map(displayName),
+      unfinished: start.unfinished.map(({ relation }) => relation),
       built,
     };
   }
@@ -162,30 +175,6 @@ class Initialisation {
     const leader = nodes.find(({ name }) => name === this.#leader);
     if (leader !== undefined) return leader;
     throw new UnderstudyError('NODE_UNKNOWN', `no node ${this.#leader}`, 'See understudy.yaml.');
-  }
-
-  async #makeTopics(): Promise<void> {
-    const { kafka, settings, topic, name } = this.#cluster;
-    const { brokers } = await describeCluster(kafka);
-    const replication = settings.replication ?? Math.min(3, brokers);
-    const wanted = [
-      {
-        topic,
-        partitions: settings.partitions,
-        replication,
-        settings: layout.changesTopicSettings(replication, settings.topicOverrides),
-      },
-      {
-        topic: layout.controlTopic(name),
-        partitions: 1,
-        replication,
-        settings: layout.controlTopicSettings(replication),
-      },
-    ];
-    for (const one of wanted) {
-      this.#undo.push(() => deleteTopic(kafka, one.topic));
-      await createTopic(kafka, one);
-    }
   }
 
   async #installSchema({ name, client }: NodeSession): Promise<void> {
@@ -230,12 +219,12 @@ class Initialisation {
     });
   }
 
-  /** The slot's exported snapshot is what came before the stream: it must hold no row. */
+  /** The slot's exported snapshot is what came before the stream. */
   async #makeSlot(
     leader: NodeSession,
     tables: readonly TableShape[],
     shapes: ReadonlyMap<string, RelationShape>,
-  ): Promise<{ startLsn: Lsn; schema: SchemaPayload | null }> {
+  ): Promise<StreamStart> {
     const url = this.#cluster.settings.nodeUrl(leader.name);
     const applicationName = `understudy ${leader.name} init`;
     const config = { ...sessionConfig(url, { applicationName }), replication: 'database' };
@@ -248,14 +237,15 @@ class Initialisation {
     try {
       this.#undo.push(() => dropSlot(leader.client, slot));
       const created = await createExportedSlot(walsender, leader.client, slot, slotTimeoutMs);
-      const { snapshot, consistentPoint } = created;
-      const work = async (): Promise<SchemaPayload | null> => {
-        await leader.client.query(`SET TRANSACTION SNAPSHOT '${snapshot}'`);
-        await refuseRows(leader, tables);
-        return readInitialSchema(this.#cluster, leader, snapshot, shapes);
+      const look = async (): Promise<Omit<StreamStart, 'startLsn'>> => {
+        await leader.client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot}'`);
+        const unfinished = await unfinishedAtFirst(leader, tables, shapes);
+        const { snapshot } = created;
+        const schema = await readInitialSchema(this.#cluster, leader, snapshot, shapes);
+        return { unfinished, schema };
       };
-      const schema = await inTransaction(leader.client, work, 'REPEATABLE READ');
-      return { startLsn: consistentPoint, schema };
+      const looked = await inTransaction(leader.client, look, 'REPEATABLE READ');
+      return { startLsn: created.consistentPoint, ...looked };
     } finally {
       await walsender.end();
     }
@@ -264,8 +254,7 @@ class Initialisation {
   async #beginEpoch(
     nodes: readonly NodeSession[],
     leader: NodeSession,
-    startLsn: Lsn,
-    schema: SchemaPayload | null,
+    { startLsn, unfinished, schema }: StreamStart,
   ): Promise<EpochLsn> {
     const { settings, around, topic, registry, kafka } = this.#cluster;
     const { partitions } = settings;
@@ -295,18 +284,21 @@ class Initialisation {
       startLsn,
       slot: layout.slotName(this.#cluster.name, 1),
       keySchemaId: encoder.keySchemaId,
+      unfinished,
     };
     const written = await initialRecords(encoder, begin, schema, around.nowMs());
-    const nothing = { mark: null, point: null, begin: null, strays: [], unhealed: null };
+    const nothing = { mark: null, point: null, begin: null, strays: [] };
     const owned = await ownEpoch(
       {
         control,
         node: leader.name,
         around,
         createProducer: () => this.#cluster.createProducer(partitions),
-        drain: async () => nothing,
-        begin: (_epoch, _end, producer) =>
-          writeEpochBegin(producer, reader, encoder, begin, around, written),
+        drain: async () => ({ ...nothing, unhealed: null, unfinished: [] }),
+        begin: async (_epoch, _end, producer) => {
+          const mark = await writeEpochBegin(producer, reader, encoder, begin, around, written);
+          return { mark, unfinished };
+        },
         onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
       },
       1,
@@ -319,6 +311,7 @@ class Initialisation {
       commitTimeMicros: BigInt(around.nowMs()) * 1000n,
       mark: owned.mark,
       appendMs: owned.mark.nextOffsets.map(() => around.nowMs()),
+      unfinished: unfinished.map(({ relation }) => relation),
     };
     for (const { client } of nodes) {
       await inTransaction(client, async () => {

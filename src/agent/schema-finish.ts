@@ -18,9 +18,9 @@ export async function followAndBuild(
   node: NodeAccess,
   releasers: Releasers,
   follower: Follower,
-  isExact: () => boolean,
 ): Promise<void> {
   const stopping = new AbortController();
+  const isExact = (): boolean => follower.position.unfinished.length === 0;
   const following = follower.run().finally(() => stopping.abort());
   const building = finishSchema(node, releasers, stopping.signal, isExact).catch(
     (error: unknown) => {

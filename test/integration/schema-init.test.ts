@@ -10,7 +10,7 @@ import { connectKafka } from '../../src/topic/kafka-client.ts';
 import { RecordDecoder } from '../../src/topic/record-decoder.ts';
 import { readSchemaRecord, type SchemaRecord } from '../../src/topic/schema-record.ts';
 import { changesTopic } from '../../src/topic/topic-layout.ts';
-import { type Fleet, startFleet } from '../support/fleet.ts';
+import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
 import { useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
 import { testWithDump } from '../support/with-dump.ts';
@@ -124,15 +124,34 @@ check('an init that fails later leaves the tables, which the next one takes as e
   await fleet.sql('b', 'DROP SCHEMA public CASCADE; CREATE SCHEMA public');
 });
 
-check('a follower without tables gets them, all of them, and rows arrive in them', async () => {
+/** How many of b's statements are still to be run. */
+async function leftOnB(): Promise<number> {
+  const rows = await fleet.sql<{ n: number }>(
+    'b',
+    'SELECT count(*)::int AS n FROM understudy.schema_build WHERE NOT done',
+  );
+  return rows[0]?.n ?? -1;
+}
+
+check('a follower without tables gets them; the rest once its rows are exact', async () => {
+  await fleet.sql('a', `INSERT INTO parent (m, v) VALUES ('fine', 'before init')`);
   const { code, json, stderr } = await fleet.cli('init');
   assert.is(code, 0, stderr);
   assert.equal(json.built, ['b']);
+  assert.equal(json.unfinished, ['public.parent']);
   assert.match(stderr, new RegExp(`roles.*${role}|${role}.*roles`));
   const [first] = await fleet.sql<{ n: number }>('b', 'SELECT count(*)::int AS n FROM child');
   assert.equal(first, { n: 0 });
+  assert.ok((await leftOnB()) > 5, 'indexes wait for the rows');
+  await fleet.startAgent('b');
+  assert.ok((await leftOnB()) > 5, 'nobody has sent the rows yet');
+  await fleet.startAgent('a');
+  const deadlineMs = Date.now() + patienceMs;
+  while ((await leftOnB()) > 0) {
+    assert.ok(Date.now() < deadlineMs, fleet.logs());
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
   assert.equal(await fleet.sql('b', objectsQuery), await fleet.sql('a', objectsQuery));
-  await fleet.startAgents();
   await fleet.sql(
     'a',
     `INSERT INTO parent (m, v) VALUES ('so; so', 'quiet');
