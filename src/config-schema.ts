@@ -119,7 +119,7 @@ const fileShape = {
     .string()
     .regex(/^(async|log|apply:[1-9][0-9]{0,2})$/, 'must be async, log or apply:N')
     .default('async'),
-  ddl: z.enum(['replicate', 'manual', 'refuse']).default('manual'),
+  ddl: z.enum(['replicate', 'manual', 'refuse']).nullable().default(null),
   keyless: z.enum(['refuse', 'append']).default('refuse'),
   rebuild: z.enum(['swap', 'in-place', 'manual']).default('manual'),
   pgDump: text.default('pg_dump'),
@@ -167,7 +167,7 @@ export function laterSettings(file: ConfigFile): readonly LaterSetting[] {
     if (value !== today) later.push({ path, today });
   };
   only(['durability'], file.durability, 'async');
-  only(['ddl'], file.ddl, 'manual');
+  if (file.ddl !== null) only(['ddl'], file.ddl, 'manual');
   only(['rebuild'], file.rebuild, 'manual');
   only(['kafka', 'compression'], file.kafka.compression, 'none');
   only(['kafka', 'producer'], file.kafka.producer, 'kafkajs');

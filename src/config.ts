@@ -67,6 +67,8 @@ export class Config {
   readonly topic: TopicSettings;
   readonly pointsEveryMs: number;
   readonly maintenanceDatabase: string;
+  /** Whether tables are made by hand on every node: without it `init` copies the schema. */
+  readonly isSchemaManual: boolean;
   readonly #file: ConfigFile;
   readonly #source: ConfigSource;
   readonly #secrets = new Set<string>();
@@ -88,6 +90,7 @@ export class Config {
     };
     this.pointsEveryMs = file.points.every;
     this.maintenanceDatabase = file.maintenanceDatabase;
+    this.isSchemaManual = file.ddl === 'manual';
   }
 
   /** The pg_dump to run: a name on the PATH, or a path. */

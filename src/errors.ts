@@ -101,6 +101,16 @@ export const errorTable = {
     false,
     'A published table was changed, dropped or made again.',
   ),
+  SCHEMA_DUMP_FAILED: entry(
+    'notAsRequired',
+    false,
+    'pg_dump is missing, older than the server, or cannot read the schema.',
+  ),
+  SCHEMA_BUILD_FAILED: entry(
+    'notAsRequired',
+    false,
+    'A follower’s Postgres refuses a statement of the leader’s schema.',
+  ),
   MESSAGE_UNKNOWN: entry(
     'notAsRequired',
     false,

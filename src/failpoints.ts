@@ -32,6 +32,7 @@ export const failpointNames = [
   'detach.after-guard',
   'promote.after-slot',
   'promote.before-unguard',
+  'schema.after-statement',
 ] as const;
 
 export type FailpointName = (typeof failpointNames)[number];

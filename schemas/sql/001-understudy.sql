@@ -129,6 +129,20 @@ CREATE TABLE IF NOT EXISTS understudy.held_rules (
   PRIMARY KEY (schema_name, table_name, rule_name)
 );
 
+-- What makes this node's tables what they are on the leader: statements of the leader's schema,
+-- each marked as done in the transaction that runs it. Empty where the tables were there before.
+CREATE TABLE IF NOT EXISTS understudy.schema_build (
+  ordinal integer PRIMARY KEY,
+  -- Before the rows are read, or once they are exact.
+  phase text NOT NULL CHECK (phase IN ('pre-data', 'post-data')),
+  statement text NOT NULL,
+  -- SET statements under which it is run.
+  settings text[] NOT NULL,
+  done boolean NOT NULL DEFAULT false,
+  -- Roles that this server lacks, because of which it was not run.
+  missing_roles text[] NOT NULL DEFAULT '{}'
+);
+
 -- A token for what was committed before the call: give it to wait_for on a follower. The calling
 -- transaction itself is not covered before it has committed.
 CREATE OR REPLACE FUNCTION understudy.token() RETURNS text

@@ -6,6 +6,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Client } from 'pg';
 import { stringify } from 'yaml';
+import { ddlSetting } from '../sandbox/fitting-dump.ts';
 import { type PostgresServer, type Sandbox, startSandbox } from '../sandbox/sandbox.ts';
 import type { ShopNode } from './shop-nodes.ts';
 
@@ -39,6 +40,7 @@ export async function furnish({ sandbox, nodes, config }: Stage): Promise<void> 
     nodes: Object.fromEntries(nodes.map(({ name, url }) => [name, { url }])),
     kafka: { brokers: [...sandbox.brokers], partitions },
     ...(registry === null ? {} : { registry: { url: registry.url } }),
+    ...(await ddlSetting(nodes[0]?.url ?? '')),
   });
   await writeFile(config, text, { mode: 0o600 });
 }

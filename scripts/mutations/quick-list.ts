@@ -332,4 +332,28 @@ export const quick: readonly Mutation[] = [
     ],
     tests: ['test/unit/apply-delay.test.ts'],
   },
+  {
+    name: 'schema-parts-unchecked',
+    harm: 'a new follower is made from a schema of which parts are missing',
+    edits: [
+      {
+        file: 'src/topic/schema-record.ts',
+        find: 'if (digestOf(whole) !== first.digest) return null;',
+        replace: 'if (digestOf(whole) === null) return null;',
+      },
+    ],
+    tests: ['test/unit/schema-record.test.ts'],
+  },
+  {
+    name: 'dump-cut-inside-body',
+    harm: 'a function of a dump is cut at its first semicolon',
+    edits: [
+      {
+        file: 'src/catalog/sql-statements.ts',
+        find: "else if (word === 'case') this.#bodies += 1;",
+        replace: '',
+      },
+    ],
+    tests: ['test/unit/sql-statements.test.ts'],
+  },
 ];

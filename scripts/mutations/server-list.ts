@@ -149,8 +149,8 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/agent/initialise.ts',
-        find: 'return { startLsn: created.consistentPoint, unfinished };',
-        replace: 'return { startLsn: created.consistentPoint, unfinished: [] };',
+        find: 'return { unfinished, schema };',
+        replace: 'return { unfinished: [], schema };',
       },
     ],
     tests: ['test/integration/existing-rows.test.ts'],

@@ -8,15 +8,18 @@ export interface SandboxAddresses {
   readonly nodes: readonly { readonly name: string; readonly url: string }[];
   readonly brokers: readonly string[];
   readonly registryUrl: string | null;
+  /** What this machine's pg_dump leaves to be done by hand. */
+  readonly ddl?: 'manual';
 }
 
 export function exampleConfig(addresses: SandboxAddresses): string {
-  const { nodes, brokers, registryUrl } = addresses;
+  const { nodes, brokers, registryUrl, ddl } = addresses;
   return stringify({
     cluster: 'shop',
     nodes: Object.fromEntries(nodes.map(({ name, url }) => [name, { url }])),
     kafka: { brokers: [...brokers] },
     ...(registryUrl === null ? {} : { registry: { url: registryUrl } }),
+    ...(ddl === undefined ? {} : { ddl }),
   });
 }
 

@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import pg from 'pg';
 import { UnderstudyError } from '../../src/errors.ts';
 import { exampleConfig, exportLines } from './example-config.ts';
+import { ddlSetting } from './fitting-dump.ts';
 import { type Sandbox, type SandboxOptions, startSandbox } from './sandbox.ts';
 
 const usage = `Usage: npm run sandbox -- [options]
@@ -87,12 +88,14 @@ async function describe(sandbox: Sandbox, json: boolean): Promise<void> {
   }));
   const registryUrl = sandbox.registry?.url ?? null;
   const config = join(sandbox.dir, 'understudy.yaml');
-  const text = exampleConfig({ nodes, brokers: sandbox.brokers, registryUrl });
+  const { brokers } = sandbox;
+  const setting = await ddlSetting(nodes[0]?.url ?? '');
+  const text = exampleConfig({ nodes, brokers, registryUrl, ...setting });
   // It holds the password.
   await writeFile(config, text, { mode: 0o600 });
   const env = { ...sandbox.env(), UNDERSTUDY_CONFIG: config };
   if (json) {
-    const { dir, brokers } = sandbox;
+    const { dir } = sandbox;
     const processes = sandbox.processes();
     const answer = { dir, config, nodes, brokers, registry: registryUrl, env, processes };
     process.stdout.write(`${JSON.stringify(answer)}\n`);

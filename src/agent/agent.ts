@@ -24,6 +24,7 @@ import { type AttemptEnd, answerDetach, nextTask, stopsNowhere } from './followe
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, resultOf } from './promotion.ts';
 import { type AgentRequest, RequestDesk } from './requests.ts';
+import { followAndBuild } from './schema-finish.ts';
 import { keepRaising } from './start-number.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
@@ -188,7 +189,7 @@ export class Agent {
     onWorking();
     const stop = (): void => follower.stop();
     signal.addEventListener('abort', stop);
-    const ended = follower.run();
+    const ended = followAndBuild(this.#node, this.#releasers, follower);
     // Whoever works with the follower hears of its end; until then nobody else has to.
     ended.catch(() => undefined);
     try {

@@ -30,6 +30,8 @@ export interface ClusterSettings {
   readonly delayMs: (node: string) => number;
   readonly tables: readonly string[];
   readonly keyless: KeylessTables;
+  /** The program; null where tables are made by hand. Expanded on use. */
+  readonly pgDump: () => string | null;
   readonly maintenanceDatabase: string;
   readonly pointsEveryMs: number;
   readonly partitions: number;

@@ -9,6 +9,7 @@ import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { openBuild } from '../follower/schema-build.ts';
 import { Releasers } from '../lifecycle.ts';
 import { askAgent } from './agent-question.ts';
 import type { Cluster } from './cluster.ts';
@@ -16,6 +17,7 @@ import { requireAttached } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
 import type { PromotionResult } from './promotion.ts';
 import { failoverWaitMs } from './requests.ts';
+import { requireWholeSchema } from './schema-building.ts';
 import { promoteHere } from './stand-in.ts';
 
 export interface FailoverRequest {
@@ -104,6 +106,7 @@ async function planOf(
       'Choose another node: understudy status shows which can take the lead.',
     );
   }
+  requireWholeSchema(node, await openBuild(client));
   return {
     node,
     dryRun: true,

@@ -8,6 +8,7 @@ import type { Mark, Point, RelationId, UnfinishedTable } from '../change/change.
 import type { Lsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlState } from '../control/control-state.ts';
+import type { BuildProgress } from '../follower/schema-build.ts';
 import type { SlotWal } from '../leader/slot.ts';
 import type { Watermarks } from '../topic/log.ts';
 
@@ -30,6 +31,8 @@ export interface DatabaseFacts {
   readonly walLsn: Lsn | null;
   /** Whether somebody holds the lock of the node. */
   readonly agentRuns: boolean;
+  /** What of the leader's schema is not built here yet; null where nothing is left. */
+  readonly openBuild?: BuildProgress | null;
   /** This cluster's slots in the database, the newest epoch's first. */
   readonly slots: readonly SlotWal[];
 }

@@ -12,6 +12,7 @@ import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { openBuild } from '../follower/schema-build.ts';
 import { readSlotWal } from '../leader/slot.ts';
 import { Releasers, withTimeout } from '../lifecycle.ts';
 import { createCommittedReader } from '../topic/committed-reader.ts';
@@ -97,6 +98,7 @@ export class FleetWatch {
     const client = await this.#session(node);
     const identity = await readNode(client);
     const position = identity === null ? null : await readPosition(client);
+    const open = identity === null ? null : await openBuild(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               ${isNodeLocked} AS agent`,
@@ -105,6 +107,7 @@ export class FleetWatch {
     return {
       identity,
       position,
+      openBuild: open,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
       slots: await readSlotWal(client, slotPrefix(this.#cluster.name)),

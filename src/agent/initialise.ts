@@ -4,8 +4,8 @@
  * already is refused before anything is made; a failure on the way takes back what was made.
  *
  * The order matters: the publication before the slot, so that a transaction that was open when the
- * tables were published is waited for by the slot; which tables hold rows is looked up in the
- * slot's own snapshot, so that no row falls between "empty" and the stream.
+ * tables were published is waited for by the slot; which tables hold rows is looked up, and the
+ * schema is read, in the slot's own snapshot, so that nothing falls between them and the stream.
  */
 import { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';
@@ -16,6 +16,7 @@ import {
   sessionConfig,
 } from '../catalog/postgres-session.ts';
 import { readServer, readTables } from '../catalog/read-catalog.ts';
+import type { SchemaPayload } from '../catalog/schema-payload.ts';
 import { displayName, type TableShape } from '../catalog/table.ts';
 import {
   dropUnderstudySchema,
@@ -31,11 +32,13 @@ import { armGuard, removeGuard } from '../follower/write-guard.ts';
 import { createExportedSlot, dropSlot } from '../leader/slot.ts';
 import { Releasers } from '../lifecycle.ts';
 import { RecordEncoder } from '../topic/record-encoder.ts';
-import { createTopic, deleteTopic, describeCluster, describeTopic } from '../topic/topic-admin.ts';
+import { deleteTopic, describeTopic } from '../topic/topic-admin.ts';
 import * as layout from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
+import { giveSchema, initialRecords, readInitialSchema } from './initial-schema.ts';
 import { type NodeSession, refuseRows, shapesOf, unfinishedAtFirst } from './initial-tables.ts';
+import { makeTopics } from './initial-topics.ts';
 import { lockNode } from './node-lock.ts';
 import { ownEpoch } from './own-epoch.ts';
 
@@ -47,6 +50,8 @@ export interface Initialised {
   readonly tables: readonly string[];
   /** Relation ids of tables that hold rows, which the leader's agent reads. */
   readonly unfinished: readonly string[];
+  /** Followers whose tables were made from the leader's schema. */
+  readonly built: readonly string[];
 }
 
 type OnStep = (line: string) => void;
@@ -54,6 +59,8 @@ type OnStep = (line: string) => void;
 interface StreamStart {
   readonly startLsn: Lsn;
   readonly unfinished: readonly UnfinishedTable[];
+  /** Null where tables are made by hand. */
+  readonly schema: SchemaPayload | null;
 }
 
 /** Creating a slot waits for the open transactions of the whole server. */
@@ -132,14 +139,25 @@ class Initialisation {
     const published = tables.filter(({ persistence }) => persistence === 'permanent');
     const shapes = shapesOf(published, settings.keyless);
     this.#onStep('creating the topics');
-    await this.#makeTopics();
-    for (const node of nodes) {
-      this.#onStep(`preparing node ${node.name}`);
-      await this.#prepareNode(node, published, shapes);
-    }
-    this.#onStep(`creating the slot on ${leader.name} and looking which tables hold rows`);
+    const { kafka } = this.#cluster;
+    await makeTopics(this.#cluster, (topic) => this.#undo.push(() => deleteTopic(kafka, topic)));
+    await this.#installSchema(leader);
+    await this.#publish(leader, published, shapes);
+    this.#onStep(`creating the slot on ${leader.name} and reading what is there`);
     const start = await this.#makeSlot(leader, published, shapes);
-    await this.#refuseFollowerRows(nodes, published);
+    const { schema } = start;
+    const built: string[] = [];
+    for (const node of nodes) {
+      if (node === leader) continue;
+      this.#onStep(`preparing node ${node.name}`);
+      await this.#installSchema(node);
+      const tables = { published, shapes, areEmpty: start.unfinished.length === 0 };
+      const isBuilt = schema !== null && (await giveSchema(this.#cluster, node, schema, tables));
+      if (isBuilt) built.push(node.name);
+      await this.#publish(node, published, shapes);
+      await armGuard(node.client);
+      await refuseRows(node, published);
+    }
     this.#onStep('beginning epoch 1');
     const at = await this.#beginEpoch(nodes, leader, start);
     return {
@@ -149,6 +167,7 @@ class Initialisation {
       lsn: formatEpochLsn(at),
       tables: published.map(displayName),
       unfinished: start.unfinished.map(({ relation }) => relation),
+      built,
     };
   }
 
@@ -158,40 +177,7 @@ class Initialisation {
     throw new UnderstudyError('NODE_UNKNOWN', `no node ${this.#leader}`, 'See understudy.yaml.');
   }
 
-  async #makeTopics(): Promise<void> {
-    const { kafka, settings, topic, name } = this.#cluster;
-    const { brokers } = await describeCluster(kafka);
-    const replication = settings.replication ?? Math.min(3, brokers);
-    const wanted = [
-      {
-        topic,
-        partitions: settings.partitions,
-        replication,
-        settings: layout.changesTopicSettings(replication, settings.topicOverrides),
-      },
-      {
-        topic: layout.controlTopic(name),
-        partitions: 1,
-        replication,
-        settings: layout.controlTopicSettings(replication),
-      },
-    ];
-    for (const one of wanted) {
-      this.#undo.push(() => deleteTopic(kafka, one.topic));
-      await createTopic(kafka, one);
-    }
-  }
-
-  async #prepareNode(
-    node: NodeSession,
-    published: readonly TableShape[],
-    shapes: ReadonlyMap<string, RelationShape>,
-  ): Promise<void> {
-    const { name, client } = node;
-    const publication = layout.publicationName(this.#cluster.name);
-    this.#undo.push(() =>
-      client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`),
-    );
+  async #installSchema({ name, client }: NodeSession): Promise<void> {
     this.#undo.push(() => dropUnderstudySchema(client));
     this.#undo.push(() => removeGuard(client));
     await installUnderstudySchema(client, {
@@ -202,6 +188,17 @@ class Initialisation {
       epoch: 1,
       startNumber: 0n,
     });
+  }
+
+  async #publish(
+    { client }: NodeSession,
+    published: readonly TableShape[],
+    shapes: ReadonlyMap<string, RelationShape>,
+  ): Promise<void> {
+    const publication = layout.publicationName(this.#cluster.name);
+    this.#undo.push(() =>
+      client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`),
+    );
     const own = await readTables(client, ['*.*']);
     await inTransaction(client, async () => {
       for (const [table, shape] of shapes) {
@@ -240,32 +237,24 @@ class Initialisation {
     try {
       this.#undo.push(() => dropSlot(leader.client, slot));
       const created = await createExportedSlot(walsender, leader.client, slot, slotTimeoutMs);
-      const look = async (): Promise<UnfinishedTable[]> => {
+      const look = async (): Promise<Omit<StreamStart, 'startLsn'>> => {
         await leader.client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot}'`);
-        return await unfinishedAtFirst(leader, tables, shapes);
+        const unfinished = await unfinishedAtFirst(leader, tables, shapes);
+        const { snapshot } = created;
+        const schema = await readInitialSchema(this.#cluster, leader, snapshot, shapes);
+        return { unfinished, schema };
       };
-      const unfinished = await inTransaction(leader.client, look, 'REPEATABLE READ');
-      return { startLsn: created.consistentPoint, unfinished };
+      const looked = await inTransaction(leader.client, look, 'REPEATABLE READ');
+      return { startLsn: created.consistentPoint, ...looked };
     } finally {
       await walsender.end();
-    }
-  }
-
-  async #refuseFollowerRows(
-    nodes: readonly NodeSession[],
-    tables: readonly TableShape[],
-  ): Promise<void> {
-    for (const node of nodes) {
-      if (node.name === this.#leader) continue;
-      await armGuard(node.client);
-      await refuseRows(node, tables);
     }
   }
 
   async #beginEpoch(
     nodes: readonly NodeSession[],
     leader: NodeSession,
-    { startLsn, unfinished }: StreamStart,
+    { startLsn, unfinished, schema }: StreamStart,
   ): Promise<EpochLsn> {
     const { settings, around, topic, registry, kafka } = this.#cluster;
     const { partitions } = settings;
@@ -297,6 +286,7 @@ class Initialisation {
       keySchemaId: encoder.keySchemaId,
       unfinished,
     };
+    const written = await initialRecords(encoder, begin, schema, around.nowMs());
     const nothing = { mark: null, point: null, begin: null, strays: [] };
     const owned = await ownEpoch(
       {
@@ -306,7 +296,7 @@ class Initialisation {
         createProducer: () => this.#cluster.createProducer(partitions),
         drain: async () => ({ ...nothing, unhealed: null, unfinished: [] }),
         begin: async (_epoch, _end, producer) => {
-          const mark = await writeEpochBegin(producer, reader, encoder, begin, around);
+          const mark = await writeEpochBegin(producer, reader, encoder, begin, around, written);
           return { mark, unfinished };
         },
         onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),

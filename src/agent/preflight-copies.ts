@@ -18,11 +18,15 @@ import type { NodeFacts } from './preflight-node.ts';
 import { nodeObject } from './preflight-server.ts';
 import { judgeTypes } from './preflight-types.ts';
 
-/** Whether a follower has the leader's tables, and what on them would come in the applier's way. */
+/**
+ * Whether a follower has the leader's tables, and what on them would come in the applier's way. One
+ * that has none of them gets them by `init`, where that `makesTables`.
+ */
 export function judgeFollowerTables(
   leader: NodeFacts,
   follower: NodeFacts,
   keyless: KeylessTables = 'refuse',
+  makesTables = false,
 ): Finding[] {
   // What is wrong with a table on the leader is said there.
   const wanted = leader.matchedTables.filter(
@@ -35,6 +39,7 @@ export function judgeFollowerTables(
   const nameOf = ({ schema, name }: TableShape): string => qualifiedName(schema, name);
   const own = new Map(follower.allTables.map((table) => [nameOf(table), table]));
   const missing = wanted.filter((table) => !own.has(nameOf(table)));
+  if (makesTables && missing.length === wanted.length) return [];
   const findings = missing.length === 0 ? [] : [missingTables(leader, follower, missing)];
   for (const table of wanted) {
     const copy = own.get(nameOf(table));

@@ -4,6 +4,7 @@
  * finding per cause, each with its remedy. Nothing is changed. All servers are looked at at once;
  * of one that cannot be reached that is said, and nothing else.
  */
+import { requireFittingDump } from '../catalog/schema-dump.ts';
 import type { Cluster } from './cluster.ts';
 import { judgeFollowerTables } from './preflight-copies.ts';
 import {
@@ -94,10 +95,23 @@ async function judgeFleet(
   const others = nodes.filter((node) => node !== leader);
   findings.push(...judgeLocales(leader, others));
   const { tables, keyless } = cluster.settings;
-  findings.push(...judgeLeaderTables(leader, tables, keyless));
-  for (const follower of others) findings.push(...judgeFollowerTables(leader, follower, keyless));
   const isInitialised = nodes.some(({ identity }) => identity?.cluster === cluster.name);
+  const pgDump = isInitialised ? null : cluster.settings.pgDump();
+  findings.push(...judgeLeaderTables(leader, tables, keyless));
+  for (const follower of others) {
+    findings.push(...judgeFollowerTables(leader, follower, keyless, pgDump !== null));
+  }
+  if (pgDump !== null) findings.push(...(await lookAtDump(pgDump, leader)));
   return isInitialised ? findings : [...findings, ...(await findRows(cluster, leader, nodes))];
+}
+
+async function lookAtDump(pgDump: string, { server }: NodeFacts): Promise<Finding[]> {
+  try {
+    await requireFittingDump(pgDump, server.version);
+    return [];
+  } catch (error) {
+    return [findingOf(error, 'pg_dump')];
+  }
 }
 
 /** Who says that it leads, of the newest epoch; a former leader says so too until it is started. */

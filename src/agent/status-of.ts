@@ -4,7 +4,6 @@
  * What is unknown is null and has its reason in `why`: nothing is guessed. Pure.
  */
 import type { NodeIdentity } from '../catalog/understudy-schema.ts';
-import type { UnfinishedTable } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { RecordOf } from '../control/control-records.ts';
@@ -13,8 +12,14 @@ import { delayText, isTooYoung } from './delay.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import { isAtEnd, isStreaming, type LogEnds, lagBytes, lagMs } from './lag.ts';
 import { missingRecords } from './missing-records.ts';
+import { openBuildText } from './schema-building.ts';
 import { type SlotStatus, slotReport } from './slot-status.ts';
-import { lacksText, unfinishedText } from './unfinished-text.ts';
+import {
+  lacksText,
+  type UnfinishedStatus,
+  unfinishedStatus,
+  unfinishedText,
+} from './unfinished-text.ts';
 
 export type NodeState =
   | 'streaming'
@@ -40,12 +45,6 @@ export interface NodeStatus {
   /** The WAL that its slot keeps; null for a node without a slot, and where nobody could look. */
   readonly slot: SlotStatus | null;
   readonly why: readonly string[];
-}
-
-export interface UnfinishedStatus {
-  readonly table: string;
-  readonly rows: number;
-  readonly estimate: number | null;
 }
 
 export interface FleetStatus {
@@ -120,13 +119,10 @@ export function statusOf(facts: FleetFacts): FleetStatus {
     leader: owner?.node ?? null,
     durability: control === null ? null : (control.durability?.durability ?? 'async'),
     topic: facts.topic.kind === 'found' ? facts.topicName : null,
-    unfinished: fleet.newest === null ? null : (fleet.newest.unfinished ?? []).map(shown),
+    unfinished:
+      fleet.newest === null ? null : (fleet.newest.unfinished ?? []).map(unfinishedStatus),
     nodes: facts.nodes.map((node) => nodeStatus(fleet, node)),
   };
-}
-
-function shown({ relation, rows, estimate }: UnfinishedTable): UnfinishedStatus {
-  return { table: relation, rows, estimate };
 }
 
 /** Whether there is no cluster yet, so that a status of nothing can be refused by name. */
@@ -300,7 +296,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
   const { state, why } = followerState(fleet, name, role, member, delayMs);
   const lacks = lacksText(position?.unfinished ?? []);
   const exact = position === null || control === null ? null : damage === null && lacks === null;
-  const missing = missingRecords(fleet.newest, member);
+  const missing = [...openBuildOf(member), ...missingRecords(fleet.newest, member)];
   return {
     name,
     role,
@@ -313,6 +309,10 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
     slot: slotReport(member.slots).status,
     why: [...why, ...(lacks === null ? [] : [lacks]), ...missing, ...damageOf(fleet), ...blind],
   };
+}
+
+function openBuildOf({ openBuild }: Member): string[] {
+  return openBuild === null || openBuild === undefined ? [] : [openBuildText(openBuild)];
 }
 
 function followerState(

@@ -17,6 +17,7 @@ import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { Follower } from '../follower/follower.ts';
 import { saveEpoch, writePosition } from '../follower/follower-state.ts';
+import { openBuild } from '../follower/schema-build.ts';
 import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
 import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
@@ -26,6 +27,7 @@ import { formatVersion, slotName } from '../topic/topic-layout.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
 import type { NodeAccess } from './node-access.ts';
 import { type OwnedEpoch, ownEpoch } from './own-epoch.ts';
+import { requireWholeSchema } from './schema-building.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 
 /** A follower at work, which the drain applies to the end and then stops. */
@@ -109,6 +111,7 @@ export class LeadTaking {
    * leader still leads; and the drain after the fence has little left to do.
    */
   async #catchUp({ follower }: FollowerAtWork): Promise<void> {
+    requireWholeSchema(this.#node.name, await openBuild(this.#node.client));
     this.#onStep('catch up');
     const watermarks = await this.#node.reader.watermarks();
     const drained = follower.drained(watermarks.map(({ lastStableOffset }) => lastStableOffset));

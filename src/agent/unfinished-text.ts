@@ -4,6 +4,18 @@
  */
 import type { UnfinishedTable } from '../change/change.ts';
 
+/** As status shows it. */
+export interface UnfinishedStatus {
+  readonly table: string;
+  readonly rows: number;
+  readonly estimate: number | null;
+}
+
+export function unfinishedStatus(table: UnfinishedTable): UnfinishedStatus {
+  const { relation, rows, estimate } = table;
+  return { table: relation, rows, estimate };
+}
+
 export function unfinishedText(tables: readonly UnfinishedTable[], nowMs: number): string | null {
   const [first, ...more] = tables;
   if (first === undefined) return null;

@@ -100,7 +100,7 @@ export interface Point {
   /** Since where keys are unhealed; null when none is. */
   readonly unhealed: Mark | null;
   readonly rowCounts: Readonly<Record<RelationId, number>>;
-  /** Where the newest schema record begins in partition 0; null when there is none. */
+  /** Where the newest schema record begins in partition 0; null where it has to be looked for. */
   readonly schemaOffset: bigint | null;
 }
 

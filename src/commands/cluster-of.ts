@@ -34,6 +34,7 @@ export function clusterSettingsOf(config: Config): ClusterSettings {
     delayMs: (node) => config.delayMs(node),
     tables: config.tables ?? allTables,
     keyless: config.keyless,
+    pgDump: () => (config.isSchemaManual ? null : config.pgDump),
     maintenanceDatabase: config.maintenanceDatabase,
     pointsEveryMs: config.pointsEveryMs,
     partitions: config.topic.partitions,

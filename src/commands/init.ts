@@ -38,6 +38,7 @@ export const initCommand: Command<InitInput> = {
     const lines = [
       `cluster ${answer.cluster} begins at ${answer.lsn}, led by ${answer.leader}`,
       `${answer.tables.length} tables: ${answer.tables.join(', ') || 'none'}`,
+      ...answer.built.map((node) => `node ${node} got its tables from ${answer.leader}`),
       ...rowLines(answer.unfinished),
       `next: understudy run ${config.nodeNames.join(' ')}`,
     ];

@@ -41,29 +41,32 @@ interface HeldRow {
 
 /** Inside one transaction: remembered and switched off, or neither. */
 export async function holdTriggers(client: Client): Promise<void> {
-  await inTransaction(client, async () => {
-    for (const { word, catalog, memory, memoryName } of heldKinds) {
-      const { rows } = await client.query<HeldRow>(
-        `SELECT n.nspname AS schema, c.relname AS table, f.name, f.mode
-         FROM (${catalog}) AS f
-         JOIN pg_catalog.pg_class c ON c.oid = f.table_oid
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE f.mode IN ('A', 'R') AND ${userTablesCondition}`,
+  await inTransaction(client, () => holdTriggersHere(client));
+}
+
+/** Inside the transaction that is open. */
+export async function holdTriggersHere(client: Client): Promise<void> {
+  for (const { word, catalog, memory, memoryName } of heldKinds) {
+    const { rows } = await client.query<HeldRow>(
+      `SELECT n.nspname AS schema, c.relname AS table, f.name, f.mode
+       FROM (${catalog}) AS f
+       JOIN pg_catalog.pg_class c ON c.oid = f.table_oid
+       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+       WHERE f.mode IN ('A', 'R') AND ${userTablesCondition}`,
+    );
+    for (const { schema, table, name, mode } of rows) {
+      await client.query(
+        `INSERT INTO ${memory} (schema_name, table_name, ${memoryName}, mode)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT (schema_name, table_name, ${memoryName}) DO UPDATE
+         SET mode = EXCLUDED.mode`,
+        [schema, table, name, mode],
       );
-      for (const { schema, table, name, mode } of rows) {
-        await client.query(
-          `INSERT INTO ${memory} (schema_name, table_name, ${memoryName}, mode)
-           VALUES ($1, $2, $3, $4)
-           ON CONFLICT (schema_name, table_name, ${memoryName}) DO UPDATE
-           SET mode = EXCLUDED.mode`,
-          [schema, table, name, mode],
-        );
-        await client.query(
-          `ALTER TABLE ${qualifiedName(schema, table)} DISABLE ${word} ${quoteIdentifier(name)}`,
-        );
-      }
+      await client.query(
+        `ALTER TABLE ${qualifiedName(schema, table)} DISABLE ${word} ${quoteIdentifier(name)}`,
+      );
     }
-  });
+  }
 }
 
 /** Puts everything held back as it was; what belongs to a table that is gone is forgotten. */

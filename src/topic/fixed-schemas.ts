@@ -10,6 +10,7 @@ import { formatLsn, parseLsn } from '../change/lsn.ts';
 import { formatEpochLsn, parseEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { avroType } from './avro-codec.ts';
+import type { SchemaPart } from './schema-record.ts';
 import { formatVersion } from './topic-layout.ts';
 
 export interface FixedSchema {
@@ -30,6 +31,7 @@ export const fixedSchemas = {
   relation: load('relation'),
   truncate: load('truncate'),
   epoch: load('epoch-begin'),
+  schema: load('schema'),
 } as const;
 
 export type FixedKind = Exclude<keyof typeof fixedSchemas, 'key'>;
@@ -181,4 +183,18 @@ export function epochFromAvro(value: unknown): EpochBegin {
     keySchemaId: avro.keySchemaId,
     unfinished: unfinishedFromAvro(avro.unfinished),
   };
+}
+
+export function schemaPartToAvro(part: SchemaPart): object {
+  return { format: formatVersion, ...part, position: formatEpochLsn(part.at) };
+}
+
+export function schemaPartFromAvro(value: unknown): SchemaPart {
+  const avro = value as SchemaPart & { format: number; position: string };
+  checkFormat(avro, 'the schema record');
+  const at = parseEpochLsn(avro.position);
+  const { streamId, part, parts, encoding, digest, bytes } = avro;
+  if (at === null) throw malformed('schema position');
+  if (encoding !== 'json' && encoding !== 'json+gzip') throw malformed('schema encoding');
+  return { streamId, at, part, parts, encoding, digest, bytes: Buffer.from(bytes) };
 }

@@ -13,10 +13,12 @@ import {
   fixedSchemas,
   pointFromAvro,
   relationFromAvro,
+  schemaPartFromAvro,
 } from './fixed-schemas.ts';
 import type { FetchedRecord } from './log.ts';
 import { decodeTexts, PositionHeaderDecoder } from './record-headers.ts';
 import type { RowSchema } from './row-schema.ts';
+import type { SchemaPart } from './schema-record.ts';
 import type { SchemaRegistry } from './schema-registry.ts';
 import type { RowRecord, StreamRecord } from './stream-record.ts';
 import type { RecordKey } from './topic-layout.ts';
@@ -35,7 +37,8 @@ export class RecordDecoder {
 
   /**
    * Decodes in order; waits only for row schemas that were never seen before. Fences say nothing to
-   * a reader and are left out.
+   * a reader, and schemas nothing to one that has its tables: both are left out, as they are of the
+   * counts.
    */
   async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
     const decoded: StreamRecord[] = [];
@@ -46,6 +49,14 @@ export class RecordDecoder {
       decoded.push(stream);
     }
     return decoded;
+  }
+
+  /** The parts of schemas among the records, for `readSchemaRecord`. */
+  schemaParts(records: readonly FetchedRecord[]): SchemaPart[] {
+    return records.flatMap((record) => {
+      const isPart = this.#decodeKey(record).kind === 'schema' && record.value !== null;
+      return isPart ? [schemaPartFromAvro(read('schema', record.value))] : [];
+    });
   }
 
   /** The values of a row that `decode` gave, with the ids of their columns in the same order. */
@@ -107,7 +118,7 @@ export class RecordDecoder {
       const row = { op, relationId, identity, key: record.key, value, was, unchanged };
       return { kind: 'row', ...placed, ...row };
     }
-    if (key.kind === 'fence') return null;
+    if (key.kind === 'fence' || key.kind === 'schema') return null;
     if (value === null) throw foreign(`a ${key.kind} has no value`);
     switch (key.kind) {
       case 'point':

@@ -14,11 +14,13 @@ import {
   fixedSchemas,
   pointToAvro,
   relationToAvro,
+  schemaPartToAvro,
 } from './fixed-schemas.ts';
 import type { OutgoingRecord } from './log.ts';
 import { partitionOf } from './partitioner.ts';
 import { encodePositionHeader, encodeTexts, type HeaderOp } from './record-headers.ts';
 import { rowSchemaOf } from './row-schema.ts';
+import { keyOfPart, type SchemaPart, schemaPartition, supersededKeys } from './schema-record.ts';
 import type { SchemaRegistry } from './schema-registry.ts';
 import * as layout from './topic-layout.ts';
 
@@ -33,15 +35,15 @@ interface PreparedRelation {
   readonly codec: RowCodec;
 }
 
+/** That of the schema record is asked for when one is written: most agents never do. */
+type FixedIds = Readonly<Record<Exclude<keyof typeof fixedSchemas, 'schema'>, number>>;
+
 export class RecordEncoder {
   readonly #options: RecordEncoderOptions;
-  readonly #fixedIds: Readonly<Record<keyof typeof fixedSchemas, number>>;
+  readonly #fixedIds: FixedIds;
   readonly #relations = new WeakMap<RelationShape, PreparedRelation>();
 
-  private constructor(
-    options: RecordEncoderOptions,
-    fixedIds: Readonly<Record<keyof typeof fixedSchemas, number>>,
-  ) {
+  private constructor(options: RecordEncoderOptions, fixedIds: FixedIds) {
     this.#options = options;
     this.#fixedIds = fixedIds;
   }
@@ -112,6 +114,31 @@ export class RecordEncoder {
     return this.#inEveryPartition(key, null, header('-', position, timeMicros));
   }
 
+  /** `superseded` are the parts of the schema before it, of which no record shall be left. */
+  async encodeSchema(
+    parts: readonly SchemaPart[],
+    superseded: readonly SchemaPart[],
+    timeMicros: bigint,
+  ): Promise<OutgoingRecord[]> {
+    const { name, json, type } = fixedSchemas.schema;
+    const subject = layout.subjectName(this.#options.topic, name);
+    const schemaId = await this.#options.registry.register(subject, json);
+    const [first] = parts;
+    if (first === undefined) throw new UnderstudyError('BUG', 'no schema', 'Please report this.');
+    const headers = { position: header('-', pointPosition(first.at), timeMicros) };
+    const partition = schemaPartition;
+    const written = parts.map((part) => ({
+      partition,
+      key: this.#encodeKey(keyOfPart(part)),
+      value: encodeFramed(schemaId, type, schemaPartToAvro(part)),
+      headers,
+    }));
+    const buried = supersededKeys(superseded, parts).map((key) => {
+      return { partition, key: this.#encodeKey(key), value: null, headers };
+    });
+    return [...written, ...buried];
+  }
+
   #encodeRow(change: RowChange, position: Position, commitTimeMicros: bigint): OutgoingRecord {
     const { relation, values, unchanged, was } = change;
     const prepared = this.#relations.get(relation);
@@ -140,7 +167,7 @@ export class RecordEncoder {
   }
 
   #everywhere(
-    kind: FixedKind,
+    kind: Exclude<FixedKind, 'schema'>,
     recordKey: layout.RecordKey,
     avro: object,
     position: Position,

@@ -3,12 +3,17 @@
  * kinds of records with their keys, and the settings a changes topic is made with. Other programs
  * rely on every name here; nothing in this file may change without a new format version.
  */
-import { formatPosition, type Position } from '../change/position.ts';
+import {
+  type EpochLsn,
+  formatEpochLsn,
+  formatPosition,
+  type Position,
+} from '../change/position.ts';
 
 /** Carried by every point, epoch begin and SQL object; an agent refuses a newer one. */
 export const formatVersion = 1;
 
-export type RecordKind = 'row' | 'point' | 'relation' | 'truncate' | 'epoch' | 'fence';
+export type RecordKind = 'row' | 'point' | 'relation' | 'truncate' | 'epoch' | 'fence' | 'schema';
 
 export interface RecordKey {
   readonly kind: RecordKind;
@@ -66,6 +71,14 @@ export function epochKey(epoch: number): RecordKey {
 
 /** Its value is null: compaction keeps none, readers pass over it. */
 export const fenceKey: RecordKey = { kind: 'fence', relation: '', identity: [] };
+
+/** Of a schema in one part: the next one takes its place. */
+export const schemaKey: RecordKey = { kind: 'schema', relation: '', identity: [] };
+
+/** Keyed by position, so that compaction keeps all parts of one or none. */
+export function schemaPartKey(at: EpochLsn, part: number): RecordKey {
+  return { kind: 'schema', relation: '', identity: [formatEpochLsn(at), String(part)] };
+}
 
 const hourMs = 3_600_000;
 

@@ -7,13 +7,15 @@ import type { Change, EpochBegin, Point, RelationShape } from '../../src/change/
 import type { Position } from '../../src/change/position.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { type SchemaRecord, schemaParts } from '../../src/topic/schema-record.ts';
 import { at, beginOf, lsn, place, pointOf, shapeOf } from '../support/builders.ts';
 
 export type GoldenCase =
   | { readonly kind: 'change'; readonly change: Change; readonly position: Position }
   | { readonly kind: 'point'; readonly point: Point }
   | { readonly kind: 'epoch'; readonly begin: EpochBegin }
-  | { readonly kind: 'fence'; readonly epoch: number };
+  | { readonly kind: 'fence'; readonly epoch: number }
+  | { readonly kind: 'schema'; readonly record: SchemaRecord };
 
 export const commitTimeMicros = 1_763_700_000_123_456n;
 
@@ -132,6 +134,19 @@ export const cases: Readonly<Record<string, GoldenCase>> = {
     values: ['1.00', uuid, null],
     unchanged: ['__proto__ ü'],
   }),
+  schema: {
+    kind: 'schema',
+    record: {
+      streamId: '0b9d1b5e-6f0c-4f0a-9a51-0c6c4c8d2e11',
+      at: at(3, 0x16b3748),
+      schema: {
+        serverVersion: 150018,
+        preData: ['CREATE SCHEMA "grö""ße"', 'CREATE TABLE t ()'],
+        postData: ["COMMENT ON TABLE t IS 'a;\n🐘'"],
+        relations: [odd],
+      },
+    },
+  },
 };
 
 /** The bytes in hex, keys and headers in the order in which they are written. */
@@ -168,13 +183,14 @@ export async function encodeAll(): Promise<GoldenFile> {
     await encoder.prepare(every);
     await encoder.prepare(odd);
     for (const [name, golden] of Object.entries(cases)) {
-      records[name] = { ...records[name], [partitions]: encode(encoder, golden).map(inHex) };
+      const encoded = await encode(encoder, golden);
+      records[name] = { ...records[name], [partitions]: encoded.map(inHex) };
     }
   }
   return { topic, schemas, records };
 }
 
-function encode(encoder: RecordEncoder, golden: GoldenCase): OutgoingRecord[] {
+async function encode(encoder: RecordEncoder, golden: GoldenCase): Promise<OutgoingRecord[]> {
   switch (golden.kind) {
     case 'change':
       return encoder.encode(golden.change, golden.position, commitTimeMicros);
@@ -184,6 +200,8 @@ function encode(encoder: RecordEncoder, golden: GoldenCase): OutgoingRecord[] {
       return encoder.encodeEpochBegin(golden.begin, commitTimeMicros);
     case 'fence':
       return encoder.encodeFence(golden.epoch, commitTimeMicros);
+    case 'schema':
+      return encoder.encodeSchema(schemaParts(golden.record), [], commitTimeMicros);
   }
 }
 

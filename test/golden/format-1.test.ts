@@ -6,7 +6,9 @@
 import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { FetchedRecord } from '../../src/topic/log.ts';
 import { RecordDecoder } from '../../src/topic/record-decoder.ts';
+import { readSchemaRecord } from '../../src/topic/schema-record.ts';
 import type { StreamRecord } from '../../src/topic/stream-record.ts';
 import {
   cases,
@@ -26,8 +28,8 @@ const decoder = new RecordDecoder({
   schemaById: async (id) => golden.schemas[id - 1]?.schema ?? {},
 });
 
-async function decode(records: readonly GoldenRecord[]): Promise<readonly StreamRecord[]> {
-  const fetched = records.map(({ partition, key, value, headers }) => ({
+function fetchedOf(records: readonly GoldenRecord[]): FetchedRecord[] {
+  return records.map(({ partition, key, value, headers }) => ({
     partition,
     offset: 5n,
     timestampMs: 7,
@@ -37,7 +39,10 @@ async function decode(records: readonly GoldenRecord[]): Promise<readonly Stream
       Object.entries(headers).map(([name, text]) => [name, Buffer.from(text)]),
     ),
   }));
-  return decoder.decode(fetched);
+}
+
+async function decode(records: readonly GoldenRecord[]): Promise<readonly StreamRecord[]> {
+  return decoder.decode(fetchedOf(records));
 }
 
 /** What the record means, without where it lies. */
@@ -62,7 +67,7 @@ function meaning(record: StreamRecord): unknown {
 function meant(wanted: GoldenCase): unknown {
   if (wanted.kind === 'point') return { point: wanted.point };
   if (wanted.kind === 'epoch') return { begin: wanted.begin };
-  if (wanted.kind === 'fence') return null;
+  if (wanted.kind === 'fence' || wanted.kind === 'schema') return null;
   const { change, position } = wanted;
   if (change.kind === 'relation') return { relation: change.relation, position };
   if (change.kind === 'truncate') return { truncated: change.relation.id, position };
@@ -71,6 +76,11 @@ function meant(wanted: GoldenCase): unknown {
   const columnIds = relation.columns.map(({ id }) => id);
   const row = values === null ? null : { columnIds, values };
   return { op, relationId: relation.id, identity, was, unchanged, row, position };
+}
+
+/** What says nothing to whoever reads rows. */
+function isPassedOver({ kind }: GoldenCase): boolean {
+  return kind === 'fence' || kind === 'schema';
 }
 
 const format = suite('format 1');
@@ -94,7 +104,7 @@ for (const [name, wanted] of Object.entries(cases)) {
   format(`${name}: these bytes are read as it`, async () => {
     for (const records of Object.values(golden.records[name] ?? {})) {
       const decoded = await decode(records);
-      assert.is(decoded.length, wanted.kind === 'fence' ? 0 : records.length);
+      assert.is(decoded.length, isPassedOver(wanted) ? 0 : records.length);
       for (const [i, record] of decoded.entries()) {
         assert.is(record.partition, records[i]?.partition);
         assert.equal(meaning(record), meant(wanted));
@@ -104,12 +114,24 @@ for (const [name, wanted] of Object.entries(cases)) {
   });
 }
 
-format('rows lie in the partition of their key, all else in every partition', () => {
-  for (const [name, wanted] of Object.entries(cases)) {
-    const isRow = wanted.kind === 'change' && wanted.change.kind === 'row';
-    const places = golden.records[name]?.['4']?.map(({ partition }) => partition) ?? [];
-    if (isRow) assert.is(places.length, 1, name);
-    else assert.equal(places, [0, 1, 2, 3], name);
+format(
+  'rows lie in the partition of their key, a schema in the first, all else in every one',
+  () => {
+    for (const [name, wanted] of Object.entries(cases)) {
+      const isRow = wanted.kind === 'change' && wanted.change.kind === 'row';
+      const places = golden.records[name]?.['4']?.map(({ partition }) => partition) ?? [];
+      if (isRow) assert.is(places.length, 1, name);
+      else if (wanted.kind === 'schema') assert.equal(places, [0], name);
+      else assert.equal(places, [0, 1, 2, 3], name);
+    }
+  },
+);
+
+format('a schema is read as what was written', () => {
+  for (const records of Object.values(golden.records.schema ?? {})) {
+    const { schema } = cases;
+    assert.ok(schema?.kind === 'schema');
+    assert.equal(readSchemaRecord(decoder.schemaParts(fetchedOf(records))), schema.record);
   }
 });
 

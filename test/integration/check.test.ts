@@ -238,6 +238,9 @@ check(
     assert.is(differs.exit, 4);
     assert.match(only(differs).message, /node b .*total is double precision instead of numeric/);
     await query(b, 'DROP TABLE orders');
+    // Where it has none of them, init makes them, unless that is left to people.
+    assert.is((await checked(directory, { ...fleet, ddl: 'manual' })).exit, 4);
+    for (const url of fleet.urls) await query(url, 'CREATE TABLE kept (id int PRIMARY KEY)');
     const lacks = await checked(directory, fleet);
     assert.is(lacks.exit, 4);
     assert.is(only(lacks).message, 'node b lacks the table public.orders');

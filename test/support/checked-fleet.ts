@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
+import { ddlSetting } from '../../scripts/sandbox/fitting-dump.ts';
 import type { Finding } from '../../src/agent/preflight-finding.ts';
 import { type Said, saidBy } from './said.ts';
 import type { Stack } from './stack.ts';
@@ -25,6 +26,7 @@ export interface Fleet {
   readonly brokers: readonly string[];
   readonly registryUrl: string;
   readonly kafka?: Readonly<Record<string, unknown>>;
+  readonly ddl?: 'manual';
 }
 
 export interface Checked {
@@ -53,7 +55,9 @@ export async function soundFleet(stack: Stack): Promise<Fleet> {
   const urls = await stack.createDatabases('check');
   await Promise.all(urls.map((url) => query(url, orders)));
   const { brokers, registryUrl } = stack;
-  return { cluster: stack.uniqueName('check'), urls: urls.slice(0, 2), brokers, registryUrl };
+  const setting = await ddlSetting(urls[0] ?? '');
+  const cluster = stack.uniqueName('check');
+  return { cluster, urls: urls.slice(0, 2), brokers, registryUrl, ...setting };
 }
 
 export async function understudy(
@@ -63,9 +67,10 @@ export async function understudy(
 ): Promise<Said> {
   const file = join(directory, `${fleet.cluster}.yaml`);
   const nodes = Object.fromEntries(fleet.urls.map((url, at) => ['abc'[at], { url }]));
-  const { cluster, brokers, registryUrl } = fleet;
+  const { cluster, brokers, registryUrl, ddl } = fleet;
   const kafka = { brokers: [...brokers], ...fleet.kafka };
-  await writeFile(file, stringify({ cluster, nodes, kafka, registry: { url: registryUrl } }));
+  const config = { cluster, nodes, kafka, registry: { url: registryUrl }, ...(ddl && { ddl }) };
+  await writeFile(file, stringify(config));
   return saidBy(spawn(process.execPath, ['--import', 'tsx', cli, '--config', file, ...words]));
 }
 

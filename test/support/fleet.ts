@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
+import { ddlSetting } from '../../scripts/sandbox/fitting-dump.ts';
 import type { PostgresServer } from '../../scripts/sandbox/sandbox.ts';
 import { FleetAgent } from './fleet-agent.ts';
 import { type Said, saidBy } from './said.ts';
@@ -115,6 +116,7 @@ export class Fleet {
       nodes: Object.fromEntries([...urls].map(([name, url]) => [name, { url }])),
       kafka: { brokers: options.brokers ?? stack.brokers, partitions: options.partitions ?? 1 },
       registry: { url: options.registryUrl ?? stack.registryUrl },
+      ...(await ddlSetting(urls.get('a') ?? '')),
     };
     const directory = await mkdtemp(join(tmpdir(), 'understudy-fleet-'));
     const ownStack = options.stack === undefined ? stack : null;

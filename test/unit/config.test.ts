@@ -49,6 +49,7 @@ test('a minimal file has the defaults of this version', () => {
   assert.equal(config.topic, { partitions: 1, replication: null, overrides: {} });
   assert.is(config.pointsEveryMs, 1000);
   assert.is(config.pgDump, 'pg_dump');
+  assert.not(config.isSchemaManual);
   assert.is(config.maintenanceDatabase, 'postgres');
   assert.equal(config.kafka(), { brokers: ['k1:9092', 'k2:9092'], ssl: false, sasl: null });
   assert.equal(config.registry(), { url: 'http://registry:8081/apis/ccompat/v7', auth: null });
@@ -97,6 +98,7 @@ maintenanceDatabase: admin
   assert.equal(config.registry().auth, { username: 'r', password: 'fallback' });
   assert.is(config.pointsEveryMs, 250);
   assert.is(config.pgDump, '/usr/lib/postgresql/15/bin/pg_dump');
+  assert.ok(config.isSchemaManual);
   assert.is(config.maintenanceDatabase, 'admin');
   assert.is(config.nodeUrl('a'), 'postgres:///shop?host=/tmp');
 });

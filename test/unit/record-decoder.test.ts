@@ -66,7 +66,7 @@ test('a row is read with its place, its values and their columns', async () => {
 });
 
 test('a record of an unknown kind is refused', async () => {
-  await refused(/unknown kind "schema"/, [{ ...point, key: keyOf('schema') }]);
+  await refused(/unknown kind "sequence"/, [{ ...point, key: keyOf('sequence') }]);
 });
 
 test('a key under another schema than the first one is refused', async () => {

@@ -52,7 +52,7 @@ export function judgeTopic(partitions: Partitions): TopicVerdict {
     }
   }
   const live = partitions.map((records) =>
-    records.filter((one) => one.committed && !isFence(one) && !isVoid(one, begins)),
+    records.filter((one) => one.committed && !isBeside(one) && !isVoid(one, begins)),
   );
   const marks = live.map((records) => judgePoints(records, findings));
   judgeAlike(marks, findings);
@@ -107,9 +107,9 @@ function judgeEpochs(records: readonly TopicRecord[], findings: Findings): void 
   }
 }
 
-/** A fence stands nowhere in the stream, but its epoch counts: it too is written by who leads. */
-function isFence({ kind }: TopicRecord): boolean {
-  return kind === 'fence';
+/** Fences and schemas stand nowhere in the stream, but their epoch counts: leaders write them. */
+function isBeside({ kind }: TopicRecord): boolean {
+  return kind === 'fence' || kind === 'schema';
 }
 
 /** A record that is published twice comes at a position that was there before. */
@@ -117,7 +117,7 @@ function judgeOrder(records: readonly TopicRecord[], findings: Findings): void {
   const last = new Map<number, TopicRecord>();
   for (const record of records) {
     const { committed, position } = record;
-    if (!committed || position === null || isFence(record)) continue;
+    if (!committed || position === null || isBeside(record)) continue;
     const before = last.get(position.epoch);
     if (before?.position && comparePositions(before.position, position) >= 0) {
       const twice = `${place(record)}, after ${place(before)}`;
