@@ -7,6 +7,7 @@ import type { Point, RelationId, UnfinishedTable } from '../change/change.ts';
 import type { EpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
+import { unfinishedStatus } from './unfinished-text.ts';
 import type { WalLook } from './wal-watch.ts';
 
 /** What of a follower at work is looked at. */
@@ -111,7 +112,7 @@ export class AgentFigures {
       batches: { published: this.#batchesPublished, applied: this.#batchesApplied },
       records: { published: this.#recordsPublished, applied: this.#rowsApplied },
       publishedBytes: this.#publishedBytes,
-      unfinished: published !== null ? this.#unfinished.map(readSoFar) : lackedBy(following),
+      unfinished: published !== null ? this.#unfinished.map(unfinishedStatus) : lackedBy(following),
       failedAttempts: this.#failedAttempts,
       lastFailure: this.#lastFailure,
       isKafkaAway: this.#isKafkaAway,
@@ -135,10 +136,6 @@ export class AgentFigures {
       isLost: slot === null || slot.walStatus === 'lost',
     };
   }
-}
-
-function readSoFar({ relation, rows, estimate }: UnfinishedTable) {
-  return { table: relation, rows, estimate };
 }
 
 function lackedBy(following: Progress | null) {
