@@ -8,6 +8,7 @@ import { type Client, DatabaseError } from 'pg';
 import type { Mark } from '../change/change.ts';
 import { parseLsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
+import type { EpochBase } from '../change/void.ts';
 import { hit } from '../failpoints.ts';
 import { sleepOrAbort } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
@@ -16,7 +17,7 @@ import type { RecordDecoder } from '../topic/record-decoder.ts';
 import { type Healing, type ReadRound, roundKeysMax, type WantedRow } from './healing.ts';
 import type { KnownTables } from './known-tables.ts';
 import { nextTransactionId, oldestRunning, readRows } from './row-reader.ts';
-import { type EpochBase, RowSearch } from './row-search.ts';
+import { RowSearch } from './row-search.ts';
 
 export interface HealerParts {
   readonly healing: Healing;
