@@ -76,7 +76,7 @@ export const errorTable = {
   TABLE_NOT_EMPTY: entry(
     'notAsRequired',
     false,
-    'A table that enters the stream holds rows already.',
+    'A table holds rows that cannot be taken over: a follower’s own, or rows without a key.',
   ),
   ALREADY_INITIALISED: entry('notAsRequired', false, 'The cluster exists already.'),
   NOT_INITIALISED: entry('notAsRequired', false, 'The cluster has not been initialised.'),
@@ -114,6 +114,11 @@ export const errorTable = {
     'notAsRequired',
     false,
     'The topic does not add up: records are missing or too many.',
+  ),
+  UNFINISHED: entry(
+    'notAsRequired',
+    false,
+    'A node lacks rows from before the stream, which are still being read.',
   ),
   NOT_PROMOTABLE: entry('notAsRequired', false, 'The node cannot take the lead.'),
   STALE: entry('notAsRequired', false, 'A node was away longer than the topic keeps each change.'),

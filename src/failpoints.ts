@@ -17,6 +17,8 @@ export const failpointNames = [
   'apply.before-commit',
   'apply.after-commit',
   'agent.after-start',
+  'chunk.after-read',
+  'chunk.after-watermark',
   'heal.after-read',
   'heal.after-watermark',
   'own.after-claim',

@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS understudy.position (
   mark_upto pg_lsn NOT NULL,
   next_offsets bigint[] NOT NULL,
   last_append_ms bigint[] NOT NULL,
+  -- Relation ids whose rows from before the stream are not all here.
+  unfinished text[] NOT NULL DEFAULT '{}',
   format integer NOT NULL
 );
 
@@ -196,7 +198,16 @@ BEGIN
     RAISE EXCEPTION 'lost: epoch % ended at %, before %', token_epoch, bound, token_lsn
       USING ERRCODE = 'UN001', HINT = 'The write may be missing: look, and make it again.';
   END IF;
-  RETURN token_lsn <= bound;
+  IF token_lsn > bound THEN
+    RETURN false;
+  END IF;
+  IF node.role = 'follower' AND EXISTS (
+      SELECT FROM understudy.position p WHERE cardinality(p.unfinished) > 0) THEN
+    RAISE EXCEPTION 'this node lacks rows from before the stream'
+      USING ERRCODE = 'UN002', HINT = 'They are on their way; ask the leader until understudy '
+        'status shows this node exact, or read without a token.';
+  END IF;
+  RETURN true;
 END
 $$;
 

@@ -3,7 +3,7 @@
  * its work and of its failures; flows out: figures for monitoring, cheap to read at any time,
  * without a look at a server. They decide nothing.
  */
-import type { Point } from '../change/change.ts';
+import type { Point, RelationId, UnfinishedTable } from '../change/change.ts';
 import type { EpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
@@ -11,7 +11,11 @@ import type { WalLook } from './wal-watch.ts';
 
 /** What of a follower at work is looked at. */
 interface Progress {
-  readonly position: { readonly at: EpochLsn; readonly commitTimeMicros: bigint };
+  readonly position: {
+    readonly at: EpochLsn;
+    readonly commitTimeMicros: bigint;
+    readonly unfinished: readonly RelationId[];
+  };
   readonly caughtUp: boolean;
 }
 
@@ -21,6 +25,7 @@ export class AgentFigures {
   readonly #wal: () => WalLook;
   #following: Progress | null = null;
   #published: { readonly at: EpochLsn; readonly commitTimeMs: number | null } | null = null;
+  #unfinished: readonly UnfinishedTable[] = [];
   #batchesPublished = 0;
   #batchesApplied = 0;
   #recordsPublished = 0;
@@ -47,12 +52,14 @@ export class AgentFigures {
     this.#rowsApplied += rows;
   }
 
-  leads(at: EpochLsn): void {
+  leads(at: EpochLsn, unfinished: readonly UnfinishedTable[]): void {
     this.#works();
+    this.#unfinished = unfinished;
     this.#published = { at, commitTimeMs: null };
   }
 
-  published({ epoch, upto, commitTimeMicros }: Point, records: number): void {
+  published({ epoch, upto, commitTimeMicros, unfinished }: Point, records: number): void {
+    this.#unfinished = unfinished;
     const commitTimeMs = Number(commitTimeMicros / 1000n);
     this.#published = { at: { epoch, lsn: upto }, commitTimeMs };
     this.#batchesPublished += 1;
@@ -104,6 +111,7 @@ export class AgentFigures {
       batches: { published: this.#batchesPublished, applied: this.#batchesApplied },
       records: { published: this.#recordsPublished, applied: this.#rowsApplied },
       publishedBytes: this.#publishedBytes,
+      unfinished: published !== null ? this.#unfinished.map(readSoFar) : lackedBy(following),
       failedAttempts: this.#failedAttempts,
       lastFailure: this.#lastFailure,
       isKafkaAway: this.#isKafkaAway,
@@ -127,6 +135,15 @@ export class AgentFigures {
       isLost: slot === null || slot.walStatus === 'lost',
     };
   }
+}
+
+function readSoFar({ relation, rows, estimate }: UnfinishedTable) {
+  return { table: relation, rows, estimate };
+}
+
+function lackedBy(following: Progress | null) {
+  const unfinished = following?.position.unfinished ?? [];
+  return unfinished.map((table) => ({ table, rows: null, estimate: null }));
 }
 
 function commitTimeOf(following: Progress | null): number | null {

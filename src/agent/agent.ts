@@ -236,7 +236,7 @@ class Agent {
         if (ended.signal.aborted) return;
         await disarmGuard(guardSession);
         log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
-        figures.leads(taken.mark.at);
+        figures.leads(taken.mark.at, taken.end.unfinished);
         onWorking();
         const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
         await this.#desk.tellLeads({ ...result });
@@ -276,6 +276,7 @@ class Agent {
       mark: taken.mark,
       lastPoint: taken.end.point,
       unhealed: taken.end.unhealed,
+      unfinished: taken.end.unfinished,
       producer: figures.counting(taken.producer),
       encoder,
       reader,

@@ -33,6 +33,8 @@ export interface FailoverPlan {
   readonly epoch: number;
   readonly leader: string | null;
   readonly lsn: string | null;
+  /** Tables of which rows from before the stream would be lost. */
+  readonly unfinished: readonly string[];
 }
 
 const verifyTimeoutMs = 30_000;
@@ -106,10 +108,20 @@ async function planOf(
     epoch: (state.current?.epoch ?? 0) + 1,
     leader: owner?.node ?? null,
     lsn: formatEpochLsn(position.at),
+    unfinished: position.unfinished,
   };
 }
 
 function needsAllowance(plan: FailoverPlan): UnderstudyError {
+  if (plan.unfinished.length > 0) {
+    return new UnderstudyError(
+      'NEEDS_ALLOW_DATA_LOSS',
+      `node ${plan.node} lacks rows from before the stream; as leader it would never get them: ` +
+        plan.unfinished.join(', '),
+      `Wait until understudy status shows it exact. If ${plan.leader ?? 'the leader'} cannot come ` +
+        `back, say so: understudy failover ${plan.node} --allow-data-loss --reason "…"`,
+    );
+  }
   return new UnderstudyError(
     'NEEDS_ALLOW_DATA_LOSS',
     `durability is async: what ${plan.leader ?? 'the leader'} acknowledged and did not publish ` +

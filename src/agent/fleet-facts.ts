@@ -4,7 +4,7 @@
  * to judge.
  */
 import type { NodeIdentity } from '../catalog/understudy-schema.ts';
-import type { Mark, Point } from '../change/change.ts';
+import type { Mark, Point, RelationId, UnfinishedTable } from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlState } from '../control/control-state.ts';
@@ -24,6 +24,7 @@ export interface DatabaseFacts {
     readonly commitTimeMicros: bigint;
     /** Where it reads on. */
     readonly mark?: Pick<Mark, 'nextOffsets'>;
+    readonly unfinished?: readonly RelationId[];
   } | null;
   /** The server's WAL position; null on a server in recovery. */
   readonly walLsn: Lsn | null;
@@ -38,6 +39,8 @@ export interface TopicFacts {
   readonly at: EpochLsn | null;
   /** null where the mark is an epoch begin, which has no transaction. */
   readonly point: (Pick<Point, 'commitTimeMicros'> & Partial<Pick<Point, 'uncovered'>>) | null;
+  /** Whose rows from before the stream are not all in it. */
+  readonly unfinished?: readonly UnfinishedTable[];
   /** From where to where each partition reaches. */
   readonly watermarks?: readonly Watermarks[];
 }

@@ -4,8 +4,8 @@
  * already is refused before anything is made; a failure on the way takes back what was made.
  *
  * The order matters: the publication before the slot, so that a transaction that was open when the
- * tables were published is waited for by the slot; the tables are looked at in the slot's own
- * snapshot, so that no row falls between "empty" and the stream.
+ * tables were published is waited for by the slot; which tables hold rows is looked up in the slot's
+ * own snapshot, so that no row falls between "empty" and the stream.
  */
 import { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';
@@ -22,7 +22,7 @@ import {
   installUnderstudySchema,
   readNode,
 } from '../catalog/understudy-schema.ts';
-import type { EpochBegin, RelationShape } from '../change/change.ts';
+import type { EpochBegin, RelationShape, UnfinishedTable } from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
@@ -35,7 +35,7 @@ import { createTopic, deleteTopic, describeCluster, describeTopic } from '../top
 import * as layout from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
-import { type NodeSession, refuseRows, shapesOf } from './initial-tables.ts';
+import { type NodeSession, refuseRows, shapesOf, unfinishedAtFirst } from './initial-tables.ts';
 import { lockNode } from './node-lock.ts';
 import { ownEpoch } from './own-epoch.ts';
 
@@ -45,9 +45,16 @@ export interface Initialised {
   readonly leader: string;
   readonly lsn: string;
   readonly tables: readonly string[];
+  /** Relation ids of tables that hold rows, which the leader's agent reads. */
+  readonly unfinished: readonly string[];
 }
 
 type OnStep = (line: string) => void;
+
+interface StreamStart {
+  readonly startLsn: Lsn;
+  readonly unfinished: readonly UnfinishedTable[];
+}
 
 /** Creating a slot waits for the open transactions of the whole server. */
 const slotTimeoutMs = 60_000;
@@ -130,17 +137,18 @@ class Initialisation {
       this.#onStep(`preparing node ${node.name}`);
       await this.#prepareNode(node, published, shapes);
     }
-    this.#onStep(`creating the slot on ${leader.name} and looking whether the tables are empty`);
-    const startLsn = await this.#makeSlot(leader, published);
+    this.#onStep(`creating the slot on ${leader.name} and looking which tables hold rows`);
+    const start = await this.#makeSlot(leader, published, shapes);
     await this.#refuseFollowerRows(nodes, published);
     this.#onStep('beginning epoch 1');
-    const at = await this.#beginEpoch(nodes, leader, startLsn);
+    const at = await this.#beginEpoch(nodes, leader, start);
     return {
       cluster: this.#cluster.name,
       stream: this.#streamId,
       leader: leader.name,
       lsn: formatEpochLsn(at),
       tables: published.map(displayName),
+      unfinished: start.unfinished.map(({ relation }) => relation),
     };
   }
 
@@ -214,8 +222,12 @@ class Initialisation {
     });
   }
 
-  /** The slot's exported snapshot is what came before the stream: it must hold no row. */
-  async #makeSlot(leader: NodeSession, tables: readonly TableShape[]): Promise<Lsn> {
+  /** The slot's exported snapshot is what came before the stream. */
+  async #makeSlot(
+    leader: NodeSession,
+    tables: readonly TableShape[],
+    shapes: ReadonlyMap<string, RelationShape>,
+  ): Promise<StreamStart> {
     const url = this.#cluster.settings.nodeUrl(leader.name);
     const applicationName = `understudy ${leader.name} init`;
     const config = { ...sessionConfig(url, { applicationName }), replication: 'database' };
@@ -228,12 +240,12 @@ class Initialisation {
     try {
       this.#undo.push(() => dropSlot(leader.client, slot));
       const created = await createExportedSlot(walsender, leader.client, slot, slotTimeoutMs);
-      const work = async (): Promise<void> => {
+      const look = async (): Promise<UnfinishedTable[]> => {
         await leader.client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot}'`);
-        await refuseRows(leader, tables);
+        return await unfinishedAtFirst(leader, tables, shapes);
       };
-      await inTransaction(leader.client, work, 'REPEATABLE READ');
-      return created.consistentPoint;
+      const unfinished = await inTransaction(leader.client, look, 'REPEATABLE READ');
+      return { startLsn: created.consistentPoint, unfinished };
     } finally {
       await walsender.end();
     }
@@ -253,7 +265,7 @@ class Initialisation {
   async #beginEpoch(
     nodes: readonly NodeSession[],
     leader: NodeSession,
-    startLsn: Lsn,
+    { startLsn, unfinished }: StreamStart,
   ): Promise<EpochLsn> {
     const { settings, around, topic, registry, kafka } = this.#cluster;
     const { partitions } = settings;
@@ -283,17 +295,20 @@ class Initialisation {
       startLsn,
       slot: layout.slotName(this.#cluster.name, 1),
       keySchemaId: encoder.keySchemaId,
+      unfinished,
     };
-    const nothing = { mark: null, point: null, begin: null, strays: [], unhealed: null };
+    const nothing = { mark: null, point: null, begin: null, strays: [] };
     const owned = await ownEpoch(
       {
         control,
         node: leader.name,
         around,
         createProducer: () => this.#cluster.createProducer(partitions),
-        drain: async () => nothing,
-        begin: (_epoch, _end, producer) =>
-          writeEpochBegin(producer, reader, encoder, begin, around),
+        drain: async () => ({ ...nothing, unhealed: null, unfinished: [] }),
+        begin: async (_epoch, _end, producer) => {
+          const mark = await writeEpochBegin(producer, reader, encoder, begin, around);
+          return { mark, unfinished };
+        },
         onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
       },
       1,
@@ -306,6 +321,7 @@ class Initialisation {
       commitTimeMicros: BigInt(around.nowMs()) * 1000n,
       mark: owned.mark,
       appendMs: owned.mark.nextOffsets.map(() => around.nowMs()),
+      unfinished: unfinished.map(({ relation }) => relation),
     };
     for (const { client } of nodes) {
       await inTransaction(client, async () => {

@@ -23,7 +23,11 @@ export interface OwnEpochParts {
   /** Reads all that was ever committed, once nobody else can write; a follower applies it. */
   readonly drain: (epoch: number, producer: TransactionalProducer) => Promise<LogEnd>;
   /** Writes the epoch begin to all partitions in one transaction. */
-  readonly begin: (epoch: number, end: LogEnd, producer: TransactionalProducer) => Promise<Mark>;
+  readonly begin: (
+    epoch: number,
+    end: LogEnd,
+    producer: TransactionalProducer,
+  ) => Promise<Pick<LogEnd, 'unfinished'> & { readonly mark: Mark }>;
   readonly onStep: (step: 'claim' | 'init' | 'verify' | 'drain') => void;
 }
 
@@ -170,10 +174,11 @@ class OwningAttempt {
     const end = this.#end;
     if (end === null) throw new Error('begin comes after drain');
     await hit('own.before-epoch-begin');
-    this.#mark = await begin(epoch, end, producer);
+    const { mark, unfinished } = await begin(epoch, end, producer);
+    this.#mark = mark;
     const voids = end.strays.length > 0 ? end.mark : null;
     const unhealed = end.unhealed ?? voids;
-    this.#end = { mark: this.#mark, point: null, begin: null, strays: [], unhealed };
+    this.#end = { mark, point: null, begin: null, strays: [], unhealed, unfinished };
     return { kind: 'begun', ticket };
   }
 

@@ -239,7 +239,7 @@ export async function lookAtMaintenanceDatabase(look: NodeLook): Promise<void> {
   }
 }
 
-/** Names of tables that hold rows: in this version init takes none. */
+/** Names of tables that hold rows. */
 export async function tablesWithRows(
   look: NodeLook,
   tables: readonly Pick<TableShape, 'schema' | 'name'>[],

@@ -114,7 +114,7 @@ function leaderOf(
   return nodes.find(({ name }) => name === wanted) ?? null;
 }
 
-/** Reading rows that exist is not part of this version, so before init there may be none. */
+/** The leader's rows are read in the order of their keys; a follower has none of its own. */
 async function findRows(
   cluster: Cluster,
   leader: NodeFacts,
@@ -124,12 +124,15 @@ async function findRows(
   const found = await Promise.all(
     nodes.map(async (node): Promise<Finding[]> => {
       const tables = node.allTables.filter(
-        ({ schema, name, kind, persistence }) =>
-          names.has(`${schema}.${name}`) && kind === 'ordinary' && persistence === 'permanent',
+        ({ schema, name, kind, persistence, identityAttnums }) =>
+          names.has(`${schema}.${name}`) &&
+          kind === 'ordinary' &&
+          persistence === 'permanent' &&
+          (node !== leader || (identityAttnums ?? []).length === 0),
       );
       try {
         const holding = await tablesWithRows(lookFor(cluster, node.name), tables);
-        return holding.length === 0 ? [] : [notEmpty(node.name, holding)];
+        return holding.length === 0 ? [] : [notEmpty(node.name, holding, node === leader)];
       } catch (error) {
         return [findingOf(error, nodeObject(node.name))];
       }
@@ -138,12 +141,17 @@ async function findRows(
   return found.flat();
 }
 
-function notEmpty(node: string, tables: readonly string[]): Finding {
+function notEmpty(node: string, tables: readonly string[], leads: boolean): Finding {
+  const names = enumerate(tables);
   return errorFinding(
     'TABLE_NOT_EMPTY',
     nodeObject(node),
-    `tables of node ${node} hold rows already: ${enumerate(tables)}`,
-    'Empty them on every node, run init, then load the rows on the leader: this version does not ' +
-      'read rows that were there before.',
+    leads
+      ? `tables of node ${node} hold rows and have no key to read them by: ${names}`
+      : `tables of node ${node}, which is to follow, hold rows: ${names}`,
+    leads
+      ? 'Give them a key on every node: ALTER TABLE … ADD COLUMN id bigint GENERATED ALWAYS AS ' +
+          'IDENTITY PRIMARY KEY; or empty them.'
+      : 'Rows come from the leader: empty the tables on that node (TRUNCATE).',
   );
 }

@@ -4,12 +4,15 @@
  * What is unknown is null and has its reason in `why`: nothing is guessed. Pure.
  */
 import type { NodeIdentity } from '../catalog/understudy-schema.ts';
+import type { UnfinishedTable } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
-import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
+import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
+import { isStreaming, type LogEnds, lagBytes, lagMs } from './lag.ts';
 import { missingRecords } from './missing-records.ts';
 import { type SlotStatus, slotReport } from './slot-status.ts';
+import { lacksText, unfinishedText } from './unfinished-text.ts';
 
 export type NodeState =
   | 'streaming'
@@ -37,6 +40,12 @@ export interface NodeStatus {
   readonly why: readonly string[];
 }
 
+export interface UnfinishedStatus {
+  readonly table: string;
+  readonly rows: number;
+  readonly estimate: number | null;
+}
+
 export interface FleetStatus {
   readonly cluster: string;
   readonly stream: string | null;
@@ -45,21 +54,15 @@ export interface FleetStatus {
   readonly durability: string | null;
   /** Its name; null when it cannot be read. */
   readonly topic: string | null;
+  /** Tables whose rows from before the stream are not all in it; null when it cannot be read. */
+  readonly unfinished: readonly UnfinishedStatus[] | null;
   readonly nodes: readonly NodeStatus[];
 }
 
-/** Async from end to end a change takes well under a second; twice that is no hiccup any more. */
-const streamingLagMs = 2_000;
-/** What came within that time may be on its way, if it is no more than this. */
-const streamingLagBytes = 16 * 1024 * 1024;
-
-interface Fleet {
+interface Fleet extends LogEnds {
   readonly facts: FleetFacts;
   readonly control: ControlState | null;
-  readonly newest: TopicFacts | null;
   readonly owner: { readonly node: string; readonly epoch: number } | null;
-  /** Where the leader's WAL stands, in its own epoch; null when nobody was asked. */
-  readonly leaderWal: EpochLsn | null;
   readonly damage: string | null;
   /** Why parts of the whole are not known. */
   readonly blind: readonly string[];
@@ -72,6 +75,7 @@ function fleetOf(facts: FleetFacts): Fleet {
   const [damage] = control === null ? [] : control.openDamage.values();
   return {
     facts,
+    nowMs: facts.nowMs,
     control,
     newest: facts.topic.kind === 'found' ? facts.topic.value : null,
     owner,
@@ -114,8 +118,13 @@ export function statusOf(facts: FleetFacts): FleetStatus {
     leader: owner?.node ?? null,
     durability: control === null ? null : (control.durability?.durability ?? 'async'),
     topic: facts.topic.kind === 'found' ? facts.topicName : null,
+    unfinished: fleet.newest === null ? null : (fleet.newest.unfinished ?? []).map(shown),
     nodes: facts.nodes.map(({ name, database }) => nodeStatus(fleet, name, database)),
   };
+}
+
+function shown({ relation, rows, estimate }: UnfinishedTable): UnfinishedStatus {
+  return { table: relation, rows, estimate };
 }
 
 /** Whether there is no cluster yet, so that a status of nothing can be refused by name. */
@@ -227,6 +236,7 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       ...slot.retention,
       ...damageOf(fleet),
       ...uncoveredOf(fleet),
+      ...readingOf(fleet),
       ...blind,
     ],
   };
@@ -236,6 +246,12 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
 function uncoveredOf({ newest }: Fleet): string[] {
   const tables = newest?.point?.uncovered ?? [];
   return tables.length === 0 ? [] : [`not in the stream: ${tables.join(', ')}`];
+}
+
+/** The leader's agent reads what was there before the stream. */
+function readingOf({ newest, facts }: Fleet): string[] {
+  const text = unfinishedText(newest?.unfinished ?? [], facts.nowMs);
+  return text === null ? [] : [text];
 }
 
 function whyNotStreaming(name: string, { agentRuns, slots }: Member): string[] {
@@ -259,7 +275,8 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
   const { position } = member;
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member);
-  const exact = position === null ? null : control === null ? null : damage === null;
+  const lacks = lacksText(position?.unfinished ?? []);
+  const exact = position === null || control === null ? null : damage === null && lacks === null;
   const missing = missingRecords(fleet.newest, member);
   return {
     name,
@@ -271,7 +288,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
     exact,
     promotable: role === 'leader' || position === null || missing.length > 0 ? false : exact,
     slot: slotReport(member.slots).status,
-    why: [...why, ...missing, ...damageOf(fleet), ...blind],
+    why: [...why, ...(lacks === null ? [] : [lacks]), ...missing, ...damageOf(fleet), ...blind],
   };
 }
 
@@ -299,45 +316,4 @@ function followerState(
 
 function newestText({ newest }: Fleet): string {
   return newest === null || newest.at === null ? 'the end' : formatEpochLsn(newest.at);
-}
-
-type Position = NonNullable<DatabaseFacts['position']>;
-
-/** At the newest point, or so close behind it that the rest is on its way. */
-function isStreaming(fleet: Fleet, position: Position): boolean {
-  const { newest, facts } = fleet;
-  if (isAtEnd(newest, position)) return true;
-  const behindMs = lagMs(fleet, position);
-  if (behindMs !== null && behindMs < streamingLagMs) return true;
-  // After a quiet time the commits before and after it lie far apart: then the point's age counts.
-  const point = newest?.point ?? null;
-  if (point === null) return false;
-  const ageMs = facts.nowMs - Number(point.commitTimeMicros / 1000n);
-  const bytes = lagBytes(fleet, position);
-  return ageMs < streamingLagMs && bytes !== null && bytes <= streamingLagBytes;
-}
-
-function isAtEnd(newest: TopicFacts | null, position: Position): boolean {
-  return newest !== null && newest.at !== null && compareEpochLsn(position.at, newest.at) >= 0;
-}
-
-/** Behind the leader's WAL where that is known, else behind the log. */
-function lagBytes({ leaderWal, newest }: Fleet, position: Position | null): number | null {
-  if (position === null) return null;
-  for (const end of [leaderWal, newest?.at ?? null]) {
-    // LSNs of two epochs are those of two servers: there is no distance between them.
-    if (end !== null && end.epoch === position.at.epoch) {
-      return end.lsn > position.at.lsn ? Number(end.lsn - position.at.lsn) : 0;
-    }
-  }
-  return null;
-}
-
-/** Between the last transaction of the log and the last that is applied, by their commit times. */
-function lagMs({ newest }: Fleet, position: Position | null): number | null {
-  if (position === null || newest === null) return null;
-  if (isAtEnd(newest, position)) return 0;
-  if (newest.point === null) return null;
-  const behindMicros = newest.point.commitTimeMicros - position.commitTimeMicros;
-  return behindMicros > 0n ? Number(behindMicros / 1000n) : 0;
 }

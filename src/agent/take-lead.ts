@@ -207,7 +207,7 @@ export class LeadTaking {
     this.#appliedAll = true;
   }
 
-  async #begin(epoch: number, end: LogEnd, producer: TransactionalProducer): Promise<Mark> {
+  async #begin(epoch: number, end: LogEnd, producer: TransactionalProducer) {
     const { cluster, encoder, reader, identity, server, name } = this.#node;
     const startLsn = await this.#startLsn(end);
     this.#onStep('epoch begin');
@@ -221,11 +221,13 @@ export class LeadTaking {
       startLsn,
       slot: this.#slot,
       keySchemaId: encoder.keySchemaId,
+      // What this node has not read as a follower it never will: its rows are the stream's now.
+      unfinished: this.#following === null ? end.unfinished : [],
     };
     const mark = await writeEpochBegin(producer, reader, encoder, begin, cluster.around);
     await this.#saveBegin(begin, mark);
     this.#base = begin.base;
-    return mark;
+    return { mark, unfinished: begin.unfinished };
   }
 
   /** The base's own leader goes on where the log stands; another begins at an LSN of its own. */
@@ -257,6 +259,7 @@ export class LeadTaking {
         commitTimeMicros: BigInt(nowMs) * 1000n,
         mark,
         appendMs: mark.nextOffsets.map(() => nowMs),
+        unfinished: begin.unfinished.map(({ relation }) => relation),
       };
       await writePosition(client, position, formatVersion);
     });

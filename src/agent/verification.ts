@@ -12,6 +12,7 @@ import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
+import { readPosition } from '../follower/follower-state.ts';
 import { Releasers } from '../lifecycle.ts';
 import { compareNode, type NodeComparison } from '../verify/compare.ts';
 import {
@@ -25,6 +26,7 @@ import { digestTable, type TableDigest } from '../verify/table-digest.ts';
 import { askAgent } from './agent-question.ts';
 import type { Cluster } from './cluster.ts';
 import { leaderOf, openFleetLog, openMember } from './member-session.ts';
+import { lacksText } from './unfinished-text.ts';
 
 export interface VerificationOptions {
   /** Empty is every follower. */
@@ -111,7 +113,15 @@ function chooseNodes(state: ControlState, cluster: Cluster, named: readonly stri
 /** A former leader stands in an epoch of its own, and no agent makes it follow. */
 async function requireFollower(client: Client, name: string, leader: string): Promise<void> {
   const identity = await readNode(client);
-  if (identity?.role === 'follower') return;
+  if (identity?.role === 'follower') {
+    const lacks = lacksText((await readPosition(client))?.unfinished ?? []);
+    if (lacks === null) return;
+    throw new UnderstudyError(
+      'UNFINISHED',
+      `node ${name} is not exact yet: ${lacks}`,
+      'Run it again once understudy status shows the node exact.',
+    );
+  }
   throw new UnderstudyError(
     'PREREQUISITE',
     `node ${name} led before node ${leader} and does not follow: its rows are of no common LSN`,

@@ -1,18 +1,20 @@
 /**
  * How a row is found by its key, and how text becomes a value, in this database. Flows in: tables;
- * flows out: for each key column the equality of the index that is the identity, and for each
+ * flows out: for each key column the operators of the index that is the identity, and for each
  * column whether a cast from text is the type's own input. Our sessions have an empty search_path,
- * so the equality of an extension's type has to be named with its schema; and what the index takes
- * for equal, by its operator and its collation, is what must be found, nothing more or less.
+ * so the operators of an extension's type have to be named with their schema; and what the index
+ * takes for equal, by its operator and its collation, is what must be found, nothing more or less.
  */
 import type { Client } from 'pg';
 import { UnderstudyError } from '../errors.ts';
 import { quoteIdentifier } from './postgres-session.ts';
 import { displayName, identityIndexOf, type TableShape, type UniqueIndex } from './table.ts';
 
-export interface KeyEquality {
+export interface KeyOperators {
   /** As SQL takes it between two operands: `OPERATOR("public".=)`. */
-  readonly operator: string;
+  readonly equal: string;
+  readonly less: string;
+  readonly greater: string;
   /** As SQL takes it behind COLLATE; null where the type has none. */
   readonly collation: string | null;
 }
@@ -22,7 +24,7 @@ export type TextInput = 'cast' | 'array element';
 
 export interface TableAccess {
   /** By attnum, of the identity's columns. */
-  readonly equalities: ReadonlyMap<number, KeyEquality>;
+  readonly keys: ReadonlyMap<number, KeyOperators>;
   /** Whether INSERT … ON CONFLICT takes the identity's columns. */
   readonly upsertable: boolean;
   /** By attnum, of columns that are not plainly cast. */
@@ -35,7 +37,7 @@ export async function readTableAccess(
   tables: readonly TableShape[],
 ): Promise<ReadonlyMap<number, TableAccess>> {
   const oids = tables.map(({ oid }) => oid);
-  const indexes = await readJson<IndexRow>(client, equalitiesQuery, oids);
+  const indexes = await readJson<IndexRow>(client, operatorsQuery, oids);
   const casts = await readJson<CastRow>(client, castsQuery, oids);
   const access = new Map<number, TableAccess>();
   for (const table of tables) {
@@ -45,7 +47,7 @@ export async function readTableAccess(
     });
     const columns = index?.columns ?? [];
     access.set(table.oid, {
-      equalities: new Map(columns.map((row) => [row.attnum, equalityOf(table, row)])),
+      keys: new Map(columns.map((row) => [row.attnum, operatorsOf(table, row)])),
       upsertable: identity !== null && index?.plain === true && !hasDeferrableTwin(table, identity),
       inputs: inputsOf(table, casts),
     });
@@ -53,10 +55,12 @@ export async function readTableAccess(
   return access;
 }
 
-interface EqualityRow {
+interface KeyRow {
   readonly attnum: number;
-  readonly schema: string | null;
-  readonly operator: string | null;
+  /** As SQL takes them; null where the index has no order of its own. */
+  readonly equal: string | null;
+  readonly less: string | null;
+  readonly greater: string | null;
   readonly collationSchema: string | null;
   readonly collation: string | null;
 }
@@ -65,7 +69,7 @@ interface IndexRow {
   readonly tableOid: number;
   readonly name: string;
   readonly plain: boolean;
-  readonly columns: readonly EqualityRow[];
+  readonly columns: readonly KeyRow[];
 }
 
 interface CastRow {
@@ -76,10 +80,10 @@ interface CastRow {
 }
 
 /**
- * Strategy 3 of a btree is equality. Other kinds of unique index (WITHOUT OVERLAPS, from
- * PostgreSQL 18 on) have numbers of their own: there the equality of the type's own order stands.
+ * Strategies 1, 3 and 5 of a btree are less, equal and greater. Other kinds of unique index (WITHOUT
+ * OVERLAPS, from PostgreSQL 18 on) have numbers of their own: there the type's own order stands.
  */
-const equalitiesQuery = `
+const operatorsQuery = `
   SELECT json_build_object(
     'tableOid', x.indrelid::bigint, 'name', ic.relname,
     -- ON CONFLICT takes no table with rules for updates, not even rules that do not fire.
@@ -87,18 +91,20 @@ const equalitiesQuery = `
       SELECT FROM pg_rewrite w WHERE w.ev_class = x.indrelid AND w.ev_type = '2'),
     'columns', (
       SELECT json_agg(json_build_object(
-        'attnum', x.indkey[k.n], 'operator', o.oprname,
-        'schema', o.oprnamespace::regnamespace::text,
+        'attnum', x.indkey[k.n], 'less', o.names[1], 'equal', o.names[2], 'greater', o.names[3],
         'collationSchema', cn.nspname, 'collation', c.collname))
       FROM generate_series(0, x.indnkeyatts - 1) AS k (n)
       JOIN pg_opclass oc ON oc.oid = x.indclass[k.n]
       LEFT JOIN pg_opclass d ON am.amname <> 'btree' AND d.opcdefault
         AND d.opcintype = oc.opcintype
         AND d.opcmethod = (SELECT b.oid FROM pg_am b WHERE b.amname = 'btree')
-      LEFT JOIN pg_amop f ON f.amopstrategy = 3
-        AND f.amopfamily = CASE WHEN am.amname = 'btree' THEN oc.opcfamily ELSE d.opcfamily END
-        AND f.amoplefttype = oc.opcintype AND f.amoprighttype = oc.opcintype
-      LEFT JOIN pg_operator o ON o.oid = f.amopopr
+      CROSS JOIN LATERAL (
+        SELECT array_agg(format('OPERATOR(%s.%s)', p.oprnamespace::regnamespace, p.oprname)
+          ORDER BY f.amopstrategy) AS names
+        FROM pg_amop f JOIN pg_operator p ON p.oid = f.amopopr
+        WHERE f.amopstrategy IN (1, 3, 5)
+          AND f.amopfamily = CASE WHEN am.amname = 'btree' THEN oc.opcfamily ELSE d.opcfamily END
+          AND f.amoplefttype = oc.opcintype AND f.amoprighttype = oc.opcintype) AS o
       LEFT JOIN pg_collation c ON c.oid = x.indcollation[k.n]
       LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace))
   FROM pg_index x
@@ -131,16 +137,17 @@ async function readJson<Row>(
   return rows.map(([json]) => JSON.parse(json) as Row);
 }
 
-function equalityOf(table: TableShape, row: EqualityRow): KeyEquality {
-  if (row.schema === null || row.operator === null) {
+function operatorsOf(table: TableShape, row: KeyRow): KeyOperators {
+  const { equal, less, greater } = row;
+  if (equal === null || less === null || greater === null) {
     throw new UnderstudyError(
       'TABLE_UNSUPPORTED',
-      `the identity of ${displayName(table)} is an index without an operator for equality`,
+      `the identity of ${displayName(table)} is an index without operators for its order`,
       'Give the table a primary key of its type’s default operator class.',
     );
   }
   return {
-    operator: `OPERATOR(${row.schema}.${row.operator})`,
+    ...{ equal, less, greater },
     collation:
       row.collation === null
         ? null

@@ -6,7 +6,7 @@
  */
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
-import type { KeyEquality, TableAccess, TextInput } from './column-access.ts';
+import type { KeyOperators, TableAccess, TextInput } from './column-access.ts';
 import { qualifiedName, quoteIdentifier } from './postgres-session.ts';
 import type { TableShape } from './table.ts';
 
@@ -27,7 +27,7 @@ export interface KeyedTable {
   /** Indexes into `columns`, in the order of the replica identity. */
   readonly identity: readonly number[];
   /** How the identity's index compares, column by column. */
-  readonly equalities: readonly KeyEquality[];
+  readonly keys: readonly KeyOperators[];
 }
 
 export function keyedTableOf(
@@ -51,9 +51,9 @@ export function keyedTableOf(
     name: table.name,
     columns,
     identity,
-    equalities: identity.flatMap((index) => {
+    keys: identity.flatMap((index) => {
       const attnum = byName.get(columns[index]?.name ?? '')?.attnum ?? 0;
-      return access.equalities.get(attnum) ?? [];
+      return access.keys.get(attnum) ?? [];
     }),
   };
 }
@@ -73,7 +73,7 @@ const exactCollations = new Set([
 export function hasOneSpelling(table: KeyedTable): boolean {
   return identityColumns(table).every(({ type }, i) => {
     if (oneSpellingTypes.test(type)) return true;
-    return textTypes.test(type) && exactCollations.has(table.equalities[i]?.collation ?? '');
+    return textTypes.test(type) && exactCollations.has(table.keys[i]?.collation ?? '');
   });
 }
 
@@ -88,12 +88,10 @@ export function identityColumns(table: KeyedTable): KeyedColumn[] {
 /** Whether the row t has the key k, as the index of the identity compares. */
 export function keyMatch(table: KeyedTable): string {
   const matches = identityColumns(table).map(({ name, type }, i) => {
-    const equality = table.equalities[i];
-    if (equality === undefined) throw new RangeError(`no equality ${i} of ${table.relationId}`);
-    const { operator, collation } = equality;
+    const { equal, collation } = operatorsAt(table, i);
     const key = `k.k${i}::${type}`;
     const collated = collation === null ? key : `(${key} COLLATE ${collation})`;
-    return `t.${quoteIdentifier(name)} ${operator} ${collated}`;
+    return `t.${quoteIdentifier(name)} ${equal} ${collated}`;
   });
   return matches.join(' AND ');
 }
@@ -124,6 +122,12 @@ export function unnestTexts(
   const from = `ROWS FROM (${arrays.join(', ')})`;
   if (ordinality === undefined) return `${from} AS ${alias}(${names.join(', ')})`;
   return `${from} WITH ORDINALITY AS ${alias}(${[...names, ordinality].join(', ')})`;
+}
+
+export function operatorsAt(table: KeyedTable, place: number): KeyOperators {
+  const operators = table.keys[place];
+  if (operators === undefined) throw new RangeError(`no operators ${place} of ${table.relationId}`);
+  return operators;
 }
 
 function columnAt(table: KeyedTable, index: number): KeyedColumn {

@@ -67,6 +67,19 @@ export interface RelationChange {
 /** What a source transaction consists of, in order; each takes one ordinal. */
 export type Change = RowChange | TruncateChange | RelationChange;
 
+/** A table that has rows from before the stream, as far as the stream has them. */
+export interface UnfinishedTable {
+  readonly relation: RelationId;
+  /** The last key that was read, in the order of the identity's index; null before the first. */
+  readonly after: readonly string[] | null;
+  /** How many rows were read. */
+  readonly rows: number;
+  /** How many there are, by Postgres' own estimate; null when it has none. */
+  readonly estimate: number | null;
+  /** When reading it began, milliseconds since 1970; null before. */
+  readonly since: number | null;
+}
+
 /** The end of a batch, in every partition: what is below `upto` is here, whole. */
 export interface Point {
   readonly streamId: string;
@@ -79,7 +92,8 @@ export interface Point {
   /** Per partition: committed records of this epoch since the previous point, points excluded. */
   readonly counts: readonly number[];
   readonly previous: Mark;
-  readonly unfinished: readonly RelationId[];
+  /** Rows of these from before the stream are still missing in it. */
+  readonly unfinished: readonly UnfinishedTable[];
   readonly uncovered: readonly string[];
   /** The last position before which a snapshot saw every streamed transaction. */
   readonly settled: Mark | null;
@@ -108,4 +122,6 @@ export interface EpochBegin {
   readonly startLsn: Lsn;
   readonly slot: string;
   readonly keySchemaId: number;
+  /** As in a point. */
+  readonly unfinished: readonly UnfinishedTable[];
 }

@@ -63,11 +63,12 @@ export const failoverCommand: Command<FailoverInput> = {
 
 function linesOf(answer: FailoverPlan | PromotionResult): string[] {
   if ('dryRun' in answer) {
-    const { node, epoch, leader, lsn } = answer;
+    const { node, epoch, leader, lsn, unfinished } = answer;
     return [
       `would end the epoch of ${leader ?? 'nobody'} and begin epoch ${epoch} on ${node}, which ` +
         `stands at ${lsn ?? 'no position'}`,
       'nothing was changed; under async what the leader did not publish would be lost',
+      ...unfinished.map((table) => `rows of ${table} from before the stream would be lost`),
     ];
   }
   const { node, epoch, lsn, base, steps, sequences } = answer;

@@ -38,8 +38,16 @@ export const initCommand: Command<InitInput> = {
     const lines = [
       `cluster ${answer.cluster} begins at ${answer.lsn}, led by ${answer.leader}`,
       `${answer.tables.length} tables: ${answer.tables.join(', ') || 'none'}`,
+      ...rowLines(answer.unfinished),
       `next: understudy run ${config.nodeNames.join(' ')}`,
     ];
     return { answer, lines, exit: exitCodes.ok };
   },
 };
+
+function rowLines(tables: readonly string[]): string[] {
+  if (tables.length === 0) return [];
+  return [
+    `${tables.length} of them hold rows, which the leader’s agent reads: ${tables.join(', ')}`,
+  ];
+}

@@ -24,6 +24,15 @@ import { RowWriter, statementRowsMax } from './row-writer.ts';
 const conflictCodes: readonly string[] = ['23505', '23P01', '428C9'];
 const truncateRefusedCode = '0A000';
 
+/** Where a transaction leads, and what it may rely on. */
+export interface ApplyMove {
+  readonly from: FollowerPosition;
+  readonly to: FollowerPosition;
+  readonly labelled: readonly Point[];
+  /** A partial row of such a table that has no base here is left out: its row comes later. */
+  readonly mayLackBase: (relationId: RelationId) => boolean;
+}
+
 /** What to apply, from the start again at each call: a large batch is read again meanwhile. */
 export type ApplySteps = () => Iterable<ApplyStep> | AsyncIterable<ApplyStep>;
 
@@ -45,33 +54,23 @@ export class Applier {
    * rows that swap a unique value conflict when they are upserted one after the other; then the
    * steps are asked for once more, and all rows of each are deleted first and inserted anew.
    */
-  async apply(
-    steps: ApplySteps,
-    from: FollowerPosition,
-    to: FollowerPosition,
-    labelled: readonly Point[],
-  ): Promise<number> {
+  async apply(steps: ApplySteps, move: ApplyMove): Promise<number> {
     try {
-      return await this.#applyOnce(steps, from, to, labelled, false);
+      return await this.#applyOnce(steps, move, false);
     } catch (error) {
       if (!isConflict(error)) throw error;
-      return await this.#applyOnce(steps, from, to, labelled, true);
+      return await this.#applyOnce(steps, move, true);
     }
   }
 
-  async #applyOnce(
-    steps: ApplySteps,
-    from: FollowerPosition,
-    to: FollowerPosition,
-    labelled: readonly Point[],
-    replace: boolean,
-  ): Promise<number> {
+  async #applyOnce(steps: ApplySteps, move: ApplyMove, replace: boolean): Promise<number> {
+    const { from, to, labelled, mayLackBase } = move;
     await hit('apply.before');
     let rows = 0;
     try {
       await inTransaction(this.#client, async () => {
         for await (const step of steps()) {
-          rows += await this.#step(step, replace);
+          rows += await this.#step(step, replace, mayLackBase);
           await hit('apply.after-step');
         }
         for (const point of labelled) await saveLabel(this.#client, point);
@@ -89,7 +88,11 @@ export class Applier {
   }
 
   /** Gives the number of rows that were written or deleted. */
-  async #step(step: ApplyStep, replace: boolean): Promise<number> {
+  async #step(
+    step: ApplyStep,
+    replace: boolean,
+    mayLackBase: ApplyMove['mayLackBase'],
+  ): Promise<number> {
     switch (step.kind) {
       case 'relation':
         await this.#targets.relation(step.relation);
@@ -108,7 +111,8 @@ export class Applier {
         for (const { rows, target } of tables) {
           const writer = new RowWriter(this.#client, target, replace);
           await this.#writeRows(writer, target, rows.upserts);
-          await this.#writePartials(writer, target, rows.partials, early);
+          const mayLack = mayLackBase(rows.relationId);
+          await this.#writePartials(writer, target, rows.partials, early, mayLack);
           await writer.flush();
         }
         return step.tables.reduce((sum, { deletes, upserts, partials }) => {
@@ -179,6 +183,7 @@ export class Applier {
     target: ApplyTarget,
     partials: readonly PartialRow[],
     early: Bases,
+    mayLack: boolean,
   ): Promise<void> {
     const order = target.columns.map((_, column) => column);
     for (let i = 0; i < partials.length; i += basesMax) {
@@ -188,11 +193,9 @@ export class Applier {
         part.filter((partial) => !early.has(partial)),
       );
       for (const partial of part) {
-        const values = this.#bases.complete(
-          target,
-          partial,
-          early.get(partial) ?? late.get(partial) ?? null,
-        );
+        const base = early.get(partial) ?? late.get(partial) ?? null;
+        if (mayLack && partial.base !== null && base === null) continue;
+        const values = this.#bases.complete(target, partial, base);
         if (writer.add(values, order)) await writer.flush();
       }
     }

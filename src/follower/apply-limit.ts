@@ -5,6 +5,7 @@
  * An exact stop may fall inside of a batch: its transactions below the limit are applied, the
  * position moves to the limit, and the offsets stay those of the last common point.
  */
+import type { RelationId, UnfinishedTable } from '../change/change.ts';
 import type { EpochLsn } from '../change/position.ts';
 import { compareEpochLsn } from '../change/position.ts';
 import type { Aligned, AlignedBatch, AlignedEpoch, AlignedLarge } from './aligner.ts';
@@ -37,10 +38,34 @@ export function wholeBatches({
 export function positionAfter(from: FollowerPosition, portion: ApplyPortion): FollowerPosition {
   const whole = wholeBatches(portion);
   const last = whole[whole.length - 1];
-  const { mark, appendMs, commitTimeMicros } =
-    last === undefined ? from : { ...last, commitTimeMicros: last.point.commitTimeMicros };
+  const { mark, appendMs, commitTimeMicros, unfinished } =
+    last === undefined ? from : reached(last);
   const at = portion.stopAt ?? mark.at;
-  return { streamId: from.streamId, at, commitTimeMicros, mark, appendMs };
+  return { streamId: from.streamId, at, commitTimeMicros, mark, appendMs, unfinished };
+}
+
+function reached({ mark, appendMs, point }: AlignedBatch | AlignedLarge) {
+  const { commitTimeMicros } = point;
+  return { mark, appendMs, commitTimeMicros, unfinished: relationsOf(point.unfinished) };
+}
+
+export function relationsOf(unfinished: readonly UnfinishedTable[]): readonly RelationId[] {
+  return unfinished.map(({ relation }) => relation);
+}
+
+/**
+ * Tables of which a row may lack what a partial change of it leaves out: it was not read before the
+ * portion, and may not be read in it. What completes it is streamed later.
+ */
+export function unfinishedDuring(
+  from: FollowerPosition,
+  { batches, large }: ApplyPortion,
+): ReadonlySet<RelationId> {
+  const points = [...batches, ...(large === null ? [] : [large])].map(({ point }) => point);
+  return new Set([
+    ...from.unfinished,
+    ...points.flatMap(({ unfinished }) => relationsOf(unfinished)),
+  ]);
 }
 
 /** Bounds one apply transaction: what is coalesced is held in memory. */

@@ -5,7 +5,7 @@
  * nothing.
  */
 import type { Client } from 'pg';
-import type { EpochBegin, Mark, Point } from '../change/change.ts';
+import type { EpochBegin, Mark, Point, RelationId } from '../change/change.ts';
 import { formatLsn, parseLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
@@ -19,6 +19,8 @@ export interface FollowerPosition {
   readonly mark: Mark;
   /** Per partition, the LogAppendTime of the mark, milliseconds. */
   readonly appendMs: readonly number[];
+  /** Rows of these from before the stream are still missing at the mark. */
+  readonly unfinished: readonly RelationId[];
 }
 
 interface PositionRow {
@@ -30,13 +32,14 @@ interface PositionRow {
   mark_upto: string;
   next_offsets: string;
   last_append_ms: string;
+  unfinished: string;
 }
 
 /** Null when this database has never followed. */
 export async function readPosition(client: Client): Promise<FollowerPosition | null> {
   const { rows } = await client.query<PositionRow>(
     `SELECT stream_id, epoch, upto, commit_time_us, mark_epoch, mark_upto, next_offsets,
-            last_append_ms
+            last_append_ms, pg_catalog.to_json(unfinished) AS unfinished
      FROM understudy.position`,
   );
   const row = rows[0];
@@ -50,6 +53,7 @@ export async function readPosition(client: Client): Promise<FollowerPosition | n
       nextOffsets: arrayItems(row.next_offsets).map(BigInt),
     },
     appendMs: arrayItems(row.last_append_ms).map(Number),
+    unfinished: JSON.parse(row.unfinished) as string[],
   };
 }
 
@@ -67,10 +71,11 @@ const positionColumns = [
   'mark_upto',
   'next_offsets',
   'last_append_ms',
+  'unfinished',
 ];
 
 function positionValues(position: FollowerPosition): unknown[] {
-  const { streamId, at, commitTimeMicros, mark, appendMs } = position;
+  const { streamId, at, commitTimeMicros, mark, appendMs, unfinished } = position;
   return [
     streamId,
     at.epoch,
@@ -80,6 +85,7 @@ function positionValues(position: FollowerPosition): unknown[] {
     formatLsn(mark.at.lsn),
     mark.nextOffsets.map(String),
     appendMs.map(String),
+    unfinished,
   ];
 }
 

@@ -7,7 +7,7 @@
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
-import type { EpochBegin } from '../change/change.ts';
+import type { EpochBegin, RelationId } from '../change/change.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { ClosedError } from '../topic/kafka-errors.ts';
@@ -23,6 +23,8 @@ import {
   mayBegin,
   nextPortion,
   positionAfter,
+  relationsOf,
+  unfinishedDuring,
   wholeBatches,
 } from './apply-limit.ts';
 import { ApplyTargets } from './apply-targets.ts';
@@ -274,7 +276,9 @@ export class Follower {
     const to = positionAfter(from, portion);
     const labelled = whole.map(({ point }) => point).filter(({ label }) => label !== null);
     const steps = this.#stepsOf(portion, { from: from.at, to: portion.stopAt });
-    const rows = await this.#applier.apply(steps, from, to, labelled);
+    const unfinished = unfinishedDuring(from, portion);
+    const mayLackBase = (id: RelationId): boolean => unfinished.has(id);
+    const rows = await this.#applier.apply(steps, { from, to, labelled, mayLackBase });
     this.#position = to;
     this.#waiting.splice(0, whole.length);
     this.#parts.onApplied(to, rows);
@@ -293,7 +297,7 @@ export class Follower {
     if (begin.base === null || formatEpochLsn(begin.base) !== formatEpochLsn(from.at)) {
       throw forked(begin, from.at);
     }
-    const to = { ...from, at: mark.at, mark, appendMs };
+    const to = { ...from, at: mark.at, mark, appendMs, unfinished: relationsOf(begin.unfinished) };
     await inTransaction(client, async () => {
       await saveEpoch(client, begin);
       await client.query('UPDATE understudy.node SET epoch = $1', [begin.epoch]);

@@ -25,6 +25,12 @@ export interface NodeFigures {
   readonly batches: { readonly published: number; readonly applied: number };
   readonly records: { readonly published: number; readonly applied: number };
   readonly publishedBytes: number;
+  /** Tables whose rows from before the stream are not all there; a follower has names alone. */
+  readonly unfinished: readonly {
+    readonly table: string;
+    readonly rows: number | null;
+    readonly estimate: number | null;
+  }[];
   readonly failedAttempts: number;
   readonly lastFailure: { readonly code: string; readonly atMs: number } | null;
   readonly isKafkaAway: boolean;
@@ -138,6 +144,24 @@ const metrics: readonly Metric[] = [
     of: ({ records }) => records.applied,
   },
   {
+    name: 'understudy_unfinished_tables',
+    type: 'gauge',
+    help: 'Tables whose rows from before the stream are not all published, or applied.',
+    of: ({ role, unfinished }) => (role === null ? null : unfinished.length),
+  },
+  {
+    name: 'understudy_existing_rows_read',
+    type: 'gauge',
+    help: 'How many rows of such a table the leader has read.',
+    of: ({ unfinished }) => tableSamples(unfinished, ({ rows }) => rows),
+  },
+  {
+    name: 'understudy_existing_rows_estimate',
+    type: 'gauge',
+    help: 'How many rows it has, by the estimate of Postgres.',
+    of: ({ unfinished }) => tableSamples(unfinished, ({ estimate }) => estimate),
+  },
+  {
     name: 'understudy_failed_attempts_total',
     type: 'counter',
     help: 'How often the agent had to begin anew after an error.',
@@ -157,6 +181,16 @@ const metrics: readonly Metric[] = [
     of: ({ isKafkaAway }) => Number(isKafkaAway),
   },
 ];
+
+function tableSamples(
+  tables: NodeFigures['unfinished'],
+  of: (table: NodeFigures['unfinished'][number]) => number | null,
+): Sample[] {
+  return tables.flatMap((one) => {
+    const value = of(one);
+    return value === null ? [] : [{ labels: { table: one.table }, value }];
+  });
+}
 
 export function metricsText(nodes: readonly NodeFigures[]): string {
   return metrics.map((metric) => metricText(metric, nodes)).join('');

@@ -8,7 +8,7 @@
  * before is in flight. A transaction larger than the bound goes out in pieces inside of its batch.
  * A named point ends its batch: `accepts` turns false until it is committed.
  */
-import type { Mark, Point } from '../change/change.ts';
+import type { Mark, Point, UnfinishedTable } from '../change/change.ts';
 import type { Lsn } from '../change/lsn.ts';
 import type { OutgoingRecord } from '../topic/log.ts';
 
@@ -29,6 +29,8 @@ export interface BatcherOptions {
   readonly lastCommitTimeMicros: bigint;
   /** Since where keys lack values in the topic, the open batch included; null when none does. */
   readonly unhealed: () => Mark | null;
+  /** Tables whose rows from before the stream are not all in it, the open batch included. */
+  readonly unfinished: () => readonly UnfinishedTable[];
 }
 
 export type BatchAction =
@@ -156,7 +158,7 @@ export class Batcher {
     // Everything below the last keepalive is in this batch too. A named point alone stands directly
     // after its transaction.
     if (this.#label === null) this.#upto = this.#walEnd;
-    const { streamId, epoch, partitions, unhealed } = this.#options;
+    const { streamId, epoch, partitions, unhealed, unfinished } = this.#options;
     const point: Point = {
       streamId,
       label: this.#label,
@@ -166,7 +168,7 @@ export class Batcher {
       commitTimeMicros: this.#commitTimeMicros,
       counts: this.#counts,
       previous: this.#previous,
-      unfinished: [],
+      unfinished: unfinished(),
       uncovered: this.#uncovered,
       settled: null,
       unhealed: unhealed(),

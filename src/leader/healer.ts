@@ -4,7 +4,7 @@
  * that a search of the topic found. A table that is locked, or a transaction that has run for long,
  * delays its rows and nothing else.
  */
-import { type Client, DatabaseError } from 'pg';
+import type { Client } from 'pg';
 import type { Mark } from '../change/change.ts';
 import { parseLsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
@@ -16,7 +16,7 @@ import type { CommittedReader } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import { type Healing, type ReadRound, roundKeysMax, type WantedRow } from './healing.ts';
 import type { KnownTables } from './known-tables.ts';
-import { nextTransactionId, oldestRunning, readRows } from './row-reader.ts';
+import { isBusy, isPassing, nextTransactionId, oldestRunning, readRows } from './row-reader.ts';
 import { RowSearch } from './row-search.ts';
 
 export interface HealerParts {
@@ -150,16 +150,6 @@ export class Healer {
     const level = this.#failuresInARow < failuresWorthAWarning ? 'debug' : 'warn';
     this.#parts.log[level]({ relationId, error }, 'rows that lack values are read again later');
   }
-}
-
-/** Of the table or of a row: the stream looks itself whether the table is as it was. */
-function isPassing(error: unknown): boolean {
-  return error instanceof DatabaseError && !/^(08|57)/.test(error.code ?? '08');
-}
-
-/** A lock that was not to be had in time, or a deadlock. */
-function isBusy(error: unknown): boolean {
-  return error instanceof DatabaseError && /^(55P03|40)/.test(error.code ?? '');
 }
 
 async function readEpochs(session: Client): Promise<EpochBase[]> {

@@ -8,7 +8,7 @@
 import type { Client } from 'pg';
 import { backoffDelayMs } from '../backoff.ts';
 import { sessionConfig } from '../catalog/postgres-session.ts';
-import type { Mark, Point } from '../change/change.ts';
+import type { Mark, Point, UnfinishedTable } from '../change/change.ts';
 import { type Lsn, parseLsn, zeroLsn } from '../change/lsn.ts';
 import { formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
@@ -18,6 +18,8 @@ import type { CommittedReader, TransactionalProducer } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { RecordEncoder } from '../topic/record-encoder.ts';
 import { Batcher } from './batcher.ts';
+import { ChunkMerge } from './chunk-merge.ts';
+import { ChunkReader } from './chunk-reader.ts';
 import { Healer } from './healer.ts';
 import { Healing } from './healing.ts';
 import { KnownTables } from './known-tables.ts';
@@ -43,6 +45,8 @@ export interface LeaderParts {
   readonly lastPoint: Point | null;
   /** Since where keys lack values in the topic. */
   readonly unhealed: Mark | null;
+  /** Whose rows from before the stream are still missing in it. */
+  readonly unfinished: readonly UnfinishedTable[];
   readonly producer: TransactionalProducer;
   readonly encoder: RecordEncoder;
   readonly reader: CommittedReader;
@@ -50,12 +54,12 @@ export interface LeaderParts {
   readonly pointsEveryMs: number;
   /** Globs of the tables that are to be in the stream. */
   readonly patterns: readonly string[];
-  /** Tables that match and are not in the stream: their rows reach nobody. */
   /** A session of its own for reads of rows. */
   readonly openReadSession: () => Promise<Client>;
   readonly openReader: () => CommittedReader;
   readonly log: Logger;
   readonly randomId: () => string;
+  /** Tables that match and are not in the stream: their rows reach nobody. */
   readonly onUncovered: (tables: readonly string[]) => void;
   /** Tells the control log of a named point, once it was read back and before it is confirmed. */
   readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
@@ -99,7 +103,8 @@ export async function lead(
   const statusEveryMs = await checkServer(parts, start);
   const tables = await KnownTables.open(parts.client);
   const healing = new Healing(parts.unhealed);
-  const batcher = batcherOf(parts, healing);
+  const chunks = new ChunkMerge(parts.unfinished);
+  const batcher = batcherOf(parts, healing, chunks);
   await checkTables(parts, tables, batcher);
   const wal = await openWal(parts, start, statusEveryMs, signal);
   const inner = new AbortController();
@@ -107,6 +112,7 @@ export async function lead(
   try {
     const loop = new PublishLoop({
       healing,
+      chunks,
       wal,
       tables,
       builder: new TransactionBuilder(parts.epoch, (message) => tables.shapeOf(message)),
@@ -126,6 +132,7 @@ export async function lead(
         new Healer({ ...parts, healing, tables, seenAt: () => loop.seenAt }).run(all),
         all,
       ),
+      unlessAborted(new ChunkReader({ ...parts, chunks, tables }).run(all), all),
       onStreaming(all, {
         publishRows: (keys) => publishRows({ ...parts, tables, batcher, healing }, keys, all),
       }),
@@ -186,7 +193,7 @@ async function allUntilFailure(
   if (failure !== null) throw (failure as { readonly error: unknown }).error;
 }
 
-function batcherOf(parts: LeaderParts, healing: Healing): Batcher {
+function batcherOf(parts: LeaderParts, healing: Healing, chunks: ChunkMerge): Batcher {
   return new Batcher({
     streamId: parts.streamId,
     epoch: parts.epoch,
@@ -197,6 +204,7 @@ function batcherOf(parts: LeaderParts, healing: Healing): Batcher {
     idleEveryMs: parts.pointsEveryMs,
     start: parts.mark,
     unhealed: () => healing.unhealed,
+    unfinished: () => chunks.unfinished(healing.unhealed),
     lastCommit: parts.lastPoint?.commit ?? zeroLsn,
     lastCommitTimeMicros: parts.lastPoint?.commitTimeMicros ?? BigInt(parts.nowMs()) * 1000n,
   });

@@ -16,6 +16,7 @@ import { unlessAborted } from '../lifecycle.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { RecordEncoder } from '../topic/record-encoder.ts';
 import type { BatchAction, Batcher } from './batcher.ts';
+import type { ChunkMerge } from './chunk-merge.ts';
 import type { Healing } from './healing.ts';
 import type { KnownTables } from './known-tables.ts';
 import type { BuiltEvent, TransactionBuilder } from './transaction-builder.ts';
@@ -27,6 +28,7 @@ export interface PublishLoopParts {
   readonly tables: Pick<KnownTables, 'learn'>;
   readonly batcher: Batcher;
   readonly healing: Pick<Healing, 'row' | 'truncated' | 'take'>;
+  readonly chunks: Pick<ChunkMerge, 'row' | 'take'>;
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
   /** Where the log stands: what was read back so far. */
@@ -154,8 +156,10 @@ export class PublishLoop {
         return;
       }
       case 'watermark': {
-        const rows = this.#parts.healing.take(built.id, this.#parts.nowMs());
-        for (const read of this.#parts.builder.reads(rows)) await this.#put(read);
+        const { healing, chunks, builder, nowMs } = this.#parts;
+        const healed = healing.take(built.id, nowMs());
+        const rows = [...healed, ...chunks.take(built.id, batcher.previous, nowMs())];
+        for (const read of builder.reads(rows)) await this.#put(read);
         return;
       }
       case 'label':
@@ -168,9 +172,11 @@ export class PublishLoop {
   }
 
   #note(change: Change, position: Position): void {
-    const { healing, batcher } = this.#parts;
-    if (change.kind === 'row') healing.row(change, this.#xid, batcher.previous, position);
-    else if (change.kind === 'truncate') healing.truncated(change.relation.id);
+    const { healing, chunks, batcher } = this.#parts;
+    if (change.kind === 'row') {
+      healing.row(change, this.#xid, batcher.previous, position);
+      chunks.row(change, this.#xid);
+    } else if (change.kind === 'truncate') healing.truncated(change.relation.id);
   }
 
   /** Starts what the batcher says when Kafka is free; gives when to look again without events. */

@@ -1,10 +1,10 @@
 /**
- * Reads rows by key in one short transaction that leaves a watermark in the WAL. Flows in: a table
- * and keys; flows out: the snapshot and the rows, before the watermark is written. The lock comes
+ * Reads rows in one short transaction that leaves a watermark in the WAL. Flows in: a table, and
+ * keys or the key to go on after; flows out: the snapshot and the rows, before the watermark. The lock comes
  * before the snapshot: one that is older than a wait behind ALTER TABLE or TRUNCATE would see an
  * empty table. The lock also keeps both out until the watermark, and is waited for only briefly.
  */
-import type { Client } from 'pg';
+import { type Client, DatabaseError } from 'pg';
 import { type KeyedTable, rowsByKeySql, tableOf } from '../catalog/key-lookup.ts';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import { parseSnapshot, type Snapshot } from '../catalog/snapshot.ts';
@@ -44,6 +44,20 @@ export async function readRows(
   id: string,
   onRead: (read: RowsRead) => void,
 ): Promise<void> {
+  await readMarked(client, table, id, async (snapshot) => {
+    onRead({ snapshot, rows: await fetchRows(client, table.keyed, keys) });
+    await hit('heal.after-read');
+    return true;
+  });
+}
+
+/** Without a watermark where `read` says that what it read is of no use. */
+export async function readMarked(
+  client: Client,
+  table: Pick<ReadableTable, 'oid' | 'keyed'>,
+  id: string,
+  read: (snapshot: Snapshot) => Promise<boolean>,
+): Promise<void> {
   await inTransaction(
     client,
     async () => {
@@ -56,9 +70,7 @@ export async function readRows(
         [name],
       );
       if (Number(rows[0]?.oid) !== table.oid) throw otherTable(table.keyed);
-      const snapshot = parseSnapshot(rows[0]?.snapshot ?? '');
-      onRead({ snapshot, rows: await fetchRows(client, table.keyed, keys) });
-      await hit('heal.after-read');
+      if (!(await read(parseSnapshot(rows[0]?.snapshot ?? '')))) return;
       await client.query('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2)', [
         watermarkPrefix,
         id,
@@ -66,6 +78,16 @@ export async function readRows(
     },
     'REPEATABLE READ',
   );
+}
+
+/** Of the table or of a row: the stream looks itself whether the table is as it was. */
+export function isPassing(error: unknown): boolean {
+  return error instanceof DatabaseError && !/^(08|57)/.test(error.code ?? '08');
+}
+
+/** A lock that was not to be had in time, or a deadlock. */
+export function isBusy(error: unknown): boolean {
+  return error instanceof DatabaseError && /^(55P03|40)/.test(error.code ?? '');
 }
 
 /** A transaction id that was given now: all transactions before it have a lower one. */
@@ -113,7 +135,7 @@ async function fetchRows(
   return read;
 }
 
-function readRow(table: KeyedTable, values: readonly PgText[]): ReadRow {
+export function readRow(table: KeyedTable, values: readonly PgText[]): ReadRow {
   return { identity: table.identity.map((index) => values[index] ?? ''), values };
 }
 

@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import type { Type } from 'avsc';
-import type { EpochBegin, Mark, Point, RelationShape } from '../change/change.ts';
+import type { EpochBegin, Mark, Point, RelationShape, UnfinishedTable } from '../change/change.ts';
 import { formatLsn, parseLsn } from '../change/lsn.ts';
 import { formatEpochLsn, parseEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
@@ -59,6 +59,24 @@ function markFromAvro(mark: AvroMark): Mark {
   return { at, nextOffsets: mark.nextOffsets.map(BigInt) };
 }
 
+interface AvroUnfinished {
+  relation: string;
+  after: readonly string[] | null;
+  rows: number | bigint;
+  estimate: number | bigint | null;
+  since: number | bigint | null;
+}
+
+function unfinishedFromAvro(tables: readonly AvroUnfinished[]): UnfinishedTable[] {
+  const number = (value: number | bigint | null): number | null => {
+    return value === null ? null : Number(value);
+  };
+  return tables.map(({ relation, after, rows, estimate, since }) => {
+    const counted = { rows: Number(rows), estimate: number(estimate), since: number(since) };
+    return { relation, after, ...counted };
+  });
+}
+
 function malformed(what: string): UnderstudyError {
   return new UnderstudyError(
     'MESSAGE_UNKNOWN',
@@ -90,7 +108,7 @@ interface AvroPoint {
   commitTime: number | bigint;
   counts: number[];
   previous: AvroMark;
-  unfinished: string[];
+  unfinished: AvroUnfinished[];
   uncovered: string[];
   settled: AvroMark | null;
   unhealed: AvroMark | null;
@@ -110,7 +128,7 @@ export function pointFromAvro(value: unknown): Point {
     commitTimeMicros: BigInt(avro.commitTime),
     counts: avro.counts,
     previous: markFromAvro(avro.previous),
-    unfinished: avro.unfinished,
+    unfinished: unfinishedFromAvro(avro.unfinished),
     uncovered: avro.uncovered,
     settled: avro.settled === null ? null : markFromAvro(avro.settled),
     unhealed: avro.unhealed === null ? null : markFromAvro(avro.unhealed),
@@ -139,8 +157,15 @@ export function epochToAvro(begin: EpochBegin): object {
   };
 }
 
+interface AvroEpochBegin {
+  format: number;
+  base: string | null;
+  startLsn: string;
+  unfinished: AvroUnfinished[];
+}
+
 export function epochFromAvro(value: unknown): EpochBegin {
-  const avro = value as EpochBegin & { format: number; base: string | null; startLsn: string };
+  const avro = value as Omit<EpochBegin, 'base' | 'startLsn' | 'unfinished'> & AvroEpochBegin;
   checkFormat(avro, `the beginning of epoch ${avro.epoch}`);
   const base = avro.base === null ? null : parseEpochLsn(avro.base);
   if (avro.base !== null && base === null) throw malformed('epoch base');
@@ -154,5 +179,6 @@ export function epochFromAvro(value: unknown): EpochBegin {
     startLsn: parseLsn(avro.startLsn),
     slot: avro.slot,
     keySchemaId: avro.keySchemaId,
+    unfinished: unfinishedFromAvro(avro.unfinished),
   };
 }

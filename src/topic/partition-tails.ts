@@ -6,7 +6,7 @@
  * Records past the mark are looked at even when the last points look equal everywhere: a delayed
  * end of one Kafka transaction can commit half of the next.
  */
-import type { EpochBegin, Mark, Point } from '../change/change.ts';
+import type { EpochBegin, Mark, Point, UnfinishedTable } from '../change/change.ts';
 import { oldestMark } from '../change/mark.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { StreamRecord } from './stream-record.ts';
@@ -29,6 +29,8 @@ export interface LogEnd {
   readonly strays: readonly StreamRecord[];
   /** Since where keys may lack values in the topic, as far as the mark; null when none does. */
   readonly unhealed: Mark | null;
+  /** Tables whose rows from before the stream are still missing in it. */
+  readonly unfinished: readonly UnfinishedTable[];
 }
 
 interface PlacedMark {
@@ -74,6 +76,7 @@ export function findLogEnd(tails: readonly Tail[]): LogEnd | null {
     strays: straysPast(tails, nextOffsets),
     unhealed:
       point === null ? oldestMark([...bases, ...unhealedBefore(marks, begin)]) : point.unhealed,
+    unfinished: (point ?? begin)?.unfinished ?? [],
   };
 }
 

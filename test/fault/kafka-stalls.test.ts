@@ -17,8 +17,8 @@ import { type Stack, useStack } from '../support/stack.ts';
 const random = seeded(seed);
 /** Our agent tells the server a third of it, and the server asks after half. */
 const walSenderTimeoutMs = 1_500;
-/** Longer than the server waits, in any form. */
-const stallMs = isFull ? 30_000 : 3_000;
+/** Longer than the server waits, in any form; shorter than the 30 s that a request may take. */
+const stallMs = isFull ? 20_000 : 3_000;
 const rounds = isFull ? 6 : 2;
 let stack: Stack;
 let sandbox: Sandbox;

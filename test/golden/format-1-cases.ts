@@ -108,7 +108,16 @@ export const cases: Readonly<Record<string, GoldenCase>> = {
       commitTimeMicros,
       counts: [1, 20, 300, 4_000_000],
       previous: { at: at(2, 0x16b3700), nextOffsets: [1n, 2n ** 53n + 1n, 2n ** 62n, 0n] },
-      unfinished: ['public.every_type'],
+      unfinished: [
+        {
+          relation: 'public.every_type',
+          after: ['1.00', 'é'],
+          rows: 2 ** 40,
+          estimate: 5e6,
+          since: 1e12,
+        },
+        { relation: 'public.order "lines"#2', after: null, rows: 0, estimate: null, since: null },
+      ],
       uncovered: ['public.no_key'],
       settled: { at: at(2, 0x16b3000), nextOffsets: [9n, 8n, 7n, 6n] },
       unhealed: { at: at(2, 0x16b2000), nextOffsets: [5n, 4n, 3n, 2n] },

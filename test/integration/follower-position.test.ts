@@ -25,7 +25,14 @@ let second: Client;
 
 function placed(upto: number): FollowerPosition {
   const mark = { at: at(2, upto), nextOffsets: [BigInt(upto), 7n] };
-  return { streamId: 's1', at: at(2, upto), commitTimeMicros: 5n, mark, appendMs: [1, 2] };
+  return {
+    streamId: 's1',
+    at: at(2, upto),
+    commitTimeMicros: 5n,
+    mark,
+    appendMs: [1, 2],
+    unfinished: ['public.a,"b'],
+  };
 }
 
 async function write(client: Client, row: string, from: number, to: number): Promise<void> {

@@ -61,7 +61,8 @@ export class AlignWorld {
     this.#partitions = history.partitions;
     const mark = { at: at(1, firstLsn), nextOffsets: history.partitions.map(() => 1n) };
     const appendMs = history.partitions.map(() => 0);
-    this.#position = { streamId, at: mark.at, commitTimeMicros: 0n, mark, appendMs };
+    const place = { at: mark.at, commitTimeMicros: 0n, mark, appendMs };
+    this.#position = { streamId, ...place, unfinished: [] };
     this.#aligner = new rules.Reader(streamId, mark);
     this.#restart();
   }

@@ -228,7 +228,8 @@ export class BootstrapWorld {
     if (mark === null) return;
     if (this.#saved.offsets.some((offset, p) => offset < (mark.nextOffsets[p] ?? 0n))) return;
     const appendMs = mark.nextOffsets.map(() => 0);
-    this.#position = { streamId, at: mark.at, commitTimeMicros: 0n, mark, appendMs };
+    const none = { commitTimeMicros: 0n, unfinished: [] };
+    this.#position = { streamId, at: mark.at, mark, appendMs, ...none };
   }
 
   #openLog({ offsets, end, epochs }: Saved): CompactedLog {

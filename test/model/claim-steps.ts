@@ -124,7 +124,7 @@ function atEnd(world: World, epoch: number): Drained | null {
   const mark = at === null ? null : { at, nextOffsets: [] };
   const strays = torn === null ? [] : [strayOf(torn)];
   try {
-    const end = { mark, point: null, begin: null, strays, unhealed: null };
+    const end = { mark, point: null, begin: null, strays, unhealed: null, unfinished: [] };
     const found = foundAtEnd(end, epoch);
     if (found !== 'torn' || mutation !== 'torn-goes-on') return found;
     return begun?.epoch === epoch ? 'begun' : 'not-begun';

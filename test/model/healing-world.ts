@@ -1,44 +1,44 @@
 /**
- * Healing between a model Postgres and a model topic. Flows in: choices; flows out: a topic, and
- * what was wrong on the way. Postgres here has what makes reading beside a stream hard: commits are
- * decoded before they are seen, in any order; a row has one writer until its change is seen; reads
- * take their snapshot, and their watermark, at any later time.
+ * Reads of rows beside the stream: healing, and the rows that were there before it. Flows in:
+ * choices; flows out: a topic, a follower that applies it point by point, and what was wrong on the
+ * way. Reads take their snapshot, and their watermark, at any later time; what the leader remembers
+ * is bounded, and a restart forgets all of it but what the last point says.
  */
 import type { Snapshot } from '../../src/catalog/snapshot.ts';
-import type { Mark, RowChange } from '../../src/change/change.ts';
+import type { Mark, RowChange, UnfinishedTable } from '../../src/change/change.ts';
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
+import type { ChunkMerge, NextChunk } from '../../src/leader/chunk-merge.ts';
 import type { Healing } from '../../src/leader/healing.ts';
 import type { ReadRow, RowKey } from '../../src/leader/row-overlay.ts';
 import type { FoundKeys } from '../../src/leader/row-search.ts';
 import type { RowRecord } from '../../src/topic/stream-record.ts';
-import { shapeOf } from '../support/builders.ts';
+import { ModelFollower } from './model-follower.ts';
+import {
+  changesOf,
+  firstXid,
+  keys,
+  type Row,
+  readOf,
+  relationId,
+  snapshotOf,
+  stateOf,
+  type Transaction,
+  table,
+  type Write,
+  wide,
+  writesOf,
+} from './model-writes.ts';
 
 /** What a wrongly built leader does; the classes may be those of a module with a rule left out. */
 export interface HealingRules {
   readonly Heal: typeof Healing;
   readonly Found: typeof FoundKeys;
+  readonly Chunks: typeof ChunkMerge;
+  /** What a restart makes of what the last point says. */
+  readonly unfinishedAgain: (unfinished: readonly UnfinishedTable[]) => readonly UnfinishedTable[];
 }
 
 export type HealingChoice = readonly [what: number, how: number];
-
-interface Row {
-  readonly small: string;
-  readonly large: string;
-}
-
-type Write =
-  | { readonly kind: 'small' | 'large' | 'insert'; readonly key: string; readonly row: Row }
-  | { readonly kind: 'delete'; readonly key: string }
-  | { readonly kind: 'move'; readonly key: string; readonly from: string; readonly row: Row }
-  | { readonly kind: 'truncate' };
-
-interface Transaction {
-  readonly xid: number;
-  readonly commitLsn: Lsn;
-  readonly writes: readonly Write[];
-  readonly watermark: string | null;
-  isSeen: boolean;
-}
 
 interface Read {
   readonly id: string;
@@ -46,32 +46,55 @@ interface Read {
   hasRead: boolean;
 }
 
-const keys = ['k0', 'k1', 'k2'];
-const firstXid = 2 ** 32 - 6;
-const table = shapeOf('public.t', 'id text', 'small text', 'large text');
-const relationId = table.id;
+interface Chunk {
+  readonly next: NextChunk;
+  readonly snapshot: Snapshot;
+  readonly rows: readonly ReadRow[];
+  readonly isLast: boolean;
+}
+
+export interface HealingBounds {
+  /** How many keys a leader remembers. */
+  readonly wantedMax: number;
+  readonly changedMax: number;
+  /** How many rows were there before the stream. */
+  readonly rowsBefore: number;
+}
+
+const atFirst = { relation: relationId, after: null, rows: 0, estimate: null, since: null };
 
 export class HealingWorld {
   readonly #rules: HealingRules;
-  readonly #wantedMax: number;
+  readonly #bounds: HealingBounds;
+  readonly #before: ReadonlyMap<string, Row>;
   /** In the order of their commit records. */
   readonly #wal: Transaction[] = [];
   readonly #topic: RowRecord[] = [];
+  readonly #follower = new ModelFollower();
   #streamed = 0;
   #healing: Healing;
+  #chunks: ChunkMerge;
   #read: Read | null = null;
+  #chunk: Chunk | null = null;
   #reads = 0;
   #nextXid = firstXid;
   #nextLsn = 100n;
   #nowMs = 0;
-  /** Where what can be read of the topic ends. */
+  /** Where what can be read of the topic ends, and what the point there says. */
   #readTo = toLsn(100n);
+  #unfinished: readonly UnfinishedTable[];
 
-  /** `wantedMax` is how many keys a leader remembers. */
-  constructor(rules: HealingRules, wantedMax: number) {
+  constructor(rules: HealingRules, bounds: HealingBounds) {
     this.#rules = rules;
-    this.#wantedMax = wantedMax;
-    this.#healing = new rules.Heal(null, { wantedMax: this.#wantedMax });
+    this.#bounds = bounds;
+    const old = keys.slice(0, bounds.rowsBefore).map((key): [string, Row] => {
+      return [key, { small: 'old', large: 'old' }];
+    });
+    this.#before = new Map(old);
+    this.#unfinished = old.length === 0 ? [] : [atFirst];
+    this.#follower.begin(this.#unfinished.length > 0);
+    this.#healing = new rules.Heal(null, bounds);
+    this.#chunks = new rules.Chunks(this.#unfinished, bounds);
   }
 
   step([what, how]: HealingChoice): void {
@@ -90,6 +113,11 @@ export class HealingWorld {
       () => this.#publish(),
       () => (how % 8 === 0 ? this.#restart() : this.#stream()),
     ];
+    if (this.#before.size > 0)
+      moves.push(
+        () => this.#readChunk(how),
+        () => this.#commitChunk(),
+      );
     moves[what % moves.length]?.();
     this.#checkTopic();
   }
@@ -100,56 +128,36 @@ export class HealingWorld {
       for (const transaction of this.#wal) transaction.isSeen = true;
       while (this.#streamed < this.#wal.length) this.#stream();
       this.#publish();
-      if (this.#healing.unhealed === null) {
+      if (this.#isAllSaid()) {
         this.#checkTopic();
+        this.#follower.check(this.#truth());
         return;
       }
       this.#search();
       this.#begin();
       this.#takeRows();
       this.#commitRead();
+      this.#readChunk(tries);
+      this.#commitChunk();
     }
     throw new Error('some key is never healed');
   }
 
-  /** A transaction writes rows that nobody else has in hand, and leaves its commit record. */
+  #isAllSaid(): boolean {
+    const { unhealed } = this.#healing;
+    return unhealed === null && this.#chunks.unfinished(unhealed).length === 0;
+  }
+
+  #truth(): Map<string, Row> {
+    return stateOf(this.#wal.slice(0, this.#streamed), this.#before);
+  }
+
+  /** A transaction writes, and leaves its commit record. */
   #write(how: number): void {
-    const now = stateOf(this.#wal);
-    const busy = new Set(
-      this.#wal.filter(({ isSeen }) => !isSeen).flatMap(({ writes }) => writes.flatMap(keysOf)),
-    );
-    const isFree = (key: string): boolean => !busy.has(key) && !busy.has('*');
-    const free = keys.filter(isFree);
-    const key = free[how % Math.max(1, free.length)];
-    if (key === undefined) return;
-    if (how % 29 === 0 && busy.size === 0) {
-      this.#commit([{ kind: 'truncate' }], null);
-      return;
-    }
-    const row = now.get(key);
-    const text = `${this.#nextXid}`;
-    if (row === undefined) {
-      this.#commit([{ kind: 'insert', key, row: { small: text, large: text } }], null);
-      return;
-    }
-    const small: Write = { kind: 'small', key, row: { ...row, small: text } };
-    const to = free.find((other) => !now.has(other));
-    const move: Write | null =
-      to === undefined ? null : { kind: 'move', key: to, from: key, row: { ...row, small: text } };
-    const ways: readonly (readonly Write[])[] = [
-      [small],
-      [small],
-      [small],
-      [{ kind: 'large', key, row: { small: text, large: text } }],
-      [{ kind: 'delete', key }],
-      move === null ? [small] : [move],
-      move === null ? [small] : [small, move],
-      [
-        { kind: 'delete', key },
-        { kind: 'insert', key, row: { small: text, large: text } },
-      ],
-    ];
-    this.#commit(ways[Math.trunc(how / 7) % ways.length] ?? [], null);
+    const writes = writesOf(how, this.#wal, this.#before, `${this.#nextXid}`);
+    // A chunk that is open has a lock that TRUNCATE waits for.
+    if (writes === null || (this.#chunk !== null && isTruncate(writes))) return;
+    this.#commit(writes, null);
   }
 
   #commit(writes: readonly Write[], watermark: string | null): Transaction {
@@ -178,22 +186,26 @@ export class HealingWorld {
       at: { epoch: 1, lsn: transaction.commitLsn },
       nextOffsets: [BigInt(this.#topic.length)],
     };
-    const states = stateOf(this.#wal.slice(0, this.#streamed));
+    const states = this.#truth();
     for (const write of transaction.writes) {
       if (write.kind === 'truncate') {
         this.#healing.truncated(relationId);
         this.#topic.length = 0;
+        this.#follower.streamed('truncate');
         continue;
       }
       for (const change of changesOf(write)) {
         const position = { epoch: 1, commitLsn: transaction.commitLsn, ordinal: 0 };
         this.#healing.row(change, transaction.xid, before, position);
+        this.#chunks.row(change, transaction.xid);
         this.#append(change, transaction.commitLsn);
       }
     }
     this.#streamed += 1;
     if (transaction.watermark === null) return;
-    for (const change of this.#healing.take(transaction.watermark, this.#nowMs)) {
+    const healed = this.#healing.take(transaction.watermark, this.#nowMs);
+    const read = this.#chunks.take(transaction.watermark, before, this.#nowMs);
+    for (const change of [...healed, ...read]) {
       const [key = ''] = change.identity;
       const truth = states.get(key);
       const wanted = truth === undefined ? null : [key, truth.small, truth.large];
@@ -202,11 +214,12 @@ export class HealingWorld {
       }
       this.#append(change, transaction.commitLsn);
     }
-    this.#read = null;
+    if (transaction.watermark === this.#read?.id) this.#read = null;
   }
 
   #append(change: RowChange, commitLsn: Lsn): void {
     const { op, identity, values, unchanged, was } = change;
+    this.#follower.streamed(change);
     this.#topic.push({
       ...{ kind: 'row', op, relationId, identity, was },
       ...{ partition: 0, offset: BigInt(this.#topic.length), timestampMs: 0 },
@@ -217,9 +230,11 @@ export class HealingWorld {
     });
   }
 
-  /** Kafka commits what was streamed: now it can be read. */
+  /** Kafka commits what was streamed, with a point: now it can be read. */
   #publish(): void {
     this.#readTo = this.#wal[this.#streamed]?.commitLsn ?? toLsn(this.#nextLsn);
+    this.#unfinished = this.#chunks.unfinished(this.#healing.unhealed);
+    this.#follower.point(this.#unfinished.length > 0);
   }
 
   #search(): void {
@@ -249,7 +264,7 @@ export class HealingWorld {
   #takeRows(): void {
     const read = this.#read;
     if (read === null || read.hasRead) return;
-    const seen = stateOf(this.#wal.filter(({ isSeen }) => isSeen));
+    const seen = this.#seen();
     const rows = read.keys.map((key) => ({ key, row: readOf(seen, key.identity[0] ?? '') }));
     this.#snapshot = snapshotOf(this.#wal);
     this.#rows = rows;
@@ -259,6 +274,13 @@ export class HealingWorld {
   #snapshot: Snapshot = { xmin: 0n, xmax: 0n, running: new Set() };
   #rows: readonly { readonly key: RowKey; readonly row: ReadRow | null }[] = [];
 
+  #seen(): Map<string, Row> {
+    return stateOf(
+      this.#wal.filter(({ isSeen }) => isSeen),
+      this.#before,
+    );
+  }
+
   #commitRead(): void {
     const read = this.#read;
     if (read === null || !read.hasRead) return;
@@ -267,17 +289,47 @@ export class HealingWorld {
     this.#read = { ...read, hasRead: false };
   }
 
-  /** All that was streamed is in the log, which says since when keys lack values. */
-  #restart(): void {
-    this.#publish();
-    this.#healing = new this.#rules.Heal(this.#healing.unhealed, { wantedMax: this.#wantedMax });
-    this.#read = null;
+  #readChunk(how: number): void {
+    const isLocked = this.#wal.some(({ writes, isSeen }) => !isSeen && isTruncate(writes));
+    if (this.#chunk !== null || isLocked) return;
+    if (this.#chunks.wantsHorizon) this.#chunks.setHorizon(wide(this.#commit([], null).xid));
+    const next = this.#chunks.next();
+    if (next === null) return;
+    const seen = this.#seen();
+    const after = next.after?.[0] ?? '';
+    const all = [...seen.keys()].sort().filter((key) => key > after);
+    const few = all.slice(0, 1 + (how % 2));
+    const rows = few.flatMap((key) => readOf(seen, key) ?? []);
+    const isLast = few.length < 1 + (how % 2);
+    this.#chunk = { next, snapshot: snapshotOf(this.#wal), rows, isLast };
   }
 
-  /** Where nothing is said to be unhealed, the newest record of each key is its row. */
+  #commitChunk(): void {
+    const chunk = this.#chunk;
+    if (chunk === null) return;
+    this.#chunk = null;
+    this.#reads += 1;
+    const id = `${this.#reads}`;
+    const readable = { shape: table, hasOneSpelling: true };
+    const { snapshot, rows, isLast } = chunk;
+    const read = { table: readable, snapshot, rows, isLast, estimate: null };
+    if (this.#chunks.read(id, read)) this.#commit([], id);
+  }
+
+  /** All that was streamed is in the log, which says what is missing. */
+  #restart(): void {
+    this.#publish();
+    const { Heal, Chunks, unfinishedAgain } = this.#rules;
+    this.#healing = new Heal(this.#healing.unhealed, this.#bounds);
+    this.#chunks = new Chunks(unfinishedAgain(this.#unfinished), this.#bounds);
+    this.#read = null;
+    this.#chunk = null;
+  }
+
+  /** Where nothing is said to be missing, the newest record of each key is its row. */
   #checkTopic(): void {
-    if (this.#healing.unhealed !== null) return;
-    const truth = stateOf(this.#wal.slice(0, this.#streamed));
+    if (!this.#isAllSaid()) return;
+    const truth = this.#truth();
     for (const key of keys) {
       const newest = this.#topic.findLast(({ identity }) => identity[0] === key);
       const row = truth.get(key);
@@ -288,55 +340,6 @@ export class HealingWorld {
   }
 }
 
-function keysOf(write: Write): string[] {
-  if (write.kind === 'truncate') return ['*'];
-  return write.kind === 'move' ? [write.key, write.from] : [write.key];
-}
-
-function stateOf(transactions: readonly Transaction[]): Map<string, Row> {
-  const state = new Map<string, Row>();
-  for (const write of transactions.flatMap(({ writes }) => writes)) {
-    if (write.kind === 'truncate') state.clear();
-    else if (write.kind === 'delete') state.delete(write.key);
-    else state.set(write.key, write.row);
-    if (write.kind === 'move') state.delete(write.from);
-  }
-  return state;
-}
-
-function readOf(state: ReadonlyMap<string, Row>, key: string): ReadRow | null {
-  const row = state.get(key);
-  return row === undefined ? null : { identity: [key], values: [key, row.small, row.large] };
-}
-
-/** As Postgres makes it: it ends behind the newest that has ended, and names who runs below. */
-function snapshotOf(wal: readonly Transaction[]): Snapshot {
-  const ended = wal.filter(({ isSeen }) => isSeen).map(({ xid }) => wide(xid));
-  const xmax = ended.reduce((a, b) => (b > a ? b : a), BigInt(firstXid) - 1n) + 1n;
-  const unseen = wal.filter(({ isSeen }) => !isSeen).map(({ xid }) => wide(xid));
-  const running = unseen.filter((xid) => xid < xmax);
-  const xmin = running.reduce((a, b) => (b < a ? b : a), xmax);
-  return { xmin, xmax, running: new Set(running) };
-}
-
-function wide(xid: number): bigint {
-  return xid >= firstXid ? BigInt(xid) : BigInt(xid) + (1n << 32n);
-}
-
-function changesOf(write: Exclude<Write, { kind: 'truncate' }>): RowChange[] {
-  const head = { kind: 'row', relation: table, unchanged: [], was: null } as const;
-  const gone = (key: string): RowChange => {
-    return { ...head, op: 'd', identity: [key], values: null };
-  };
-  if (write.kind === 'delete') return [gone(write.key)];
-  const { key, row } = write;
-  const identity = [key];
-  if (write.kind === 'insert' || write.kind === 'large') {
-    const op = write.kind === 'insert' ? 'c' : 'u';
-    return [{ ...head, op, identity, values: [key, row.small, row.large] }];
-  }
-  const values = [key, row.small, null];
-  const partial = { ...head, op: 'u', identity, values, unchanged: ['large'] } as const;
-  if (write.kind !== 'move') return [partial];
-  return [gone(write.from), { ...partial, was: [write.from] }];
+function isTruncate(writes: readonly Write[]): boolean {
+  return writes.some(({ kind }) => kind === 'truncate');
 }

@@ -10,6 +10,7 @@ import { foundAtEnd } from '../../src/agent/own-epoch.ts';
 import type { Mark, Point } from '../../src/change/change.ts';
 import { type Lsn, toLsn, zeroLsn } from '../../src/change/lsn.ts';
 import { Batcher } from '../../src/leader/batcher.ts';
+import { ChunkMerge } from '../../src/leader/chunk-merge.ts';
 import { Healing } from '../../src/leader/healing.ts';
 import { PublishLoop } from '../../src/leader/publish-loop.ts';
 import { checkSlot } from '../../src/leader/slot.ts';
@@ -247,19 +248,22 @@ export class PublishWorld {
     const wal = this.postgres.stream(from);
     const ending = new AbortController();
     const healing = new Healing(point?.unhealed ?? null);
+    const chunks = new ChunkMerge(point?.unfinished ?? []);
     const loop = new this.#rules.Loop({
       wal,
       builder: new TransactionBuilder(this.#epoch, () => table),
       tables: { learn: async () => undefined },
-      batcher: this.#batcher(mark, point, healing),
+      batcher: this.#batcher(mark, point, healing, chunks),
       healing,
+      chunks,
       encoder,
       producer,
       start: mark,
       recordLabel: (label, { upto }) => this.#tell(label, upto),
       onPoint: (seen, at) => {
-        const { unhealed } = seen;
-        this.#memory = { mark: at, point: seen, begin: null, strays: [], unhealed };
+        const { unhealed, unfinished } = seen;
+        const end = { mark: at, point: seen, begin: null, strays: [] };
+        this.#memory = { ...end, unhealed, unfinished };
       },
       nowMs: () => 0,
     });
@@ -273,7 +277,7 @@ export class PublishWorld {
     this.#run = run;
   }
 
-  #batcher(start: Mark, point: Point | null, healing: Healing): Batcher {
+  #batcher(start: Mark, point: Point | null, healing: Healing, chunks: ChunkMerge): Batcher {
     const { Batches } = this.#rules;
     return new Batches({
       streamId,
@@ -287,6 +291,7 @@ export class PublishWorld {
       lastCommit: point?.commit ?? zeroLsn,
       lastCommitTimeMicros: 0n,
       unhealed: () => healing.unhealed,
+      unfinished: () => chunks.unfinished(healing.unhealed),
     });
   }
 

@@ -64,6 +64,7 @@ export function beginOf(changes: Partial<EpochBegin>): EpochBegin {
     startLsn: lsn(0),
     slot: 'understudy_shop_1',
     keySchemaId: 1,
+    unfinished: [],
     ...changes,
   };
 }

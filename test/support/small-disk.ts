@@ -11,6 +11,7 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const blockBytes = 1024 * 1024;
+const busyMaxMs = 10_000;
 
 export class SmallDisk {
   /** Does not exist yet: a sandbox makes it and removes it. */
@@ -59,8 +60,18 @@ export class SmallDisk {
     await rm(this.#filler(), { force: true });
   }
 
+  /** A process that has just ended keeps its files open for a moment longer. */
   async unmount(): Promise<void> {
-    await run('umount', [this.#mountPoint]);
+    const deadlineMs = Date.now() + busyMaxMs;
+    for (;;) {
+      const error = await run('umount', [this.#mountPoint]).then(
+        () => null,
+        (reason: Error) => reason,
+      );
+      if (error === null) break;
+      if (!error.message.includes('busy') || Date.now() > deadlineMs) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
     await rmdir(this.#mountPoint);
   }
 

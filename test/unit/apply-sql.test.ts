@@ -4,6 +4,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { KeyOperators } from '../../src/catalog/column-access.ts';
 import {
   type ApplyTarget,
   deleteAllSql,
@@ -12,6 +13,11 @@ import {
   truncateSql,
   upsertSql,
 } from '../../src/follower/apply-sql.ts';
+
+function operatorsOf(schema: string): KeyOperators {
+  const [equal, less, greater] = ['=', '<', '>'].map((name) => `OPERATOR(${schema}.${name})`);
+  return { equal: `${equal}`, less: `${less}`, greater: `${greater}`, collation: null };
+}
 
 const plain: ApplyTarget = {
   relationId: 'public.orders',
@@ -23,7 +29,7 @@ const plain: ApplyTarget = {
     { id: 'note', name: 'note', type: 'text', input: 'cast' },
   ],
   identity: [0],
-  equalities: [{ operator: 'OPERATOR(pg_catalog.=)', collation: null }],
+  keys: [operatorsOf('pg_catalog')],
   replaceOnly: false,
 };
 
@@ -39,9 +45,9 @@ const odd: ApplyTarget = {
     { id: 'c3', name: 'k0', type: 'timestamp(3) with time zone', input: 'cast' },
   ],
   identity: [2, 0],
-  equalities: [
-    { operator: 'OPERATOR("my ops".===)', collation: '"pg_catalog"."C"' },
-    { operator: 'OPERATOR(pg_catalog.=)', collation: null },
+  keys: [
+    { ...operatorsOf('"my ops"'), equal: 'OPERATOR("my ops".===)', collation: '"pg_catalog"."C"' },
+    operatorsOf('pg_catalog'),
   ],
   replaceOnly: false,
 };

@@ -22,6 +22,7 @@ function batcherOf(changes: Partial<BatcherOptions> = {}): Batcher {
     start: { at: at(3, 100), nextOffsets: [5n, 6n] },
     lastCommit: lsn(90),
     unhealed: () => null,
+    unfinished: () => [],
     lastCommitTimeMicros: 9n,
     ...changes,
   });

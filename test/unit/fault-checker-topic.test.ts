@@ -33,7 +33,7 @@ function row(epoch: number, commit: number, ordinal = 0, changes: Partial<TopicR
 function begin(epoch: number, start: number, from: EpochLsn | null, leader = 'a'): TopicRecord {
   const value: EpochBegin = {
     ...{ streamId: 's', epoch, leader, systemId: leader, timeline: 1, base: from },
-    ...{ startLsn: lsn(start), slot: 'slot', keySchemaId: 1 },
+    ...{ startLsn: lsn(start), slot: 'slot', keySchemaId: 1, unfinished: [] },
   };
   return { ...row(epoch, start, -1), kind: 'epoch', begin: value };
 }

@@ -155,6 +155,7 @@ const streaming = {
 };
 const status: FleetStatus = {
   ...{ cluster: 'c', stream: 's', epoch: 1, leader: 'a', durability: 'async', topic: 'c.changes' },
+  unfinished: [],
   nodes: [
     { name: 'a', role: 'leader', ...streaming, exact: true, promotable: false },
     { name: 'b', role: 'follower', ...streaming, exact: true, promotable: true },

@@ -116,7 +116,7 @@ test('types that print equal values alike are known', () => {
   const keyed = (type: string, collation: string | null): KeyedTable => ({
     ...{ relationId: 't', schema: 'public', name: 't', identity: [0] },
     columns: [{ id: 'k', name: 'k', type, input: 'cast' }],
-    equalities: [{ operator: 'OPERATOR(pg_catalog.=)', collation }],
+    keys: [{ equal: '=', less: '<', greater: '>', collation }],
   });
   const standard = '"pg_catalog"."default"';
   for (const type of ['bigint', 'uuid', 'timestamp(3) with time zone', 'date', 'bytea']) {

@@ -58,11 +58,15 @@ test('an agent that has just started says so and guesses nothing', () => {
   }
 });
 
+const reading = { relation: 'public.a', after: ['7'], rows: 40, estimate: 100, since: 0 };
+const readRows = 'understudy_existing_rows_read{node="a",table="public.a"}';
+
 test('a leader tells what it published, what waits, and how long Postgres keeps it', () => {
   const figures = figuresOf('a');
   const slot = { name: 's', active: true, walStatus: 'reserved' };
   look = { slot: { ...slot, retainedBytes: 700, unconfirmedBytes: 600, safeBytes: 300 } };
-  figures.leads(at(3, 50));
+  figures.leads(at(3, 50), [reading]);
+  assert.is(parsed(metricsText([figures.read()])).get(readRows), 40);
   figures.published(pointOf({ epoch: 3, upto: lsn(90), commitTimeMicros: 2_500_000n }), 7);
   figures.published(pointOf({ epoch: 3, upto: lsn(100), commitTimeMicros: 2_500_000n }), 0);
   const values = parsed(metricsText([figures.read(), figuresOf('b').read()]));
@@ -73,6 +77,8 @@ test('a leader tells what it published, what waits, and how long Postgres keeps 
   assert.is(a('commit_timestamp_seconds'), 2.5);
   assert.is(a('published_batches_total'), 2);
   assert.is(a('published_records_total'), 7);
+  assert.is(a('unfinished_tables'), 0);
+  assert.not(values.has(readRows));
   assert.is(a('lag_bytes'), 600);
   assert.is(a('slot_retained_wal_bytes'), 700);
   assert.is(a('slot_safe_wal_bytes'), 300);
@@ -108,7 +114,7 @@ test('bytes are counted as they are sent', async () => {
 test('a follower is as late as its last transaction, and on time once it has them all', () => {
   const figures = figuresOf('b');
   const follower = {
-    position: { at: at(3, 90), commitTimeMicros: 990_000_000n },
+    position: { at: at(3, 90), commitTimeMicros: 990_000_000n, unfinished: ['public.a'] },
     caughtUp: false,
   };
   figures.follows(follower);
@@ -117,6 +123,7 @@ test('a follower is as late as its last transaction, and on time once it has the
   assert.is(late.get('understudy_role{node="b",role="follower"}'), 1);
   assert.is(late.get('understudy_lag_seconds{node="b"}'), 10);
   assert.is(late.get('understudy_lsn_bytes{node="b"}'), 90);
+  assert.is(late.get('understudy_unfinished_tables{node="b"}'), 1);
   assert.is(late.get('understudy_applied_rows_total{node="b"}'), 5);
   follower.caughtUp = true;
   assert.is(parsed(metricsText([figures.read()])).get('understudy_lag_seconds{node="b"}'), 0);
@@ -124,7 +131,7 @@ test('a follower is as late as its last transaction, and on time once it has the
 
 test('a failure is counted with its code, and what was counted stays', () => {
   const figures = figuresOf('a');
-  figures.leads(at(1, 1));
+  figures.leads(at(1, 1), []);
   figures.published(pointOf({ epoch: 1, upto: lsn(2), commitTimeMicros: 1n }), 3);
   figures.failed(new UnderstudyError('KAFKA_UNREACHABLE', 'no broker', 'start one'));
   const away = parsed(metricsText([figures.read()]));
@@ -134,7 +141,7 @@ test('a failure is counted with its code, and what was counted stays', () => {
   assert.is(away.get('understudy_published_records_total{node="a"}'), 3);
   const failure = 'understudy_last_failure_timestamp_seconds{node="a",code="KAFKA_UNREACHABLE"}';
   assert.is(away.get(failure), 1000);
-  figures.leads(at(1, 2));
+  figures.leads(at(1, 2), []);
   const back = parsed(metricsText([figures.read()]));
   assert.is(back.get('understudy_kafka_unreachable{node="a"}'), 0);
   assert.is(back.get(failure), 1000);

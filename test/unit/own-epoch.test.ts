@@ -46,7 +46,14 @@ for (const [what, epoch, write, expected] of table) {
 }
 
 test('an empty log has no epoch', () => {
-  const empty = { mark: null, point: null, begin: null, strays: [], unhealed: null };
+  const empty = {
+    mark: null,
+    point: null,
+    begin: null,
+    strays: [],
+    unhealed: null,
+    unfinished: [],
+  };
   assert.is(foundAtEnd(empty, 1), 'not-begun');
 });
 

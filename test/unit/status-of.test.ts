@@ -111,6 +111,7 @@ status('a sound fleet', () => {
     leader: 'a',
     durability: 'async',
     topic: 'shop.changes',
+    unfinished: [],
     nodes: [
       {
         name: 'a',

@@ -1,0 +1,92 @@
+/**
+ * What breaks: a table has five million rows, and another rows of many sizes, before the stream
+ * begins; transactions larger than what an agent remembers of changed keys run meanwhile, and the
+ * agents are killed on the way. The rules: reading resumes where the last point says, memory stays
+ * bounded on both sides, writers go on, and in the end every node has the rows.
+ */
+// runs: full
+// time-limit: 1500s
+import { setTimeout as sleep } from 'node:timers/promises';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import { peakMemoryBytes } from '../support/process-cost.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+const rows = 5_000_000;
+/** An agent remembers 100,000 changed keys. */
+const changedAtOnce = 300_000;
+const patienceMs = 900_000;
+const memoryMaxBytes = 400 * 1024 * 1024;
+let stack: Stack;
+let fleet: Fleet;
+
+const tables = `
+  CREATE TABLE many (id bigint PRIMARY KEY, n int NOT NULL, note text);
+  CREATE TABLE wide (id int PRIMARY KEY, n int, body text);
+  ALTER TABLE wide ALTER body SET STORAGE EXTERNAL`;
+
+/** One row in a hundred is of 3 MB. */
+const existing = `
+  INSERT INTO many SELECT i * 3, 0, 'a note of a row ' || i FROM generate_series(1, ${rows}) AS i;
+  INSERT INTO wide SELECT i, 0, repeat('x', CASE WHEN i % 100 = 0 THEN 3000000 ELSE i END)
+    FROM generate_series(1, 3000) AS i;
+  ANALYZE`;
+
+test.before(async () => {
+  stack = await useStack({ postgres: 2 });
+  fleet = await startFleet({ stack, partitions: 2, tables, tablesOn: { a: existing } });
+});
+
+test.after(async () => {
+  await fleet.close();
+  await stack.close();
+});
+
+interface Reading {
+  readonly table: string;
+  readonly rows: number;
+}
+
+async function reading(): Promise<readonly Reading[]> {
+  const { json } = await fleet.cli('status');
+  return json.unfinished;
+}
+
+async function readSoFar(): Promise<number> {
+  const [many] = (await reading()).filter(({ table }) => table === 'public.many');
+  return many?.rows ?? rows;
+}
+
+async function toldMemory(): Promise<void> {
+  for (const node of fleet.nodes) {
+    const peak = await peakMemoryBytes(fleet.agent(node).pid);
+    process.stderr.write(`the agent of ${node} took ${Math.round(peak / 2 ** 20)} MB at most\n`);
+    assert.ok(peak < memoryMaxBytes, `the agent of ${node} took ${peak} bytes`);
+  }
+}
+
+test('five million rows come over while others write, past kills of both agents', async () => {
+  await fleet.startAgents();
+  const beganMs = Date.now();
+  for (const part of [0.2, 0.5]) {
+    while ((await readSoFar()) < rows * part) await sleep(500);
+    await fleet.sql('a', `UPDATE many SET n = n + 1 WHERE id % ${(rows / changedAtOnce) | 0} = 0`);
+    const before = await readSoFar();
+    await Promise.all([fleet.agent('a').kill(), fleet.agent('b').kill()]);
+    await fleet.startAgents();
+    assert.ok((await readSoFar()) >= before, 'it goes on where the last point says');
+  }
+  const deadlineMs = Date.now() + patienceMs;
+  while ((await reading()).length > 0) {
+    assert.ok(Date.now() < deadlineMs, `${JSON.stringify(await reading())}\n${fleet.logs()}`);
+    await sleep(1_000);
+  }
+  const seconds = (Date.now() - beganMs) / 1_000;
+  process.stderr.write(`read in ${Math.round(seconds)} s, kills and updates included\n`);
+  await fleet.caughtUp('a', fleet.nodes, patienceMs);
+  await toldMemory();
+  for (const table of ['many', 'wide']) await fleet.assertSame(table);
+});
+
+test.run();

@@ -1,0 +1,128 @@
+/**
+ * How rows from before the stream are merged into it, case by case. That no row is lost or undone
+ * in any order of events is shown in test/model/chunks.test.ts.
+ */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Mark, RowChange } from '../../src/change/change.ts';
+import { ChunkMerge, type ChunkRead } from '../../src/leader/chunk-merge.ts';
+import { at, shapeOf } from '../support/builders.ts';
+
+const shape = shapeOf('public.t', 'id int', 'note text');
+const table = { shape, hasOneSpelling: true };
+const unread = { after: null, rows: 0, estimate: null, since: null };
+const before: Mark = { at: at(1, 10), nextOffsets: [1n] };
+const nowMs = 5_000;
+
+function chunkOf(ids: readonly string[], isLast = false, xmax = 100n): ChunkRead {
+  const snapshot = { xmin: xmax, xmax, running: new Set<bigint>() };
+  const rows = ids.map((id) => ({ identity: [id], values: [id, 'old'] }));
+  return { table, snapshot, rows, isLast, estimate: 7 };
+}
+
+function change(id: string): RowChange {
+  const head = { kind: 'row', op: 'u', relation: shape, unchanged: [], was: null } as const;
+  return { ...head, identity: [id], values: [id, 'new'] };
+}
+
+function merged(...relations: readonly string[]): ChunkMerge {
+  const merge = new ChunkMerge(relations.map((relation) => ({ relation, ...unread })));
+  merge.setHorizon(1n);
+  return merge;
+}
+
+const chunks = suite('ChunkMerge');
+
+chunks('chunk follows chunk, of which two are under way, table after table', () => {
+  const merge = merged('public.t', 'public.u');
+  assert.equal(merge.next(), { relationId: 'public.t', after: null });
+  merge.read('1', chunkOf(['1', '2']));
+  assert.equal(merge.next(), { relationId: 'public.t', after: ['2'] });
+  merge.read('2', chunkOf(['3'], true));
+  assert.is(merge.next(), null, 'enough is under way');
+  assert.equal(merge.unfinished(null)[0], { relation: 'public.t', ...unread });
+  const ids = merge.take('1', before, nowMs).map(({ identity }) => identity[0]);
+  assert.equal(ids, ['1', '2']);
+  const so = { relation: 'public.t', after: ['2'], rows: 2, estimate: 7, since: nowMs };
+  assert.equal(merge.unfinished(null)[0], so);
+  assert.equal(merge.next(), { relationId: 'public.u', after: null });
+  assert.is(merge.take('2', before, nowMs).length, 1);
+  assert.equal(
+    merge.unfinished(null).map(({ relation }) => relation),
+    ['public.u'],
+  );
+});
+
+chunks('a key that was streamed is left out, until a snapshot saw its change', () => {
+  const merge = merged('public.t');
+  merge.row(change('1'), 150);
+  merge.row(change('2'), 90);
+  merge.read('1', chunkOf(['1', '2', '3']));
+  const first = merge.take('1', before, nowMs);
+  assert.equal(
+    first.map(({ identity, op }) => [identity[0], op]),
+    [['3', 'r']],
+  );
+  merge.read('2', chunkOf(['1', '2'], true, 200n));
+  const second = merge.take('2', before, nowMs);
+  assert.equal(
+    second.map(({ identity }) => identity[0]),
+    ['2'],
+    'the first chunk saw 90, and not 150',
+  );
+});
+
+chunks('a table is finished once the rows that lack values are whole', () => {
+  const merge = merged('public.t');
+  merge.read('1', chunkOf([], true));
+  assert.equal(merge.take('1', before, nowMs), []);
+  assert.ok(merge.isDone);
+  assert.is(merge.next(), null);
+  assert.is(merge.unfinished(before).length, 1);
+  assert.is(merge.unfinished({ ...before, at: at(1, 5) }).length, 1);
+  assert.equal(merge.unfinished({ ...before, at: at(1, 11) }), []);
+  assert.equal(merge.unfinished(before), [], 'finished stays finished');
+});
+
+chunks('nothing is read before a transaction id of now is known, and has been passed', () => {
+  const merge = new ChunkMerge([{ relation: 'public.t', ...unread }]);
+  assert.ok(merge.wantsHorizon);
+  assert.is(merge.next(), null);
+  merge.setHorizon(120n);
+  assert.not(merge.read('1', chunkOf(['1'])), 'a transaction below 120 may be unseen');
+  assert.ok(merge.read('2', chunkOf(['1'], false, 120n)));
+  assert.ok(merge.read('3', chunkOf(['2'], false, 121n)));
+});
+
+chunks('more changes than are remembered begin it anew', () => {
+  const merge = new ChunkMerge([{ relation: 'public.t', ...unread }], { changedMax: 1 });
+  merge.setHorizon(1n);
+  merge.read('1', chunkOf(['1', '2']));
+  merge.row(change('1'), 150);
+  merge.row(change('2'), 150);
+  assert.ok(merge.wantsHorizon);
+  assert.equal(merge.take('1', before, nowMs), [], 'what was read before counts for nothing');
+  merge.setHorizon(151n);
+  assert.equal(merge.next(), { relationId: 'public.t', after: null });
+});
+
+chunks('a watermark of another run, or of a chunk that was given up, brings nothing', () => {
+  const merge = merged('public.t');
+  merge.read('1', chunkOf(['1']));
+  assert.equal(merge.take('stranger', before, nowMs), []);
+  merge.abandon();
+  assert.equal(merge.take('1', before, nowMs), []);
+  assert.equal(merge.unfinished(null), [{ relation: 'public.t', ...unread }]);
+});
+
+chunks('changes of tables that are finished, or never were unfinished, are not remembered', () => {
+  const merge = new ChunkMerge([], { changedMax: 1 });
+  for (const id of ['1', '2', '3']) merge.row(change(id), 150);
+  assert.ok(merge.isDone);
+  const other = new ChunkMerge([{ relation: 'public.u', ...unread }], { changedMax: 1 });
+  other.setHorizon(1n);
+  for (const id of ['1', '2', '3']) other.row(change(id), 150);
+  assert.not(other.wantsHorizon);
+});
+
+chunks.run();
