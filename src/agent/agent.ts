@@ -10,17 +10,20 @@ import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import { Follower } from '../follower/follower.ts';
 import { holdTriggers, releaseTriggers } from '../follower/held-triggers.ts';
+import { StartOver } from '../follower/start-over.ts';
 import { armGuard, disarmGuard } from '../follower/write-guard.ts';
 import { type LeaderParts, lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
 import { AgentFigures } from './agent-figures.ts';
+import { buildNode, startOver } from './building.ts';
 import type { Cluster } from './cluster.ts';
 import { recordDamage } from './damage.ts';
+import { deposed } from './deposed.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, type PromotionResult, resultOf } from './promotion.ts';
-import { type AgentRequest, RequestDesk } from './requests.ts';
+import { epochAsked, RequestDesk } from './requests.ts';
 import { keepRaising } from './start-number.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
 
@@ -43,7 +46,7 @@ export async function serveNode(
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
-    const node = await openNode(cluster, name, releasers);
+    const node = await openNode(cluster, name, releasers, { mayBuild: true });
     events.onServed();
     await hit('agent.after-start');
     const all = AbortSignal.any([signal, inner.signal]);
@@ -98,7 +101,12 @@ class Agent {
     await this.#guard();
     if (identity.role === 'leader') throw deposed(name, owner?.node ?? null);
     if (!mine) await this.#dropOldSlots();
-    await this.#follow(mine, signal);
+    try {
+      await this.#follow(mine, signal);
+    } catch (error) {
+      if (!(error instanceof StartOver)) throw error;
+      await startOver(this.#node, this.#node.client, error);
+    }
   }
 
   /** Armed on every start that does not lead, before anything else is done. */
@@ -144,6 +152,8 @@ class Agent {
     // A session of its own: nothing else of this agent may get into the applier's transaction.
     const client = await cluster.openSession(this.#releasers, name, 'applier');
     const reader = cluster.openReader(this.#releasers, partitions);
+    await buildNode({ node: this.#node, client, reader }, signal);
+    if (signal.aborted) return;
     const follower = await Follower.open({
       client,
       reader,
@@ -154,6 +164,7 @@ class Agent {
         log.debug({ node: name, position, rows }, 'applied');
       },
       onEpoch: ({ epoch, leader }) => log.info({ node: name, epoch, leader }, 'a new epoch begins'),
+      onExact: () => log.info({ node: name }, 'this node is exact now'),
     });
     log.info({ node: name, at: follower.position.at }, 'following');
     figures.follows(follower);
@@ -312,21 +323,6 @@ class Agent {
   }
 }
 
-/** The epoch that a request meant: a later one would end the reign of whoever was faster. */
-function epochAsked(request: AgentRequest | null): number | null {
-  const epoch = request?.args.epoch;
-  return typeof epoch === 'number' ? epoch : null;
-}
-
-function deposed(node: string, owner: string | null): UnderstudyError {
-  return new UnderstudyError(
-    'LOST_LEADERSHIP',
-    `node ${node} no longer leads: ${owner ?? 'another node'} claimed the next epoch`,
-    'Its writes are refused. It cannot follow as it is: destroy the cluster and init it ' +
-      'again to bring it back.',
-  );
-}
-
 /** A promotion without an agent: takes the node's lock, promotes it, and lets go once it leads. */
 export async function promoteHere(
   cluster: Cluster,
@@ -336,7 +332,7 @@ export async function promoteHere(
   const releasers = new Releasers(closeTimeoutMs);
   const ending = new AbortController();
   try {
-    const node = await openNode(cluster, name, releasers);
+    const node = await openNode(cluster, name, releasers, { mayBuild: false });
     const promotion = new Promotion(node, epoch);
     const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
     const agent = new Agent(node, releasers, { figures, onWorking: () => undefined });

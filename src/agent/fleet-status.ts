@@ -11,6 +11,7 @@ import { parseLsn } from '../change/lsn.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
+import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
 import { readSlotWal } from '../leader/slot.ts';
 import { Releasers, withTimeout } from '../lifecycle.ts';
@@ -97,6 +98,7 @@ export class FleetWatch {
     const client = await this.#session(node);
     const identity = await readNode(client);
     const position = identity === null ? null : await readPosition(client);
+    const building = identity === null ? null : await readBootstrap(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               EXISTS (
@@ -110,6 +112,7 @@ export class FleetWatch {
     return {
       identity,
       position,
+      building,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
       slots: await readSlotWal(client, slotPrefix(this.#cluster.name)),

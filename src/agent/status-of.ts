@@ -8,6 +8,7 @@ import type { UnfinishedTable } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { ControlState } from '../control/control-state.ts';
+import { buildingText } from './building-text.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import { isStreaming, type LogEnds, lagBytes, lagMs } from './lag.ts';
 import { missingRecords } from './missing-records.ts';
@@ -140,7 +141,9 @@ function nodeStatus(fleet: Fleet, name: string, database: Found<DatabaseFacts>):
   const { identity } = database.value;
   const { cluster } = fleet.facts;
   if (identity === null) {
-    return strangerStatus(fleet, name, 'not initialised: understudy init');
+    const isKnown = fleet.control?.stream != null;
+    const why = isKnown ? `it has not begun: understudy run ${name}` : 'understudy init';
+    return strangerStatus(fleet, name, `not initialised: ${why}`);
   }
   if (identity.cluster !== cluster || identity.name !== name) {
     const why = `the database is node ${identity.name} of cluster ${identity.cluster}`;
@@ -276,7 +279,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member);
   const lacks = lacksText(position?.unfinished ?? []);
-  const exact = position === null || control === null ? null : damage === null && lacks === null;
+  const exact = isExact(member, control !== null, damage === null && lacks === null);
   const missing = missingRecords(fleet.newest, member);
   return {
     name,
@@ -292,15 +295,24 @@ function followerStatus(fleet: Fleet, name: string, member: Member): NodeStatus 
   };
 }
 
+/** One that is being built is not, whatever else is known. */
+function isExact({ position, building }: Member, isJudged: boolean, isWhole: boolean) {
+  if (building != null) return false;
+  return position === null || !isJudged ? null : isWhole;
+}
+
 function followerState(
   fleet: Fleet,
   name: string,
   role: 'leader' | 'follower',
-  { agentRuns, position }: Member,
+  { agentRuns, position, building }: Member,
 ): { readonly state: NodeState; readonly why: readonly string[] } {
   const absent = agentRuns ? [] : [noAgent(name)];
-  if (fleet.damage !== null) return { state: 'damaged', why: absent };
-  if (!agentRuns) return { state: 'stopped', why: absent };
+  const isAtEnd = position !== null && lagMs(fleet, position) === 0;
+  const built = building == null ? [] : [buildingText(building, isAtEnd)];
+  if (fleet.damage !== null) return { state: 'damaged', why: [...absent, ...built] };
+  if (!agentRuns) return { state: 'stopped', why: [...absent, ...built] };
+  if (built.length > 0) return { state: 'bootstrapping', why: built };
   if (role === 'leader') {
     const why = `it is taking the lead of epoch ${fleet.owner?.epoch ?? ''}`;
     return { state: 'waiting', why: [why] };

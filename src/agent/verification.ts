@@ -12,6 +12,7 @@ import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
+import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
 import { Releasers } from '../lifecycle.ts';
 import { compareNode, type NodeComparison } from '../verify/compare.ts';
@@ -24,6 +25,7 @@ import { openFollowerSnapshot, openLeaderSnapshot } from '../verify/node-snapsho
 import { Progress, type ProgressState } from '../verify/progress.ts';
 import { digestTable, type TableDigest } from '../verify/table-digest.ts';
 import { askAgent } from './agent-question.ts';
+import { buildingText } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import { leaderOf, openFleetLog, openMember } from './member-session.ts';
 import { lacksText } from './unfinished-text.ts';
@@ -114,7 +116,11 @@ function chooseNodes(state: ControlState, cluster: Cluster, named: readonly stri
 async function requireFollower(client: Client, name: string, leader: string): Promise<void> {
   const identity = await readNode(client);
   if (identity?.role === 'follower') {
-    const lacks = lacksText((await readPosition(client))?.unfinished ?? []);
+    const building = await readBootstrap(client);
+    const lacks =
+      building === null
+        ? lacksText((await readPosition(client))?.unfinished ?? [])
+        : buildingText(building, false);
     if (lacks === null) return;
     throw new UnderstudyError(
       'UNFINISHED',
