@@ -5,7 +5,7 @@
  * of each relation. Pure: no I/O. Values of rows are not looked into.
  */
 import type { EpochBegin, RelationId, RelationShape } from '../change/change.ts';
-import { comparePositions, type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { isVoid } from '../change/void.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { RelationRecord, StreamRecord } from '../topic/stream-record.ts';
@@ -13,8 +13,8 @@ import type { RelationRecord, StreamRecord } from '../topic/stream-record.ts';
 export class FirstLook {
   readonly #streamId: string;
   readonly #begins = new Map<number, EpochBegin>();
-  /** Per relation, the newest record of each epoch: any of them may turn out to be void. */
-  readonly #relations = new Map<RelationId, Map<number, RelationRecord>>();
+  /** In the order of positions. A table has one for each epoch, and the newest may be void. */
+  readonly #relations = new Map<RelationId, RelationRecord[]>();
 
   constructor(streamId: string) {
     this.#streamId = streamId;
@@ -23,9 +23,9 @@ export class FirstLook {
   take(record: StreamRecord): void {
     if (record.kind === 'relation') {
       const { id } = record.relation;
-      const perEpoch = this.#relations.get(id) ?? new Map<number, RelationRecord>();
-      perEpoch.set(record.position.epoch, record);
-      this.#relations.set(id, perEpoch);
+      const known = this.#relations.get(id) ?? [];
+      known.push(record);
+      this.#relations.set(id, known);
     }
     if (record.kind !== 'epoch') return;
     const { begin } = record;
@@ -50,12 +50,9 @@ export class FirstLook {
    * that stands for it: the table was the same, or the epoch would not have gone on with it.
    */
   relationsAt(epochs: readonly EpochBegin[]): readonly RelationShape[] {
-    return [...this.#relations.values()].flatMap((perEpoch) => {
-      const newestFirst = [...perEpoch.values()].sort((a, b) => {
-        return comparePositions(b.position, a.position);
-      });
-      const counting = newestFirst.find(({ position }) => !isVoid(position, epochs));
-      const record = counting ?? newestFirst[0];
+    return [...this.#relations.values()].flatMap((records) => {
+      const counting = records.findLast(({ position }) => !isVoid(position, epochs));
+      const record = counting ?? records.at(-1);
       return record === undefined ? [] : [record.relation];
     });
   }

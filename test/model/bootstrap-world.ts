@@ -9,16 +9,16 @@ import type { EpochBegin } from '../../src/change/change.ts';
 import { compareEpochLsn, formatEpochLsn } from '../../src/change/position.ts';
 import { type Aligned, type AlignedBatch, Aligner } from '../../src/follower/aligner.ts';
 import { nextPortion, positionAfter } from '../../src/follower/apply-limit.ts';
-import { type ApplyStep, coalesce } from '../../src/follower/coalesce.ts';
+import { coalesce } from '../../src/follower/coalesce.ts';
 import { CompactedLog } from '../../src/follower/compacted-log.ts';
 import { FirstLook } from '../../src/follower/first-look.ts';
 import type { FollowerPosition } from '../../src/follower/follower-state.ts';
 import * as horizonRules from '../../src/follower/horizon.ts';
-import type { PartialRow, TableRows } from '../../src/follower/row-fold.ts';
 import { StartOver } from '../../src/follower/start-over.ts';
 import { findLogEnd, type LogEnd } from '../../src/topic/partition-tails.ts';
 import { streamId } from '../support/builders.ts';
-import { BootstrapLeader, type ModelRow, rowId, showModelRows } from './bootstrap-leader.ts';
+import { BootstrapLeader, showModelRows } from './bootstrap-leader.ts';
+import { BootstrapTables } from './bootstrap-tables.ts';
 import { CompactingLog, type LogTimes } from './compacting-log.ts';
 
 /** What a new node does; the functions may be those of a module with a rule left out. */
@@ -55,7 +55,7 @@ export class BootstrapWorld {
   readonly #log: CompactingLog;
   readonly #leader: BootstrapLeader;
   // The node's database.
-  #rows = new Map<string, ModelRow>();
+  #tables = new BootstrapTables();
   #saved: Saved | null = null;
   #position: FollowerPosition | null = null;
   exact = false;
@@ -163,7 +163,7 @@ export class BootstrapWorld {
       } else if (!isGap && !(error instanceof StartOver)) throw error;
       this.startedOver += 1;
       this.#kill();
-      this.#rows = new Map();
+      this.#tables = new BootstrapTables();
       this.#saved = null;
       this.#position = null;
       return true;
@@ -219,7 +219,7 @@ export class BootstrapWorld {
       window,
       () => true,
     ))
-      this.#applyStep(step, true);
+      this.#tables.apply(step, true);
     this.#saved = { ...saved, offsets: this.#offsetsOf(saved, log) };
     pieces.length = 0;
     // Where partitions are read one after the other, the next one is another reading.
@@ -284,7 +284,11 @@ export class BootstrapWorld {
     }
     if (!this.exact) return;
     const truth = this.#leader.truthAt(at);
-    assert.is(showModelRows(this.#rows), truth, `the rows are not those of ${formatEpochLsn(at)}`);
+    assert.is(
+      showModelRows(this.#tables.rows),
+      truth,
+      `the rows are not those of ${formatEpochLsn(at)}`,
+    );
   }
 
   #follow(how: number): boolean {
@@ -321,55 +325,11 @@ export class BootstrapWorld {
     const window = { from: from.at, to: null };
     const mayLack = !this.exact;
     for (const step of coalesce(portion.batches, window, () => mayLack)) {
-      this.#applyStep(step, mayLack);
+      this.#tables.apply(step, mayLack);
     }
     this.#position = positionAfter(from, portion);
     this.#waiting.splice(0, portion.batches.length);
     this.#judge(this.#rules.horizon.isWholePoint(last.point));
     return true;
   }
-
-  #applyStep(step: ApplyStep, mayLack: boolean): void {
-    if (step.kind === 'relation') return;
-    if (step.kind === 'truncate') {
-      for (const id of [...this.#rows.keys()]) {
-        if (step.relationIds.some((table) => id.startsWith(`${table} `))) this.#rows.delete(id);
-      }
-      return;
-    }
-    for (const rows of step.tables) this.#applyRows(rows, mayLack);
-  }
-
-  #applyRows({ relationId, deletes, upserts, partials }: TableRows, mayLack: boolean): void {
-    const completed = partials.map((partial) => this.#complete(relationId, partial));
-    for (const { identity } of deletes) this.#rows.delete(rowId(relationId, identity[0] ?? ''));
-    const written = upserts.map(({ identity, value }) => rowOf(identity[0] ?? '', String(value)));
-    const seen = new Set<string>();
-    for (const row of [...written, ...completed]) {
-      if (row === null) {
-        assert.ok(mayLack, 'a row is not there that a record changes');
-        continue;
-      }
-      const id = rowId(relationId, row.key);
-      // Postgres refuses a statement that touches a row twice.
-      if (seen.has(id)) throw new StartOver('two rows have equal keys', true);
-      seen.add(id);
-      this.#rows.set(id, row);
-    }
-  }
-
-  /** What a partial row lacks comes from older records, or from the table. */
-  #complete(relationId: string, { layers, base }: PartialRow): ModelRow | null {
-    const [newest] = layers;
-    const row = rowOf(newest.identity[0] ?? '', String(newest.value));
-    const whole = layers.find(({ unchanged }) => unchanged === null);
-    if (whole !== undefined) return { ...row, large: rowOf('', String(whole.value)).large };
-    const held = this.#rows.get(rowId(relationId, base?.[0] ?? ''));
-    return held === undefined ? null : { ...row, large: held.large };
-  }
-}
-
-function rowOf(key: string, value: string): ModelRow {
-  const [small = '', large = ''] = value.split('/');
-  return { key, small, large };
 }
