@@ -27,7 +27,7 @@ export interface Workshop {
 
 const progressEveryMs = 10_000;
 
-/** Resolves when the node can follow, or at an abort; a node that is not being built can at once. */
+/** Resolves when the node can follow, which most can at once, or at an abort. */
 export async function buildNode(workshop: Workshop, signal: AbortSignal): Promise<void> {
   const { node, client, reader } = workshop;
   const { nowMs, log } = node.cluster.around;

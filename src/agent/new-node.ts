@@ -120,8 +120,8 @@ function refuseOwner(name: string, owner: string | null): void {
 }
 
 /**
- * Relations of the stream by name. A table that the configuration asks for and that no record of the
- * topic names has never had a row; unless it came after init, it is in the stream.
+ * Relations of the stream by name. A table that the configuration asks for and that no record of
+ * the topic names has never had a row; unless it came after init, it is in the stream.
  */
 export async function matchTables(
   client: Client,

@@ -17,7 +17,7 @@ export interface BootstrapState {
   readonly isWhole: boolean;
   readonly commitTimeMicros: bigint;
   readonly unfinished: readonly RelationId[];
-  /** Where the topic began, and where to read on; the marks's offsets at the end of the reading. */
+  /** Where the topic began, and where to read on; the mark's offsets at the end of the reading. */
   readonly firstOffsets: readonly bigint[];
   readonly offsets: readonly bigint[];
   /** Per partition, the LogAppendTime of the last record that was read, milliseconds. */
@@ -31,7 +31,7 @@ export interface BootstrapState {
   readonly deleteRetentionMs: number;
   /** Per partition, the offset that a point has to reach; null until the reading has arrived. */
   readonly horizon: readonly bigint[] | null;
-  /** How often it began again, because rows stood in each other's way, since it last got further. */
+  /** How often in a row it began again because rows stood in each other's way. */
   readonly conflicts: number;
 }
 

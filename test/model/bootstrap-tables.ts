@@ -1,6 +1,6 @@
 /**
- * The tables of a new node, as a map. Flows in: steps as the real folding makes them; flows out: rows,
- * or what Postgres would refuse. Spellings that are equal in Postgres are one key.
+ * The tables of a new node, as a map. Flows in: steps as the real folding makes them; flows out:
+ * rows, or what Postgres would refuse. Spellings that are equal in Postgres are one key.
  */
 import * as assert from 'uvu/assert';
 import type { ApplyStep } from '../../src/follower/coalesce.ts';

@@ -292,7 +292,7 @@ status('a database of nobody, of another cluster or of another stream is told as
   const other = { ...identity('b', 'follower'), cluster: 'other' };
   const renewed = { ...identity('b', 'follower'), streamId: 'stream-0' };
   for (const [who, why] of [
-    [null, 'understudy init'],
+    [null, 'understudy run b'],
     [other, 'node b of cluster other'],
     [renewed, 'the stream stream-0'],
   ] as const) {
