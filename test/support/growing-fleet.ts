@@ -4,8 +4,10 @@
  * were never initialised, with waits for cleaning and for a node to be exact.
  */
 import * as assert from 'uvu/assert';
+import { parseEpochLsn } from '../../src/change/position.ts';
 import type { CleaningBroker } from './cleaning-broker.ts';
-import { type Fleet, type NodeName, startFleet } from './fleet.ts';
+import { type Fleet, type NodeName, patienceMs, startFleet } from './fleet.ts';
+import { Forger } from './forger.ts';
 import type { Stack } from './stack.ts';
 
 export interface GrowingOptions {
@@ -56,8 +58,23 @@ export class GrowingFleet {
     );
   }
 
+  /** Until the topic holds what the leader has committed. */
+  async #published(): Promise<void> {
+    const { stack, broker, partitions } = this.#options;
+    const servers = { brokers: broker.brokers, registryUrl: stack.registryUrl };
+    const forger = new Forger(servers, this.fleet, partitions);
+    const lsn = parseEpochLsn(await this.fleet.token())?.lsn ?? 0n;
+    for (const deadlineMs = Date.now() + patienceMs; ; ) {
+      const { upto } = await forger.lastPoint().catch(() => ({ upto: 0n }));
+      if (upto >= lsn) return;
+      assert.ok(Date.now() < deadlineMs, `the leader does not publish\n${this.fleet.logs()}`);
+      await new Promise((resolve) => setTimeout(resolve, lookMs));
+    }
+  }
+
   /** Until no more than `recordsMax` records of the relation are left. */
   async cleaned(relation: string, recordsMax: number): Promise<void> {
+    await this.#published();
     const { broker, partitions } = this.#options;
     await broker.cleans(
       this.fleet,
