@@ -308,4 +308,28 @@ export const quick: readonly Mutation[] = [
     ],
     tests: ['test/unit/transaction-builder.test.ts'],
   },
+  {
+    name: 'horizon-ignored',
+    harm: 'a node that lacks rows is promoted, and its part of them becomes the whole',
+    edits: [
+      {
+        file: 'src/follower/horizon.ts',
+        find: 'return isWhole && horizon.every(',
+        replace: 'return isWhole || horizon.every(',
+      },
+    ],
+    tests: ['test/model/bootstrap.test.ts', 'test/unit/bootstrap.test.ts'],
+  },
+  {
+    name: 'slow-reading-accepted',
+    harm: 'rows that were deleted come back on a node that was built slowly',
+    edits: [
+      {
+        file: 'src/follower/horizon.ts',
+        find: 'return readMs >= deleteRetentionMs * usableShare;',
+        replace: 'return readMs < 0 && deleteRetentionMs < 0;',
+      },
+    ],
+    tests: ['test/model/bootstrap.test.ts', 'test/unit/bootstrap.test.ts'],
+  },
 ];

@@ -97,12 +97,12 @@ export class CompactingLog {
     const newest = new Map<string, bigint>();
     for (const { record } of replica.entries) {
       const { offset } = record;
-      if (offset >= replica.cleanedTo && offset < end) newest.set(keyOf(record), offset);
+      if (offset >= replica.cleanedTo && offset < end) newest.set(compactionKey(record), offset);
     }
     replica.entries = replica.entries.filter((entry) => {
       const { record } = entry;
       if (record.offset >= end) return true;
-      if ((newest.get(keyOf(record)) ?? 0n) > record.offset) return false;
+      if ((newest.get(compactionKey(record)) ?? 0n) > record.offset) return false;
       if (record.kind !== 'row' || record.value !== null) return true;
       if (entry.deleteFromMs !== null) return this.nowMs < entry.deleteFromMs;
       entry.deleteFromMs = this.nowMs + this.#times.retentionMs;
@@ -149,7 +149,8 @@ export class CompactingLog {
   }
 }
 
-function keyOf(record: StreamRecord): string {
+/** What compaction takes for the same; of truncates it keeps all. */
+export function compactionKey(record: StreamRecord): string {
   switch (record.kind) {
     case 'row':
       return record.key.toString();
