@@ -133,7 +133,7 @@ export const errorTable = {
   UNFINISHED: entry(
     'notAsRequired',
     false,
-    'A node lacks rows from before the stream, which are still being read.',
+    'A node lacks rows from before the stream, or is being built: it is not exact yet.',
   ),
   NOT_PROMOTABLE: entry('notAsRequired', false, 'The node cannot take the lead.'),
   STALE: entry('notAsRequired', false, 'A node was away longer than the topic keeps each change.'),

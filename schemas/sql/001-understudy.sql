@@ -38,6 +38,13 @@ CREATE TABLE IF NOT EXISTS understudy.position (
   format integer NOT NULL
 );
 
+-- How far a node has got that is being built from the topic alone, committed with the rows. One row
+-- until the node is exact, none before and after: while it is here, rows may be wrong.
+CREATE TABLE IF NOT EXISTS understudy.bootstrap (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  state jsonb NOT NULL
+);
+
 -- The reigns that count, from the first to the one this node stands in.
 CREATE TABLE IF NOT EXISTS understudy.epochs (
   epoch integer PRIMARY KEY,
@@ -188,6 +195,11 @@ DECLARE
   base understudy.epochs;
 BEGIN
   SELECT * INTO node FROM understudy.node;
+  IF EXISTS (SELECT FROM understudy.bootstrap) THEN
+    RAISE EXCEPTION 'this node is being built from the log'
+      USING ERRCODE = 'UN002', HINT = 'Its rows are not those of any LSN yet; ask the leader until '
+        'understudy status shows this node exact.';
+  END IF;
   IF node.role = 'leader' THEN
     walked := node.epoch;
     bound := pg_current_wal_insert_lsn();

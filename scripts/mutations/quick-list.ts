@@ -3,6 +3,7 @@
  * breaks the code so, in a copy, and runs the tests.
  */
 import type { Mutation } from './mutation.ts';
+import { nodeShortcuts } from './node-list.ts';
 
 const publishLoop = 'src/leader/publish-loop.ts';
 const batcher = 'src/leader/batcher.ts';
@@ -308,52 +309,5 @@ export const quick: readonly Mutation[] = [
     ],
     tests: ['test/unit/transaction-builder.test.ts'],
   },
-  {
-    name: 'delay-by-the-last-commit',
-    harm: 'a delayed follower shows a row that is younger than it was told to',
-    edits: [
-      {
-        file: aligner,
-        find: 'later(held.newestCommitMicros, commitTimeMicros)',
-        replace: 'commitTimeMicros',
-      },
-    ],
-    tests: ['test/unit/aligner.test.ts'],
-  },
-  {
-    name: 'delay-holds-only-itself',
-    harm: 'a batch that is old enough is applied before one that waits in front of it',
-    edits: [
-      {
-        file: 'src/follower/apply-delay.ts',
-        find: 'if (commitMs !== null) break;',
-        replace: '',
-      },
-    ],
-    tests: ['test/unit/apply-delay.test.ts'],
-  },
-  {
-    name: 'schema-parts-unchecked',
-    harm: 'a new follower is made from a schema of which parts are missing',
-    edits: [
-      {
-        file: 'src/topic/schema-record.ts',
-        find: 'if (digestOf(whole) !== first.digest) return null;',
-        replace: 'if (digestOf(whole) === null) return null;',
-      },
-    ],
-    tests: ['test/unit/schema-record.test.ts'],
-  },
-  {
-    name: 'dump-cut-inside-body',
-    harm: 'a function of a dump is cut at its first semicolon',
-    edits: [
-      {
-        file: 'src/catalog/sql-statements.ts',
-        find: "else if (word === 'case') this.#bodies += 1;",
-        replace: '',
-      },
-    ],
-    tests: ['test/unit/sql-statements.test.ts'],
-  },
+  ...nodeShortcuts,
 ];

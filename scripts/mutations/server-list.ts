@@ -61,14 +61,14 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/applier.ts',
-        find: `await hit('apply.before');`,
-        replace: `await hit('apply.before');\n    await movePosition(this.#client, from, to);`,
+        find: `await movePosition(this.#client, from, to);`,
+        replace: '',
       },
       {
         file: 'src/follower/applier.ts',
-        find: `await movePosition(this.#client, from, to);
-        await hit('apply.before-commit');`,
-        replace: `await hit('apply.before-commit');`,
+        find: 'return await this.applyAnd(steps, save, mayLackBase);',
+        replace: `await movePosition(this.#client, from, to);
+    return await this.applyAnd(steps, save, mayLackBase);`,
       },
     ],
     tests: ['test/integration/crash-points.test.ts'],
@@ -115,8 +115,8 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/follower.ts',
-        find: 'const rows = await this.#applier.apply(steps, { from, to, labelled, mayLackBase });',
-        replace: `const applied = this.#applier.apply(steps, { from, to, labelled, mayLackBase });
+        find: 'const rows = await this.#applier.apply(steps, move);',
+        replace: `const applied = this.#applier.apply(steps, move);
     const rows = await applied.catch(async () => {
       await movePosition(this.#parts.client, from, to);
       return 0;

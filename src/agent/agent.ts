@@ -11,19 +11,22 @@ import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import { Follower } from '../follower/follower.ts';
 import { holdTriggers, releaseTriggers } from '../follower/held-triggers.ts';
+import { StartOver } from '../follower/start-over.ts';
 import { armGuard, disarmGuard } from '../follower/write-guard.ts';
 import { type LeaderParts, lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
 import type { AgentFigures } from './agent-figures.ts';
+import { buildNode, startOver } from './building.ts';
 import type { Cluster } from './cluster.ts';
 import { recordDamage } from './damage.ts';
-import { type DetachResult, detachNode } from './detachment.ts';
+import { deposed } from './deposed.ts';
+import { type DetachResult, detachNode, interrupted, requireBuilt } from './detachment.ts';
 import { type AttemptEnd, answerDetach, nextTask, stopsNowhere } from './follower-tasks.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, resultOf } from './promotion.ts';
-import { type AgentRequest, RequestDesk } from './requests.ts';
+import { epochAsked, RequestDesk } from './requests.ts';
 import { followAndBuild } from './schema-finish.ts';
 import { keepRaising } from './start-number.ts';
 import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
@@ -51,7 +54,7 @@ export async function serveNode(
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
-    const node = await openNode(cluster, name, releasers);
+    const node = await openNode(cluster, name, releasers, { mayBuild: true });
     events.onServed();
     await hit('agent.after-start');
     const all = AbortSignal.any([signal, inner.signal]);
@@ -114,7 +117,13 @@ export class Agent {
     await this.#guard();
     if (identity.role === 'leader') throw deposed(name, owner?.node ?? null);
     if (!mine) await this.#dropOldSlots();
-    return this.#follow(mine, signal);
+    try {
+      return await this.#follow(mine, signal);
+    } catch (error) {
+      if (!(error instanceof StartOver)) throw error;
+      await startOver(this.#node, this.#node.client, error);
+      return 'again';
+    }
   }
 
   /** Armed on every start that does not lead, before anything else is done. */
@@ -135,7 +144,7 @@ export class Agent {
    * Follows until asked to lead; `mine` is a promotion that a crash interrupted after its claim.
    */
   async #follow(mine: boolean, signal: AbortSignal): Promise<AttemptEnd> {
-    return this.#withFollower(signal, async (following) => {
+    const end = await this.#withFollower(signal, async (following): Promise<AttemptEnd> => {
       const asked = mine ? null : await nextTask(this.#node, this.#desk, following, this.#until);
       if (asked === 'there') return 'there';
       if (!mine && asked === null) return 'again';
@@ -144,6 +153,7 @@ export class Agent {
       await this.#promote(following, promotion, signal);
       return 'again';
     });
+    return end ?? 'again';
   }
 
   /** Detaches at once, for a command that stands in for the agent. */
@@ -151,7 +161,12 @@ export class Agent {
     await this.#guard();
     // Where the node stands its rows are right, whatever has become of the topic.
     if (to === null) return detachNode(this.#node, null, null);
-    return this.#withFollower(signal, (following) => detachNode(this.#node, following, to));
+    await requireBuilt(this.#node.name, this.#node.client);
+    const detached = await this.#withFollower(signal, (following) => {
+      return detachNode(this.#node, following, to);
+    });
+    if (detached !== null) return detached;
+    throw interrupted(this.#node.name);
   }
 
   /** Promotes at once, for a command that stands in for the agent. */
@@ -164,13 +179,15 @@ export class Agent {
   async #withFollower<Result>(
     signal: AbortSignal,
     work: (following: FollowerAtWork) => Promise<Result>,
-  ): Promise<Result> {
+  ): Promise<Result | null> {
     const { decoder, cluster, name, partitions } = this.#node;
     const { onWorking, figures } = this.#events;
     const { log } = cluster.around;
     // A session of its own: nothing else of this agent may get into the applier's transaction.
     const client = await cluster.openSession(this.#releasers, name, 'applier');
     const reader = cluster.openReader(this.#releasers, partitions);
+    await buildNode({ node: this.#node, client, reader }, signal);
+    if (signal.aborted) return null;
     const follower = await Follower.open({
       client,
       reader,
@@ -183,6 +200,7 @@ export class Agent {
         log.debug({ node: name, position, rows }, 'applied');
       },
       onEpoch: ({ epoch, leader }) => log.info({ node: name, epoch, leader }, 'a new epoch begins'),
+      onExact: () => log.info({ node: name }, 'this node is exact now'),
     });
     log.info({ node: name, at: follower.position.at }, 'following');
     figures.follows(follower);
@@ -339,19 +357,4 @@ export class Agent {
       random,
     };
   }
-}
-
-/** The epoch that a request meant: a later one would end the reign of whoever was faster. */
-function epochAsked(request: AgentRequest | null): number | null {
-  const epoch = request?.args.epoch;
-  return typeof epoch === 'number' ? epoch : null;
-}
-
-function deposed(node: string, owner: string | null): UnderstudyError {
-  return new UnderstudyError(
-    'LOST_LEADERSHIP',
-    `node ${node} no longer leads: ${owner ?? 'another node'} claimed the next epoch`,
-    'Its writes are refused. It cannot follow as it is: destroy the cluster and init it ' +
-      'again to bring it back.',
-  );
 }

@@ -12,6 +12,7 @@ import { ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
+import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { type FollowerPosition, markDetached, readPosition } from '../follower/follower-state.ts';
 import { releaseTriggers } from '../follower/held-triggers.ts';
 import { removeGuard } from '../follower/write-guard.ts';
@@ -123,9 +124,20 @@ async function standExactly(
     follower.stop();
     await ended;
   }
+  await requireBuilt(name, client);
   const { at } = requireWhole(name, await readPosition(client), identity.streamId);
   requirePlace(name, at, to);
   return at;
+}
+
+/** Until a node is exact its rows are those of no moment. */
+export async function requireBuilt(node: string, client: Client): Promise<void> {
+  if ((await readBootstrap(client)) === null) return;
+  throw new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} is not exact: it is being built from the log`,
+    'Detach it once understudy status shows it exact, or another node.',
+  );
 }
 
 /** Only rows that are those of one moment make a database. */
@@ -178,7 +190,7 @@ export function leads(node: string): UnderstudyError {
   );
 }
 
-function interrupted(node: string): UnderstudyError {
+export function interrupted(node: string): UnderstudyError {
   return new UnderstudyError(
     'TIMED_OUT',
     `node ${node} was told to go elsewhere meanwhile`,

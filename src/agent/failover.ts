@@ -3,15 +3,18 @@
  * flows out: the result of its promotion. The node's own agent does every step, asked through the
  * control log; only where no agent runs, this process takes the node's lock and does the same.
  */
+import { readNode } from '../catalog/understudy-schema.ts';
 import { formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
+import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
 import { openBuild } from '../follower/schema-build.ts';
 import { Releasers } from '../lifecycle.ts';
 import { askAgent } from './agent-question.ts';
+import { notBuilt } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import { requireAttached } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
@@ -98,7 +101,9 @@ async function planOf(
     );
   }
   const client = await cluster.openSession(releasers, node, 'failover');
-  const position = await readPosition(client);
+  const known = await readNode(client);
+  if (known !== null && (await readBootstrap(client)) !== null) throw notBuilt(node);
+  const position = known === null ? null : await readPosition(client);
   if (position === null || position.streamId !== state.stream.streamId) {
     throw new UnderstudyError(
       'NOT_PROMOTABLE',

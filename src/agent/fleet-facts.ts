@@ -8,6 +8,7 @@ import type { Mark, Point, RelationId, UnfinishedTable } from '../change/change.
 import type { Lsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlState } from '../control/control-state.ts';
+import type { BootstrapState } from '../follower/bootstrap-state.ts';
 import type { BuildProgress } from '../follower/schema-build.ts';
 import type { SlotWal } from '../leader/slot.ts';
 import type { Watermarks } from '../topic/log.ts';
@@ -27,6 +28,8 @@ export interface DatabaseFacts {
     readonly mark?: Pick<Mark, 'nextOffsets'>;
     readonly unfinished?: readonly RelationId[];
   } | null;
+  /** null or absent where the node is not being built from the log. */
+  readonly building?: BootstrapState | null;
   /** The server's WAL position; null on a server in recovery. */
   readonly walLsn: Lsn | null;
   /** Whether somebody holds the lock of the node. */

@@ -11,6 +11,7 @@ import { parseLsn } from '../change/lsn.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
+import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
 import { openBuild } from '../follower/schema-build.ts';
 import { readSlotWal } from '../leader/slot.ts';
@@ -26,7 +27,8 @@ import type { Cluster } from './cluster.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { notInitialised } from './member-session.ts';
 import { isNodeLocked } from './node-lock.ts';
-import { type FleetStatus, isUninitialised, statusOf } from './status-of.ts';
+import type { FleetStatus } from './node-status.ts';
+import { isUninitialised, statusOf } from './status-of.ts';
 
 /** Whoever asks for a status wants it now; a server that needs longer is as good as away. */
 const databaseTimeoutMs = 3_000;
@@ -99,6 +101,7 @@ export class FleetWatch {
     const identity = await readNode(client);
     const position = identity === null ? null : await readPosition(client);
     const open = identity === null ? null : await openBuild(client);
+    const building = identity === null ? null : await readBootstrap(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               ${isNodeLocked} AS agent`,
@@ -108,6 +111,7 @@ export class FleetWatch {
       identity,
       position,
       openBuild: open,
+      building,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
       slots: await readSlotWal(client, slotPrefix(this.#cluster.name)),

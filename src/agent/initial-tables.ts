@@ -32,7 +32,10 @@ export function shapesOf(
 }
 
 /** Those that hold a row, as the session's snapshot sees it. */
-async function withRows(client: Client, tables: readonly TableShape[]): Promise<TableShape[]> {
+export async function withRows(
+  client: Client,
+  tables: readonly TableShape[],
+): Promise<TableShape[]> {
   const holding: TableShape[] = [];
   for (const table of tables) {
     if (table.kind === 'partitioned') continue;

@@ -10,7 +10,8 @@ import { readServer, type ServerFacts } from '../catalog/read-catalog.ts';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
-import { readDetached } from '../follower/follower-state.ts';
+import { readBootstrap } from '../follower/bootstrap-state.ts';
+import { readDetached, readPosition } from '../follower/follower-state.ts';
 import type { Releasers } from '../lifecycle.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import { RecordDecoder } from '../topic/record-decoder.ts';
@@ -18,7 +19,8 @@ import { RecordEncoder } from '../topic/record-encoder.ts';
 import { describeTopic } from '../topic/topic-admin.ts';
 import type { Cluster } from './cluster.ts';
 import { whyDelayTooLong } from './delay.ts';
-import { detachedAt, openFleetLog, requireAttached, requireMember } from './member-session.ts';
+import { detachedAt, notInitialised, requireAttached, requireMember } from './member-session.ts';
+import { prepareNewNode } from './new-node.ts';
 import { lockNode } from './node-lock.ts';
 import { raiseStartNumber } from './start-number.ts';
 
@@ -44,17 +46,18 @@ export async function openNode(
   cluster: Cluster,
   name: string,
   releasers: Releasers,
+  { mayBuild }: { readonly mayBuild: boolean },
 ): Promise<NodeAccess> {
   const { settings, registry, topic } = cluster;
   const url = settings.nodeUrl(name);
   const lock = await lockNode(url, settings.maintenanceDatabase, name);
   releasers.push(`the lock of ${name}`, () => lock.release());
   const client = await cluster.openSession(releasers, name, 'agent');
-  const stored = await readNode(client);
+  const before = await readNode(client);
+  const control = await openControl(cluster, name, releasers, before === null);
   // Of a database without our schema the control log may know what became of it.
-  if (stored === null) requireAttached((await openFleetLog(cluster, releasers)).state, name);
-  const found = requireMember(stored, cluster.name, name);
-  const control = await cluster.openControl(releasers, name);
+  requireAttached(control.state, name);
+  if (before !== null || !mayBuild) requireMember(before, cluster.name, name);
   const lost = new Promise<never>((_, reject) => {
     onLost(client, reject);
     lock.lost.catch(reject);
@@ -64,8 +67,12 @@ export async function openNode(
   lost.catch(() => undefined);
   await control.verify(verifyTimeoutMs);
   requireAttached(control.state, name);
-  const detached = await readDetached(client);
+  const detached = before === null ? null : await readDetached(client);
   if (detached !== null) throw detachedAt(name, detached);
+  if (mayBuild && (await isUnprepared(client, before))) {
+    await prepareNewNode(cluster, name, client, control, releasers);
+  }
+  const found = requireMember(before ?? (await readNode(client)), cluster.name, name);
   const partitions = await checkStream(cluster, control, found);
   const identity = await raiseStartNumber(client, control, found);
   const encoder = await RecordEncoder.open({ topic, partitions, registry });
@@ -86,6 +93,28 @@ export async function openNode(
     partitions,
     lost,
   };
+}
+
+/** Where neither the database nor the topics know a cluster, there is none. */
+async function openControl(
+  cluster: Cluster,
+  name: string,
+  releasers: Releasers,
+  isNew: boolean,
+): Promise<ControlLog> {
+  try {
+    return await cluster.openControl(releasers, name);
+  } catch (error) {
+    const isMissing = error instanceof UnderstudyError && error.code === 'TOPIC_MISMATCH';
+    throw isNew && isMissing ? notInitialised(cluster.name, error) : error;
+  }
+}
+
+/** Never a node, or one whose preparation was interrupted: it has no place to go on from. */
+async function isUnprepared(client: Client, known: NodeIdentity | null): Promise<boolean> {
+  if (known === null) return true;
+  if (known.role === 'leader' || (await readPosition(client)) !== null) return false;
+  return (await readBootstrap(client)) === null;
 }
 
 /** Gives the number of partitions the stream was made with. */

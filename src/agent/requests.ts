@@ -205,6 +205,12 @@ export function stillWaits(request: AgentRequest, isAnswered: boolean, nowMs: nu
   return Math.abs(nowMs - Date.parse(request.time)) < failoverWaitMs;
 }
 
+/** The epoch that a request meant: a later one would end the reign of whoever was faster. */
+export function epochAsked(request: AgentRequest | null): number | null {
+  const epoch = request?.args.epoch;
+  return typeof epoch === 'number' ? epoch : null;
+}
+
 function keyOf({ id, step }: AgentRequest): string {
   return `${id}/${step}`;
 }

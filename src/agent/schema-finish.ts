@@ -20,7 +20,7 @@ export async function followAndBuild(
   follower: Follower,
 ): Promise<void> {
   const stopping = new AbortController();
-  const isExact = (): boolean => follower.position.unfinished.length === 0;
+  const isExact = (): boolean => follower.exact && follower.position.unfinished.length === 0;
   const following = follower.run().finally(() => stopping.abort());
   const building = finishSchema(node, releasers, stopping.signal, isExact).catch(
     (error: unknown) => {

@@ -46,7 +46,7 @@ async function standIn<Result>(
   const releasers = new Releasers(closeTimeoutMs);
   const ending = new AbortController();
   try {
-    const node = await openNode(cluster, name, releasers);
+    const node = await openNode(cluster, name, releasers, { mayBuild: false });
     const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
     const agent = new Agent(node, releasers, { figures, onWorking: () => undefined });
     return await work(agent, node, ending);

@@ -8,57 +8,15 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/positi
 import { ownerOf } from '../control/claim.ts';
 import type { RecordOf } from '../control/control-records.ts';
 import type { ControlState } from '../control/control-state.ts';
+import { buildingText } from './building-text.ts';
 import { delayText, isTooYoung } from './delay.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import { isAtEnd, isStreaming, type LogEnds, lagBytes, lagMs } from './lag.ts';
 import { missingRecords } from './missing-records.ts';
+import type { FleetStatus, NodeState, NodeStatus } from './node-status.ts';
 import { openBuildText } from './schema-building.ts';
-import { type SlotStatus, slotReport } from './slot-status.ts';
-import {
-  lacksText,
-  type UnfinishedStatus,
-  unfinishedStatus,
-  unfinishedText,
-} from './unfinished-text.ts';
-
-export type NodeState =
-  | 'streaming'
-  | 'catching-up'
-  | 'bootstrapping'
-  | 'rebuilding'
-  | 'waiting'
-  | 'fenced'
-  | 'damaged'
-  | 'stopped'
-  | 'down';
-
-export interface NodeStatus {
-  readonly name: string;
-  readonly role: 'leader' | 'follower' | null;
-  readonly state: NodeState;
-  /** Up to where its rows are: what commits below it, strictly, is there. */
-  readonly lsn: string | null;
-  readonly lagBytes: number | null;
-  readonly lagMs: number | null;
-  readonly exact: boolean | null;
-  readonly promotable: boolean | null;
-  /** The WAL that its slot keeps; null for a node without a slot, and where nobody could look. */
-  readonly slot: SlotStatus | null;
-  readonly why: readonly string[];
-}
-
-export interface FleetStatus {
-  readonly cluster: string;
-  readonly stream: string | null;
-  readonly epoch: number | null;
-  readonly leader: string | null;
-  readonly durability: string | null;
-  /** Its name; null when it cannot be read. */
-  readonly topic: string | null;
-  /** Tables whose rows from before the stream are not all in it; null when it cannot be read. */
-  readonly unfinished: readonly UnfinishedStatus[] | null;
-  readonly nodes: readonly NodeStatus[];
-}
+import { slotReport } from './slot-status.ts';
+import { lacksText, unfinishedStatus, unfinishedText } from './unfinished-text.ts';
 
 interface Fleet extends LogEnds {
   readonly facts: FleetFacts;
@@ -141,7 +99,9 @@ function nodeStatus(fleet: Fleet, node: FleetFacts['nodes'][number]): NodeStatus
   const { identity } = database.value;
   const { cluster } = fleet.facts;
   if (identity === null) {
-    return strangerStatus(fleet, name, 'not initialised: understudy init');
+    const isKnown = fleet.control?.stream != null;
+    const why = isKnown ? `it has not begun: understudy run ${name}` : 'understudy init';
+    return strangerStatus(fleet, name, `not initialised: ${why}`);
   }
   if (identity.cluster !== cluster || identity.name !== name) {
     const why = `the database is node ${identity.name} of cluster ${identity.cluster}`;
@@ -295,7 +255,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member, delayMs);
   const lacks = lacksText(position?.unfinished ?? []);
-  const exact = position === null || control === null ? null : damage === null && lacks === null;
+  const exact = isExact(member, control !== null, damage === null && lacks === null);
   const missing = [...openBuildOf(member), ...missingRecords(fleet.newest, member)];
   return {
     name,
@@ -315,16 +275,25 @@ function openBuildOf({ openBuild }: Member): string[] {
   return openBuild === null || openBuild === undefined ? [] : [openBuildText(openBuild)];
 }
 
+/** One that is being built is not, whatever else is known. */
+function isExact({ position, building }: Member, isJudged: boolean, isWhole: boolean) {
+  if (building != null) return false;
+  return position === null || !isJudged ? null : isWhole;
+}
+
 function followerState(
   fleet: Fleet,
   name: string,
   role: 'leader' | 'follower',
-  { agentRuns, position }: Member,
+  { agentRuns, position, building }: Member,
   delayMs: number,
 ): { readonly state: NodeState; readonly why: readonly string[] } {
   const absent = agentRuns ? [] : [noAgent(name)];
-  if (fleet.damage !== null) return { state: 'damaged', why: absent };
-  if (!agentRuns) return { state: 'stopped', why: absent };
+  const isThere = position !== null && lagMs(fleet, position) === 0;
+  const built = building == null ? [] : [buildingText(building, isThere)];
+  if (fleet.damage !== null) return { state: 'damaged', why: [...absent, ...built] };
+  if (!agentRuns) return { state: 'stopped', why: [...absent, ...built] };
+  if (built.length > 0) return { state: 'bootstrapping', why: built };
   if (role === 'leader') {
     const why = `it is taking the lead of epoch ${fleet.owner?.epoch ?? ''}`;
     return { state: 'waiting', why: [why] };

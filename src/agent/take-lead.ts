@@ -24,6 +24,7 @@ import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
 import { commitReadably, readLogEnd } from '../topic/log-end.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
 import { formatVersion, slotName } from '../topic/topic-layout.ts';
+import { notBuilt } from './building-text.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
 import type { NodeAccess } from './node-access.ts';
 import { type OwnedEpoch, ownEpoch } from './own-epoch.ts';
@@ -122,6 +123,7 @@ export class LeadTaking {
         'Wait until understudy status shows it streaming, or choose another node.',
       );
     });
+    if (!follower.exact) throw notBuilt(this.#node.name);
   }
 
   /** LSNs mean something on the server and the timeline of their epoch only. */
@@ -173,6 +175,7 @@ export class LeadTaking {
     if (this.#following === null) return this.#ownLog(await readLogEnd(reader, decoder, ends));
     const { follower } = this.#following;
     await this.#applyAll(this.#following, ends);
+    if (!follower.exact) throw notBuilt(this.#node.name);
     const end = await readLogEnd(reader, decoder, ends);
     const { at } = follower.position;
     if (end.mark === null || compareEpochLsn(end.mark.at, at) !== 0) {

@@ -11,6 +11,7 @@ import { readNode } from '../catalog/understudy-schema.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
+import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
 import { Releasers } from '../lifecycle.ts';
 import { compareNode, type NodeComparison } from '../verify/compare.ts';
@@ -23,6 +24,7 @@ import { openFollowerSnapshot, openLeaderSnapshot } from '../verify/node-snapsho
 import { Progress, type ProgressState } from '../verify/progress.ts';
 import { digestTable, type TableDigest } from '../verify/table-digest.ts';
 import { askAgent } from './agent-question.ts';
+import { buildingText } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import { openFleetLog, openMember } from './member-session.ts';
 import { lacksText } from './unfinished-text.ts';
@@ -96,7 +98,11 @@ export async function verifyFleet(
 async function requireFollower(client: Client, name: string, leader: string): Promise<void> {
   const identity = await readNode(client);
   if (identity?.role === 'follower') {
-    const lacks = lacksText((await readPosition(client))?.unfinished ?? []);
+    const building = await readBootstrap(client);
+    const lacks =
+      building === null
+        ? lacksText((await readPosition(client))?.unfinished ?? [])
+        : buildingText(building, false);
     if (lacks === null) return;
     throw new UnderstudyError(
       'UNFINISHED',

@@ -3,7 +3,7 @@
  * the topic and the control log, never in agents, so that it works when all of them are down.
  */
 import { FleetWatch } from '../agent/fleet-status.ts';
-import type { FleetStatus, NodeStatus } from '../agent/status-of.ts';
+import type { FleetStatus, NodeStatus } from '../agent/node-status.ts';
 import { bytesText } from '../change/byte-size.ts';
 import { exitCodes } from '../errors.ts';
 import { sleepOrAbort } from '../lifecycle.ts';

@@ -57,6 +57,15 @@ export const waitCommand: Command<WaitInput> = {
 };
 
 const lostPoint = 'UN001';
+const lacksRows = 'UN002';
+
+function notExact(node: string, { message }: Error): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} is not exact: ${message}`,
+    'Wait until understudy status shows it exact, or choose another node.',
+  );
+}
 
 /** The same judgement as understudy.wait_for, which applications call. */
 async function covers(client: Client, node: string, { epoch, lsn }: EpochLsn): Promise<boolean> {
@@ -67,7 +76,9 @@ async function covers(client: Client, node: string, { epoch, lsn }: EpochLsn): P
     );
     return rows[0]?.covered === 't';
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === lostPoint)) throw error;
+    if (!(error instanceof Error && 'code' in error)) throw error;
+    if (error.code === lacksRows) throw notExact(node, error);
+    if (error.code !== lostPoint) throw error;
     throw new UnderstudyError(
       'PREREQUISITE',
       `node ${node} can never reach ${formatEpochLsn({ epoch, lsn })}: ${error.message}`,

@@ -83,7 +83,8 @@ interface Held {
 /** Measured: what a decoded record costs beside the bytes of its key and value. */
 const recordBytes = 600;
 
-function heldBytes(record: ContentRecord): number {
+/** What holding a record costs, roughly. */
+export function heldBytes(record: ContentRecord): number {
   if (record.kind !== 'row') return recordBytes;
   return recordBytes + record.key.length + (record.value?.length ?? 0);
 }

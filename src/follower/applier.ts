@@ -14,10 +14,11 @@ import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { RowRecord } from '../topic/stream-record.ts';
 import { type ApplyTarget, deleteAllSql, deleteSql, truncateSql } from './apply-sql.ts';
 import type { ApplyTargets } from './apply-targets.ts';
+import { endBootstrap } from './bootstrap-state.ts';
 import type { ApplyStep } from './coalesce.ts';
 import { type FollowerPosition, movePosition, saveLabel } from './follower-state.ts';
 import { type Bases, basesMax, RowBases } from './row-bases.ts';
-import type { PartialRow, TableRows, WholeRow } from './row-fold.ts';
+import type { MayLackBase, PartialRow, TableRows, WholeRow } from './row-fold.ts';
 import { RowWriter, statementRowsMax } from './row-writer.ts';
 
 /** Unique and exclusion conflicts, and an update of a GENERATED ALWAYS column. */
@@ -30,7 +31,9 @@ export interface ApplyMove {
   readonly to: FollowerPosition;
   readonly labelled: readonly Point[];
   /** A partial row of such a table that has no base here is left out: its row comes later. */
-  readonly mayLackBase: (relationId: RelationId) => boolean;
+  readonly mayLackBase: MayLackBase;
+  /** Whether a node that is being built is exact from there on. */
+  readonly becomesExact?: boolean;
 }
 
 /** What to apply, from the start again at each call: a large batch is read again meanwhile. */
@@ -55,16 +58,35 @@ export class Applier {
    * steps are asked for once more, and all rows of each are deleted first and inserted anew.
    */
   async apply(steps: ApplySteps, move: ApplyMove): Promise<number> {
+    const { from, to, labelled, mayLackBase, becomesExact = false } = move;
+    const save = async (): Promise<void> => {
+      for (const point of labelled) await saveLabel(this.#client, point);
+      await movePosition(this.#client, from, to);
+      if (becomesExact) await endBootstrap(this.#client);
+    };
+    return await this.applyAnd(steps, save, mayLackBase);
+  }
+
+  /** The same, with what `save` writes instead of the position, in the same transaction. */
+  async applyAnd(
+    steps: ApplySteps,
+    save: () => Promise<void>,
+    mayLackBase: MayLackBase,
+  ): Promise<number> {
     try {
-      return await this.#applyOnce(steps, move, false);
+      return await this.#applyOnce(steps, save, mayLackBase, false);
     } catch (error) {
       if (!isConflict(error)) throw error;
-      return await this.#applyOnce(steps, move, true);
+      return await this.#applyOnce(steps, save, mayLackBase, true);
     }
   }
 
-  async #applyOnce(steps: ApplySteps, move: ApplyMove, replace: boolean): Promise<number> {
-    const { from, to, labelled, mayLackBase } = move;
+  async #applyOnce(
+    steps: ApplySteps,
+    save: () => Promise<void>,
+    mayLackBase: MayLackBase,
+    replace: boolean,
+  ): Promise<number> {
     await hit('apply.before');
     let rows = 0;
     try {
@@ -73,8 +95,7 @@ export class Applier {
           rows += await this.#step(step, replace, mayLackBase);
           await hit('apply.after-step');
         }
-        for (const point of labelled) await saveLabel(this.#client, point);
-        await movePosition(this.#client, from, to);
+        await save();
         await hit('apply.before-commit');
       });
     } catch (error) {
@@ -88,11 +109,7 @@ export class Applier {
   }
 
   /** Gives the number of rows that were written or deleted. */
-  async #step(
-    step: ApplyStep,
-    replace: boolean,
-    mayLackBase: ApplyMove['mayLackBase'],
-  ): Promise<number> {
+  async #step(step: ApplyStep, replace: boolean, mayLackBase: MayLackBase): Promise<number> {
     switch (step.kind) {
       case 'relation':
         await this.#targets.relation(step.relation);

@@ -10,6 +10,7 @@ import type { EpochLsn } from '../change/position.ts';
 import { compareEpochLsn } from '../change/position.ts';
 import type { Aligned, AlignedBatch, AlignedEpoch, AlignedLarge } from './aligner.ts';
 import type { FollowerPosition } from './follower-state.ts';
+import { isExactAt, isWholePoint } from './horizon.ts';
 
 export type ApplyLimit =
   | { readonly kind: 'none' }
@@ -66,6 +67,13 @@ export function unfinishedDuring(
     ...from.unfinished,
     ...points.flatMap(({ unfinished }) => relationsOf(unfinished)),
   ]);
+}
+
+/** Whether a node that is being built has all rows of the leader once the portion is applied. */
+export function reachesHorizon(portion: ApplyPortion, horizon: readonly bigint[] | null): boolean {
+  const last = wholeBatches(portion).at(-1);
+  if (horizon === null || last === undefined || portion.stopAt !== null) return false;
+  return isExactAt(horizon, last.mark, isWholePoint(last.point));
 }
 
 /** Bounds one apply transaction: what is coalesced is held in memory. */

@@ -11,7 +11,7 @@ import { comparePositions, type EpochLsn, isCovered, type Position } from '../ch
 import { UnderstudyError } from '../errors.ts';
 import type { RelationRecord, TruncateRecord } from '../topic/stream-record.ts';
 import type { AlignedBatch, ContentRecord } from './aligner.ts';
-import { RowFold, type TableRows } from './row-fold.ts';
+import { type MayLackBase, neverLacksBase, RowFold, type TableRows } from './row-fold.ts';
 
 export type ApplyStep =
   | { readonly kind: 'rows'; readonly tables: readonly TableRows[] }
@@ -30,13 +30,14 @@ type Barrier = RelationRecord | TruncateRecord;
 export function coalesce(
   batches: readonly Pick<AlignedBatch, 'partitions'>[],
   window: ApplyWindow,
+  mayLackBase: MayLackBase = neverLacksBase,
 ): ApplyStep[] {
   const steps: ApplyStep[] = [];
   const movesPartials = batches.some(({ partitions }) => partitions.some(isMovedPartial));
-  let rows = new RowFold(movesPartials);
+  let rows = new RowFold(movesPartials, mayLackBase);
   const flush = (): void => {
     if (!rows.empty) steps.push({ kind: 'rows', tables: rows.tables() });
-    rows = new RowFold(movesPartials);
+    rows = new RowFold(movesPartials, mayLackBase);
   };
   for (const batch of batches) {
     const partitions = batch.partitions.map((records) => inWindow(records, window));

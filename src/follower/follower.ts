@@ -8,7 +8,6 @@
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import type { EpochBegin, RelationId } from '../change/change.ts';
-import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { ClosedError } from '../topic/kafka-errors.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
@@ -24,15 +23,19 @@ import {
   mayBegin,
   nextPortion,
   positionAfter,
+  reachesHorizon,
   relationsOf,
   unfinishedDuring,
   wholeBatches,
 } from './apply-limit.ts';
 import { ApplyTargets } from './apply-targets.ts';
+import { type BootstrapState, readBootstrap } from './bootstrap-state.ts';
 import { type ApplyWindow, coalesce } from './coalesce.ts';
 import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
 import { stepsOfLarge } from './large-batch.ts';
+import { requireBase, requireOffsets } from './log-fit.ts';
 import { judgeGap } from './staleness.ts';
+import { StartOver, startOverOf } from './start-over.ts';
 import { WakeUp } from './wake-up.ts';
 
 export interface FollowerParts {
@@ -47,6 +50,8 @@ export interface FollowerParts {
   readonly nowMs: () => number;
   readonly onApplied: (position: FollowerPosition, rows: number) => void;
   readonly onEpoch: (begin: EpochBegin) => void;
+  /** A node that is being built has become exact. */
+  readonly onExact?: () => void;
 }
 
 /** A batch that costs more to hold is read again while it is applied. */
@@ -65,6 +70,8 @@ export class Follower {
   readonly #aligner: Aligner;
   readonly #applier: Applier;
   #position: FollowerPosition;
+  /** While this node is being built; null once it is exact. */
+  #building: BootstrapState | null;
   readonly #offsets: bigint[];
   readonly #lastStable: bigint[];
   readonly #waiting: Aligned[] = [];
@@ -76,8 +83,14 @@ export class Follower {
   #failure: { readonly error: unknown } | null = null;
   readonly #wakeUp = new WakeUp();
 
-  private constructor(parts: FollowerParts, position: FollowerPosition, targets: ApplyTargets) {
+  private constructor(
+    parts: FollowerParts,
+    position: FollowerPosition,
+    building: BootstrapState | null,
+    targets: ApplyTargets,
+  ) {
     this.#parts = parts;
+    this.#building = building;
     this.#position = position;
     this.#delayMs = parts.delayMs;
     this.#aligner = new Aligner(position.streamId, position.mark, batchBytesMax);
@@ -96,35 +109,28 @@ export class Follower {
         'Run: understudy init',
       );
     }
-    const follower = new Follower(parts, position, await ApplyTargets.open(parts.client));
+    const building = await readBootstrap(parts.client);
+    const targets = await ApplyTargets.open(parts.client);
+    const follower = new Follower(parts, position, building, targets);
     await follower.#checkOffsets();
     return follower;
   }
 
   async #checkOffsets(): Promise<void> {
     const watermarks = await this.#parts.reader.watermarks();
-    if (watermarks.length !== this.#offsets.length) {
-      throw new UnderstudyError(
-        'TOPIC_MISMATCH',
-        `the topic has ${watermarks.length} partitions, the stream ${this.#offsets.length}`,
-        'The number of partitions is fixed at init: destroy the cluster and init it again.',
-      );
-    }
-    for (const { partition, lowWatermark, lastStableOffset } of watermarks) {
+    requireOffsets(watermarks, this.#offsets);
+    for (const { partition, lastStableOffset } of watermarks) {
       this.#lastStable[partition] = lastStableOffset;
-      const next = this.#offsets[partition] ?? 0n;
-      if (next >= lowWatermark && next <= lastStableOffset) continue;
-      throw new UnderstudyError(
-        'TOPIC_MISMATCH',
-        `partition ${partition} holds the offsets ${lowWatermark} to ${lastStableOffset}, this ` +
-          `node needs ${next}`,
-        'The topic was truncated or made again: destroy the cluster and init it again.',
-      );
     }
   }
 
   get position(): FollowerPosition {
     return this.#position;
+  }
+
+  /** Whether its rows are the leader's at its position, as far as they were in the stream. */
+  get exact(): boolean {
+    return this.#building === null;
   }
 
   /** Whether everything that the last fetches saw is applied. */
@@ -155,11 +161,15 @@ export class Follower {
     if (this.#failure !== null) throw this.#failure.error;
   }
 
-  /** A gap is damage of the topic, or the age of this node. */
+  /** A gap is damage of the topic, or the age of this node, which may be built anew then. */
   #judged(error: unknown): unknown {
-    if (!(error instanceof GapError)) return error;
+    const building = this.#building;
+    if (!(error instanceof GapError)) {
+      return building === null ? error : startOverOf(error, building.conflicts);
+    }
     const lastAppendMs = Math.min(...this.#position.appendMs);
-    return judgeGap(error, lastAppendMs, this.#parts.smallestCompactionLagMs);
+    const judged = judgeGap(error, lastAppendMs, this.#parts.smallestCompactionLagMs);
+    return judged.code === 'STALE' && building !== null ? new StartOver(judged.message) : judged;
   }
 
   /**
@@ -305,9 +315,15 @@ export class Follower {
     const labelled = whole.map(({ point }) => point).filter(({ label }) => label !== null);
     const steps = this.#stepsOf(portion, { from: from.at, to: portion.stopAt });
     const unfinished = unfinishedDuring(from, portion);
-    const mayLackBase = (id: RelationId): boolean => unfinished.has(id);
-    const rows = await this.#applier.apply(steps, { from, to, labelled, mayLackBase });
+    const mayLackBase = (id: RelationId): boolean => !this.exact || unfinished.has(id);
+    const becomesExact = reachesHorizon(portion, this.#building?.horizon ?? null);
+    const move = { from, to, labelled, mayLackBase, becomesExact };
+    const rows = await this.#applier.apply(steps, move);
     this.#position = to;
+    if (becomesExact) {
+      this.#building = null;
+      this.#parts.onExact?.();
+    }
     this.#waiting.splice(0, whole.length);
     this.#parts.onApplied(to, rows);
   }
@@ -322,9 +338,7 @@ export class Follower {
     const { client } = this.#parts;
     const { begin, mark, appendMs } = aligned;
     const from = this.#position;
-    if (begin.base === null || formatEpochLsn(begin.base) !== formatEpochLsn(from.at)) {
-      throw forked(begin, from.at);
-    }
+    requireBase(begin, from.at);
     const to = { ...from, at: mark.at, mark, appendMs, unfinished: relationsOf(begin.unfinished) };
     await inTransaction(client, async () => {
       await saveEpoch(client, begin);
@@ -349,13 +363,4 @@ export class Follower {
       await this.#wakeUp.sleep();
     }
   }
-}
-
-function forked(begin: EpochBegin, at: EpochLsn): UnderstudyError {
-  const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
-  return new UnderstudyError(
-    'FORKED',
-    `epoch ${begin.epoch} continues ${base}, but this node stands at ${formatEpochLsn(at)}`,
-    'This node applied what the new leader never had: destroy the cluster and init it again.',
-  );
 }

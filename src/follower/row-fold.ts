@@ -29,6 +29,14 @@ export interface TableRows {
   readonly partials: readonly PartialRow[];
 }
 
+/**
+ * Whether a partial record of the relation may come without the row that completes it: then it is
+ * not applied, and a whole one follows.
+ */
+export type MayLackBase = (relationId: RelationId) => boolean;
+
+export const neverLacksBase: MayLackBase = () => false;
+
 interface State {
   readonly record: RowRecord;
   /** What a partial record lies over; null where it is the table's row. */
@@ -42,9 +50,11 @@ export class RowFold {
   readonly #relations = new Map<RelationId, Map<string, State>>();
   /** What keys held before a tombstone, by its position: only for folds that move partial rows. */
   readonly #moved: Map<string, State | null> | null;
+  readonly #mayLackBase: MayLackBase;
 
   /** `movesPartials`: whether a partial record of the fold has a key that was changed. */
-  constructor(movesPartials: boolean) {
+  constructor(movesPartials: boolean, mayLackBase: MayLackBase = neverLacksBase) {
+    this.#mayLackBase = mayLackBase;
     this.#moved = movesPartials ? new Map() : null;
   }
 
@@ -80,29 +90,32 @@ export class RowFold {
         const { record } = state;
         if (record.value === null) deletes.push(record);
         else if (record.unchanged === null) upserts.push(record as WholeRow);
-        else partials.push(this.#completed(state));
+        else partials.push(...this.#completed(state));
       }
       return { relationId, deletes, upserts, partials };
     });
   }
 
-  #completed(newest: State): PartialRow {
+  /** None where a base is missing that may be. */
+  #completed(newest: State): PartialRow[] {
+    const mayLack = this.#mayLackBase(newest.record.relationId);
     const layers: [WholeRow, ...WholeRow[]] = [newest.record as WholeRow];
     for (let state = newest; ; ) {
       const { record, under, movedBy } = state;
-      if (record.value === null) throw noRow(record);
+      if (record.value === null) {
+        if (mayLack) return [];
+        throw noRow(record);
+      }
       if (state !== newest) layers.push(record as WholeRow);
-      if (record.unchanged === null) return { layers, base: null };
-      const older: State | null = movedBy === null ? under : this.#beforeMove(movedBy, record);
-      if (older === null) return { layers, base: record.was ?? record.identity };
+      if (record.unchanged === null) return [{ layers, base: null }];
+      const older = movedBy === null ? under : this.#moved?.get(movedBy);
+      if (older === undefined) {
+        if (mayLack) return [];
+        throw noRow(record);
+      }
+      if (older === null) return [{ layers, base: record.was ?? record.identity }];
       state = older;
     }
-  }
-
-  #beforeMove(tombstone: string, record: RowRecord): State | null {
-    const before = this.#moved?.get(tombstone);
-    if (before === undefined) throw noRow(record);
-    return before;
   }
 }
 

@@ -26,8 +26,8 @@ export function judgeGap(
     'STALE',
     `this node was away for ${Math.round(gapMs / 1_000)} s and the topic keeps each change for ` +
       `${Math.round((smallestCompactionLagMs ?? 0) / 1_000)} s: what lies between was compacted`,
-    'Building a node from the compacted topic is not part of this version: destroy the ' +
-      'cluster and init it again.',
+    'Give the node a new database with the same tables, empty, and run it again: it is built ' +
+      'from the log.',
     gap,
   );
 }

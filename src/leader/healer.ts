@@ -5,8 +5,8 @@
  * delays its rows and nothing else.
  */
 import type { Client } from 'pg';
+import { readEpochBases } from '../catalog/epoch-history.ts';
 import type { Mark } from '../change/change.ts';
-import { parseLsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
 import { hit } from '../failpoints.ts';
 import { sleepOrAbort } from '../lifecycle.ts';
@@ -16,7 +16,7 @@ import type { RecordDecoder } from '../topic/record-decoder.ts';
 import { type Healing, type ReadRound, roundKeysMax, type WantedRow } from './healing.ts';
 import type { KnownTables } from './known-tables.ts';
 import { isBusy, isPassing, nextTransactionId, oldestRunning, readRows } from './row-reader.ts';
-import { type EpochBase, RowSearch } from './row-search.ts';
+import { RowSearch } from './row-search.ts';
 
 export interface HealerParts {
   readonly healing: Healing;
@@ -79,7 +79,7 @@ export class Healer {
 
   async #searchFrom(from: Mark): Promise<RowSearch> {
     const { openReader, decoder } = this.#parts;
-    const epochs = await readEpochs(await this.#opened());
+    const epochs = await readEpochBases(await this.#opened());
     return new RowSearch(openReader(), decoder, epochs, from);
   }
 
@@ -149,19 +149,4 @@ export class Healer {
     const level = this.#failuresInARow < failuresWorthAWarning ? 'debug' : 'warn';
     this.#parts.log[level]({ relationId, error }, 'rows that lack values are read again later');
   }
-}
-
-async function readEpochs(session: Client): Promise<EpochBase[]> {
-  const { rows } = await session.query<{
-    epoch: string;
-    base_epoch: string | null;
-    base_upto: string | null;
-  }>('SELECT epoch, base_epoch, base_upto FROM understudy.epochs');
-  return rows.map(({ epoch, base_epoch, base_upto }) => ({
-    epoch: Number(epoch),
-    base:
-      base_epoch === null || base_upto === null
-        ? null
-        : { epoch: Number(base_epoch), lsn: parseLsn(base_upto) },
-  }));
 }

@@ -5,24 +5,11 @@
  * one beneath. Keys that were healed meanwhile may be found again: that costs a read.
  */
 import type { Mark, RelationId } from '../change/change.ts';
-import { type EpochLsn, isCovered, type Position } from '../change/position.ts';
+import { type EpochBase, isVoid } from '../change/void.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { StreamRecord } from '../topic/stream-record.ts';
 import type { RowKey } from './row-overlay.ts';
-
-export interface EpochBase {
-  readonly epoch: number;
-  /** What the epoch continues; null for the first. */
-  readonly base: EpochLsn | null;
-}
-
-/** What an epoch does not continue of lower ones counts for nobody. */
-export function isVoid(position: Position, epochs: readonly EpochBase[]): boolean {
-  return epochs.some(({ epoch, base }) => {
-    return position.epoch < epoch && (base === null || !isCovered(position, base));
-  });
-}
 
 /** The keys of one partition, in offset order. */
 export class FoundKeys {

@@ -94,7 +94,7 @@ class KafkaCommittedReader implements CommittedReader {
         if (answer.errorCode !== 0) throw new KafkaAnswerError(answer.errorCode, request.apiName);
         let failed: KafkaAnswerError | null = null;
         for (const raw of answer.partitions) {
-          if (raw.errorCode === 0) into.set(raw.partition, this.#decode(raw, from));
+          if (raw.errorCode === 0) into.set(raw.partition, this.#decode(raw, from, leader));
           else failed ??= new KafkaAnswerError(raw.errorCode, request.apiName);
         }
         if (failed !== null) throw failed;
@@ -110,7 +110,7 @@ class KafkaCommittedReader implements CommittedReader {
     this.#disconnect();
   }
 
-  #decode(raw: RawPartition, from: ReadonlyMap<number, bigint>): FetchedPartition {
+  #decode(raw: RawPartition, from: ReadonlyMap<number, bigint>, broker: number): FetchedPartition {
     const { partition, lowWatermark, lastStableOffset } = raw;
     const offset = from.get(partition) ?? 0n;
     const decoded = decodeBatches(raw.batches, raw.aborted, {
@@ -118,7 +118,7 @@ class KafkaCommittedReader implements CommittedReader {
       partition,
       offset,
     });
-    return { partition, lowWatermark, lastStableOffset, ...decoded };
+    return { partition, lowWatermark, lastStableOffset, broker, ...decoded };
   }
 
   #offsets(which: keyof typeof offsetOf): Promise<ReadonlyMap<number, bigint>> {

@@ -54,6 +54,8 @@ export interface FetchedPartition {
   readonly lowWatermark: bigint;
   /** Every transaction below is decided; what is read reaches up to here. */
   readonly lastStableOffset: bigint;
+  /** Whose log this is: each broker compacts for itself. */
+  readonly broker: number;
 }
 
 export interface Watermarks {

@@ -7,7 +7,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
-import type { FleetStatus, NodeStatus } from '../../src/agent/status-of.ts';
+import type { FleetStatus, NodeStatus } from '../../src/agent/node-status.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { type Stack, useStack } from '../support/stack.ts';

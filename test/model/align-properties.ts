@@ -11,6 +11,7 @@ import type { StreamRecord } from '../../src/topic/stream-record.ts';
 import { at } from '../support/builders.ts';
 import { type AlignHistory, anyAlignHistory } from './align-histories.ts';
 import { type AlignRules, AlignWorld, type Choice } from './align-world.ts';
+import { compactionKey } from './compacting-log.ts';
 
 const anyChoices: fc.Arbitrary<readonly Choice[]> = fc.array(fc.tuple(fc.nat(), fc.nat()), {
   maxLength: 60,
@@ -95,23 +96,8 @@ export function compacted(rules: AlignRules): fc.IProperty<unknown> {
 function compact(records: readonly StreamRecord[], headFrom: number): StreamRecord[] {
   const last = new Map<string, StreamRecord>();
   const cleaned = records.slice(0, headFrom);
-  for (const record of cleaned) last.set(keyOf(record), record);
-  return records.filter((record, i) => i >= headFrom || last.get(keyOf(record)) === record);
-}
-
-function keyOf(record: StreamRecord): string {
-  switch (record.kind) {
-    case 'row':
-      return record.key.toString();
-    case 'truncate':
-      return `truncate at ${record.offset}`;
-    case 'relation':
-      return `relation ${record.relation.id}`;
-    case 'epoch':
-      return `epoch ${record.begin.epoch}`;
-    default:
-      return record.kind;
-  }
+  for (const record of cleaned) last.set(compactionKey(record), record);
+  return records.filter((record, i) => i >= headFrom || last.get(compactionKey(record)) === record);
 }
 
 /** What a follower stops with; whatever else is thrown is harm. */

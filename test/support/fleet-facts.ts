@@ -3,7 +3,8 @@
  * what a test cares about; flows out: facts that are sound in everything else.
  */
 import type { DatabaseFacts, FleetFacts, Found } from '../../src/agent/fleet-facts.ts';
-import { type NodeStatus, statusOf } from '../../src/agent/status-of.ts';
+import type { NodeStatus } from '../../src/agent/node-status.ts';
+import { statusOf } from '../../src/agent/status-of.ts';
 import type { NodeIdentity } from '../../src/catalog/understudy-schema.ts';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import {

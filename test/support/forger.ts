@@ -17,18 +17,21 @@ import { encodePositionHeader, PositionHeaderDecoder } from '../../src/topic/rec
 import { connectRegistry } from '../../src/topic/schema-registry.ts';
 import { changesTopic, transactionalId } from '../../src/topic/topic-layout.ts';
 import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
+import { shapeOf } from './builders.ts';
 import type { Fleet } from './fleet.ts';
 import type { Stack } from './stack.ts';
 import { readUpTo, testLog } from './topic-stack.ts';
 
+type Servers = Pick<Stack, 'brokers' | 'registryUrl'>;
+
 export class Forger {
   readonly #kafka: KafkaClient;
-  readonly #stack: Stack;
+  readonly #stack: Servers;
   readonly #cluster: string;
   readonly #topic: string;
   readonly #partitions: number;
 
-  constructor(stack: Stack, fleet: Fleet, partitions: number) {
+  constructor(stack: Servers, fleet: Fleet, partitions: number) {
     this.#kafka = connectKafka({ brokers: stack.brokers, clientId: 'forger' }, testLog);
     this.#stack = stack;
     this.#cluster = fleet.cluster;
@@ -93,6 +96,16 @@ export class Forger {
     const previous = { at: { epoch: last.epoch, lsn: last.upto }, nextOffsets };
     const upto = toLsn(last.upto + 8n);
     return encoder.encodePoint({ ...last, commit: last.upto, upto, counts, previous });
+  }
+
+  /** A truncate in every partition, as if a transaction right after the point had made it. */
+  async truncateAfter(last: Point, relationId: string): Promise<OutgoingRecord[]> {
+    const registry = connectRegistry({ url: this.#stack.registryUrl }, testLog);
+    const options = { topic: this.#topic, partitions: this.#partitions, registry };
+    const encoder = await RecordEncoder.open(options);
+    const relation = shapeOf(relationId, 'id integer');
+    const position: Position = { epoch: last.epoch, commitLsn: last.upto, ordinal: 0 };
+    return encoder.encode({ kind: 'truncate', relation }, position, last.commitTimeMicros);
   }
 
   async #reading<T>(

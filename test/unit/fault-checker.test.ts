@@ -5,7 +5,7 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { FleetStatus } from '../../src/agent/status-of.ts';
+import type { FleetStatus } from '../../src/agent/node-status.ts';
 import type { Lsn } from '../../src/change/lsn.ts';
 import type { EpochLsn } from '../../src/change/position.ts';
 import {

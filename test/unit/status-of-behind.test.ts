@@ -3,7 +3,7 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { NodeStatus } from '../../src/agent/status-of.ts';
+import type { NodeStatus } from '../../src/agent/node-status.ts';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import { at } from '../support/builders.ts';
 import {

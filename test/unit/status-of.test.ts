@@ -5,7 +5,8 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { DatabaseFacts, FleetFacts, Found } from '../../src/agent/fleet-facts.ts';
-import { isUninitialised, type NodeStatus, statusOf } from '../../src/agent/status-of.ts';
+import type { NodeStatus } from '../../src/agent/node-status.ts';
+import { isUninitialised, statusOf } from '../../src/agent/status-of.ts';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import { emptyControlState, foldControl } from '../../src/control/control-state.ts';
 import { at, lsn } from '../support/builders.ts';
@@ -216,7 +217,7 @@ status('a database of nobody, of another cluster or of another stream is told as
   const other = { ...identity('b', 'follower'), cluster: 'other' };
   const renewed = { ...identity('b', 'follower'), streamId: 'stream-0' };
   for (const [who, why] of [
-    [null, 'understudy init'],
+    [null, 'understudy run b'],
     [other, 'node b of cluster other'],
     [renewed, 'the stream stream-0'],
   ] as const) {

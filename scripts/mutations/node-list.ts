@@ -1,0 +1,82 @@
+/**
+ * Shortcuts of nodes that are new, late on purpose, or leave, and that tests without servers see.
+ * Data alone, as in quick-list.ts.
+ */
+import type { Mutation } from './mutation.ts';
+
+const aligner = 'src/follower/aligner.ts';
+
+export const nodeShortcuts: readonly Mutation[] = [
+  {
+    name: 'delay-by-the-last-commit',
+    harm: 'a delayed follower shows a row that is younger than it was told to',
+    edits: [
+      {
+        file: aligner,
+        find: 'later(held.newestCommitMicros, commitTimeMicros)',
+        replace: 'commitTimeMicros',
+      },
+    ],
+    tests: ['test/unit/aligner.test.ts'],
+  },
+  {
+    name: 'delay-holds-only-itself',
+    harm: 'a batch that is old enough is applied before one that waits in front of it',
+    edits: [
+      {
+        file: 'src/follower/apply-delay.ts',
+        find: 'if (commitMs !== null) break;',
+        replace: '',
+      },
+    ],
+    tests: ['test/unit/apply-delay.test.ts'],
+  },
+  {
+    name: 'schema-parts-unchecked',
+    harm: 'a new follower is made from a schema of which parts are missing',
+    edits: [
+      {
+        file: 'src/topic/schema-record.ts',
+        find: 'if (digestOf(whole) !== first.digest) return null;',
+        replace: 'if (digestOf(whole) === null) return null;',
+      },
+    ],
+    tests: ['test/unit/schema-record.test.ts'],
+  },
+  {
+    name: 'dump-cut-inside-body',
+    harm: 'a function of a dump is cut at its first semicolon',
+    edits: [
+      {
+        file: 'src/catalog/sql-statements.ts',
+        find: "else if (word === 'case') this.#bodies += 1;",
+        replace: '',
+      },
+    ],
+    tests: ['test/unit/sql-statements.test.ts'],
+  },
+  {
+    name: 'horizon-ignored',
+    harm: 'a node that lacks rows is promoted, and its part of them becomes the whole',
+    edits: [
+      {
+        file: 'src/follower/horizon.ts',
+        find: 'return isWhole && horizon.every(',
+        replace: 'return isWhole || horizon.every(',
+      },
+    ],
+    tests: ['test/model/bootstrap.test.ts', 'test/unit/bootstrap.test.ts'],
+  },
+  {
+    name: 'slow-reading-accepted',
+    harm: 'rows that were deleted come back on a node that was built slowly',
+    edits: [
+      {
+        file: 'src/follower/horizon.ts',
+        find: 'return readMs >= deleteRetentionMs * usableShare;',
+        replace: 'return readMs < 0 && deleteRetentionMs < 0;',
+      },
+    ],
+    tests: ['test/model/bootstrap.test.ts', 'test/unit/bootstrap.test.ts'],
+  },
+];

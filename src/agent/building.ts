@@ -1,0 +1,142 @@
+/**
+ * Builds a node from the log alone, until it goes on as every follower does. Flows in: a node with
+ * the state of its bootstrap; flows out: filled tables, a position and a horizon. What has to begin
+ * again begins again here: the tables are emptied and a new look is taken, in one transaction, so
+ * that a kill leaves one or the other.
+ */
+import type { Client } from 'pg';
+import { readEpochBases } from '../catalog/epoch-history.ts';
+import { loadKnownRelations } from '../catalog/known-relations.ts';
+import { Applier } from '../follower/applier.ts';
+import { ApplyTargets } from '../follower/apply-targets.ts';
+import { Bootstrap, findHorizon } from '../follower/bootstrap.ts';
+import { lookFirst } from '../follower/bootstrap-look.ts';
+import { type BootstrapState, readBootstrap, shareRead } from '../follower/bootstrap-state.ts';
+import { readPosition } from '../follower/follower-state.ts';
+import { StartOver } from '../follower/start-over.ts';
+import type { CommittedReader } from '../topic/log.ts';
+import { deleteRetentionMs, matchTables, saveLook } from './new-node.ts';
+import type { NodeAccess } from './node-access.ts';
+
+/** What an agent builds with; the session is the applier's. */
+export interface Workshop {
+  readonly node: NodeAccess;
+  readonly client: Client;
+  readonly reader: CommittedReader;
+}
+
+const progressEveryMs = 10_000;
+
+/** Resolves when the node can follow, which most can at once, or at an abort. */
+export async function buildNode(workshop: Workshop, signal: AbortSignal): Promise<void> {
+  const { node, client, reader } = workshop;
+  const { nowMs, log } = node.cluster.around;
+  for (let state = await readBootstrap(client); state !== null && !signal.aborted; ) {
+    const position = await readPosition(client);
+    if (position !== null && state.horizon !== null) return;
+    if (position === null) {
+      state = await readRows(workshop, state, signal);
+      continue;
+    }
+    const { decoder } = node;
+    const { horizon } = await findHorizon({ client, reader, decoder, nowMs }, state);
+    log.info({ node: node.name, at: position.at, horizon, rows: state.rows }, 'the log is read');
+    state = await readBootstrap(client);
+  }
+}
+
+/** One reading, to its end or to where it has to begin again. */
+async function readRows(
+  workshop: Workshop,
+  state: BootstrapState,
+  signal: AbortSignal,
+): Promise<BootstrapState | null> {
+  const { node, client, reader } = workshop;
+  const { cluster, decoder } = node;
+  const bootstrap = await Bootstrap.open(
+    {
+      client,
+      reader,
+      decoder,
+      epochs: await readEpochBases(client),
+      deleteRetentionMs: () => deleteRetentionMs(cluster),
+      nowMs: cluster.around.nowMs,
+      onProgress: progressLog(node, state),
+    },
+    state,
+  );
+  const stop = (): void => bootstrap.stop();
+  signal.addEventListener('abort', stop);
+  try {
+    if (!signal.aborted) await bootstrap.run();
+  } catch (error) {
+    if (!(error instanceof StartOver)) throw error;
+    await startOver(node, client, error);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+  return await readBootstrap(client);
+}
+
+/** Empties what was built, and begins with a new look at the log. */
+export async function startOver(
+  node: NodeAccess,
+  client: Client,
+  { message, isConflict }: StartOver,
+): Promise<void> {
+  const { cluster, reader, decoder, identity, name } = node;
+  cluster.around.log.warn({ node: name, reason: message }, 'building this node starts over');
+  const before = await readBootstrap(client);
+  const look = await lookFirst({
+    reader,
+    decoder,
+    streamId: identity.streamId,
+    deleteRetentionMs: () => deleteRetentionMs(cluster),
+    nowMs: cluster.around.nowMs,
+  });
+  const conflicts = isConflict ? (before?.conflicts ?? 0) + 1 : 0;
+  const tables = await matchTables(client, cluster, look);
+  const targets = await ApplyTargets.open(client);
+  const relationIds = (await loadKnownRelations(client)).flatMap(({ shape, tableOid }) => {
+    return tableOid === null || shape.dropped || targets.get(shape.id).partitioned
+      ? []
+      : [shape.id];
+  });
+  const empty = relationIds.length === 0 ? [] : [{ kind: 'truncate', relationIds } as const];
+  await new Applier(client, targets, decoder).applyAnd(
+    () => empty,
+    async () => {
+      await client.query('DELETE FROM understudy.position');
+      await saveLook(client, { ...look, state: { ...look.state, conflicts } }, tables);
+    },
+    () => false,
+  );
+}
+
+/** Says now and then how far the reading is. */
+function progressLog(
+  { cluster, name }: NodeAccess,
+  first: BootstrapState,
+): (state: BootstrapState) => void {
+  const { log, nowMs } = cluster.around;
+  const sinceMs = nowMs();
+  const before = shareRead(first);
+  let saidMs = sinceMs;
+  return (state) => {
+    const now = nowMs();
+    if (now - saidMs < progressEveryMs) return;
+    saidMs = now;
+    const seconds = (now - sinceMs) / 1_000;
+    const share = shareRead(state);
+    const done = share - before;
+    log.info(
+      {
+        node: name,
+        percent: Math.floor(share * 100),
+        rowsPerSecond: Math.round((state.rows - first.rows) / seconds),
+        secondsLeft: done > 0 ? Math.ceil((seconds * (1 - share)) / done) : null,
+      },
+      'reading the log',
+    );
+  };
+}

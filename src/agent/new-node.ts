@@ -1,0 +1,198 @@
+/**
+ * Makes a follower of a database that never was one, while the stream is under way. Flows in: a
+ * configured node, the control log and the topic; flows out: the `understudy` schema, the guard,
+ * the publication and the relations, and the state that its reading begins with. Everything that
+ * can be refused is refused before anything is made; a database that holds rows is none of ours.
+ */
+import type { Client } from 'pg';
+import { saveRelation } from '../catalog/known-relations.ts';
+import { inTransaction, qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
+import { readTables } from '../catalog/read-catalog.ts';
+import {
+  compareWithTable,
+  giveColumnIds,
+  giveRelationId,
+  shapeOf,
+} from '../catalog/relation-ids.ts';
+import { displayName, type TableShape } from '../catalog/table.ts';
+import { installUnderstudySchema } from '../catalog/understudy-schema.ts';
+import type { RelationShape } from '../change/change.ts';
+import { formatLsn } from '../change/lsn.ts';
+import { ownerOf } from '../control/claim.ts';
+import type { ControlLog } from '../control/control-log.ts';
+import { UnderstudyError } from '../errors.ts';
+import { type LogLook, lookFirst } from '../follower/bootstrap-look.ts';
+import { saveBootstrap } from '../follower/bootstrap-state.ts';
+import { saveEpoch } from '../follower/follower-state.ts';
+import { armGuard } from '../follower/write-guard.ts';
+import type { Releasers } from '../lifecycle.ts';
+import { RecordDecoder } from '../topic/record-decoder.ts';
+import { describeTopic } from '../topic/topic-admin.ts';
+import { publicationName } from '../topic/topic-layout.ts';
+import type { Cluster } from './cluster.ts';
+import { withRows } from './initial-tables.ts';
+import { notInitialised } from './member-session.ts';
+
+/** A relation of the stream, and the table of this node that is to hold its rows. */
+export interface MatchedTable {
+  readonly shape: RelationShape;
+  /** null for a relation that was dropped. */
+  readonly table: TableShape | null;
+}
+
+/** Also goes on with a node of which this was interrupted. */
+export async function prepareNewNode(
+  cluster: Cluster,
+  name: string,
+  client: Client,
+  control: ControlLog,
+  releasers: Releasers,
+): Promise<void> {
+  const { state } = control;
+  const { stream, current } = state;
+  if (stream === null || current === null) throw notInitialised(cluster.name);
+  refuseOwner(name, ownerOf(state)?.node ?? null);
+  const { streamId, partitions } = stream;
+  const reader = cluster.openReader(releasers, partitions);
+  const look = await lookFirst({
+    reader,
+    decoder: new RecordDecoder(cluster.registry),
+    streamId,
+    deleteRetentionMs: () => deleteRetentionMs(cluster),
+    nowMs: cluster.around.nowMs,
+  });
+  const tables = await matchTables(client, cluster, look);
+  await refuseRows(client, name, tables);
+  await installUnderstudySchema(client, {
+    cluster: cluster.name,
+    name,
+    streamId,
+    role: 'follower',
+    epoch: look.state.mark.at.epoch,
+    // A node of this name may have been here before, with another database.
+    startNumber: BigInt(state.startNumbers.get(name) ?? 0),
+  });
+  await armGuard(client);
+  // Somebody may have written until now.
+  await refuseRows(client, name, tables);
+  await inTransaction(client, async () => {
+    await makePublication(client, cluster, tables);
+    for (const { label, at, commitTimeMicros } of state.labels.values()) {
+      await client.query(
+        `INSERT INTO understudy.points (label, epoch, upto, commit_time_us)
+         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+        [label, at.epoch, formatLsn(at.lsn), String(commitTimeMicros)],
+      );
+    }
+    await saveLook(client, look, tables);
+  });
+  const { mark } = look.state;
+  cluster.around.log.info({ node: name, to: mark.at }, 'building this node from the log');
+}
+
+/** What a look has found; inside the caller's transaction. */
+export async function saveLook(
+  client: Client,
+  { epochs, state }: LogLook,
+  tables: readonly MatchedTable[],
+): Promise<void> {
+  for (const begin of epochs) await saveEpoch(client, begin);
+  for (const { shape, table } of tables) await saveRelation(client, shape, table);
+  await client.query('UPDATE understudy.node SET epoch = $1', [state.mark.at.epoch]);
+  await saveBootstrap(client, state);
+}
+
+/** The smallest that the topic says now; an unknown one is none at all. */
+export async function deleteRetentionMs({ kafka, topic }: Cluster): Promise<number> {
+  const described = await describeTopic(kafka, topic);
+  return Number(described?.settings['delete.retention.ms'] ?? 0);
+}
+
+/** Who owns the epoch and has lost its database has nothing to follow. */
+function refuseOwner(name: string, owner: string | null): void {
+  if (owner !== name) return;
+  throw new UnderstudyError(
+    'NOT_INITIALISED',
+    `node ${name} leads, and its database belongs to no cluster`,
+    'If its database is lost, let another node lead first (understudy failover), then run this ' +
+      'again; else correct the URL of the node.',
+  );
+}
+
+/**
+ * Relations of the stream by name. A table that the configuration asks for and that no record of
+ * the topic names has never had a row; unless it came after init, it is in the stream.
+ */
+export async function matchTables(
+  client: Client,
+  { settings }: Cluster,
+  { relations, uncovered }: LogLook,
+): Promise<MatchedTable[]> {
+  const own = await readTables(client, ['*.*']);
+  const matched = relations.map((shape): MatchedTable => {
+    const table = own.find((one) => one.schema === shape.schema && one.name === shape.name);
+    return { shape, table: shape.dropped ? null : requireEqual(shape, table) };
+  });
+  const used = new Set(relations.map(({ id }) => id));
+  const taken = new Set(matched.map(({ table }) => table?.oid));
+  for (const table of await readTables(client, settings.tables)) {
+    const isLeft = taken.has(table.oid) || uncovered.includes(displayName(table));
+    if (isLeft || table.persistence !== 'permanent') continue;
+    const relation = giveRelationId(displayName(table), used);
+    const ids = { relation, columns: giveColumnIds(table.columns, new Set()) };
+    matched.push({ shape: shapeOf(table, ids, settings.keyless), table });
+  }
+  return matched;
+}
+
+function requireEqual(shape: RelationShape, table: TableShape | undefined): TableShape {
+  const name = `${shape.schema}.${shape.name}`;
+  const difference =
+    table === undefined
+      ? 'it is not there'
+      : table.persistence === 'permanent'
+        ? compareWithTable(shape, table)
+        : `it is ${table.persistence}`;
+  if (table !== undefined && difference === null) return table;
+  throw new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `the table ${name} is not as in the stream: ${difference}`,
+    'Make the tables of this node as they are on the leader (pg_dump --schema-only), empty, then ' +
+      'run this again.',
+  );
+}
+
+async function refuseRows(
+  client: Client,
+  node: string,
+  tables: readonly MatchedTable[],
+): Promise<void> {
+  const present = tables.flatMap(({ table }) => (table === null ? [] : [table]));
+  const [table] = await withRows(client, present);
+  if (table === undefined) return;
+  throw new UnderstudyError(
+    'TABLE_NOT_EMPTY',
+    `${displayName(table)} on node ${node} holds rows, and that node is to be built from the log`,
+    'A new node gets every row from the topic: give it a database with empty tables, or empty ' +
+      'these (TRUNCATE), then run this again.',
+  );
+}
+
+/** It is on every node, before it is promoted: a slot that is older than it sends nothing. */
+async function makePublication(
+  client: Client,
+  cluster: Cluster,
+  tables: readonly MatchedTable[],
+): Promise<void> {
+  const publication = quoteIdentifier(publicationName(cluster.name));
+  const names = tables.flatMap(({ table }) => {
+    if (table === null || table.isPartition) return [];
+    return [qualifiedName(table.schema, table.name)];
+  });
+  const list = names.length === 0 ? '' : `FOR TABLE ONLY ${names.join(', ONLY ')}`;
+  await client.query(`DROP PUBLICATION IF EXISTS ${publication}`);
+  await client.query(
+    `CREATE PUBLICATION ${publication} ${list}
+     WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = false)`,
+  );
+}

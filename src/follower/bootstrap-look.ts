@@ -1,0 +1,89 @@
+/**
+ * The first look of a new node at the topic. Flows in: a reader; flows out: the mark that the node
+ * reads up to, the epochs that lead there, the relations, and the state that the reading begins
+ * with. The last mark is found from the end of the log, so a leader need not be alive; the rest is
+ * in one partition as in all.
+ */
+import type { EpochBegin, RelationShape } from '../change/change.ts';
+import { UnderstudyError } from '../errors.ts';
+import type { CommittedReader, Watermarks } from '../topic/log.ts';
+import { readLogEnd } from '../topic/log-end.ts';
+import type { RecordDecoder } from '../topic/record-decoder.ts';
+import { relationsOf } from './apply-limit.ts';
+import type { BootstrapState } from './bootstrap-state.ts';
+import { FirstLook } from './first-look.ts';
+import { isWholeAt } from './horizon.ts';
+
+export interface LookParts {
+  readonly reader: CommittedReader;
+  readonly decoder: RecordDecoder;
+  readonly streamId: string;
+  readonly deleteRetentionMs: () => Promise<number>;
+  readonly nowMs: () => number;
+}
+
+export interface LogLook {
+  readonly state: BootstrapState;
+  readonly epochs: readonly EpochBegin[];
+  readonly relations: readonly RelationShape[];
+  /** Tables of the leader that are not in the stream, as the last point names them. */
+  readonly uncovered: readonly string[];
+}
+
+const fetchMaxWaitMs = 500;
+
+export async function lookFirst(parts: LookParts): Promise<LogLook> {
+  const { reader, decoder, streamId, nowMs } = parts;
+  const watermarks = await reader.watermarks();
+  const end = await readLogEnd(reader, decoder, watermarks);
+  const { mark, point } = end;
+  if (mark === null) {
+    throw new UnderstudyError(
+      'NOT_INITIALISED',
+      'the topic holds no point that all its partitions have',
+      'init did not end: run understudy destroy --yes, then understudy init.',
+    );
+  }
+  const look = await readOnce(parts, watermarks[0]);
+  const epochs = look.epochsTo(mark.at);
+  const deleteRetentionMs = await parts.deleteRetentionMs();
+  const firstOffsets = watermarks.map(({ lowWatermark }) => lowWatermark);
+  const beganMs = nowMs();
+  const state = {
+    streamId,
+    mark,
+    isWhole: isWholeAt(end),
+    commitTimeMicros: point?.commitTimeMicros ?? BigInt(beganMs) * 1_000n,
+    unfinished: relationsOf(end.unfinished),
+    firstOffsets,
+    offsets: firstOffsets,
+    appendMs: firstOffsets.map(() => 0),
+    brokers: firstOffsets.map(() => null),
+    beganMs,
+    readMs: 0,
+    rows: 0,
+    deleteRetentionMs,
+    horizon: null,
+    conflicts: 0,
+  };
+  const uncovered = point?.uncovered ?? [];
+  return { state, epochs, relations: look.relationsAt(epochs), uncovered };
+}
+
+/** All of one partition, up to its end as it was at the start. */
+async function readOnce(
+  { reader, decoder, streamId }: LookParts,
+  watermark: Watermarks | undefined,
+): Promise<FirstLook> {
+  const look = new FirstLook(streamId);
+  if (watermark === undefined) return look;
+  const { partition, lowWatermark, lastStableOffset } = watermark;
+  for (let offset = lowWatermark; offset < lastStableOffset; ) {
+    const from = new Map([[partition, offset]]);
+    const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
+    if (fetched === undefined) break;
+    for (const record of await decoder.decode(fetched.records)) look.take(record);
+    offset = fetched.nextOffset;
+  }
+  return look;
+}

@@ -1,0 +1,68 @@
+/**
+ * What a log says up to a mark, whatever compaction has taken of it. Flows in: the records of each
+ * partition and the epochs that count; flows out: rows and truncates in the order of positions,
+ * piece after piece. Pure: no I/O.
+ *
+ * Nothing is counted: compaction took what it took, and may go on while this is read. The order
+ * makes up for it. A truncate empties what came before it, the tombstone of a key that is spelled
+ * otherwise comes before the row that Postgres takes for the same, and a row that a later record
+ * replaces is replaced. Void records are left out: a void truncate would take rows that nobody
+ * publishes again. So are relation records: compaction leaves other ones in each partition, and
+ * who begins has taken the newest already.
+ */
+import { type EpochBase, isVoid } from '../change/void.ts';
+import type { StreamRecord } from '../topic/stream-record.ts';
+import { type ContentRecord, heldBytes } from './aligner.ts';
+import { OrderedMerge, type Piece } from './ordered-merge.ts';
+import { StartOver } from './start-over.ts';
+
+export class CompactedLog {
+  readonly #merge: OrderedMerge;
+  readonly #ends: readonly bigint[];
+  readonly #epochs: readonly EpochBase[];
+
+  constructor(from: readonly bigint[], ends: readonly bigint[], epochs: readonly EpochBase[]) {
+    this.#ends = ends;
+    this.#epochs = epochs;
+    this.#merge = new OrderedMerge(from, ends, (what) => new StartOver(what));
+  }
+
+  /** Where to read on; none at the end. */
+  wanted(): Map<number, bigint> {
+    return this.#merge.wanted();
+  }
+
+  get complete(): boolean {
+    return this.#merge.complete;
+  }
+
+  /** Per partition, where to begin again once what was handed out is applied. */
+  get offsets(): readonly bigint[] {
+    return this.#merge.offsets;
+  }
+
+  push(partition: number, records: readonly StreamRecord[], nextOffset: bigint): void {
+    const end = this.#ends[partition] ?? 0n;
+    const content = records.flatMap((record) => {
+      return record.offset < end && this.#counts(record) ? [record as ContentRecord] : [];
+    });
+    this.#merge.push(partition, content, nextOffset);
+  }
+
+  /** What is next in the order of positions; empty until more is read. */
+  next(): Piece {
+    return this.#merge.next();
+  }
+
+  #counts(record: StreamRecord): boolean {
+    if (record.kind !== 'row' && record.kind !== 'truncate') return false;
+    return !isVoid(record.position, this.#epochs);
+  }
+}
+
+/** What holding a piece costs, roughly. */
+export function pieceBytes(piece: Piece): number {
+  let bytes = 0;
+  for (const records of piece) for (const record of records) bytes += heldBytes(record);
+  return bytes;
+}

@@ -1,0 +1,137 @@
+/**
+ * What goes wrong while a new follower is built: kill -9 in each of its phases, cleaning under its
+ * reading, tombstones that expire before their turn, rows that are not whole at the end of the log,
+ * a torn batch that truncates. The rules: it goes on where it was or starts over, no row that was
+ * deleted comes back, and nobody promotes, verifies or waits on it before it is exact.
+ */
+// time-limit: 300s
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { CleaningBroker } from '../support/cleaning-broker.ts';
+import { Forger } from '../support/forger.ts';
+import { GrowingFleet } from '../support/growing-fleet.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+
+const tables = `
+  CREATE TABLE item (id int PRIMARY KEY, body text);
+  CREATE TABLE page (id int PRIMARY KEY, small int, large text);
+  ALTER TABLE page ALTER COLUMN large SET STORAGE EXTERNAL`;
+const names = ['item', 'page', 'tick'];
+const partitions = 2;
+/** Together 24 MB: three transactions of the applier, and more. */
+const rows = 400;
+const body = (text: string) => `repeat(md5(i || '${text}'), 1900)`;
+const promote = ['failover', 'c', '--allow-data-loss', '--reason', 'test'] as const;
+
+let stack: Stack;
+let broker: CleaningBroker;
+let growing: GrowingFleet;
+
+test.before(async () => {
+  [stack, broker] = await Promise.all([useStack({ postgres: 3 }), CleaningBroker.start()]);
+});
+
+test.after(async () => {
+  await broker.close();
+  await stack.close();
+});
+
+test.after.each(() => growing.fleet.close());
+
+async function begin(deleteRetentionMs = 600_000) {
+  growing = await GrowingFleet.begin({ stack, broker, tables, partitions, deleteRetentionMs });
+  const { fleet } = growing;
+  await fleet.sql(
+    'a',
+    `INSERT INTO item SELECT i, ${body('first')} FROM generate_series(1, ${rows}) AS i`,
+  );
+  await fleet.sql('a', `UPDATE item SET body = ${body('second').replaceAll('i ', 'id ')}`);
+  await growing.tick();
+  return fleet;
+}
+
+test('killed in every phase and cleaned under its reading, it goes on', async () => {
+  const fleet = await begin();
+  for (const failpoint of [
+    'apply.before-commit=kill:1',
+    'apply.before-commit=kill:2',
+    'apply.after-commit=kill:1',
+  ]) {
+    const agent = fleet.spawnAgent('c', failpoint);
+    await agent.exit;
+    assert.match(agent.log, /building this node|/);
+    await fleet.sql('a', `UPDATE item SET body = 'last' || id WHERE id % 3 = 0`);
+    await growing.cleaned('public.item', 2 * rows);
+    const status = await growing.statusOf('c');
+    assert.is(status.exact, false, JSON.stringify(status));
+  }
+  const [begun] = await fleet.sql('c', 'SELECT count(*)::int AS n FROM item');
+  assert.ok(Number(begun?.['n']) > 0, 'what was committed before a kill is there');
+  await fleet.startAgent('c');
+  await growing.exact('c');
+  await fleet.caughtUp('a', ['c']);
+  await growing.assertSame(names, 'a', 'c');
+});
+
+test('a reading that outlasts the tombstones starts over, and brings no row back', async () => {
+  const fleet = await begin(8_000);
+  const agent = fleet.spawnAgent('c', 'apply.before-commit=pause:12000:1');
+  await agent.says(/building this node/);
+  await fleet.sql('a', 'DELETE FROM item WHERE id % 2 = 0');
+  await growing.cleaned('public.item', rows / 2 + 10);
+  await agent.says(/starts over/);
+  await growing.exact('c');
+  await fleet.caughtUp('a', ['c']);
+  await growing.assertSame(names, 'a', 'c');
+});
+
+test('nobody promotes, verifies or waits on it while rows are not whole', async () => {
+  const fleet = await begin();
+  await fleet.sql(
+    'a',
+    `INSERT INTO page SELECT i, 0, ${body('page')} FROM generate_series(1, 3) i`,
+  );
+  // Healing waits for the lock.
+  const locking = await fleet.session('a');
+  await locking.query('BEGIN; UPDATE page SET small = 1');
+  await locking.query('COMMIT; BEGIN; LOCK TABLE page IN ACCESS EXCLUSIVE MODE');
+  await growing.tick();
+  await fleet.startAgent('c');
+  const status = await growing.statusOf('c');
+  assert.is(status.state, 'bootstrapping', JSON.stringify(status));
+  assert.is(status.promotable, false);
+  const refused = await fleet.cli(...promote);
+  assert.is(refused.code, 4, refused.stdout);
+  assert.is(refused.json.error.code, 'NOT_PROMOTABLE');
+  assert.is((await fleet.cli('verify', 'c')).json.error.code, 'UNFINISHED');
+  const waits = fleet.sql('c', 'SELECT understudy.wait_for($1, $2)', [await fleet.token(), '1 s']);
+  const error = await waits.then(() => null).catch((one: Error) => one);
+  assert.match(String(error), /being built from the log/);
+  await fleet.agent('c').kill();
+  await fleet.startAgent('c');
+  assert.is((await growing.statusOf('c')).exact, false);
+  await locking.query('COMMIT');
+  await growing.exact('c');
+  await fleet.caughtUp('a', ['c']);
+  await growing.assertSame(names, 'a', 'c');
+  assert.is((await fleet.cli('verify', 'c')).code, 0);
+});
+
+test('a torn batch that truncates counts for nobody', async () => {
+  const fleet = await begin();
+  await fleet.agent('a').stop();
+  const forger = new Forger({ brokers: broker.brokers, registryUrl: stack.registryUrl }, fleet, 2);
+  const torn = await forger.truncateAfter(await forger.lastPoint(), 'public.item');
+  await forger.commit('publisher', torn.slice(0, 1));
+  // Its next start finds the torn batch and begins an epoch that voids it.
+  await fleet.startAgent('a');
+  await growing.cleaned('public.item', 2 * rows);
+  await fleet.startAgent('c');
+  await growing.exact('c');
+  await fleet.caughtUp('a', ['c']);
+  await growing.assertSame(names, 'a', 'c');
+  const [count] = await fleet.sql('c', 'SELECT count(*)::int AS n FROM item');
+  assert.equal(count, { n: rows });
+});
+
+test.run();

@@ -1,0 +1,95 @@
+/**
+ * The rules that make a new node exact, left out one at a time: the histories of bootstrap.test.ts
+ * have to show the harm of each, or they would prove nothing.
+ */
+// time-limit: 300s
+import { test } from 'uvu';
+import type { Aligner } from '../../src/follower/aligner.ts';
+import type { CompactedLog } from '../../src/follower/compacted-log.ts';
+import type * as horizonRules from '../../src/follower/horizon.ts';
+import { bootstrapping } from './bootstrap-properties.ts';
+import { type BootstrapRules, rightRules } from './bootstrap-world.ts';
+import { leftOut } from './left-out.ts';
+import { breaks } from './random-runs.ts';
+
+const runsMax = 40_000;
+
+async function withLog(rule: string, instead: string): Promise<BootstrapRules> {
+  const file = 'src/follower/compacted-log.ts';
+  const { CompactedLog: Log } = await leftOut<{ CompactedLog: typeof CompactedLog }>(
+    file,
+    rule,
+    instead,
+  );
+  return { ...rightRules, Log };
+}
+
+async function withHorizon(rule: string, instead: string): Promise<BootstrapRules> {
+  const file = 'src/follower/horizon.ts';
+  return { ...rightRules, horizon: await leftOut<typeof horizonRules>(file, rule, instead) };
+}
+
+async function withReader(rule: string, instead: string): Promise<BootstrapRules> {
+  const file = 'src/follower/aligner.ts';
+  const { Aligner: Reader } = await leftOut<{ Aligner: typeof Aligner }>(file, rule, instead);
+  return { ...rightRules, Reader };
+}
+
+async function found(rules: BootstrapRules, harm = wrongRows): Promise<void> {
+  await breaks(bootstrapping(rules), runsMax, harm);
+}
+
+const wrongRows = /the rows are not those of|a row is not there/;
+
+test('found when void records are applied', async () => {
+  await found(await withLog('return !isVoid(record.position, this.#epochs);', 'return true;'));
+});
+
+test('found when the node is exact where its reading ends', async () => {
+  await found(
+    await withHorizon('horizon.every((offset, partition) =>', '[0n].every((offset, partition) =>'),
+  );
+});
+
+test('found when half a batch behind the last mark does not count', async () => {
+  await found(await withHorizon('if (offset >= (horizon[partition] ?? 0n))', 'if (offset < 0n)'));
+});
+
+test('found when half a batch is forgotten whose tombstones have expired', async () => {
+  await found(await withHorizon('end.markAgeMs < deleteRetentionMs * usableShare', 'true'));
+});
+
+test('found when unhealed rows are taken for whole', async () => {
+  await found(await withHorizon('unhealed === null && unfinished', 'unfinished'));
+});
+
+test('found when an epoch begin is taken for whole', async () => {
+  await found(await withHorizon('begin !== null && begin.base === null', 'begin !== null'));
+});
+
+test('found when a reading may take longer than tombstones are kept', async () => {
+  await found(await withHorizon('readMs >= deleteRetentionMs * usableShare', 'readMs < 0'));
+});
+
+test('found when another replica may be read on', async () => {
+  await found(
+    await withHorizon('broker !== null && known !== broker ? [partition]', 'broker !== null ? []'),
+  );
+});
+
+test('found when records behind the reading are not counted', async () => {
+  await found(await withReader('count === counted)', 'true)'));
+});
+
+test('found when a point behind the reading need not continue the mark', async () => {
+  const rule = 'compareEpochLsn(point.previous.at, this.#mark.at) !== 0';
+  // The counts are a second net, which takes the gap for damage.
+  await found(await withReader(rule, 'false'), /the rows are not those of|does not add up/);
+});
+
+test('found when partitions are read one after the other', async () => {
+  // Folding is a second net: what it stops here is a log that is whole.
+  await found({ ...rightRules, inOrder: false }, /record is missing in a partition/);
+});
+
+test.run();

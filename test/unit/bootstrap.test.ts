@@ -1,0 +1,143 @@
+/**
+ * The decisions of a bootstrap without a log: where the horizon is, what keeps a node from being
+ * exact, when it starts over, which epochs and relations a first look finds, and how far it says it
+ * is.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { buildingText } from '../../src/agent/building-text.ts';
+import { UnderstudyError } from '../../src/errors.ts';
+import { type BootstrapState, shareRead } from '../../src/follower/bootstrap-state.ts';
+import { FirstLook } from '../../src/follower/first-look.ts';
+import {
+  horizonOf,
+  isExactAt,
+  isTooSlow,
+  isWholeAt,
+  movedPartitions,
+} from '../../src/follower/horizon.ts';
+import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { at, beginOf, pointOf, SketchedTopic, shapeOf, streamId } from '../support/builders.ts';
+
+const mark = { at: at(1, 50), nextOffsets: [10n, 20n] };
+const young = { mark, strays: [], lastStable: [11n, 21n], markAgeMs: 10 };
+
+test('the horizon is the last mark, though commit markers follow it', () => {
+  assert.equal(horizonOf(young, 1_000), [10n, 20n]);
+});
+
+test('half a batch behind the last mark moves the horizon behind it', () => {
+  const stray = { partition: 1, offset: 23n } as StreamRecord;
+  assert.equal(horizonOf({ ...young, strays: [stray] }, 1_000), [10n, 24n]);
+});
+
+test('behind a mark older than tombstones whatever once stood there counts', () => {
+  const end = { ...young, lastStable: [11n, 24n] };
+  assert.equal(horizonOf(end, 1_000), [10n, 20n]);
+  assert.equal(horizonOf({ ...end, markAgeMs: 900 }, 1_000), [10n, 24n]);
+});
+
+test('a point is exact that covers the horizon in every partition and is whole', () => {
+  assert.is(isExactAt([10n, 24n], mark, true), false);
+  assert.is(isExactAt([10n, 20n], mark, true), true);
+  assert.is(isExactAt([10n, 20n], mark, false), false);
+  assert.is(isWholeAt({ point: pointOf({ unhealed: mark }), begin: null }), false);
+  assert.is(isWholeAt({ point: pointOf({}), begin: null }), true);
+  assert.is(isWholeAt({ point: null, begin: beginOf({ base: mark.at }) }), false);
+  assert.is(isWholeAt({ point: null, begin: beginOf({ base: null }) }), true);
+  assert.is(isWholeAt({ point: null, begin: null }), false);
+});
+
+test('a reading is too slow a tenth before tombstones may expire', () => {
+  assert.is(isTooSlow({ readMs: 899, deleteRetentionMs: 1_000 }), false);
+  assert.is(isTooSlow({ readMs: 900, deleteRetentionMs: 1_000 }), true);
+});
+
+test('a partition has moved when another broker serves it than before', () => {
+  assert.equal(movedPartitions([1, null, 3], [1, 2, null]), []);
+  assert.equal(movedPartitions([1, 2], [null, 1]), [1]);
+});
+
+function lookAt(topic: SketchedTopic): FirstLook {
+  const look = new FirstLook(streamId);
+  look.take({ ...topicBegin, begin: beginOf({ epoch: 1 }) });
+  for (const record of topic.partitions[0] ?? []) look.take(record);
+  return look;
+}
+
+const topicBegin = {
+  ...({ kind: 'epoch', partition: 0, offset: 0n, timestampMs: 0, commitTimeMicros: 0n } as const),
+  position: { epoch: 1, commitLsn: at(1, 0).lsn, ordinal: -1 },
+};
+const old = shapeOf('public.t', 'id int');
+const newer = shapeOf('public.t', 'id int', 'v text');
+
+test('epochs that were never whole are not among those that lead to a mark', () => {
+  const topic = new SketchedTopic(1).point(10).begin(2, 10, { base: at(1, 10) });
+  topic.begin(3, 10, { base: at(1, 10) }).point(20);
+  const epochs = lookAt(topic).epochsTo(at(3, 20));
+  assert.equal(
+    epochs.map(({ epoch }) => epoch),
+    [1, 3],
+  );
+});
+
+test('a relation is as its newest record that counts says, or as the only one left', () => {
+  const topic = new SketchedTopic(1).put(0, 5, 0, { kind: 'relation', relation: old }).point(10);
+  topic.put(0, 12, 0, { kind: 'relation', relation: newer });
+  topic.begin(2, 30, { base: at(1, 10) }).point(40);
+  const look = lookAt(topic);
+  assert.equal(look.relationsAt(look.epochsTo(at(2, 40))), [old]);
+  const onlyVoid = new SketchedTopic(1).point(10);
+  onlyVoid.put(0, 12, 0, { kind: 'relation', relation: newer });
+  onlyVoid.begin(2, 30, { base: at(1, 10) }).point(40);
+  assert.equal(lookAt(onlyVoid).relationsAt(look.epochsTo(at(2, 40))), [newer]);
+});
+
+test('a log of another stream, or without the begin of an epoch, is refused', () => {
+  const codeOf = (work: () => unknown): string => {
+    try {
+      work();
+      return 'nothing';
+    } catch (error) {
+      return error instanceof UnderstudyError ? error.code : String(error);
+    }
+  };
+  const look = new FirstLook('another');
+  assert.is(
+    codeOf(() => look.take({ ...topicBegin, begin: beginOf({}) })),
+    'TOPIC_MISMATCH',
+  );
+  assert.is(
+    codeOf(() => look.epochsTo(at(2, 10))),
+    'DAMAGED',
+  );
+});
+
+const state: BootstrapState = {
+  streamId,
+  mark,
+  isWhole: true,
+  commitTimeMicros: 0n,
+  unfinished: [],
+  firstOffsets: [0n, 10n],
+  offsets: [5n, 15n],
+  appendMs: [0, 0],
+  brokers: [1, 1],
+  beganMs: 0,
+  readMs: 0,
+  rows: 12_345,
+  deleteRetentionMs: 1_000,
+  horizon: null,
+  conflicts: 0,
+};
+
+test('it says how far it is, and what it waits for at the end', () => {
+  assert.is(shareRead(state), 0.5);
+  assert.match(buildingText(state, false), '50 % read, 12,345 rows');
+  const following = { ...state, horizon: [10n, 20n] };
+  assert.match(buildingText(following, false), 'not exact before the end of the log');
+  assert.match(buildingText(following, true), 'once a leader has published them');
+});
+
+test.run();
