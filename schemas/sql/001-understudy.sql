@@ -80,6 +80,11 @@ CREATE TABLE IF NOT EXISTS understudy.columns (
   PRIMARY KEY (relation_id, column_id)
 );
 
+-- Tables that entered the stream with rows of their own, until a point names them.
+CREATE TABLE IF NOT EXISTS understudy.to_read (
+  relation_id text PRIMARY KEY REFERENCES understudy.relations
+);
+
 -- Labels that were given on this node as leader; the position is filled in once it is published.
 CREATE TABLE IF NOT EXISTS understudy.points (
   label text PRIMARY KEY CHECK (label ~ '^[a-z][a-z0-9_.-]{0,62}$'),

@@ -115,8 +115,8 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/follower.ts',
-        find: 'const rows = await this.#applier.apply(steps, from, to, labelled);',
-        replace: `const applied = this.#applier.apply(steps, from, to, labelled);
+        find: 'const rows = await this.#applier.apply(steps, move);',
+        replace: `const applied = this.#applier.apply(steps, move);
     const rows = await applied.catch(async () => {
       await movePosition(this.#parts.client, from, to);
       return 0;
@@ -137,11 +137,47 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/catalog/key-lookup.ts',
-        find: '} ${operator} ${collated}`',
-        replace: '} = ${collated}${operator.slice(operator.length)}`',
+        find: '} ${equal} ${collated}`',
+        replace: '} = ${collated}${equal.slice(equal.length)}`',
       },
     ],
     tests: ['test/integration/identities.test.ts'],
+  },
+  {
+    name: 'existing-rows-unsaid',
+    harm: 'rows that were there at init are not read, and nobody says so',
+    edits: [
+      {
+        file: 'src/agent/initialise.ts',
+        find: 'return { startLsn: created.consistentPoint, unfinished };',
+        replace: 'return { startLsn: created.consistentPoint, unfinished: [] };',
+      },
+    ],
+    tests: ['test/integration/existing-rows.test.ts'],
+  },
+  {
+    name: 'unread-rows-are-damage',
+    harm: 'a change of a row that is still to come stops a follower',
+    edits: [
+      {
+        file: 'src/follower/applier.ts',
+        find: 'if (mayLack && partial.base !== null && base === null) continue;',
+        replace: '',
+      },
+    ],
+    tests: ['test/integration/existing-rows.test.ts'],
+  },
+  {
+    name: 'later-table-unread',
+    harm: 'rows that a table holds when it is published later never come',
+    edits: [
+      {
+        file: 'src/leader/known-tables.ts',
+        find: "await this.#take(added, shape, added.kind === 'ordinary');",
+        replace: 'await this.#take(added, shape, false);',
+      },
+    ],
+    tests: ['test/integration/existing-rows.test.ts'],
   },
   {
     name: 'session-style-of-the-database',

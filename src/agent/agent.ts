@@ -301,7 +301,7 @@ class Agent {
       onUncovered: (tables) => {
         log.warn(
           { node: name, tables },
-          'tables that are not in the stream: init came before them',
+          'tables that are not in the stream: publish them, once followers have them too',
         );
       },
       recordLabel: async (label, point, mark) => {

@@ -123,8 +123,8 @@ function needsAllowance(plan: FailoverPlan): UnderstudyError {
       'NEEDS_ALLOW_DATA_LOSS',
       `node ${plan.node} lacks rows from before the stream; as leader it would never get them: ` +
         plan.unfinished.join(', '),
-      `Wait until understudy status shows it exact. If ${plan.leader ?? 'the leader'} cannot come ` +
-        `back, say so: understudy failover ${plan.node} --allow-data-loss --reason "…"`,
+      `Wait until understudy status shows it exact. If ${plan.leader ?? 'the leader'} cannot ` +
+        `come back, say so: understudy failover ${plan.node} --allow-data-loss --reason "…"`,
     );
   }
   return new UnderstudyError(

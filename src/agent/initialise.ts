@@ -4,8 +4,8 @@
  * already is refused before anything is made; a failure on the way takes back what was made.
  *
  * The order matters: the publication before the slot, so that a transaction that was open when the
- * tables were published is waited for by the slot; which tables hold rows is looked up in the slot's
- * own snapshot, so that no row falls between "empty" and the stream.
+ * tables were published is waited for by the slot; which tables hold rows is looked up in the
+ * slot's own snapshot, so that no row falls between "empty" and the stream.
  */
 import { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';

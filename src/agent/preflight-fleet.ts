@@ -3,7 +3,7 @@
  * facts of all nodes that answered; flows out: one finding per cause. Pure.
  */
 
-import { qualifiedName } from '../catalog/postgres-session.ts';
+import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import {
   displayName,
   isAppendOnly,
@@ -11,6 +11,7 @@ import {
   problemsOf,
   type TableShape,
 } from '../catalog/table.ts';
+import { publicationName } from '../topic/topic-layout.ts';
 import { errorFinding, type Finding, warningFinding } from './preflight-finding.ts';
 import type { NodeFacts } from './preflight-node.ts';
 import { nodeObject } from './preflight-server.ts';
@@ -118,11 +119,14 @@ export function isInStream({ streamed }: NodeFacts, table: TableShape): boolean 
 
 function notInStream(leader: NodeFacts, table: TableShape): Finding {
   const name = displayName(table);
+  const publication = publicationName(leader.identity?.cluster ?? '');
   return warningFinding(
     'NOT_IN_STREAM',
     name,
     `${name} was made on ${leader.name} after init: its rows are not replicated`,
-    'Leave it out of tables, or take it in: destroy the cluster and init it again.',
+    'Leave it out of tables, or make it on every follower too, then on the leader: ALTER ' +
+      `PUBLICATION ${quoteIdentifier(publication)} ADD TABLE ONLY ` +
+      `${qualifiedName(table.schema, table.name)};`,
   );
 }
 

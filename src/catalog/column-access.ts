@@ -80,8 +80,9 @@ interface CastRow {
 }
 
 /**
- * Strategies 1, 3 and 5 of a btree are less, equal and greater. Other kinds of unique index (WITHOUT
- * OVERLAPS, from PostgreSQL 18 on) have numbers of their own: there the type's own order stands.
+ * Strategies 1, 3 and 5 of a btree are less, equal and greater. Other kinds of unique index
+ * (WITHOUT OVERLAPS, from PostgreSQL 18 on) have numbers of their own: there the type's own order
+ * stands.
  */
 const operatorsQuery = `
   SELECT json_build_object(

@@ -189,3 +189,9 @@ function notDeferrable(table: TableShape, index: UniqueIndex): string {
 function alter(table: TableShape, action: string): string {
   return `ALTER TABLE ${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)} ${action};`;
 }
+
+/** The table that partitions belong to, at the top; a table of its own is its root. */
+export function rootOf(table: TableShape, tables: readonly TableShape[]): TableShape {
+  const parent = table.isPartition && tables.find(({ oid }) => oid === table.parentOid);
+  return parent ? rootOf(parent, tables) : table;
+}

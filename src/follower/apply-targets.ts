@@ -12,11 +12,14 @@ import {
   loadKnownRelations,
   saveRelation,
 } from '../catalog/known-relations.ts';
+import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import { readTables } from '../catalog/read-catalog.ts';
 import { compareWithTable } from '../catalog/relation-ids.ts';
-import type { TableShape } from '../catalog/table.ts';
+import { rootOf, type TableShape } from '../catalog/table.ts';
+import { readNode } from '../catalog/understudy-schema.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
+import { publicationName } from '../topic/topic-layout.ts';
 import type { ApplyTarget } from './apply-sql.ts';
 
 /** How a superuser gets past the write guard of a node that follows. */
@@ -95,8 +98,26 @@ export class ApplyTargets {
       );
     }
     await saveRelation(this.#client, shape, table);
+    await this.#publish(rootOf(table, await readTables(this.#client, ['*.*'])));
     const access = await readTableAccess(this.#client, [table]);
     this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
+  }
+
+  /** Whoever is promoted publishes what the leader did. */
+  async #publish({ oid, schema, name }: TableShape): Promise<void> {
+    const node = await readNode(this.#client);
+    const publication = publicationName(node?.cluster ?? '');
+    const { rowCount } = await this.#client.query(
+      `SELECT FROM pg_catalog.pg_publication p
+       WHERE p.pubname = $1 AND NOT EXISTS (
+         SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $2)`,
+      [publication, oid],
+    );
+    if (rowCount === 0) return;
+    const table = qualifiedName(schema, name);
+    await this.#client.query(
+      `ALTER PUBLICATION ${quoteIdentifier(publication)} ADD TABLE ONLY ${table}`,
+    );
   }
 
   async #tableOf(shape: RelationShape, known: KnownRelation | undefined): Promise<TableShape> {

@@ -57,6 +57,8 @@ function asUnfinished({ relation, after, rows, estimate, since }: Table): Unfini
   return { relation, after, rows, estimate, since };
 }
 
+const unread = { after: null, rows: 0, estimate: null, since: null };
+
 /** One is read while the other's watermark is on its way. */
 const openMax = 2;
 const changedMax = 100_000;
@@ -77,6 +79,16 @@ export class ChunkMerge {
   ) {
     for (const table of unfinished) this.#tables.set(table.relation, { ...table, readTo: null });
     this.#changedMax = limits.changedMax ?? changedMax;
+  }
+
+  /**
+   * A table enters the stream, before any change of it: its rows are to be read from the first on,
+   * by who sees whatever was open when it entered: that is not in the stream.
+   */
+  enter(relation: RelationId): void {
+    if (this.#tables.has(relation)) return;
+    this.#tables.set(relation, { relation, ...unread, readTo: null });
+    this.#forgetChanges();
   }
 
   /**

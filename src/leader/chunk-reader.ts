@@ -44,6 +44,7 @@ interface Look {
 }
 
 const lookEveryMs = 20;
+const idleLookEveryMs = 200;
 const retryMs = 500;
 /** What a chunk may hold in memory, but for the last row. */
 const bytesMax = 4 * 1024 * 1024;
@@ -79,8 +80,13 @@ export class ChunkReader {
       }
       const next = chunks.next();
       const isRead = next !== null && (await this.#read(next));
-      if (!isRead) await sleepOrAbort(next === null ? lookEveryMs : retryMs, signal);
+      if (!isRead) await sleepOrAbort(next === null ? this.#pauseMs() : retryMs, signal);
     }
+  }
+
+  /** A watermark that is on its way comes at once. */
+  #pauseMs(): number {
+    return this.#isDone ? idleLookEveryMs : lookEveryMs;
   }
 
   /** False where it was in vain. */

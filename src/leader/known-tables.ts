@@ -1,29 +1,27 @@
 /**
  * The published tables as the leader knows them. Flows in: relation messages and this database's
  * catalog; flows out: the shape of each relation with its stream ids, columns in the order in which
- * Postgres sends them here. A table that is no longer what the stream says stops the leader; a new
- * partition of a published table gets its ids on first sight.
+ * Postgres sends them here. A table that is no longer what the stream says stops the leader; one
+ * that is published now, or a new partition of one, gets its ids on first sight.
  */
 import type { Client } from 'pg';
 import { readTableAccess } from '../catalog/column-access.ts';
 import { hasOneSpelling, keyedTableOf } from '../catalog/key-lookup.ts';
-import {
-  type KnownRelation,
-  loadKnownRelations,
-  saveRelation,
-} from '../catalog/known-relations.ts';
-import { inTransaction } from '../catalog/postgres-session.ts';
+import { type KnownRelation, loadKnownRelations } from '../catalog/known-relations.ts';
 import { readTables } from '../catalog/read-catalog.ts';
-import {
-  compareWithTable,
-  giveColumnIds,
-  giveRelationId,
-  shapeOf,
-} from '../catalog/relation-ids.ts';
-import { displayName, type TableShape } from '../catalog/table.ts';
+import { compareWithTable } from '../catalog/relation-ids.ts';
+import { displayName, rootOf, type TableShape } from '../catalog/table.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { sleep } from '../lifecycle.ts';
+import {
+  enterTable,
+  forgetToRead,
+  keepsOldPublication,
+  newShape,
+  tablesToRead,
+  withPartitions,
+} from './entering-tables.ts';
 import type { RelationMessage } from './pgoutput-decoder.ts';
 import type { RowKey } from './row-overlay.ts';
 import type { ReadableTable } from './row-reader.ts';
@@ -39,14 +37,35 @@ export class KnownTables {
   readonly #client: Client;
   readonly #byOid = new Map<number, RelationShape>();
   readonly #known: KnownRelation[];
+  readonly #onEnter: (relationId: RelationId) => void;
+  /** One after the other: two looks may see the same new table. */
+  #entering: Promise<void> = Promise.resolve();
+  /** Named as unfinished by points that can be read. */
+  readonly #named = new Set<RelationId>();
 
-  private constructor(client: Client, known: KnownRelation[]) {
+  private constructor(
+    client: Client,
+    known: KnownRelation[],
+    onEnter: (relationId: RelationId) => void,
+  ) {
     this.#client = client;
     this.#known = known;
+    this.#onEnter = onEnter;
   }
 
-  static async open(client: Client): Promise<KnownTables> {
-    return new KnownTables(client, await loadKnownRelations(client));
+  /** `onEnter` hears of tables whose rows are to be read, before any change of them. */
+  static async open(
+    client: Client,
+    onEnter: (relationId: RelationId) => void,
+  ): Promise<KnownTables> {
+    const tables = new KnownTables(client, await loadKnownRelations(client), onEnter);
+    for (const relation of await tablesToRead(client)) onEnter(relation);
+    return tables;
+  }
+
+  /** A point that can be read says that these are unfinished. */
+  named(relations: readonly RelationId[]): void {
+    for (const relation of relations) this.#named.add(relation);
   }
 
   /** Takes a relation message before its rows: compares, or gives ids to a new partition. */
@@ -55,11 +74,11 @@ export class KnownTables {
     if (table === undefined) {
       throw changed(`${message.schema}.${message.name}`, 'it was dropped');
     }
-    const known = this.#known.find(({ tableOid }) => tableOid === message.oid);
-    const shape = known === undefined ? await this.#enter(table) : known.shape;
+    const known = this.#knownOf(message.oid) ?? (await this.#enter(table));
+    const { shape } = known;
     const difference =
       renamed(shape, table) ??
-      (known === undefined ? null : recreated(known, table)) ??
+      recreated(known, table) ??
       compareWithTable(shape, table) ??
       messageDifference(message, table);
     if (difference !== null) throw changed(`${shape.schema}.${shape.name}`, difference);
@@ -132,6 +151,13 @@ export class KnownTables {
     const published = new Set(rows.map(({ oid }) => Number(oid)));
     await this.#checkPublication(publication);
     await this.#refuseUnseen();
+    await forgetToRead(this.#client, this.#named);
+    this.#named.clear();
+    for (const table of tables) {
+      if (published.has(table.oid) && this.#knownOf(table.oid) === undefined) {
+        await this.#enter(table);
+      }
+    }
     for (const known of present) {
       const { shape, tableOid } = known;
       if (shape.dropped) continue;
@@ -187,18 +213,63 @@ export class KnownTables {
     );
   }
 
-  async #enter(table: TableShape): Promise<RelationShape> {
-    if (!table.isPartition) throw changed(displayName(table), 'it is published and has no id');
-    const used = new Set(this.#known.map(({ shape }) => shape.id));
-    const relation = giveRelationId(displayName(table), used);
-    const ids = { relation, columns: giveColumnIds(table.columns, new Set()) };
-    const parent = this.#known.find(({ tableOid }) => tableOid === table.parentOid);
-    const shape = shapeOf(table, ids, parent?.shape.identity.length === 0 ? 'append' : 'refuse');
-    await inTransaction(this.#client, () => saveRelation(this.#client, shape, table));
-    this.#known.push(
-      ...(await loadKnownRelations(this.#client)).filter(({ shape: { id } }) => id === relation),
+  #knownOf(oid: number): KnownRelation | undefined {
+    return this.#known.find(({ tableOid }) => tableOid === oid);
+  }
+
+  async #enter(table: TableShape): Promise<KnownRelation> {
+    const entered = this.#entering.then(() => this.#enterOnce(table));
+    this.#entering = entered.then(
+      () => undefined,
+      () => undefined,
     );
-    return shape;
+    await entered;
+    const known = this.#knownOf(table.oid);
+    if (known !== undefined) return known;
+    throw changed(displayName(table), 'it is published and could not enter the stream');
+  }
+
+  /** A new partition comes alone, and empty; a table that was added, with its rows. */
+  async #enterOnce(table: TableShape): Promise<void> {
+    if (this.#knownOf(table.oid) !== undefined) return;
+    const parent = table.isPartition ? this.#knownOf(table.parentOid ?? 0) : undefined;
+    if (parent !== undefined) {
+      const keyless = parent.shape.identity.length === 0 ? 'append' : 'refuse';
+      await this.#take(table, newShape(table, this.#usedIds(), keyless), false);
+      return;
+    }
+    const tables = await readTables(this.#client, allTables);
+    for (const added of withPartitions(rootOf(table, tables), tables)) {
+      if (this.#knownOf(added.oid) !== undefined) continue;
+      const shape = newShape(added, this.#usedIds(), 'refuse');
+      await this.#take(added, shape, added.kind === 'ordinary');
+    }
+    await this.#requireNewWalsender(table);
+  }
+
+  #usedIds(): Set<RelationId> {
+    return new Set(this.#known.map(({ shape }) => shape.id));
+  }
+
+  async #take(table: TableShape, shape: RelationShape, isToRead: boolean): Promise<void> {
+    await enterTable(this.#client, shape, table, isToRead);
+    const known = await loadKnownRelations(this.#client);
+    this.#known.push(...known.filter((one) => one.shape.id === shape.id));
+    if (isToRead) this.#onEnter(shape.id);
+  }
+
+  /** The next attempt begins with the table as known, and with its rows to be read. */
+  async #requireNewWalsender(table: TableShape): Promise<void> {
+    const { rows } = await this.#client.query<{ version: string }>(
+      `SELECT pg_catalog.current_setting('server_version_num') AS version`,
+    );
+    if (!keepsOldPublication(Number(rows[0]?.version))) return;
+    throw new UnderstudyError(
+      'TABLE_ENTERED',
+      `${displayName(table)} entered the stream, and this version of Postgres may go on sending ` +
+        'the tables of before',
+      'The agent begins anew by itself; a newer minor release of Postgres makes that needless.',
+    );
   }
 }
 

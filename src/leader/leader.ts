@@ -101,9 +101,9 @@ export async function lead(
     await parts.recordLabel(parts.lastPoint.label, parts.lastPoint, parts.mark);
   }
   const statusEveryMs = await checkServer(parts, start);
-  const tables = await KnownTables.open(parts.client);
   const healing = new Healing(parts.unhealed);
   const chunks = new ChunkMerge(parts.unfinished);
+  const tables = await KnownTables.open(parts.client, (relation) => chunks.enter(relation));
   const batcher = batcherOf(parts, healing, chunks);
   await checkTables(parts, tables, batcher);
   const wal = await openWal(parts, start, statusEveryMs, signal);
@@ -121,7 +121,10 @@ export async function lead(
       producer: parts.producer,
       start: parts.mark,
       recordLabel: parts.recordLabel,
-      onPoint: parts.onPoint,
+      onPoint: (point, mark, records) => {
+        tables.named(point.unfinished.map(({ relation }) => relation));
+        parts.onPoint(point, mark, records);
+      },
       nowMs: parts.nowMs,
     });
     await allUntilFailure(inner, [

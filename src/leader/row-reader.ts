@@ -1,8 +1,9 @@
 /**
  * Reads rows in one short transaction that leaves a watermark in the WAL. Flows in: a table, and
- * keys or the key to go on after; flows out: the snapshot and the rows, before the watermark. The lock comes
- * before the snapshot: one that is older than a wait behind ALTER TABLE or TRUNCATE would see an
- * empty table. The lock also keeps both out until the watermark, and is waited for only briefly.
+ * keys or the key to go on after; flows out: the snapshot and the rows, before the watermark. The
+ * lock comes before the snapshot: one that is older than a wait behind ALTER TABLE or TRUNCATE
+ * would see an empty table. The lock also keeps both out until the watermark, and is waited for
+ * only briefly.
  */
 import { type Client, DatabaseError } from 'pg';
 import { type KeyedTable, rowsByKeySql, tableOf } from '../catalog/key-lookup.ts';

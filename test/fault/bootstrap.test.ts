@@ -42,10 +42,8 @@ async function begin(deleteRetentionMs = 600_000) {
   growing = await GrowingFleet.begin({ stack, broker, tables, partitions, deleteRetentionMs });
   const { fleet } = growing;
   for (let from = 1; from <= rows; from += 100) {
-    await fleet.sql(
-      'a',
-      `INSERT INTO item SELECT i, ${body('first')} FROM generate_series(${from}, ${from + 99}) AS i`,
-    );
+    const ids = `generate_series(${from}, ${from + 99}) AS i`;
+    await fleet.sql('a', `INSERT INTO item SELECT i, ${body('first')} FROM ${ids}`);
   }
   const second = body('second').replaceAll('i ', 'id ');
   for (const part of [0, 1, 2, 3]) {

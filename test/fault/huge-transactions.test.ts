@@ -18,11 +18,13 @@ import { replaceSettings, testLog } from '../support/topic-stack.ts';
 
 const isFull = process.env.UNDERSTUDY_TEST_FULL === '1';
 const rowsOf = {
-  narrow: isFull ? 1_000_000 : 200_000,
+  narrow: isFull ? 1_000_000 : 100_000,
   /** Of 8 kB each. */
-  wide: isFull ? 125_000 : 25_000,
+  wide: isFull ? 125_000 : 10_000,
 };
 type Table = keyof typeof rowsOf;
+/** The step in whose middle a follower is killed. */
+const killedStep = isFull ? 6 : 2;
 /** The full form takes minutes on a busy machine of two cores. */
 const patienceMs = 400_000;
 /** Of an agent, whatever it carries: what is in flight costs the same in both forms. */
@@ -117,7 +119,7 @@ for (const table of ['narrow', 'wide'] as const) {
   test(`${rows} ${table} rows in one transaction pass whole, past kills in it`, async () => {
     await newFleet();
     const dyingLeader = await fleet.startAgent('a', 'publish.after-send=kill:5');
-    const dyingFollower = await fleet.startAgent('b', 'apply.after-step=kill:6');
+    const dyingFollower = await fleet.startAgent('b', `apply.after-step=kill:${killedStep}`);
     let done = false;
     const watching = watch(table, () => done);
     watching.catch(() => undefined);
@@ -151,7 +153,7 @@ async function writeMany(from: number, to: number): Promise<void> {
 test('a stopped follower hinders nobody, and a slow one holds no more than its bound', async () => {
   await newFleet({ nodes: 3 });
   const agents = await fleet.startAgents();
-  const count = 250;
+  const count = isFull ? 250 : 120;
   agents.c.signal('SIGSTOP');
   await writeMany(0, count / 5);
   await reaches('b');

@@ -334,4 +334,57 @@ test('what is missing is said, and nobody takes it for exact', async () => {
   }
 });
 
+test('tables that are published later bring their rows, and a promoted node has them', async () => {
+  const fleet = await startFleet({ stack, partitions, tables: busyTables });
+  const later = `
+    CREATE TABLE later (id int PRIMARY KEY, n int NOT NULL);
+    CREATE TABLE tree (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+    CREATE TABLE tree_low PARTITION OF tree FOR VALUES FROM (0) TO (100);
+    CREATE TABLE tree_high PARTITION OF tree FOR VALUES FROM (100) TO (1000)`;
+  const publish = (table: string): Promise<unknown> => {
+    return fleet.sql('a', `ALTER PUBLICATION understudy_${fleet.cluster} ADD TABLE ONLY ${table}`);
+  };
+  const has = async (node: 'a' | 'b', table: string, n: string): Promise<boolean> => {
+    const [row] = await fleet.sql<{ n: string }>(node, `SELECT count(*) AS n FROM ${table}`);
+    return row?.n === n;
+  };
+  try {
+    await fleet.startAgents();
+    await fleet.tamper('b', later);
+    await fleet.sql('a', later);
+    await fleet.sql('a', 'INSERT INTO later SELECT i, 0 FROM generate_series(1, 700) AS i');
+    await fleet.sql('a', 'INSERT INTO tree SELECT i, 0 FROM generate_series(1, 500) AS i');
+    // It is open when the table is published: what it wrote is neither streamed nor seen yet.
+    const open = await fleet.session('a');
+    await open.query('BEGIN; INSERT INTO later VALUES (1000, 0)');
+    await publish('later');
+    await publish('tree');
+    await fleet.sql('a', 'UPDATE later SET n = 1 WHERE id = 1');
+    await until(fleet, () => has('b', 'later', '1'), 'the update on b');
+    await sleep(2_500);
+    assert.ok(await has('b', 'later', '1'), 'nothing is read while the transaction is open');
+    await fleet.agent('a').kill();
+    await fleet.startAgent('a');
+    await open.query('COMMIT');
+    await until(fleet, () => has('b', 'later', '701'), 'all rows on b');
+    await until(fleet, () => has('b', 'tree', '500'), 'the rows of partitions on b');
+    await finished(fleet);
+    await fleet.caughtUp();
+    for (const name of ['later', 'tree_low', 'tree_high']) await fleet.assertSame(name);
+    await fleet.agent('a').kill();
+    const led = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
+    assert.is(led.code, 0, led.stderr);
+    await fleet.sql('b', 'UPDATE later SET n = 2 WHERE id = 2');
+    await fleet.sql('b', 'INSERT INTO tree VALUES (600, 0)');
+    const streamed = async (): Promise<boolean> => {
+      const { rows: held } = await newestRecords(stack, fleet, partitions);
+      const tree = held.get('public.tree_high');
+      return tree?.get('600') !== undefined && held.get('public.later')?.get('2')?.['n'] === '2';
+    };
+    await until(fleet, streamed, 'the promoted node publishes them');
+  } finally {
+    await fleet.close();
+  }
+});
+
 test.run();

@@ -1,8 +1,8 @@
 /**
  * One table of a model Postgres, with what makes reading beside a stream hard: commits are decoded
  * before they are seen, in any order, and a row has one writer until its change is seen. Flows in:
- * transactions, and choices of the next; flows out: states, snapshots, and the changes that pgoutput
- * would tell. Pure.
+ * transactions, and choices of the next; flows out: states, snapshots, and the changes that
+ * pgoutput would tell. Pure.
  */
 import type { Snapshot } from '../../src/catalog/snapshot.ts';
 import type { RowChange } from '../../src/change/change.ts';

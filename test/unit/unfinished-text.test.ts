@@ -1,4 +1,7 @@
-/** What people read of rows from before the stream. */
+/**
+ * What people read of rows from before the stream: the table under way, its rate, and what is left,
+ * as far as it is known.
+ */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { lacksText, unfinishedText } from '../../src/agent/unfinished-text.ts';

@@ -1,0 +1,69 @@
+/**
+ * Tables that enter the stream while it runs. Flows in: tables that are published and have no id
+ * yet; flows out: their shapes with ids that were never used, kept in this database, and which of
+ * them hold rows that are still to be read. That is kept too until a point names them, so that a
+ * crash in between forgets none.
+ */
+import type { Client } from 'pg';
+import { saveRelation } from '../catalog/known-relations.ts';
+import { inTransaction } from '../catalog/postgres-session.ts';
+import { giveColumnIds, giveRelationId, shapeOf } from '../catalog/relation-ids.ts';
+import { displayName, type KeylessTables, type TableShape } from '../catalog/table.ts';
+import type { RelationId, RelationShape } from '../change/change.ts';
+
+export function newShape(
+  table: TableShape,
+  usedIds: ReadonlySet<RelationId>,
+  keyless: KeylessTables,
+): RelationShape {
+  const relation = giveRelationId(displayName(table), new Set(usedIds));
+  return shapeOf(table, { relation, columns: giveColumnIds(table.columns, new Set()) }, keyless);
+}
+
+/** `isToRead`: rows that it holds are not in the stream. */
+export async function enterTable(
+  client: Client,
+  shape: RelationShape,
+  table: TableShape,
+  isToRead: boolean,
+): Promise<void> {
+  await inTransaction(client, async () => {
+    await saveRelation(client, shape, table);
+    if (!isToRead) return;
+    await client.query('INSERT INTO understudy.to_read (relation_id) VALUES ($1)', [shape.id]);
+  });
+}
+
+/** Tables whose rows nobody has begun to read, as far as this database knows. */
+export async function tablesToRead(client: Client): Promise<RelationId[]> {
+  const { rows } = await client.query<{ id: string }>(
+    'SELECT relation_id AS id FROM understudy.to_read ORDER BY relation_id',
+  );
+  return rows.map(({ id }) => id);
+}
+
+/** From now on points say so. */
+export async function forgetToRead(client: Client, relations: ReadonlySet<string>): Promise<void> {
+  if (relations.size === 0) return;
+  await client.query('DELETE FROM understudy.to_read WHERE relation_id = ANY ($1)', [
+    [...relations],
+  ]);
+}
+
+/** A table with all that is below it, as its publication has it. */
+export function withPartitions(root: TableShape, tables: readonly TableShape[]): TableShape[] {
+  const below = tables.filter(
+    ({ parentOid, isPartition }) => isPartition && parentOid === root.oid,
+  );
+  return [root, ...below.flatMap((table) => withPartitions(table, tables))];
+}
+
+/**
+ * Until these versions a walsender may go on with the publication as it was when a transaction
+ * began that was open at the ADD TABLE, and leave out later changes; only a new one is certain.
+ * Source: release notes of 15.13, 16.9 and 17.5.
+ */
+export function keepsOldPublication(serverVersion: number): boolean {
+  const fixed: Readonly<Record<number, number>> = { 15: 150_013, 16: 160_009, 17: 170_005 };
+  return serverVersion < (fixed[Math.floor(serverVersion / 10_000)] ?? 0);
+}
