@@ -41,8 +41,8 @@ export class CleaningBroker {
   topicSettings(deleteRetentionMs: number): Record<string, string> {
     return {
       // A leader reads its own batches back, and counts them.
-      'min.compaction.lag.ms': '2500',
-      'max.compaction.lag.ms': '4000',
+      'min.compaction.lag.ms': '6000',
+      'max.compaction.lag.ms': '7000',
       'segment.ms': '500',
       'min.cleanable.dirty.ratio': '0.01',
       'delete.retention.ms': String(deleteRetentionMs),
