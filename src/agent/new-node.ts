@@ -1,8 +1,9 @@
 /**
  * Makes a follower of a database that never was one, while the stream is under way. Flows in: a
  * configured node, the control log and the topic; flows out: the `understudy` schema, the guard,
- * the publication and the relations, and the state that its reading begins with. Everything that
- * can be refused is refused before anything is made; a database that holds rows is none of ours.
+ * the publication and the relations, and the state that its reading begins with; where it has none
+ * of the stream's tables, these too, as the topic's schema has them. Everything that can be refused
+ * is refused before anything is made; a database that holds rows is none of ours.
  */
 import type { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';
@@ -14,6 +15,7 @@ import {
   giveRelationId,
   shapeOf,
 } from '../catalog/relation-ids.ts';
+import type { SchemaPayload } from '../catalog/schema-payload.ts';
 import { displayName, type TableShape } from '../catalog/table.ts';
 import { installUnderstudySchema } from '../catalog/understudy-schema.ts';
 import type { RelationShape } from '../change/change.ts';
@@ -24,6 +26,7 @@ import { UnderstudyError } from '../errors.ts';
 import { type LogLook, lookFirst } from '../follower/bootstrap-look.ts';
 import { saveBootstrap } from '../follower/bootstrap-state.ts';
 import { saveEpoch } from '../follower/follower-state.ts';
+import { buildFromSchema } from '../follower/schema-build.ts';
 import { armGuard } from '../follower/write-guard.ts';
 import type { Releasers } from '../lifecycle.ts';
 import { RecordDecoder } from '../topic/record-decoder.ts';
@@ -32,6 +35,7 @@ import { publicationName } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { withRows } from './initial-tables.ts';
 import { notInitialised } from './member-session.ts';
+import { schemaBuildOptions } from './schema-building.ts';
 
 /** A relation of the stream, and the table of this node that is to hold its rows. */
 export interface MatchedTable {
@@ -61,8 +65,10 @@ export async function prepareNewNode(
     deleteRetentionMs: () => deleteRetentionMs(cluster),
     nowMs: cluster.around.nowMs,
   });
-  const tables = await matchTables(client, cluster, look);
-  await refuseRows(client, name, tables);
+  const isEmpty = await hasNone(client, look.relations);
+  if (look.schema === null || !isEmpty) {
+    await refuseRows(client, name, await matchTables(client, cluster, look));
+  }
   await installUnderstudySchema(client, {
     cluster: cluster.name,
     name,
@@ -72,6 +78,8 @@ export async function prepareNewNode(
     // A node of this name may have been here before, with another database.
     startNumber: BigInt(state.startNumbers.get(name) ?? 0),
   });
+  if (look.schema !== null && isEmpty) await makeTables(cluster, name, client, look.schema);
+  const tables = await matchTables(client, cluster, look);
   await armGuard(client);
   // Somebody may have written until now.
   await refuseRows(client, name, tables);
@@ -88,6 +96,23 @@ export async function prepareNewNode(
   });
   const { mark } = look.state;
   cluster.around.log.info({ node: name, to: mark.at }, 'building this node from the log');
+}
+
+async function hasNone(client: Client, relations: readonly RelationShape[]): Promise<boolean> {
+  const wanted = new Set(relations.map(({ schema, name }) => qualifiedName(schema, name)));
+  const own = await readTables(client, ['*.*']);
+  return !own.some(({ schema, name }) => wanted.has(qualifiedName(schema, name)));
+}
+
+/** All of them or none; what rows can do without is made once they are exact. */
+async function makeTables(
+  cluster: Cluster,
+  name: string,
+  client: Client,
+  schema: SchemaPayload,
+): Promise<void> {
+  const options = { ...schemaBuildOptions(cluster, name), inOpenTransaction: true };
+  await inTransaction(client, () => buildFromSchema(client, schema, 'pre-data', options));
 }
 
 /** What a look has found; inside the caller's transaction. */
@@ -126,13 +151,15 @@ function refuseOwner(name: string, owner: string | null): void {
 export async function matchTables(
   client: Client,
   { settings }: Cluster,
-  { relations, uncovered }: LogLook,
+  { relations, schema, uncovered }: LogLook,
 ): Promise<MatchedTable[]> {
   const own = await readTables(client, ['*.*']);
   const matched = relations.map((shape): MatchedTable => {
     const table = own.find((one) => one.schema === shape.schema && one.name === shape.name);
     return { shape, table: shape.dropped ? null : requireEqual(shape, table) };
   });
+  // A schema names every table of the stream, also one that never had a row.
+  if (schema !== null) return matched;
   const used = new Set(relations.map(({ id }) => id));
   const taken = new Set(matched.map(({ table }) => table?.oid));
   for (const table of await readTables(client, settings.tables)) {
@@ -157,8 +184,8 @@ function requireEqual(shape: RelationShape, table: TableShape | undefined): Tabl
   throw new UnderstudyError(
     'SCHEMA_DIFFERS',
     `the table ${name} is not as in the stream: ${difference}`,
-    'Make the tables of this node as they are on the leader (pg_dump --schema-only), empty, then ' +
-      'run this again.',
+    'Make the tables of this node as they are on the leader (pg_dump --schema-only), empty, or ' +
+      'give it a database without any; then run this again.',
   );
 }
 

@@ -4,11 +4,13 @@
  * with. The last mark is found from the end of the log, so a leader need not be alive; the rest is
  * in one partition as in all.
  */
+import type { SchemaPayload } from '../catalog/schema-payload.ts';
 import type { EpochBegin, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { CommittedReader, Watermarks } from '../topic/log.ts';
 import { readLogEnd } from '../topic/log-end.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
+import { readSchemaRecord, type SchemaPart, schemaPartition } from '../topic/schema-record.ts';
 import { relationsOf } from './apply-limit.ts';
 import type { BootstrapState } from './bootstrap-state.ts';
 import { FirstLook } from './first-look.ts';
@@ -26,6 +28,8 @@ export interface LogLook {
   readonly state: BootstrapState;
   readonly epochs: readonly EpochBegin[];
   readonly relations: readonly RelationShape[];
+  /** What makes their tables where there are none; null where they are made by hand. */
+  readonly schema: SchemaPayload | null;
   /** Tables of the leader that are not in the stream, as the last point names them. */
   readonly uncovered: readonly string[];
 }
@@ -44,8 +48,9 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
       'init did not end: run understudy destroy --yes, then understudy init.',
     );
   }
-  const look = await readOnce(parts, watermarks[0]);
+  const { look, schemaParts } = await readOnce(parts, watermarks[schemaPartition]);
   const epochs = look.epochsTo(mark.at);
+  const schema = schemaOf(schemaParts, streamId);
   const deleteRetentionMs = await parts.deleteRetentionMs();
   const firstOffsets = watermarks.map(({ lowWatermark }) => lowWatermark);
   const beganMs = nowMs();
@@ -67,23 +72,40 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
     conflicts: 0,
   };
   const uncovered = point?.uncovered ?? [];
-  return { state, epochs, relations: look.relationsAt(epochs), uncovered };
+  const relations = withUnwritten(look.relationsAt(epochs), schema);
+  return { state, epochs, relations, schema, uncovered };
+}
+
+function schemaOf(parts: readonly SchemaPart[], streamId: string): SchemaPayload | null {
+  const own = parts.filter((part) => part.streamId === streamId);
+  return readSchemaRecord(own)?.schema ?? null;
+}
+
+/** A relation has no record before its first row. */
+function withUnwritten(
+  relations: readonly RelationShape[],
+  schema: SchemaPayload | null,
+): readonly RelationShape[] {
+  const known = new Set(relations.map(({ id }) => id));
+  return [...relations, ...(schema?.relations ?? []).filter(({ id }) => !known.has(id))];
 }
 
 /** All of one partition, up to its end as it was at the start. */
 async function readOnce(
   { reader, decoder, streamId }: LookParts,
   watermark: Watermarks | undefined,
-): Promise<FirstLook> {
+): Promise<{ readonly look: FirstLook; readonly schemaParts: readonly SchemaPart[] }> {
   const look = new FirstLook(streamId);
-  if (watermark === undefined) return look;
+  const schemaParts: SchemaPart[] = [];
+  if (watermark === undefined) return { look, schemaParts };
   const { partition, lowWatermark, lastStableOffset } = watermark;
   for (let offset = lowWatermark; offset < lastStableOffset; ) {
     const from = new Map([[partition, offset]]);
     const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
     if (fetched === undefined) break;
     for (const record of await decoder.decode(fetched.records)) look.take(record);
+    schemaParts.push(...decoder.schemaParts(fetched.records));
     offset = fetched.nextOffset;
   }
-  return look;
+  return { look, schemaParts };
 }

@@ -14,6 +14,8 @@ export interface GrowingOptions {
   readonly stack: Stack;
   readonly broker: CleaningBroker;
   readonly tables: string;
+  /** Whether the nodes that come later get the tables by hand too. */
+  readonly tablesByHand?: boolean;
   readonly partitions: number;
   /** Default: nothing is built that slowly. */
   readonly deleteRetentionMs?: number;
@@ -37,7 +39,8 @@ export class GrowingFleet {
     const { stack, broker, partitions, deleteRetentionMs = 600_000 } = options;
     const { brokers } = broker;
     const tables = `${options.tables}; ${tickTable}`;
-    const fleet = await startFleet({ stack, nodes: 3, brokers, partitions, tables, init: false });
+    const made = options.tablesByHand === false ? { tablesOn: { a: tables } } : { tables };
+    const fleet = await startFleet({ stack, nodes: 3, brokers, partitions, ...made, init: false });
     const { nodes, ...rest } = fleet.config as { nodes: Record<string, object> };
     const kafka = { brokers, partitions, topic: broker.topicSettings(deleteRetentionMs) };
     await fleet.configure({ ...rest, nodes: { a: nodes['a'] }, kafka });
