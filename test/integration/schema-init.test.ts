@@ -144,7 +144,10 @@ check('a follower without tables gets them; the rest once its rows are exact', a
   assert.equal(first, { n: 0 });
   assert.ok((await leftOnB()) > 2, 'indexes wait for the rows');
   await fleet.startAgent('b');
-  assert.ok((await leftOnB()) > 2, 'nobody has sent the rows yet');
+  await fleet.agent('b').says(/"message":"building the schema"/);
+  const { json: status } = await fleet.cli('status');
+  const why = JSON.stringify(status.nodes[1].why);
+  assert.match(why, /post-data is being built: 0 of \d/, 'nobody has sent the rows yet');
   await fleet.startAgent('a');
   const deadlineMs = Date.now() + patienceMs;
   while ((await leftOnB()) > 0) {
