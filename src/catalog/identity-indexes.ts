@@ -5,18 +5,17 @@
  */
 
 const namePattern = '(?:"(?:[^"]|"")+"|[A-Za-z_\\u0080-\\uffff][\\w$\\u0080-\\uffff]*)';
-const tablePattern = `${namePattern}\\.${namePattern}`;
+const inSchema = `(${namePattern})\\.(${namePattern})`;
 
 const constraint = new RegExp(
-  `^ALTER TABLE (?:ONLY )?(${tablePattern})\\s+` +
+  `^ALTER TABLE (?:ONLY )?${inSchema}\\s+` +
     `ADD CONSTRAINT (${namePattern}) (PRIMARY KEY|UNIQUE)\\b`,
 );
-const uniqueIndex = new RegExp(
-  `^CREATE UNIQUE INDEX (${namePattern}) ON (?:ONLY )?(${tablePattern}) `,
-);
+const uniqueIndex = new RegExp(`^CREATE UNIQUE INDEX (${namePattern}) ON (?:ONLY )?${inSchema} `);
 const replicaIdentity = new RegExp(
-  `^ALTER TABLE (?:ONLY )?(${tablePattern})\\s+REPLICA IDENTITY USING INDEX (${namePattern})$`,
+  `^ALTER TABLE (?:ONLY )?${inSchema}\\s+REPLICA IDENTITY USING INDEX (${namePattern})$`,
 );
+const attachment = new RegExp(`^ALTER INDEX ${inSchema} ATTACH PARTITION ${inSchema}$`);
 
 export interface PartedPostData {
   readonly identity: readonly string[];
@@ -24,24 +23,47 @@ export interface PartedPostData {
 }
 
 export function partPostData(postData: readonly string[]): PartedPostData {
-  const chosen = new Set(
-    postData.flatMap((statement) => {
-      const [, table, index] = replicaIdentity.exec(statement) ?? [];
-      return table === undefined ? [] : [`${table} ${index}`];
-    }),
+  const parsed = postData.map((statement) => ({ statement, ...parse(statement) }));
+  const wanted = new Set(
+    parsed.flatMap(({ index, kind }) => (kind === 'primary' || kind === 'chosen' ? [index] : [])),
   );
+  // The index of a partitioned table is not valid before those of its partitions are attached.
+  for (let size = -1; size !== wanted.size; ) {
+    size = wanted.size;
+    for (const { index, attached } of parsed) {
+      if (attached !== null && wanted.has(index)) wanted.add(attached);
+    }
+  }
   const identity: string[] = [];
   const rest: string[] = [];
-  for (const statement of postData) {
-    (isIdentity(statement, chosen) ? identity : rest).push(statement);
+  for (const { statement, index } of parsed) {
+    (index !== null && wanted.has(index) ? identity : rest).push(statement);
   }
   return { identity, rest };
 }
 
-function isIdentity(statement: string, chosen: ReadonlySet<string>): boolean {
-  if (replicaIdentity.test(statement)) return true;
-  const [, table, name, kind] = constraint.exec(statement) ?? [];
-  if (table !== undefined) return kind === 'PRIMARY KEY' || chosen.has(`${table} ${name}`);
-  const [, index, on] = uniqueIndex.exec(statement) ?? [];
-  return index !== undefined && chosen.has(`${on} ${index}`);
+interface Parsed {
+  readonly kind: 'primary' | 'unique' | 'chosen' | 'attached' | 'other';
+  /** An index is in the schema of its table. */
+  readonly index: string | null;
+  /** The index of a partition that becomes a part of it. */
+  readonly attached: string | null;
+}
+
+function parse(statement: string): Parsed {
+  const [, schema, , name, word] = constraint.exec(statement) ?? [];
+  if (schema !== undefined) {
+    const kind = word === 'UNIQUE' ? 'unique' : 'primary';
+    return { kind, index: `${schema}.${name}`, attached: null };
+  }
+  const [, unique, itsSchema] = uniqueIndex.exec(statement) ?? [];
+  if (unique !== undefined) {
+    return { kind: 'unique', index: `${itsSchema}.${unique}`, attached: null };
+  }
+  const [, of, , chosen] = replicaIdentity.exec(statement) ?? [];
+  if (of !== undefined) return { kind: 'chosen', index: `${of}.${chosen}`, attached: null };
+  const [, parentSchema, parent, childSchema, child] = attachment.exec(statement) ?? [];
+  if (parentSchema === undefined) return { kind: 'other', index: null, attached: null };
+  const index = `${parentSchema}.${parent}`;
+  return { kind: 'attached', index, attached: `${childSchema}.${child}` };
 }

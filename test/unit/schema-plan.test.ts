@@ -22,15 +22,20 @@ test('identities come with the tables, all else later', () => {
     'ALTER TABLE ONLY public.u\n    ADD CONSTRAINT u_a UNIQUE (a)',
     'ALTER TABLE ONLY public.u REPLICA IDENTITY USING INDEX u_a',
     'CREATE UNIQUE INDEX on_parent ON ONLY public.parent USING btree (a)',
+    'CREATE UNIQUE INDEX on_part ON parts.part USING btree (a)',
     'ALTER TABLE ONLY public.parent REPLICA IDENTITY USING INDEX on_parent',
+    'ALTER INDEX public.on_parent ATTACH PARTITION parts.on_part',
+    'ALTER TABLE ONLY public.root\n    ADD CONSTRAINT root_pkey PRIMARY KEY (id)',
+    'ALTER TABLE ONLY public.leaf\n    ADD CONSTRAINT leaf_pkey PRIMARY KEY (id)',
+    'ALTER INDEX public.root_pkey ATTACH PARTITION public.leaf_pkey',
   ];
   const rest = [
     'CREATE UNIQUE INDEX "i;""1" ON public.t USING btree (a)',
-    'ALTER TABLE ONLY public.t\n    ADD CONSTRAINT u_a UNIQUE (a)',
+    'ALTER TABLE ONLY other.t\n    ADD CONSTRAINT u_a UNIQUE (a)',
     'ALTER TABLE ONLY public.t\n    ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES public.u(a)',
     'CREATE INDEX late ON public.t USING btree (a)',
     'ALTER TABLE public.t CLUSTER ON t_pkey',
-    'ALTER INDEX public.root_pkey ATTACH PARTITION public.leaf_pkey',
+    'ALTER INDEX public.root_v_idx ATTACH PARTITION public.leaf_v_idx',
   ];
   const mixed = [...rest.slice(0, 3), ...identity, ...rest.slice(3)];
   assert.equal(partPostData(mixed), { identity, rest });
