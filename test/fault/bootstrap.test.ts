@@ -8,6 +8,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CleaningBroker } from '../support/cleaning-broker.ts';
+import { isFull } from '../support/fleet-under-load.ts';
 import { Forger } from '../support/forger.ts';
 import { GrowingFleet } from '../support/growing-fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';
@@ -59,7 +60,7 @@ async function dies(failpoint: string): Promise<void> {
     const agent = growing.fleet.spawnAgent('c', failpoint);
     await agent.exit;
     if (agent.log.includes('NODE_LOCKED')) continue;
-    assert.not.match(agent.log, /"level":"error"|"error":/);
+    assert.is(await agent.exit, null, `it was not killed: ${agent.log}`);
     return;
   }
 }
@@ -130,7 +131,7 @@ test('nobody promotes, verifies or waits on it while rows are not whole', async 
   assert.is((await fleet.cli('verify', 'c')).code, 0);
 });
 
-test('a torn batch that truncates counts for nobody', async () => {
+(isFull ? test : test.skip)('a torn batch that truncates counts for nobody', async () => {
   const fleet = await begin();
   await fleet.agent('a').stop();
   const forger = new Forger({ brokers: broker.brokers, registryUrl: stack.registryUrl }, fleet, 2);
