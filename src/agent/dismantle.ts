@@ -10,6 +10,7 @@ import { quoteIdentifier } from '../catalog/postgres-session.ts';
 import { dropUnderstudySchema, readNode } from '../catalog/understudy-schema.ts';
 import { UnderstudyError } from '../errors.ts';
 import { releaseTriggers } from '../follower/held-triggers.ts';
+import { openBuild } from '../follower/schema-build.ts';
 import { removeGuard } from '../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { Releasers } from '../lifecycle.ts';
@@ -89,6 +90,13 @@ async function clean(cluster: Cluster, node: FoundNode): Promise<void> {
   const publication = quoteIdentifier(publicationName(cluster.name));
   await client.query(`DROP PUBLICATION IF EXISTS ${publication}`);
   if ((await readNode(client)) === null) return;
+  const open = await openBuild(client);
+  if (open !== null) {
+    cluster.around.log.warn(
+      { node: node.name, ...open },
+      'indexes, constraints and triggers of this node were not all made: make its database anew',
+    );
+  }
   await releaseTriggers(client);
   await removeGuard(client);
   await dropUnderstudySchema(client);

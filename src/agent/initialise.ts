@@ -28,6 +28,7 @@ import type { Lsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { saveEpoch, writePosition } from '../follower/follower-state.ts';
+import { buildPostData } from '../follower/schema-build.ts';
 import { armGuard, removeGuard } from '../follower/write-guard.ts';
 import { createExportedSlot, dropSlot } from '../leader/slot.ts';
 import { Releasers } from '../lifecycle.ts';
@@ -53,6 +54,8 @@ export interface Initialised {
   /** Followers whose tables were made from the leader's schema. */
   readonly built: readonly string[];
 }
+
+import { schemaBuildOptions } from './schema-building.ts';
 
 type OnStep = (line: string) => void;
 
@@ -153,7 +156,12 @@ class Initialisation {
       await this.#installSchema(node);
       const tables = { published, shapes, areEmpty: start.unfinished.length === 0 };
       const isBuilt = schema !== null && (await giveSchema(this.#cluster, node, schema, tables));
-      if (isBuilt) built.push(node.name);
+      if (isBuilt) {
+        built.push(node.name);
+        // The next init takes the tables for a follower's own: then they have to be whole.
+        const options = schemaBuildOptions(this.#cluster, node.name);
+        this.#undo.push(() => buildPostData(node.client, options));
+      }
       await this.#publish(node, published, shapes);
       await armGuard(node.client);
       await refuseRows(node, published);

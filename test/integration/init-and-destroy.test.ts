@@ -48,17 +48,15 @@ async function traces(): Promise<string[]> {
   return found;
 }
 
-for (const node of ['a', 'b'] as const) {
-  test(`init refuses rows on node ${node} and leaves nothing behind`, async () => {
-    await fleet.sql(node, 'INSERT INTO other VALUES (1)');
-    const { code, json } = await fleet.cli('init');
-    assert.is(code, 4, JSON.stringify(json));
-    assert.is(json.error.code, 'TABLE_NOT_EMPTY');
-    assert.match(json.error.message, /other/);
-    assert.equal(await traces(), []);
-    await fleet.sql(node, 'DELETE FROM other');
-  });
-}
+test('init refuses rows on a follower and leaves nothing behind', async () => {
+  await fleet.sql('b', 'INSERT INTO other VALUES (1)');
+  const { code, json } = await fleet.cli('init');
+  assert.is(code, 4, JSON.stringify(json));
+  assert.is(json.error.code, 'TABLE_NOT_EMPTY');
+  assert.match(json.error.message, /other/);
+  assert.equal(await traces(), []);
+  await fleet.sql('b', 'DELETE FROM other');
+});
 
 test('init that fails when nearly all is made takes it all back', async () => {
   const { code, json } = await fleet.cliDyingAt('own.after-claim=error', 'init');
