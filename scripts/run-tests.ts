@@ -1,5 +1,5 @@
 /**
- * Runs the tests: `node --import tsx scripts/run-tests.ts [--full] [--jobs N] [file | folder]…`.
+ * Runs the tests: `node --import tsx scripts/run-tests.ts [--ci | --full] [--jobs N] [file]…`.
  * Flows in: test files; out: one line per file, the whole output of those that failed, and as the
  * last line `N passed, N failed`. It promises exit code 0 only when something ran and nothing
  * failed, and that nothing it started is alive when it ends.

@@ -73,11 +73,6 @@ export const errorTable = {
     'A server, a setting or a permission is not as required.',
   ),
   TABLE_UNSUPPORTED: entry('notAsRequired', false, 'A table cannot be replicated as it stands.'),
-  TABLE_ENTERED: entry(
-    'unreachable',
-    true,
-    'A table entered the stream on a version of Postgres that has to be asked for it anew.',
-  ),
   TABLE_NOT_EMPTY: entry(
     'notAsRequired',
     false,

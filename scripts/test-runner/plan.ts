@@ -36,21 +36,24 @@ const longestLimitMs = 900_000;
 /** A limit stands in front of the code, below the file's first paragraph at the latest. */
 const limitCommentLines = 20;
 const limitPattern = /^\/\/ time-limit: (\d+)s\s*$/m;
-const fullOnlyPattern = /^\/\/ runs: full\s*$/m;
+/** The shortest form in which a file runs that is not named. */
+const formPattern = /^\/\/ runs: (ci|full)\s*$/m;
+const forms = ['short', 'ci', 'full'] as const;
+type Form = (typeof forms)[number];
 
-const usage = 'usage: run-tests.ts [--full] [--jobs N] [file | folder | glob]…';
+const usage = 'usage: run-tests.ts [--ci | --full] [--jobs N] [file | folder | glob]…';
 
 export function makePlan(words: readonly string[]): Plan {
   const names: string[] = [];
   let jobs: number | null = null;
-  let full = false;
+  let form: Form = 'short';
   for (let index = 0; index < words.length; index += 1) {
     const word = words[index] ?? '';
     if (word === '--jobs') {
       index += 1;
       jobs = parseJobs(words[index]);
-    } else if (word === '--full') {
-      full = true;
+    } else if (word === '--ci' || word === '--full') {
+      form = word === '--ci' ? 'ci' : 'full';
     } else if (word.startsWith('-')) {
       throw new PlanError(`unknown option ${word}\n${usage}`);
     } else {
@@ -60,8 +63,9 @@ export function makePlan(words: readonly string[]): Plan {
   const found = names.length > 0 ? names.flatMap(filesOf) : defaultFiles();
   // A file that is named runs in any case.
   const named = new Set(names.map((name) => toSlashes(relative('.', name))));
-  const paths = new Set(found.filter((path) => full || named.has(path) || !isFullOnly(path)));
-  return { files: [...paths].map(planFile).sort(byCost), jobs, full };
+  const runs = (path: string): boolean => forms.indexOf(formOf(path)) <= forms.indexOf(form);
+  const paths = new Set(found.filter((path) => named.has(path) || runs(path)));
+  return { files: [...paths].map(planFile).sort(byCost), jobs, full: form === 'full' };
 }
 
 function parseJobs(word: string | undefined): number {
@@ -121,8 +125,9 @@ function headOf(path: string): string {
   return readFileSync(path, 'utf8').split('\n', limitCommentLines).join('\n');
 }
 
-function isFullOnly(path: string): boolean {
-  return fullOnlyPattern.test(headOf(path));
+function formOf(path: string): Form {
+  const [, form = 'short'] = formPattern.exec(headOf(path)) ?? [];
+  return form as Form;
 }
 
 function planFile(path: string): PlannedFile {

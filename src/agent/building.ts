@@ -15,7 +15,7 @@ import { type BootstrapState, readBootstrap, shareRead } from '../follower/boots
 import { readPosition } from '../follower/follower-state.ts';
 import { StartOver } from '../follower/start-over.ts';
 import type { CommittedReader } from '../topic/log.ts';
-import { deleteRetentionMs, matchTables, saveLook } from './new-node.ts';
+import { deleteRetentionMs, makePublication, matchTables, saveLook } from './new-node.ts';
 import type { NodeAccess } from './node-access.ts';
 
 /** What an agent builds with; the session is the applier's. */
@@ -107,6 +107,8 @@ export async function startOver(
     () => empty,
     async () => {
       await client.query('DELETE FROM understudy.position');
+      // A table may have come since the first look, whose record lies below the mark now.
+      await makePublication(client, cluster, tables);
       await saveLook(client, { ...look, state: { ...look.state, conflicts } }, tables);
     },
     () => false,

@@ -206,7 +206,7 @@ async function refuseRows(
 }
 
 /** It is on every node, before it is promoted: a slot that is older than it sends nothing. */
-async function makePublication(
+export async function makePublication(
   client: Client,
   cluster: Cluster,
   tables: readonly MatchedTable[],

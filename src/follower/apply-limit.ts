@@ -42,7 +42,10 @@ export function positionAfter(from: FollowerPosition, portion: ApplyPortion): Fo
   const { mark, appendMs, commitTimeMicros, unfinished } =
     last === undefined ? from : reached(last);
   const at = portion.stopAt ?? mark.at;
-  return { streamId: from.streamId, at, commitTimeMicros, mark, appendMs, unfinished };
+  const place = { streamId: from.streamId, at, commitTimeMicros, mark, appendMs };
+  // A batch that is applied in part may have begun with tables that only its point names.
+  const here = portion.stopAt === null ? unfinished : [...unfinishedDuring(from, portion)];
+  return { ...place, unfinished: here };
 }
 
 function reached({ mark, appendMs, point }: AlignedBatch | AlignedLarge) {

@@ -32,6 +32,7 @@ import { ApplyTargets } from './apply-targets.ts';
 import { type BootstrapState, readBootstrap } from './bootstrap-state.ts';
 import { type ApplyWindow, coalesce } from './coalesce.ts';
 import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
+import { heldBytes, waitingBytesMax } from './held-cost.ts';
 import { stepsOfLarge } from './large-batch.ts';
 import { requireBase, requireOffsets } from './log-fit.ts';
 import { judgeGap } from './staleness.ts';
@@ -56,10 +57,6 @@ export interface FollowerParts {
 
 /** A batch that costs more to hold is read again while it is applied. */
 const batchBytesMax = 16 * 1024 * 1024;
-/** What whole batches may cost that wait for the applier, before reading pauses. */
-const waitingBytesMax = 64 * 1024 * 1024;
-/** What a point costs without any record: of a quiet leader thousands wait behind a delay. */
-const pointBytes = 2_000;
 /**
  * A broker answers at once when anything is there; this only bounds how long an idle fetch stays.
  */
@@ -270,10 +267,10 @@ export class Follower {
 
   /** While a large batch is read again to be applied, the reader is the applier's. */
   #mustWait(): boolean {
-    const bytes = this.#waiting.reduce((sum, one) => {
-      return sum + pointBytes + (one.kind === 'batch' ? one.bytes : 0);
-    }, 0);
-    return bytes > waitingBytesMax || this.#waiting.some(({ kind }) => kind === 'large');
+    return (
+      heldBytes(this.#waiting) > waitingBytesMax ||
+      this.#waiting.some(({ kind }) => kind === 'large')
+    );
   }
 
   /** What to do is decided without waiting, so that no wake-up falls between look and sleep. */

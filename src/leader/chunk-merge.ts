@@ -13,7 +13,13 @@
  * every transaction that began before.
  */
 import { type Snapshot, sees } from '../catalog/snapshot.ts';
-import type { Mark, RelationId, RowChange, UnfinishedTable } from '../change/change.ts';
+import type {
+  Mark,
+  RelationId,
+  RelationShape,
+  RowChange,
+  UnfinishedTable,
+} from '../change/change.ts';
 import { compareEpochLsn } from '../change/position.ts';
 import type { RoundTable } from './healing.ts';
 import { type ReadRow, rowOf, textOf } from './row-overlay.ts';
@@ -34,6 +40,11 @@ export interface ChunkRead {
   readonly estimate: number | null;
 }
 
+export interface TakenChunk {
+  readonly shape: RelationShape;
+  readonly rows: readonly RowChange[];
+}
+
 interface OpenChunk extends ChunkRead {
   readonly id: string;
 }
@@ -46,6 +57,8 @@ interface Table {
   since: number | null;
   /** The mark before the batch that took the last chunk; null while there is more to read. */
   readTo: Mark | null;
+  /** Whether a point has named it: what it misses at first must not look like damage. */
+  isNamed: boolean;
 }
 
 interface Changed {
@@ -77,7 +90,8 @@ export class ChunkMerge {
     unfinished: readonly UnfinishedTable[],
     limits: { readonly changedMax?: number } = {},
   ) {
-    for (const table of unfinished) this.#tables.set(table.relation, { ...table, readTo: null });
+    for (const table of unfinished)
+      this.#tables.set(table.relation, { ...table, readTo: null, isNamed: true });
     this.#changedMax = limits.changedMax ?? changedMax;
   }
 
@@ -87,7 +101,7 @@ export class ChunkMerge {
    */
   enter(relation: RelationId): void {
     if (this.#tables.has(relation)) return;
-    this.#tables.set(relation, { relation, ...unread, readTo: null });
+    this.#tables.set(relation, { relation, ...unread, readTo: null, isNamed: false });
     this.#forgetChanges();
   }
 
@@ -96,8 +110,10 @@ export class ChunkMerge {
    * is out and every key that was streamed without its row's values meanwhile is whole.
    */
   unfinished(unhealed: Mark | null): readonly UnfinishedTable[] {
-    for (const [relation, { readTo }] of this.#tables) {
-      if (readTo === null) continue;
+    for (const [relation, table] of this.#tables) {
+      const { readTo, isNamed } = table;
+      table.isNamed = true;
+      if (readTo === null || !isNamed) continue;
       if (unhealed !== null && compareEpochLsn(unhealed.at, readTo.at) <= 0) continue;
       this.#tables.delete(relation);
     }
@@ -109,8 +125,9 @@ export class ChunkMerge {
     return [...this.#tables.values()].filter(({ readTo }) => readTo === null).map(asUnfinished);
   }
 
-  /** A change was streamed, by the transaction `xid`. */
-  row({ relation, identity }: RowChange, xid: number): void {
+  /** A change was streamed, by the transaction `xid`. A read changes nothing that others wrote. */
+  row({ op, relation, identity }: RowChange, xid: number): void {
+    if (op === 'r') return;
     if (this.#tables.get(relation.id)?.readTo !== null) return;
     const text = textOf({ relationId: relation.id, identity });
     const known = this.#changed.get(text);
@@ -169,19 +186,23 @@ export class ChunkMerge {
     return true;
   }
 
-  /** What was read and has not come to its watermark came to nothing. */
-  abandon(): void {
+  /** What was read and has not come to its watermark came to nothing; others are read first. */
+  abandon(relation: RelationId): void {
     this.#open = [];
+    const table = this.#tables.get(relation);
+    if (table === undefined) return;
+    this.#tables.delete(relation);
+    this.#tables.set(relation, table);
   }
 
-  /** The watermark has come: the rows that stand at its place in the stream. */
-  take(id: string, previous: Mark, nowMs: number): RowChange[] {
+  /** The watermark has come: the table, and the rows that stand at its place in the stream. */
+  take(id: string, previous: Mark, nowMs: number): TakenChunk | null {
     const [chunk, ...rest] = this.#open;
-    if (chunk === undefined || chunk.id !== id) return [];
+    if (chunk === undefined || chunk.id !== id) return null;
     this.#open = rest;
     const { shape } = chunk.table;
     const table = this.#tables.get(shape.id);
-    if (table === undefined) return [];
+    if (table === undefined) return null;
     const isChanged = ({ identity }: ReadRow): boolean => {
       return this.#changed.has(textOf({ relationId: shape.id, identity }));
     };
@@ -192,7 +213,7 @@ export class ChunkMerge {
     table.since ??= nowMs;
     if (chunk.isLast) table.readTo = previous;
     this.#forgetSeen(chunk.snapshot);
-    return rows;
+    return { shape, rows };
   }
 
   /** Whatever reads from now on sees them too. */

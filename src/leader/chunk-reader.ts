@@ -111,7 +111,7 @@ export class ChunkReader {
       return isTaken;
     } catch (error) {
       if (!isPassing(error)) throw error;
-      chunks.abandon();
+      chunks.abandon(next.relationId);
       this.#table = null;
       const level = isBusy(error) ? 'debug' : 'warn';
       log[level]({ relationId: next.relationId, error }, 'rows are read again later');

@@ -59,9 +59,8 @@ export function withPartitions(root: TableShape, tables: readonly TableShape[]):
 }
 
 /**
- * Until these versions a walsender may go on with the publication as it was when a transaction
- * began that was open at the ADD TABLE, and leave out later changes; only a new one is certain.
- * Source: release notes of 15.13, 16.9 and 17.5.
+ * Before these versions a walsender may keep the publication as it was for a transaction that was
+ * open at the ADD TABLE, and leave out later changes. Source: release notes of 15.13, 16.9, 17.5.
  */
 export function keepsOldPublication(serverVersion: number): boolean {
   const fixed: Readonly<Record<number, number>> = { 15: 150_013, 16: 160_009, 17: 170_005 };

@@ -151,8 +151,9 @@ export class KnownTables {
     const published = new Set(rows.map(({ oid }) => Number(oid)));
     await this.#checkPublication(publication);
     await this.#refuseUnseen();
-    await forgetToRead(this.#client, this.#named);
-    this.#named.clear();
+    const named = new Set(this.#named);
+    await forgetToRead(this.#client, named);
+    for (const relation of named) this.#named.delete(relation);
     for (const table of tables) {
       if (published.has(table.oid) && this.#knownOf(table.oid) === undefined) {
         await this.#enter(table);
@@ -238,13 +239,13 @@ export class KnownTables {
       await this.#take(table, newShape(table, this.#usedIds(), keyless), false);
       return;
     }
+    await this.#requireNewPublication(table);
     const tables = await readTables(this.#client, allTables);
     for (const added of withPartitions(rootOf(table, tables), tables)) {
       if (this.#knownOf(added.oid) !== undefined) continue;
       const shape = newShape(added, this.#usedIds(), 'refuse');
       await this.#take(added, shape, added.kind === 'ordinary');
     }
-    await this.#requireNewWalsender(table);
   }
 
   #usedIds(): Set<RelationId> {
@@ -258,17 +259,16 @@ export class KnownTables {
     if (isToRead) this.#onEnter(shape.id);
   }
 
-  /** The next attempt begins with the table as known, and with its rows to be read. */
-  async #requireNewWalsender(table: TableShape): Promise<void> {
+  async #requireNewPublication(table: TableShape): Promise<void> {
     const { rows } = await this.#client.query<{ version: string }>(
       `SELECT pg_catalog.current_setting('server_version_num') AS version`,
     );
     if (!keepsOldPublication(Number(rows[0]?.version))) return;
     throw new UnderstudyError(
-      'TABLE_ENTERED',
-      `${displayName(table)} entered the stream, and this version of Postgres may go on sending ` +
-        'the tables of before',
-      'The agent begins anew by itself; a newer minor release of Postgres makes that needless.',
+      'PREREQUISITE',
+      `${displayName(table)} was added to the publication, and this version of Postgres may ` +
+        'leave out changes of it',
+      'Install 15.13, 16.9, 17.5 or a later release of Postgres, then start the agent again.',
     );
   }
 }

@@ -158,8 +158,11 @@ export class PublishLoop {
       case 'watermark': {
         const { healing, chunks, builder, nowMs } = this.#parts;
         const healed = healing.take(built.id, nowMs());
-        const rows = [...healed, ...chunks.take(built.id, batcher.previous, nowMs())];
-        for (const read of builder.reads(rows)) await this.#put(read);
+        const taken = chunks.take(built.id, batcher.previous, nowMs());
+        // Also a table without rows is told of: followers publish it when they lead.
+        const known = taken === null ? [] : builder.announce(taken.shape);
+        const reads = builder.reads([...healed, ...(taken?.rows ?? [])]);
+        for (const read of [...known, ...reads]) await this.#put(read);
         return;
       }
       case 'label':

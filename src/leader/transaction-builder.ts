@@ -97,6 +97,11 @@ export class TransactionBuilder {
     return changes.flatMap((change) => this.#changes(change.relation, change));
   }
 
+  /** The table's own record, unless this leader has put it into the stream. */
+  announce(relation: RelationShape): BuiltEvent[] {
+    return this.#changes(relation);
+  }
+
   /** Anybody may write such a message; only what point() lets through can be a label. */
   #message({ prefix, transactional, content }: LogicalMessage): BuiltEvent[] {
     if (!transactional) return [];

@@ -5,6 +5,7 @@
  * deleted comes back, and nobody promotes, verifies or waits on it before it is exact.
  */
 // time-limit: 300s
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CleaningBroker } from '../support/cleaning-broker.ts';

@@ -14,6 +14,7 @@ import { bank } from '../support/workloads/bank.ts';
 import { largeBatches } from '../support/workloads/large-batches.ts';
 
 // time-limit: 900s
+// runs: ci
 
 const isFull = process.env['UNDERSTUDY_TEST_FULL'] !== undefined;
 /** For each number of partitions. */

@@ -4,6 +4,7 @@
  * records then lie behind an open transaction, where no reader sees them. Whoever begins to lead
  * must see them all the same, else the next epoch begins below what was acknowledged.
  */
+// runs: ci
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

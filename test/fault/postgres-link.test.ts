@@ -5,6 +5,7 @@
  * point in the log and not at what was received; only what Kafka has committed is confirmed to
  * Postgres.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { slotName } from '../../src/topic/topic-layout.ts';

@@ -4,6 +4,7 @@
  * so agents at work do not need it; who needs it and does not get it waits, or stops where waiting
  * is no help; nothing is ever written under an id that stands for another schema, or read by one.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FailingRegistry, type Mood } from '../support/failing-registry.ts';

@@ -4,6 +4,7 @@
  * says it from the database alone, and the follower stays exact where it stood.
  */
 // time-limit: 360s
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';

@@ -2,6 +2,7 @@
  * What this version cannot carry must stop the agent with the right code, before anything past it
  * is applied: silence would be a difference between nodes that nobody sees.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';

@@ -3,6 +3,7 @@
  * Kafka transaction, around the commit on a follower. A restart must go on exactly, under load,
  * with nothing lost and nothing twice.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FleetUnderLoad, seed } from '../support/fleet-under-load.ts';

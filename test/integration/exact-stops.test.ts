@@ -5,6 +5,7 @@
  * one partition and with four; a later run goes on.
  */
 // time-limit: 300s
+// runs: ci
 import type pg from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

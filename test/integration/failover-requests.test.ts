@@ -3,6 +3,7 @@
  * and carries it through when it is back: the command hears of it in every case.
  */
 // time-limit: 300s
+// runs: ci
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

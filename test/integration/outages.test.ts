@@ -3,6 +3,7 @@
  * the Kafka broker, and a second publisher that takes the transactional id. Agents recover by
  * themselves; nothing is lost, nothing is there twice.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Sandbox } from '../../scripts/sandbox/sandbox.ts';

@@ -3,6 +3,7 @@
  * following, and a promotion that had claimed is finished by the next start or overtaken by
  * another.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';

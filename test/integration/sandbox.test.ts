@@ -2,6 +2,7 @@
  * The sandbox against real servers: whatever ends its owner, nothing is left behind; no two
  * Postgres servers are the same one; and each server comes back after kill -9 with what it held.
  */
+// runs: ci
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chmod, mkdtemp, rmdir } from 'node:fs/promises';

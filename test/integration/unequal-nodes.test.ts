@@ -4,6 +4,7 @@
  * follower. Rules that fire in the applier are held, as triggers are, and are back after a
  * failover.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, type FleetOptions, startFleet } from '../support/fleet.ts';

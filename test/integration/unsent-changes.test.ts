@@ -3,6 +3,7 @@
  * written Postgres did not send, or sent under another identity. The leader stops, although names
  * and types of columns do not differ, and followers keep what they had.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

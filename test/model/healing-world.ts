@@ -204,14 +204,17 @@ export class HealingWorld {
     this.#streamed += 1;
     if (transaction.watermark === null) return;
     const healed = this.#healing.take(transaction.watermark, this.#nowMs);
-    const read = this.#chunks.take(transaction.watermark, before, this.#nowMs);
-    for (const change of [...healed, ...read]) {
+    const chunk = this.#chunks.take(transaction.watermark, before, this.#nowMs);
+    for (const change of [...healed, ...(chunk?.rows ?? [])]) {
       const [key = ''] = change.identity;
       const truth = states.get(key);
       const wanted = truth === undefined ? null : [key, truth.small, truth.large];
       if (`${change.values}` !== `${wanted}`) {
         throw new Error(`${key} is published as ${change.values} and is ${wanted}`);
       }
+      const position = { epoch: 1, commitLsn: transaction.commitLsn, ordinal: 0 };
+      this.#healing.row(change, transaction.xid, before, position);
+      this.#chunks.row(change, transaction.xid);
       this.#append(change, transaction.commitLsn);
     }
     if (transaction.watermark === this.#read?.id) this.#read = null;

@@ -41,12 +41,12 @@ chunks('chunk follows chunk, of which two are under way, table after table', () 
   merge.read('2', chunkOf(['3'], true));
   assert.is(merge.next(), null, 'enough is under way');
   assert.equal(merge.unfinished(null)[0], { relation: 'public.t', ...unread });
-  const ids = merge.take('1', before, nowMs).map(({ identity }) => identity[0]);
+  const ids = merge.take('1', before, nowMs)?.rows.map(({ identity }) => identity[0]);
   assert.equal(ids, ['1', '2']);
   const so = { relation: 'public.t', after: ['2'], rows: 2, estimate: 7, since: nowMs };
   assert.equal(merge.unfinished(null)[0], so);
   assert.equal(merge.next(), { relationId: 'public.u', after: null });
-  assert.is(merge.take('2', before, nowMs).length, 1);
+  assert.is(merge.take('2', before, nowMs)?.rows.length, 1);
   assert.equal(
     merge.unfinished(null).map(({ relation }) => relation),
     ['public.u'],
@@ -58,13 +58,13 @@ chunks('a key that was streamed is left out, until a snapshot saw its change', (
   merge.row(change('1'), 150);
   merge.row(change('2'), 90);
   merge.read('1', chunkOf(['1', '2', '3']));
-  const first = merge.take('1', before, nowMs);
+  const first = merge.take('1', before, nowMs)?.rows ?? [];
   assert.equal(
     first.map(({ identity, op }) => [identity[0], op]),
     [['3', 'r']],
   );
   merge.read('2', chunkOf(['1', '2'], true, 200n));
-  const second = merge.take('2', before, nowMs);
+  const second = merge.take('2', before, nowMs)?.rows ?? [];
   assert.equal(
     second.map(({ identity }) => identity[0]),
     ['2'],
@@ -75,7 +75,7 @@ chunks('a key that was streamed is left out, until a snapshot saw its change', (
 chunks('a table is finished once the rows that lack values are whole', () => {
   const merge = merged('public.t');
   merge.read('1', chunkOf([], true));
-  assert.equal(merge.take('1', before, nowMs), []);
+  assert.equal(merge.take('1', before, nowMs), { shape, rows: [] });
   assert.ok(merge.isDone);
   assert.is(merge.next(), null);
   assert.is(merge.unfinished(before).length, 1);
@@ -101,7 +101,7 @@ chunks('more changes than are remembered begin it anew', () => {
   merge.row(change('1'), 150);
   merge.row(change('2'), 150);
   assert.ok(merge.wantsHorizon);
-  assert.equal(merge.take('1', before, nowMs), [], 'what was read before counts for nothing');
+  assert.is(merge.take('1', before, nowMs), null, 'what was read before counts for nothing');
   merge.setHorizon(151n);
   assert.equal(merge.next(), { relationId: 'public.t', after: null });
 });
@@ -109,9 +109,9 @@ chunks('more changes than are remembered begin it anew', () => {
 chunks('a watermark of another run, or of a chunk that was given up, brings nothing', () => {
   const merge = merged('public.t');
   merge.read('1', chunkOf(['1']));
-  assert.equal(merge.take('stranger', before, nowMs), []);
-  merge.abandon();
-  assert.equal(merge.take('1', before, nowMs), []);
+  assert.is(merge.take('stranger', before, nowMs), null);
+  merge.abandon('public.t');
+  assert.is(merge.take('1', before, nowMs), null);
   assert.equal(merge.unfinished(null), [{ relation: 'public.t', ...unread }]);
 });
 
@@ -123,6 +123,32 @@ chunks('changes of tables that are finished, or never were unfinished, are not r
   other.setHorizon(1n);
   for (const id of ['1', '2', '3']) other.row(change(id), 150);
   assert.not(other.wantsHorizon);
+});
+
+chunks('a read says nothing of who sees what was written', () => {
+  const merge = merged('public.t');
+  merge.row(change('1'), 150);
+  merge.row({ ...change('1'), op: 'r' }, 90);
+  merge.read('1', chunkOf([]));
+  merge.take('1', before, nowMs);
+  merge.read('2', chunkOf(['1'], true));
+  assert.equal(merge.take('2', before, nowMs)?.rows, [], 'no snapshot has seen 150 yet');
+});
+
+chunks('a table that cannot be read lets the others go first', () => {
+  const merge = merged('public.t', 'public.u');
+  merge.abandon('public.t');
+  assert.is(merge.next()?.relationId, 'public.u');
+});
+
+chunks('a table that enters is named by a point, however soon it is read', () => {
+  const merge = merged();
+  merge.enter('public.t');
+  merge.setHorizon(1n);
+  merge.read('1', chunkOf([], true));
+  merge.take('1', before, nowMs);
+  assert.is(merge.unfinished(null).length, 1);
+  assert.is(merge.unfinished(null).length, 0);
 });
 
 chunks.run();

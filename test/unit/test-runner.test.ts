@@ -209,13 +209,15 @@ runner('plans unit files first and takes limits from the first lines', (context)
   assert.equal(globbed, ['test/unit/test-runner.test.ts']);
 });
 
-runner('leaves files of the long form out of the short one, unless they are named', (context) => {
+runner('leaves files of a longer form out of a shorter one, unless they are named', (context) => {
   const short = write(context, 'form/fault/a.test.ts', passing);
   const long = write(context, 'form/fault/b.test.ts', passing, '// runs: full\n');
+  write(context, 'form/fault/c.test.ts', passing, '// runs: ci\n');
   const folder = dirname(short);
   const planned = (...words: string[]) => makePlan(words).files.map(({ path }) => basename(path));
   assert.equal(planned(folder), ['a.test.ts']);
-  assert.equal(planned('--full', folder), ['a.test.ts', 'b.test.ts']);
+  assert.equal(planned('--ci', folder), ['a.test.ts', 'c.test.ts']);
+  assert.equal(planned('--full', folder), ['a.test.ts', 'b.test.ts', 'c.test.ts']);
   assert.equal(planned(long), ['b.test.ts']);
 });
 
