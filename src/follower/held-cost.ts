@@ -1,6 +1,6 @@
 /**
- * What batches cost that wait for the applier. Flows in: what is aligned and not applied; flows out:
- * bytes, roughly, against the bound at which reading pauses. Pure.
+ * What batches cost that wait for the applier. Flows in: what is aligned and not applied; flows
+ * out: bytes, roughly, against the bound at which reading pauses. Pure.
  */
 import type { Aligned } from './aligner.ts';
 
