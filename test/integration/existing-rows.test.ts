@@ -130,6 +130,17 @@ const busyRows = `
   INSERT INTO plain SELECT i + 0.5, 0 FROM generate_series(1, 6000) AS i;
   INSERT INTO gone SELECT i, 0 FROM generate_series(1, 4000) AS i`;
 
+/** The leader holds rows before init; the fleet ends with the work, whatever comes of it. */
+async function withBusyRows(work: (fleet: Fleet) => Promise<void>): Promise<void> {
+  const options = { stack, partitions, tables: busyTables, tablesOn: { a: busyRows } };
+  const fleet = await startFleet(options);
+  try {
+    await work(fleet);
+  } finally {
+    await fleet.close();
+  }
+}
+
 /** Changes of every kind, all over the tables, until it is told to stop. */
 function writing(fleet: Fleet): { stop(): Promise<void> } {
   let stopped = false;
@@ -176,10 +187,8 @@ async function isExact(fleet: Fleet): Promise<void> {
   }
 }
 
-test('while writers go on and the agents are killed at each step', async () => {
-  const options = { stack, partitions, tables: busyTables, tablesOn: { a: busyRows } };
-  const fleet = await startFleet(options);
-  try {
+test('while writers go on and the agents are killed at each step', () => {
+  return withBusyRows(async (fleet) => {
     const writers = writing(fleet);
     const follower = await fleet.startAgent('b', 'apply.before-commit=kill:5');
     for (const point of ['chunk.after-read', 'chunk.after-watermark']) {
@@ -192,9 +201,7 @@ test('while writers go on and the agents are killed at each step', async () => {
     await sleep(1_000);
     await writers.stop();
     await isExact(fleet);
-  } finally {
-    await fleet.close();
-  }
+  });
 });
 
 /** Commits wait for a standby that nobody is: they are streamed, and nobody sees them. */
@@ -222,58 +229,54 @@ async function until(fleet: Fleet, reached: () => Promise<boolean>, what: string
   }
 }
 
-test('what was streamed before it can be seen is not undone', async () => {
-  const options = { stack, partitions, tables: busyTables, tablesOn: { a: busyRows } };
-  const fleet = await startFleet(options);
-  try {
-    await fleet.startAgent('b');
-    await fleet.startAgent('a', 'chunk.after-read=pause:3000:2');
-    const writer = await fleet.session('a');
-    await holdCommits(fleet, true);
-    const waiting = writer.query('UPDATE plain SET n = 100 WHERE id = 5000.5');
-    await until(fleet, async () => (await value(fleet, 'b', '5000.5')) === 100, '100 on b');
-    assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it');
-    await finished(fleet);
-    assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it still');
-    await holdCommits(fleet, false);
-    await waiting;
-    await isExact(fleet);
-    assert.is(await value(fleet, 'b', '5000.5'), 100);
-  } finally {
-    await holdCommits(fleet, false);
-    await fleet.close();
-  }
+test('what was streamed before it can be seen is not undone', () => {
+  return withBusyRows(async (fleet) => {
+    try {
+      await fleet.startAgent('b');
+      await fleet.startAgent('a', 'chunk.after-read=pause:3000:2');
+      const writer = await fleet.session('a');
+      await holdCommits(fleet, true);
+      const waiting = writer.query('UPDATE plain SET n = 100 WHERE id = 5000.5');
+      await until(fleet, async () => (await value(fleet, 'b', '5000.5')) === 100, '100 on b');
+      assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it');
+      await finished(fleet);
+      assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it still');
+      await holdCommits(fleet, false);
+      await waiting;
+      await isExact(fleet);
+      assert.is(await value(fleet, 'b', '5000.5'), 100);
+    } finally {
+      await holdCommits(fleet, false);
+    }
+  });
 });
 
-test('nor is it after a restart, which waits until all that was streamed is seen', async () => {
-  const options = { stack, partitions, tables: busyTables, tablesOn: { a: busyRows } };
-  const fleet = await startFleet(options);
-  try {
-    await fleet.startAgent('b');
-    await fleet.startAgent('a', 'chunk.after-read=pause:60000:2');
-    const writer = await fleet.session('a');
-    await holdCommits(fleet, true);
-    const waiting = writer.query('UPDATE plain SET n = 100 WHERE id = 5000.5');
-    await until(fleet, async () => (await value(fleet, 'b', '5000.5')) === 100, '100 on b');
-    await fleet.agent('a').kill();
-    await fleet.startAgent('a');
-    await sleep(1_500);
-    const { lastPoint } = await newestRecords(stack, fleet, partitions);
-    assert.ok((lastPoint?.unfinished.length ?? 0) > 0, 'nothing is read meanwhile');
-    await holdCommits(fleet, false);
-    await waiting;
-    await isExact(fleet);
-    assert.is(await value(fleet, 'b', '5000.5'), 100);
-  } finally {
-    await holdCommits(fleet, false);
-    await fleet.close();
-  }
+test('nor is it after a restart, which waits until all that was streamed is seen', () => {
+  return withBusyRows(async (fleet) => {
+    try {
+      await fleet.startAgent('b');
+      await fleet.startAgent('a', 'chunk.after-read=pause:60000:2');
+      const writer = await fleet.session('a');
+      await holdCommits(fleet, true);
+      const waiting = writer.query('UPDATE plain SET n = 100 WHERE id = 5000.5');
+      await until(fleet, async () => (await value(fleet, 'b', '5000.5')) === 100, '100 on b');
+      await fleet.agent('a').kill();
+      await fleet.startAgent('a');
+      await sleep(1_500);
+      const { lastPoint } = await newestRecords(stack, fleet, partitions);
+      assert.ok((lastPoint?.unfinished.length ?? 0) > 0, 'nothing is read meanwhile');
+      await holdCommits(fleet, false);
+      await waiting;
+      await isExact(fleet);
+      assert.is(await value(fleet, 'b', '5000.5'), 100);
+    } finally {
+      await holdCommits(fleet, false);
+    }
+  });
 });
 
-test('a locked table delays its own rows alone, and TRUNCATE waits for an open chunk', async () => {
-  const options = { stack, partitions, tables: busyTables, tablesOn: { a: busyRows } };
-  const fleet = await startFleet(options);
-  try {
+test('a locked table delays its own rows alone, and TRUNCATE waits for an open chunk', () => {
+  return withBusyRows(async (fleet) => {
     const owner = await fleet.session('a');
     await owner.query('BEGIN; LOCK TABLE doc IN ACCESS EXCLUSIVE MODE');
     await fleet.startAgent('b');
@@ -287,15 +290,11 @@ test('a locked table delays its own rows alone, and TRUNCATE waits for an open c
     await isExact(fleet);
     const [row] = await fleet.sql<{ n: string }>('b', 'SELECT count(*) AS n FROM doc');
     assert.is(row?.n, '1');
-  } finally {
-    await fleet.close();
-  }
+  });
 });
 
-test('what is missing is said, and nobody takes it for exact', async () => {
-  const options = { stack, partitions, tables: busyTables, tablesOn: { a: busyRows } };
-  const fleet = await startFleet(options);
-  try {
+test('what is missing is said, and nobody takes it for exact', () => {
+  return withBusyRows(async (fleet) => {
     await fleet.startAgent('b');
     await fleet.startAgent('a', 'chunk.after-read=pause:60000:3');
     const holds = async (): Promise<boolean> => {
@@ -329,15 +328,14 @@ test('what is missing is said, and nobody takes it for exact', async () => {
     await fleet.sql('b', 'UPDATE doc SET n = n + 1 WHERE id = 1');
     const { json: after } = await fleet.cli('status');
     assert.equal(after.unfinished, []);
-  } finally {
-    await fleet.close();
-  }
+  });
 });
 
 test('tables that are published later bring their rows, and a promoted node has them', async () => {
   const fleet = await startFleet({ stack, partitions, tables: busyTables });
   const later = `
     CREATE TABLE later (id int PRIMARY KEY, n int NOT NULL);
+    CREATE TABLE bare (id int PRIMARY KEY);
     CREATE TABLE tree (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
     CREATE TABLE tree_low PARTITION OF tree FOR VALUES FROM (0) TO (100);
     CREATE TABLE tree_high PARTITION OF tree FOR VALUES FROM (100) TO (1000)`;
@@ -359,6 +357,7 @@ test('tables that are published later bring their rows, and a promoted node has 
     await open.query('BEGIN; INSERT INTO later VALUES (1000, 0)');
     await publish('later');
     await publish('tree');
+    await publish('bare');
     await fleet.sql('a', 'UPDATE later SET n = 1 WHERE id = 1');
     await until(fleet, () => has('b', 'later', '1'), 'the update on b');
     await sleep(2_500);
@@ -376,10 +375,12 @@ test('tables that are published later bring their rows, and a promoted node has 
     assert.is(led.code, 0, led.stderr);
     await fleet.sql('b', 'UPDATE later SET n = 2 WHERE id = 2');
     await fleet.sql('b', 'INSERT INTO tree VALUES (600, 0)');
+    await fleet.sql('b', 'INSERT INTO bare VALUES (7)');
     const streamed = async (): Promise<boolean> => {
       const { rows: held } = await newestRecords(stack, fleet, partitions);
-      const tree = held.get('public.tree_high');
-      return tree?.get('600') !== undefined && held.get('public.later')?.get('2')?.['n'] === '2';
+      const [tree, bare] = [held.get('public.tree_high'), held.get('public.bare')];
+      const isThere = tree?.has('600') === true && bare?.has('7') === true;
+      return isThere && held.get('public.later')?.get('2')?.['n'] === '2';
     };
     await until(fleet, streamed, 'the promoted node publishes them');
   } finally {
