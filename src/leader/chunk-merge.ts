@@ -125,10 +125,18 @@ export class ChunkMerge {
     return [...this.#tables.values()].filter(({ readTo }) => readTo === null).map(asUnfinished);
   }
 
-  /** A change was streamed, by the transaction `xid`. A read changes nothing that others wrote. */
-  row({ op, relation, identity }: RowChange, xid: number): void {
-    if (op === 'r') return;
-    if (this.#tables.get(relation.id)?.readTo !== null) return;
+  /**
+   * A change was streamed, by the transaction `xid`; `previous` is the mark before its batch. A read
+   * changes nothing that others wrote. A key that is moved takes what its row lacks along, and is
+   * to be healed before the table is finished.
+   */
+  row({ op, relation, identity, was, unchanged }: RowChange, xid: number, previous: Mark): void {
+    const table = this.#tables.get(relation.id);
+    if (op === 'r' || table === undefined) return;
+    if (table.readTo !== null) {
+      if (was !== null && unchanged.length > 0) table.readTo = previous;
+      return;
+    }
     const text = textOf({ relationId: relation.id, identity });
     const known = this.#changed.get(text);
     if (known !== undefined) {

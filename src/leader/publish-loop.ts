@@ -178,7 +178,7 @@ export class PublishLoop {
     const { healing, chunks, batcher } = this.#parts;
     if (change.kind === 'row') {
       healing.row(change, this.#xid, batcher.previous, position);
-      chunks.row(change, this.#xid);
+      chunks.row(change, this.#xid, batcher.previous);
     } else if (change.kind === 'truncate') healing.truncated(change.relation.id);
   }
 

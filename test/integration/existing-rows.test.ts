@@ -93,7 +93,13 @@ const names = [
 
 /** Nothing is unfinished, nothing unhealed, in the topic as compaction would leave it. */
 async function finished(fleet: Fleet): Promise<void> {
-  for (const deadlineMs = Date.now() + finishedWithinMs; ; await sleep(200)) {
+  // The topic is read as a whole: not before the follower has heard that nothing is unfinished.
+  const holdsAll = async (): Promise<boolean> => {
+    const rows = await fleet.sql('b', `SELECT FROM understudy.position WHERE unfinished = '{}'`);
+    return rows.length === 1;
+  };
+  await until(fleet, holdsAll, 'all rows on b');
+  for (const deadlineMs = Date.now() + finishedWithinMs; ; await sleep(1_000)) {
     const { lastPoint, lacking } = await newestRecords(stack, fleet, partitions);
     const isDone = lastPoint?.unfinished.length === 0 && lastPoint.unhealed === null;
     if (isDone) {

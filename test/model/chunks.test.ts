@@ -88,6 +88,12 @@ test('found when a chunk begins past the end of the one before', async () => {
   await breaks(chunks(rules), runsMax, /the topic holds|never/);
 });
 
+test('found when a key that moves leaves behind what its row lacks', async () => {
+  const rule = 'if (was !== null && unchanged.length > 0) table.readTo = previous;';
+  const rules = await without(rule, '');
+  await breaks(chunks(rules), runsMax * 10, /has no row to complete/);
+});
+
 test('found when a restart takes all tables for finished', async () => {
   const rules = { ...rightRules, unfinishedAgain: () => [] };
   await breaks(chunks(rules), runsMax, /the topic holds|a follower/);

@@ -43,7 +43,8 @@ export type HealingChoice = readonly [what: number, how: number];
 interface Read {
   readonly id: string;
   readonly keys: readonly RowKey[];
-  hasRead: boolean;
+  /** One read, and then one watermark, which is waited for. */
+  state: 'begun' | 'read' | 'committed';
 }
 
 interface Chunk {
@@ -197,7 +198,7 @@ export class HealingWorld {
       for (const change of changesOf(write)) {
         const position = { epoch: 1, commitLsn: transaction.commitLsn, ordinal: 0 };
         this.#healing.row(change, transaction.xid, before, position);
-        this.#chunks.row(change, transaction.xid);
+        this.#chunks.row(change, transaction.xid, before);
         this.#append(change, transaction.commitLsn);
       }
     }
@@ -214,7 +215,7 @@ export class HealingWorld {
       }
       const position = { epoch: 1, commitLsn: transaction.commitLsn, ordinal: 0 };
       this.#healing.row(change, transaction.xid, before, position);
-      this.#chunks.row(change, transaction.xid);
+      this.#chunks.row(change, transaction.xid, before);
       this.#append(change, transaction.commitLsn);
     }
     if (transaction.watermark === this.#read?.id) this.#read = null;
@@ -259,19 +260,19 @@ export class HealingWorld {
       this.#healing.setHorizon(round.keys, wide(xid));
     }
     this.#reads += 1;
-    this.#read = { id: `${this.#reads}`, keys: [...round.keys], hasRead: false };
+    this.#read = { id: `${this.#reads}`, keys: [...round.keys], state: 'begun' };
     const shape = { shape: table, hasOneSpelling: true };
     this.#healing.begin(this.#read.id, shape, round.keys);
   }
 
   #takeRows(): void {
     const read = this.#read;
-    if (read === null || read.hasRead) return;
+    if (read === null || read.state !== 'begun') return;
     const seen = this.#seen();
     const rows = read.keys.map((key) => ({ key, row: readOf(seen, key.identity[0] ?? '') }));
     this.#snapshot = snapshotOf(this.#wal);
     this.#rows = rows;
-    read.hasRead = true;
+    read.state = 'read';
   }
 
   #snapshot: Snapshot = { xmin: 0n, xmax: 0n, running: new Set() };
@@ -286,10 +287,10 @@ export class HealingWorld {
 
   #commitRead(): void {
     const read = this.#read;
-    if (read === null || !read.hasRead) return;
+    if (read === null || read.state !== 'read') return;
     this.#healing.read(this.#snapshot, this.#rows);
     this.#commit([], read.id);
-    this.#read = { ...read, hasRead: false };
+    read.state = 'committed';
   }
 
   #readChunk(how: number): void {

@@ -55,8 +55,8 @@ chunks('chunk follows chunk, of which two are under way, table after table', () 
 
 chunks('a key that was streamed is left out, until a snapshot saw its change', () => {
   const merge = merged('public.t');
-  merge.row(change('1'), 150);
-  merge.row(change('2'), 90);
+  merge.row(change('1'), 150, before);
+  merge.row(change('2'), 90, before);
   merge.read('1', chunkOf(['1', '2', '3']));
   const first = merge.take('1', before, nowMs)?.rows ?? [];
   assert.equal(
@@ -98,8 +98,8 @@ chunks('more changes than are remembered begin it anew', () => {
   const merge = new ChunkMerge([{ relation: 'public.t', ...unread }], { changedMax: 1 });
   merge.setHorizon(1n);
   merge.read('1', chunkOf(['1', '2']));
-  merge.row(change('1'), 150);
-  merge.row(change('2'), 150);
+  merge.row(change('1'), 150, before);
+  merge.row(change('2'), 150, before);
   assert.ok(merge.wantsHorizon);
   assert.is(merge.take('1', before, nowMs), null, 'what was read before counts for nothing');
   merge.setHorizon(151n);
@@ -117,18 +117,18 @@ chunks('a watermark of another run, or of a chunk that was given up, brings noth
 
 chunks('changes of tables that are finished, or never were unfinished, are not remembered', () => {
   const merge = new ChunkMerge([], { changedMax: 1 });
-  for (const id of ['1', '2', '3']) merge.row(change(id), 150);
+  for (const id of ['1', '2', '3']) merge.row(change(id), 150, before);
   assert.ok(merge.isDone);
   const other = new ChunkMerge([{ relation: 'public.u', ...unread }], { changedMax: 1 });
   other.setHorizon(1n);
-  for (const id of ['1', '2', '3']) other.row(change(id), 150);
+  for (const id of ['1', '2', '3']) other.row(change(id), 150, before);
   assert.not(other.wantsHorizon);
 });
 
 chunks('a read says nothing of who sees what was written', () => {
   const merge = merged('public.t');
-  merge.row(change('1'), 150);
-  merge.row({ ...change('1'), op: 'r' }, 90);
+  merge.row(change('1'), 150, before);
+  merge.row({ ...change('1'), op: 'r' }, 90, before);
   merge.read('1', chunkOf([]));
   merge.take('1', before, nowMs);
   merge.read('2', chunkOf(['1'], true));
