@@ -126,9 +126,9 @@ export class ChunkMerge {
   }
 
   /**
-   * A change was streamed, by the transaction `xid`; `previous` is the mark before its batch. A read
-   * changes nothing that others wrote. A key that is moved takes what its row lacks along, and is
-   * to be healed before the table is finished.
+   * A change was streamed, by the transaction `xid`; `previous` is the mark before its batch. A
+   * read changes nothing that others wrote. A key that is moved takes what its row lacks along, and
+   * is to be healed before the table is finished.
    */
   row({ op, relation, identity, was, unchanged }: RowChange, xid: number, previous: Mark): void {
     const table = this.#tables.get(relation.id);
