@@ -5,6 +5,7 @@
  * middle of one leaves nothing behind. The short form is large beside the bounds of the agents, the
  * full form is 1 GB of WAL and a million rows.
  */
+// runs: ci
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';

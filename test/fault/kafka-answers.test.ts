@@ -6,6 +6,7 @@
  * producer is thrown away, the next one fences it, and the log alone says what was committed. What
  * a late commit does without that rule is shown in integration/topic-lost-answers.
  */
+// runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FleetUnderLoad, isFull, seed } from '../support/fleet-under-load.ts';

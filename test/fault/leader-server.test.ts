@@ -9,6 +9,7 @@ import { FaultRun } from '../support/fault-run.ts';
 import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 // time-limit: 600s
+// runs: ci
 
 const rounds = process.env['UNDERSTUDY_TEST_FULL'] === undefined ? 1 : 10;
 let stack: Stack;

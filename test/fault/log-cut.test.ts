@@ -3,6 +3,7 @@
  * stands past the end, as after a restore of either. Every offset that is not there is a clear
  * stop: nothing is passed over, nobody begins at another offset, and nobody can be promoted.
  */
+// runs: ci
 import kafkajs from 'kafkajs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

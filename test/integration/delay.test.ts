@@ -5,6 +5,7 @@
  * for which the topic does not keep every change is refused.
  */
 // time-limit: 300s
+// runs: ci
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
