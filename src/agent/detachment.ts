@@ -5,7 +5,8 @@
  * and every step may be repeated: whoever finds a node that is marked goes on from there.
  */
 import { type Client, DatabaseError } from 'pg';
-import { inTransaction, quoteIdentifier } from '../catalog/postgres-session.ts';
+import { inTransaction } from '../catalog/postgres-session.ts';
+import { dropPublication } from '../catalog/publication.ts';
 import { dropUnderstudySchema } from '../catalog/understudy-schema.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
@@ -86,8 +87,7 @@ export async function finishDetaching(
   for (const slot of await listSlots(client, slotPrefix(cluster.name))) {
     await dropSlot(client, slot);
   }
-  const publication = quoteIdentifier(publicationName(cluster.name));
-  await client.query(`DROP PUBLICATION IF EXISTS ${publication}`);
+  await dropPublication(client, publicationName(cluster.name));
   await removeGuard(client);
   await hit('detach.after-guard');
   steps.begin('schema');

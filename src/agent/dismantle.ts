@@ -6,7 +6,7 @@
  * all answer.
  */
 import type { Client } from 'pg';
-import { quoteIdentifier } from '../catalog/postgres-session.ts';
+import { dropPublication } from '../catalog/publication.ts';
 import { dropUnderstudySchema, readNode } from '../catalog/understudy-schema.ts';
 import { UnderstudyError } from '../errors.ts';
 import { releaseTriggers } from '../follower/held-triggers.ts';
@@ -87,8 +87,7 @@ async function findNodes(
 async function clean(cluster: Cluster, node: FoundNode): Promise<void> {
   const { client, slots } = node;
   for (const slot of slots) await dropSlot(client, slot);
-  const publication = quoteIdentifier(publicationName(cluster.name));
-  await client.query(`DROP PUBLICATION IF EXISTS ${publication}`);
+  await dropPublication(client, publicationName(cluster.name));
   if ((await readNode(client)) === null) return;
   const open = await openBuild(client);
   if (open !== null) {

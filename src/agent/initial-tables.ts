@@ -5,7 +5,7 @@
  */
 import type { Client } from 'pg';
 import { qualifiedName } from '../catalog/postgres-session.ts';
-import { giveColumnIds, giveRelationId, shapeOf } from '../catalog/relation-ids.ts';
+import { newShape } from '../catalog/relation-ids.ts';
 import { displayName, type KeylessTables, type TableShape } from '../catalog/table.ts';
 import type { RelationShape, UnfinishedTable } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
@@ -23,10 +23,8 @@ export function shapesOf(
   const used = new Set<string>();
   return new Map(
     tables.map((table) => {
-      const relation = giveRelationId(displayName(table), used);
-      const columns = giveColumnIds(table.columns, new Set());
       const name = qualifiedName(table.schema, table.name);
-      return [name, shapeOf(table, { relation, columns }, keyless)];
+      return [name, newShape(table, used, keyless)];
     }),
   );
 }

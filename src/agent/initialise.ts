@@ -9,12 +9,8 @@
  */
 import { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';
-import {
-  inTransaction,
-  qualifiedName,
-  quoteIdentifier,
-  sessionConfig,
-} from '../catalog/postgres-session.ts';
+import { inTransaction, qualifiedName, sessionConfig } from '../catalog/postgres-session.ts';
+import { createPublication, dropPublication } from '../catalog/publication.ts';
 import { readServer, readTables } from '../catalog/read-catalog.ts';
 import type { SchemaPayload } from '../catalog/schema-payload.ts';
 import { displayName, type TableShape } from '../catalog/table.ts';
@@ -204,9 +200,7 @@ class Initialisation {
     shapes: ReadonlyMap<string, RelationShape>,
   ): Promise<void> {
     const publication = layout.publicationName(this.#cluster.name);
-    this.#undo.push(() =>
-      client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`),
-    );
+    this.#undo.push(() => dropPublication(client, publication));
     const own = await readTables(client, ['*.*']);
     await inTransaction(client, async () => {
       for (const [table, shape] of shapes) {
@@ -216,14 +210,7 @@ class Initialisation {
           own.find((other) => qualifiedName(other.schema, other.name) === table) ?? null,
         );
       }
-      const names = published
-        .filter(({ isPartition }) => !isPartition)
-        .map((table) => qualifiedName(table.schema, table.name));
-      const list = names.length === 0 ? '' : `FOR TABLE ONLY ${names.join(', ONLY ')}`;
-      await client.query(
-        `CREATE PUBLICATION ${quoteIdentifier(publication)} ${list}
-         WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = false)`,
-      );
+      await createPublication(client, publication, published);
     });
   }
 

@@ -7,14 +7,10 @@
  */
 import type { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';
-import { inTransaction, qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
+import { inTransaction, qualifiedName } from '../catalog/postgres-session.ts';
+import { createPublication, dropPublication } from '../catalog/publication.ts';
 import { readTables } from '../catalog/read-catalog.ts';
-import {
-  compareWithTable,
-  giveColumnIds,
-  giveRelationId,
-  shapeOf,
-} from '../catalog/relation-ids.ts';
+import { compareWithTable, newShape } from '../catalog/relation-ids.ts';
 import type { SchemaPayload } from '../catalog/schema-payload.ts';
 import { displayName, type TableShape } from '../catalog/table.ts';
 import { installUnderstudySchema } from '../catalog/understudy-schema.ts';
@@ -165,9 +161,7 @@ export async function matchTables(
   for (const table of await readTables(client, settings.tables)) {
     const isLeft = taken.has(table.oid) || uncovered.includes(displayName(table));
     if (isLeft || table.persistence !== 'permanent') continue;
-    const relation = giveRelationId(displayName(table), used);
-    const ids = { relation, columns: giveColumnIds(table.columns, new Set()) };
-    matched.push({ shape: shapeOf(table, ids, settings.keyless), table });
+    matched.push({ shape: newShape(table, used, settings.keyless), table });
   }
   return matched;
 }
@@ -205,21 +199,14 @@ async function refuseRows(
   );
 }
 
-/** It is on every node, before it is promoted: a slot that is older than it sends nothing. */
+/** Anew, with every table that is there by now. */
 export async function makePublication(
   client: Client,
   cluster: Cluster,
   tables: readonly MatchedTable[],
 ): Promise<void> {
-  const publication = quoteIdentifier(publicationName(cluster.name));
-  const names = tables.flatMap(({ table }) => {
-    if (table === null || table.isPartition) return [];
-    return [qualifiedName(table.schema, table.name)];
-  });
-  const list = names.length === 0 ? '' : `FOR TABLE ONLY ${names.join(', ONLY ')}`;
-  await client.query(`DROP PUBLICATION IF EXISTS ${publication}`);
-  await client.query(
-    `CREATE PUBLICATION ${publication} ${list}
-     WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = false)`,
-  );
+  const publication = publicationName(cluster.name);
+  const present = tables.flatMap(({ table }) => (table === null ? [] : [table]));
+  await dropPublication(client, publication);
+  await createPublication(client, publication, present);
 }

@@ -68,6 +68,16 @@ export function shapeOf(
   };
 }
 
+/** The shape of a table that enters the stream, with ids of its own. Its id joins `used`. */
+export function newShape(
+  table: TableShape,
+  used: Set<RelationId>,
+  keyless: KeylessTables,
+): RelationShape {
+  const relation = giveRelationId(displayName(table), used);
+  return shapeOf(table, { relation, columns: giveColumnIds(table.columns, new Set()) }, keyless);
+}
+
 /**
  * In one line what keeps rows of the shape from fitting the table, or null. Compared are the
  * columns by name and type and which of them are the identity; neither their order, which may

@@ -12,7 +12,7 @@ import {
   loadKnownRelations,
   saveRelation,
 } from '../catalog/known-relations.ts';
-import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
+import { addToPublication } from '../catalog/publication.ts';
 import { readTables } from '../catalog/read-catalog.ts';
 import { compareWithTable } from '../catalog/relation-ids.ts';
 import { rootOf, type TableShape } from '../catalog/table.ts';
@@ -28,17 +28,20 @@ const guardBypass =
 
 export class ApplyTargets {
   readonly #client: Client;
+  readonly #publication: string;
   #committed = new Map<RelationId, ApplyTarget>();
   #pending: Map<RelationId, ApplyTarget>;
   readonly #orders = new WeakMap<readonly string[], WeakMap<ApplyTarget, readonly number[]>>();
 
-  private constructor(client: Client) {
+  private constructor(client: Client, publication: string) {
     this.#client = client;
+    this.#publication = publication;
     this.#pending = new Map();
   }
 
   static async open(client: Client): Promise<ApplyTargets> {
-    const targets = new ApplyTargets(client);
+    const node = await readNode(client);
+    const targets = new ApplyTargets(client, publicationName(node?.cluster ?? ''));
     const known = (await loadKnownRelations(client)).filter(({ shape }) => !shape.dropped);
     const oids = new Set(known.map(({ tableOid }) => tableOid));
     const tables = (await readTables(client, ['*.*'])).filter(({ oid }) => oids.has(oid));
@@ -88,7 +91,8 @@ export class ApplyTargets {
     const known = (await loadKnownRelations(this.#client)).find(
       ({ shape: { id } }) => id === shape.id,
     );
-    const table = await this.#tableOf(shape, known);
+    const tables = await readTables(this.#client, ['*.*']);
+    const table = tableOf(tables, shape, known);
     const difference = differenceOf(shape, table);
     if (difference !== null) {
       throw new UnderstudyError(
@@ -98,41 +102,10 @@ export class ApplyTargets {
       );
     }
     await saveRelation(this.#client, shape, table);
-    await this.#publish(rootOf(table, await readTables(this.#client, ['*.*'])));
+    // Whoever is promoted publishes what the leader did.
+    await addToPublication(this.#client, this.#publication, rootOf(table, tables));
     const access = await readTableAccess(this.#client, [table]);
     this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
-  }
-
-  /** Whoever is promoted publishes what the leader did. */
-  async #publish({ oid, schema, name }: TableShape): Promise<void> {
-    const node = await readNode(this.#client);
-    const publication = publicationName(node?.cluster ?? '');
-    const { rowCount } = await this.#client.query(
-      `SELECT FROM pg_catalog.pg_publication p
-       WHERE p.pubname = $1 AND NOT EXISTS (
-         SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $2)`,
-      [publication, oid],
-    );
-    if (rowCount === 0) return;
-    const table = qualifiedName(schema, name);
-    await this.#client.query(
-      `ALTER PUBLICATION ${quoteIdentifier(publication)} ADD TABLE ONLY ${table}`,
-    );
-  }
-
-  async #tableOf(shape: RelationShape, known: KnownRelation | undefined): Promise<TableShape> {
-    const tables = await readTables(this.#client, ['*.*']);
-    const table = tables.find(({ oid, schema, name }) => {
-      if (known?.tableOid != null) return oid === known.tableOid;
-      return schema === shape.schema && name === shape.name;
-    });
-    if (table !== undefined) return table;
-    throw new UnderstudyError(
-      'SCHEMA_DIFFERS',
-      `this node has no table ${shape.schema}.${shape.name}, or has made it again`,
-      'Create the table here as it is on the leader; if it was dropped and made again, destroy ' +
-        'the cluster and init it again.',
-    );
   }
 
   /** For each column of the target, where a row with these columns holds its value. */
@@ -149,6 +122,24 @@ export class ApplyTargets {
     }
     return order;
   }
+}
+
+function tableOf(
+  tables: readonly TableShape[],
+  shape: RelationShape,
+  known: KnownRelation | undefined,
+): TableShape {
+  const table = tables.find(({ oid, schema, name }) => {
+    if (known?.tableOid != null) return oid === known.tableOid;
+    return schema === shape.schema && name === shape.name;
+  });
+  if (table !== undefined) return table;
+  throw new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `this node has no table ${shape.schema}.${shape.name}, or has made it again`,
+    'Create the table here as it is on the leader; if it was dropped and made again, destroy ' +
+      'the cluster and init it again.',
+  );
 }
 
 /** A crash empties an unlogged table, and the position would say that its rows are there. */

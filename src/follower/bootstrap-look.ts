@@ -8,7 +8,7 @@ import type { SchemaPayload } from '../catalog/schema-payload.ts';
 import type { EpochBegin, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { CommittedReader, Watermarks } from '../topic/log.ts';
-import { readLogEnd } from '../topic/log-end.ts';
+import { readLogEnd, readStretch } from '../topic/log-end.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import { readSchemaRecord, type SchemaPart, schemaPartition } from '../topic/schema-record.ts';
 import { relationsOf } from './apply-limit.ts';
@@ -33,8 +33,6 @@ export interface LogLook {
   /** Tables of the leader that are not in the stream, as the last point names them. */
   readonly uncovered: readonly string[];
 }
-
-const fetchMaxWaitMs = 500;
 
 export async function lookFirst(parts: LookParts): Promise<LogLook> {
   const { reader, decoder, streamId, nowMs } = parts;
@@ -99,13 +97,9 @@ async function readOnce(
   const schemaParts: SchemaPart[] = [];
   if (watermark === undefined) return { look, schemaParts };
   const { partition, lowWatermark, lastStableOffset } = watermark;
-  for (let offset = lowWatermark; offset < lastStableOffset; ) {
-    const from = new Map([[partition, offset]]);
-    const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
-    if (fetched === undefined) break;
-    for (const record of await decoder.decode(fetched.records)) look.take(record);
-    schemaParts.push(...decoder.schemaParts(fetched.records));
-    offset = fetched.nextOffset;
+  for await (const fetched of readStretch(reader, partition, lowWatermark, lastStableOffset)) {
+    for (const record of await decoder.decode(fetched)) look.take(record);
+    schemaParts.push(...decoder.schemaParts(fetched));
   }
   return { look, schemaParts };
 }

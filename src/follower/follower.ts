@@ -32,7 +32,7 @@ import { ApplyTargets } from './apply-targets.ts';
 import { type BootstrapState, readBootstrap } from './bootstrap-state.ts';
 import { type ApplyWindow, coalesce } from './coalesce.ts';
 import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
-import { heldBytes, waitingBytesMax } from './held-cost.ts';
+import { bytesWaiting, waitingBytesMax } from './held-cost.ts';
 import { stepsOfLarge } from './large-batch.ts';
 import { requireBase, requireOffsets } from './log-fit.ts';
 import { judgeGap } from './staleness.ts';
@@ -268,7 +268,7 @@ export class Follower {
   /** While a large batch is read again to be applied, the reader is the applier's. */
   #mustWait(): boolean {
     return (
-      heldBytes(this.#waiting) > waitingBytesMax ||
+      bytesWaiting(this.#waiting) > waitingBytesMax ||
       this.#waiting.some(({ kind }) => kind === 'large')
     );
   }

@@ -10,7 +10,7 @@ export const waitingBytesMax = 64 * 1024 * 1024;
 const pointBytes = 2_000;
 const unfinishedTableBytes = 300;
 
-export function heldBytes(waiting: readonly Aligned[]): number {
+export function bytesWaiting(waiting: readonly Aligned[]): number {
   return waiting.reduce((sum, one) => sum + costOf(one), 0);
 }
 

@@ -21,7 +21,6 @@ import type {
   UnfinishedTable,
 } from '../change/change.ts';
 import { compareEpochLsn } from '../change/position.ts';
-import type { RoundTable } from './healing.ts';
 import { type ReadRow, rowOf, textOf } from './row-overlay.ts';
 
 /** Where to read on. */
@@ -31,7 +30,7 @@ export interface NextChunk {
 }
 
 export interface ChunkRead {
-  readonly table: RoundTable;
+  readonly shape: RelationShape;
   readonly snapshot: Snapshot;
   /** In the order of keys. */
   readonly rows: readonly ReadRow[];
@@ -168,7 +167,7 @@ export class ChunkMerge {
     if (this.#open.length >= openMax || this.#horizon === 'unknown') return null;
     for (const { relation, after, readTo } of this.#tables.values()) {
       if (readTo !== null) continue;
-      const chunks = this.#open.filter(({ table }) => table.shape.id === relation);
+      const chunks = this.#open.filter(({ shape }) => shape.id === relation);
       const last = chunks[chunks.length - 1];
       if (last === undefined) return { relationId: relation, after };
       const end = last.rows[last.rows.length - 1];
@@ -179,7 +178,8 @@ export class ChunkMerge {
 
   /** Whether anything is left to be read. */
   get isDone(): boolean {
-    return this.reading.length === 0;
+    for (const { readTo } of this.#tables.values()) if (readTo === null) return false;
+    return true;
   }
 
   /**
@@ -208,7 +208,7 @@ export class ChunkMerge {
     const [chunk, ...rest] = this.#open;
     if (chunk === undefined || chunk.id !== id) return null;
     this.#open = rest;
-    const { shape } = chunk.table;
+    const { shape } = chunk;
     const table = this.#tables.get(shape.id);
     if (table === undefined) return null;
     const isChanged = ({ identity }: ReadRow): boolean => {

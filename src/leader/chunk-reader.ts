@@ -25,7 +25,7 @@ import {
 
 export interface ChunkReaderParts {
   readonly chunks: ChunkMerge;
-  readonly tables: Pick<KnownTables, 'readable'>;
+  readonly tables: Pick<KnownTables, 'oidOf' | 'readable'>;
   /** Of the leader's database, for reads alone. */
   readonly openReadSession: () => Promise<Client>;
   readonly log: Logger;
@@ -103,7 +103,7 @@ export class ChunkReader {
         if (stamp !== table.stamp) return false;
         const read = await this.#readChunk(session, table, next);
         await hit('chunk.after-read');
-        isTaken = chunks.read(id, { ...read, table, snapshot, estimate });
+        isTaken = chunks.read(id, { ...read, shape: table.shape, snapshot, estimate });
         return isTaken;
       });
       if (!isTaken) this.#table = null;
@@ -127,9 +127,10 @@ export class ChunkReader {
     const beganMs = this.#parts.nowMs();
     const wanted = this.#rows;
     // The order is the index's: whatever else looks cheaper for one chunk reads all of the table.
-    for (const method of ['seqscan', 'bitmapscan', 'sort']) {
-      await session.query(`SET LOCAL enable_${method} = off`);
-    }
+    await session.query(
+      'SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; ' +
+        'SET LOCAL enable_sort = off',
+    );
     const select = rowsInOrderSql(keyed, after !== null, wanted);
     const text = `DECLARE chunk NO SCROLL CURSOR FOR ${select}`;
     await session.query({ text, values: [...(after ?? [])] });
@@ -163,9 +164,8 @@ export class ChunkReader {
   async #tableOf(session: Client, relationId: string): Promise<ReadTable> {
     if (this.#table?.shape.id === relationId) return this.#table;
     const { tables } = this.#parts;
-    const known = await tables.readable(relationId);
-    if (known === null) throw new RangeError(`${relationId} was never a table of this node`);
-    const { stamp } = await lookAt(session, known.oid);
+    const oid = tables.oidOf(relationId);
+    const stamp = oid === null ? '' : (await lookAt(session, oid)).stamp;
     // Compared after the stamp was taken: while it stays the same, so does what was compared.
     const table = await tables.readable(relationId);
     if (table === null) throw new RangeError(`${relationId} was never a table of this node`);
@@ -180,12 +180,10 @@ export class ChunkReader {
 
   #tell(): void {
     const { chunks, log, nowMs } = this.#parts;
-    if (this.#isDone) {
-      this.#isDone = chunks.isDone;
-      return;
-    }
+    const wasDone = this.#isDone;
     this.#isDone = chunks.isDone;
-    if (this.#isDone) log.info({}, 'every row from before the stream was read');
+    if (this.#isDone && !wasDone) log.info({}, 'every row from before the stream was read');
+    if (this.#isDone || wasDone) return;
     const { atMs, table, rows } = this.#told;
     const [reading, ...more] = chunks.reading;
     if (reading === undefined || nowMs() - atMs < tellEveryMs) return;

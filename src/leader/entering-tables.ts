@@ -1,24 +1,13 @@
 /**
- * Tables that enter the stream while it runs. Flows in: tables that are published and have no id
- * yet; flows out: their shapes with ids that were never used, kept in this database, and which of
- * them hold rows that are still to be read. That is kept too until a point names them, so that a
- * crash in between forgets none.
+ * Tables that enter the stream while it runs. Flows in: tables that are published and new to it;
+ * flows out: their ids, kept in this database, and which of them hold rows that are still to be
+ * read. That is kept too until a point names them, so that a crash in between forgets none.
  */
 import type { Client } from 'pg';
 import { saveRelation } from '../catalog/known-relations.ts';
 import { inTransaction } from '../catalog/postgres-session.ts';
-import { giveColumnIds, giveRelationId, shapeOf } from '../catalog/relation-ids.ts';
-import { displayName, type KeylessTables, type TableShape } from '../catalog/table.ts';
+import type { TableShape } from '../catalog/table.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
-
-export function newShape(
-  table: TableShape,
-  usedIds: ReadonlySet<RelationId>,
-  keyless: KeylessTables,
-): RelationShape {
-  const relation = giveRelationId(displayName(table), new Set(usedIds));
-  return shapeOf(table, { relation, columns: giveColumnIds(table.columns, new Set()) }, keyless);
-}
 
 /** `isToRead`: rows that it holds are not in the stream. */
 export async function enterTable(

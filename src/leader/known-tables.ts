@@ -9,7 +9,7 @@ import { readTableAccess } from '../catalog/column-access.ts';
 import { hasOneSpelling, keyedTableOf } from '../catalog/key-lookup.ts';
 import { type KnownRelation, loadKnownRelations } from '../catalog/known-relations.ts';
 import { readTables } from '../catalog/read-catalog.ts';
-import { compareWithTable } from '../catalog/relation-ids.ts';
+import { compareWithTable, newShape } from '../catalog/relation-ids.ts';
 import { displayName, rootOf, type TableShape } from '../catalog/table.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
@@ -18,7 +18,6 @@ import {
   enterTable,
   forgetToRead,
   keepsOldPublication,
-  newShape,
   tablesToRead,
   withPartitions,
 } from './entering-tables.ts';
@@ -106,6 +105,11 @@ export class KnownTables {
       `${relationId} has no rows with a key of ${identity.length} columns`,
       'Run the version of pg-understudy that the leader runs; rows without a key are not repaired.',
     );
+  }
+
+  /** Of the relation's table here; null for one that this node never had. */
+  oidOf(relationId: RelationId): number | null {
+    return this.#known.find(({ shape: { id } }) => id === relationId)?.tableOid ?? null;
   }
 
   /**

@@ -13,7 +13,13 @@
  */
 import { UnderstudyError } from '../errors.ts';
 import type { Clock } from './kafka-client.ts';
-import type { CommittedReader, OutgoingRecord, TransactionalProducer, Watermarks } from './log.ts';
+import type {
+  CommittedReader,
+  FetchedRecord,
+  OutgoingRecord,
+  TransactionalProducer,
+  Watermarks,
+} from './log.ts';
 import { findLogEnd, type LogEnd, type Tail } from './partition-tails.ts';
 import type { RecordDecoder } from './record-decoder.ts';
 import type { StreamRecord } from './stream-record.ts';
@@ -97,14 +103,24 @@ async function readTail(
   const isShort = lastStableOffset - lowWatermark <= lookBack;
   const start = isShort ? lowWatermark : lastStableOffset - lookBack;
   const records: StreamRecord[] = [];
-  let offset = start;
-  while (offset < lastStableOffset) {
-    const [fetched] = await reader.fetch(new Map([[partition, offset]]), {
-      maxWaitMs: fetchMaxWaitMs,
-    });
-    if (fetched === undefined) break;
-    records.push(...(await decoder.decode(fetched.records)));
-    offset = fetched.nextOffset;
+  for await (const fetched of readStretch(reader, partition, start, lastStableOffset)) {
+    records.push(...(await decoder.decode(fetched)));
   }
   return { partition, records, reachesStart: start === lowWatermark };
+}
+
+/** The committed records of one partition from an offset on, answer by answer, until `end`. */
+export async function* readStretch(
+  reader: CommittedReader,
+  partition: number,
+  start: bigint,
+  end: bigint,
+): AsyncGenerator<readonly FetchedRecord[]> {
+  for (let offset = start; offset < end; ) {
+    const from = new Map([[partition, offset]]);
+    const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
+    if (fetched === undefined) return;
+    yield fetched.records;
+    offset = fetched.nextOffset;
+  }
 }

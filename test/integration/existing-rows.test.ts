@@ -235,49 +235,51 @@ async function until(fleet: Fleet, reached: () => Promise<boolean>, what: string
   }
 }
 
-test('what was streamed before it can be seen is not undone', () => {
+/**
+ * While rows are read, one of plain is set to 100 in a commit that is streamed and that nobody on
+ * the leader sees until `release`; afterwards it is everywhere.
+ */
+function withUnseenCommit(
+  failpoint: string,
+  work: (fleet: Fleet, release: () => Promise<void>) => Promise<void>,
+): Promise<void> {
   return withBusyRows(async (fleet) => {
     try {
       await fleet.startAgent('b');
-      await fleet.startAgent('a', 'chunk.after-read=pause:3000:2');
+      await fleet.startAgent('a', failpoint);
       const writer = await fleet.session('a');
       await holdCommits(fleet, true);
       const waiting = writer.query('UPDATE plain SET n = 100 WHERE id = 5000.5');
       await until(fleet, async () => (await value(fleet, 'b', '5000.5')) === 100, '100 on b');
       assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it');
-      await finished(fleet);
-      assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it still');
-      await holdCommits(fleet, false);
-      await waiting;
+      await work(fleet, async () => {
+        assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it still');
+        await holdCommits(fleet, false);
+        await waiting;
+      });
       await isExact(fleet);
       assert.is(await value(fleet, 'b', '5000.5'), 100);
     } finally {
       await holdCommits(fleet, false);
     }
   });
+}
+
+test('what was streamed before it can be seen is not undone', () => {
+  return withUnseenCommit('chunk.after-read=pause:3000:2', async (fleet, release) => {
+    await finished(fleet);
+    await release();
+  });
 });
 
 test('nor is it after a restart, which waits until all that was streamed is seen', () => {
-  return withBusyRows(async (fleet) => {
-    try {
-      await fleet.startAgent('b');
-      await fleet.startAgent('a', 'chunk.after-read=pause:60000:2');
-      const writer = await fleet.session('a');
-      await holdCommits(fleet, true);
-      const waiting = writer.query('UPDATE plain SET n = 100 WHERE id = 5000.5');
-      await until(fleet, async () => (await value(fleet, 'b', '5000.5')) === 100, '100 on b');
-      await fleet.agent('a').kill();
-      await fleet.startAgent('a');
-      await sleep(1_500);
-      const { lastPoint } = await newestRecords(stack, fleet, partitions);
-      assert.ok((lastPoint?.unfinished.length ?? 0) > 0, 'nothing is read meanwhile');
-      await holdCommits(fleet, false);
-      await waiting;
-      await isExact(fleet);
-      assert.is(await value(fleet, 'b', '5000.5'), 100);
-    } finally {
-      await holdCommits(fleet, false);
-    }
+  return withUnseenCommit('chunk.after-read=pause:60000:2', async (fleet, release) => {
+    await fleet.agent('a').kill();
+    await fleet.startAgent('a');
+    await sleep(1_500);
+    const { lastPoint } = await newestRecords(stack, fleet, partitions);
+    assert.ok((lastPoint?.unfinished.length ?? 0) > 0, 'nothing is read meanwhile');
+    await release();
   });
 });
 

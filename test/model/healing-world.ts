@@ -314,9 +314,8 @@ export class HealingWorld {
     this.#chunk = null;
     this.#reads += 1;
     const id = `${this.#reads}`;
-    const readable = { shape: table, hasOneSpelling: true };
     const { snapshot, rows, isLast } = chunk;
-    const read = { table: readable, snapshot, rows, isLast, estimate: null };
+    const read = { shape: table, snapshot, rows, isLast, estimate: null };
     if (this.#chunks.read(id, read)) this.#commit([], id);
   }
 

@@ -9,7 +9,6 @@ import { ChunkMerge, type ChunkRead } from '../../src/leader/chunk-merge.ts';
 import { at, shapeOf } from '../support/builders.ts';
 
 const shape = shapeOf('public.t', 'id int', 'note text');
-const table = { shape, hasOneSpelling: true };
 const unread = { after: null, rows: 0, estimate: null, since: null };
 const before: Mark = { at: at(1, 10), nextOffsets: [1n] };
 const nowMs = 5_000;
@@ -17,7 +16,7 @@ const nowMs = 5_000;
 function chunkOf(ids: readonly string[], isLast = false, xmax = 100n): ChunkRead {
   const snapshot = { xmin: xmax, xmax, running: new Set<bigint>() };
   const rows = ids.map((id) => ({ identity: [id], values: [id, 'old'] }));
-  return { table, snapshot, rows, isLast, estimate: 7 };
+  return { shape, snapshot, rows, isLast, estimate: 7 };
 }
 
 function change(id: string): RowChange {

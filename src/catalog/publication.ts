@@ -1,0 +1,48 @@
+/**
+ * The publication of a cluster, on one node. Flows in: its name and the stream's tables; flows out:
+ * a publication that sends every change of them. Tables are named, never FOR ALL TABLES: one
+ * without an identity would refuse updates once it is published. Partitions are sent as themselves
+ * and belong through their root. It is on every node before that is promoted: a slot that is older
+ * than it sends nothing.
+ */
+import type { Client } from 'pg';
+import { qualifiedName, quoteIdentifier } from './postgres-session.ts';
+import type { TableShape } from './table.ts';
+
+export type PublishedTable = Pick<TableShape, 'schema' | 'name' | 'isPartition'>;
+
+export async function createPublication(
+  client: Client,
+  publication: string,
+  tables: readonly PublishedTable[],
+): Promise<void> {
+  const names = tables
+    .filter(({ isPartition }) => !isPartition)
+    .map(({ schema, name }) => qualifiedName(schema, name));
+  const list = names.length === 0 ? '' : `FOR TABLE ONLY ${names.join(', ONLY ')}`;
+  await client.query(
+    `CREATE PUBLICATION ${quoteIdentifier(publication)} ${list}
+     WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = false)`,
+  );
+}
+
+/** A table that is in it already, or a publication that is not there, stays as it is. */
+export async function addToPublication(
+  client: Client,
+  publication: string,
+  { oid, schema, name }: TableShape,
+): Promise<void> {
+  const { rowCount } = await client.query(
+    `SELECT FROM pg_catalog.pg_publication p
+     WHERE p.pubname = $1 AND NOT EXISTS (
+       SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $2)`,
+    [publication, oid],
+  );
+  if (rowCount === 0) return;
+  const table = qualifiedName(schema, name);
+  await client.query(`ALTER PUBLICATION ${quoteIdentifier(publication)} ADD TABLE ONLY ${table}`);
+}
+
+export async function dropPublication(client: Client, publication: string): Promise<void> {
+  await client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`);
+}
