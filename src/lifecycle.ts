@@ -42,16 +42,19 @@ export async function sleepOrAbort(
  * Ends with the work, or at an abort without it: a server that fell silent must not hold up the end
  * of a run that failed elsewhere. Whoever opened what the work waits for closes it.
  */
-export async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+export async function unlessAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal,
+): Promise<T | undefined> {
   const over = new AbortController();
-  const aborted = new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    signal.addEventListener('abort', () => resolve(), { signal: over.signal });
+  const aborted = new Promise<undefined>((resolve) => {
+    if (signal.aborted) resolve(undefined);
+    signal.addEventListener('abort', () => resolve(undefined), { signal: over.signal });
   });
   // After an abort nobody waits for it any more.
   work.catch(() => undefined);
   try {
-    await Promise.race([aborted, work]);
+    return await Promise.race([aborted, work]);
   } finally {
     over.abort();
   }

@@ -87,6 +87,13 @@ CREATE TABLE IF NOT EXISTS understudy.to_read (
   relation_id text PRIMARY KEY REFERENCES understudy.relations
 );
 
+-- Tables that a follower is reading anew. The keys that have come since stand in seen_<number>; rows
+-- under other keys are removed in the end.
+CREATE TABLE IF NOT EXISTS understudy.rereads (
+  relation_id text PRIMARY KEY REFERENCES understudy.relations,
+  number integer NOT NULL GENERATED ALWAYS AS IDENTITY
+);
+
 -- Labels that were given on this node as leader; the position is filled in once it is published.
 CREATE TABLE IF NOT EXISTS understudy.points (
   label text PRIMARY KEY CHECK (label ~ '^[a-z][a-z0-9_.-]{0,62}$'),
@@ -454,6 +461,24 @@ AS $$
   CROSS JOIN LATERAL (SELECT coalesce(understudy.texts_of_type(u.type_oid), '{}')) AS now (texts)
   WHERE NOT (now.texts @> k.texts AND (t.typtype = 'e' OR k.texts @> now.texts))
   ON CONFLICT DO NOTHING
+$$;
+
+-- Has the leader's agent read all rows of these relations anew, from this transaction's place in the
+-- WAL on. What no row message told of them is made up for by that, so nothing is left to refuse; but
+-- for an identity that takes other values for equal, which followers may not.
+CREATE OR REPLACE FUNCTION understudy.read_anew(relation_ids text[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT pg_logical_emit_message(true, 'understudy.reread', id) FROM unnest(relation_ids) AS id;
+  WITH read (table_oid) AS (
+    SELECT r.table_oid FROM understudy.relations r WHERE r.relation_id = ANY (relation_ids)
+  ), told AS (
+    DELETE FROM understudy.unseen_changes u USING read r
+    WHERE u.table_oid = r.table_oid AND u.what <> 'its identity takes other values for equal'
+  )
+  UPDATE understudy.type_texts k SET texts = coalesce(understudy.texts_of_type(k.type_oid), '{}')
+  FROM understudy.types_of_tables() u, read r
+  WHERE u.table_oid = r.table_oid AND k.type_oid = u.type_oid;
 $$;
 
 -- Under another collation two rows may stand here that a follower takes for one.

@@ -138,7 +138,7 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/agent/own-epoch.ts',
-        find: `end.strays.length > 0 ? 'torn' : 'begun'`,
+        find: `end.strays.length > 0 ? 'over' : 'begun'`,
         replace: `'begun'`,
       },
     ],

@@ -107,6 +107,7 @@ export async function startOver(
     () => empty,
     async () => {
       await client.query('DELETE FROM understudy.position');
+      await targets.rereads.abandon();
       // A table may have come since the first look, whose record lies below the mark now.
       await makePublication(client, cluster, tables);
       await saveLook(client, { ...look, state: { ...look.state, conflicts } }, tables);

@@ -8,7 +8,13 @@
 import type { Mark } from '../change/change.ts';
 import { isMine } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
-import { notOwning, type OwningAction, type OwningEvent, stepOwning } from '../control/owning.ts';
+import {
+  type Drained,
+  notOwning,
+  type OwningAction,
+  type OwningEvent,
+  stepOwning,
+} from '../control/owning.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { TransactionalProducer } from '../topic/log.ts';
@@ -29,6 +35,8 @@ export interface OwnEpochParts {
     producer: TransactionalProducer,
   ) => Promise<Pick<LogEnd, 'unfinished'> & { readonly mark: Mark }>;
   readonly onStep: (step: 'claim' | 'init' | 'verify' | 'drain') => void;
+  /** An epoch of this node that is to end, whatever its log holds. */
+  readonly ending?: number;
 }
 
 export interface OwnedEpoch {
@@ -72,7 +80,7 @@ async function isStillMine({ control, node }: OwnEpochParts, error: unknown): Pr
 }
 
 /** What the log holds past the mark decides whether this epoch goes on, begins, or is voided. */
-export function foundAtEnd(end: LogEnd, epoch: number): 'torn' | 'begun' | 'not-begun' {
+export function foundAtEnd(end: LogEnd, epoch: number): Drained {
   if (end.mark !== null && end.mark.at.epoch > epoch) {
     throw new UnderstudyError(
       'LOST_LEADERSHIP',
@@ -81,9 +89,9 @@ export function foundAtEnd(end: LogEnd, epoch: number): 'torn' | 'begun' | 'not-
     );
   }
   const mine = end.mark?.at.epoch === epoch;
-  if (mine) return end.strays.length > 0 ? 'torn' : 'begun';
+  if (mine) return end.strays.length > 0 ? 'over' : 'begun';
   const halfBegun = end.strays.some((record) => record.position.epoch === epoch);
-  return halfBegun ? 'torn' : 'not-begun';
+  return halfBegun ? 'over' : 'not-begun';
 }
 
 class OwningAttempt {
@@ -157,7 +165,8 @@ class OwningAttempt {
         onStep('drain');
         this.#end = await this.#parts.drain(action.epoch, this.#inited());
         this.#mark = this.#end.mark;
-        const found = foundAtEnd(this.#end, action.epoch);
+        const isEnding = action.epoch === this.#parts.ending;
+        const found = isEnding ? 'over' : foundAtEnd(this.#end, action.epoch);
         return { kind: 'drained', ticket: action.ticket, found, control: control.state };
       }
       case 'begin':

@@ -7,6 +7,7 @@ import type { EpochLsn } from '../change/position.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { Agent } from './agent.ts';
 import { AgentFigures } from './agent-figures.ts';
+import { beginAnew } from './beginning-anew.ts';
 import type { Cluster } from './cluster.ts';
 import type { DetachResult } from './detachment.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
@@ -38,20 +39,39 @@ export async function detachHere(
   });
 }
 
+/** Gives the epoch that begins. */
+export async function beginAnewHere(cluster: Cluster, name: string): Promise<number> {
+  return withNode(cluster, name, (node, releasers) => {
+    return Promise.race([beginAnew(node, releasers), node.lost]);
+  });
+}
+
 async function standIn<Result>(
   cluster: Cluster,
   name: string,
   work: (agent: Agent, node: NodeAccess, ending: AbortController) => Promise<Result>,
 ): Promise<Result> {
-  const releasers = new Releasers(closeTimeoutMs);
   const ending = new AbortController();
+  return withNode(cluster, name, async (node, releasers) => {
+    try {
+      const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
+      const agent = new Agent(node, releasers, { figures, onWorking: () => undefined });
+      return await work(agent, node, ending);
+    } finally {
+      ending.abort();
+    }
+  });
+}
+
+async function withNode<Result>(
+  cluster: Cluster,
+  name: string,
+  work: (node: NodeAccess, releasers: Releasers) => Promise<Result>,
+): Promise<Result> {
+  const releasers = new Releasers(closeTimeoutMs);
   try {
-    const node = await openNode(cluster, name, releasers, { mayBuild: false });
-    const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
-    const agent = new Agent(node, releasers, { figures, onWorking: () => undefined });
-    return await work(agent, node, ending);
+    return await work(await openNode(cluster, name, releasers, { mayBuild: false }), releasers);
   } finally {
-    ending.abort();
     await releasers.close();
   }
 }

@@ -9,7 +9,7 @@
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
-import type { EpochBegin, Mark } from '../change/change.ts';
+import type { EpochBegin, Mark, UnfinishedTable } from '../change/change.ts';
 import { type Lsn, parseLsn } from '../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { isMine } from '../control/claim.ts';
@@ -17,17 +17,19 @@ import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { Follower } from '../follower/follower.ts';
 import { saveEpoch, writePosition } from '../follower/follower-state.ts';
+import { Rereads } from '../follower/rereads.ts';
 import { openBuild } from '../follower/schema-build.ts';
 import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
 import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
 import { commitReadably, readLogEnd } from '../topic/log-end.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
-import { formatVersion, slotName } from '../topic/topic-layout.ts';
+import { formatVersion, slotName, slotPrefix } from '../topic/topic-layout.ts';
 import { notBuilt } from './building-text.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
 import type { NodeAccess } from './node-access.ts';
 import { type OwnedEpoch, ownEpoch } from './own-epoch.ts';
+import { readAnew, repairPublication, rereadableRelations, unreadTable } from './reading-anew.ts';
 import { requireWholeSchema } from './schema-building.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 
@@ -61,27 +63,32 @@ export class LeadTaking {
   #appliedAll = false;
   #base: EpochLsn | null = null;
   #sequences: readonly SequenceChange[] = [];
+  readonly #anew: boolean;
 
+  /** `anew`: the leader's slot is of no use any more; it begins an epoch with all rows to read. */
   constructor(
     node: NodeAccess,
     releasers: Releasers,
     following: FollowerAtWork | null,
     onStep: OnStep,
+    anew = false,
   ) {
     this.#node = node;
     this.#releasers = releasers;
     this.#following = following;
     this.#onStep = onStep;
+    this.#anew = anew;
   }
 
   /** `mayClaim` is the one epoch that may be claimed; null is none. */
   async take(mayClaim: number | null): Promise<Lead | null> {
     const { control, name, cluster, partitions } = this.#node;
     const { epoch = 0 } = control.state.current ?? {};
-    const mine = isMine(control.state, name, epoch);
+    const mine = isMine(control.state, name, epoch) && !this.#anew;
     const epochToBe = mine ? epoch : epoch + 1;
     if (!mine && epochToBe !== mayClaim) return null;
-    if (this.#following === null) await this.#checkServer();
+    if (this.#anew) await repairPublication(this.#node);
+    else if (this.#following === null) await this.#checkServer();
     else if (!mine) await this.#catchUp(this.#following);
     this.#onStep('slot');
     const madeSlot = await this.#ensureSlot(epochToBe);
@@ -95,6 +102,7 @@ export class LeadTaking {
         drain: (epochOwned, producer) => this.#drain(epochOwned, producer),
         begin: (owner, end, producer) => this.#begin(owner, end, producer),
         onStep: this.#onStep,
+        ...(this.#anew ? { ending: epoch } : {}),
       },
       mayClaim,
     );
@@ -103,6 +111,7 @@ export class LeadTaking {
       return null;
     }
     await this.#becomeLeader(owned.epoch);
+    if (this.#anew) await this.#dropOtherSlots();
     this.#onStep('stream');
     return { ...owned, slot: this.#slot, base: this.#base, sequences: this.#sequences };
   }
@@ -148,13 +157,13 @@ export class LeadTaking {
   /** A node that led the base's epoch goes on with its slot; a promoted one makes its own. */
   async #ensureSlot(epoch: number): Promise<boolean> {
     const { client, cluster, name } = this.#node;
-    const ours = await listSlots(client, slotName(cluster.name, 0).slice(0, -1));
+    const ours = await listSlots(client, slotPrefix(cluster.name));
     const numbered = ours
       .map((slot) => ({ slot, epoch: Number(slot.slice(slot.lastIndexOf('_') + 1)) }))
       .filter((candidate) => candidate.epoch <= epoch)
       .sort((a, b) => b.epoch - a.epoch);
     const [newest] = numbered;
-    if (this.#following === null || newest?.epoch === epoch) {
+    if ((this.#following === null && !this.#anew) || newest?.epoch === epoch) {
       this.#slot = newest?.slot ?? slotName(cluster.name, epoch);
       return false;
     }
@@ -216,6 +225,7 @@ export class LeadTaking {
   async #begin(epoch: number, end: LogEnd, producer: TransactionalProducer) {
     const { cluster, encoder, reader, identity, server, name } = this.#node;
     const startLsn = await this.#startLsn(end);
+    const unread = await this.#askToRead(end);
     this.#onStep('epoch begin');
     const begin: EpochBegin = {
       streamId: identity.streamId,
@@ -227,8 +237,7 @@ export class LeadTaking {
       startLsn,
       slot: this.#slot,
       keySchemaId: encoder.keySchemaId,
-      // What this node has not read as a follower it never will: its rows are the stream's now.
-      unfinished: this.#following === null ? end.unfinished : [],
+      unfinished: unread,
     };
     const mark = await writeEpochBegin(producer, reader, encoder, begin, cluster.around);
     await this.#saveBegin(begin, mark);
@@ -236,9 +245,35 @@ export class LeadTaking {
     return { mark, unfinished: begin.unfinished };
   }
 
+  /**
+   * Gives what the epoch begins with. Rows from before the stream that this node has not read as a
+   * follower it never will: its own are the stream's now. A table that it was reading anew holds
+   * rows that the log no longer speaks of, so all of it is read once more. What is asked for here
+   * stands in the WAL behind the start of the epoch.
+   */
+  async #askToRead(end: LogEnd): Promise<readonly UnfinishedTable[]> {
+    const { client } = this.#node;
+    if (this.#following === null && !this.#anew) return end.unfinished;
+    const rereads = await Rereads.open(client);
+    const wanted = this.#anew ? await rereadableRelations(client) : rereads.open;
+    await inTransaction(client, async () => {
+      await rereads.abandon();
+      await readAnew(client, wanted);
+    });
+    return wanted.map(unreadTable);
+  }
+
+  /** They keep WAL that nobody will ask for. */
+  async #dropOtherSlots(): Promise<void> {
+    const { client, cluster } = this.#node;
+    const ours = await listSlots(client, slotPrefix(cluster.name));
+    for (const slot of ours) if (slot !== this.#slot) await dropSlot(client, slot);
+  }
+
   /** The base's own leader goes on where the log stands; another begins at an LSN of its own. */
   async #startLsn(end: LogEnd): Promise<Lsn> {
     const { client, cluster, identity } = this.#node;
+    if (this.#anew) return flushLsn(client);
     if (this.#following === null && identity.role === 'leader' && end.mark !== null) {
       return end.mark.at.lsn;
     }

@@ -46,3 +46,20 @@ export async function addToPublication(
 export async function dropPublication(client: Client, publication: string): Promise<void> {
   await client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`);
 }
+
+/** One that leaves changes out does so without a word. */
+export async function readPublicationState(
+  client: Client,
+  publication: string,
+): Promise<'whole' | 'leaves out' | 'missing'> {
+  const { rows } = await client.query<{ whole: string }>(
+    `SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND NOT p.pubviaroot
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid
+         AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)) AS whole
+     FROM pg_catalog.pg_publication p WHERE p.pubname = $1`,
+    [publication],
+  );
+  const [row] = rows;
+  if (row === undefined) return 'missing';
+  return row.whole === 't' ? 'whole' : 'leaves out';
+}

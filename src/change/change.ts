@@ -59,15 +59,24 @@ export interface TruncateChange {
   readonly relation: RelationShape;
 }
 
+/**
+ * All rows of the table come again from here on. What has not come once points no longer name the
+ * table as unfinished is not in it.
+ */
+export interface RereadChange {
+  readonly kind: 'reread';
+  readonly relation: RelationShape;
+}
+
 export interface RelationChange {
   readonly kind: 'relation';
   readonly relation: RelationShape;
 }
 
 /** What a source transaction consists of, in order; each takes one ordinal. */
-export type Change = RowChange | TruncateChange | RelationChange;
+export type Change = RowChange | TruncateChange | RereadChange | RelationChange;
 
-/** A table that has rows from before the stream, as far as the stream has them. */
+/** A table with rows that were not streamed, or are read anew: as far as the stream has them. */
 export interface UnfinishedTable {
   readonly relation: RelationId;
   /** The last key that was read, in the order of the identity's index; null before the first. */

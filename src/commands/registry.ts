@@ -54,6 +54,11 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'compare nodes with the leader at one LSN, and tell the rows that differ',
     load: async () => bindCommand((await import('./verify.ts')).verifyCommand),
   },
+  resnapshot: {
+    synopsis: '<table…> | --all',
+    summary: 'read tables anew: followers get every row, and lose what the leader has not',
+    load: async () => bindCommand((await import('./resnapshot.ts')).resnapshotCommand),
+  },
   failover: {
     synopsis: '<node> [--dry-run]',
     summary: 'give the lead to a node because the leader is gone',
@@ -76,7 +81,6 @@ export const laterVerbs: readonly string[] = [
   'switchover',
   'rejoin',
   'rebuild',
-  'resnapshot',
   'skip',
   'discarded',
 ];

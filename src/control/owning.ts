@@ -38,9 +38,10 @@ export interface Owning {
 }
 
 /**
- * What the log holds past the common mark: a torn batch, a whole epoch begin of mine, or neither.
+ * What the log holds of an epoch of mine: a torn batch past the common mark, with which it is over;
+ * its whole begin; or neither. An epoch may also be over because its slot is.
  */
-export type Drained = 'torn' | 'begun' | 'not-begun';
+export type Drained = 'over' | 'begun' | 'not-begun';
 
 export type OwningEvent =
   /** An agent that has not been asked to take the lead only goes on with an epoch of its own. */
@@ -137,8 +138,8 @@ function verified(owning: Owning, control: ControlState): OwningStep {
 
 function drained(owning: Owning, epoch: number, found: Drained, control: ControlState): OwningStep {
   switch (found) {
-    case 'torn':
-      // A batch of mine is in some partitions only: a new epoch voids it, with the mark as base.
+    case 'over':
+      // A new epoch has the mark as base, and voids what is in some partitions only.
       return isMine(control, owning.node, epoch) ? claim(owning, control) : stepDown(owning);
     case 'not-begun':
       return go(owning, { kind: 'beginning', epoch }, (ticket) => [

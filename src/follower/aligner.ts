@@ -21,12 +21,13 @@ import type {
   EpochRecord,
   PointRecord,
   RelationRecord,
+  RereadRecord,
   RowRecord,
   StreamRecord,
   TruncateRecord,
 } from '../topic/stream-record.ts';
 
-export type ContentRecord = RowRecord | RelationRecord | TruncateRecord;
+export type ContentRecord = RowRecord | RelationRecord | TruncateRecord | RereadRecord;
 
 export interface AlignedBatch {
   readonly kind: 'batch';

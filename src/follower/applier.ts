@@ -8,6 +8,7 @@
 import { type Client, DatabaseError } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import type { Point, RelationId } from '../change/change.ts';
+import { compareEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
@@ -55,11 +56,14 @@ export class Applier {
   /**
    * Applies all steps and moves the position, or changes nothing; gives the number of rows. Two
    * rows that swap a unique value conflict when they are upserted one after the other; then the
-   * steps are asked for once more, and all rows of each are deleted first and inserted anew.
+   * steps are asked for once more, and all rows of each are deleted first and inserted anew. What
+   * is still in the way of a table that is read anew may be a row that is no more: then those that
+   * have not come again yet go first.
    */
   async apply(steps: ApplySteps, move: ApplyMove): Promise<number> {
     const { from, to, labelled, mayLackBase, becomesExact = false } = move;
     const save = async (): Promise<void> => {
+      await this.#finishRereads(to);
       for (const point of labelled) await saveLabel(this.#client, point);
       await movePosition(this.#client, from, to);
       if (becomesExact) await endBootstrap(this.#client);
@@ -73,11 +77,10 @@ export class Applier {
     save: () => Promise<void>,
     mayLackBase: MayLackBase,
   ): Promise<number> {
-    try {
-      return await this.#applyOnce(steps, save, mayLackBase, false);
-    } catch (error) {
-      if (!isConflict(error)) throw error;
-      return await this.#applyOnce(steps, save, mayLackBase, true);
+    for (let way: Way = 'upsert'; ; ) {
+      const applied = await this.#applyOnce(steps, save, mayLackBase, way);
+      if ('rows' in applied) return applied.rows;
+      way = applied.next;
     }
   }
 
@@ -85,32 +88,55 @@ export class Applier {
     steps: ApplySteps,
     save: () => Promise<void>,
     mayLackBase: MayLackBase,
-    replace: boolean,
-  ): Promise<number> {
+    way: Way,
+  ): Promise<{ readonly rows: number } | { readonly next: Way }> {
     await hit('apply.before');
     let rows = 0;
     try {
       await inTransaction(this.#client, async () => {
+        if (way === 'clear') await this.#clearRereads();
         for await (const step of steps()) {
-          rows += await this.#step(step, replace, mayLackBase);
+          rows += await this.#step(step, way, mayLackBase);
           await hit('apply.after-step');
         }
         await save();
         await hit('apply.before-commit');
       });
     } catch (error) {
+      const next = nextWay(way, this.#targets.rereads.open.length > 0);
       this.#targets.forgetUncommitted();
-      if (!replace && isConflict(error)) throw error;
+      if (next !== null && isConflict(error)) return { next };
       throw refused(error);
     }
     this.#targets.committed();
     await hit('apply.after-commit');
-    return rows;
+    return { rows };
+  }
+
+  async #clearRereads(): Promise<void> {
+    const { rereads } = this.#targets;
+    for (const id of rereads.open) await rereads.removeUnseen(this.#targets.get(id));
+  }
+
+  /** Inside of a batch nobody knows yet whether a table that it begins to read is finished. */
+  async #finishRereads({ at, mark, unfinished }: FollowerPosition): Promise<void> {
+    if (compareEpochLsn(at, mark.at) !== 0) return;
+    const { rereads } = this.#targets;
+    for (const id of rereads.open) {
+      if (!unfinished.includes(id)) await rereads.finish(this.#targets.get(id));
+    }
   }
 
   /** Gives the number of rows that were written or deleted. */
-  async #step(step: ApplyStep, replace: boolean, mayLackBase: MayLackBase): Promise<number> {
+  async #step(step: ApplyStep, way: Way, mayLackBase: MayLackBase): Promise<number> {
+    const replace = way !== 'upsert';
     switch (step.kind) {
+      case 'reread': {
+        const target = this.#targets.getOfRows(step.relationId);
+        await this.#targets.rereads.begin(target);
+        if (way === 'clear') await this.#targets.rereads.removeUnseen(target);
+        return 0;
+      }
       case 'relation':
         await this.#targets.relation(step.relation);
         return 0;
@@ -131,11 +157,20 @@ export class Applier {
           const mayLack = mayLackBase(rows.relationId);
           await this.#writePartials(writer, target, rows.partials, early, mayLack);
           await writer.flush();
+          if (this.#targets.rereads.has(rows.relationId)) await this.#saw(target, rows);
         }
         return step.tables.reduce((sum, { deletes, upserts, partials }) => {
           return sum + deletes.length + upserts.length + partials.length;
         }, 0);
       }
+    }
+  }
+
+  async #saw(target: ApplyTarget, { upserts, partials }: TableRows): Promise<void> {
+    const all = [...upserts, ...partials.map(({ layers }) => layers[0])];
+    for (let i = 0; i < all.length; i += statementRowsMax) {
+      const part = all.slice(i, i + statementRowsMax);
+      await this.#targets.rereads.saw(target, keysOf(target, part));
     }
   }
 
@@ -178,8 +213,7 @@ export class Applier {
     const text = deleteSql(target);
     for (let i = 0; i < all.length; i += statementRowsMax) {
       const part = all.slice(i, i + statementRowsMax);
-      const keys = target.identity.map((_, k) => part.map(({ identity }) => identity[k] ?? null));
-      await this.#client.query({ text, values: keys });
+      await this.#client.query({ text, values: keysOf(target, part) });
     }
   }
 
@@ -222,6 +256,19 @@ export class Applier {
 interface TableWork {
   readonly rows: TableRows;
   readonly target: ApplyTarget;
+}
+
+/** One array per identity column. */
+function keysOf({ identity }: ApplyTarget, rows: readonly RowRecord[]): string[][] {
+  return identity.map((_, k) => rows.map((row) => row.identity[k] ?? ''));
+}
+
+/** How rows get past others that are in their way. */
+type Way = 'upsert' | 'replace' | 'clear';
+
+function nextWay(way: Way, isReadAnew: boolean): Way | null {
+  if (way === 'upsert') return 'replace';
+  return way === 'replace' && isReadAnew ? 'clear' : null;
 }
 
 /** Whether the row that completes it stands under a key that this step may take away. */

@@ -21,19 +21,24 @@ import type { RelationId, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { publicationName } from '../topic/topic-layout.ts';
 import type { ApplyTarget } from './apply-sql.ts';
+import { Rereads } from './rereads.ts';
 
 /** How a superuser gets past the write guard of a node that follows. */
 const guardBypass =
   "PGOPTIONS='-c session_replication_role=replica -c default_transaction_read_only=off'";
 
 export class ApplyTargets {
+  /** Which of them are read anew; kept and given up with them. */
+  readonly rereads: Rereads;
   readonly #client: Client;
   readonly #publication: string;
   #committed = new Map<RelationId, ApplyTarget>();
   #pending: Map<RelationId, ApplyTarget>;
+  readonly #replacements = new WeakMap<ApplyTarget, ApplyTarget>();
   readonly #orders = new WeakMap<readonly string[], WeakMap<ApplyTarget, readonly number[]>>();
 
-  private constructor(client: Client, publication: string) {
+  private constructor(client: Client, publication: string, rereads: Rereads) {
+    this.rereads = rereads;
     this.#client = client;
     this.#publication = publication;
     this.#pending = new Map();
@@ -41,7 +46,8 @@ export class ApplyTargets {
 
   static async open(client: Client): Promise<ApplyTargets> {
     const node = await readNode(client);
-    const targets = new ApplyTargets(client, publicationName(node?.cluster ?? ''));
+    const publication = publicationName(node?.cluster ?? '');
+    const targets = new ApplyTargets(client, publication, await Rereads.open(client));
     const known = (await loadKnownRelations(client)).filter(({ shape }) => !shape.dropped);
     const oids = new Set(known.map(({ tableOid }) => tableOid));
     const tables = (await readTables(client, ['*.*'])).filter(({ oid }) => oids.has(oid));
@@ -59,10 +65,12 @@ export class ApplyTargets {
   /** The targets of the transaction under way count from its commit on. */
   committed(): void {
     this.#committed = new Map(this.#pending);
+    this.rereads.committed();
   }
 
   forgetUncommitted(): void {
     this.#pending = new Map(this.#committed);
+    this.rereads.forgetUncommitted();
   }
 
   get(id: RelationId): ApplyTarget {
@@ -75,15 +83,26 @@ export class ApplyTargets {
     );
   }
 
-  /** The table that holds the rows itself: of partitions, a DELETE FROM ONLY would find none. */
+  /**
+   * The table that holds the rows itself: of partitions, a DELETE FROM ONLY would find none. One
+   * that is read anew may hold a key that is spelled otherwise, which an upsert would leave.
+   */
   getOfRows(id: RelationId): ApplyTarget {
     const target = this.get(id);
-    if (!target.partitioned) return target;
+    if (!target.partitioned) return this.rereads.has(id) ? this.#replacing(target) : target;
     throw new UnderstudyError(
       'SCHEMA_DIFFERS',
       `the stream has rows of ${id} itself, which is partitioned on this node`,
       `Make it a table without partitions (${guardBypass} psql …), then start the agent again.`,
     );
+  }
+
+  #replacing(target: ApplyTarget): ApplyTarget {
+    const known = this.#replacements.get(target);
+    if (known !== undefined) return known;
+    const replacing = { ...target, replaceOnly: true };
+    this.#replacements.set(target, replacing);
+    return replacing;
   }
 
   /** Takes a relation record: this node's table must be the one it describes. */

@@ -9,13 +9,14 @@
 import type { RelationId, RelationShape } from '../change/change.ts';
 import { comparePositions, type EpochLsn, isCovered, type Position } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
-import type { RelationRecord, TruncateRecord } from '../topic/stream-record.ts';
+import type { RelationRecord, RereadRecord, TruncateRecord } from '../topic/stream-record.ts';
 import type { AlignedBatch, ContentRecord } from './aligner.ts';
 import { type MayLackBase, neverLacksBase, RowFold, type TableRows } from './row-fold.ts';
 
 export type ApplyStep =
   | { readonly kind: 'rows'; readonly tables: readonly TableRows[] }
   | { readonly kind: 'truncate'; readonly relationIds: readonly RelationId[] }
+  | { readonly kind: 'reread'; readonly relationId: RelationId }
   | { readonly kind: 'relation'; readonly relation: RelationShape };
 
 /** Records below `from` were applied before an exact stop; records at or above `to` come later. */
@@ -24,7 +25,7 @@ export interface ApplyWindow {
   readonly to: EpochLsn | null;
 }
 
-type Barrier = RelationRecord | TruncateRecord;
+type Barrier = RelationRecord | TruncateRecord | RereadRecord;
 
 /** Batches one after the other, or a stretch of one that holds all records up to a position. */
 export function coalesce(
@@ -93,7 +94,7 @@ function barriersOf(partitions: readonly (readonly ContentRecord[])[]): Barrier[
     if (alike) continue;
     throw new UnderstudyError(
       'DAMAGED',
-      'a truncate or a relation record is missing in a partition',
+      'a record that concerns a whole table is missing in a partition',
       'Keep the topic for analysis; destroy the cluster and init it again.',
     );
   }
@@ -121,6 +122,10 @@ function foldUntil(
 function pushBarrier(steps: ApplyStep[], barrier: Barrier): void {
   if (barrier.kind === 'relation') {
     steps.push({ kind: 'relation', relation: barrier.relation });
+    return;
+  }
+  if (barrier.kind === 'reread') {
+    steps.push({ kind: 'reread', relationId: barrier.relationId });
     return;
   }
   const last = steps[steps.length - 1];

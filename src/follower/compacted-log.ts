@@ -13,6 +13,7 @@
 import { type EpochBase, isVoid } from '../change/void.ts';
 import type { StreamRecord } from '../topic/stream-record.ts';
 import { type ContentRecord, heldBytes } from './aligner.ts';
+import type { ApplyStep } from './coalesce.ts';
 import { OrderedMerge, type Piece } from './ordered-merge.ts';
 import { StartOver } from './start-over.ts';
 
@@ -55,7 +56,9 @@ export class CompactedLog {
   }
 
   #counts(record: StreamRecord): boolean {
-    if (record.kind !== 'row' && record.kind !== 'truncate') return false;
+    if (record.kind === 'point' || record.kind === 'epoch' || record.kind === 'relation') {
+      return false;
+    }
     return !isVoid(record.position, this.#epochs);
   }
 }
@@ -65,4 +68,13 @@ export function pieceBytes(piece: Piece): number {
   let bytes = 0;
   for (const records of piece) for (const record of records) bytes += heldBytes(record);
   return bytes;
+}
+
+/**
+ * Where a table is read anew, what came before may be gone: who serves readers keeps it until the
+ * end of the reading, who has none of them empties the table at once.
+ */
+export function asForNobody(step: ApplyStep): ApplyStep {
+  if (step.kind !== 'reread') return step;
+  return { kind: 'truncate', relationIds: [step.relationId] };
 }

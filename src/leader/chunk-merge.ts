@@ -99,7 +99,14 @@ export class ChunkMerge {
    * by who sees whatever was open when it entered: that is not in the stream.
    */
   enter(relation: RelationId): void {
-    if (this.#tables.has(relation)) return;
+    if (!this.#tables.has(relation)) this.reread(relation);
+  }
+
+  /**
+   * All its rows are to be read, also those that were: what was streamed before this place counts
+   * for nothing, so it has to be seen by whoever reads. Points name the table at least once.
+   */
+  reread(relation: RelationId): void {
     this.#tables.set(relation, { relation, ...unread, readTo: null, isNamed: false });
     this.#forgetChanges();
   }

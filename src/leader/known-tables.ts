@@ -8,6 +8,7 @@ import type { Client } from 'pg';
 import { readTableAccess } from '../catalog/column-access.ts';
 import { hasOneSpelling, keyedTableOf } from '../catalog/key-lookup.ts';
 import { type KnownRelation, loadKnownRelations } from '../catalog/known-relations.ts';
+import { readPublicationState } from '../catalog/publication.ts';
 import { readTables } from '../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../catalog/relation-ids.ts';
 import { displayName, rootOf, type TableShape } from '../catalog/table.ts';
@@ -29,8 +30,6 @@ const allTables = ['*.*'];
 /** Together 5 s: far longer than from the record of a commit to its being seen. */
 const visibleLooksMax = 100;
 const visiblePauseMs = 50;
-const cannotCatchUp =
-  'What was not sent cannot be caught up: destroy the cluster and init it again.';
 
 export class KnownTables {
   readonly #client: Client;
@@ -131,6 +130,18 @@ export class KnownTables {
     return { oid: table.oid, shape, keyed, hasOneSpelling: hasOneSpelling(keyed) };
   }
 
+  /** Of a relation whose rows can be read anew: one with a key, and rows of its own. */
+  async rereadable(relationId: RelationId): Promise<RelationShape | null> {
+    const known = this.#known.find(({ shape: { id } }) => id === relationId);
+    if (known === undefined || known.shape.dropped || known.shape.identity.length === 0) {
+      return null;
+    }
+    const tables = await readTables(this.#client, allTables);
+    const table = tables.find(({ oid }) => oid === known.tableOid);
+    if (table?.kind === 'partitioned') return null;
+    return (await this.readable(relationId))?.shape ?? null;
+  }
+
   /** The shape of a relation that `learn` has taken. */
   shapeOf(message: RelationMessage): RelationShape {
     const shape = this.#byOid.get(message.oid);
@@ -184,37 +195,36 @@ export class KnownTables {
 
   /** Changes of rows that no row message tells of, as the event triggers have noted them. */
   async #refuseUnseen(): Promise<void> {
-    const { rows } = await this.#client.query<{ name: string; what: string }>(
-      `SELECT coalesce(n.nspname || '.' || c.relname, 'a dropped table') AS name, u.what
+    const { rows } = await this.#client.query<{ name: string; what: string; curable: string }>(
+      `SELECT coalesce(n.nspname || '.' || c.relname, 'a dropped table') AS name, u.what,
+         r.relation_id IS NOT NULL AND u.what !~ 'identity' AS curable
        FROM understudy.unseen_changes u
        LEFT JOIN pg_catalog.pg_class c ON c.oid = u.table_oid
-       LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LIMIT 1`,
+       LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+       LEFT JOIN understudy.relations r ON r.table_oid = c.oid LIMIT 1`,
     );
     const [unseen] = rows;
     if (unseen === undefined) return;
+    const { name, what } = unseen;
     throw new UnderstudyError(
       'SCHEMA_CHANGED',
-      `rows of the published table ${unseen.name} changed and were not sent: ${unseen.what}`,
-      cannotCatchUp,
+      `rows of the published table ${name} changed and were not sent: ${what}`,
+      unseen.curable === 't'
+        ? `Make the table on followers as it is here, then have its rows read anew: ` +
+            `understudy resnapshot ${name}`
+        : 'What was not sent cannot be caught up: destroy the cluster and init it again.',
     );
   }
 
-  /** A publication that leaves something out does so without a word. */
   async #checkPublication(publication: string): Promise<void> {
-    const { rows } = await this.#client.query<{ whole: string }>(
-      `SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND NOT p.pubviaroot
-         AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid
-           AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)) AS whole
-       FROM pg_catalog.pg_publication p WHERE p.pubname = $1`,
-      [publication],
-    );
-    if (rows[0]?.whole === 't') return;
+    const state = await readPublicationState(this.#client, publication);
+    if (state === 'whole') return;
     throw new UnderstudyError(
       'SCHEMA_CHANGED',
-      rows.length === 0
+      state === 'missing'
         ? `the publication ${publication} was dropped`
         : `the publication ${publication} no longer publishes every change of its tables`,
-      cannotCatchUp,
+      'What was not sent has to be read anew, with all tables: understudy resnapshot --all',
     );
   }
 

@@ -125,6 +125,7 @@ export async function lead(
         tables.named(point.unfinished.map(({ relation }) => relation));
         parts.onPoint(point, mark, records);
       },
+      log: parts.log,
       nowMs: parts.nowMs,
     });
     await allUntilFailure(inner, [

@@ -8,11 +8,12 @@
  * the transaction open in partitions, where a later abort ends it as never written. What was read
  * back as committed in every partition stays.
  */
-import type { Change, Mark, Point } from '../change/change.ts';
+import type { Change, Mark, Point, RelationId } from '../change/change.ts';
 import { type EpochLsn, formatEpochLsn, type Position } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import { unlessAborted } from '../lifecycle.ts';
+import type { Logger } from '../logger.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { RecordEncoder } from '../topic/record-encoder.ts';
 import type { BatchAction, Batcher } from './batcher.ts';
@@ -25,10 +26,10 @@ import type { WalEvent, WalSession } from './wal-session.ts';
 export interface PublishLoopParts {
   readonly wal: Pick<WalSession, 'shift' | 'onReadable' | 'confirm'>;
   readonly builder: TransactionBuilder;
-  readonly tables: Pick<KnownTables, 'learn'>;
+  readonly tables: Pick<KnownTables, 'learn' | 'rereadable'>;
   readonly batcher: Batcher;
   readonly healing: Pick<Healing, 'row' | 'truncated' | 'take'>;
-  readonly chunks: Pick<ChunkMerge, 'row' | 'take'>;
+  readonly chunks: Pick<ChunkMerge, 'row' | 'take' | 'reread'>;
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
   /** Where the log stands: what was read back so far. */
@@ -36,6 +37,7 @@ export interface PublishLoopParts {
   /** Tells the control log of a named point, before it is confirmed. */
   readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
   readonly onPoint: (point: Point, mark: Mark, records: number) => void;
+  readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly nowMs: () => number;
 }
 
@@ -136,10 +138,10 @@ export class PublishLoop {
       await unlessAborted(this.#parts.tables.learn(message), signal);
       if (signal.aborted) return;
     }
-    for (const built of builder.build(message)) await this.#put(built);
+    for (const built of builder.build(message)) await this.#put(built, signal);
   }
 
-  async #put(built: BuiltEvent): Promise<void> {
+  async #put(built: BuiltEvent, signal: AbortSignal): Promise<void> {
     const { batcher, encoder } = this.#parts;
     switch (built.kind) {
       case 'begin':
@@ -162,9 +164,12 @@ export class PublishLoop {
         // Also a table without rows is told of: followers publish it when they lead.
         const known = taken === null ? [] : builder.announce(taken.shape);
         const reads = builder.reads([...healed, ...(taken?.rows ?? [])]);
-        for (const read of [...known, ...reads]) await this.#put(read);
+        for (const read of [...known, ...reads]) await this.#put(read, signal);
         return;
       }
+      case 'reread':
+        await this.#reread(built.relationId, signal);
+        return;
       case 'label':
         batcher.label(built.label);
         return;
@@ -174,12 +179,35 @@ export class PublishLoop {
     }
   }
 
+  /** Whoever may run SQL on the leader may ask, for a table that is none, too. */
+  async #reread(relationId: RelationId, signal: AbortSignal): Promise<void> {
+    const { tables, builder, log } = this.#parts;
+    const shape = await unlessAborted(tables.rereadable(relationId), signal);
+    if (signal.aborted) return;
+    if (shape == null) {
+      log.warn({ relationId }, 'asked to read a table anew that is none of the stream’s');
+      return;
+    }
+    log.info({ relationId }, 'every row of this table is read anew');
+    for (const built of builder.reread(shape)) await this.#put(built, signal);
+  }
+
   #note(change: Change, position: Position): void {
     const { healing, chunks, batcher } = this.#parts;
-    if (change.kind === 'row') {
-      healing.row(change, this.#xid, batcher.previous, position);
-      chunks.row(change, this.#xid, batcher.previous);
-    } else if (change.kind === 'truncate') healing.truncated(change.relation.id);
+    switch (change.kind) {
+      case 'row':
+        healing.row(change, this.#xid, batcher.previous, position);
+        chunks.row(change, this.#xid, batcher.previous);
+        return;
+      case 'truncate':
+        healing.truncated(change.relation.id);
+        return;
+      case 'reread':
+        chunks.reread(change.relation.id);
+        return;
+      case 'relation':
+        return;
+    }
   }
 
   /** Starts what the batcher says when Kafka is free; gives when to look again without events. */

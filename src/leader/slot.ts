@@ -186,13 +186,15 @@ export async function dropSlot(client: Client, name: string): Promise<void> {
 
 /** What the loss of a slot means; also what `status` and the watch over the WAL say. */
 export const slotLostRemedy =
-  'Changes after the last point are not in the stream, deletes among them, which nothing could ' +
-  'find again: destroy the cluster and init it again (docs/operations.md, Making the cluster ' +
-  'again). Until then the leader’s rows are whole, and followers stay at the last point.';
+  'Changes after the last point are not in the stream: have every row read anew, which also ' +
+  'removes what is no more: understudy resnapshot --all. Until then the leader’s rows are whole, ' +
+  'and followers stay at the last point.';
 
 /** What must hold before streaming starts at `start`; Postgres itself would start elsewhere. */
 export function checkSlot(slot: SlotState | null, name: string, start: Lsn): void {
-  const remedy = 'The stream cannot go on from this slot: destroy the cluster and init it again.';
+  const remedy =
+    'The stream cannot go on from this slot: have every row read anew, from a new one: ' +
+    'understudy resnapshot --all';
   if (slot === null) {
     const message = `the replication slot ${name} is gone: somebody dropped it`;
     throw new UnderstudyError('SLOT_MISMATCH', message, slotLostRemedy);

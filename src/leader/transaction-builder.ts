@@ -29,6 +29,8 @@ export type BuiltEvent =
   | { readonly kind: 'label'; readonly label: string }
   /** A read of this id stands here in the WAL. */
   | { readonly kind: 'watermark'; readonly id: string }
+  /** Somebody asked here to have all rows of the table read anew. */
+  | { readonly kind: 'reread'; readonly relationId: string }
   | { readonly kind: 'commit'; readonly endLsn: Lsn };
 
 /** The relation a message speaks of; throws when it is not what the stream knows of the table. */
@@ -36,6 +38,8 @@ export type RelationLookup = (message: RelationMessage) => RelationShape;
 
 /** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
 export const pointPrefix = 'understudy.point';
+/** The prefix of the one that has a table read anew; its content is a relation id. */
+export const rereadPrefix = 'understudy.reread';
 const labelPattern = /^[a-z][a-z0-9_.-]{0,62}$/;
 
 type LogicalMessage = Extract<PgoutputMessage, { readonly kind: 'message' }>;
@@ -102,10 +106,16 @@ export class TransactionBuilder {
     return this.#changes(relation);
   }
 
+  /** The table's rows come again after this place. */
+  reread(relation: RelationShape): BuiltEvent[] {
+    return this.#changes(relation, { kind: 'reread', relation });
+  }
+
   /** Anybody may write such a message; only what point() lets through can be a label. */
   #message({ prefix, transactional, content }: LogicalMessage): BuiltEvent[] {
     if (!transactional) return [];
     if (prefix === watermarkPrefix) return [{ kind: 'watermark', id: content }];
+    if (prefix === rereadPrefix) return [{ kind: 'reread', relationId: content }];
     const isLabel = prefix === pointPrefix && labelPattern.test(content);
     return isLabel ? [{ kind: 'label', label: content }] : [];
   }

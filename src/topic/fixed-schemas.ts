@@ -30,6 +30,7 @@ export const fixedSchemas = {
   point: load('point'),
   relation: load('relation'),
   truncate: load('truncate'),
+  reread: load('reread'),
   epoch: load('epoch-begin'),
   schema: load('schema'),
 } as const;

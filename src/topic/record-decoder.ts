@@ -127,11 +127,13 @@ export class RecordDecoder {
         return { kind: 'epoch', ...placed, begin: epochFromAvro(read('epoch', value)) };
       case 'relation':
         return { kind: 'relation', ...placed, relation: relationFromAvro(read('relation', value)) };
-      case 'truncate': {
-        const truncate = read('truncate', value) as { format: number; position: string };
-        checkFormat(truncate, `a truncate of ${key.relation}`);
-        if (parsePosition(truncate.position) === null) throw foreign('a truncate has no position');
-        return { kind: 'truncate', ...placed, relationId: key.relation };
+      case 'truncate':
+      case 'reread': {
+        const { kind, relation: relationId } = key;
+        const stated = read(kind, value) as { format: number; position: string };
+        checkFormat(stated, `a ${kind} of ${relationId}`);
+        if (parsePosition(stated.position) === null) throw foreign(`a ${kind} has no position`);
+        return { kind, ...placed, relationId };
       }
       default:
         throw foreign(`a record is of the unknown kind ${JSON.stringify(key.kind)}`);

@@ -56,6 +56,7 @@ export class RecordEncoder {
       point: await register(fixedSchemas.point),
       relation: await register(fixedSchemas.relation),
       truncate: await register(fixedSchemas.truncate),
+      reread: await register(fixedSchemas.reread),
       epoch: await register(fixedSchemas.epoch),
     };
     return new RecordEncoder(options, fixedIds);
@@ -77,15 +78,18 @@ export class RecordEncoder {
     this.#relations.set(relation, { schemaId, codec: new RowCodec(schema) });
   }
 
-  /** A row goes to the partition of its key; a truncate and a relation go to every partition. */
+  /** A row goes to the partition of its key; what concerns a table goes to every partition. */
   encode(change: Change, position: Position, commitTimeMicros: bigint): OutgoingRecord[] {
     switch (change.kind) {
       case 'row':
         return [this.#encodeRow(change, position, commitTimeMicros)];
-      case 'truncate': {
-        const key = layout.truncateKey(change.relation.id, position);
+      case 'truncate':
+      case 'reread': {
+        const { kind, relation } = change;
+        const keyOf = kind === 'truncate' ? layout.truncateKey : layout.rereadKey;
         const value = { format: layout.formatVersion, position: formatPosition(position) };
-        return this.#everywhere('truncate', key, value, position, commitTimeMicros);
+        const key = keyOf(relation.id, position);
+        return this.#everywhere(kind, key, value, position, commitTimeMicros);
       }
       case 'relation': {
         const key = layout.relationKey(change.relation.id);

@@ -47,4 +47,16 @@ export interface TruncateRecord extends Placed {
   readonly relationId: RelationId;
 }
 
-export type StreamRecord = RowRecord | PointRecord | EpochRecord | RelationRecord | TruncateRecord;
+/** All rows of the relation come again above this position. */
+export interface RereadRecord extends Placed {
+  readonly kind: 'reread';
+  readonly relationId: RelationId;
+}
+
+export type StreamRecord =
+  | RowRecord
+  | PointRecord
+  | EpochRecord
+  | RelationRecord
+  | TruncateRecord
+  | RereadRecord;

@@ -13,7 +13,15 @@ import {
 /** Carried by every point, epoch begin and SQL object; an agent refuses a newer one. */
 export const formatVersion = 1;
 
-export type RecordKind = 'row' | 'point' | 'relation' | 'truncate' | 'epoch' | 'fence' | 'schema';
+export type RecordKind =
+  | 'row'
+  | 'point'
+  | 'relation'
+  | 'truncate'
+  | 'reread'
+  | 'epoch'
+  | 'fence'
+  | 'schema';
 
 export interface RecordKey {
   readonly kind: RecordKind;
@@ -63,6 +71,11 @@ export function relationKey(relation: string): RecordKey {
 /** Keyed by position, so that compaction keeps every truncate. */
 export function truncateKey(relation: string, position: Position): RecordKey {
   return { kind: 'truncate', relation, identity: [formatPosition(position)] };
+}
+
+/** Likewise: for who builds a table from the log, what lies below is gone. */
+export function rereadKey(relation: string, position: Position): RecordKey {
+  return { kind: 'reread', relation, identity: [formatPosition(position)] };
 }
 
 export function epochKey(epoch: number): RecordKey {

@@ -1,7 +1,8 @@
 /**
  * The leader's slot or publication is taken away, by a person or by Postgres itself. It is warned
  * of while there is time, the stream ends with a clear reason and not before it has one, `status`
- * says it from the database alone, and the follower stays exact where it stood.
+ * says it from the database alone, and the follower stays exact where it stood. One command then
+ * has every row read anew: what was written meanwhile comes, and what was deleted goes.
  */
 // time-limit: 360s
 // runs: ci
@@ -74,6 +75,27 @@ async function followerStands(): Promise<void> {
   assert.not(fleet.agent('b').ended, fleet.logs());
 }
 
+/** What reached nobody reaches everybody, also that a row is gone; and the stream goes on. */
+async function comesBack(): Promise<void> {
+  await fleet.sql('a', 'DELETE FROM item WHERE id = 1');
+  const one = await fleet.cli('resnapshot', 'public.item');
+  assert.is(one.code, 4, one.stderr);
+  assert.match(one.json.error.hint, /resnapshot --all/);
+  const { code, json, stderr } = await fleet.cli('resnapshot', '--all');
+  assert.is(code, 0, stderr);
+  assert.is(json.newEpoch, true);
+  await fleet.startAgent('a');
+  const again = await fleet.cli('resnapshot', 'public.item');
+  assert.is(again.code, 0, again.stderr);
+  await fleet.sql('a', 'INSERT INTO item VALUES (3)');
+  await fleet.caughtUp();
+  assert.equal(await fleet.sql('b', 'SELECT id FROM item ORDER BY id'), [{ id: 2 }, { id: 3 }]);
+  const slots = await fleet.sql('a', 'SELECT slot_name FROM pg_replication_slots');
+  assert.is(slots.length, 1, JSON.stringify(slots));
+  const { json: verified } = await fleet.cli('verify');
+  assert.is(verified.equal, true, JSON.stringify(verified));
+}
+
 const slotName = (): string => `understudy_${fleet.cluster}_1`;
 
 test('a slot that somebody drops ends the stream', async () => {
@@ -86,12 +108,13 @@ test('a slot that somebody drops ends the stream', async () => {
     await fleet.sql('a', drop, [slotName()]).catch(() => undefined);
   }
   await fleet.sql('a', 'INSERT INTO item VALUES (2)');
-  await stops(agent, 'SLOT_MISMATCH', /is gone.*deletes among them/);
+  await stops(agent, 'SLOT_MISMATCH', /is gone.*resnapshot --all/);
   const a = await statusOf('a');
   assert.is(a.state, 'stopped');
   assert.is(a.slot, null);
   assert.match(a.why.join(), /slot is gone: what it writes reaches nobody/);
   await followerStands();
+  await comesBack();
 });
 
 /** One segment of WAL, nearly for nothing. */
@@ -126,11 +149,12 @@ test('a slot that Postgres gives up is warned of first, and then ends the stream
   assert.match(lost.why.join(), /has lost WAL/);
 
   await broker?.start();
-  await stops(agent, 'SLOT_MISMATCH', /has lost its WAL.*deletes among them/);
+  await stops(agent, 'SLOT_MISMATCH', /has lost its WAL.*resnapshot --all/);
   const a = await statusOf('a');
   assert.is(a.state, 'stopped');
   assert.match(a.why.join(), /no agent runs.*has lost WAL/);
   await followerStands();
+  await comesBack();
 });
 
 test('a publication that is dropped ends the stream, whatever is written then', async () => {
@@ -139,6 +163,7 @@ test('a publication that is dropped ends the stream, whatever is written then', 
   await fleet.sql('a', 'INSERT INTO item VALUES (2)');
   await stops(agent, 'SCHEMA_CHANGED', /publication understudy_\w+ was dropped/);
   await followerStands();
+  await comesBack();
 });
 
 test.run();

@@ -86,6 +86,7 @@ export const cases: Readonly<Record<string, GoldenCase>> = {
     },
   }),
   truncate: row(8, { kind: 'truncate', relation: odd }),
+  reread: row(9, { kind: 'reread', relation: odd }),
   'first epoch begin': { kind: 'epoch', begin: beginOf({ startLsn: lsn(0x1000) }) },
   'epoch begin with a base': {
     kind: 'epoch',

@@ -55,6 +55,8 @@ function meaning(record: StreamRecord): unknown {
     }
     case 'truncate':
       return { truncated: record.relationId, position: record.position };
+    case 'reread':
+      return { reread: record.relationId, position: record.position };
     case 'relation':
       return { relation: record.relation, position: record.position };
     case 'point':
@@ -71,6 +73,7 @@ function meant(wanted: GoldenCase): unknown {
   const { change, position } = wanted;
   if (change.kind === 'relation') return { relation: change.relation, position };
   if (change.kind === 'truncate') return { truncated: change.relation.id, position };
+  if (change.kind === 'reread') return { reread: change.relation.id, position };
   const { op, relation, identity, was, values } = change;
   const unchanged = change.unchanged.length === 0 ? null : change.unchanged;
   const columnIds = relation.columns.map(({ id }) => id);

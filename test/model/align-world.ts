@@ -164,7 +164,7 @@ export class AlignWorld {
   }
 
   #applyStep(step: ApplyStep): void {
-    if (step.kind === 'relation') return;
+    if (step.kind === 'relation' || step.kind === 'reread') return;
     if (step.kind === 'truncate') {
       for (const id of [...this.#rows.keys()]) {
         if (step.relationIds.some((table) => id.startsWith(`${table} `))) this.#rows.delete(id);

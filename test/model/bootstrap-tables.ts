@@ -17,7 +17,7 @@ export class BootstrapTables {
 
   /** `mayLack`: whether a partial row without a base is left out. */
   apply(step: ApplyStep, mayLack: boolean): void {
-    if (step.kind === 'relation') return;
+    if (step.kind === 'relation' || step.kind === 'reread') return;
     if (step.kind === 'truncate') {
       for (const id of [...this.#rows.keys()]) {
         if (step.relationIds.some((table) => id.startsWith(`${table} `))) this.#rows.delete(id);

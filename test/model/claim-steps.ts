@@ -126,7 +126,7 @@ function atEnd(world: World, epoch: number): Drained | null {
   try {
     const end = { mark, point: null, begin: null, strays, unhealed: null, unfinished: [] };
     const found = foundAtEnd(end, epoch);
-    if (found !== 'torn' || mutation !== 'torn-goes-on') return found;
+    if (found !== 'over' || mutation !== 'torn-goes-on') return found;
     return begun?.epoch === epoch ? 'begun' : 'not-begun';
   } catch (error) {
     if (error instanceof UnderstudyError && error.code === 'LOST_LEADERSHIP') return null;

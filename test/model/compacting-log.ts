@@ -149,13 +149,14 @@ export class CompactingLog {
   }
 }
 
-/** What compaction takes for the same; of truncates it keeps all. */
+/** What compaction takes for the same; of truncates and rereads it keeps all. */
 export function compactionKey(record: StreamRecord): string {
   switch (record.kind) {
     case 'row':
       return record.key.toString();
     case 'truncate':
-      return `truncate at ${record.offset}`;
+    case 'reread':
+      return `${record.kind} at ${record.offset}`;
     case 'relation':
       return `relation ${record.relation.id}`;
     case 'epoch':

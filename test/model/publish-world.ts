@@ -220,7 +220,7 @@ export class PublishWorld {
     const end = findLogEnd(await this.topic.tails());
     if (end === null) throw new Error('the whole log is too short');
     const found = foundAtEnd(end, this.#epoch);
-    if (found === 'torn') {
+    if (found === 'over') {
       this.#epoch += 1;
       return this.#start(how);
     }
@@ -252,7 +252,8 @@ export class PublishWorld {
     const loop = new this.#rules.Loop({
       wal,
       builder: new TransactionBuilder(this.#epoch, () => table),
-      tables: { learn: async () => undefined },
+      tables: { learn: async () => undefined, rereadable: async () => table },
+      log: { info: () => undefined, warn: () => undefined },
       batcher: this.#batcher(mark, point, healing, chunks),
       healing,
       chunks,

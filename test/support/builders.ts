@@ -78,7 +78,7 @@ export type Content =
       readonly relationId?: string;
       readonly op?: RowOp;
     }
-  | { readonly kind: 'truncate'; readonly relationId: string }
+  | { readonly kind: 'truncate' | 'reread'; readonly relationId: string }
   | { readonly kind: 'relation'; readonly relation: RelationShape };
 
 export class SketchedTopic {
@@ -184,7 +184,9 @@ function contentRecord(placed: Placed, content: Content): StreamRecord {
       };
     }
     case 'truncate':
-      return { ...content, ...placed };
+      return { ...content, ...placed, kind: 'truncate' };
+    case 'reread':
+      return { ...content, ...placed, kind: 'reread' };
     case 'relation':
       return { ...content, ...placed };
   }

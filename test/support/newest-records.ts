@@ -8,7 +8,7 @@ import { createCommittedReader } from '../../src/topic/committed-reader.ts';
 import { connectKafka } from '../../src/topic/kafka-client.ts';
 import { RecordDecoder } from '../../src/topic/record-decoder.ts';
 import { connectRegistry } from '../../src/topic/schema-registry.ts';
-import type { RowRecord, TruncateRecord } from '../../src/topic/stream-record.ts';
+import type { RereadRecord, RowRecord, TruncateRecord } from '../../src/topic/stream-record.ts';
 import { changesTopic } from '../../src/topic/topic-layout.ts';
 import type { Fleet } from './fleet.ts';
 import type { Stack } from './stack.ts';
@@ -46,7 +46,8 @@ export async function newestRecords(
         const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
         for (const record of await decoder.decode(fetched?.records ?? [])) {
           if (record.kind === 'point') lastPoints[partition] = record.point;
-          if (record.kind === 'truncate') truncated(newest, record);
+          // Where a table is read anew, its rows come again or are gone.
+          if (record.kind === 'truncate' || record.kind === 'reread') emptied(newest, record);
           if (record.kind === 'row') newest.set(record.key.toString('latin1'), record);
           if (record.kind === 'row' && record.op === 'r') reads += 1;
         }
@@ -64,9 +65,9 @@ function lowest(points: readonly Point[]): Point | null {
   return sorted[0] ?? null;
 }
 
-function truncated(
+function emptied(
   newest: Map<string, RowRecord>,
-  { relationId, partition }: TruncateRecord,
+  { relationId, partition }: TruncateRecord | RereadRecord,
 ): void {
   for (const [key, record] of newest) {
     if (record.relationId === relationId && record.partition === partition) newest.delete(key);

@@ -67,7 +67,7 @@ test('an epoch whose begin is there is led on without another', () => {
 test('a torn batch makes a new epoch of my own', () => {
   const { owning, actions } = run(notOwning('a'), ...toLead.slice(0, 4), {
     kind: 'drained',
-    found: 'torn',
+    found: 'over',
     control: mine,
   });
   assert.equal(actions[0], { kind: 'claim', claim: { epoch: 2, predecessor: 'a1' } });

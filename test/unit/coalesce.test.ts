@@ -35,7 +35,7 @@ function clear(tables: Tables, relationId: string): void {
 /** As the applier does: all deletes of a step come before its upserts. */
 function applySteps(tables: Tables, steps: readonly ApplyStep[]): void {
   for (const step of steps) {
-    if (step.kind === 'relation') continue;
+    if (step.kind === 'relation' || step.kind === 'reread') continue;
     if (step.kind === 'truncate') {
       for (const id of step.relationIds) clear(tables, id);
     } else {
@@ -188,6 +188,7 @@ function inShort(steps: readonly ApplyStep[]): string[] {
   return steps.map((step) => {
     if (step.kind === 'relation') return `relation ${step.relation.id}`;
     if (step.kind === 'truncate') return `truncate ${step.relationIds.join(' ')}`;
+    if (step.kind === 'reread') return `reread ${step.relationId}`;
     const tables = step.tables.map(({ relationId, deletes, upserts }) => {
       const gone = deletes.map(({ identity }) => `-${identity.join()}`);
       const kept = upserts.map(({ identity, value }) => `${identity.join()}=${value}`);

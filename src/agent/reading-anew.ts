@@ -1,0 +1,81 @@
+/**
+ * What it takes to have tables read anew. Flows in: a session on the leader's database; flows out:
+ * which relations can be, a message in its WAL that asks for them, and a publication that sends
+ * every change of them from then on.
+ */
+import type { Client } from 'pg';
+import { type KnownRelation, loadKnownRelations } from '../catalog/known-relations.ts';
+import { inTransaction } from '../catalog/postgres-session.ts';
+import {
+  addToPublication,
+  createPublication,
+  dropPublication,
+  readPublicationState,
+} from '../catalog/publication.ts';
+import { readTables } from '../catalog/read-catalog.ts';
+import { rootOf, type TableShape } from '../catalog/table.ts';
+import type { RelationId, UnfinishedTable } from '../change/change.ts';
+import { UnderstudyError } from '../errors.ts';
+import { publicationName } from '../topic/topic-layout.ts';
+import type { NodeAccess } from './node-access.ts';
+
+/** A relation of the stream and the table that holds its rows here. */
+export interface StreamTable {
+  readonly relation: RelationId;
+  readonly table: TableShape;
+  /** Without one nobody can tell a row from another. */
+  readonly hasKey: boolean;
+}
+
+/** Those with rows of their own. */
+export async function streamTables(client: Client): Promise<StreamTable[]> {
+  const tables = await readTables(client, ['*.*']);
+  const known = await loadKnownRelations(client);
+  return known.flatMap(({ shape, tableOid }: KnownRelation) => {
+    const table = tables.find(({ oid }) => oid === tableOid);
+    if (shape.dropped || table === undefined || table.kind === 'partitioned') return [];
+    return [{ relation: shape.id, table, hasKey: shape.identity.length > 0 }];
+  });
+}
+
+export async function rereadableRelations(client: Client): Promise<RelationId[]> {
+  const tables = await streamTables(client);
+  const keyless = tables.find(({ hasKey }) => !hasKey);
+  if (keyless !== undefined) throw withoutKey(keyless.relation);
+  return tables.map(({ relation }) => relation);
+}
+
+export function withoutKey(relation: RelationId): UnderstudyError {
+  return new UnderstudyError(
+    'TABLE_UNSUPPORTED',
+    `${relation} has no key: of its rows nobody can tell which ones followers have`,
+    'Name the tables that have one (understudy resnapshot <table>…). Where all must be read, ' +
+      'destroy the cluster and init it again.',
+  );
+}
+
+/** In the WAL, at the place of the transaction under way or of one of its own. */
+export async function readAnew(client: Client, relations: readonly RelationId[]): Promise<void> {
+  await client.query('SELECT understudy.read_anew($1)', [relations]);
+}
+
+export function unreadTable(relation: RelationId): UnfinishedTable {
+  return { relation, after: null, rows: 0, estimate: null, since: null };
+}
+
+/** Before the slot that sends with it: one that is older than its publication sends nothing. */
+export async function repairPublication({ client, cluster }: NodeAccess): Promise<void> {
+  const publication = publicationName(cluster.name);
+  const state = await readPublicationState(client, publication);
+  const own = await readTables(client, ['*.*']);
+  const roots = (await streamTables(client)).map(({ table }) => rootOf(table, own));
+  const unique = [...new Map(roots.map((table) => [table.oid, table])).values()];
+  await inTransaction(client, async () => {
+    if (state === 'whole') {
+      for (const table of unique) await addToPublication(client, publication, table);
+      return;
+    }
+    await dropPublication(client, publication);
+    await createPublication(client, publication, unique);
+  });
+}

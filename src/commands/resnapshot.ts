@@ -1,0 +1,61 @@
+/**
+ * `understudy resnapshot <table>… | --all`: has tables read anew, and stays until that is done.
+ * Names or patterns flow in; which tables were read and from which LSN on flows out. Ended early,
+ * the reading goes on; how far it is stands in `understudy status`.
+ */
+import { type ResnapshotResult, resnapshot } from '../agent/resnapshot.ts';
+import { exitCodes, UnderstudyError } from '../errors.ts';
+import { clusterOf } from './cluster-of.ts';
+import { type Command, flagOption } from './command.ts';
+
+export interface ResnapshotInput {
+  /** null is all. */
+  readonly patterns: readonly string[] | null;
+  readonly wait: boolean;
+}
+
+export const resnapshotCommand: Command<ResnapshotInput> = {
+  name: 'resnapshot',
+  examples: [
+    'understudy resnapshot public.orders',
+    "understudy resnapshot 'billing.*' --no-wait",
+    'understudy resnapshot --all',
+  ],
+  declare: (verb) => {
+    verb.argument('[table...]', 'schema.table, or a pattern as in understudy.yaml');
+    verb.option('--all', 'every table; also where the slot or the publication was lost');
+    verb.option('--no-wait', 'end once it is asked for');
+  },
+  read: (args, options) => {
+    const all = flagOption(options, 'all');
+    if (all === args.length > 0) throw eitherOr();
+    return { patterns: all ? null : args, wait: options['wait'] !== false };
+  },
+  run: async (context, { patterns, wait }) => {
+    const { signal } = context;
+    const onProgress = (line: string): void => context.progress(line);
+    const request = { patterns, wait, signal, onProgress };
+    const answer = await resnapshot(clusterOf(context), request);
+    return { answer, lines: linesOf(answer), exit: exitCodes.ok };
+  },
+};
+
+function eitherOr(): UnderstudyError {
+  return new UnderstudyError(
+    'USAGE',
+    'name the tables to read anew, or give --all',
+    'understudy resnapshot public.orders, or understudy resnapshot --all',
+  );
+}
+
+function linesOf({ node, epoch, lsn, tables, newEpoch, finished }: ResnapshotResult): string[] {
+  const what = tables.length === 1 ? tables[0] : `${tables.length} tables`;
+  if (newEpoch) {
+    return [
+      `epoch ${epoch} begins on node ${node}, with a new slot and every row to be read`,
+      `start its agent: understudy run ${node}`,
+    ];
+  }
+  if (finished) return [`${what}: every row is in the stream anew, from ${lsn} on`];
+  return [`${what}: asked for at ${lsn}; see how far it is: understudy status`];
+}
