@@ -147,7 +147,11 @@ CREATE TABLE IF NOT EXISTS understudy.schema_build (
   settings text[] NOT NULL,
   done boolean NOT NULL DEFAULT false,
   -- Roles that this server lacks, because of which it was not run.
-  missing_roles text[] NOT NULL DEFAULT '{}'
+  missing_roles text[] NOT NULL DEFAULT '{}',
+  -- What Postgres last said when it refused the statement, which is tried again.
+  refused text,
+  -- Whether it is a foreign key that was made NOT VALID: not every row here fulfils it.
+  not_valid boolean NOT NULL DEFAULT false
 );
 
 -- A token for what was committed before the call: give it to wait_for on a follower. The calling
