@@ -1,6 +1,7 @@
 /**
  * Tables that are added to the publication while the stream runs: they come over with the rows that
- * they hold, those of transactions that were open meanwhile too, and a promoted node has them.
+ * they hold, those of transactions that were open meanwhile too, and a promoted node has them. One
+ * that has no key stays outside, whatever the WAL has of it, and stops nothing.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
@@ -72,6 +73,87 @@ test('tables that are published later bring their rows, and a promoted node has 
       return isThere && held.get('public.later')?.get('2')?.['n'] === '2';
     };
     await until(fleet, streamed, 'the promoted node publishes them');
+  } finally {
+    await fleet.close();
+  }
+});
+
+test('tables without a key are passed over until they have one or are gone', async () => {
+  const keyless = ['kept', 'withdrawn', 'dropped', 'computed'];
+  const plain = 'CREATE TABLE plain (id int PRIMARY KEY, n int NOT NULL)';
+  const fleet = await startFleet({ stack, partitions, tables: plain });
+  const publication = `understudy_${fleet.cluster}`;
+  const kept = 'CREATE TABLE kept (n int NOT NULL, note text)';
+  const plainIs = async (n: number): Promise<void> => {
+    await fleet.sql('a', 'INSERT INTO plain VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET n = $1', [
+      n,
+    ]);
+    await fleet.caughtUp();
+    assert.equal(await fleet.sql('b', 'SELECT n FROM plain'), [{ n }], fleet.logs());
+  };
+  const write = async (): Promise<void> => {
+    for (const table of ['kept', 'withdrawn', 'dropped']) {
+      await fleet.sql('a', `INSERT INTO ${table} VALUES (1, 'x'), (2, 'y')`);
+    }
+    await fleet.sql('a', 'INSERT INTO computed SELECT max(n) + 1 FROM computed');
+    await fleet.sql('a', 'TRUNCATE dropped, plain');
+  };
+  try {
+    await fleet.startAgents();
+    await fleet.tamper('b', kept);
+    await fleet.sql(
+      'a',
+      `${kept}; CREATE TABLE withdrawn (n int, note text);
+      CREATE TABLE dropped (n int, note text);
+      CREATE TABLE computed (n int, twice int GENERATED ALWAYS AS (n * 2) STORED PRIMARY KEY);
+      INSERT INTO computed VALUES (1);
+      ALTER PUBLICATION ${publication} ADD TABLE ${keyless.join(', ')}`,
+    );
+    await write();
+    const agent = fleet.agent('a');
+    for (const table of keyless) {
+      await agent.says(new RegExp(`"table":"public.${table}".*its changes are passed over`));
+    }
+    assert.match(agent.log, /public.kept has no replica identity.*ALTER TABLE .*kept/);
+    await plainIs(1);
+    const { json } = await fleet.cli('status');
+    for (const table of keyless) assert.match(json.nodes[0].why.join(), `public.${table}`);
+    // All of this is in the WAL before anybody decodes it, under catalogs that are no more.
+    await agent.kill();
+    await write();
+    const key = `ALTER TABLE kept ADD COLUMN later text DEFAULT 'now', ADD PRIMARY KEY (n, note)`;
+    await fleet.tamper('b', key);
+    await fleet.sql('a', `UPDATE kept SET note = 'z'`).then(
+      () => assert.unreachable('Postgres lets a published table without a key be updated'),
+      () => undefined,
+    );
+    await fleet.sql('a', `DELETE FROM kept`).catch(() => undefined);
+    await fleet.sql('a', `ALTER PUBLICATION ${publication} DROP TABLE withdrawn, kept`);
+    await fleet.sql('a', `UPDATE kept SET note = note || ctid::text; ${key}`);
+    await fleet.sql('a', `ALTER PUBLICATION ${publication} ADD TABLE kept; DROP TABLE dropped`);
+    await fleet.sql('a', `INSERT INTO kept VALUES (3, 'with a key', NULL)`);
+    await fleet.sql('a', `UPDATE kept SET later = 'changed' WHERE n = 1`);
+    await fleet.startAgent('a');
+    const hasAll = async (): Promise<boolean> => /^5 rows/.test(await fleet.digest('b', 'kept'));
+    await until(fleet, hasAll, 'the rows of kept on b');
+    await finished(stack, fleet);
+    await plainIs(2);
+    await fleet.assertSame('kept');
+    await fleet.sql('a', 'DELETE FROM kept WHERE n = 2; UPDATE kept SET n = 7 WHERE n = 3');
+    await plainIs(3);
+    await fleet.assertSame('kept');
+    const { json: after } = await fleet.cli('status');
+    const why = after.nodes[0].why.join();
+    assert.match(why, /not in the stream: .*public.computed/);
+    assert.not.match(why, /public.kept/);
+    // It is a table of the stream now: what it was for a while is not passed over any more.
+    assert.is(await fleet.agent('a').stop(), 0);
+    await fleet.sql('a', 'ALTER TABLE kept DROP CONSTRAINT kept_pkey');
+    await fleet.sql('a', `INSERT INTO kept VALUES (8, 'no key', NULL)`);
+    await fleet.sql('a', 'ALTER TABLE kept ADD PRIMARY KEY (n, note)');
+    const stopped = fleet.spawnAgent('a');
+    assert.is(await stopped.exitCode(), 4, stopped.log);
+    assert.match(stopped.log, /public.kept .*its identity was another for a while/);
   } finally {
     await fleet.close();
   }
