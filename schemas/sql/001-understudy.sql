@@ -66,7 +66,16 @@ CREATE TABLE IF NOT EXISTS understudy.relations (
   table_name text NOT NULL,
   -- Column ids, in the order of the identity's index.
   identity text[] NOT NULL,
-  dropped boolean NOT NULL
+  dropped boolean NOT NULL,
+  -- Of a table that entered the stream with rows: where this node's WAL ended then. What commits
+  -- below is seen by whoever reads its rows.
+  entered_lsn pg_lsn
+);
+
+-- Tables that were published and cannot be in the stream: the WAL has changes of them that belong
+-- to no relation, also once they are dropped or out of the publication.
+CREATE TABLE IF NOT EXISTS understudy.outside (
+  table_oid oid PRIMARY KEY
 );
 
 -- Their columns. Rows are never deleted; attnum and ordinal are null once the column is gone.
@@ -154,7 +163,11 @@ CREATE TABLE IF NOT EXISTS understudy.schema_build (
   settings text[] NOT NULL,
   done boolean NOT NULL DEFAULT false,
   -- Roles that this server lacks, because of which it was not run.
-  missing_roles text[] NOT NULL DEFAULT '{}'
+  missing_roles text[] NOT NULL DEFAULT '{}',
+  -- What Postgres last said when it refused the statement, which is tried again.
+  refused text,
+  -- Whether it is a foreign key that was made NOT VALID: not every row here fulfils it.
+  not_valid boolean NOT NULL DEFAULT false
 );
 
 -- A token for what was committed before the call: give it to wait_for on a follower. The calling

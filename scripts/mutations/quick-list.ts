@@ -266,7 +266,7 @@ export const quick: readonly Mutation[] = [
     harm: 'values of a column that grew are cut off on followers',
     edits: [
       {
-        file: 'src/leader/known-tables.ts',
+        file: 'src/leader/table-difference.ts',
         find: ' && sent.typeModifier === typeModifier;',
         replace: ';',
       },
@@ -278,7 +278,7 @@ export const quick: readonly Mutation[] = [
     harm: 'a row whose key changed under another primary key stays under its old key too',
     edits: [
       {
-        file: 'src/leader/known-tables.ts',
+        file: 'src/leader/table-difference.ts',
         find: `return isSame ? null : 'its identity was another for a while';`,
         replace: 'return isSame ? null : null;',
       },

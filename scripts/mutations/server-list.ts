@@ -177,7 +177,7 @@ export const withServers: readonly Mutation[] = [
         replace: 'await this.#take(added, shape, false);',
       },
     ],
-    tests: ['test/integration/existing-rows.test.ts'],
+    tests: ['test/integration/later-tables.test.ts'],
   },
   {
     name: 'session-style-of-the-database',

@@ -23,13 +23,14 @@ import type { Cluster } from './cluster.ts';
 import { recordDamage } from './damage.ts';
 import { deposed } from './deposed.ts';
 import { type DetachResult, detachNode, interrupted, requireBuilt } from './detachment.ts';
+import type { FollowerAtWork } from './follower-at-work.ts';
 import { type AttemptEnd, answerDetach, nextTask, stopsNowhere } from './follower-tasks.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, resultOf } from './promotion.ts';
 import { epochAsked, RequestDesk } from './requests.ts';
 import { followAndBuild } from './schema-finish.ts';
 import { keepRaising } from './start-number.ts';
-import { type FollowerAtWork, type Lead, LeadTaking } from './take-lead.ts';
+import { type Lead, LeadTaking } from './take-lead.ts';
 
 /** What whoever runs an agent hears of an attempt. */
 export interface AgentEvents {
@@ -57,13 +58,12 @@ export async function serveNode(
     const node = await openNode(cluster, name, releasers, { mayBuild: true });
     events.onServed();
     await hit('agent.after-start');
-    const all = AbortSignal.any([signal, inner.signal]);
     const agent = new Agent(node, releasers, events, until);
     const lost = node.lost.catch((error: unknown) => {
       inner.abort();
       throw error;
     });
-    return await Promise.race([agent.run(all), lost]);
+    return await Promise.race([agent.run(AbortSignal.any([signal, inner.signal])), lost]);
   } finally {
     inner.abort();
     const failures = await releasers.close();
@@ -207,15 +207,15 @@ export class Agent {
     onWorking();
     const stop = (): void => follower.stop();
     signal.addEventListener('abort', stop);
-    const ended = followAndBuild(this.#node, this.#releasers, follower);
+    const following = followAndBuild(this.#node, this.#releasers, follower);
     // Whoever works with the follower hears of its end; until then nobody else has to.
-    ended.catch(() => undefined);
+    following.ended.catch(() => undefined);
     try {
-      return await work({ follower, ended });
+      return await work(following);
     } finally {
       signal.removeEventListener('abort', stop);
       follower.stop();
-      await Promise.allSettled([ended]);
+      await Promise.allSettled([following.ended]);
     }
   }
 

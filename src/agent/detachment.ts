@@ -20,10 +20,10 @@ import { removeGuard } from '../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
+import type { FollowerAtWork } from './follower-at-work.ts';
 import type { NodeAccess } from './node-access.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
-import type { FollowerAtWork } from './take-lead.ts';
 import { lacksText } from './unfinished-text.ts';
 
 /** The JSON of detach. What the log holds beyond `lsn` is not discarded: the others have it. */

@@ -11,7 +11,7 @@ import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
-import { openBuild } from '../follower/schema-build.ts';
+import { notValidForeignKeys, openBuild } from '../follower/schema-build.ts';
 import { Releasers } from '../lifecycle.ts';
 import { askAgent } from './agent-question.ts';
 import { notBuilt } from './building-text.ts';
@@ -20,7 +20,7 @@ import { requireAttached } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
 import type { PromotionResult } from './promotion.ts';
 import { failoverWaitMs } from './requests.ts';
-import { requireWholeSchema } from './schema-building.ts';
+import { lackTexts, requireNothingToCome } from './schema-building.ts';
 import { promoteHere } from './stand-in.ts';
 
 export interface FailoverRequest {
@@ -41,6 +41,8 @@ export interface FailoverPlan {
   readonly lsn: string | null;
   /** Tables of which rows from before the stream would be lost. */
   readonly unfinished: readonly string[];
+  /** Parts of the schema that it would lead without, each with the reason. */
+  readonly lacks: readonly string[];
 }
 
 const verifyTimeoutMs = 30_000;
@@ -111,7 +113,9 @@ async function planOf(
       'Choose another node: understudy status shows which can take the lead.',
     );
   }
-  requireWholeSchema(node, await openBuild(client));
+  const open = await openBuild(client);
+  // What waits for rows that nobody will send any more is made before it leads.
+  if (position.unfinished.length === 0) requireNothingToCome(node, open);
   return {
     node,
     dryRun: true,
@@ -119,25 +123,34 @@ async function planOf(
     leader: owner?.node ?? null,
     lsn: formatEpochLsn(position.at),
     unfinished: position.unfinished,
+    lacks: lackTexts(open, await notValidForeignKeys(client)),
   };
 }
 
 function needsAllowance(plan: FailoverPlan): UnderstudyError {
+  const allow = `understudy failover ${plan.node} --allow-data-loss --reason "…"`;
   if (plan.unfinished.length > 0) {
     return new UnderstudyError(
       'NEEDS_ALLOW_DATA_LOSS',
       `node ${plan.node} lacks rows from before the stream; as leader it would never get them: ` +
         plan.unfinished.join(', '),
       `Wait until understudy status shows it exact. If ${plan.leader ?? 'the leader'} cannot ` +
-        `come back, say so: understudy failover ${plan.node} --allow-data-loss --reason "…"`,
+        `come back, say so: ${allow}`,
+    );
+  }
+  if (plan.lacks.length > 0) {
+    return new UnderstudyError(
+      'NEEDS_ALLOW_DATA_LOSS',
+      `node ${plan.node} would lead without parts of the schema: ${plan.lacks.join('; ')}`,
+      'Remove the cause on that node: its agent tries again by itself. If it has to lead as it ' +
+        `is, say so: ${allow}`,
     );
   }
   return new UnderstudyError(
     'NEEDS_ALLOW_DATA_LOSS',
     `durability is async: what ${plan.leader ?? 'the leader'} acknowledged and did not publish ` +
       'yet would be lost to the new leader',
-    'If the leader cannot come back, say so: ' +
-      `understudy failover ${plan.node} --allow-data-loss --reason "…"`,
+    `If the leader cannot come back, say so: ${allow}`,
   );
 }
 

@@ -9,7 +9,7 @@ import type { Lsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlState } from '../control/control-state.ts';
 import type { BootstrapState } from '../follower/bootstrap-state.ts';
-import type { BuildProgress } from '../follower/schema-build.ts';
+import type { OpenBuild } from '../follower/schema-build.ts';
 import type { SlotWal } from '../leader/slot.ts';
 import type { Watermarks } from '../topic/log.ts';
 
@@ -35,7 +35,9 @@ export interface DatabaseFacts {
   /** Whether somebody holds the lock of the node. */
   readonly agentRuns: boolean;
   /** What of the leader's schema is not built here yet; null where nothing is left. */
-  readonly openBuild?: BuildProgress | null;
+  readonly openBuild?: OpenBuild | null;
+  /** Foreign keys that could only be made NOT VALID here. */
+  readonly notValid?: readonly string[];
   /** This cluster's slots in the database, the newest epoch's first. */
   readonly slots: readonly SlotWal[];
 }

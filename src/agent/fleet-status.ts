@@ -13,7 +13,7 @@ import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
-import { openBuild } from '../follower/schema-build.ts';
+import { notValidForeignKeys, openBuild } from '../follower/schema-build.ts';
 import { readSlotWal } from '../leader/slot.ts';
 import { Releasers, withTimeout } from '../lifecycle.ts';
 import { createCommittedReader } from '../topic/committed-reader.ts';
@@ -101,6 +101,7 @@ export class FleetWatch {
     const identity = await readNode(client);
     const position = identity === null ? null : await readPosition(client);
     const open = identity === null ? null : await openBuild(client);
+    const notValid = identity === null ? [] : await notValidForeignKeys(client);
     const building = identity === null ? null : await readBootstrap(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
@@ -111,6 +112,7 @@ export class FleetWatch {
       identity,
       position,
       openBuild: open,
+      notValid,
       building,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',

@@ -6,10 +6,10 @@
 import type { EpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { detachNode, requirePlace } from './detachment.ts';
+import type { FollowerAtWork } from './follower-at-work.ts';
 import type { NodeAccess } from './node-access.ts';
 import { shownError } from './promotion.ts';
 import { type AgentRequest, type RequestDesk, targetOf } from './requests.ts';
-import type { FollowerAtWork } from './take-lead.ts';
 
 /**
  * How an attempt ended that did not fail: the node is to be served on, in whatever role it has by

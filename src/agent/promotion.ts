@@ -20,6 +20,8 @@ export interface PromotionResult {
   readonly lsn: string;
   readonly base: string | null;
   readonly sequences: readonly SequenceChange[];
+  /** Parts of the schema that it leads without, each with the reason. */
+  readonly lacks: readonly string[];
   readonly discarded: null;
   readonly rpo: { readonly transactions: null; readonly bytes: null };
   readonly steps: readonly StepTime[];
@@ -27,7 +29,7 @@ export interface PromotionResult {
 
 export function resultOf(
   node: string,
-  lead: Pick<Lead, 'epoch' | 'mark' | 'base' | 'sequences'>,
+  lead: Pick<Lead, 'epoch' | 'mark' | 'base' | 'sequences' | 'lacks'>,
   steps: PromotionResult['steps'],
 ): PromotionResult {
   return {
@@ -36,6 +38,7 @@ export function resultOf(
     lsn: formatEpochLsn(lead.mark.at),
     base: lead.base === null ? null : formatEpochLsn(lead.base),
     sequences: lead.sequences,
+    lacks: lead.lacks,
     discarded: null,
     rpo: { transactions: null, bytes: null },
     steps,

@@ -3,7 +3,7 @@
  * flows out: what the builder needs, which tells in the log how far it is and what it left out.
  */
 import { UnderstudyError } from '../errors.ts';
-import type { BuildOptions, BuildProgress } from '../follower/schema-build.ts';
+import type { BuildOptions, OpenBuild, Refusal } from '../follower/schema-build.ts';
 import type { Cluster } from './cluster.ts';
 
 /** Often enough to see that it goes on. */
@@ -27,20 +27,43 @@ export function schemaBuildOptions({ around }: Cluster, node: string): BuildOpti
         'owners and privileges were left out: these roles do not exist here',
       );
     },
+    onNotValid: (foreignKeys) => {
+      log.warn(
+        { node, foreignKeys },
+        'made NOT VALID: rows here refer to rows that this node does not have',
+      );
+    },
   };
 }
 
-/** `post-data is being built: 3 of 17`; why the node cannot lead yet. */
-export function openBuildText({ phase, done, total }: BuildProgress): string {
-  return `its ${phase} is being built: ${done} of ${total}`;
+/** `its post-data is being built: 3 of 17`, and what its Postgres refuses. */
+export function openBuildTexts({ phase, done, total, refused }: OpenBuild): string[] {
+  const isUnderWay = done + refused.length < total;
+  const underWay = isUnderWay ? [`its ${phase} is being built: ${done} of ${total}`] : [];
+  const lacks = refusedTexts(refused).map((text) => `SCHEMA_BUILD_FAILED: it lacks ${text}`);
+  return [...underWay, ...lacks];
+}
+
+/** `CREATE INDEX i ON public.t: could not …` */
+export function refusedTexts(refused: readonly Refusal[]): string[] {
+  return refused.map(({ what, reason }) => `${what}: ${reason}`);
+}
+
+/** What a node lacks that leads as it is: what it refuses, and what it could not make whole. */
+export function lackTexts(open: OpenBuild | null, notValid: readonly string[]): string[] {
+  const reason = 'NOT VALID, rows here refer to rows that it does not have';
+  return [
+    ...refusedTexts(open?.refused ?? []),
+    ...notValid.map((name) => `the foreign key ${name} as on the leader: ${reason}`),
+  ];
 }
 
 /** A leader without its unique indexes and triggers would take what its followers refuse. */
-export function requireWholeSchema(node: string, open: BuildProgress | null): void {
-  if (open === null) return;
+export function requireNothingToCome(node: string, open: OpenBuild | null): void {
+  if (open === null || open.done + open.refused.length === open.total) return;
   throw new UnderstudyError(
     'NOT_PROMOTABLE',
-    `node ${node} lacks a part of the schema: ${openBuildText(open)}`,
+    `node ${node} lacks a part of the schema: ${openBuildTexts(open).join('; ')}`,
     'Wait until understudy status shows it promotable, or choose another node.',
   );
 }

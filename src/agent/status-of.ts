@@ -14,7 +14,7 @@ import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import { isAtEnd, isStreaming, type LogEnds, lagBytes, lagMs } from './lag.ts';
 import { missingRecords } from './missing-records.ts';
 import type { FleetStatus, NodeState, NodeStatus } from './node-status.ts';
-import { openBuildText } from './schema-building.ts';
+import { openBuildTexts } from './schema-building.ts';
 import { slotReport } from './slot-status.ts';
 import { lacksText, unfinishedStatus, unfinishedText } from './unfinished-text.ts';
 
@@ -214,6 +214,8 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       ...slot.backlog,
       ...slot.retention,
       ...damageOf(fleet),
+      ...openBuildOf(member),
+      ...notValidOf(member),
       ...uncoveredOf(fleet),
       ...readingOf(fleet),
       ...blind,
@@ -267,12 +269,24 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
     exact,
     promotable: role === 'leader' || position === null || missing.length > 0 ? false : exact,
     slot: slotReport(member.slots).status,
-    why: [...why, ...(lacks === null ? [] : [lacks]), ...missing, ...damageOf(fleet), ...blind],
+    why: [
+      ...why,
+      ...(lacks === null ? [] : [lacks]),
+      ...missing,
+      ...notValidOf(member),
+      ...damageOf(fleet),
+      ...blind,
+    ],
   };
 }
 
+/** It follows and leads with them: whoever fails over to it should know. */
+function notValidOf({ notValid = [] }: Member): string[] {
+  return notValid.length === 0 ? [] : [`NOT VALID here: foreign keys ${notValid.join(', ')}`];
+}
+
 function openBuildOf({ openBuild }: Member): string[] {
-  return openBuild === null || openBuild === undefined ? [] : [openBuildText(openBuild)];
+  return openBuild === null || openBuild === undefined ? [] : openBuildTexts(openBuild);
 }
 
 /** One that is being built is not, whatever else is known. */

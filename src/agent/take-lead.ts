@@ -15,10 +15,8 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/positi
 import { isMine } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
-import type { Follower } from '../follower/follower.ts';
 import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { Rereads } from '../follower/rereads.ts';
-import { openBuild } from '../follower/schema-build.ts';
 import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
 import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
@@ -27,24 +25,20 @@ import type { LogEnd } from '../topic/partition-tails.ts';
 import { formatVersion, slotName, slotPrefix } from '../topic/topic-layout.ts';
 import { notBuilt } from './building-text.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
+import type { FollowerAtWork } from './follower-at-work.ts';
 import type { NodeAccess } from './node-access.ts';
 import { type OwnedEpoch, ownEpoch } from './own-epoch.ts';
 import { readAnew, repairPublication, rereadableRelations, unreadTable } from './reading-anew.ts';
-import { requireWholeSchema } from './schema-building.ts';
+import { schemaToLeadWith } from './schema-finish.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
-
-/** A follower at work, which the drain applies to the end and then stops. */
-export interface FollowerAtWork {
-  readonly follower: Follower;
-  /** Settles when its run has ended. */
-  readonly ended: Promise<void>;
-}
 
 export interface Lead extends OwnedEpoch {
   readonly slot: string;
   /** What a new epoch continues; null when this node goes on in an epoch that had begun. */
   readonly base: EpochLsn | null;
   readonly sequences: readonly SequenceChange[];
+  /** Parts of the schema that it leads without, each with the reason. */
+  readonly lacks: readonly string[];
 }
 
 export type OnStep = (step: string) => void;
@@ -64,6 +58,7 @@ export class LeadTaking {
   #base: EpochLsn | null = null;
   #sequences: readonly SequenceChange[] = [];
   readonly #anew: boolean;
+  #lacks: readonly string[] = [];
 
   /** `anew`: the leader's slot is of no use any more; it begins an epoch with all rows to read. */
   constructor(
@@ -113,15 +108,16 @@ export class LeadTaking {
     await this.#becomeLeader(owned.epoch);
     if (this.#anew) await this.#dropOtherSlots();
     this.#onStep('stream');
-    return { ...owned, slot: this.#slot, base: this.#base, sequences: this.#sequences };
+    const [base, sequences, lacks] = [this.#base, this.#sequences, this.#lacks];
+    return { ...owned, slot: this.#slot, base, sequences, lacks };
   }
 
   /**
    * Applies what the log holds now. A node that cannot is told so before it claims, while the
    * leader still leads; and the drain after the fence has little left to do.
    */
-  async #catchUp({ follower }: FollowerAtWork): Promise<void> {
-    requireWholeSchema(this.#node.name, await openBuild(this.#node.client));
+  async #catchUp(following: FollowerAtWork): Promise<void> {
+    const { follower } = following;
     this.#onStep('catch up');
     const watermarks = await this.#node.reader.watermarks();
     const drained = follower.drained(watermarks.map(({ lastStableOffset }) => lastStableOffset));
@@ -133,6 +129,8 @@ export class LeadTaking {
       );
     });
     if (!follower.exact) throw notBuilt(this.#node.name);
+    this.#onStep('schema');
+    this.#lacks = await schemaToLeadWith(this.#node, following);
   }
 
   /** LSNs mean something on the server and the timeline of their epoch only. */

@@ -5,6 +5,7 @@
  */
 import type { Client } from 'pg';
 import type { ColumnId, RelationShape } from '../change/change.ts';
+import { type Lsn, parseLsn } from '../change/lsn.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { TableShape } from './table.ts';
 
@@ -12,6 +13,8 @@ export interface KnownRelation {
   readonly shape: RelationShape;
   /** null when this node has no such table, as for a dropped one. */
   readonly tableOid: number | null;
+  /** Where the WAL ended when it entered the stream with rows; null for one that did not. */
+  readonly enteredLsn: Lsn | null;
   readonly attnums: ReadonlyMap<ColumnId, number>;
   /** Also of columns that are gone: their ids are never given again. */
   readonly usedColumnIds: ReadonlySet<ColumnId>;
@@ -35,6 +38,7 @@ interface KnownRelationRow {
   readonly name: string;
   readonly identity: readonly string[];
   readonly dropped: boolean;
+  readonly enteredLsn: string | null;
   readonly columns: readonly KnownColumnRow[];
 }
 
@@ -44,6 +48,7 @@ export async function loadKnownRelations(client: Client): Promise<KnownRelation[
       SELECT json_build_object(
         'id', r.relation_id, 'tableOid', r.table_oid::bigint, 'schema', r.schema_name,
         'name', r.table_name, 'identity', r.identity, 'dropped', r.dropped,
+        'enteredLsn', r.entered_lsn,
         'columns', (
           SELECT coalesce(json_agg(json_build_object(
             'id', c.column_id, 'attnum', c.attnum, 'name', c.name, 'type', c.type,
@@ -74,6 +79,7 @@ function knownRelationOf(row: KnownRelationRow): KnownRelation {
       dropped: row.dropped,
     },
     tableOid: row.tableOid,
+    enteredLsn: row.enteredLsn === null ? null : parseLsn(row.enteredLsn),
     attnums: new Map(
       present.flatMap((column) => (column.attnum === null ? [] : [[column.id, column.attnum]])),
     ),

@@ -63,18 +63,20 @@ export const failoverCommand: Command<FailoverInput> = {
 
 function linesOf(answer: FailoverPlan | PromotionResult): string[] {
   if ('dryRun' in answer) {
-    const { node, epoch, leader, lsn, unfinished } = answer;
+    const { node, epoch, leader, lsn, unfinished, lacks } = answer;
     return [
       `would end the epoch of ${leader ?? 'nobody'} and begin epoch ${epoch} on ${node}, which ` +
         `stands at ${lsn ?? 'no position'}`,
       'nothing was changed; under async what the leader did not publish would be lost',
       ...unfinished.map((table) => `rows of ${table} from before the stream would be lost`),
+      ...lacks.map((part) => `it would lead although it lacks ${part}`),
     ];
   }
-  const { node, epoch, lsn, base, steps, sequences } = answer;
+  const { node, epoch, lsn, base, steps, sequences, lacks } = answer;
   return [
     `node ${node} leads epoch ${epoch} from ${lsn}; it continues ${base ?? 'nothing'}`,
     ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
     ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from} -> ${to}`),
+    ...lacks.map((part) => `  it lacks ${part}`),
   ];
 }

@@ -5,8 +5,10 @@
  * transaction that marks it as done, so a kill at any place is followed by the rest, and nothing is
  * run twice.
  *
- * What cannot be made is a clear stop. Only owners and privileges of roles that this server does
- * not have are left out, and told.
+ * What rows need and cannot be made is a clear stop. What they can do without and Postgres refuses
+ * is kept with its reason, the rest is made, and it is tried again. Owners and privileges of roles
+ * that this server does not have are left out, and told. A foreign key that rows here do not
+ * fulfil, because what they refer to is not in the stream, is made NOT VALID, and told.
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
@@ -20,14 +22,26 @@ import {
   buildSteps,
   describeStatement,
   enablesTriggers,
-  extensionOf,
+  foreignKeyOf,
   rolesOf,
 } from './schema-plan.ts';
+import { held, refused, StepRefused, sqlStateOf, undefinedObject } from './schema-refusal.ts';
 
 export interface BuildProgress {
   readonly phase: BuildPhase;
   readonly done: number;
   readonly total: number;
+}
+
+/** A statement that this node's Postgres does not take. */
+export interface Refusal {
+  /** What it would make: `CREATE INDEX i ON public.t`. */
+  readonly what: string;
+  readonly reason: string;
+}
+
+export interface OpenBuild extends BuildProgress {
+  readonly refused: readonly Refusal[];
 }
 
 export interface BuildOptions {
@@ -36,16 +50,22 @@ export interface BuildOptions {
   readonly onProgress: (progress: BuildProgress) => void;
   /** Once per phase, with every role because of which something was left out. */
   readonly onMissingRoles: (roles: readonly string[]) => void;
+  /** Once per phase, with every foreign key that could only be made NOT VALID. */
+  readonly onNotValid: (foreignKeys: readonly string[]) => void;
   readonly nowMs: () => number;
   readonly sleep: (ms: number) => Promise<void>;
   /** Between two statements. */
   readonly signal?: AbortSignal;
   /** The caller's, in a database that nobody uses yet: all is built in it, or nothing. */
   readonly inOpenTransaction?: boolean;
+  /** What is refused is kept with its reason, and the next statement's turn comes. */
+  readonly keepsRefusals?: boolean;
 }
 
 interface OpenStep extends BuildStep {
   readonly ordinal: number;
+  /** A foreign key whose rows are not looked at. */
+  readonly notValid: boolean;
 }
 
 /** Readers of a table queue up behind a lock that is waited for: it waits briefly and often. */
@@ -81,16 +101,35 @@ export async function buildPostData(client: Client, options: BuildOptions): Prom
   if (open !== null) await runPhase(client, 'post-data', options);
 }
 
+/** The same, and goes on behind what is refused; what is left then. */
+export async function tryPostData(
+  client: Client,
+  options: BuildOptions,
+): Promise<OpenBuild | null> {
+  await buildPostData(client, { ...options, keepsRefusals: true });
+  return openBuild(client);
+}
+
 /** What of the schema is not built yet; null where all is, or where nothing was to be. */
-export async function openBuild(client: Client): Promise<BuildProgress | null> {
-  const { rows } = await client.query<{ phase: BuildPhase; done: string; total: string }>(
-    `SELECT phase, count(*) FILTER (WHERE done) AS done, count(*) AS total
+export async function openBuild(client: Client): Promise<OpenBuild | null> {
+  const { rows } = await client.query<{
+    phase: BuildPhase;
+    done: string;
+    total: string;
+    refused: string;
+  }>(
+    `SELECT phase, count(*) FILTER (WHERE done) AS done, count(*) AS total,
+       coalesce(json_agg(json_build_array(statement, refused) ORDER BY ordinal)
+         FILTER (WHERE NOT done AND refused IS NOT NULL), '[]') AS refused
      FROM understudy.schema_build GROUP BY phase ORDER BY phase DESC`,
   );
-  const open = rows
-    .map(({ phase, done, total }) => ({ phase, done: Number(done), total: Number(total) }))
-    .find(({ done, total }) => done < total);
-  return open ?? null;
+  const open = rows.find(({ done, total }) => Number(done) < Number(total));
+  if (open === undefined) return null;
+  const refused = (JSON.parse(open.refused) as [string, string][]).map(([statement, reason]) => ({
+    what: describeStatement(statement),
+    reason,
+  }));
+  return { phase: open.phase, done: Number(open.done), total: Number(open.total), refused };
 }
 
 async function planSteps(client: Client, steps: readonly BuildStep[], node: string): Promise<void> {
@@ -130,19 +169,21 @@ async function runPhase(client: Client, phase: BuildPhase, options: BuildOptions
   let left = rows.length;
   for (const { ordinal, statement, settings } of rows) {
     const open = JSON.parse(settings) as readonly string[];
-    const step = { phase, ordinal: Number(ordinal), statement, settings: open };
-    if (!(await runStep(client, step, options))) return;
+    const step = { phase, ordinal: Number(ordinal), statement, settings: open, notValid: false };
+    const end = await runOrKeep(client, step, options);
+    if (end === 'stopped') return;
+    if (end === 'refused') continue;
     left -= 1;
     options.onProgress({ phase, done: total - left, total });
     await hit('schema.after-statement');
   }
-  await tellMissingRoles(client, phase, options);
+  await tellLeftOut(client, phase, options);
 }
 
-async function tellMissingRoles(
+async function tellLeftOut(
   client: Client,
   phase: BuildPhase,
-  { onMissingRoles }: BuildOptions,
+  { onMissingRoles, onNotValid }: BuildOptions,
 ): Promise<void> {
   const { rows } = await client.query<{ role: string }>(
     `SELECT DISTINCT unnest(missing_roles) AS role FROM understudy.schema_build
@@ -150,31 +191,74 @@ async function tellMissingRoles(
     [phase],
   );
   if (rows.length > 0) onMissingRoles(rows.map(({ role }) => role));
+  const foreignKeys = phase === 'post-data' ? await notValidForeignKeys(client) : [];
+  if (foreignKeys.length > 0) onNotValid(foreignKeys);
+}
+
+/** Those that were made NOT VALID here and still are, as `schema.table.constraint`. */
+export async function notValidForeignKeys(client: Client): Promise<string[]> {
+  const { rows } = await client.query<{ statement: string }>(
+    'SELECT statement FROM understudy.schema_build WHERE not_valid ORDER BY ordinal',
+  );
+  const made = rows.flatMap(({ statement }) => foreignKeyOf(statement) ?? []);
+  if (made.length === 0) return [];
+  const { rows: left } = await client.query<{ name: string }>(
+    `SELECT name FROM pg_catalog.pg_constraint c
+     JOIN pg_catalog.pg_class t ON t.oid = c.conrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+     CROSS JOIN format('%I.%I.%I', n.nspname, t.relname, c.conname) AS name
+     WHERE c.contype = 'f' AND NOT c.convalidated AND name = ANY ($1) ORDER BY name`,
+    [made],
+  );
+  return left.map(({ name }) => name);
+}
+
+type StepEnd = 'done' | 'refused' | 'stopped';
+
+async function runOrKeep(client: Client, step: OpenStep, options: BuildOptions): Promise<StepEnd> {
+  try {
+    return await runStep(client, step, options);
+  } catch (error) {
+    if (options.keepsRefusals !== true || !(error instanceof StepRefused)) throw error;
+    await client.query('UPDATE understudy.schema_build SET refused = $2 WHERE ordinal = $1', [
+      step.ordinal,
+      error.reason,
+    ]);
+    return 'refused';
+  }
 }
 
 const lockNotAvailable = '55P03';
 const deadlockDetected = '40P01';
-const undefinedObject = '42704';
+const foreignKeyViolation = '23503';
 /** What SET SESSION AUTHORIZATION says of a role that does not exist. */
 const invalidParameter = '22023';
 
-/** False when it was told to stop. */
-async function runStep(client: Client, step: OpenStep, options: BuildOptions): Promise<boolean> {
+async function runStep(client: Client, step: OpenStep, options: BuildOptions): Promise<StepEnd> {
   const sinceMs = options.nowMs();
+  let running = step;
+  let violation: unknown = null;
   while (options.signal?.aborted !== true) {
     try {
-      await attempt(client, step, options);
-      return true;
+      await attempt(client, running, options);
+      return 'done';
     } catch (error) {
       const code = sqlStateOf(error);
       const isWaiting = code === lockNotAvailable || code === deadlockDetected;
-      if (options.inOpenTransaction === true || !isWaiting)
-        throw refused(step, options.node, error);
-      if (options.nowMs() - sinceMs > lockMaxMs) throw held(step, options.node, error);
+      const isViolated = code === foreignKeyViolation && foreignKeyOf(step.statement) !== null;
+      if (options.inOpenTransaction === true) throw refused(step.statement, options.node, error);
+      if (isViolated && !running.notValid) {
+        running = { ...step, statement: `${step.statement} NOT VALID`, notValid: true };
+        violation = error;
+        continue;
+      }
+      // A partitioned table takes no such one before PostgreSQL 18: then the rows are the reason.
+      if (!isWaiting) throw refused(step.statement, options.node, violation ?? error);
+      if (options.nowMs() - sinceMs > lockMaxMs) throw held(step.statement, options.node, error);
     }
     await options.sleep(lockPauseMs);
   }
-  return false;
+  return 'stopped';
 }
 
 async function attempt(client: Client, step: OpenStep, options: BuildOptions): Promise<void> {
@@ -229,8 +313,9 @@ async function missingRoles(
 /** Marked first: the settings may take our own rights away until the end of the transaction. */
 async function runHere(client: Client, step: OpenStep): Promise<void> {
   const { rowCount } = await client.query(
-    'UPDATE understudy.schema_build SET done = true WHERE ordinal = $1 AND NOT done',
-    [step.ordinal],
+    `UPDATE understudy.schema_build SET done = true, refused = NULL, not_valid = $2
+     WHERE ordinal = $1 AND NOT done`,
+    [step.ordinal, step.notValid],
   );
   if (rowCount !== 1) return;
   await client.query(
@@ -254,56 +339,4 @@ async function leaveOut(
     'UPDATE understudy.schema_build SET done = true, missing_roles = $2 WHERE ordinal = $1',
     [ordinal, roles],
   );
-}
-
-function sqlStateOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : '';
-}
-
-function held(step: OpenStep, node: string, cause: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `${describeStatement(step.statement)} waited too long for a lock on node ${node}`,
-    'End the transactions that hold it: see pg_stat_activity and pg_locks there.',
-    cause,
-  );
-}
-
-const connectionStates = /^(?:|08...|57P0[123])$/;
-
-/** A connection that died says nothing of the statement. */
-function refused({ statement }: OpenStep, node: string, error: unknown): unknown {
-  const code = sqlStateOf(error);
-  if (error instanceof UnderstudyError || connectionStates.test(code)) return error;
-  const reason = error instanceof Error ? (error.message.split('\n', 1)[0] ?? '') : String(error);
-  const what = describeStatement(statement);
-  return new UnderstudyError(
-    'SCHEMA_BUILD_FAILED',
-    `node ${node} refuses ${what}: ${reason}`,
-    buildHint(statement, code, node),
-    error,
-  );
-}
-
-const duplicates = ['42710', '42P07', '42P06', '42723', '42P04'];
-
-function buildHint(statement: string, code: string, node: string): string {
-  const extension = extensionOf(statement);
-  if (extension !== null && code !== '42501') {
-    return (
-      `Install the extension ${extension} on the server of node ${node} (those of PostgreSQL are ` +
-      `in the package postgresql-contrib, others in their own, such as postgresql-18-${extension}` +
-      '), then try again.'
-    );
-  }
-  if (code === '42501') {
-    return `Give the role of the URL of node ${node} that right, or let a superuser build there.`;
-  }
-  if (code === undefinedObject) {
-    return `Make on the server of node ${node} what is missing, then try again.`;
-  }
-  if (duplicates.includes(code)) {
-    return `Drop it on node ${node}, or make that database anew: it has to be empty for this.`;
-  }
-  return `Remove the cause on node ${node}, then try again: what was built stays.`;
 }

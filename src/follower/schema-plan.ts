@@ -87,3 +87,13 @@ export function extensionOf(statement: string): string | null {
 export function enablesTriggers(statement: string): boolean {
   return /^ALTER TABLE .* ENABLE (?:ALWAYS|REPLICA) (?:TRIGGER|RULE) /s.test(statement);
 }
+
+const foreignKey = new RegExp(
+  `^ALTER TABLE (?:ONLY )?(${role}\\.${role})\\s+ADD CONSTRAINT ${role} FOREIGN KEY\\b`,
+);
+
+/** The foreign key that the statement adds, as `schema.table.constraint`; null for any other. */
+export function foreignKeyOf(statement: string): string | null {
+  const [, table, , , name] = foreignKey.exec(statement) ?? [];
+  return table === undefined || name === undefined ? null : `${table}.${name}`;
+}

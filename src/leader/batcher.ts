@@ -126,6 +126,11 @@ export class Batcher {
     return true;
   }
 
+  /** The same with one more, at once. */
+  addUncovered(table: string): void {
+    if (!this.#uncovered.includes(table)) this.#uncovered = [...this.#uncovered, table];
+  }
+
   /** What to do now that Kafka is free. */
   next(nowMs: number): BatchAction {
     if (!this.#openTransaction && this.#hasTransactions()) return this.#takeCommit(false, nowMs);

@@ -20,6 +20,11 @@ export async function enterTable(
     await saveRelation(client, shape, table);
     if (!isToRead) return;
     await client.query('INSERT INTO understudy.to_read (relation_id) VALUES ($1)', [shape.id]);
+    await client.query(
+      `UPDATE understudy.relations SET entered_lsn = pg_catalog.pg_current_wal_insert_lsn()
+       WHERE relation_id = $1`,
+      [shape.id],
+    );
   });
 }
 

@@ -2,7 +2,8 @@
  * The published tables as the leader knows them. Flows in: relation messages and this database's
  * catalog; flows out: the shape of each relation with its stream ids, columns in the order in which
  * Postgres sends them here. A table that is no longer what the stream says stops the leader; one
- * that is published now, or a new partition of one, gets its ids on first sight.
+ * that is published now, or a new partition of one, gets its ids on first sight. One that is
+ * published and has no key stays outside, and the WAL's changes of it have no shape.
  */
 import type { Client } from 'pg';
 import { readTableAccess } from '../catalog/column-access.ts';
@@ -13,6 +14,7 @@ import { readTables } from '../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../catalog/relation-ids.ts';
 import { displayName, rootOf, type TableShape } from '../catalog/table.ts';
 import type { RelationId, RelationShape } from '../change/change.ts';
+import type { Lsn } from '../change/lsn.ts';
 import { UnderstudyError } from '../errors.ts';
 import { sleep } from '../lifecycle.ts';
 import {
@@ -22,41 +24,66 @@ import {
   tablesToRead,
   withPartitions,
 } from './entering-tables.ts';
+import { type OutsideProblem, OutsideTables, problemOfTree } from './outside-tables.ts';
 import type { RelationMessage } from './pgoutput-decoder.ts';
 import type { RowKey } from './row-overlay.ts';
 import type { ReadableTable } from './row-reader.ts';
+import {
+  changed,
+  inTableOrder,
+  messageDifference,
+  recreated,
+  renamed,
+} from './table-difference.ts';
 
 const allTables = ['*.*'];
 /** Together 5 s: far longer than from the record of a commit to its being seen. */
 const visibleLooksMax = 100;
 const visiblePauseMs = 50;
 
+export interface KnownTablesParts {
+  readonly client: Client;
+  readonly publication: string;
+  /** Hears of tables whose rows are to be read, before any change of them. */
+  readonly onEnter: (relationId: RelationId) => void;
+  /** Hears of tables that are published and cannot enter the stream, each once. */
+  readonly onOutside: (table: string, problem: OutsideProblem) => void;
+}
+
+/** What the stream does not have, by name. */
+export interface Uncovered {
+  /** The configuration asks for them, and they came later. */
+  readonly unpublished: readonly string[];
+  readonly outside: readonly string[];
+}
+
 export class KnownTables {
   readonly #client: Client;
+  readonly #parts: KnownTablesParts;
   readonly #byOid = new Map<number, RelationShape>();
   readonly #known: KnownRelation[];
-  readonly #onEnter: (relationId: RelationId) => void;
   /** One after the other: two looks may see the same new table. */
   #entering: Promise<void> = Promise.resolve();
   /** Named as unfinished by points that can be read. */
   readonly #named = new Set<RelationId>();
 
-  private constructor(
-    client: Client,
-    known: KnownRelation[],
-    onEnter: (relationId: RelationId) => void,
-  ) {
-    this.#client = client;
+  readonly #outside: OutsideTables;
+  /** Published tables that were told to be outside. */
+  readonly #told = new Set<number>();
+  /** Relations whose last message was of no relation of the stream. */
+  readonly #passedOver = new Set<number>();
+
+  private constructor(parts: KnownTablesParts, known: KnownRelation[], outside: OutsideTables) {
+    this.#client = parts.client;
+    this.#parts = parts;
     this.#known = known;
-    this.#onEnter = onEnter;
+    this.#outside = outside;
   }
 
-  /** `onEnter` hears of tables whose rows are to be read, before any change of them. */
-  static async open(
-    client: Client,
-    onEnter: (relationId: RelationId) => void,
-  ): Promise<KnownTables> {
-    const tables = new KnownTables(client, await loadKnownRelations(client), onEnter);
+  static async open(parts: KnownTablesParts): Promise<KnownTables> {
+    const { client, onEnter } = parts;
+    const outside = await OutsideTables.open(client);
+    const tables = new KnownTables(parts, await loadKnownRelations(client), outside);
     for (const relation of await tablesToRead(client)) onEnter(relation);
     return tables;
   }
@@ -66,21 +93,39 @@ export class KnownTables {
     for (const relation of relations) this.#named.add(relation);
   }
 
-  /** Takes a relation message before its rows: compares, or gives ids to a new partition. */
-  async learn(message: RelationMessage): Promise<void> {
+  /**
+   * Takes a relation message before its rows, in a transaction that commits at `commitLsn`:
+   * compares, or gives ids to a table that is new. What it was before it could enter the stream is
+   * passed over: every transaction that commits below is seen by whoever reads its rows.
+   */
+  async learn(message: RelationMessage, commitLsn: Lsn): Promise<void> {
     const table = await this.#tableOf(message.oid);
-    if (table === undefined) {
-      throw changed(`${message.schema}.${message.name}`, 'it was dropped');
+    const known =
+      this.#knownOf(message.oid) ?? (table === undefined ? null : await this.#enter(table));
+    if (known === null) {
+      this.#requireOutside(message, table);
+      this.#passedOver.add(message.oid);
+      return;
     }
-    const known = this.#knownOf(message.oid) ?? (await this.#enter(table));
-    const { shape } = known;
+    const name = `${known.shape.schema}.${known.shape.name}`;
+    if (table === undefined) throw changed(name, 'it was dropped');
+    const { shape, enteredLsn } = known;
     const difference =
-      renamed(shape, table) ??
-      recreated(known, table) ??
-      compareWithTable(shape, table) ??
-      messageDifference(message, table);
-    if (difference !== null) throw changed(`${shape.schema}.${shape.name}`, difference);
+      renamed(shape, table) ?? recreated(known, table) ?? compareWithTable(shape, table);
+    if (difference !== null) throw changed(name, difference);
+    const sent = messageDifference(message, table);
+    const isBefore = enteredLsn !== null && commitLsn < enteredLsn;
+    if (sent !== null && !isBefore) throw changed(name, sent);
+    if (sent === null) this.#passedOver.delete(message.oid);
+    else this.#passedOver.add(message.oid);
     this.#byOid.set(message.oid, inTableOrder(shape, table));
+  }
+
+  /** Else it may have been a partition, whose rows belong to a table of the stream. */
+  #requireOutside({ oid, schema, name }: RelationMessage, table: TableShape | undefined): void {
+    if (this.#outside.has(oid)) return;
+    const what = table === undefined ? 'it was dropped' : 'it is not published any more';
+    throw changed(`${schema}.${name}`, what);
   }
 
   /** A commit is decoded before other sessions see it: a table made by it comes a moment later. */
@@ -142,8 +187,9 @@ export class KnownTables {
     return (await this.readable(relationId))?.shape ?? null;
   }
 
-  /** The shape of a relation that `learn` has taken. */
-  shapeOf(message: RelationMessage): RelationShape {
+  /** The shape of a relation that `learn` has taken; null where it is outside of the stream. */
+  shapeOf(message: RelationMessage): RelationShape | null {
+    if (this.#passedOver.has(message.oid)) return null;
     const shape = this.#byOid.get(message.oid);
     if (shape !== undefined) return shape;
     throw new UnderstudyError('BUG', `${message.name} was not learnt`, 'Please report this.');
@@ -151,10 +197,10 @@ export class KnownTables {
 
   /**
    * Looks whether the published tables are still those of the stream: one that was dropped and made
-   * again would go on under the old id with rows that no delete ever removed. Gives the names of
-   * tables that the configuration asks for and the stream does not have, because they came later.
+   * again would go on under the old id with rows that no delete ever removed.
    */
-  async check(publication: string, patterns: readonly string[]): Promise<string[]> {
+  async check(patterns: readonly string[]): Promise<Uncovered> {
+    const { publication } = this.#parts;
     // A partition that enters while this looks is not in what was read of the catalog before.
     const present = [...this.#known];
     const tables = await readTables(this.#client, allTables);
@@ -169,10 +215,10 @@ export class KnownTables {
     const named = new Set(this.#named);
     await forgetToRead(this.#client, named);
     for (const relation of named) this.#named.delete(relation);
+    const outside: string[] = [];
     for (const table of tables) {
-      if (published.has(table.oid) && this.#knownOf(table.oid) === undefined) {
-        await this.#enter(table);
-      }
+      if (!published.has(table.oid) || this.#knownOf(table.oid) !== undefined) continue;
+      if ((await this.#enter(table)) === null) outside.push(displayName(table));
     }
     for (const known of present) {
       const { shape, tableOid } = known;
@@ -190,7 +236,7 @@ export class KnownTables {
     const missing = wanted.filter(({ oid, persistence, isPartition }) => {
       return persistence === 'permanent' && !isPartition && !published.has(oid);
     });
-    return missing.map(displayName);
+    return { unpublished: missing.map(displayName), outside };
   }
 
   /** Changes of rows that no row message tells of, as the event triggers have noted them. */
@@ -232,16 +278,15 @@ export class KnownTables {
     return this.#known.find(({ tableOid }) => tableOid === oid);
   }
 
-  async #enter(table: TableShape): Promise<KnownRelation> {
+  /** Null where it cannot be in the stream. */
+  async #enter(table: TableShape): Promise<KnownRelation | null> {
     const entered = this.#entering.then(() => this.#enterOnce(table));
     this.#entering = entered.then(
       () => undefined,
       () => undefined,
     );
     await entered;
-    const known = this.#knownOf(table.oid);
-    if (known !== undefined) return known;
-    throw changed(displayName(table), 'it is published and could not enter the stream');
+    return this.#knownOf(table.oid) ?? null;
   }
 
   /** A new partition comes alone, and empty; a table that was added, with its rows. */
@@ -253,13 +298,34 @@ export class KnownTables {
       await this.#take(table, newShape(table, this.#usedIds(), keyless), false);
       return;
     }
-    await this.#requireNewPublication(table);
+    if (!(await this.#isPublished(table))) return;
     const tables = await readTables(this.#client, allTables);
-    for (const added of withPartitions(rootOf(table, tables), tables)) {
+    const tree = withPartitions(rootOf(table, tables), tables);
+    const problem = problemOfTree(tree) ?? (await this.#oldPublicationProblem(table));
+    if (problem !== null) {
+      await this.#outside.add(tree);
+      if (!this.#told.has(table.oid)) this.#parts.onOutside(displayName(table), problem);
+      this.#told.add(table.oid);
+      return;
+    }
+    for (const added of tree) {
       if (this.#knownOf(added.oid) !== undefined) continue;
       const shape = newShape(added, this.#usedIds(), 'refuse');
       await this.#take(added, shape, added.kind === 'ordinary');
     }
+    await this.#outside.remove(tree);
+  }
+
+  /** Itself, or what it is a partition of. */
+  async #isPublished({ oid }: TableShape): Promise<boolean> {
+    const { rows } = await this.#client.query(
+      `SELECT FROM pg_catalog.pg_publication_rel r
+       JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+       WHERE p.pubname = $1 AND (r.prrelid = $2::oid OR r.prrelid IN (
+         SELECT relid FROM pg_catalog.pg_partition_ancestors($2::oid::regclass)))`,
+      [this.#parts.publication, oid],
+    );
+    return rows.length > 0;
   }
 
   #usedIds(): Set<RelationId> {
@@ -270,78 +336,19 @@ export class KnownTables {
     await enterTable(this.#client, shape, table, isToRead);
     const known = await loadKnownRelations(this.#client);
     this.#known.push(...known.filter((one) => one.shape.id === shape.id));
-    if (isToRead) this.#onEnter(shape.id);
+    if (isToRead) this.#parts.onEnter(shape.id);
   }
 
-  async #requireNewPublication(table: TableShape): Promise<void> {
+  async #oldPublicationProblem(table: TableShape): Promise<OutsideProblem | null> {
     const { rows } = await this.#client.query<{ version: string }>(
       `SELECT pg_catalog.current_setting('server_version_num') AS version`,
     );
-    if (!keepsOldPublication(Number(rows[0]?.version))) return;
-    throw new UnderstudyError(
-      'PREREQUISITE',
-      `${displayName(table)} was added to the publication, and this version of Postgres may ` +
+    if (!keepsOldPublication(Number(rows[0]?.version))) return null;
+    return {
+      message:
+        `${displayName(table)} was added to the publication, and this version of Postgres may ` +
         'leave out changes of it',
-      'Install 15.13, 16.9, 17.5 or a later release of Postgres, then start the agent again.',
-    );
+      hint: 'Install 15.13, 16.9, 17.5 or a later release of Postgres, then start the agent again.',
+    };
   }
-}
-
-/** Rows would still find their table by its id, but a follower keeps the name of init. */
-function renamed(shape: RelationShape, table: TableShape): string | null {
-  if (shape.schema === table.schema && shape.name === table.name) return null;
-  return `it is called ${displayName(table)} now`;
-}
-
-/** A column of the same name that came anew holds other values in every row, and no row says so. */
-function recreated({ shape, attnums }: KnownRelation, table: TableShape): string | null {
-  for (const { id, name } of shape.columns) {
-    const column = table.columns.find((one) => one.name === name);
-    const attnum = attnums.get(id);
-    if (column === undefined || attnum === undefined || column.attnum === attnum) continue;
-    return `its column ${name} was dropped and made again`;
-  }
-  return null;
-}
-
-/** Postgres sends values in the order of its own attnums, which may differ between nodes. */
-function inTableOrder(shape: RelationShape, table: TableShape): RelationShape {
-  const order = new Map(table.columns.map(({ name }, index) => [name, index]));
-  const columns = [...shape.columns].sort(
-    (a, b) => (order.get(a.name) ?? 0) - (order.get(b.name) ?? 0),
-  );
-  return { ...shape, columns };
-}
-
-/**
- * The message tells the table as it was at that place of the WAL, the catalog as it is now, or was:
- * a commit is decoded before it is seen. A type that is wider by its modifier alone would have its
- * values cut off by a follower. Under another identity an update of ours is no key change, and
- * comes without the old key. With FULL every column is marked, and the old row tells the key.
- */
-export function messageDifference(message: RelationMessage, table: TableShape): string | null {
-  const columns = table.columns.filter(({ generated }) => generated === 'no');
-  const alike =
-    columns.length === message.columns.length &&
-    columns.every(({ name, typeOid, typeModifier }, i) => {
-      const sent = message.columns[i];
-      const isSameType = sent?.typeOid === typeOid && sent.typeModifier === typeModifier;
-      return isSameType && sent.name === name;
-    });
-  if (!alike) return 'its columns were changed';
-  if (message.replicaIdentity === 'f') return null;
-  const identity = new Set(table.identityAttnums);
-  const isSame = columns.every(({ attnum }, i) => {
-    return message.columns[i]?.partOfKey === identity.has(attnum);
-  });
-  return isSame ? null : 'its identity was another for a while';
-}
-
-function changed(table: string, what: string): UnderstudyError {
-  return new UnderstudyError(
-    'SCHEMA_CHANGED',
-    `the published table ${table} is not as it was at init: ${what}`,
-    'Schema changes are not replicated in this version: undo the change, or destroy the ' +
-      'cluster and init it again.',
-  );
 }

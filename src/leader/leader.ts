@@ -103,8 +103,16 @@ export async function lead(
   const statusEveryMs = await checkServer(parts, start);
   const healing = new Healing(parts.unhealed);
   const chunks = new ChunkMerge(parts.unfinished);
-  const tables = await KnownTables.open(parts.client, (relation) => chunks.enter(relation));
   const batcher = batcherOf(parts, healing, chunks);
+  const tables = await KnownTables.open({
+    ...parts,
+    onEnter: (relation) => chunks.enter(relation),
+    onOutside: (table, { message, hint }) => {
+      // No point covers what is passed over without naming its table.
+      batcher.addUncovered(table);
+      parts.log.warn({ table, reason: message, hint }, 'its changes are passed over');
+    },
+  });
   await checkTables(parts, tables, batcher);
   const wal = await openWal(parts, start, statusEveryMs, signal);
   const inner = new AbortController();
@@ -277,6 +285,7 @@ async function checkTables(
   tables: KnownTables,
   batcher: Batcher,
 ): Promise<void> {
-  const uncovered = await tables.check(parts.publication, parts.patterns);
-  if (batcher.setUncovered(uncovered)) parts.onUncovered(uncovered);
+  const { unpublished, outside } = await tables.check(parts.patterns);
+  const isNew = batcher.setUncovered([...unpublished, ...outside]);
+  if (isNew && unpublished.length > 0) parts.onUncovered(unpublished);
 }

@@ -9,6 +9,7 @@
  * back as committed in every partition stays.
  */
 import type { Change, Mark, Point, RelationId } from '../change/change.ts';
+import { zeroLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn, type Position } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
@@ -50,6 +51,7 @@ export class PublishLoop {
   readonly #parts: PublishLoopParts;
   /** Of the source transaction under way. */
   #commitTimeMicros = 0n;
+  #commitLsn = zeroLsn;
   #xid = 0;
   #inFlight: Promise<void> | null = null;
   #wakeUp: (() => void) | null = null;
@@ -135,7 +137,7 @@ export class PublishLoop {
     const { message } = event;
     if (message.kind === 'relation') {
       // A server that fell silent must not hold up the end of a run that failed elsewhere.
-      await unlessAborted(this.#parts.tables.learn(message), signal);
+      await unlessAborted(this.#parts.tables.learn(message, this.#commitLsn), signal);
       if (signal.aborted) return;
     }
     for (const built of builder.build(message)) await this.#put(built, signal);
@@ -146,6 +148,7 @@ export class PublishLoop {
     switch (built.kind) {
       case 'begin':
         this.#commitTimeMicros = built.commitTimeMicros;
+        this.#commitLsn = built.commitLsn;
         this.#xid = built.xid;
         batcher.begin(built.commitLsn, built.commitTimeMicros);
         return;

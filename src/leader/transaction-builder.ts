@@ -33,8 +33,11 @@ export type BuiltEvent =
   | { readonly kind: 'reread'; readonly relationId: string }
   | { readonly kind: 'commit'; readonly endLsn: Lsn };
 
-/** The relation a message speaks of; throws when it is not what the stream knows of the table. */
-export type RelationLookup = (message: RelationMessage) => RelationShape;
+/**
+ * The relation a message speaks of; throws when it is not what the stream knows of the table. Null
+ * for one that is not in the stream: its changes are none of it.
+ */
+export type RelationLookup = (message: RelationMessage) => RelationShape | null;
 
 /** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
 export const pointPrefix = 'understudy.point';
@@ -54,7 +57,7 @@ interface KnownRelation {
 export class TransactionBuilder {
   readonly #epoch: number;
   readonly #lookup: RelationLookup;
-  readonly #relations = new Map<number, KnownRelation>();
+  readonly #relations = new Map<number, KnownRelation | null>();
   /** Relations whose record this leader has put into the stream. */
   readonly #announced = new Set<RelationShape>();
   #commitLsn: Lsn | null = null;
@@ -122,6 +125,10 @@ export class TransactionBuilder {
 
   #learn(message: RelationMessage): void {
     const shape = this.#lookup(message);
+    if (shape === null) {
+      this.#relations.set(message.oid, null);
+      return;
+    }
     const identityIndexes = shape.identity.map((id) =>
       shape.columns.findIndex((column) => column.id === id),
     );
@@ -131,6 +138,7 @@ export class TransactionBuilder {
 
   #insert(oid: number, tuple: Tuple): BuiltEvent[] {
     const known = this.#relation(oid);
+    if (known === null) return [];
     const row = rowOf(known, tuple, null);
     const identity = identityOf(known, row.values);
     const { shape: relation } = known;
@@ -140,6 +148,7 @@ export class TransactionBuilder {
   /** A key change is a tombstone of the old key and the row under the new one. */
   #update(oid: number, old: OldTuple | null, tuple: Tuple): BuiltEvent[] {
     const known = this.#keyed(oid, 'updated');
+    if (known === null) return [];
     const { shape: relation } = known;
     const row = rowOf(known, tuple, old);
     const identity = identityOf(known, row.values);
@@ -157,6 +166,7 @@ export class TransactionBuilder {
 
   #delete(oid: number, old: OldTuple): BuiltEvent[] {
     const known = this.#keyed(oid, 'deleted');
+    if (known === null) return [];
     const { shape: relation } = known;
     const identity = identityOf(known, old.values);
     return this.#changes(relation, {
@@ -171,7 +181,7 @@ export class TransactionBuilder {
 
   /** TRUNCATE a, b stays together: no relation record stands between its parts. */
   #truncate(oids: readonly number[]): BuiltEvent[] {
-    const shapes = oids.map((oid) => this.#relation(oid).shape);
+    const shapes = oids.flatMap((oid) => this.#relation(oid)?.shape ?? []);
     const announced = shapes.flatMap((shape) => this.#changes(shape));
     const truncated = shapes.flatMap((shape) =>
       this.#changes(shape, { kind: 'truncate', relation: shape }),
@@ -201,9 +211,9 @@ export class TransactionBuilder {
   }
 
   /** Postgres itself refuses to change such a row, unless REPLICA IDENTITY FULL tells of it. */
-  #keyed(oid: number, what: string): KnownRelation {
+  #keyed(oid: number, what: string): KnownRelation | null {
     const known = this.#relation(oid);
-    if (known.identityIndexes.length > 0) return known;
+    if (known === null || known.identityIndexes.length > 0) return known;
     throw new UnderstudyError(
       'TABLE_UNSUPPORTED',
       `a row of ${known.name} was ${what}: it has no identity, so rows can only be added to it`,
@@ -211,7 +221,7 @@ export class TransactionBuilder {
     );
   }
 
-  #relation(oid: number): KnownRelation {
+  #relation(oid: number): KnownRelation | null {
     const known = this.#relations.get(oid);
     if (known !== undefined) return known;
     throw new UnderstudyError(

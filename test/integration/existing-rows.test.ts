@@ -1,20 +1,24 @@
 /**
  * Rows that were there before the stream come into it, while writers go on: through deletes, key
- * changes, large values that an update leaves out, TRUNCATE, rows that never rest, commits that
- * wait to be seen, locks, and kills at each step. Keys of every kind, composite and skewed ones
- * too. Meanwhile points name what is missing; in the end every node and the topic have the rows.
+ * changes, large values that an update leaves out, TRUNCATE, rows that never rest, locks, and kills
+ * at each step. Keys of every kind, composite and skewed ones too. In the end every node and the
+ * topic have the rows.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import {
+  finished,
+  isExact,
+  large,
+  partitions,
+  until,
+  value,
+  withBusyRows,
+} from '../support/existing-rows.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
-import { newestRecords } from '../support/newest-records.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-// time-limit: 240s
-
-const partitions = 3;
-const finishedWithinMs = 60_000;
 let stack: Stack;
 
 test.before(async () => {
@@ -24,8 +28,6 @@ test.before(async () => {
 test.after(async () => {
   await stack.close();
 });
-
-const large = 'repeat(md5(i::text), 100)';
 
 const tables = `
   CREATE EXTENSION IF NOT EXISTS citext;
@@ -91,31 +93,11 @@ const names = [
   ...['ONLY parent', 'child', 'always', 'empty'],
 ];
 
-/** Nothing is unfinished, nothing unhealed, in the topic as compaction would leave it. */
-async function finished(fleet: Fleet): Promise<void> {
-  // The topic is read as a whole: not before the follower has heard that nothing is unfinished.
-  const holdsAll = async (): Promise<boolean> => {
-    const rows = await fleet.sql('b', `SELECT FROM understudy.position WHERE unfinished = '{}'`);
-    return rows.length === 1;
-  };
-  await until(fleet, holdsAll, 'all rows on b');
-  for (const deadlineMs = Date.now() + finishedWithinMs; ; await sleep(1_000)) {
-    const { lastPoint, lacking } = await newestRecords(stack, fleet, partitions);
-    const isDone = lastPoint?.unfinished.length === 0 && lastPoint.unhealed === null;
-    if (isDone) {
-      assert.equal(lacking, []);
-      return;
-    }
-    const left = JSON.stringify(lastPoint?.unfinished);
-    assert.ok(Date.now() < deadlineMs, `not finished: ${left}\n${fleet.logs()}`);
-  }
-}
-
 test('rows of every kind of key come over', async () => {
   const fleet = await startFleet({ stack, partitions, tables, tablesOn: { a: rows } });
   try {
     await fleet.startAgents();
-    await finished(fleet);
+    await finished(stack, fleet);
     await fleet.caughtUp();
     for (const name of names) await fleet.assertSame(name);
     const { json } = await fleet.cli('verify');
@@ -125,27 +107,11 @@ test('rows of every kind of key come over', async () => {
   }
 });
 
-const busyTables = `
-  CREATE TABLE doc (id int PRIMARY KEY, n int NOT NULL, body text);
-  ALTER TABLE doc ALTER body SET STORAGE EXTERNAL;
-  CREATE TABLE plain (id numeric PRIMARY KEY, n int NOT NULL);
-  CREATE TABLE gone (id int PRIMARY KEY, n int NOT NULL)`;
-
-const busyRows = `
-  INSERT INTO doc SELECT i, 0, ${large} FROM generate_series(1, 4000) AS i;
-  INSERT INTO plain SELECT i + 0.5, 0 FROM generate_series(1, 6000) AS i;
-  INSERT INTO gone SELECT i, 0 FROM generate_series(1, 4000) AS i`;
-
-/** The leader holds rows before init; the fleet ends with the work, whatever comes of it. */
-async function withBusyRows(work: (fleet: Fleet) => Promise<void>): Promise<void> {
-  const options = { stack, partitions, tables: busyTables, tablesOn: { a: busyRows } };
-  const fleet = await startFleet(options);
-  try {
-    await work(fleet);
-  } finally {
-    await fleet.close();
-  }
-}
+/**
+ * Without a pause three writers take the machine from the agents, and the test waits for a backlog
+ * of WAL, not for rows. Hundreds of writes a second reach every part of every table meanwhile.
+ */
+const writePauseMs = 5;
 
 /** Changes of every kind, all over the tables, until it is told to stop. */
 function writing(fleet: Fleet): { stop(): Promise<void> } {
@@ -171,9 +137,12 @@ function writing(fleet: Fleet): { stop(): Promise<void> } {
         if (!/^(23505|40P01)$/.test(error.code ?? '')) throw error;
       });
       if (i % 500 === 77) await client.query('TRUNCATE gone');
+      await sleep(writePauseMs);
     }
   };
   const all = Promise.all([write(0), write(1), write(2)]);
+  // Where the test has failed nobody stops them, and the end of their sessions is not its reason.
+  all.catch(() => undefined);
   return {
     stop: async () => {
       stopped = true;
@@ -182,19 +151,8 @@ function writing(fleet: Fleet): { stop(): Promise<void> } {
   };
 }
 
-async function isExact(fleet: Fleet): Promise<void> {
-  await finished(fleet);
-  await fleet.caughtUp();
-  for (const name of ['doc', 'plain', 'gone']) await fleet.assertSame(name);
-  const newest = await newestRecords(stack, fleet, partitions);
-  for (const name of ['doc', 'plain', 'gone']) {
-    const [row] = await fleet.sql<{ n: string }>('a', `SELECT count(*) AS n FROM ${name}`);
-    assert.is(newest.rows.get(`public.${name}`)?.size ?? 0, Number(row?.n), name);
-  }
-}
-
 test('while writers go on and the agents are killed at each step', () => {
-  return withBusyRows(async (fleet) => {
+  return withBusyRows(stack, async (fleet) => {
     const writers = writing(fleet);
     const follower = await fleet.startAgent('b', 'apply.before-commit=kill:5');
     for (const point of ['chunk.after-read', 'chunk.after-watermark']) {
@@ -206,85 +164,12 @@ test('while writers go on and the agents are killed at each step', () => {
     await fleet.startAgents();
     await sleep(1_000);
     await writers.stop();
-    await isExact(fleet);
-  });
-});
-
-/** Commits wait for a standby that nobody is: they are streamed, and nobody sees them. */
-async function holdCommits(fleet: Fleet, isHeld: boolean): Promise<void> {
-  const names = isHeld ? 'nobody' : '';
-  await fleet.sql('a', `ALTER SYSTEM SET synchronous_standby_names = '${names}'`);
-  await fleet.sql('a', 'SELECT pg_reload_conf()');
-  for (const deadlineMs = Date.now() + 10_000; ; await sleep(50)) {
-    const client = await fleet.session('a');
-    const { rows } = await client.query('SHOW synchronous_standby_names');
-    await client.end();
-    if (rows[0]?.synchronous_standby_names === names) return;
-    assert.ok(Date.now() < deadlineMs, 'the setting never came');
-  }
-}
-
-async function value(fleet: Fleet, node: 'a' | 'b', id: string): Promise<number | undefined> {
-  const [row] = await fleet.sql<{ n: number }>(node, 'SELECT n FROM plain WHERE id = $1', [id]);
-  return row?.n;
-}
-
-async function until(fleet: Fleet, reached: () => Promise<boolean>, what: string): Promise<void> {
-  for (const deadlineMs = Date.now() + finishedWithinMs; !(await reached()); await sleep(50)) {
-    assert.ok(Date.now() < deadlineMs, `never: ${what}\n${fleet.logs()}`);
-  }
-}
-
-/**
- * While rows are read, one of plain is set to 100 in a commit that is streamed and that nobody on
- * the leader sees until `release`; afterwards it is everywhere.
- */
-function withUnseenCommit(
-  failpoint: string,
-  work: (fleet: Fleet, release: () => Promise<void>) => Promise<void>,
-): Promise<void> {
-  return withBusyRows(async (fleet) => {
-    try {
-      await fleet.startAgent('b');
-      await fleet.startAgent('a', failpoint);
-      const writer = await fleet.session('a');
-      await holdCommits(fleet, true);
-      const waiting = writer.query('UPDATE plain SET n = 100 WHERE id = 5000.5');
-      await until(fleet, async () => (await value(fleet, 'b', '5000.5')) === 100, '100 on b');
-      assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it');
-      await work(fleet, async () => {
-        assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it still');
-        await holdCommits(fleet, false);
-        await waiting;
-      });
-      await isExact(fleet);
-      assert.is(await value(fleet, 'b', '5000.5'), 100);
-    } finally {
-      await holdCommits(fleet, false);
-    }
-  });
-}
-
-test('what was streamed before it can be seen is not undone', () => {
-  return withUnseenCommit('chunk.after-read=pause:3000:2', async (fleet, release) => {
-    await finished(fleet);
-    await release();
-  });
-});
-
-test('nor is it after a restart, which waits until all that was streamed is seen', () => {
-  return withUnseenCommit('chunk.after-read=pause:60000:2', async (fleet, release) => {
-    await fleet.agent('a').kill();
-    await fleet.startAgent('a');
-    await sleep(1_500);
-    const { lastPoint } = await newestRecords(stack, fleet, partitions);
-    assert.ok((lastPoint?.unfinished.length ?? 0) > 0, 'nothing is read meanwhile');
-    await release();
+    await isExact(stack, fleet);
   });
 });
 
 test('a locked table delays its own rows alone, and TRUNCATE waits for an open chunk', () => {
-  return withBusyRows(async (fleet) => {
+  return withBusyRows(stack, async (fleet) => {
     const owner = await fleet.session('a');
     await owner.query('BEGIN; LOCK TABLE doc IN ACCESS EXCLUSIVE MODE');
     await fleet.startAgent('b');
@@ -295,105 +180,10 @@ test('a locked table delays its own rows alone, and TRUNCATE waits for an open c
     await fleet.agent('a').says(/"message":"leading"/);
     await sleep(800);
     await owner.query('TRUNCATE doc; INSERT INTO doc VALUES (1, 1, NULL)');
-    await isExact(fleet);
+    await isExact(stack, fleet);
     const [row] = await fleet.sql<{ n: string }>('b', 'SELECT count(*) AS n FROM doc');
     assert.is(row?.n, '1');
   });
-});
-
-test('what is missing is said, and nobody takes it for exact', () => {
-  return withBusyRows(async (fleet) => {
-    await fleet.startAgent('b');
-    await fleet.startAgent('a', 'chunk.after-read=pause:60000:3');
-    const holds = async (): Promise<boolean> => {
-      const rows = await fleet.sql('b', 'SELECT FROM doc LIMIT 1');
-      return rows.length > 0;
-    };
-    await until(fleet, holds, 'rows on b');
-    const { json: status } = await fleet.cli('status');
-    const [doc] = status.unfinished;
-    assert.is(doc.table, 'public.doc');
-    assert.ok(doc.rows > 0, JSON.stringify(doc));
-    const [, b] = status.nodes;
-    assert.equal([b.exact, b.promotable], [false, false]);
-    assert.match(b.why.join(), /lacks rows from before the stream, of public.doc and 2 more/);
-    const verified = await fleet.cli('verify');
-    assert.is(verified.code, 4);
-    assert.is(verified.json.error.code, 'UNFINISHED');
-    const token = await fleet.token();
-    const read = fleet.sql('b', `SELECT understudy.wait_for($1, '20 s')`, [token]);
-    const refused = await read.then(
-      () => null,
-      (error: Error & { code?: string }) => error,
-    );
-    assert.is(refused?.code, 'UN002', String(refused));
-    await fleet.agent('a').kill();
-    const failed = await fleet.cli('failover', 'b');
-    assert.is(failed.code, 6);
-    assert.match(failed.json.error.message, /lacks rows .* public.doc, public.gone, public.plain/);
-    const led = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
-    assert.is(led.code, 0, led.stderr);
-    await fleet.sql('b', 'UPDATE doc SET n = n + 1 WHERE id = 1');
-    const { json: after } = await fleet.cli('status');
-    assert.equal(after.unfinished, []);
-  });
-});
-
-test('tables that are published later bring their rows, and a promoted node has them', async () => {
-  const fleet = await startFleet({ stack, partitions, tables: busyTables });
-  const later = `
-    CREATE TABLE later (id int PRIMARY KEY, n int NOT NULL);
-    CREATE TABLE bare (id int PRIMARY KEY);
-    CREATE TABLE tree (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
-    CREATE TABLE tree_low PARTITION OF tree FOR VALUES FROM (0) TO (100);
-    CREATE TABLE tree_high PARTITION OF tree FOR VALUES FROM (100) TO (1000)`;
-  const publish = (table: string): Promise<unknown> => {
-    return fleet.sql('a', `ALTER PUBLICATION understudy_${fleet.cluster} ADD TABLE ONLY ${table}`);
-  };
-  const has = async (node: 'a' | 'b', table: string, n: string): Promise<boolean> => {
-    const [row] = await fleet.sql<{ n: string }>(node, `SELECT count(*) AS n FROM ${table}`);
-    return row?.n === n;
-  };
-  try {
-    await fleet.startAgents();
-    await fleet.tamper('b', later);
-    await fleet.sql('a', later);
-    await fleet.sql('a', 'INSERT INTO later SELECT i, 0 FROM generate_series(1, 700) AS i');
-    await fleet.sql('a', 'INSERT INTO tree SELECT i, 0 FROM generate_series(1, 500) AS i');
-    // It is open when the table is published: what it wrote is neither streamed nor seen yet.
-    const open = await fleet.session('a');
-    await open.query('BEGIN; INSERT INTO later VALUES (1000, 0)');
-    await publish('later');
-    await publish('tree');
-    await publish('bare');
-    await fleet.sql('a', 'UPDATE later SET n = 1 WHERE id = 1');
-    await until(fleet, () => has('b', 'later', '1'), 'the update on b');
-    await sleep(2_500);
-    assert.ok(await has('b', 'later', '1'), 'nothing is read while the transaction is open');
-    await fleet.agent('a').kill();
-    await fleet.startAgent('a');
-    await open.query('COMMIT');
-    await until(fleet, () => has('b', 'later', '701'), 'all rows on b');
-    await until(fleet, () => has('b', 'tree', '500'), 'the rows of partitions on b');
-    await finished(fleet);
-    await fleet.caughtUp();
-    for (const name of ['later', 'tree_low', 'tree_high']) await fleet.assertSame(name);
-    await fleet.agent('a').kill();
-    const led = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
-    assert.is(led.code, 0, led.stderr);
-    await fleet.sql('b', 'UPDATE later SET n = 2 WHERE id = 2');
-    await fleet.sql('b', 'INSERT INTO tree VALUES (600, 0)');
-    await fleet.sql('b', 'INSERT INTO bare VALUES (7)');
-    const streamed = async (): Promise<boolean> => {
-      const { rows: held } = await newestRecords(stack, fleet, partitions);
-      const [tree, bare] = [held.get('public.tree_high'), held.get('public.bare')];
-      const isThere = tree?.has('600') === true && bare?.has('7') === true;
-      return isThere && held.get('public.later')?.get('2')?.['n'] === '2';
-    };
-    await until(fleet, streamed, 'the promoted node publishes them');
-  } finally {
-    await fleet.close();
-  }
 });
 
 test.run();

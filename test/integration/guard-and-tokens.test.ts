@@ -7,17 +7,26 @@ import type pg from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 const readOnly = '25006';
 const rounds = 100;
 const walPage = 8192;
+/** Of each there may be a record of the server's own in between. */
+const pageTriesMax = 100;
 
+let stack: Stack;
+/** The leader's: nobody else writes WAL there. */
+let own: OwnServer;
 let fleet: Fleet;
 /** A session with a snapshot that is older than everything the agents did. */
 let older: pg.Client;
 
 test.before(async () => {
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
   fleet = await startFleet({
+    stack,
+    servers: { a: own.server },
     partitions: 2,
     tables: `CREATE TABLE item (id int PRIMARY KEY, v text);
       CREATE TABLE other (id int PRIMARY KEY, v text);
@@ -34,6 +43,7 @@ test.before(async () => {
 
 test.after(async () => {
   await fleet.close();
+  await Promise.all([own.close(), stack.close()]);
 });
 
 /** The SQLSTATE a statement ends with, and null when it succeeds. */
@@ -118,7 +128,7 @@ async function fillPage(client: pg.Client): Promise<void> {
     Number((await client.query(`SELECT pg_current_wal_insert_lsn() - '0/0' AS at`)).rows[0].at);
   const emit = (bytes: number): Promise<unknown> =>
     client.query(`SELECT pg_logical_emit_message(true, 'filler', repeat('x', $1))`, [bytes]);
-  for (let tries = 0; tries < 20; tries += 1) {
+  for (let tries = 0; tries < pageTriesMax; tries += 1) {
     await emit(400);
     const from = await at();
     await emit(400);

@@ -1,6 +1,7 @@
 /**
  * What is left of a follower's schema once its rows are exact: built beside the applier, resumed
- * after a kill, and until it is done the node is not to be promoted.
+ * after a kill, and until it is done the node is not to be promoted. What its Postgres refuses
+ * hinders neither the rest nor the following; it is named, and tried again.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -11,10 +12,17 @@ const allowed = ['--allow-data-loss', '--reason', 'test'];
 
 test.before(async () => {
   fleet = await startFleet({
+    init: false,
     tables: `CREATE TABLE item (id int PRIMARY KEY, v text, n int);
       CREATE TABLE part (id int PRIMARY KEY, item int);
-      CREATE TABLE fired (id int PRIMARY KEY)`,
+      CREATE TABLE fired (id int PRIMARY KEY);
+      CREATE TABLE elsewhere (id int PRIMARY KEY)`,
+    tablesOn: { a: 'INSERT INTO elsewhere VALUES (1)' },
   });
+  const tables = ['public.item', 'public.part', 'public.fired'];
+  await fleet.configure({ ...fleet.config, tables });
+  const { code, stderr } = await fleet.cli('init');
+  assert.is(code, 0, stderr);
   await fleet.startAgents();
 });
 
@@ -34,6 +42,7 @@ async function leaveOpen(...statements: readonly string[]): Promise<void> {
 }
 
 interface NodeView {
+  readonly exact: boolean;
   readonly promotable: boolean;
   readonly why: readonly string[];
 }
@@ -113,26 +122,71 @@ test('a kill between two statements is followed by the rest', async () => {
   assert.equal(rows, [{ n: 4 }]);
 });
 
-test('a statement that is refused stops the agent by its name, and is tried again', async () => {
-  await leaveOpen('CREATE UNIQUE INDEX only_one ON public.item (n)');
-  const stopped = fleet.spawnAgent('b');
-  assert.is(await stopped.exitCode(), 4, stopped.log);
-  assert.match(stopped.log, /SCHEMA_BUILD_FAILED/);
-  assert.match(stopped.log, /node b refuses CREATE UNIQUE INDEX only_one ON public\.item/);
-  await fleet.sql('a', 'UPDATE item SET n = id');
-  // Rows that arrive take the cause away.
-  await fleet.tamper('b', 'UPDATE understudy.schema_build SET done = true');
-  await fleet.startAgent('b');
+const refusedIndex = /CREATE UNIQUE INDEX only_one ON public\.item: could not create unique index/;
+
+test('what is refused is named and tried again; the rest is built, and rows arrive', async () => {
+  await leaveOpen(
+    'CREATE UNIQUE INDEX only_one ON public.item (n)',
+    'CREATE INDEX behind ON public.item (n)',
+  );
+  for (const start of ['the first', 'another']) {
+    const agent = await fleet.startAgent('b');
+    await agent.says(/SCHEMA_BUILD_FAILED.*CREATE UNIQUE INDEX only_one ON public\.item/);
+    assert.is(await openOnB(), 1, `after ${start} start`);
+    if (start === 'the first') assert.is(await agent.stop(), 0);
+  }
+  const { exact, promotable, why } = await statusOfB();
+  assert.equal([exact, promotable], [true, false]);
+  assert.match(why.join(), /SCHEMA_BUILD_FAILED: it lacks CREATE UNIQUE INDEX only_one/);
+  assert.match(why.join(), refusedIndex);
+  const { code, json } = await fleet.cli('failover', 'b');
+  assert.is(code, 6, JSON.stringify(json));
+  assert.match(json.error.message, refusedIndex);
+  const { json: plan } = await fleet.cli('failover', 'b', '--dry-run');
+  assert.match(plan.lacks.join(), refusedIndex);
+  await fleet.sql('a', `INSERT INTO item VALUES (3, 'still', 1)`);
   await fleet.caughtUp();
-  await leaveOpen('CREATE UNIQUE INDEX only_one ON public.item (n)');
-  await fleet.startAgent('b');
+  // Rows that arrive take the cause away.
+  await fleet.sql('a', 'UPDATE item SET n = id');
   await untilOpen(0);
+  assert.ok((await statusOfB()).promotable);
 });
 
-test('once it is whole the node takes the lead', async () => {
+test('a foreign key to rows that are not in the stream is made NOT VALID, and told', async () => {
+  await fleet.sql('a', 'INSERT INTO part VALUES (1, 1)');
+  await fleet.caughtUp();
+  await leaveOpen(
+    'ALTER TABLE ONLY public.part\n    ADD CONSTRAINT outside FOREIGN KEY (item) ' +
+      'REFERENCES public.elsewhere(id) ON DELETE CASCADE',
+  );
+  const agent = await fleet.startAgent('b');
+  await untilOpen(0);
+  await agent.says(/public\.part\.outside.*made NOT VALID/);
+  const made = await fleet.sql(
+    'b',
+    `SELECT convalidated, confdeltype FROM pg_constraint WHERE conname = 'outside'`,
+  );
+  assert.equal(made, [{ convalidated: false, confdeltype: 'c' }]);
+  const { promotable, why } = await statusOfB();
+  assert.ok(promotable);
+  assert.match(why.join(), /NOT VALID here: foreign keys public\.part\.outside/);
+  await fleet.sql('a', 'INSERT INTO part VALUES (2, 1)');
+  await fleet.caughtUp();
+});
+
+test('it takes the lead, and what it lacks is told', async () => {
+  await fleet.sql('a', `INSERT INTO item VALUES (4, 'twice', 4), (5, 'twice', 5)`);
+  await fleet.caughtUp();
+  await leaveOpen('CREATE UNIQUE INDEX never ON public.item (v)');
+  const agent = await fleet.startAgent('b');
+  await agent.says(/this node refuses parts of the schema/);
   assert.is(await fleet.agent('a').stop(), 0);
   const { code, json } = await fleet.cli('failover', 'b', ...allowed);
   assert.is(code, 0, JSON.stringify(json));
+  assert.match(json.lacks.join(), /CREATE UNIQUE INDEX never ON public\.item: could not create/);
+  await agent.says(/it will lead without parts of the schema/);
+  const { why } = await statusOfB();
+  assert.match(why.join(), /it lacks CREATE UNIQUE INDEX never/);
   await fleet.sql('b', `INSERT INTO item VALUES (9, 'mine', 9)`);
   assert.equal(await fleet.sql('b', 'SELECT * FROM fired'), [{ id: 9 }], 'triggers fire again');
 });

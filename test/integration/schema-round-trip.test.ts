@@ -116,20 +116,23 @@ interface Heard {
   readonly options: BuildOptions;
   readonly progress: BuildProgress[];
   readonly missing: string[];
+  readonly notValid: string[];
 }
 
 function listening(more: Partial<BuildOptions> = {}): Heard {
   const progress: BuildProgress[] = [];
   const missing: string[] = [];
+  const notValid: string[] = [];
   const options: BuildOptions = {
     node: 'b',
     onProgress: (one) => progress.push(one),
     onMissingRoles: (names) => missing.push(...names),
+    onNotValid: (foreignKeys) => notValid.push(...foreignKeys),
     nowMs: Date.now,
     sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
     ...more,
   };
-  return { options, progress, missing };
+  return { options, progress, missing, notValid };
 }
 
 async function richDatabases(): Promise<readonly [string, string]> {
@@ -200,7 +203,7 @@ test('an extension that the server lacks is named with its package; then it goes
   assert.is(code, 'SCHEMA_BUILD_FAILED');
   assert.match(message, /node b refuses CREATE EXTENSION IF NOT EXISTS no_such_thing/);
   assert.match(hint, /postgresql-contrib.*no_such_thing/);
-  assert.equal(await openBuild(client), { phase: 'pre-data', done: 1, total: 2 });
+  assert.equal(await openBuild(client), { phase: 'pre-data', done: 1, total: 2, refused: [] });
   // As if it had been installed: the table that is there already is not made again.
   await client.query(`UPDATE understudy.schema_build SET statement = 'SELECT 1' WHERE ordinal = 1`);
   const installed = { ...schema, preData: [schema.preData[0] ?? '', 'SELECT 1'] };

@@ -11,8 +11,10 @@ import {
   describeStatement,
   enablesTriggers,
   extensionOf,
+  foreignKeyOf,
   rolesOf,
 } from '../../src/follower/schema-plan.ts';
+import { pauseAfterRefusalMs } from '../../src/follower/schema-refusal.ts';
 
 test('identities come with the tables, all else later', () => {
   const identity = [
@@ -107,6 +109,23 @@ test('extensions are named, also odd ones', () => {
   assert.is(extensionOf('CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public'), 'citext');
   assert.is(extensionOf('CREATE EXTENSION "uuid-ossp" WITH SCHEMA public'), 'uuid-ossp');
   assert.is(extensionOf("COMMENT ON EXTENSION citext IS 'x'"), null);
+});
+
+test('foreign keys are told by their table and name', () => {
+  const rest = 'FOREIGN KEY (x) REFERENCES a.u(y)';
+  const plain = `ALTER TABLE ONLY a.t\n    ADD CONSTRAINT f ${rest}`;
+  assert.is(foreignKeyOf(plain), 'a.t.f');
+  const odd = `ALTER TABLE "A b"."t.""u" ADD CONSTRAINT "f g" ${rest} DEFERRABLE`;
+  assert.is(foreignKeyOf(odd), '"A b"."t.""u"."f g"');
+  assert.is(foreignKeyOf('ALTER TABLE ONLY a.t ADD CONSTRAINT u UNIQUE (x)'), null);
+});
+
+test('what was refused is left alone for longer and longer, and by how long it takes', () => {
+  const most = (): number => 1;
+  assert.is(pauseAfterRefusalMs(1, 5, most), 4_000);
+  assert.is(pauseAfterRefusalMs(2, 5, most), 8_000);
+  assert.is(pauseAfterRefusalMs(50, 5, most), 600_000);
+  assert.is(pauseAfterRefusalMs(50, 3_600_000, most), 36_000_000);
 });
 
 test('what may fire in the applier is known', () => {
