@@ -13,6 +13,7 @@ import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { readRebuild } from '../follower/rebuild-state.ts';
 import { openBuild } from '../follower/schema-build.ts';
 import { readSlotWal } from '../leader/slot.ts';
 import { Releasers, withTimeout } from '../lifecycle.ts';
@@ -102,6 +103,7 @@ export class FleetWatch {
     const position = identity === null ? null : await readPosition(client);
     const open = identity === null ? null : await openBuild(client);
     const building = identity === null ? null : await readBootstrap(client);
+    const rebuild = identity === null ? null : await readRebuild(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               ${isNodeLocked} AS agent`,
@@ -112,6 +114,7 @@ export class FleetWatch {
       position,
       openBuild: open,
       building,
+      rebuild,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
       slots: await readSlotWal(client, slotPrefix(this.#cluster.name)),

@@ -4,6 +4,7 @@
  * result that the agent would have answered with.
  */
 import type { EpochLsn } from '../change/position.ts';
+import type { RebuildWay } from '../follower/rebuild-state.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { Agent } from './agent.ts';
 import { AgentFigures } from './agent-figures.ts';
@@ -11,6 +12,7 @@ import type { Cluster } from './cluster.ts';
 import type { DetachResult } from './detachment.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, type PromotionResult } from './promotion.ts';
+import { beginRebuild, type RebuildResult } from './rebuilding.ts';
 
 /** Promotes the node and lets go once it leads. */
 export async function promoteHere(
@@ -35,6 +37,17 @@ export async function detachHere(
 ): Promise<DetachResult> {
   return standIn(cluster, name, (agent, node, ending) => {
     return Promise.race([agent.detach(to, ending.signal), node.lost]);
+  });
+}
+
+/** Leaves the mark from which the node's next agent goes on. */
+export async function rebuildHere(
+  cluster: Cluster,
+  name: string,
+  way: RebuildWay,
+): Promise<RebuildResult> {
+  return standIn(cluster, name, (_, node) => {
+    return Promise.race([beginRebuild(node, way, 'it was asked for'), node.lost]);
   });
 }
 
