@@ -121,7 +121,7 @@ const fileShape = {
     .default('async'),
   ddl: z.enum(['replicate', 'manual', 'refuse']).nullable().default(null),
   keyless: z.enum(['refuse', 'append']).default('refuse'),
-  rebuild: z.enum(['swap', 'in-place', 'manual']).default('manual'),
+  rebuild: z.enum(['swap', 'in-place', 'manual']).default('swap'),
   pgDump: text.default('pg_dump'),
   maintenanceDatabase: text.default('postgres'),
 };
@@ -168,7 +168,6 @@ export function laterSettings(file: ConfigFile): readonly LaterSetting[] {
   };
   only(['durability'], file.durability, 'async');
   if (file.ddl !== null) only(['ddl'], file.ddl, 'manual');
-  only(['rebuild'], file.rebuild, 'manual');
   only(['kafka', 'compression'], file.kafka.compression, 'none');
   only(['kafka', 'producer'], file.kafka.producer, 'kafkajs');
   return later;

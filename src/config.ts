@@ -67,6 +67,8 @@ export class Config {
   readonly topic: TopicSettings;
   readonly pointsEveryMs: number;
   readonly maintenanceDatabase: string;
+  /** What the agent of a follower that came back too late does. */
+  readonly rebuild: 'swap' | 'in-place' | 'manual';
   /** Whether tables are made by hand on every node: without it `init` copies the schema. */
   readonly isSchemaManual: boolean;
   readonly #file: ConfigFile;
@@ -90,6 +92,7 @@ export class Config {
     };
     this.pointsEveryMs = file.points.every;
     this.maintenanceDatabase = file.maintenanceDatabase;
+    this.rebuild = file.rebuild;
     this.isSchemaManual = file.ddl === 'manual';
   }
 

@@ -32,6 +32,13 @@ export const failpointNames = [
   'detach.after-guard',
   'promote.after-slot',
   'promote.before-unguard',
+  'rebuild.after-mark',
+  'rebuild.after-create',
+  'rebuild.after-prepare',
+  'rebuild.before-swap',
+  'rebuild.inside-swap',
+  'rebuild.after-swap',
+  'rebuild.after-drop',
   'schema.after-statement',
 ] as const;
 

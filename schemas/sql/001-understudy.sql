@@ -45,6 +45,18 @@ CREATE TABLE IF NOT EXISTS understudy.bootstrap (
   state jsonb NOT NULL
 );
 
+-- Why and how this follower is to be built anew. One row until its tables are emptied for it, or
+-- until another database has taken its place; in that one, which database is to be dropped for it.
+CREATE TABLE IF NOT EXISTS understudy.rebuild (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  way text NOT NULL CHECK (way IN ('swap', 'in-place')),
+  reason text NOT NULL,
+  -- The database beside this one, and how far it is.
+  beside oid,
+  progress jsonb,
+  replaces oid
+);
+
 -- The reigns that count, from the first to the one this node stands in.
 CREATE TABLE IF NOT EXISTS understudy.epochs (
   epoch integer PRIMARY KEY,

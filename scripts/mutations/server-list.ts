@@ -3,6 +3,7 @@
  * main.ts breaks the code so, in a copy, and runs the tests.
  */
 import type { Mutation } from './mutation.ts';
+import { rebuildShortcuts } from './rebuild-list.ts';
 
 export const withServers: readonly Mutation[] = [
   {
@@ -317,4 +318,5 @@ export const withServers: readonly Mutation[] = [
     ],
     tests: ['test/integration/delay.test.ts'],
   },
+  ...rebuildShortcuts,
 ];

@@ -9,36 +9,41 @@ import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
-import { Follower } from '../follower/follower.ts';
 import { holdTriggers, releaseTriggers } from '../follower/held-triggers.ts';
+import { readRebuild } from '../follower/rebuild-state.ts';
 import { StartOver } from '../follower/start-over.ts';
 import { armGuard, disarmGuard } from '../follower/write-guard.ts';
 import { type LeaderParts, lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
-import type { AgentFigures } from './agent-figures.ts';
-import { buildNode, startOver } from './building.ts';
+import { startOver } from './building.ts';
+import { notBuilt } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import { recordDamage } from './damage.ts';
 import { deposed } from './deposed.ts';
 import { type DetachResult, detachNode, interrupted, requireBuilt } from './detachment.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
-import { type AttemptEnd, answerDetach, nextTask, stopsNowhere } from './follower-tasks.ts';
+import {
+  type AttemptEnd,
+  answerDetach,
+  answerRebuild,
+  nextTask,
+  standsNowhere,
+  stopsNowhere,
+} from './follower-tasks.ts';
+import { type WorkEvents, whileFollowing } from './following.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, resultOf } from './promotion.ts';
+import { dropReplaced, goOnRebuilding, mayRebuild, rebuildStale } from './rebuilding.ts';
 import { epochAsked, RequestDesk } from './requests.ts';
-import { followAndBuild } from './schema-finish.ts';
 import { keepRaising } from './start-number.ts';
 import { type Lead, LeadTaking } from './take-lead.ts';
 
 /** What whoever runs an agent hears of an attempt. */
-export interface AgentEvents {
+export interface AgentEvents extends WorkEvents {
   /** The node's lock is held and its log is read. */
   readonly onServed: () => void;
-  /** It leads or follows. */
-  readonly onWorking: () => void;
-  readonly figures: AgentFigures;
 }
 
 /**
@@ -70,8 +75,6 @@ export async function serveNode(
     for (const error of failures) cluster.around.log.warn({ error, node: name }, 'while closing');
   }
 }
-
-type WorkEvents = Pick<AgentEvents, 'onWorking' | 'figures'>;
 
 export class Agent {
   readonly #node: NodeAccess;
@@ -117,11 +120,19 @@ export class Agent {
     await this.#guard();
     if (identity.role === 'leader') throw deposed(name, owner?.node ?? null);
     if (!mine) await this.#dropOldSlots();
+    await dropReplaced(this.#node);
     try {
-      return await this.#follow(mine, signal);
+      const mark = await readRebuild(this.#node.client);
+      if (mark === null) return await this.#follow(mine, signal);
+      if (this.#until !== null) throw standsNowhere(name);
+      const work = { releasers: this.#releasers, events: this.#events, desk: this.#desk };
+      await goOnRebuilding(this.#node, mark, work, signal);
+      return 'again';
     } catch (error) {
-      if (!(error instanceof StartOver)) throw error;
-      await startOver(this.#node, this.#node.client, error);
+      if (error instanceof StartOver) await startOver(this.#node, this.#node.client, error);
+      else if (this.#until === null && mayRebuild(this.#node, error)) {
+        await rebuildStale(this.#node, error);
+      } else throw error;
       return 'again';
     }
   }
@@ -149,6 +160,7 @@ export class Agent {
       if (asked === 'there') return 'there';
       if (!mine && asked === null) return 'again';
       if (asked?.verb === 'detach') return answerDetach(this.#node, this.#desk, following, asked);
+      if (asked?.verb === 'rebuild') return answerRebuild(this.#node, this.#desk, asked);
       const promotion = new Promotion(this.#node, epochAsked(asked), asked, this.#desk);
       await this.#promote(following, promotion, signal);
       return 'again';
@@ -173,50 +185,15 @@ export class Agent {
   async promote(promotion: Promotion, signal: AbortSignal): Promise<void> {
     await this.#guard();
     if (this.#node.identity.role === 'leader') throw deposed(this.#node.name, null);
+    if ((await readRebuild(this.#node.client)) !== null) throw notBuilt(this.#node.name);
     await this.#withFollower(signal, (following) => this.#lead({ following, promotion }, signal));
   }
 
-  async #withFollower<Result>(
+  #withFollower<Result>(
     signal: AbortSignal,
     work: (following: FollowerAtWork) => Promise<Result>,
   ): Promise<Result | null> {
-    const { decoder, cluster, name, partitions } = this.#node;
-    const { onWorking, figures } = this.#events;
-    const { log } = cluster.around;
-    // A session of its own: nothing else of this agent may get into the applier's transaction.
-    const client = await cluster.openSession(this.#releasers, name, 'applier');
-    const reader = cluster.openReader(this.#releasers, partitions);
-    await buildNode({ node: this.#node, client, reader }, signal);
-    if (signal.aborted) return null;
-    const follower = await Follower.open({
-      client,
-      reader,
-      decoder,
-      smallestCompactionLagMs: this.#node.control.state.smallestCompactionLagMs,
-      delayMs: cluster.settings.delayMs(name),
-      nowMs: cluster.around.nowMs,
-      onApplied: (position, rows) => {
-        figures.applied(rows);
-        log.debug({ node: name, position, rows }, 'applied');
-      },
-      onEpoch: ({ epoch, leader }) => log.info({ node: name, epoch, leader }, 'a new epoch begins'),
-      onExact: () => log.info({ node: name }, 'this node is exact now'),
-    });
-    log.info({ node: name, at: follower.position.at }, 'following');
-    figures.follows(follower);
-    onWorking();
-    const stop = (): void => follower.stop();
-    signal.addEventListener('abort', stop);
-    const following = followAndBuild(this.#node, this.#releasers, follower);
-    // Whoever works with the follower hears of its end; until then nobody else has to.
-    following.ended.catch(() => undefined);
-    try {
-      return await work(following);
-    } finally {
-      signal.removeEventListener('abort', stop);
-      follower.stop();
-      await Promise.allSettled([following.ended]);
-    }
+    return whileFollowing(this.#node, this.#releasers, this.#events, signal, work);
   }
 
   async #promote(

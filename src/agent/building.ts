@@ -15,7 +15,14 @@ import { type BootstrapState, readBootstrap, shareRead } from '../follower/boots
 import { readPosition } from '../follower/follower-state.ts';
 import { StartOver } from '../follower/start-over.ts';
 import type { CommittedReader } from '../topic/log.ts';
-import { deleteRetentionMs, makePublication, matchTables, saveLook } from './new-node.ts';
+import {
+  deleteRetentionMs,
+  makePublication,
+  matchTables,
+  refuseRows,
+  saveLabels,
+  saveLook,
+} from './new-node.ts';
 import type { NodeAccess } from './node-access.ts';
 
 /** What an agent builds with; the session is the applier's. */
@@ -78,15 +85,29 @@ async function readRows(
   return await readBootstrap(client);
 }
 
-/** Empties what was built, and begins with a new look at the log. */
+/** What was built so far is worth nothing. */
 export async function startOver(
   node: NodeAccess,
   client: Client,
   { message, isConflict }: StartOver,
 ): Promise<void> {
-  const { cluster, reader, decoder, identity, name } = node;
-  cluster.around.log.warn({ node: name, reason: message }, 'building this node starts over');
+  const { log } = node.cluster.around;
+  log.warn({ node: node.name, reason: message }, 'building this node starts over');
   const before = await readBootstrap(client);
+  const conflicts = isConflict ? (before?.conflicts ?? 0) + 1 : 0;
+  await beginAnew(node, client, { conflicts, isRebuild: before?.isRebuild ?? false });
+}
+
+/**
+ * Empties the tables, and begins with a new look at the log. Indexes, constraints and triggers stay
+ * as they are, and so does what of the schema is still to be built.
+ */
+export async function beginAnew(
+  node: NodeAccess,
+  client: Client,
+  state: Pick<BootstrapState, 'conflicts' | 'isRebuild'>,
+): Promise<void> {
+  const { cluster, control, reader, decoder, identity, name } = node;
   const look = await lookFirst({
     reader,
     decoder,
@@ -94,7 +115,6 @@ export async function startOver(
     deleteRetentionMs: () => deleteRetentionMs(cluster),
     nowMs: cluster.around.nowMs,
   });
-  const conflicts = isConflict ? (before?.conflicts ?? 0) + 1 : 0;
   const tables = await matchTables(client, cluster, look);
   const targets = await ApplyTargets.open(client);
   const relationIds = (await loadKnownRelations(client)).flatMap(({ shape, tableOid }) => {
@@ -108,9 +128,14 @@ export async function startOver(
     async () => {
       await client.query('DELETE FROM understudy.position');
       await targets.rereads.abandon();
+      await client.query('DELETE FROM understudy.epochs');
+      await client.query('DELETE FROM understudy.rebuild');
+      await saveLabels(client, control.state);
+      // One that came to the stream later may hold rows of its own.
+      await refuseRows(client, name, tables);
       // A table may have come since the first look, whose record lies below the mark now.
       await makePublication(client, cluster, tables);
-      await saveLook(client, { ...look, state: { ...look.state, conflicts } }, tables);
+      await saveLook(client, { ...look, state: { ...look.state, ...state } }, tables);
     },
     () => false,
   );

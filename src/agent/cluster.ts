@@ -4,7 +4,7 @@
  * producers, control logs and sessions, each closed by whoever opened it.
  */
 import type { Client } from 'pg';
-import { connectPostgres } from '../catalog/postgres-session.ts';
+import { connectPostgres, urlOfDatabase } from '../catalog/postgres-session.ts';
 import type { KeylessTables } from '../catalog/table.ts';
 import { type ControlLog, openControlLog } from '../control/control-log.ts';
 import type { Releasers, Sleep } from '../lifecycle.ts';
@@ -33,6 +33,8 @@ export interface ClusterSettings {
   /** The program; null where tables are made by hand. Expanded on use. */
   readonly pgDump: () => string | null;
   readonly maintenanceDatabase: string;
+  /** How a follower that came back too late is built anew; `manual` is by hand. */
+  readonly rebuild: 'swap' | 'in-place' | 'manual';
   readonly pointsEveryMs: number;
   readonly partitions: number;
   /** Null is the smaller of 3 and the number of brokers. */
@@ -56,11 +58,26 @@ export class Cluster {
   readonly kafka: KafkaClient;
   readonly registry: SchemaRegistry;
 
-  constructor(settings: ClusterSettings, around: Surroundings) {
+  constructor(
+    settings: ClusterSettings,
+    around: Surroundings,
+    kafka: KafkaClient = connectKafka(settings.kafka, around.log),
+    registry: SchemaRegistry = connectRegistry(settings.registry, around.log),
+  ) {
     this.settings = settings;
     this.around = around;
-    this.kafka = connectKafka(settings.kafka, around.log);
-    this.registry = connectRegistry(settings.registry, around.log);
+    this.kafka = kafka;
+    this.registry = registry;
+  }
+
+  /** The same cluster, with another database of its server as the node. */
+  withDatabase(node: string, database: string): Cluster {
+    const { settings } = this;
+    const nodeUrl = (name: string): string => {
+      const url = settings.nodeUrl(name);
+      return name === node ? urlOfDatabase(url, database) : url;
+    };
+    return new Cluster({ ...settings, nodeUrl }, this.around, this.kafka, this.registry);
   }
 
   get name(): string {

@@ -25,7 +25,7 @@ import {
   requirePlace,
 } from './detachment.ts';
 import { detachedAt, notInitialised, openFleetLog, requireMember } from './member-session.ts';
-import { isNodeLocked, lockNode } from './node-lock.ts';
+import { isLocked, lockNode } from './node-lock.ts';
 import { detachWaitMs } from './requests.ts';
 import { detachHere } from './stand-in.ts';
 
@@ -202,11 +202,6 @@ class Detaching {
 
 function isOfStream(found: NodeIdentity | null, stream: RecordOf<'stream'>, node: string): boolean {
   return found?.streamId === stream.streamId && found.name === node;
-}
-
-async function isLocked(client: Client): Promise<boolean> {
-  const { rows } = await client.query<{ locked: string }>(`SELECT ${isNodeLocked} AS locked`);
-  return rows[0]?.locked === 't';
 }
 
 function requireSame(node: string, at: EpochLsn, to: EpochLsn): void {

@@ -13,12 +13,13 @@ import { ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
-import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { type FollowerPosition, markDetached, readPosition } from '../follower/follower-state.ts';
 import { releaseTriggers } from '../follower/held-triggers.ts';
+import { isBeingBuilt } from '../follower/rebuild-state.ts';
 import { removeGuard } from '../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
+import { notExact } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
 import type { NodeAccess } from './node-access.ts';
@@ -132,12 +133,7 @@ async function standExactly(
 
 /** Until a node is exact its rows are those of no moment. */
 export async function requireBuilt(node: string, client: Client): Promise<void> {
-  if ((await readBootstrap(client)) === null) return;
-  throw new UnderstudyError(
-    'UNFINISHED',
-    `node ${node} is not exact: it is being built from the log`,
-    'Detach it once understudy status shows it exact, or another node.',
-  );
+  if (await isBeingBuilt(client)) throw notExact(node);
 }
 
 /** Only rows that are those of one moment make a database. */

@@ -1,15 +1,17 @@
 /**
- * Removes what init made: slots, publications, guards and the `understudy` schema on every node
- * that can be reached, then the topics. Flows in: a cluster; flows out: what was, or would be,
- * removed. Users' tables and rows stay as they are. A node that cannot be reached keeps its slot,
- * which keeps WAL: that is refused unless nothing else is left to try, so nothing is removed before
- * all answer.
+ * Removes what Understudy made: slots, publications, guards, databases that a rebuild has left and
+ * the `understudy` schema on every node that can be reached, then the topics. Flows in: a cluster;
+ * flows out: what was, or would be, removed. Users' tables and rows stay as they are. A node that
+ * cannot be reached keeps its slot, which keeps WAL: that is refused unless nothing else is left to
+ * try, so nothing is removed before all answer.
  */
 import type { Client } from 'pg';
+import { quoteIdentifier } from '../catalog/postgres-session.ts';
 import { dropPublication } from '../catalog/publication.ts';
 import { dropUnderstudySchema, readNode } from '../catalog/understudy-schema.ts';
 import { UnderstudyError } from '../errors.ts';
 import { releaseTriggers } from '../follower/held-triggers.ts';
+import { readLeftDatabases } from '../follower/rebuild-state.ts';
 import { openBuild } from '../follower/schema-build.ts';
 import { removeGuard } from '../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
@@ -22,7 +24,12 @@ import { lockNode } from './node-lock.ts';
 export interface Dismantled {
   readonly cluster: string;
   readonly removed: boolean;
-  readonly nodes: readonly { readonly name: string; readonly slots: readonly string[] }[];
+  readonly nodes: readonly {
+    readonly name: string;
+    readonly slots: readonly string[];
+    /** Left by a rebuild that has not ended. */
+    readonly databases: readonly string[];
+  }[];
   readonly unreachable: readonly string[];
   readonly topics: readonly string[];
 }
@@ -31,6 +38,7 @@ interface FoundNode {
   readonly name: string;
   readonly client: Client;
   readonly slots: readonly string[];
+  readonly databases: readonly string[];
 }
 
 export async function dismantle(cluster: Cluster, yes: boolean): Promise<Dismantled> {
@@ -48,7 +56,7 @@ export async function dismantle(cluster: Cluster, yes: boolean): Promise<Dismant
     return {
       cluster: cluster.name,
       removed: yes,
-      nodes: nodes.map(({ name, slots }) => ({ name, slots })),
+      nodes: nodes.map(({ name, slots, databases }) => ({ name, slots, databases })),
       unreachable,
       topics,
     };
@@ -75,7 +83,10 @@ async function findNodes(
       }
       const known = await readNode(client);
       const slots = await listSlots(client, slotPrefix(cluster.name));
-      if (known?.cluster === cluster.name || slots.length > 0) nodes.push({ name, client, slots });
+      const databases = known === null ? [] : await readLeftDatabases(client);
+      if (known?.cluster === cluster.name || slots.length > 0) {
+        nodes.push({ name, client, slots, databases });
+      }
     } catch (error) {
       if (!(error instanceof UnderstudyError) || error.code !== 'POSTGRES_UNREACHABLE') throw error;
       unreachable.push(name);
@@ -85,7 +96,10 @@ async function findNodes(
 }
 
 async function clean(cluster: Cluster, node: FoundNode): Promise<void> {
-  const { client, slots } = node;
+  const { client, slots, databases } = node;
+  for (const database of databases) {
+    await client.query(`DROP DATABASE IF EXISTS ${quoteIdentifier(database)} WITH (FORCE)`);
+  }
   for (const slot of slots) await dropSlot(client, slot);
   await dropPublication(client, publicationName(cluster.name));
   if ((await readNode(client)) === null) return;

@@ -9,8 +9,8 @@ import { ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
-import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { isBeingBuilt } from '../follower/rebuild-state.ts';
 import { notValidForeignKeys, openBuild } from '../follower/schema-build.ts';
 import { Releasers } from '../lifecycle.ts';
 import { askAgent } from './agent-question.ts';
@@ -104,7 +104,7 @@ async function planOf(
   }
   const client = await cluster.openSession(releasers, node, 'failover');
   const known = await readNode(client);
-  if (known !== null && (await readBootstrap(client)) !== null) throw notBuilt(node);
+  if (known !== null && (await isBeingBuilt(client))) throw notBuilt(node);
   const position = known === null ? null : await readPosition(client);
   if (position === null || position.streamId !== state.stream.streamId) {
     throw new UnderstudyError(

@@ -9,6 +9,7 @@ import type { Lsn } from '../change/lsn.ts';
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlState } from '../control/control-state.ts';
 import type { BootstrapState } from '../follower/bootstrap-state.ts';
+import type { RebuildMark } from '../follower/rebuild-state.ts';
 import type { OpenBuild } from '../follower/schema-build.ts';
 import type { SlotWal } from '../leader/slot.ts';
 import type { Watermarks } from '../topic/log.ts';
@@ -30,6 +31,8 @@ export interface DatabaseFacts {
   } | null;
   /** null or absent where the node is not being built from the log. */
   readonly building?: BootstrapState | null;
+  /** null or absent where the node is not to be built anew. */
+  readonly rebuild?: RebuildMark | null;
   /** The server's WAL position; null on a server in recovery. */
   readonly walLsn: Lsn | null;
   /** Whether somebody holds the lock of the node. */

@@ -13,6 +13,7 @@ import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { readRebuild } from '../follower/rebuild-state.ts';
 import { notValidForeignKeys, openBuild } from '../follower/schema-build.ts';
 import { readSlotWal } from '../leader/slot.ts';
 import { Releasers, withTimeout } from '../lifecycle.ts';
@@ -103,6 +104,7 @@ export class FleetWatch {
     const open = identity === null ? null : await openBuild(client);
     const notValid = identity === null ? [] : await notValidForeignKeys(client);
     const building = identity === null ? null : await readBootstrap(client);
+    const rebuild = identity === null ? null : await readRebuild(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               ${isNodeLocked} AS agent`,
@@ -114,6 +116,7 @@ export class FleetWatch {
       openBuild: open,
       notValid,
       building,
+      rebuild,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
       slots: await readSlotWal(client, slotPrefix(this.#cluster.name)),

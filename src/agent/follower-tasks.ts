@@ -8,8 +8,9 @@ import { UnderstudyError } from '../errors.ts';
 import { detachNode, requirePlace } from './detachment.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
 import type { NodeAccess } from './node-access.ts';
-import { shownError } from './promotion.ts';
-import { type AgentRequest, type RequestDesk, targetOf } from './requests.ts';
+import { beginRebuild } from './rebuilding.ts';
+import { type AgentRequest, type RequestDesk, targetOf, wayOf } from './requests.ts';
+import { shownError } from './shown-error.ts';
 
 /**
  * How an attempt ended that did not fail: the node is to be served on, in whatever role it has by
@@ -52,6 +53,31 @@ export async function answerDetach(
     cluster.around.log.warn({ node: name, error }, 'not detached');
     return 'again';
   }
+}
+
+/** From here on the node is built anew; a refusal changes nothing. */
+export async function answerRebuild(
+  node: NodeAccess,
+  desk: RequestDesk,
+  request: AgentRequest,
+): Promise<AttemptEnd> {
+  try {
+    const result = await beginRebuild(node, wayOf(request), 'it was asked for');
+    await desk.answer(request, { ...result }, null);
+  } catch (error) {
+    await desk.answer(request, null, shownError(error));
+    node.cluster.around.log.warn({ node: node.name, error }, 'not rebuilt');
+  }
+  return 'again';
+}
+
+/** Of a node that is being built anew. */
+export function standsNowhere(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} is being rebuilt: it will stand where the log ends then`,
+    `Start it without --until: understudy run ${node}`,
+  );
 }
 
 /** Of a leader that was to stop at a place. */

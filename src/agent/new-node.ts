@@ -13,21 +13,23 @@ import { readTables } from '../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../catalog/relation-ids.ts';
 import type { SchemaPayload } from '../catalog/schema-payload.ts';
 import { displayName, type TableShape } from '../catalog/table.ts';
-import { installUnderstudySchema } from '../catalog/understudy-schema.ts';
+import { installUnderstudySchema, type NodeIdentity } from '../catalog/understudy-schema.ts';
 import type { RelationShape } from '../change/change.ts';
 import { formatLsn } from '../change/lsn.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
+import type { ControlState } from '../control/control-state.ts';
 import { UnderstudyError } from '../errors.ts';
 import { type LogLook, lookFirst } from '../follower/bootstrap-look.ts';
-import { saveBootstrap } from '../follower/bootstrap-state.ts';
-import { saveEpoch } from '../follower/follower-state.ts';
+import { readBootstrap, saveBootstrap } from '../follower/bootstrap-state.ts';
+import { readPosition, saveEpoch } from '../follower/follower-state.ts';
 import { buildFromSchema } from '../follower/schema-build.ts';
 import { armGuard } from '../follower/write-guard.ts';
 import type { Releasers } from '../lifecycle.ts';
 import { RecordDecoder } from '../topic/record-decoder.ts';
 import { describeTopic } from '../topic/topic-admin.ts';
 import { publicationName } from '../topic/topic-layout.ts';
+import { byHand } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import { withRows } from './initial-tables.ts';
 import { notInitialised } from './member-session.ts';
@@ -47,6 +49,7 @@ export async function prepareNewNode(
   client: Client,
   control: ControlLog,
   releasers: Releasers,
+  { needsSchema }: { readonly needsSchema: boolean } = { needsSchema: false },
 ): Promise<void> {
   const { state } = control;
   const { stream, current } = state;
@@ -61,6 +64,7 @@ export async function prepareNewNode(
     deleteRetentionMs: () => deleteRetentionMs(cluster),
     nowMs: cluster.around.nowMs,
   });
+  if (look.schema === null && needsSchema) throw withoutSchema(name);
   const isEmpty = await hasNone(client, look.relations);
   if (look.schema === null || !isEmpty) {
     await refuseRows(client, name, await matchTables(client, cluster, look));
@@ -81,17 +85,18 @@ export async function prepareNewNode(
   await refuseRows(client, name, tables);
   await inTransaction(client, async () => {
     await makePublication(client, cluster, tables);
-    for (const { label, at, commitTimeMicros } of state.labels.values()) {
-      await client.query(
-        `INSERT INTO understudy.points (label, epoch, upto, commit_time_us)
-         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-        [label, at.epoch, formatLsn(at.lsn), String(commitTimeMicros)],
-      );
-    }
+    await saveLabels(client, state);
     await saveLook(client, look, tables);
   });
   const { mark } = look.state;
   cluster.around.log.info({ node: name, to: mark.at }, 'building this node from the log');
+}
+
+/** Never a node, or one whose preparation was interrupted: it has no place to go on from. */
+export async function isUnprepared(client: Client, known: NodeIdentity | null): Promise<boolean> {
+  if (known === null) return true;
+  if (known.role === 'leader' || (await readPosition(client)) !== null) return false;
+  return (await readBootstrap(client)) === null;
 }
 
 async function hasNone(client: Client, relations: readonly RelationShape[]): Promise<boolean> {
@@ -111,6 +116,17 @@ async function makeTables(
   await inTransaction(client, () => buildFromSchema(client, schema, 'pre-data', options));
 }
 
+/** Of points that the node does not meet in the log; inside the caller's transaction. */
+export async function saveLabels(client: Client, { labels }: ControlState): Promise<void> {
+  for (const { label, at, commitTimeMicros } of labels.values()) {
+    await client.query(
+      `INSERT INTO understudy.points (label, epoch, upto, commit_time_us)
+       VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+      [label, at.epoch, formatLsn(at.lsn), String(commitTimeMicros)],
+    );
+  }
+}
+
 /** What a look has found; inside the caller's transaction. */
 export async function saveLook(
   client: Client,
@@ -127,6 +143,14 @@ export async function saveLook(
 export async function deleteRetentionMs({ kafka, topic }: Cluster): Promise<number> {
   const described = await describeTopic(kafka, topic);
   return Number(described?.settings['delete.retention.ms'] ?? 0);
+}
+
+function withoutSchema(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} cannot be rebuilt beside its database: the topic holds no schema`,
+    byHand(node),
+  );
 }
 
 /** Who owns the epoch and has lost its database has nothing to follow. */
@@ -183,7 +207,8 @@ function requireEqual(shape: RelationShape, table: TableShape | undefined): Tabl
   );
 }
 
-async function refuseRows(
+/** Rows of a node that is to be built are nobody's. */
+export async function refuseRows(
   client: Client,
   node: string,
   tables: readonly MatchedTable[],

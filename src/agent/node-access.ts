@@ -10,8 +10,7 @@ import { readServer, type ServerFacts } from '../catalog/read-catalog.ts';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
-import { readBootstrap } from '../follower/bootstrap-state.ts';
-import { readDetached, readPosition } from '../follower/follower-state.ts';
+import { readDetached } from '../follower/follower-state.ts';
 import type { Releasers } from '../lifecycle.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import { RecordDecoder } from '../topic/record-decoder.ts';
@@ -20,7 +19,7 @@ import { describeTopic } from '../topic/topic-admin.ts';
 import type { Cluster } from './cluster.ts';
 import { whyDelayTooLong } from './delay.ts';
 import { detachedAt, notInitialised, requireAttached, requireMember } from './member-session.ts';
-import { prepareNewNode } from './new-node.ts';
+import { isUnprepared, prepareNewNode } from './new-node.ts';
 import { lockNode } from './node-lock.ts';
 import { raiseStartNumber } from './start-number.ts';
 
@@ -108,13 +107,6 @@ async function openControl(
     const isMissing = error instanceof UnderstudyError && error.code === 'TOPIC_MISMATCH';
     throw isNew && isMissing ? notInitialised(cluster.name, error) : error;
   }
-}
-
-/** Never a node, or one whose preparation was interrupted: it has no place to go on from. */
-async function isUnprepared(client: Client, known: NodeIdentity | null): Promise<boolean> {
-  if (known === null) return true;
-  if (known.role === 'leader' || (await readPosition(client)) !== null) return false;
-  return (await readBootstrap(client)) === null;
 }
 
 /** Gives the number of partitions the stream was made with. */

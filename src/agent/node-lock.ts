@@ -4,7 +4,12 @@
  * and names the node's database by OID, so that the database itself can be renamed meanwhile.
  */
 import type { Client } from 'pg';
-import { connectPostgres, onLost } from '../catalog/postgres-session.ts';
+import {
+  connectPostgres,
+  databaseOfUrl,
+  onLost,
+  urlOfDatabase,
+} from '../catalog/postgres-session.ts';
 import { UnderstudyError } from '../errors.ts';
 
 /** `unds`: keeps our advisory locks apart from those of applications. */
@@ -17,6 +22,12 @@ export const isNodeLocked = `EXISTS (
   WHERE l.locktype = 'advisory' AND l.granted AND l.classid = ${lockClass}::oid
     AND l.objsubid = 2)`;
 
+/** Whether an agent serves the node that the session's database is. */
+export async function isLocked(client: Client): Promise<boolean> {
+  const { rows } = await client.query<{ locked: string }>(`SELECT ${isNodeLocked} AS locked`);
+  return rows[0]?.locked === 't';
+}
+
 export interface NodeLock {
   /** Rejects when the session ends: whoever holds the lock must stop then. */
   readonly lost: Promise<never>;
@@ -28,17 +39,14 @@ export async function lockNode(
   maintenanceDatabase: string,
   node: string,
 ): Promise<NodeLock> {
-  const maintenance = new URL(url);
-  const database = decodeURIComponent(maintenance.pathname.slice(1));
-  maintenance.pathname = `/${encodeURIComponent(maintenanceDatabase)}`;
-  const client = await connectPostgres(maintenance.href, {
+  const client = await connectPostgres(urlOfDatabase(url, maintenanceDatabase), {
     applicationName: `understudy ${node} lock`,
   });
   try {
     const lost = new Promise<never>((_, reject) => onLost(client, reject));
     // Whoever never asks must not see an unhandled rejection.
     lost.catch(() => undefined);
-    await take(client, database, node);
+    await takeLock(client, databaseOfUrl(url), node);
     return { lost, release: () => client.end() };
   } catch (error) {
     await client.end();
@@ -46,7 +54,8 @@ export async function lockNode(
   }
 }
 
-async function take(client: Client, database: string, node: string): Promise<void> {
+/** Takes the lock of the node that a database is, or is about to be; the session holds it. */
+export async function takeLock(client: Client, database: string, node: string): Promise<void> {
   const { rows } = await client.query<{ oid: string; locked: string }>(
     `SELECT oid, pg_catalog.pg_try_advisory_lock($1::int, oid::int) AS locked
      FROM pg_catalog.pg_database WHERE datname = $2`,

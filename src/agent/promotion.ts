@@ -4,10 +4,10 @@
  * request (a promotion that a crash interrupted after its claim) is only logged.
  */
 import { formatEpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors.ts';
 import type { NodeAccess } from './node-access.ts';
 import type { AgentRequest, RequestDesk } from './requests.ts';
 import type { SequenceChange } from './sequences.ts';
+import { shownError } from './shown-error.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
 import type { Lead } from './take-lead.ts';
 
@@ -98,10 +98,4 @@ export class Promotion {
     if (this.#request === null || this.#desk === null) return;
     await this.#desk.answer(this.#request, null, shownError(error));
   }
-}
-
-/** What whoever asked an agent is told of its failure. */
-export function shownError(error: unknown): UnderstudyError {
-  if (error instanceof UnderstudyError) return error;
-  return new UnderstudyError('BUG', String(error), 'See the log of the agent.', error);
 }

@@ -1,7 +1,8 @@
 /**
  * What commands ask of an agent, through the control log. Flows in: requests for this node; flows
- * out: answers, and the request to take the lead or to leave the cluster. An older request belongs
- * to a command that has given up, but for one of these two that nobody has answered: its command
+ * out: answers, and the request to take the lead, to leave the cluster or to be built anew. An
+ * older request belongs to a command that has given up, but for one of these that nobody has
+ * answered: its command
  * waits for minutes, and may have asked while this agent was starting or finding its way back after
  * an error. While a
  * comparison holds the follower, it stands exactly where it was told to, and goes on by itself when
@@ -13,9 +14,11 @@ import type { RecordOf } from '../control/control-records.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { ApplyLimit } from '../follower/apply-limit.ts';
 import type { Follower } from '../follower/follower.ts';
+import type { RebuildWay } from '../follower/rebuild-state.ts';
 import type { Leading } from '../leader/leader.ts';
 import type { RowKey } from '../leader/row-overlay.ts';
 import { sleepOrAbort } from '../lifecycle.ts';
+import { shownError } from './shown-error.ts';
 
 export type AgentRequest = RecordOf<'request'>;
 
@@ -23,10 +26,12 @@ export type AgentRequest = RecordOf<'request'>;
 export const failoverWaitMs = 180_000;
 /** The same for a detach: what it applies first may be as much as a delay holds back. */
 export const detachWaitMs = 180_000;
-const lastingVerbs: readonly string[] = ['failover', 'detach'];
+/** The same for a rebuild, which is answered once it has begun. */
+export const rebuildWaitMs = 60_000;
+const lastingVerbs: readonly string[] = ['failover', 'detach', 'rebuild'];
 /** A command that holds a follower and dies must not stop it for ever. */
 const holdMaxMs = 60_000;
-const repairLookMs = 200;
+const requestLookMs = 200;
 
 export class RequestDesk {
   readonly #control: ControlLog;
@@ -97,7 +102,7 @@ export class RequestDesk {
           await this.answer(request, null, isBusy(this.#node));
           continue;
         }
-        if (request.verb === 'failover') return request;
+        if (request.verb === 'failover' || request.verb === 'rebuild') return request;
         if (request.verb !== 'hold') continue;
         if (request.step === 'release') release();
         else {
@@ -111,13 +116,34 @@ export class RequestDesk {
     }
   }
 
+  /** Of a node that can do nothing else meanwhile: every answer is `reply`'s, until an abort. */
+  async serveBusy(
+    reply: (request: AgentRequest) => Promise<Record<string, unknown>>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    while (!signal.aborted) {
+      const request = this.#queue.shift();
+      if (request === undefined) {
+        await sleepOrAbort(requestLookMs, signal);
+        continue;
+      }
+      // Whoever asked to hold the follower hears that once.
+      if (request.step === 'release') continue;
+      try {
+        await this.answer(request, await reply(request), null);
+      } catch (error) {
+        await this.answer(request, null, shownError(error));
+      }
+    }
+  }
+
   /** Serves who asks a leader to publish rows, one after the other, until `signal` aborts. */
   async serveRepairs({ publishRows }: Leading, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const at = this.#queue.findIndex(({ verb }) => verb === 'repair');
       const [request] = at < 0 ? [] : this.#queue.splice(at, 1);
       if (request === undefined) {
-        await sleepOrAbort(repairLookMs, signal);
+        await sleepOrAbort(requestLookMs, signal);
         continue;
       }
       try {
@@ -219,6 +245,16 @@ function keyOf({ id, step }: AgentRequest): string {
 export function targetOf(request: AgentRequest): EpochLsn | null {
   const { to } = request.args;
   return typeof to === 'string' ? parseEpochLsn(to) : null;
+}
+
+/** How a node is to be built anew. */
+export function wayOf({ id, args: { way } }: AgentRequest): RebuildWay {
+  if (way === 'swap' || way === 'in-place') return way;
+  throw new UnderstudyError(
+    'USAGE',
+    `the request ${id} names no way to rebuild the node`,
+    'Run the version of pg-understudy that the agent runs.',
+  );
 }
 
 function keysOf({ id, args: { relation, keys } }: AgentRequest): RowKey[] {

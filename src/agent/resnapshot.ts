@@ -24,7 +24,7 @@ import { publicationName, slotName, slotPrefix } from '../topic/topic-layout.ts'
 import type { Cluster } from './cluster.ts';
 import { leaderOf, openFleetLog, openMember } from './member-session.ts';
 import { readAnew, type StreamTable, streamTables, withoutKey } from './reading-anew.ts';
-import { beginAnewHere } from './stand-in.ts';
+import { beginNextEpochHere } from './stand-in.ts';
 import { unfinishedText } from './unfinished-text.ts';
 
 export interface ResnapshotRequest {
@@ -76,7 +76,7 @@ export async function resnapshot(
       if (request.patterns !== null) throw trouble;
       // Nothing of it may be in the way of the slot that is made now.
       await releasers.close();
-      const epoch = await beginAnewHere(cluster, owner.node);
+      const epoch = await beginNextEpochHere(cluster, owner.node);
       return { ...about, epoch, lsn: null, newEpoch: true, finished: false };
     }
     const relations = chosen.map(({ relation }) => relation);

@@ -4,14 +4,16 @@
  * result that the agent would have answered with.
  */
 import type { EpochLsn } from '../change/position.ts';
+import type { RebuildWay } from '../follower/rebuild-state.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { Agent } from './agent.ts';
 import { AgentFigures } from './agent-figures.ts';
-import { beginAnew } from './beginning-anew.ts';
 import type { Cluster } from './cluster.ts';
 import type { DetachResult } from './detachment.ts';
+import { beginNextEpoch } from './next-epoch.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, type PromotionResult } from './promotion.ts';
+import { beginRebuild, type RebuildResult } from './rebuilding.ts';
 
 /** Promotes the node and lets go once it leads. */
 export async function promoteHere(
@@ -40,9 +42,20 @@ export async function detachHere(
 }
 
 /** Gives the epoch that begins. */
-export async function beginAnewHere(cluster: Cluster, name: string): Promise<number> {
+export async function beginNextEpochHere(cluster: Cluster, name: string): Promise<number> {
   return withNode(cluster, name, (node, releasers) => {
-    return Promise.race([beginAnew(node, releasers), node.lost]);
+    return Promise.race([beginNextEpoch(node, releasers), node.lost]);
+  });
+}
+
+/** Leaves the mark from which the node's next agent goes on. */
+export async function rebuildHere(
+  cluster: Cluster,
+  name: string,
+  way: RebuildWay,
+): Promise<RebuildResult> {
+  return standIn(cluster, name, (_, node) => {
+    return Promise.race([beginRebuild(node, way, 'it was asked for'), node.lost]);
   });
 }
 

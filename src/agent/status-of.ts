@@ -8,7 +8,7 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/positi
 import { ownerOf } from '../control/claim.ts';
 import type { RecordOf } from '../control/control-records.ts';
 import type { ControlState } from '../control/control-state.ts';
-import { buildingText } from './building-text.ts';
+import { buildingText, rebuildText } from './building-text.ts';
 import { delayText, isTooYoung } from './delay.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import { isAtEnd, isStreaming, type LogEnds, lagBytes, lagMs } from './lag.ts';
@@ -290,8 +290,8 @@ function openBuildOf({ openBuild }: Member): string[] {
 }
 
 /** One that is being built is not, whatever else is known. */
-function isExact({ position, building }: Member, isJudged: boolean, isWhole: boolean) {
-  if (building != null) return false;
+function isExact({ position, building, rebuild }: Member, isJudged: boolean, isWhole: boolean) {
+  if (building != null || rebuild != null) return false;
   return position === null || !isJudged ? null : isWhole;
 }
 
@@ -299,15 +299,19 @@ function followerState(
   fleet: Fleet,
   name: string,
   role: 'leader' | 'follower',
-  { agentRuns, position, building }: Member,
+  { agentRuns, position, building, rebuild }: Member,
   delayMs: number,
 ): { readonly state: NodeState; readonly why: readonly string[] } {
   const absent = agentRuns ? [] : [noAgent(name)];
   const isThere = position !== null && lagMs(fleet, position) === 0;
-  const built = building == null ? [] : [buildingText(building, isThere)];
+  const built = [
+    ...(rebuild == null ? [] : [rebuildText(rebuild)]),
+    ...(building == null ? [] : [buildingText(building, isThere)]),
+  ];
+  const isRebuild = rebuild != null || building?.isRebuild === true;
   if (fleet.damage !== null) return { state: 'damaged', why: [...absent, ...built] };
   if (!agentRuns) return { state: 'stopped', why: [...absent, ...built] };
-  if (built.length > 0) return { state: 'bootstrapping', why: built };
+  if (built.length > 0) return { state: isRebuild ? 'rebuilding' : 'bootstrapping', why: built };
   if (role === 'leader') {
     const why = `it is taking the lead of epoch ${fleet.owner?.epoch ?? ''}`;
     return { state: 'waiting', why: [why] };

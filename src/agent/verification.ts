@@ -13,6 +13,7 @@ import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readBootstrap } from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { readRebuild } from '../follower/rebuild-state.ts';
 import { Releasers } from '../lifecycle.ts';
 import { compareNode, type NodeComparison } from '../verify/compare.ts';
 import {
@@ -24,7 +25,7 @@ import { openFollowerSnapshot, openLeaderSnapshot } from '../verify/node-snapsho
 import { Progress, type ProgressState } from '../verify/progress.ts';
 import { digestTable, type TableDigest } from '../verify/table-digest.ts';
 import { askAgent } from './agent-question.ts';
-import { buildingText } from './building-text.ts';
+import { buildingText, rebuildText } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import { openFleetLog, openMember } from './member-session.ts';
 import { lacksText } from './unfinished-text.ts';
@@ -98,11 +99,7 @@ export async function verifyFleet(
 async function requireFollower(client: Client, name: string, leader: string): Promise<void> {
   const identity = await readNode(client);
   if (identity?.role === 'follower') {
-    const building = await readBootstrap(client);
-    const lacks =
-      building === null
-        ? lacksText((await readPosition(client))?.unfinished ?? [])
-        : buildingText(building, false);
+    const lacks = await lacksOf(client);
     if (lacks === null) return;
     throw new UnderstudyError(
       'UNFINISHED',
@@ -115,6 +112,14 @@ async function requireFollower(client: Client, name: string, leader: string): Pr
     `node ${name} led before node ${leader} and does not follow: its rows are of no common LSN`,
     'Name the nodes to compare: understudy verify <node>…',
   );
+}
+
+async function lacksOf(client: Client): Promise<string | null> {
+  const rebuild = await readRebuild(client);
+  if (rebuild !== null) return rebuildText(rebuild);
+  const building = await readBootstrap(client);
+  if (building !== null) return buildingText(building, false);
+  return lacksText((await readPosition(client))?.unfinished ?? []);
 }
 
 class Verifying {

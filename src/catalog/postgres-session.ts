@@ -156,6 +156,18 @@ export function onLost(client: Client, listener: (error: UnderstudyError) => voi
   else watch.listeners.push(listener);
 }
 
+/** The URL of another database of the same server. */
+export function urlOfDatabase(url: string, database: string): string {
+  const other = new URL(url);
+  other.pathname = `/${encodeURIComponent(database)}`;
+  return other.href;
+}
+
+/** The name of the database that a URL leads to. */
+export function databaseOfUrl(url: string): string {
+  return decodeURIComponent(new URL(url).pathname.slice(1));
+}
+
 /** host:port/database, which may be shown to anybody. */
 export function describeServer(client: Client): string {
   return `${client.host}:${client.port}/${client.database ?? ''}`;

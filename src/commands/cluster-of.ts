@@ -36,6 +36,7 @@ export function clusterSettingsOf(config: Config): ClusterSettings {
     keyless: config.keyless,
     pgDump: () => (config.isSchemaManual ? null : config.pgDump),
     maintenanceDatabase: config.maintenanceDatabase,
+    rebuild: config.rebuild,
     pointsEveryMs: config.pointsEveryMs,
     partitions: config.topic.partitions,
     replication: config.topic.replication,

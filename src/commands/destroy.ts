@@ -21,9 +21,10 @@ export const destroyCommand: Command<DestroyInput> = {
   read: (_args, options) => ({ yes: flagOption(options, 'yes') }),
   run: async (context, { yes }) => {
     const answer = await dismantle(clusterOf(context), yes);
-    const nodes = answer.nodes.map(({ name, slots }) => {
+    const nodes = answer.nodes.map(({ name, slots, databases }) => {
       const kept = slots.join(', ') || 'none';
-      return `node ${name}: schema understudy, publication, write guard, slots: ${kept}`;
+      const left = databases.map((database) => `, database ${database}`).join('');
+      return `node ${name}: schema understudy, publication, write guard, slots: ${kept}${left}`;
     });
     const gone = answer.unreachable.map((name) => {
       return `node ${name} cannot be reached: what is in it stays; its slot keeps WAL`;

@@ -69,6 +69,11 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'stop a follower at a point and make it a database of its own',
     load: async () => bindCommand((await import('./detach.ts')).detachCommand),
   },
+  rebuild: {
+    synopsis: '<node> [--in-place]',
+    summary: 'build a follower anew from the log',
+    load: async () => bindCommand((await import('./rebuild.ts')).rebuildCommand),
+  },
   destroy: {
     synopsis: '[--yes]',
     summary: 'remove all that Understudy made, in Kafka and in the databases',
@@ -80,7 +85,6 @@ export const laterVerbs: readonly string[] = [
   'history',
   'switchover',
   'rejoin',
-  'rebuild',
   'skip',
   'discarded',
 ];

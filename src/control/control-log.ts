@@ -54,6 +54,8 @@ export interface ControlLog {
   readonly state: ControlState;
   /** Resolves with null after `close`, and with the error that ended the log before. */
   readonly ended: Promise<UnderstudyError | null>;
+  /** LogAppendTime of the newest record: after `verify`, what the brokers' clocks say now. */
+  readonly newestAppendMs: number;
   /** A rejection leaves open whether the record is there: look after a `verify`. */
   append(record: ControlRecord): Promise<{ readonly offset: bigint }>;
   /** Resolves with a state that holds everything appended by anybody before the call. */
@@ -95,6 +97,7 @@ class KafkaControlLog implements ControlLog {
   #nonceSeen = 0;
   #state = emptyControlState;
   #next = 0n;
+  #newestAppendMs = 0;
   #ended: Promise<UnderstudyError | null> = Promise.resolve(null);
 
   constructor(deps: ControlLogDeps) {
@@ -105,6 +108,10 @@ class KafkaControlLog implements ControlLog {
 
   get state(): ControlState {
     return this.#state;
+  }
+
+  get newestAppendMs(): number {
+    return this.#newestAppendMs;
   }
 
   get ended(): Promise<UnderstudyError | null> {
@@ -246,6 +253,8 @@ class KafkaControlLog implements ControlLog {
     );
     this.#next = fetched.nextOffset;
     if (records.length === 0) return;
+    const times = fetched.records.map(({ timestampMs }) => timestampMs);
+    this.#newestAppendMs = Math.max(this.#newestAppendMs, ...times);
     this.#state = foldControl(this.#state, records);
     for (const record of records) this.#noteNonce(record);
     this.#waiters.settle(this.#state);

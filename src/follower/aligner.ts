@@ -269,8 +269,7 @@ export class Aligner {
   }
 
   #gap(what: string): GapError {
-    const times = this.#held.map(({ boundary }) => boundary?.timestampMs ?? 0);
-    return new GapError(what, this.#mark.at, Math.max(...times));
+    return new GapError(what, this.#mark.at);
   }
 
   #checkStream(streamId: string): void {
@@ -346,14 +345,10 @@ export function damage(what: string, after: EpochLsn): UnderstudyError {
 
 /**
  * Records that should be there are not. That is damage, unless this node comes so late that
- * compaction has taken them: the follower judges that by the times of both ends of the gap.
+ * compaction has taken them: the follower judges that by how long it was away.
  */
 export class GapError extends UnderstudyError {
-  /** LogAppendTime of the newest record on the far side, milliseconds. */
-  readonly newestAppendMs: number;
-
-  constructor(what: string, after: EpochLsn, newestAppendMs: number) {
+  constructor(what: string, after: EpochLsn) {
     super('DAMAGED', damageText(what, after), damageHint);
-    this.newestAppendMs = newestAppendMs;
   }
 }

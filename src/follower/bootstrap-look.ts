@@ -67,6 +67,7 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
     rows: 0,
     deleteRetentionMs,
     horizon: null,
+    isRebuild: false,
     conflicts: 0,
   };
   const uncovered = point?.uncovered ?? [];

@@ -31,6 +31,8 @@ export interface BootstrapState {
   readonly deleteRetentionMs: number;
   /** Per partition, the offset that a point has to reach; null until the reading has arrived. */
   readonly horizon: readonly bigint[] | null;
+  /** Whether the node was a follower before; else it is a new one. */
+  readonly isRebuild: boolean;
   /** How often in a row it began again because rows stood in each other's way. */
   readonly conflicts: number;
 }

@@ -46,6 +46,8 @@ export interface FollowerParts {
   readonly decoder: RecordDecoder;
   /** The smallest min.compaction.lag.ms the topic ever had; null when nobody knows. */
   readonly smallestCompactionLagMs: number | null;
+  /** What the brokers' clocks say now, by which LogAppendTimes are given. */
+  readonly brokerNowMs: () => Promise<number>;
   /** What was committed later than this ago is not applied; 0 is no delay. */
   readonly delayMs: number;
   readonly nowMs: () => number;
@@ -149,8 +151,9 @@ export class Follower {
   /** Runs until `stop` is called; rejects with the first error. */
   async run(): Promise<void> {
     const guard = (work: Promise<void>): Promise<void> =>
-      work.catch((error: unknown) => {
-        this.#failure ??= { error: this.#judged(error) };
+      work.catch(async (error: unknown) => {
+        const judged = await this.#judged(error).catch((unknown: unknown) => unknown);
+        this.#failure ??= { error: judged };
         this.stop();
       });
     await Promise.all([guard(this.#readLoop()), guard(this.#applyLoop())]);
@@ -159,13 +162,14 @@ export class Follower {
   }
 
   /** A gap is damage of the topic, or the age of this node, which may be built anew then. */
-  #judged(error: unknown): unknown {
+  async #judged(error: unknown): Promise<unknown> {
     const building = this.#building;
     if (!(error instanceof GapError)) {
       return building === null ? error : startOverOf(error, building.conflicts);
     }
     const lastAppendMs = Math.min(...this.#position.appendMs);
-    const judged = judgeGap(error, lastAppendMs, this.#parts.smallestCompactionLagMs);
+    const awayMs = (await this.#parts.brokerNowMs()) - lastAppendMs;
+    const judged = judgeGap(error, awayMs, this.#parts.smallestCompactionLagMs);
     return judged.code === 'STALE' && building !== null ? new StartOver(judged.message) : judged;
   }
 

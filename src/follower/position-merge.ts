@@ -55,7 +55,6 @@ export class PositionMerge {
       `partition ${partition} held ${this.#batch.point.counts[partition] ?? 0} records and now ` +
         `holds ${count}`,
       this.#batch.from.at,
-      Math.max(...this.#batch.appendMs),
     );
   }
 

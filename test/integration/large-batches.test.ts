@@ -112,6 +112,7 @@ async function follow(): Promise<Following> {
     client,
     reader,
     decoder: new RecordDecoder(connectRegistry({ url: stack.registryUrl }, testLog)),
+    brokerNowMs: async () => Date.now(),
     smallestCompactionLagMs: null,
     delayMs: 0,
     nowMs: Date.now,

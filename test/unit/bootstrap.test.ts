@@ -129,6 +129,7 @@ const state: BootstrapState = {
   rows: 12_345,
   deleteRetentionMs: 1_000,
   horizon: null,
+  isRebuild: false,
   conflicts: 0,
 };
 

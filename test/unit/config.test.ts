@@ -194,9 +194,15 @@ test('a delay is shorter than the time for which the topic keeps every change', 
   assert.match(refusal(() => configOf(delayed('1m', shorter))).message, 'of the topic, 1m');
 });
 
+test('a follower that came back too late is rebuilt, unless the file says otherwise', () => {
+  assert.is(configOf(minimal).rebuild, 'swap');
+  assert.is(configOf(`rebuild: in-place\n${minimal}`).rebuild, 'in-place');
+  assert.is(configOf(`rebuild: manual\n${minimal}`).rebuild, 'manual');
+  assert.is(refusalWith('rebuild: sometimes').code, 'CONFIG_INVALID');
+});
+
 test('what later versions bring is refused by name', () => {
   const lines = ['durability: log', 'durability: apply:2', 'ddl: replicate', 'ddl: refuse'];
-  lines.push('rebuild: swap', 'rebuild: in-place');
   for (const line of lines) {
     const error = refusalWith(line);
     assert.is(error.code, 'NOT_IN_THIS_VERSION', line);

@@ -1,6 +1,6 @@
 /**
- * A gap is damage, or the age of the node that meets it. Times of both ends flow in, the error to
- * stop with is looked at.
+ * A gap is damage, or the age of the node that meets it. How long it was away flows in, the error
+ * to stop with is looked at.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -12,8 +12,8 @@ const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;
 
 function judged(awayMs: number, lagMs: number | null): string {
-  const gap = new GapError('a point is missing', { epoch: 1, lsn: toLsn(1n) }, awayMs);
-  return judgeGap(gap, 0, lagMs).code;
+  const gap = new GapError('a point is missing', { epoch: 1, lsn: toLsn(1n) });
+  return judgeGap(gap, awayMs, lagMs).code;
 }
 
 test('a node that was away longer than each change is kept is stale', () => {

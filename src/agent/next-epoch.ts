@@ -10,14 +10,14 @@ import type { NodeAccess } from './node-access.ts';
 import { LeadTaking } from './take-lead.ts';
 
 /** Gives the epoch that begins; it is its agent that reads the rows. */
-export async function beginAnew(node: NodeAccess, releasers: Releasers): Promise<number> {
+export async function beginNextEpoch(node: NodeAccess, releasers: Releasers): Promise<number> {
   const { control, name, cluster } = node;
   const { log } = cluster.around;
   const owner = ownerOf(control.state);
   if (owner === null || !isMine(control.state, name, owner.epoch)) {
     throw deposed(name, owner?.node ?? null);
   }
-  const onStep = (step: string): void => log.info({ node: name, step }, 'beginning anew');
+  const onStep = (step: string): void => log.info({ node: name, step }, 'beginning the next epoch');
   const taken = await new LeadTaking(node, releasers, null, onStep, true).take(owner.epoch + 1);
   if (taken === null) throw deposed(name, ownerOf(control.state)?.node ?? null);
   await taken.producer.close();

@@ -1,0 +1,78 @@
+/**
+ * Shortcuts in building a late follower anew, which show only with real servers. Data alone:
+ * main.ts breaks the code so, in a copy, and runs the tests.
+ */
+import type { Mutation } from './mutation.ts';
+
+export const rebuildShortcuts: readonly Mutation[] = [
+  {
+    name: 'swapped-in-two-steps',
+    harm: 'an agent that is killed in between leaves a node without a database',
+    edits: [
+      {
+        file: 'src/agent/swap-databases.ts',
+        find: "await hit('rebuild.inside-swap');",
+        replace: "await client.query('COMMIT; BEGIN');\n    await hit('rebuild.inside-swap');",
+      },
+    ],
+    tests: ['test/fault/rebuild.test.ts'],
+  },
+  {
+    name: 'starts-left-behind',
+    harm: 'a rebuilt database is taken for an older copy of itself',
+    edits: [
+      {
+        file: 'src/agent/rebuild-beside.ts',
+        find: "'UPDATE understudy.node SET start_number = $1'",
+        replace: "'SELECT $1::bigint'",
+      },
+    ],
+    tests: ['test/fault/rebuild.test.ts'],
+  },
+  {
+    name: 'rebuilt-over-old-rows',
+    harm: 'rows come back whose deletes the topic no longer has',
+    edits: [
+      {
+        file: 'src/agent/building.ts',
+        find: 'const empty = relationIds.length === 0 ? [] :',
+        replace: 'const empty = relationIds.length >= 0 ? [] :',
+      },
+      {
+        file: 'src/agent/building.ts',
+        find: 'await refuseRows(client, name, tables);',
+        replace: '',
+      },
+    ],
+    tests: ['test/integration/rebuild.test.ts'],
+  },
+  {
+    name: 'rebuild-unmarked-for-promotion',
+    harm: 'a node that is not trusted, or too late, takes the lead',
+    edits: [
+      {
+        file: 'src/agent/failover.ts',
+        find: '&& (await isBeingBuilt(client))',
+        replace: '&& (await isBeingBuilt(client)) && known.epoch < 0',
+      },
+      {
+        file: 'src/agent/agent.ts',
+        find: 'if ((await readRebuild(this.#node.client)) !== null) throw',
+        replace: "if (this.#node.name === '') throw",
+      },
+    ],
+    tests: ['test/fault/rebuild.test.ts'],
+  },
+  {
+    name: 'away-until-the-gap-ends',
+    harm: 'a late follower calls the topic damaged, and nobody can be promoted any more',
+    edits: [
+      {
+        file: 'src/agent/following.ts',
+        find: 'return control.newestAppendMs;',
+        replace: 'return control.newestAppendMs - 3_600_000;',
+      },
+    ],
+    tests: ['test/fault/rebuild.test.ts'],
+  },
+];

@@ -1,0 +1,47 @@
+/**
+ * `understudy rebuild <node> [--in-place]`: builds a follower anew from the log. A follower flows
+ * in; that it has begun flows out. How far it is stands in `understudy status`.
+ */
+import { type RebuildAnswer, rebuild } from '../agent/rebuild.ts';
+import { exitCodes } from '../errors.ts';
+import { clusterOf } from './cluster-of.ts';
+import { type Command, flagOption, requiredText } from './command.ts';
+
+export interface RebuildInput {
+  readonly node: string;
+  readonly inPlace: boolean;
+}
+
+export const rebuildCommand: Command<RebuildInput> = {
+  name: 'rebuild',
+  examples: ['understudy rebuild b', 'understudy rebuild b --in-place'],
+  declare: (verb) => {
+    verb.argument('<node>', 'the follower that is built anew');
+    verb.option(
+      '--in-place',
+      'empty its tables and fill them, instead of a database beside it that takes its name',
+    );
+  },
+  read: (args, options) => ({
+    node: requiredText(args[0], '<node>'),
+    inPlace: flagOption(options, 'inPlace'),
+  }),
+  run: async (context, { node, inPlace }) => {
+    context.config.requireNode(node);
+    const { signal } = context;
+    const request = { node, way: inPlace ? ('in-place' as const) : null, signal };
+    const answer = await rebuild(clusterOf(context), request, (line) => context.people(line));
+    return { answer, lines: linesOf(answer), exit: exitCodes.ok };
+  },
+};
+
+function linesOf({ node, lsn, database, agentRuns }: RebuildAnswer): string[] {
+  const where =
+    database === null
+      ? 'in its own tables, which are empty until then'
+      : `in the database ${database}; readers have the rows of ${lsn ?? 'no place'} until then`;
+  return [
+    `node ${node} is being rebuilt from the log ${where}`,
+    agentRuns ? 'how far it is: understudy status' : `start its agent: understudy run ${node}`,
+  ];
+}

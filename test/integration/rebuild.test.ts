@@ -1,0 +1,165 @@
+/**
+ * A follower that was away until the broker had compacted what it lacks, with deletes whose
+ * tombstones are gone: it is built anew from the log, beside its database or in its own tables. No
+ * row that was deleted comes back, readers of the old database are served meanwhile, and nobody
+ * promotes, verifies or detaches it before it is exact; then it leads.
+ */
+// time-limit: 300s
+// runs: ci
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { CleaningBroker } from '../support/cleaning-broker.ts';
+import type { Fleet } from '../support/fleet.ts';
+import { GrowingFleet } from '../support/growing-fleet.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+import { testWithDump } from '../support/with-dump.ts';
+
+const tables = `
+  CREATE TABLE item (id int PRIMARY KEY, body text UNIQUE, extra int DEFAULT 7);
+  CREATE TABLE part (id int PRIMARY KEY, item int REFERENCES item ON DELETE CASCADE);
+  CREATE INDEX part_item ON part (item);
+  CREATE VIEW bodies AS SELECT body FROM item WHERE id < 5`;
+const names = ['item', 'part', 'bodies', 'tick'];
+const deleteRetentionMs = 8_000;
+
+const stack: Stack = await useStack({ postgres: 3 });
+const withDump = await testWithDump(stack);
+let broker: CleaningBroker;
+let growing: GrowingFleet;
+let fleet: Fleet;
+
+test.before(async () => {
+  broker = await CleaningBroker.start();
+});
+
+test.after(async () => {
+  await broker.close();
+  await stack.close();
+});
+
+test.after.each(() => fleet.close());
+
+/** Node c follows, goes away, and what it lacks is cleaned with the tombstones in it. */
+async function goesStale(tablesByHand: boolean): Promise<void> {
+  const shape = { tables, tablesByHand, partitions: 2, deleteRetentionMs };
+  growing = await GrowingFleet.begin({ stack, broker, ...shape });
+  fleet = growing.fleet;
+  await fleet.sql('a', `INSERT INTO item SELECT i, 'first ' || i FROM generate_series(1, 300) i`);
+  await fleet.sql('a', 'INSERT INTO part SELECT i, i FROM generate_series(1, 300) i');
+  await growing.tick();
+  await fleet.startAgent('c');
+  await growing.exact('c');
+  await fleet.caughtUp('a', ['c']);
+  await promotable('c', true);
+  assert.is(await fleet.agent('c').stop(), 0);
+  await fleet.sql('a', 'DELETE FROM item WHERE id % 3 = 0');
+  await fleet.sql('a', `UPDATE item SET body = 'second ' || id`);
+  await fleet.sql('a', `UPDATE item SET body = CASE id WHEN 1 THEN 'x' ELSE body END`);
+  await fleet.sql('a', `UPDATE item SET body = 'second 1' WHERE id = 2`);
+  await fleet.sql('a', `INSERT INTO item SELECT i, 'late ' || i FROM generate_series(301, 310) i`);
+  await growing.cleaned('public.item', 215);
+  assert.is((await fleet.cli('point', 'while-away')).code, 0);
+}
+
+async function promotable(node: 'c', wanted: boolean): Promise<void> {
+  for (const deadlineMs = Date.now() + 30_000; ; ) {
+    const status = await growing.statusOf(node);
+    if (status.promotable === wanted) return;
+    assert.ok(Date.now() < deadlineMs, `${JSON.stringify(status)}\n${fleet.logs()}`);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
+async function equalAndLeads(): Promise<void> {
+  await growing.exact('c');
+  await fleet.caughtUp('a', ['c']);
+  await growing.assertSame(names, 'a', 'c');
+  const verified = await fleet.cli('verify', 'c');
+  assert.is(verified.code, 0, JSON.stringify(verified.json));
+  await promotable('c', true);
+  const [label] = await fleet.sql('c', `SELECT FROM understudy.points WHERE label = 'while-away'`);
+  assert.ok(label, 'a label that was given while it was away is known');
+  await fleet.agent('a').kill();
+  const led = await fleet.cli('failover', 'c', '--allow-data-loss', '--reason', 'test');
+  assert.is(led.code, 0, `${led.stdout}\n${fleet.logs()}`);
+  const writer = await fleet.session('c');
+  const twice = writer.query(`INSERT INTO item VALUES (900, 'late 301')`);
+  assert.is(await codeOf(twice), '23505', 'it has its unique indexes');
+}
+
+function codeOf(work: Promise<unknown>): Promise<string | undefined> {
+  return work.then(
+    () => undefined,
+    (error: { code?: string }) => error.code,
+  );
+}
+
+async function refusedMeanwhile(detach: string): Promise<void> {
+  const status = await growing.statusOf('c');
+  assert.is(status.state, 'rebuilding', JSON.stringify(status));
+  assert.equal([status.exact, status.promotable], [false, false]);
+  const failover = await fleet.cli('failover', 'c', '--allow-data-loss', '--reason', 'test');
+  assert.is(failover.json.error.code, 'NOT_PROMOTABLE', failover.stdout);
+  assert.is((await fleet.cli('verify', 'c')).json.error.code, 'UNFINISHED');
+  assert.is((await fleet.cli('detach', 'c')).json.error.code, detach);
+  assert.is((await fleet.cli('run', 'c', '--until', 'while-away')).code, 3, 'its agent runs');
+}
+
+const databasesQuery = `
+  SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment,
+         has_database_privilege('public', datname, 'CONNECT') AS everybody,
+         datconnlimit AS most, encoding, datcollate AS collate, datlocprovider AS provider,
+         (SELECT array_agg(o ORDER BY o) FROM pg_db_role_setting, unnest(setconfig) AS o
+          WHERE setdatabase = d.oid) AS settings
+  FROM pg_database d WHERE starts_with(datname, current_database())`;
+
+withDump('beside its database, which serves readers until the swap', async () => {
+  await goesStale(false);
+  const [{ name = '' } = {}] = await fleet.sql<{ name: string }>('c', databasesQuery);
+  await fleet.tamper('c', `COMMENT ON DATABASE "${name}" IS 'of the shop''s'`);
+  await fleet.tamper('c', `ALTER DATABASE "${name}" SET search_path = "$user", public, "x,y"`);
+  await fleet.tamper('c', `ALTER DATABASE "${name}" SET work_mem = '5MB'`);
+  await fleet.tamper('c', `REVOKE ALL ON DATABASE "${name}" FROM PUBLIC`);
+  await fleet.tamper('c', `ALTER DATABASE "${name}" CONNECTION LIMIT 77`);
+  const before = await fleet.sql('c', databasesQuery);
+  const rows = await fleet.digest('c', 'item');
+  const agent = fleet.spawnAgent('c', 'rebuild.after-prepare=pause:6000');
+  await agent.says(/rebuilding this node from the log/);
+  const reader = await fleet.session('c');
+  await refusedMeanwhile('UNFINISHED');
+  const again = await fleet.cli('rebuild', 'c');
+  assert.is(again.code, 0, `${again.stdout}\n${fleet.logs()}`);
+  assert.equal([again.json.way, again.json.agentRuns], ['swap', true]);
+  const waits = `SELECT understudy.wait_for('${await fleet.token()}', '200ms') AS there`;
+  assert.is((await reader.query(waits)).rows[0]?.there, false, 'a token times out');
+  assert.is(await fleet.digest('c', 'item'), rows, 'the old rows are served');
+  assert.is(await codeOf(fleet.sql('c', 'DELETE FROM item')), '25006', 'and guarded');
+  await agent.says(/has taken its place/);
+  assert.match(String(await codeOf(reader.query('SELECT 1'))), /57P01|undefined/, 'it was ended');
+  await agent.says(/dropped the old database/);
+  await equalAndLeads();
+  assert.equal(await fleet.sql('c', databasesQuery), [
+    { ...before[0], settings: withoutGuard(before[0]) },
+  ]);
+});
+
+/** A leader takes writes. */
+function withoutGuard(database: Record<string, unknown> | undefined): string[] {
+  const settings = (database?.['settings'] ?? []) as string[];
+  return settings.filter((setting) => !setting.startsWith('default_transaction_read_only'));
+}
+
+test('in its own tables, with their indexes', async () => {
+  await goesStale(true);
+  await fleet.configure({ ...fleet.config, rebuild: 'manual' });
+  const stopped = fleet.spawnAgent('c');
+  assert.is(await stopped.exitCode(), 4, stopped.log);
+  assert.match(stopped.log, '"STALE"');
+  await fleet.configure({ ...fleet.config, rebuild: 'in-place' });
+  const agent = fleet.spawnAgent('c', 'apply.before-commit=pause:5000:2');
+  await agent.says(/rebuilding this node from the log/);
+  await refusedMeanwhile('PREREQUISITE');
+  await equalAndLeads();
+});
+
+test.run();
