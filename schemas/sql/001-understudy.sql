@@ -108,6 +108,12 @@ CREATE TABLE IF NOT EXISTS understudy.to_read (
   relation_id text PRIMARY KEY REFERENCES understudy.relations
 );
 
+-- Partitions of a table that was read anew before they entered the stream: what they hold was not
+-- sent.
+CREATE TABLE IF NOT EXISTS understudy.unread_partitions (
+  table_oid oid PRIMARY KEY
+);
+
 -- Tables that a follower is reading anew. The keys that have come since stand in seen_<number>; rows
 -- under other keys are removed in the end.
 CREATE TABLE IF NOT EXISTS understudy.rereads (
@@ -256,6 +262,9 @@ BEGIN
         IS DISTINCT FROM (reign.leader, reign.system_id, reign.timeline) THEN
       bound := reign.base_upto;
       ended := true;
+    -- Unless it began anew, with all rows to be read: what lies between came by that, or never.
+    ELSIF ended AND reign.start_lsn > reign.base_upto THEN
+      bound := least(bound, reign.base_upto);
     END IF;
     walked := reign.base_epoch;
   END LOOP;
@@ -488,24 +497,6 @@ AS $$
   ON CONFLICT DO NOTHING
 $$;
 
--- Has the leader's agent read all rows of these relations anew, from this transaction's place in the
--- WAL on. What no row message told of them is made up for by that, so nothing is left to refuse; but
--- for an identity that takes other values for equal, which followers may not.
-CREATE OR REPLACE FUNCTION understudy.read_anew(relation_ids text[]) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
-AS $$
-  SELECT pg_logical_emit_message(true, 'understudy.reread', id) FROM unnest(relation_ids) AS id;
-  WITH read (table_oid) AS (
-    SELECT r.table_oid FROM understudy.relations r WHERE r.relation_id = ANY (relation_ids)
-  ), told AS (
-    DELETE FROM understudy.unseen_changes u USING read r
-    WHERE u.table_oid = r.table_oid AND u.what <> 'its identity takes other values for equal'
-  )
-  UPDATE understudy.type_texts k SET texts = coalesce(understudy.texts_of_type(k.type_oid), '{}')
-  FROM understudy.types_of_tables() u, read r
-  WHERE u.table_oid = r.table_oid AND k.type_oid = u.type_oid;
-$$;
-
 -- Under another collation two rows may stand here that a follower takes for one.
 CREATE OR REPLACE FUNCTION understudy.note_altered_keys() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -570,6 +561,41 @@ AS $$
     AND NOT EXISTS (
       SELECT FROM pg_partition_ancestors(c.oid) a JOIN published p ON p.table_oid = a.relid)
   ON CONFLICT DO NOTHING
+$$;
+
+-- Has the leader's agent read all rows of these relations anew, from this transaction's place in the
+-- WAL on. What no row message told of them is made up for by that, so nothing is left to refuse; but
+-- for a table that is out of the publication still, and an identity that takes other values for
+-- equal, which followers may not. A partition that came while nobody looked is read when it enters.
+CREATE OR REPLACE FUNCTION understudy.read_anew(relation_ids text[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT pg_logical_emit_message(true, 'understudy.reread', n.stream_id || ' ' || id)
+  FROM understudy.node n, unnest(relation_ids) AS id;
+  INSERT INTO understudy.unread_partitions (table_oid)
+  SELECT DISTINCT t.relid
+  FROM understudy.relations r
+  CROSS JOIN LATERAL pg_partition_tree(pg_partition_root(r.table_oid)) t
+  JOIN pg_class c ON c.oid = t.relid AND c.relkind = 'r'
+  WHERE r.relation_id = ANY (relation_ids)
+    AND NOT EXISTS (SELECT FROM understudy.relations k WHERE k.table_oid = t.relid)
+  ON CONFLICT DO NOTHING;
+  WITH read (table_oid) AS (
+    SELECT r.table_oid FROM understudy.relations r WHERE r.relation_id = ANY (relation_ids)
+    UNION
+    SELECT a.relid FROM understudy.relations r
+    CROSS JOIN LATERAL pg_partition_ancestors(r.table_oid) a
+    WHERE r.relation_id = ANY (relation_ids)
+    UNION
+    SELECT p.table_oid FROM understudy.unread_partitions p
+  ), told AS (
+    DELETE FROM understudy.unseen_changes u USING read r
+    WHERE u.table_oid = r.table_oid AND u.what <> 'its identity takes other values for equal'
+  )
+  UPDATE understudy.type_texts k SET texts = coalesce(understudy.texts_of_type(k.type_oid), '{}')
+  FROM understudy.types_of_tables() u, read r
+  WHERE u.table_oid = r.table_oid AND k.type_oid = u.type_oid;
+  SELECT understudy.note_unpublished();
 $$;
 
 CREATE OR REPLACE FUNCTION understudy.watch_rewrite() RETURNS event_trigger

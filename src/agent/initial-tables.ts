@@ -4,11 +4,13 @@
  * or that only a follower has.
  */
 import type { Client } from 'pg';
-import { qualifiedName } from '../catalog/postgres-session.ts';
+import { inTransaction, qualifiedName } from '../catalog/postgres-session.ts';
 import { newShape } from '../catalog/relation-ids.ts';
 import { displayName, type KeylessTables, type TableShape } from '../catalog/table.ts';
 import type { RelationShape, UnfinishedTable } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
+import { ApplyTargets } from '../follower/apply-targets.ts';
+import { unreadTable } from './reading-anew.ts';
 
 export interface NodeSession {
   readonly name: string;
@@ -45,24 +47,61 @@ export async function withRows(
   return holding;
 }
 
-/** Tables of the leader whose rows are to be read: chunks are read in the order of keys. */
+/**
+ * Tables of the leader whose rows are to be read: chunks are read in the order of keys. Where
+ * followers hold rows that are to be replaced, also tables that are empty here.
+ */
 export async function unfinishedAtFirst(
   { name, client }: NodeSession,
   tables: readonly TableShape[],
   shapes: ReadonlyMap<string, RelationShape>,
+  replaceRows: boolean,
 ): Promise<UnfinishedTable[]> {
-  const holding = await withRows(client, tables);
-  return holding.map((table) => {
+  const keyed = keyedTables(tables, shapes);
+  const keyless = tables.filter((table) => !keyed.includes(table));
+  const holding = await withRows(client, replaceRows ? keyless : tables);
+  return [...(replaceRows ? keyed : []), ...holding].map((table) => {
     const shape = shapes.get(qualifiedName(table.schema, table.name));
-    if (shape !== undefined && shape.identity.length > 0) {
-      return { relation: shape.id, after: null, rows: 0, estimate: null, since: null };
-    }
+    if (shape !== undefined && shape.identity.length > 0) return unreadTable(shape.id);
     throw new UnderstudyError(
       'TABLE_NOT_EMPTY',
       `${displayName(table)} on node ${name} holds rows and has no key to read them by`,
       `Give it a key: ALTER TABLE ${qualifiedName(table.schema, table.name)} ADD COLUMN id ` +
         'bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY; on every node.',
     );
+  });
+}
+
+function keyedTables(
+  tables: readonly TableShape[],
+  shapes: ReadonlyMap<string, RelationShape>,
+): TableShape[] {
+  return tables.filter(({ kind, schema, name }) => {
+    const identity = shapes.get(qualifiedName(schema, name))?.identity ?? [];
+    return kind !== 'partitioned' && identity.length > 0;
+  });
+}
+
+/**
+ * A follower's rows stay for its readers until all of the leader's have come; then those go that
+ * did not come. Rows without a key cannot be told apart, and are refused.
+ */
+export async function replaceRows(
+  node: NodeSession,
+  tables: readonly TableShape[],
+  shapes: ReadonlyMap<string, RelationShape>,
+): Promise<void> {
+  const keyed = keyedTables(tables, shapes);
+  await refuseRows(
+    node,
+    tables.filter((table) => !keyed.includes(table)),
+  );
+  const targets = await ApplyTargets.open(node.client);
+  await inTransaction(node.client, async () => {
+    for (const { schema, name } of keyed) {
+      const { id } = shapes.get(qualifiedName(schema, name)) ?? {};
+      if (id !== undefined) await targets.rereads.begin(targets.getOfRows(id));
+    }
   });
 }
 
@@ -73,7 +112,7 @@ export async function refuseRows(node: NodeSession, tables: readonly TableShape[
   throw new UnderstudyError(
     'TABLE_NOT_EMPTY',
     `${displayName(table)} on node ${node.name} holds rows, and that node is to follow`,
-    'Its rows come from the leader: empty the tables of the followers (TRUNCATE), then run init ' +
-      'again.',
+    'Its rows come from the leader. Where they may replace what followers hold: understudy init ' +
+      '--replace-rows; else empty the tables (TRUNCATE), then run init again.',
   );
 }

@@ -34,7 +34,13 @@ import * as layout from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
 import { giveSchema, initialRecords, readInitialSchema } from './initial-schema.ts';
-import { type NodeSession, refuseRows, shapesOf, unfinishedAtFirst } from './initial-tables.ts';
+import {
+  type NodeSession,
+  refuseRows,
+  replaceRows,
+  shapesOf,
+  unfinishedAtFirst,
+} from './initial-tables.ts';
 import { makeTopics } from './initial-topics.ts';
 import { lockNode } from './node-lock.ts';
 import { ownEpoch } from './own-epoch.ts';
@@ -65,14 +71,20 @@ interface StreamStart {
 /** Creating a slot waits for the open transactions of the whole server. */
 const slotTimeoutMs = 60_000;
 
+export interface InitOptions {
+  readonly leader: string;
+  /** Whether the leader's rows may take the place of what followers hold. */
+  readonly replaceRows: boolean;
+}
+
 export async function initialise(
   cluster: Cluster,
-  leader: string,
+  options: InitOptions,
   onStep: OnStep,
 ): Promise<Initialised> {
   const releasers = new Releasers();
   try {
-    return await new Initialisation(cluster, leader, onStep, releasers).run();
+    return await new Initialisation(cluster, options, onStep, releasers).run();
   } finally {
     await releasers.close();
   }
@@ -81,14 +93,16 @@ export async function initialise(
 class Initialisation {
   readonly #cluster: Cluster;
   readonly #leader: string;
+  readonly #replaceRows: boolean;
   readonly #onStep: OnStep;
   readonly #releasers: Releasers;
   readonly #streamId: string;
   readonly #undo: (() => Promise<unknown>)[] = [];
 
-  constructor(cluster: Cluster, leader: string, onStep: OnStep, releasers: Releasers) {
+  constructor(cluster: Cluster, options: InitOptions, onStep: OnStep, releasers: Releasers) {
     this.#cluster = cluster;
-    this.#leader = leader;
+    this.#leader = options.leader;
+    this.#replaceRows = options.replaceRows;
     this.#onStep = onStep;
     this.#releasers = releasers;
     this.#streamId = cluster.around.randomId();
@@ -160,7 +174,8 @@ class Initialisation {
       }
       await this.#publish(node, published, shapes);
       await armGuard(node.client);
-      await refuseRows(node, published);
+      if (this.#replaceRows && !isBuilt) await replaceRows(node, published, shapes);
+      else await refuseRows(node, published);
     }
     this.#onStep('beginning epoch 1');
     const at = await this.#beginEpoch(nodes, leader, start);
@@ -234,7 +249,7 @@ class Initialisation {
       const created = await createExportedSlot(walsender, leader.client, slot, slotTimeoutMs);
       const look = async (): Promise<Omit<StreamStart, 'startLsn'>> => {
         await leader.client.query(`SET TRANSACTION SNAPSHOT '${created.snapshot}'`);
-        const unfinished = await unfinishedAtFirst(leader, tables, shapes);
+        const unfinished = await unfinishedAtFirst(leader, tables, shapes, this.#replaceRows);
         const { snapshot } = created;
         const schema = await readInitialSchema(this.#cluster, leader, snapshot, shapes);
         return { unfinished, schema };

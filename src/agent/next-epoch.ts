@@ -4,6 +4,7 @@
  * nobody knows what the old slot would have told.
  */
 import { isMine, ownerOf } from '../control/claim.ts';
+import { UnderstudyError } from '../errors.ts';
 import type { Releasers } from '../lifecycle.ts';
 import { deposed } from './deposed.ts';
 import type { NodeAccess } from './node-access.ts';
@@ -13,6 +14,7 @@ import { LeadTaking } from './take-lead.ts';
 export async function beginNextEpoch(node: NodeAccess, releasers: Releasers): Promise<number> {
   const { control, name, cluster } = node;
   const { log } = cluster.around;
+  requireLeader(name, node.identity.role);
   const owner = ownerOf(control.state);
   if (owner === null || !isMine(control.state, name, owner.epoch)) {
     throw deposed(name, owner?.node ?? null);
@@ -22,4 +24,14 @@ export async function beginNextEpoch(node: NodeAccess, releasers: Releasers): Pr
   if (taken === null) throw deposed(name, ownerOf(control.state)?.node ?? null);
   await taken.producer.close();
   return taken.epoch;
+}
+
+/** A node that was chosen and has not begun to lead may lack what others have. */
+export function requireLeader(name: string, role: string): void {
+  if (role === 'leader') return;
+  throw new UnderstudyError(
+    'PREREQUISITE',
+    `node ${name} was chosen to lead and has not begun`,
+    `Start its agent, which goes on with that: understudy run ${name}`,
+  );
 }

@@ -30,6 +30,8 @@ export interface PreflightOptions {
   readonly leader: string | null;
   /** Before init topics of this name are init's to refuse; afterwards they have to fit. */
   readonly withTopics: boolean;
+  /** Whether rows of followers may be replaced. */
+  readonly replaceRows?: boolean;
 }
 
 export async function preflight(cluster: Cluster, options: PreflightOptions): Promise<Finding[]> {
@@ -102,7 +104,9 @@ async function judgeFleet(
     findings.push(...judgeFollowerTables(leader, follower, keyless, pgDump !== null));
   }
   if (pgDump !== null) findings.push(...(await lookAtDump(pgDump, leader)));
-  return isInitialised ? findings : [...findings, ...(await findRows(cluster, leader, nodes))];
+  if (isInitialised) return findings;
+  const replaceRows = options.replaceRows === true;
+  return [...findings, ...(await findRows(cluster, leader, nodes, replaceRows))];
 }
 
 async function lookAtDump(pgDump: string, { server }: NodeFacts): Promise<Finding[]> {
@@ -133,7 +137,9 @@ async function findRows(
   cluster: Cluster,
   leader: NodeFacts,
   nodes: readonly NodeFacts[],
+  replaceRows: boolean,
 ): Promise<Finding[]> {
+  const mayHold = (node: NodeFacts): boolean => node === leader || replaceRows;
   const names = new Set(leader.matchedTables.map(({ schema, name }) => `${schema}.${name}`));
   const found = await Promise.all(
     nodes.map(async (node): Promise<Finding[]> => {
@@ -142,7 +148,7 @@ async function findRows(
           names.has(`${schema}.${name}`) &&
           kind === 'ordinary' &&
           persistence === 'permanent' &&
-          (node !== leader || (identityAttnums ?? []).length === 0),
+          (!mayHold(node) || (identityAttnums ?? []).length === 0),
       );
       try {
         const holding = await tablesWithRows(lookFor(cluster, node.name), tables);
@@ -166,6 +172,7 @@ function notEmpty(node: string, tables: readonly string[], leads: boolean): Find
     leads
       ? 'Give them a key on every node: ALTER TABLE … ADD COLUMN id bigint GENERATED ALWAYS AS ' +
           'IDENTITY PRIMARY KEY; or empty them.'
-      : 'Rows come from the leader: empty the tables on that node (TRUNCATE).',
+      : 'Rows come from the leader: understudy init --replace-rows has them replaced; or empty ' +
+          'the tables on that node (TRUNCATE).',
   );
 }

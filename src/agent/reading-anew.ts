@@ -13,11 +13,9 @@ import {
   readPublicationState,
 } from '../catalog/publication.ts';
 import { readTables } from '../catalog/read-catalog.ts';
-import { rootOf, type TableShape } from '../catalog/table.ts';
+import type { TableShape } from '../catalog/table.ts';
 import type { RelationId, UnfinishedTable } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
-import { publicationName } from '../topic/topic-layout.ts';
-import type { NodeAccess } from './node-access.ts';
 
 /** A relation of the stream and the table that holds its rows here. */
 export interface StreamTable {
@@ -38,11 +36,12 @@ export async function streamTables(client: Client): Promise<StreamTable[]> {
   });
 }
 
-export async function rereadableRelations(client: Client): Promise<RelationId[]> {
+/** `all`: none may be left out for want of a key. */
+export async function rereadableRelations(client: Client, all: boolean): Promise<RelationId[]> {
   const tables = await streamTables(client);
   const keyless = tables.find(({ hasKey }) => !hasKey);
-  if (keyless !== undefined) throw withoutKey(keyless.relation);
-  return tables.map(({ relation }) => relation);
+  if (all && keyless !== undefined) throw withoutKey(keyless.relation);
+  return tables.filter(({ hasKey }) => hasKey).map(({ relation }) => relation);
 }
 
 export function withoutKey(relation: RelationId): UnderstudyError {
@@ -63,19 +62,22 @@ export function unreadTable(relation: RelationId): UnfinishedTable {
   return { relation, after: null, rows: 0, estimate: null, since: null };
 }
 
-/** Before the slot that sends with it: one that is older than its publication sends nothing. */
-export async function repairPublication({ client, cluster }: NodeAccess): Promise<void> {
-  const publication = publicationName(cluster.name);
+/** With every table of the stream, and every change of them. */
+export async function repairPublication(client: Client, publication: string): Promise<void> {
   const state = await readPublicationState(client, publication);
   const own = await readTables(client, ['*.*']);
-  const roots = (await streamTables(client)).map(({ table }) => rootOf(table, own));
-  const unique = [...new Map(roots.map((table) => [table.oid, table])).values()];
+  const known = new Set(
+    (await loadKnownRelations(client)).flatMap(({ shape, tableOid }) => {
+      return shape.dropped ? [] : [tableOid];
+    }),
+  );
+  const roots = own.filter(({ oid, isPartition }) => known.has(oid) && !isPartition);
   await inTransaction(client, async () => {
     if (state === 'whole') {
-      for (const table of unique) await addToPublication(client, publication, table);
+      for (const table of roots) await addToPublication(client, publication, table);
       return;
     }
     await dropPublication(client, publication);
-    await createPublication(client, publication, unique);
+    await createPublication(client, publication, roots);
   });
 }

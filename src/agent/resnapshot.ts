@@ -9,6 +9,7 @@ import type { Client } from 'pg';
 import { readPublicationState } from '../catalog/publication.ts';
 import { readServer, readTables } from '../catalog/read-catalog.ts';
 import { displayName } from '../catalog/table.ts';
+import { readNode } from '../catalog/understudy-schema.ts';
 import type { RelationId, UnfinishedTable } from '../change/change.ts';
 import { parseLsn } from '../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
@@ -23,6 +24,7 @@ import { RecordDecoder } from '../topic/record-decoder.ts';
 import { publicationName, slotName, slotPrefix } from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { leaderOf, openFleetLog, openMember } from './member-session.ts';
+import { requireLeader } from './next-epoch.ts';
 import { readAnew, type StreamTable, streamTables, withoutKey } from './reading-anew.ts';
 import { beginNextEpochHere } from './stand-in.ts';
 import { unfinishedText } from './unfinished-text.ts';
@@ -30,6 +32,8 @@ import { unfinishedText } from './unfinished-text.ts';
 export interface ResnapshotRequest {
   /** As in `tables` of understudy.yaml; null is every table of the stream. */
   readonly patterns: readonly string[] | null;
+  /** Whether the slot is given up although nothing seems to be wrong with it. */
+  readonly newSlot: boolean;
   /** Whether to stay until all rows are in the stream. */
   readonly wait: boolean;
   readonly signal: AbortSignal;
@@ -64,16 +68,17 @@ export async function resnapshot(
     const { state } = await openFleetLog(cluster, releasers);
     const owner = leaderOf(state, cluster.name);
     const client = await openMember(cluster, releasers, owner.node, 'resnapshot');
+    requireLeader(owner.node, (await readNode(client))?.role ?? 'none');
     const chosen = await chooseTables(client, request.patterns);
     const partitions = state.stream?.partitions ?? cluster.settings.partitions;
     const look = {
       reader: cluster.openReader(releasers, partitions),
       decoder: new RecordDecoder(cluster.registry),
     };
-    const trouble = await streamTrouble(cluster, client, owner, await endOf(look));
+    const trouble = await streamTrouble(cluster, client, owner, look);
     const about = { node: owner.node, tables: chosen.map(({ table }) => displayName(table)) };
-    if (trouble !== null) {
-      if (request.patterns !== null) throw trouble;
+    if (trouble !== null || request.newSlot) {
+      if (trouble !== null && request.patterns !== null) throw trouble;
       // Nothing of it may be in the way of the slot that is made now.
       await releasers.close();
       const epoch = await beginNextEpochHere(cluster, owner.node);
@@ -119,17 +124,15 @@ async function streamTrouble(
   cluster: Cluster,
   client: Client,
   owner: Owner,
-  end: LogEnd,
+  look: Look,
 ): Promise<UnderstudyError | null> {
-  if (end.mark === null) throw noMark(cluster.topic);
   const publication = publicationName(cluster.name);
   const state = await readPublicationState(client, publication);
   if (state !== 'whole') {
     const what = state === 'missing' ? 'was dropped' : 'no longer publishes every change';
     return wantsAll('SCHEMA_CHANGED', `the publication ${publication} ${what}`);
   }
-  const moved = await isOtherServer(client, owner.epoch);
-  if (moved) {
+  if (await isOtherServer(client, owner.node)) {
     return wantsAll('TIMELINE_MISMATCH', `node ${owner.node} is not the server its epoch began on`);
   }
   const slots = await listSlots(client, slotPrefix(cluster.name));
@@ -137,8 +140,12 @@ async function streamTrouble(
     .map((slot) => Number(slot.slice(slot.lastIndexOf('_') + 1)))
     .filter((epoch) => epoch <= owner.epoch);
   const slot = slotName(cluster.name, Math.max(0, ...ours) || owner.epoch);
+  // In this order: a leader at work confirms what the topic has, and goes on meanwhile.
+  const found = await readSlot(client, slot);
+  const { mark } = await endOf(look);
+  if (mark === null) throw noMark(cluster.topic);
   try {
-    checkSlot(await readSlot(client, slot), slot, end.mark.at.lsn);
+    checkSlot(found, slot, mark.at.lsn);
     return null;
   } catch (error) {
     if (error instanceof UnderstudyError && error.code === 'SLOT_MISMATCH') return error;
@@ -147,11 +154,12 @@ async function streamTrouble(
 }
 
 /** LSNs mean something on the server and the timeline of their epoch only. */
-async function isOtherServer(client: Client, epoch: number): Promise<boolean> {
+async function isOtherServer(client: Client, node: string): Promise<boolean> {
   const server = await readServer(client);
   const { rows } = await client.query<{ system_id: string; timeline: string }>(
-    'SELECT system_id, timeline FROM understudy.epochs WHERE epoch = $1',
-    [epoch],
+    'SELECT system_id, timeline FROM understudy.epochs WHERE leader = $1 ' +
+      'ORDER BY epoch DESC LIMIT 1',
+    [node],
   );
   const [began] = rows;
   if (began === undefined) return false;

@@ -22,7 +22,7 @@ import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
 import { commitReadably, readLogEnd } from '../topic/log-end.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
-import { formatVersion, slotName, slotPrefix } from '../topic/topic-layout.ts';
+import { formatVersion, publicationName, slotName, slotPrefix } from '../topic/topic-layout.ts';
 import { notBuilt } from './building-text.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
@@ -82,7 +82,7 @@ export class LeadTaking {
     const mine = isMine(control.state, name, epoch) && !this.#anew;
     const epochToBe = mine ? epoch : epoch + 1;
     if (!mine && epochToBe !== mayClaim) return null;
-    if (this.#anew) await repairPublication(this.#node);
+    if (this.#anew) await this.#clearAway();
     else if (this.#following === null) await this.#checkServer();
     else if (!mine) await this.#catchUp(this.#following);
     this.#onStep('slot');
@@ -106,7 +106,6 @@ export class LeadTaking {
       return null;
     }
     await this.#becomeLeader(owned.epoch);
-    if (this.#anew) await this.#dropOtherSlots();
     this.#onStep('stream');
     const [base, sequences, lacks] = [this.#base, this.#sequences, this.#lacks];
     return { ...owned, slot: this.#slot, base, sequences, lacks };
@@ -244,28 +243,33 @@ export class LeadTaking {
   }
 
   /**
-   * Gives what the epoch begins with. Rows from before the stream that this node has not read as a
-   * follower it never will: its own are the stream's now. A table that it was reading anew holds
-   * rows that the log no longer speaks of, so all of it is read once more. What is asked for here
-   * stands in the WAL behind the start of the epoch.
+   * Gives what the epoch begins with. A node that followed never had all rows of a table that is
+   * unfinished, and may have others of one that was being read anew: its own are the stream's now,
+   * and followers get each of them once more. What the log says of that outlives a crash here. What
+   * is asked for stands in the WAL behind the start of the epoch.
    */
   async #askToRead(end: LogEnd): Promise<readonly UnfinishedTable[]> {
     const { client } = this.#node;
     if (this.#following === null && !this.#anew) return end.unfinished;
-    const rereads = await Rereads.open(client);
-    const wanted = this.#anew ? await rereadableRelations(client) : rereads.open;
-    await inTransaction(client, async () => {
-      await rereads.abandon();
-      await readAnew(client, wanted);
-    });
+    const keyed = await rereadableRelations(client, this.#anew);
+    const unfinished = new Set(end.unfinished.map(({ relation }) => relation));
+    const wanted = this.#anew ? keyed : keyed.filter((relation) => unfinished.has(relation));
+    await readAnew(client, wanted);
+    await hit('own.after-ask');
     return wanted.map(unreadTable);
   }
 
-  /** They keep WAL that nobody will ask for. */
-  async #dropOtherSlots(): Promise<void> {
+  /**
+   * First the slots, of which none is of use, so that whoever is interrupted here is seen to be
+   * without one. A slot that is older than its publication sends nothing.
+   */
+  async #clearAway(): Promise<void> {
     const { client, cluster } = this.#node;
-    const ours = await listSlots(client, slotPrefix(cluster.name));
-    for (const slot of ours) if (slot !== this.#slot) await dropSlot(client, slot);
+    const slots = await listSlots(client, slotPrefix(cluster.name));
+    for (const slot of slots) await dropSlot(client, slot);
+    await hit('anew.after-drop');
+    await repairPublication(client, publicationName(cluster.name));
+    await hit('anew.after-publication');
   }
 
   /** The base's own leader goes on where the log stands; another begins at an LSN of its own. */
@@ -306,9 +310,11 @@ export class LeadTaking {
 
   async #becomeLeader(epoch: number): Promise<void> {
     const { client } = this.#node;
-    await inTransaction(client, () =>
-      client.query(`UPDATE understudy.node SET role = 'leader', epoch = $1`, [epoch]),
-    );
+    const rereads = await Rereads.open(client);
+    await inTransaction(client, async () => {
+      await rereads.abandon();
+      await client.query(`UPDATE understudy.node SET role = 'leader', epoch = $1`, [epoch]);
+    });
   }
 }
 

@@ -12,6 +12,7 @@ export interface ResnapshotInput {
   /** null is all. */
   readonly patterns: readonly string[] | null;
   readonly wait: boolean;
+  readonly newSlot: boolean;
 }
 
 export const resnapshotCommand: Command<ResnapshotInput> = {
@@ -20,21 +21,24 @@ export const resnapshotCommand: Command<ResnapshotInput> = {
     'understudy resnapshot public.orders',
     "understudy resnapshot 'billing.*' --no-wait",
     'understudy resnapshot --all',
+    'understudy resnapshot --all --new-slot',
   ],
   declare: (verb) => {
     verb.argument('[table...]', 'schema.table, or a pattern as in understudy.yaml');
     verb.option('--all', 'every table; also where the slot or the publication was lost');
+    verb.option('--new-slot', 'with --all: give the slot up, whatever it looks like');
     verb.option('--no-wait', 'end once it is asked for');
   },
   read: (args, options) => {
     const all = flagOption(options, 'all');
-    if (all === args.length > 0) throw eitherOr();
-    return { patterns: all ? null : args, wait: options['wait'] !== false };
+    const newSlot = flagOption(options, 'newSlot');
+    if (all === args.length > 0 || (newSlot && !all)) throw eitherOr();
+    return { patterns: all ? null : args, wait: options['wait'] !== false, newSlot };
   },
-  run: async (context, { patterns, wait }) => {
+  run: async (context, { patterns, wait, newSlot }) => {
     const { signal } = context;
     const onProgress = (line: string): void => context.progress(line);
-    const request = { patterns, wait, signal, onProgress };
+    const request = { patterns, wait, newSlot, signal, onProgress };
     const answer = await resnapshot(clusterOf(context), request);
     return { answer, lines: linesOf(answer), exit: exitCodes.ok };
   },
@@ -43,7 +47,7 @@ export const resnapshotCommand: Command<ResnapshotInput> = {
 function eitherOr(): UnderstudyError {
   return new UnderstudyError(
     'USAGE',
-    'name the tables to read anew, or give --all',
+    'name the tables to read anew, or give --all; --new-slot goes with --all',
     'understudy resnapshot public.orders, or understudy resnapshot --all',
   );
 }

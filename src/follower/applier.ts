@@ -8,7 +8,6 @@
 import { type Client, DatabaseError } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import type { Point, RelationId } from '../change/change.ts';
-import { compareEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
@@ -118,9 +117,7 @@ export class Applier {
     for (const id of rereads.open) await rereads.removeUnseen(this.#targets.get(id));
   }
 
-  /** Inside of a batch nobody knows yet whether a table that it begins to read is finished. */
-  async #finishRereads({ at, mark, unfinished }: FollowerPosition): Promise<void> {
-    if (compareEpochLsn(at, mark.at) !== 0) return;
+  async #finishRereads({ unfinished }: FollowerPosition): Promise<void> {
     const { rereads } = this.#targets;
     for (const id of rereads.open) {
       if (!unfinished.includes(id)) await rereads.finish(this.#targets.get(id));

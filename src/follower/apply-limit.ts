@@ -43,9 +43,11 @@ export function positionAfter(from: FollowerPosition, portion: ApplyPortion): Fo
     last === undefined ? from : reached(last);
   const at = portion.stopAt ?? mark.at;
   const place = { streamId: from.streamId, at, commitTimeMicros, mark, appendMs };
+  if (portion.stopAt === null) return { ...place, unfinished };
   // A batch that is applied in part may have begun with tables that only its point names.
-  const here = portion.stopAt === null ? unfinished : [...unfinishedDuring(from, portion)];
-  return { ...place, unfinished: here };
+  const part = portion.batches.at(-1) ?? portion.large;
+  const named = relationsOf(part?.point.unfinished ?? []);
+  return { ...place, unfinished: [...new Set([...unfinished, ...named])] };
 }
 
 function reached({ mark, appendMs, point }: AlignedBatch | AlignedLarge) {

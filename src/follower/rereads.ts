@@ -65,6 +65,8 @@ export class Rereads {
       `CREATE TABLE ${seenTable(number)} AS ` +
         `SELECT ${columns.join(', ')} FROM ONLY ${tableOf(target)} WITH NO DATA`,
     );
+    // Keys are values: whatever this database grants by default, they are nobody's business.
+    await this.#client.query(`REVOKE ALL ON ${seenTable(number)} FROM PUBLIC`);
     this.#pending.set(relationId, number);
   }
 

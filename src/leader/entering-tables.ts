@@ -18,6 +18,9 @@ export async function enterTable(
 ): Promise<void> {
   await inTransaction(client, async () => {
     await saveRelation(client, shape, table);
+    await client.query('DELETE FROM understudy.unread_partitions WHERE table_oid = $1', [
+      table.oid,
+    ]);
     if (!isToRead) return;
     await client.query('INSERT INTO understudy.to_read (relation_id) VALUES ($1)', [shape.id]);
     await client.query(
@@ -26,6 +29,14 @@ export async function enterTable(
       [shape.id],
     );
   });
+}
+
+/** Partitions that are not in the stream, of tables that were read anew without them. */
+export async function unreadPartitions(client: Client): Promise<ReadonlySet<number>> {
+  const { rows } = await client.query<{ oid: string }>(
+    'SELECT table_oid::bigint AS oid FROM understudy.unread_partitions',
+  );
+  return new Set(rows.map(({ oid }) => Number(oid)));
 }
 
 /** Tables whose rows nobody has begun to read, as far as this database knows. */

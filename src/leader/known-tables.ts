@@ -22,6 +22,7 @@ import {
   forgetToRead,
   keepsOldPublication,
   tablesToRead,
+  unreadPartitions,
   withPartitions,
 } from './entering-tables.ts';
 import { type OutsideProblem, OutsideTables, problemOfTree } from './outside-tables.ts';
@@ -220,6 +221,10 @@ export class KnownTables {
       if (!published.has(table.oid) || this.#knownOf(table.oid) !== undefined) continue;
       if ((await this.#enter(table)) === null) outside.push(displayName(table));
     }
+    const unread = await unreadPartitions(this.#client);
+    for (const table of tables) {
+      if (unread.has(table.oid) && this.#knownOf(table.oid) === undefined) await this.#enter(table);
+    }
     for (const known of present) {
       const { shape, tableOid } = known;
       if (shape.dropped) continue;
@@ -289,13 +294,18 @@ export class KnownTables {
     return this.#knownOf(table.oid) ?? null;
   }
 
-  /** A new partition comes alone, and empty; a table that was added, with its rows. */
+  /**
+   * A new partition comes alone, and empty, unless its root was read anew without it; a table that
+   * was added, with its rows.
+   */
   async #enterOnce(table: TableShape): Promise<void> {
     if (this.#knownOf(table.oid) !== undefined) return;
     const parent = table.isPartition ? this.#knownOf(table.parentOid ?? 0) : undefined;
     if (parent !== undefined) {
       const keyless = parent.shape.identity.length === 0 ? 'append' : 'refuse';
-      await this.#take(table, newShape(table, this.#usedIds(), keyless), false);
+      const isToRead =
+        table.kind === 'ordinary' && (await unreadPartitions(this.#client)).has(table.oid);
+      await this.#take(table, newShape(table, this.#usedIds(), keyless), isToRead);
       return;
     }
     if (!(await this.#isPublished(table))) return;

@@ -123,7 +123,9 @@ export async function lead(
       chunks,
       wal,
       tables,
-      builder: new TransactionBuilder(parts.epoch, (message) => tables.shapeOf(message)),
+      builder: new TransactionBuilder(parts.streamId, parts.epoch, (message) => {
+        return tables.shapeOf(message);
+      }),
       batcher,
       encoder: parts.encoder,
       producer: parts.producer,
@@ -150,9 +152,10 @@ export async function lead(
       }),
     ]);
   } catch (error) {
+    if (!isUndefinedObject(error)) throw error;
     // It says that there is no publication, not what that means for the stream.
-    if (isUndefinedObject(error)) await checkTables(parts, tables, batcher);
-    throw error;
+    await checkTables(parts, tables, batcher);
+    throw olderThanPublication(parts, error);
   } finally {
     await wal.close();
   }
@@ -225,6 +228,16 @@ function batcherOf(parts: LeaderParts, healing: Healing, chunks: ChunkMerge): Ba
 /** Postgres' own words when the walsender misses the publication, in the middle of the WAL. */
 function isUndefinedObject(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === '42704';
+}
+
+/** Somebody made it again: what was written meanwhile cannot be decoded. */
+function olderThanPublication({ slot, publication }: LeaderParts, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'SLOT_MISMATCH',
+    `the slot ${slot} is older than the publication ${publication}, which was made again`,
+    'Have every row read anew, from a new slot: understudy resnapshot --all --new-slot',
+    cause,
+  );
 }
 
 /** Gives how often to send a status, in milliseconds. */

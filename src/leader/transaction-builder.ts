@@ -41,7 +41,7 @@ export type RelationLookup = (message: RelationMessage) => RelationShape | null;
 
 /** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
 export const pointPrefix = 'understudy.point';
-/** The prefix of the one that has a table read anew; its content is a relation id. */
+/** The prefix of the one that has a table read anew; it holds the stream and a relation id. */
 export const rereadPrefix = 'understudy.reread';
 const labelPattern = /^[a-z][a-z0-9_.-]{0,62}$/;
 
@@ -55,6 +55,7 @@ interface KnownRelation {
 }
 
 export class TransactionBuilder {
+  readonly #streamId: string;
   readonly #epoch: number;
   readonly #lookup: RelationLookup;
   readonly #relations = new Map<number, KnownRelation | null>();
@@ -63,7 +64,8 @@ export class TransactionBuilder {
   #commitLsn: Lsn | null = null;
   #ordinal = 0;
 
-  constructor(epoch: number, lookup: RelationLookup) {
+  constructor(streamId: string, epoch: number, lookup: RelationLookup) {
+    this.#streamId = streamId;
     this.#epoch = epoch;
     this.#lookup = lookup;
   }
@@ -118,9 +120,16 @@ export class TransactionBuilder {
   #message({ prefix, transactional, content }: LogicalMessage): BuiltEvent[] {
     if (!transactional) return [];
     if (prefix === watermarkPrefix) return [{ kind: 'watermark', id: content }];
-    if (prefix === rereadPrefix) return [{ kind: 'reread', relationId: content }];
+    if (prefix === rereadPrefix) return this.#rereads(content);
     const isLabel = prefix === pointPrefix && labelPattern.test(content);
     return isLabel ? [{ kind: 'label', label: content }] : [];
+  }
+
+  /** Only who may read our tables knows the stream. */
+  #rereads(content: string): BuiltEvent[] {
+    const own = `${this.#streamId} `;
+    if (!content.startsWith(own)) return [];
+    return [{ kind: 'reread', relationId: content.slice(own.length) }];
   }
 
   #learn(message: RelationMessage): void {

@@ -14,7 +14,10 @@ import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-const tables = 'CREATE TABLE item (id int PRIMARY KEY)';
+const tables = `
+  CREATE TABLE item (id int PRIMARY KEY);
+  CREATE TABLE tree (id int PRIMARY KEY) PARTITION BY RANGE (id);
+  CREATE TABLE tree_low PARTITION OF tree FOR VALUES FROM (0) TO (10)`;
 let stack: Stack;
 let sandbox: Sandbox;
 let fleet: Fleet;
@@ -76,11 +79,19 @@ async function followerStands(): Promise<void> {
 }
 
 /** What reached nobody reaches everybody, also that a row is gone; and the stream goes on. */
-async function comesBack(): Promise<void> {
+async function comesBack(diesAt: readonly string[] = []): Promise<void> {
   await fleet.sql('a', 'DELETE FROM item WHERE id = 1');
+  // Nobody hears of it, nor of its rows; later it looks like one that has just been made.
+  const high = 'CREATE TABLE tree_high PARTITION OF tree FOR VALUES FROM (10) TO (20)';
+  await fleet.tamper('b', high);
+  await fleet.sql('a', `${high}; INSERT INTO tree VALUES (3), (13)`);
   const one = await fleet.cli('resnapshot', 'public.item');
   assert.is(one.code, 4, one.stderr);
   assert.match(one.json.error.hint, /resnapshot --all/);
+  for (const failpoint of diesAt) {
+    const died = await fleet.cliDyingAt(`${failpoint}=kill`, 'resnapshot', '--all');
+    assert.is(died.code, null, `${failpoint}: ${died.stdout}${died.stderr}`);
+  }
   const { code, json, stderr } = await fleet.cli('resnapshot', '--all');
   assert.is(code, 0, stderr);
   assert.is(json.newEpoch, true);
@@ -90,6 +101,7 @@ async function comesBack(): Promise<void> {
   await fleet.sql('a', 'INSERT INTO item VALUES (3)');
   await fleet.caughtUp();
   assert.equal(await fleet.sql('b', 'SELECT id FROM item ORDER BY id'), [{ id: 2 }, { id: 3 }]);
+  assert.equal(await fleet.sql('b', 'SELECT id FROM tree ORDER BY id'), [{ id: 3 }, { id: 13 }]);
   const slots = await fleet.sql('a', 'SELECT slot_name FROM pg_replication_slots');
   assert.is(slots.length, 1, JSON.stringify(slots));
   const { json: verified } = await fleet.cli('verify');
@@ -163,7 +175,10 @@ test('a publication that is dropped ends the stream, whatever is written then', 
   await fleet.sql('a', 'INSERT INTO item VALUES (2)');
   await stops(agent, 'SCHEMA_CHANGED', /publication understudy_\w+ was dropped/);
   await followerStands();
-  await comesBack();
+  await comesBack([
+    ...['anew.after-drop', 'anew.after-publication', 'promote.after-slot'],
+    ...['own.after-claim', 'own.after-fence', 'own.after-ask'],
+  ]);
 });
 
 test.run();

@@ -194,7 +194,12 @@ test('a node that leads in the middle of it has all read once more, from itself'
     const refused = await fleet.cli('failover', 'b');
     assert.is(refused.code, 6);
     assert.match(refused.json.error.message, /lacks rows .*public.doc/);
-    const led = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
+    await fleet.agent('b').kill();
+    const dying = fleet.spawnAgent('b', 'own.after-ask=kill');
+    const asking = fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
+    assert.is(await dying.exit, null);
+    await fleet.startAgent('b');
+    const led = await asking;
     assert.is(led.code, 0, led.stderr);
     await whole('c');
     await fleet.tamper(
@@ -210,6 +215,28 @@ test('a node that leads in the middle of it has all read once more, from itself'
   });
 });
 
+test('a cluster that is made again takes followers with the rows that they hold', () => {
+  return withFleet(2, async () => {
+    await fleet.agent('a').kill();
+    await fleet.agent('b').kill();
+    assert.is((await fleet.cli('destroy', '--yes')).code, 0);
+    await fleet.sql('b', `${strange}; INSERT INTO other VALUES (2)`);
+    await fleet.sql('a', 'DELETE FROM other; DELETE FROM doc WHERE id < 50');
+    const refused = await fleet.cli('init');
+    assert.is(refused.code, 4);
+    assert.match(refused.json.error.hint, /init --replace-rows/);
+    const { code, stderr } = await fleet.cli('init', '--replace-rows');
+    assert.is(code, 0, stderr);
+    await fleet.startAgent('b');
+    const [kept] = await fleet.sql('b', 'SELECT count(*)::int AS n FROM doc');
+    assert.ok(Number(kept?.['n']) > 1_500, 'readers have what was there');
+    await fleet.startAgent('a');
+    await whole('b');
+    await sameEverywhere();
+    await leftovers('b');
+  });
+});
+
 test('what cannot be read anew is refused with its reason', () => {
   return withFleet(2, async () => {
     const unknown = await fleet.cli('resnapshot', 'public.nothing');
@@ -217,7 +244,7 @@ test('what cannot be read anew is refused with its reason', () => {
     assert.match(unknown.json.error.message, /no table of the stream is called public.nothing/);
     const both = await fleet.cli('resnapshot', 'public.doc', '--all');
     assert.is(both.code, 1);
-    await fleet.sql('a', `SELECT pg_logical_emit_message(true, 'understudy.reread', 'nobody')`);
+    await fleet.sql('a', `SELECT understudy.read_anew('{nobody}')`);
     await fleet.agent('a').says(/asked to read a table anew that is none of the stream/);
     await sameEverywhere();
   });

@@ -251,7 +251,7 @@ export class PublishWorld {
     const chunks = new ChunkMerge(point?.unfinished ?? []);
     const loop = new this.#rules.Loop({
       wal,
-      builder: new TransactionBuilder(this.#epoch, () => table),
+      builder: new TransactionBuilder('stream', this.#epoch, () => table),
       tables: { learn: async () => undefined, rereadable: async () => table },
       log: { info: () => undefined, warn: () => undefined },
       batcher: this.#batcher(mark, point, healing, chunks),

@@ -204,7 +204,7 @@ test('each verb turns its words into its input', async () => {
   });
   assert.is(detachCommand.read(['b'], { timeout: '30s' }).at, null);
   const { initCommand } = await import('../../src/commands/init.ts');
-  assert.equal(initCommand.read([], {}), { leader: null });
+  assert.equal(initCommand.read([], {}), { leader: null, replaceRows: false });
 });
 
 test('P is a label, an LSN with its epoch, or a bare LSN', () => {

@@ -24,7 +24,9 @@ const commit: PgoutputMessage = { kind: 'commit', commitLsn: lsn(100), endLsn: l
 
 /** A builder that is inside of a transaction and knows both tables. */
 function opened(): (...messages: readonly PgoutputMessage[]) => BuiltEvent[] {
-  const builder = new TransactionBuilder(3, ({ name }) => (name === 'orders' ? orders : lines));
+  const builder = new TransactionBuilder('stream', 3, ({ name }) =>
+    name === 'orders' ? orders : lines,
+  );
   for (const message of [begin, relationMessage('orders'), relationMessage('lines')]) {
     builder.build(message);
   }
@@ -86,7 +88,7 @@ test('begin and commit are handed on with their LSNs', () => {
 
 test('rows without an identity are known by their positions, and cannot be changed', () => {
   const log = { ...lines, identity: [] };
-  const builder = new TransactionBuilder(3, () => log);
+  const builder = new TransactionBuilder('stream', 3, () => log);
   const build = (...messages: readonly PgoutputMessage[]): BuiltEvent[] =>
     messages.flatMap((message) => builder.build(message));
   const row: PgoutputMessage = { kind: 'insert', oid: 8, values: ['a'] };
