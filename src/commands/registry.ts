@@ -20,7 +20,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     load: async () => bindCommand((await import('./check.ts')).checkCommand),
   },
   init: {
-    synopsis: '[--leader <node>]',
+    synopsis: '[--leader <node>] [--replace-rows]',
     summary: 'make the topics and begin the first epoch',
     load: async () => bindCommand((await import('./init.ts')).initCommand),
   },
