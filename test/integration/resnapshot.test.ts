@@ -10,7 +10,8 @@ import { type Fleet, startFleet } from '../support/fleet.ts';
 import { newestRecords } from '../support/newest-records.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-// time-limit: 240s
+// time-limit: 400s
+// runs: ci
 
 const partitions = 3;
 let stack: Stack;
