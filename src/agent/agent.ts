@@ -27,9 +27,9 @@ import type { FollowerAtWork } from './follower-at-work.ts';
 import { type AttemptEnd, answerDetach, nextTask, stopsNowhere } from './follower-tasks.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, resultOf } from './promotion.ts';
+import { whileLeading } from './reign-tasks.ts';
 import { epochAsked, RequestDesk } from './requests.ts';
 import { followAndBuild } from './schema-finish.ts';
-import { keepRaising } from './start-number.ts';
 import { type Lead, LeadTaking } from './take-lead.ts';
 
 /** What whoever runs an agent hears of an attempt. */
@@ -275,8 +275,7 @@ export class Agent {
     const all = AbortSignal.any([signal, ended.signal]);
     try {
       await lead(this.#leaderParts(taken), all, async (streaming, leading) => {
-        // A session of its own: the leader's may be in a transaction that gives a partition its
-        // id.
+        // A session of its own: the leader's may be in a transaction that gives a table its id.
         const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
         await releaseTriggers(guardSession);
         await hit('promote.before-unguard');
@@ -287,8 +286,8 @@ export class Agent {
         onWorking();
         const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
         await this.#desk.tellLeads({ ...result });
-        const raising = keepRaising(guardSession, control, log, streaming);
-        await Promise.all([raising, this.#desk.serveRepairs(leading, streaming)]);
+        const [node, desk, client] = [this.#node, this.#desk, guardSession];
+        await whileLeading({ node, client, desk, epoch: taken.epoch }, leading, streaming);
       });
     } catch (error) {
       const isFenced = error instanceof UnderstudyError && error.code === 'LOST_LEADERSHIP';
