@@ -55,15 +55,15 @@ test('a schema that only looks large is compressed into one part, keyed by its p
 test('what a later epoch does not continue is no schema of it, however new', () => {
   const parts = [...schemaParts(small), ...schemaParts(large)];
   const first = { epoch: 1, base: null };
-  const newest = (base: number): SchemaRecord | null => {
+  const newest = (base: number): SchemaRecord['at'] | undefined => {
     const epochs = [first, { epoch: 2, base: at(1, base) }];
-    return readSchemaRecord(countingParts(parts, 's', epochs));
+    return readSchemaRecord(countingParts(parts, 's', epochs))?.at;
   };
   assert.equal(readSchemaRecord(countingParts(parts, 's', [first])), large);
-  assert.equal(newest(0x21), large);
-  assert.equal(newest(0x20), large, 'it covers what lies below its place');
-  assert.equal(newest(0x1f), small);
-  assert.is(newest(0x0f), null);
+  assert.equal(newest(0x21), large.at);
+  assert.equal(newest(0x20), large.at, 'it covers what lies below its place');
+  assert.equal(newest(0x1f), small.at);
+  assert.is(newest(0x0f), undefined);
   assert.equal(countingParts(parts, 'another stream', [first]), []);
   const early = schemaParts({ ...small, at: at(2, 0x1) });
   assert.equal(countingParts(early, 's', [first]), [], 'of an epoch that never began');
