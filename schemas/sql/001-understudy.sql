@@ -188,6 +188,15 @@ CREATE TABLE IF NOT EXISTS understudy.schema_build (
   not_valid boolean NOT NULL DEFAULT false
 );
 
+-- The schema in the topic, as far as this node wrote it or saw it written: which tables of the
+-- stream it has, and the keys of its parts. One row.
+CREATE TABLE IF NOT EXISTS understudy.schema_record (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  epoch integer NOT NULL,
+  relations text[] NOT NULL,
+  parts jsonb NOT NULL
+);
+
 -- A token for what was committed before the call: give it to wait_for on a follower. The calling
 -- transaction itself is not covered before it has committed.
 CREATE OR REPLACE FUNCTION understudy.token() RETURNS text

@@ -32,6 +32,18 @@ export const nodeShortcuts: readonly Mutation[] = [
     tests: ['test/unit/apply-delay.test.ts'],
   },
   {
+    name: 'void-schema-taken',
+    harm: 'a new follower is made with tables that the stream went on without',
+    edits: [
+      {
+        file: 'src/topic/schema-record.ts',
+        find: 'at.epoch <= newest && !isVoid(at);',
+        replace: 'at.epoch <= newest;',
+      },
+    ],
+    tests: ['test/unit/schema-record.test.ts'],
+  },
+  {
     name: 'schema-parts-unchecked',
     harm: 'a new follower is made from a schema of which parts are missing',
     edits: [

@@ -181,6 +181,18 @@ export const withServers: readonly Mutation[] = [
     tests: ['test/integration/later-tables.test.ts'],
   },
   {
+    name: 'passed-over-for-ever',
+    harm: 'changes of a table that came later are passed over in silence',
+    edits: [
+      {
+        file: 'src/leader/known-tables.ts',
+        find: 'enteredLsn !== null && commitLsn < enteredLsn;',
+        replace: 'enteredLsn !== null;',
+      },
+    ],
+    tests: ['test/integration/later-tables.test.ts'],
+  },
+  {
     name: 'session-style-of-the-database',
     harm: 'an interval is another one where the follower’s database reads another style',
     edits: [

@@ -36,8 +36,8 @@ import { type WorkEvents, whileFollowing } from './following.ts';
 import { type NodeAccess, openNode } from './node-access.ts';
 import { Promotion, resultOf } from './promotion.ts';
 import { dropReplaced, goOnRebuilding, mayRebuild, rebuildStale } from './rebuilding.ts';
+import { whileLeading } from './reign-tasks.ts';
 import { epochAsked, RequestDesk } from './requests.ts';
-import { keepRaising } from './start-number.ts';
 import { type Lead, LeadTaking } from './take-lead.ts';
 
 /** What whoever runs an agent hears of an attempt. */
@@ -252,8 +252,7 @@ export class Agent {
     const all = AbortSignal.any([signal, ended.signal]);
     try {
       await lead(this.#leaderParts(taken), all, async (streaming, leading) => {
-        // A session of its own: the leader's may be in a transaction that gives a partition its
-        // id.
+        // A session of its own: the leader's may be in a transaction that gives a table its id.
         const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
         await releaseTriggers(guardSession);
         await hit('promote.before-unguard');
@@ -264,8 +263,8 @@ export class Agent {
         onWorking();
         const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
         await this.#desk.tellLeads({ ...result });
-        const raising = keepRaising(guardSession, control, log, streaming);
-        await Promise.all([raising, this.#desk.serveRepairs(leading, streaming)]);
+        const [node, desk, client] = [this.#node, this.#desk, guardSession];
+        await whileLeading({ node, client, desk, epoch: taken.epoch }, leading, streaming);
       });
     } catch (error) {
       const isFenced = error instanceof UnderstudyError && error.code === 'LOST_LEADERSHIP';

@@ -13,9 +13,7 @@ import { displayName, type TableShape } from '../catalog/table.ts';
 import type { EpochBegin, RelationShape } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import { buildFromSchema, buildPostData } from '../follower/schema-build.ts';
-import type { OutgoingRecord } from '../topic/log.ts';
-import type { RecordEncoder } from '../topic/record-encoder.ts';
-import { schemaParts } from '../topic/schema-record.ts';
+import { type SchemaPart, schemaParts } from '../topic/schema-record.ts';
 import type { Cluster } from './cluster.ts';
 import type { NodeSession } from './initial-tables.ts';
 import { enumerate } from './preflight-finding.ts';
@@ -37,16 +35,13 @@ export async function readInitialSchema(
   return { ...(await dumpSchema(options)), relations: [...shapes.values()] };
 }
 
-/** The stream's first schema record; none where there is no schema. */
-export async function initialRecords(
-  encoder: RecordEncoder,
+/** The stream's first schema record in its parts; none where there is no schema. */
+export function initialParts(
   { streamId, epoch, startLsn }: EpochBegin,
   schema: SchemaPayload | null,
-  nowMs: number,
-): Promise<OutgoingRecord[]> {
+): SchemaPart[] {
   if (schema === null) return [];
-  const parts = schemaParts({ streamId, at: { epoch, lsn: startLsn }, schema });
-  return encoder.encodeSchema(parts, [], BigInt(nowMs) * 1000n);
+  return schemaParts({ streamId, at: { epoch, lsn: startLsn }, schema });
 }
 
 export interface InitialTables {

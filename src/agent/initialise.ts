@@ -33,7 +33,7 @@ import { deleteTopic, describeTopic } from '../topic/topic-admin.ts';
 import * as layout from '../topic/topic-layout.ts';
 import type { Cluster } from './cluster.ts';
 import { writeEpochBegin } from './epoch-begin.ts';
-import { giveSchema, initialRecords, readInitialSchema } from './initial-schema.ts';
+import { giveSchema, initialParts, readInitialSchema } from './initial-schema.ts';
 import {
   type NodeSession,
   refuseRows,
@@ -58,6 +58,7 @@ export interface Initialised {
 }
 
 import { schemaBuildOptions } from './schema-building.ts';
+import { rememberSchema } from './schema-renewal.ts';
 
 type OnStep = (line: string) => void;
 
@@ -296,7 +297,9 @@ class Initialisation {
       keySchemaId: encoder.keySchemaId,
       unfinished,
     };
-    const written = await initialRecords(encoder, begin, schema, around.nowMs());
+    const parts = initialParts(begin, schema);
+    const timeMicros = BigInt(around.nowMs()) * 1000n;
+    const written = parts.length === 0 ? [] : await encoder.encodeSchema(parts, [], timeMicros);
     const nothing = { mark: null, point: null, begin: null, strays: [] };
     const owned = await ownEpoch(
       {
@@ -327,6 +330,8 @@ class Initialisation {
       await inTransaction(client, async () => {
         await saveEpoch(client, begin);
         await writePosition(client, position, layout.formatVersion);
+        if (schema !== null)
+          await rememberSchema(client, { epoch: 1, lsn: startLsn }, schema, parts);
       });
     }
     return owned.mark.at;

@@ -10,7 +10,12 @@ import { UnderstudyError } from '../errors.ts';
 import type { CommittedReader, Watermarks } from '../topic/log.ts';
 import { readLogEnd, readStretch } from '../topic/log-end.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
-import { readSchemaRecord, type SchemaPart, schemaPartition } from '../topic/schema-record.ts';
+import {
+  countingParts,
+  readSchemaRecord,
+  type SchemaPart,
+  schemaPartition,
+} from '../topic/schema-record.ts';
 import { relationsOf } from './apply-limit.ts';
 import type { BootstrapState } from './bootstrap-state.ts';
 import { FirstLook } from './first-look.ts';
@@ -48,7 +53,7 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
   }
   const { look, schemaParts } = await readOnce(parts, watermarks[schemaPartition]);
   const epochs = look.epochsTo(mark.at);
-  const schema = schemaOf(schemaParts, streamId);
+  const schema = readSchemaRecord(countingParts(schemaParts, streamId, epochs))?.schema ?? null;
   const deleteRetentionMs = await parts.deleteRetentionMs();
   const firstOffsets = watermarks.map(({ lowWatermark }) => lowWatermark);
   const beganMs = nowMs();
@@ -73,11 +78,6 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
   const uncovered = point?.uncovered ?? [];
   const relations = withUnwritten(look.relationsAt(epochs), schema);
   return { state, epochs, relations, schema, uncovered };
-}
-
-function schemaOf(parts: readonly SchemaPart[], streamId: string): SchemaPayload | null {
-  const own = parts.filter((part) => part.streamId === streamId);
-  return readSchemaRecord(own)?.schema ?? null;
 }
 
 /** A relation has no record before its first row. */

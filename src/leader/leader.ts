@@ -14,7 +14,7 @@ import { formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import { sleepOrAbort, unlessAborted } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
-import type { CommittedReader, TransactionalProducer } from '../topic/log.ts';
+import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/record-decoder.ts';
 import type { RecordEncoder } from '../topic/record-encoder.ts';
 import { Batcher } from './batcher.ts';
@@ -72,6 +72,8 @@ export interface LeaderParts {
 export interface Leading {
   /** Publishes what the table holds under the keys now; resolves once it is in the stream. */
   readonly publishRows: (keys: readonly RowKey[]) => Promise<void>;
+  /** Publishes records that are no part of the stream; resolves once they are committed. */
+  readonly publishBeside: (records: readonly OutgoingRecord[]) => Promise<void>;
 }
 
 /** Bounds what waits for Kafka in memory; larger batches gain nothing measurable. */
@@ -149,6 +151,7 @@ export async function lead(
       unlessAborted(new ChunkReader({ ...parts, chunks, tables }).run(all), all),
       onStreaming(all, {
         publishRows: (keys) => publishRows({ ...parts, tables, batcher, healing }, keys, all),
+        publishBeside: (records) => loop.publishBeside(records),
       }),
     ]);
   } catch (error) {

@@ -69,6 +69,8 @@ export class PublishLoop {
   /** How often a look at the topic found nothing new while a point was awaited. */
   #looksInVain = 0;
   #isEnding = false;
+  /** What goes out with the next point, beside the stream: no count has it. */
+  #beside: { readonly records: readonly OutgoingRecord[]; readonly onSent: () => void }[] = [];
 
   constructor(parts: PublishLoopParts) {
     this.#parts = parts;
@@ -78,6 +80,13 @@ export class PublishLoop {
 
   get seenAt(): EpochLsn {
     return this.#seenAt;
+  }
+
+  /** Records that are no part of the stream; resolves once they are committed, with a point. */
+  publishBeside(records: readonly OutgoingRecord[]): Promise<void> {
+    return new Promise((onSent) => {
+      this.#beside.push({ records, onSent });
+    });
   }
 
   /** Every partition was read back as committed up to `at`. */
@@ -245,7 +254,10 @@ export class PublishLoop {
 
   async #commit(rest: readonly OutgoingRecord[], point: Point): Promise<void> {
     const { producer, encoder, batcher } = this.#parts;
-    await producer.send([...rest, ...encoder.encodePoint(point)]);
+    const beside = this.#beside;
+    this.#beside = [];
+    const extra = beside.flatMap(({ records }) => records);
+    await producer.send([...rest, ...extra, ...encoder.encodePoint(point)]);
     // No point is committed before all partitions hold the one that it continues.
     await this.#settled;
     if (this.#failure !== null || !this.#isSeen(this.#answeredAt)) return;
@@ -255,6 +267,7 @@ export class PublishLoop {
     const at = { epoch: point.epoch, lsn: point.upto };
     const mark = { at, nextOffsets: offsets.map((offset) => nextOffset(offset)) };
     batcher.committed(mark);
+    for (const { onSent } of beside) onSent();
     this.#answeredAt = at;
     const records = this.#recordsInBatch;
     this.#recordsInBatch = 0;

@@ -10,6 +10,7 @@ import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { decodeSchema, encodeSchema, type SchemaPayload } from '../catalog/schema-payload.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import type { EpochBase } from '../change/void.ts';
 import { UnderstudyError } from '../errors.ts';
 import { type RecordKey, schemaKey, schemaPartKey } from './topic-layout.ts';
 
@@ -68,6 +69,26 @@ export function supersededKeys(
   const kept = new Set(newer.map((part) => nameOf(keyOfPart(part))));
   const left = older.map(keyOfPart).filter((key) => !kept.has(nameOf(key)));
   return [...new Map(left.map((key) => [nameOf(key), key])).values()];
+}
+
+/**
+ * Those of a stream, as of a mark: without what a later epoch does not continue, as of tables that
+ * entered it and are in no other. They cover a place, and a base that is this place has it.
+ */
+export function countingParts(
+  parts: readonly SchemaPart[],
+  streamId: string,
+  epochs: readonly EpochBase[],
+): SchemaPart[] {
+  const newest = Math.max(...epochs.map(({ epoch }) => epoch));
+  const isVoid = (at: EpochLsn): boolean => {
+    return epochs.some(({ epoch, base }) => {
+      return at.epoch < epoch && (base === null || compareEpochLsn(at, base) > 0);
+    });
+  };
+  return parts.filter(({ streamId: its, at }) => {
+    return its === streamId && at.epoch <= newest && !isVoid(at);
+  });
 }
 
 /** The newest schema whose parts are all among these; null where none is whole. */

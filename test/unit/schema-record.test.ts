@@ -9,6 +9,7 @@ import { UnderstudyError } from '../../src/errors.ts';
 import { RecordDecoder } from '../../src/topic/record-decoder.ts';
 import { RecordEncoder } from '../../src/topic/record-encoder.ts';
 import {
+  countingParts,
   keyOfPart,
   readSchemaRecord,
   type SchemaRecord,
@@ -49,6 +50,23 @@ test('a schema that only looks large is compressed into one part, keyed by its p
     [['1:0/40', '0']],
   );
   assert.equal(readSchemaRecord(parts), record);
+});
+
+test('what a later epoch does not continue is no schema of it, however new', () => {
+  const parts = [...schemaParts(small), ...schemaParts(large)];
+  const first = { epoch: 1, base: null };
+  const newest = (base: number): SchemaRecord['at'] | undefined => {
+    const epochs = [first, { epoch: 2, base: at(1, base) }];
+    return readSchemaRecord(countingParts(parts, 's', epochs))?.at;
+  };
+  assert.equal(readSchemaRecord(countingParts(parts, 's', [first])), large);
+  assert.equal(newest(0x21), large.at);
+  assert.equal(newest(0x20), large.at, 'it covers what lies below its place');
+  assert.equal(newest(0x1f), small.at);
+  assert.is(newest(0x0f), undefined);
+  assert.equal(countingParts(parts, 'another stream', [first]), []);
+  const early = schemaParts({ ...small, at: at(2, 0x1) });
+  assert.equal(countingParts(early, 's', [first]), [], 'of an epoch that never began');
 });
 
 test('a large schema comes in parts, and is read from them in any order', () => {

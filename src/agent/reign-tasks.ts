@@ -1,0 +1,33 @@
+/**
+ * What a leader's agent does beside the stream, for as long as it streams: raises the number of its
+ * starts, keeps the schema in the topic new, and publishes the rows that commands ask for. Flows
+ * in: a node that leads; flows out: what these write. The first that fails ends the reign.
+ */
+import type { Client } from 'pg';
+import type { Leading } from '../leader/leader.ts';
+import type { NodeAccess } from './node-access.ts';
+import type { RequestDesk } from './requests.ts';
+import { keepSchemaNew } from './schema-renewal.ts';
+import { keepRaising } from './start-number.ts';
+
+export interface Reign {
+  readonly node: NodeAccess;
+  /** A session for nothing else. */
+  readonly client: Client;
+  readonly desk: RequestDesk;
+  readonly epoch: number;
+}
+
+/** Until `signal` aborts. */
+export async function whileLeading(
+  { node, client, desk, epoch }: Reign,
+  leading: Leading,
+  signal: AbortSignal,
+): Promise<void> {
+  const { control, cluster } = node;
+  await Promise.all([
+    keepRaising(client, control, cluster.around.log, signal),
+    keepSchemaNew(node, leading, epoch, signal),
+    desk.serveRepairs(leading, signal),
+  ]);
+}
