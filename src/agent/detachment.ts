@@ -16,12 +16,14 @@ import { hit } from '../failpoints.ts';
 import { type FollowerPosition, markDetached, readPosition } from '../follower/follower-state.ts';
 import { releaseTriggers } from '../follower/held-triggers.ts';
 import { isBeingBuilt } from '../follower/rebuild-state.ts';
+import { type BuildProgress, openBuild } from '../follower/schema-build.ts';
 import { removeGuard } from '../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
 import { notExact } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import type { NodeAccess } from './node-access.ts';
+import { openBuildText } from './schema-building.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
 import type { FollowerAtWork } from './take-lead.ts';
@@ -114,6 +116,8 @@ async function standExactly(
   following: FollowerAtWork | null,
   to: EpochLsn | null,
 ): Promise<EpochLsn> {
+  // Before it moves: rows do not go back.
+  await requireBuilt(name, client);
   if (following !== null) {
     const { follower, ended } = following;
     const stands = follower.standAt(to === null ? { kind: 'hold' } : { kind: 'to', at: to });
@@ -134,6 +138,16 @@ async function standExactly(
 /** Until a node is exact its rows are those of no moment. */
 export async function requireBuilt(node: string, client: Client): Promise<void> {
   if (await isBeingBuilt(client)) throw notExact(node);
+  const open = await openBuild(client);
+  if (open !== null) throw lacksSchema(node, open);
+}
+
+function lacksSchema(node: string, open: BuildProgress): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} lacks a part of the schema: ${openBuildText(open)}`,
+    'Detach it once its agent has built it: understudy status shows when.',
+  );
 }
 
 /** Only rows that are those of one moment make a database. */
