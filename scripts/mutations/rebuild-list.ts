@@ -68,11 +68,40 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'a late follower calls the topic damaged, and nobody can be promoted any more',
     edits: [
       {
-        file: 'src/agent/following.ts',
+        file: 'src/agent/kept-records.ts',
         find: 'return control.newestAppendMs;',
         replace: 'return control.newestAppendMs - 3_600_000;',
       },
     ],
     tests: ['test/fault/rebuild.test.ts'],
+  },
+  {
+    name: 'place-left-unfinished',
+    harm: 'a database that stands at its place lacks its unique indexes',
+    edits: [
+      {
+        file: 'src/agent/follower-tasks.ts',
+        find: 'while (!isOver && (await openBuild(node.client)) !== null) {',
+        replace: 'while (isOver && (await openBuild(node.client)) !== null) {',
+      },
+      {
+        file: 'src/agent/detachment.ts',
+        find: 'if (open !== null) throw lacksSchema(node, open);',
+        replace: '',
+      },
+    ],
+    tests: ['test/integration/run-until.test.ts'],
+  },
+  {
+    name: 'place-of-any-age',
+    harm: 'a database that stands at its place lacks rows that were changed since',
+    edits: [
+      {
+        file: 'src/follower/place-search.ts',
+        find: 'return appendMs >= keptFromMs;',
+        replace: 'return appendMs >= 0 || keptFromMs > 0;',
+      },
+    ],
+    tests: ['test/model/place.test.ts', 'test/integration/run-until.test.ts'],
   },
 ];

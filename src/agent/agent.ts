@@ -60,10 +60,10 @@ export async function serveNode(
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
-    const node = await openNode(cluster, name, releasers, { mayBuild: true });
+    const node = await openNode(cluster, name, releasers, { mayBuild: true, until });
     events.onServed();
     await hit('agent.after-start');
-    const agent = new Agent(node, releasers, events, until);
+    const agent = new Agent(node, releasers, events);
     const lost = node.lost.catch((error: unknown) => {
       inner.abort();
       throw error;
@@ -78,19 +78,12 @@ export async function serveNode(
 
 export class Agent {
   readonly #node: NodeAccess;
-  readonly #until: EpochLsn | null;
   readonly #releasers: Releasers;
   readonly #desk: RequestDesk;
   readonly #events: WorkEvents;
 
-  constructor(
-    node: NodeAccess,
-    releasers: Releasers,
-    events: WorkEvents,
-    until: EpochLsn | null = null,
-  ) {
+  constructor(node: NodeAccess, releasers: Releasers, events: WorkEvents) {
     this.#node = node;
-    this.#until = until;
     this.#releasers = releasers;
     this.#events = events;
     this.#desk = new RequestDesk(node.control, node.name, node.cluster.around.nowMs);
@@ -109,10 +102,10 @@ export class Agent {
   }
 
   async #serve(signal: AbortSignal): Promise<AttemptEnd> {
-    const { control, name, identity } = this.#node;
+    const { control, name, identity, until } = this.#node;
     const owner = ownerOf(control.state);
     const mine = owner !== null && isMine(control.state, name, owner.epoch);
-    if (mine && this.#until !== null) throw stopsNowhere(name);
+    if (mine && until !== null) throw stopsNowhere(name);
     if (mine && identity.role === 'leader') {
       await this.#lead(null, signal);
       return 'again';
@@ -124,13 +117,13 @@ export class Agent {
     try {
       const mark = await readRebuild(this.#node.client);
       if (mark === null) return await this.#follow(mine, signal);
-      if (this.#until !== null) throw standsNowhere(name);
+      if (until !== null) throw standsNowhere(name);
       const work = { releasers: this.#releasers, events: this.#events, desk: this.#desk };
       await goOnRebuilding(this.#node, mark, work, signal);
       return 'again';
     } catch (error) {
       if (error instanceof StartOver) await startOver(this.#node, this.#node.client, error);
-      else if (this.#until === null && mayRebuild(this.#node, error)) {
+      else if (until === null && mayRebuild(this.#node, error)) {
         await rebuildStale(this.#node, error);
       } else throw error;
       return 'again';
@@ -156,7 +149,7 @@ export class Agent {
    */
   async #follow(mine: boolean, signal: AbortSignal): Promise<AttemptEnd> {
     const end = await this.#withFollower(signal, async (following): Promise<AttemptEnd> => {
-      const asked = mine ? null : await nextTask(this.#node, this.#desk, following, this.#until);
+      const asked = mine ? null : await nextTask(this.#node, this.#desk, following);
       if (asked === 'there') return 'there';
       if (!mine && asked === null) return 'again';
       if (asked?.verb === 'detach') return answerDetach(this.#node, this.#desk, following, asked);

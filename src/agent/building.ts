@@ -7,14 +7,22 @@
 import type { Client } from 'pg';
 import { readEpochBases } from '../catalog/epoch-history.ts';
 import { loadKnownRelations } from '../catalog/known-relations.ts';
+import { inTransaction } from '../catalog/postgres-session.ts';
 import { Applier } from '../follower/applier.ts';
 import { ApplyTargets } from '../follower/apply-targets.ts';
 import { Bootstrap, findHorizon } from '../follower/bootstrap.ts';
 import { lookFirst } from '../follower/bootstrap-look.ts';
-import { type BootstrapState, readBootstrap, shareRead } from '../follower/bootstrap-state.ts';
+import {
+  type BootstrapState,
+  endBootstrap,
+  readBootstrap,
+  shareRead,
+} from '../follower/bootstrap-state.ts';
 import { readPosition } from '../follower/follower-state.ts';
+import { isKept } from '../follower/place-search.ts';
 import { StartOver } from '../follower/start-over.ts';
 import type { CommittedReader } from '../topic/log.ts';
+import { keptFromMs } from './kept-records.ts';
 import {
   deleteRetentionMs,
   makePublication,
@@ -46,10 +54,27 @@ export async function buildNode(workshop: Workshop, signal: AbortSignal): Promis
       continue;
     }
     const { decoder } = node;
-    const { horizon } = await findHorizon({ client, reader, decoder, nowMs }, state);
-    log.info({ node: node.name, at: position.at, horizon, rows: state.rows }, 'the log is read');
+    if (node.until !== null && state.markAppendMs !== null) {
+      await arriveAtPlace(node, client, state.markAppendMs);
+    } else await findHorizon({ client, reader, decoder, nowMs }, state);
+    log.info({ node: node.name, at: position.at, rows: state.rows }, 'the log is read');
     state = await readBootstrap(client);
   }
+}
+
+/** Nothing that was written behind the mark has replaced a row below it: they are all there. */
+async function arriveAtPlace(
+  node: NodeAccess,
+  client: Client,
+  markAppendMs: number,
+): Promise<void> {
+  if (isKept(markAppendMs, await keptFromMs(node.control))) {
+    await inTransaction(client, () => endBootstrap(client));
+    return;
+  }
+  // Another mark below the place may do, or the place is refused.
+  const what = 'reading took longer than the topic keeps what is replaced';
+  await startOver(node, client, new StartOver(what));
 }
 
 /** One reading, to its end or to where it has to begin again. */
@@ -114,6 +139,8 @@ export async function beginAnew(
     streamId: identity.streamId,
     deleteRetentionMs: () => deleteRetentionMs(cluster),
     nowMs: cluster.around.nowMs,
+    until: node.until,
+    keptFromMs: () => keptFromMs(control),
   });
   const tables = await matchTables(client, cluster, look);
   const targets = await ApplyTargets.open(client);

@@ -16,6 +16,7 @@ import { hit } from '../failpoints.ts';
 import { type FollowerPosition, markDetached, readPosition } from '../follower/follower-state.ts';
 import { releaseTriggers } from '../follower/held-triggers.ts';
 import { isBeingBuilt } from '../follower/rebuild-state.ts';
+import { type OpenBuild, openBuild } from '../follower/schema-build.ts';
 import { removeGuard } from '../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../leader/slot.ts';
 import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
@@ -23,6 +24,7 @@ import { notExact } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
 import type { NodeAccess } from './node-access.ts';
+import { openBuildTexts } from './schema-building.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
 import { lacksText } from './unfinished-text.ts';
@@ -114,6 +116,8 @@ async function standExactly(
   following: FollowerAtWork | null,
   to: EpochLsn | null,
 ): Promise<EpochLsn> {
+  // Before it moves: rows do not go back.
+  await requireBuilt(name, client);
   if (following !== null) {
     const { follower, ended } = following;
     const stands = follower.standAt(to === null ? { kind: 'hold' } : { kind: 'to', at: to });
@@ -134,6 +138,18 @@ async function standExactly(
 /** Until a node is exact its rows are those of no moment. */
 export async function requireBuilt(node: string, client: Client): Promise<void> {
   if (await isBeingBuilt(client)) throw notExact(node);
+  const open = await openBuild(client);
+  if (open === null) return;
+  // What this server refuses it will refuse for ever: status and the agent's log name it.
+  if (open.done + open.refused.length < open.total) throw lacksSchema(node, open);
+}
+
+function lacksSchema(node: string, open: OpenBuild): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} lacks a part of the schema: ${openBuildTexts(open).join('; ')}`,
+    'Detach it once its agent has built it: understudy status shows when.',
+  );
 }
 
 /** Only rows that are those of one moment make a database. */

@@ -3,8 +3,9 @@
  * stop; flows out: the next thing to do with the follower, and the answer to who asked to detach
  * the node.
  */
-import type { EpochLsn } from '../change/position.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
+import { openBuild } from '../follower/schema-build.ts';
 import { detachNode, requirePlace } from './detachment.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
 import type { NodeAccess } from './node-access.ts';
@@ -18,19 +19,41 @@ import { shownError } from './shown-error.ts';
  */
 export type AttemptEnd = 'again' | 'there' | 'detached';
 
+const schemaLookMs = 200;
+
+/** Of a node whose building was begun for another place. */
+function notExactThere(node: string, until: EpochLsn): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} stands at ${formatEpochLsn(until)} and is not exact: it was begun for the end ` +
+      'of the log',
+    `Let it go on (understudy run ${node}), or give it a new database and run this again.`,
+  );
+}
+
 /** A request, `there` once the follower stands at `until`, or null when it ended by itself. */
 export async function nextTask(
   node: NodeAccess,
   desk: RequestDesk,
   { follower, ended }: FollowerAtWork,
-  until: EpochLsn | null,
 ): Promise<AgentRequest | 'there' | null> {
+  const { until } = node;
   if (until === null) return desk.serve(follower, ended);
   const limit = { kind: 'to', at: until } as const;
-  const there = follower.standAt(limit).then((position): 'there' | null => {
+  let isOver = false;
+  const over = (): void => {
+    isOver = true;
+  };
+  ended.then(over, over);
+  const there = follower.standAt(limit).then(async (position): Promise<'there' | null> => {
     if (position === null) return null;
     requirePlace(node.name, position.at, until);
-    return 'there';
+    if (!follower.exact) throw notExactThere(node.name, until);
+    // A new node is left whole: what builds the rest of its schema ends with the follower.
+    while (!isOver && (await openBuild(node.client)) !== null) {
+      await node.cluster.around.sleep(schemaLookMs);
+    }
+    return isOver ? null : 'there';
   });
   return Promise.race([there, desk.serve(follower, ended, limit)]);
 }

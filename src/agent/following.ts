@@ -8,6 +8,7 @@ import type { Releasers } from '../lifecycle.ts';
 import type { AgentFigures } from './agent-figures.ts';
 import { buildNode } from './building.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
+import { brokerNowMs } from './kept-records.ts';
 import type { NodeAccess } from './node-access.ts';
 import { followAndBuild } from './schema-finish.ts';
 
@@ -15,14 +16,6 @@ export interface WorkEvents {
   /** It leads or follows. */
   readonly onWorking: () => void;
   readonly figures: AgentFigures;
-}
-
-const verifyTimeoutMs = 30_000;
-
-/** The broker has just given a time to a record of ours. */
-async function brokerNowMs({ control }: NodeAccess): Promise<number> {
-  await control.verify(verifyTimeoutMs);
-  return control.newestAppendMs;
 }
 
 /** Null when `signal` was aborted before the follower could begin. */
@@ -44,7 +37,7 @@ export async function whileFollowing<Result>(
     client,
     reader,
     decoder,
-    brokerNowMs: () => brokerNowMs(node),
+    brokerNowMs: () => brokerNowMs(node.control),
     smallestCompactionLagMs: node.control.state.smallestCompactionLagMs,
     delayMs: cluster.settings.delayMs(name),
     nowMs: cluster.around.nowMs,

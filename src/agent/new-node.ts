@@ -16,6 +16,7 @@ import { displayName, type TableShape } from '../catalog/table.ts';
 import { installUnderstudySchema, type NodeIdentity } from '../catalog/understudy-schema.ts';
 import type { RelationShape } from '../change/change.ts';
 import { formatLsn } from '../change/lsn.ts';
+import type { EpochLsn } from '../change/position.ts';
 import { ownerOf } from '../control/claim.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import type { ControlState } from '../control/control-state.ts';
@@ -32,6 +33,7 @@ import { publicationName } from '../topic/topic-layout.ts';
 import { byHand } from './building-text.ts';
 import type { Cluster } from './cluster.ts';
 import { withRows } from './initial-tables.ts';
+import { keptFromMs } from './kept-records.ts';
 import { notInitialised } from './member-session.ts';
 import { schemaBuildOptions } from './schema-building.ts';
 
@@ -42,6 +44,13 @@ export interface MatchedTable {
   readonly table: TableShape | null;
 }
 
+export interface NewNodeOptions {
+  /** Whether its tables can only come from the topic. */
+  readonly needsSchema?: boolean;
+  /** Where it is to stand; null for the end of the log. */
+  readonly until?: EpochLsn | null;
+}
+
 /** Also goes on with a node of which this was interrupted. */
 export async function prepareNewNode(
   cluster: Cluster,
@@ -49,7 +58,7 @@ export async function prepareNewNode(
   client: Client,
   control: ControlLog,
   releasers: Releasers,
-  { needsSchema }: { readonly needsSchema: boolean } = { needsSchema: false },
+  { needsSchema = false, until = null }: NewNodeOptions = {},
 ): Promise<void> {
   const { state } = control;
   const { stream, current } = state;
@@ -63,6 +72,8 @@ export async function prepareNewNode(
     streamId,
     deleteRetentionMs: () => deleteRetentionMs(cluster),
     nowMs: cluster.around.nowMs,
+    until,
+    keptFromMs: () => keptFromMs(control),
   });
   if (look.schema === null && needsSchema) throw withoutSchema(name);
   const isEmpty = await hasNone(client, look.relations);

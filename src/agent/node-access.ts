@@ -8,6 +8,7 @@ import type { Client } from 'pg';
 import { onLost } from '../catalog/postgres-session.ts';
 import { readServer, type ServerFacts } from '../catalog/read-catalog.ts';
 import { type NodeIdentity, readNode } from '../catalog/understudy-schema.ts';
+import type { EpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
 import { UnderstudyError } from '../errors.ts';
 import { readDetached } from '../follower/follower-state.ts';
@@ -35,6 +36,8 @@ export interface NodeAccess {
   readonly decoder: RecordDecoder;
   readonly encoder: RecordEncoder;
   readonly partitions: number;
+  /** Where its follower is to stand and end; null where it goes on. */
+  readonly until: EpochLsn | null;
   /** Rejects when the lock, the session or the control log is lost for good. */
   readonly lost: Promise<never>;
 }
@@ -45,7 +48,7 @@ export async function openNode(
   cluster: Cluster,
   name: string,
   releasers: Releasers,
-  { mayBuild }: { readonly mayBuild: boolean },
+  { mayBuild, until = null }: { readonly mayBuild: boolean; readonly until?: EpochLsn | null },
 ): Promise<NodeAccess> {
   const { settings, registry, topic } = cluster;
   const url = settings.nodeUrl(name);
@@ -69,7 +72,7 @@ export async function openNode(
   const detached = before === null ? null : await readDetached(client);
   if (detached !== null) throw detachedAt(name, detached);
   if (mayBuild && (await isUnprepared(client, before))) {
-    await prepareNewNode(cluster, name, client, control, releasers);
+    await prepareNewNode(cluster, name, client, control, releasers, { until });
   }
   const found = requireMember(before ?? (await readNode(client)), cluster.name, name);
   const partitions = await checkStream(cluster, control, found);
@@ -90,6 +93,7 @@ export async function openNode(
     decoder,
     encoder,
     partitions,
+    until,
     lost,
   };
 }

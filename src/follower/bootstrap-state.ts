@@ -13,6 +13,11 @@ export interface BootstrapState {
   readonly streamId: string;
   /** Rows are read up to here without being counted, and from here on as every follower does. */
   readonly mark: Mark;
+  /**
+   * The LogAppendTime of a mark that was chosen for a place, by which its rows may be known to be
+   * complete; null for the last mark of the log.
+   */
+  readonly markAppendMs: number | null;
   /** Whether a point of this mark says that every row below it stands whole in the topic. */
   readonly isWhole: boolean;
   readonly commitTimeMicros: bigint;

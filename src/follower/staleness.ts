@@ -10,8 +10,13 @@ import type { GapError } from './aligner.ts';
 /** Brokers' clocks and the moment of cleaning are not exact: a tenth is in doubt, and is damage. */
 const certainShare = 0.9;
 
+/** For how long nothing is taken away for a newer record. */
+export function keptForMs(smallestCompactionLagMs: number): number {
+  return smallestCompactionLagMs * certainShare;
+}
+
 export function isStale(awayMs: number, smallestCompactionLagMs: number | null): boolean {
-  return smallestCompactionLagMs !== null && awayMs >= smallestCompactionLagMs * certainShare;
+  return smallestCompactionLagMs !== null && awayMs >= keptForMs(smallestCompactionLagMs);
 }
 
 /**

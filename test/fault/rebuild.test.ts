@@ -142,7 +142,7 @@ withDump('a follower that is only distrusted is rebuilt on request', async () =>
   assert.is(here.json.error.code, 'NOT_PROMOTABLE', here.stdout);
   await dies('rebuild.after-prepare=kill');
   // A change of mind: the database beside goes.
-  const agent = fleet.spawnAgent('c', 'rebuild.after-prepare=pause:3000');
+  const agent = fleet.spawnAgent('c', 'rebuild.after-prepare=pause:15000');
   await agent.says(/building the database beside/);
   const inPlace = await fleet.cli('rebuild', 'c', '--in-place');
   assert.is(inPlace.code, 0, `${inPlace.stdout}\n${fleet.logs()}`);

@@ -10,6 +10,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CleaningBroker } from '../support/cleaning-broker.ts';
 import type { Fleet } from '../support/fleet.ts';
+import type { FleetAgent } from '../support/fleet-agent.ts';
 import { GrowingFleet } from '../support/growing-fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testWithDump } from '../support/with-dump.ts';
@@ -21,6 +22,7 @@ const tables = `
   CREATE VIEW bodies AS SELECT body FROM item WHERE id < 5`;
 const names = ['item', 'part', 'bodies', 'tick'];
 const deleteRetentionMs = 8_000;
+const longerThanTheTest = 290_000;
 
 const stack: Stack = await useStack({ postgres: 3 });
 const withDump = await testWithDump(stack);
@@ -105,6 +107,21 @@ async function refusedMeanwhile(detach: string): Promise<void> {
   assert.is((await fleet.cli('run', 'c', '--until', 'while-away')).code, 3, 'its agent runs');
 }
 
+async function itemsOnC(): Promise<number> {
+  const [row] = await fleet.sql<{ n: number }>('c', 'SELECT count(*)::int AS n FROM item');
+  return row?.n ?? 0;
+}
+
+/** The session of the agent before may hold the lock for a moment. */
+async function goesOn(): Promise<FleetAgent> {
+  for (;;) {
+    const agent = fleet.spawnAgent('c');
+    await agent.says(/"message":"following"|NODE_LOCKED/);
+    if (!agent.log.includes('NODE_LOCKED')) return agent;
+    await agent.exit;
+  }
+}
+
 const databasesQuery = `
   SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment,
          has_database_privilege('public', datname, 'CONNECT') AS everybody,
@@ -123,8 +140,8 @@ withDump('beside its database, which serves readers until the swap', async () =>
   await fleet.tamper('c', `ALTER DATABASE "${name}" CONNECTION LIMIT 77`);
   const before = await fleet.sql('c', databasesQuery);
   const rows = await fleet.digest('c', 'item');
-  const agent = fleet.spawnAgent('c', 'rebuild.after-prepare=pause:6000');
-  await agent.says(/rebuilding this node from the log/);
+  const paused = fleet.spawnAgent('c', `rebuild.after-prepare=pause:${longerThanTheTest}`);
+  await paused.says(/building the database beside/);
   const reader = await fleet.session('c');
   await refusedMeanwhile('UNFINISHED');
   const again = await fleet.cli('rebuild', 'c');
@@ -134,6 +151,8 @@ withDump('beside its database, which serves readers until the swap', async () =>
   assert.is((await reader.query(waits)).rows[0]?.there, false, 'a token times out');
   assert.is(await fleet.digest('c', 'item'), rows, 'the old rows are served');
   assert.is(await codeOf(fleet.sql('c', 'DELETE FROM item')), '25006', 'and guarded');
+  await paused.kill();
+  const agent = await goesOn();
   await agent.says(/has taken its place/);
   assert.match(String(await codeOf(reader.query('SELECT 1'))), /57P01|undefined/, 'it was ended');
   await agent.says(/dropped the old database/);
@@ -156,9 +175,15 @@ test('in its own tables, with their indexes', async () => {
   assert.is(await stopped.exitCode(), 4, stopped.log);
   assert.match(stopped.log, '"STALE"');
   await fleet.configure({ ...fleet.config, rebuild: 'in-place' });
-  const agent = fleet.spawnAgent('c', 'apply.before-commit=pause:5000:2');
-  await agent.says(/rebuilding this node from the log/);
+  const paused = fleet.spawnAgent('c', `apply.before-commit=pause:${longerThanTheTest}:2`);
+  await paused.says(/rebuilding this node from the log/);
+  for (const deadlineMs = Date.now() + 30_000; (await itemsOnC()) > 0; ) {
+    assert.ok(Date.now() < deadlineMs, fleet.logs());
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
   await refusedMeanwhile('PREREQUISITE');
+  await paused.kill();
+  await goesOn();
   await equalAndLeads();
 });
 

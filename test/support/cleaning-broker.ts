@@ -38,11 +38,11 @@ export class CleaningBroker {
   }
 
   /** For `kafka.topic` in understudy.yaml. */
-  topicSettings(deleteRetentionMs: number): Record<string, string> {
+  topicSettings(deleteRetentionMs: number, compactionLagMs = 6_000): Record<string, string> {
     return {
       // A leader reads its own batches back, and counts them.
-      'min.compaction.lag.ms': '6000',
-      'max.compaction.lag.ms': '7000',
+      'min.compaction.lag.ms': String(compactionLagMs),
+      'max.compaction.lag.ms': String(compactionLagMs + 1_000),
       'segment.ms': '500',
       'min.cleanable.dirty.ratio': '0.01',
       'delete.retention.ms': String(deleteRetentionMs),

@@ -19,6 +19,8 @@ export interface GrowingOptions {
   readonly partitions: number;
   /** Default: nothing is built that slowly. */
   readonly deleteRetentionMs?: number;
+  /** For how long nothing is taken for a newer record; default: as short as the broker can. */
+  readonly compactionLagMs?: number;
 }
 
 const exactMaxMs = 60_000;
@@ -42,7 +44,8 @@ export class GrowingFleet {
     const made = options.tablesByHand === false ? { tablesOn: { a: tables } } : { tables };
     const fleet = await startFleet({ stack, nodes: 3, brokers, partitions, ...made, init: false });
     const { nodes, ...rest } = fleet.config as { nodes: Record<string, object> };
-    const kafka = { brokers, partitions, topic: broker.topicSettings(deleteRetentionMs) };
+    const topic = broker.topicSettings(deleteRetentionMs, options.compactionLagMs);
+    const kafka = { brokers, partitions, topic };
     await fleet.configure({ ...rest, nodes: { a: nodes['a'] }, kafka });
     const { code, stdout } = await fleet.cli('init');
     assert.is(code, 0, stdout);

@@ -117,6 +117,7 @@ test('a log of another stream, or without the begin of an epoch, is refused', ()
 const state: BootstrapState = {
   streamId,
   mark,
+  markAppendMs: null,
   isWhole: true,
   commitTimeMicros: 0n,
   unfinished: [],

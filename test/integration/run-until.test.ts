@@ -1,0 +1,107 @@
+/**
+ * A new node that is built to stand at a chosen place of a log that is compacted: it has the rows
+ * of that moment although they were changed and deleted since, and its whole schema; detached, it
+ * is a database of its own. A place whose rows the broker may have taken for newer ones is refused
+ * before anything is made, with the earliest that is left.
+ */
+// time-limit: 300s
+// runs: ci
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { CleaningBroker } from '../support/cleaning-broker.ts';
+import type { Fleet } from '../support/fleet.ts';
+import { GrowingFleet } from '../support/growing-fleet.ts';
+import { type Stack, useStack } from '../support/stack.ts';
+import { testWithDump } from '../support/with-dump.ts';
+
+const tables = `
+  CREATE TABLE item (id int PRIMARY KEY, body text UNIQUE);
+  CREATE TABLE page (id int PRIMARY KEY, small int, large text);
+  ALTER TABLE page ALTER COLUMN large SET STORAGE EXTERNAL`;
+
+const stack: Stack = await useStack({ postgres: 3 });
+const withDump = await testWithDump(stack);
+let broker: CleaningBroker;
+let growing: GrowingFleet;
+let fleet: Fleet;
+
+test.before(async () => {
+  broker = await CleaningBroker.start();
+});
+
+test.after(async () => {
+  await broker.close();
+  await stack.close();
+});
+
+test.after.each(() => fleet.close());
+
+async function begin(compactionLagMs: number): Promise<void> {
+  const shape = { tables, tablesByHand: false, partitions: 2, compactionLagMs };
+  growing = await GrowingFleet.begin({ stack, broker, ...shape });
+  fleet = growing.fleet;
+  const large = `(SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 200) AS j)`;
+  await fleet.sql('a', `INSERT INTO item SELECT i, 'first ' || i FROM generate_series(1, 200) i`);
+  await fleet.sql('a', `INSERT INTO page SELECT i, 0, ${large} FROM generate_series(1, 10) i`);
+  await fleet.sql('a', `UPDATE item SET body = 'second ' || id`);
+  await fleet.sql('a', 'DELETE FROM item WHERE id > 150');
+  await fleet.sql('a', 'UPDATE page SET small = 1');
+}
+
+async function point(label: string): Promise<string> {
+  const { code, json, stdout } = await fleet.cli('point', label);
+  assert.is(code, 0, stdout);
+  return json.lsn;
+}
+
+withDump('it has the rows of the place, which are gone on the leader', async () => {
+  await begin(25_000);
+  await growing.cleaned('public.item', 260);
+  await fleet.sql('a', `UPDATE item SET body = 'third ' || id WHERE id < 50`);
+  // Rows that lack values are whole a moment later.
+  await new Promise((resolve) => setTimeout(resolve, 2_000));
+  const lsn = await point('here');
+  const wanted = [await fleet.digest('a', 'item'), await fleet.digest('a', 'page')];
+  await fleet.sql('a', 'DELETE FROM item WHERE id % 2 = 0');
+  await fleet.sql(
+    'a',
+    `UPDATE item SET body = 'bad'||id; UPDATE page SET small = 2, large = 'bad'`,
+  );
+  await growing.tick();
+  const { code, json, stdout } = await fleet.cli('run', 'c', '--until', 'here');
+  assert.is(code, 0, stdout);
+  assert.equal(json, { node: 'c', lsn, reached: true });
+  assert.equal([await fleet.digest('c', 'item'), await fleet.digest('c', 'page')], wanted);
+  const status = await growing.statusOf('c');
+  assert.equal([status.lsn, status.exact], [lsn, true], JSON.stringify(status));
+  // What lies ahead is followed to.
+  const ahead = fleet.spawnCommand('run', 'b', '--until', await fleet.token());
+  await growing.tick();
+  assert.is(await ahead.exitCode(), 0, ahead.log);
+  const detached = await fleet.cli('detach', 'c');
+  assert.is(detached.code, 0, detached.stdout);
+  assert.is(detached.json.lsn, lsn);
+  const writer = await fleet.session('c');
+  const twice = writer.query(`INSERT INTO item VALUES (900, 'third 1')`);
+  const refused = await twice.then(
+    () => undefined,
+    (error: { code?: string }) => error.code,
+  );
+  assert.is(refused, '23505', 'it has its unique indexes');
+});
+
+withDump('a place whose rows may be gone is refused, and nothing is made', async () => {
+  await begin(6_000);
+  const early = await point('early');
+  await fleet.sql('a', `UPDATE item SET body = 'third ' || id`);
+  await growing.cleaned('public.item', 230);
+  const { code, json } = await fleet.cli('run', 'c', '--until', 'early');
+  assert.is(code, 4, JSON.stringify(json));
+  assert.is(json.error.code, 'PREREQUISITE');
+  assert.match(json.error.message, `may no longer hold every row of ${early}`);
+  assert.match(json.error.hint, /earliest place that can still be built is 1:|no such place now/);
+  const [schema] = await fleet.sql('c', `SELECT to_regnamespace('understudy') AS name`);
+  assert.is(schema?.['name'], null, 'the database is as it was');
+});
+
+test.run();
