@@ -86,7 +86,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
       },
       {
         file: 'src/agent/detachment.ts',
-        find: 'if (open !== null) throw lacksSchema(node, open);',
+        find: 'if (open.done + open.refused.length < open.total) throw lacksSchema(node, open);',
         replace: '',
       },
     ],
