@@ -75,7 +75,7 @@ export class BootstrapLeader {
     if (what % 8 === 0) this.#tear(how);
     else if (what % 8 === 1) this.failover();
     else if (what % 8 === 2) this.heal();
-    else if (what % 8 === 3) this.#disturb(how);
+    else if (what % 16 === 3) this.#disturb(how);
     else this.#batch(how);
   }
 
