@@ -1,7 +1,7 @@
 /**
- * The tables of a new node, as a map. Flows in: steps as the real folding makes them, and where they
- * lead; flows out: rows, or what Postgres would refuse. Spellings that are equal in Postgres are one
- * key. Of a table that is read anew the rows that have not come again go once its reading has ended.
+ * The tables of a new node, as a map. Flows in: steps as the real folding makes them, and where
+ * they lead; flows out: rows, or what Postgres would refuse. Spellings that are equal in Postgres
+ * are one key. Of a table that is read anew the rows that have not come again go in the end.
  */
 import * as assert from 'uvu/assert';
 import type { ApplyStep } from '../../src/follower/coalesce.ts';
