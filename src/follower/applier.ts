@@ -17,6 +17,7 @@ import type { ApplyTargets } from './apply-targets.ts';
 import { endBootstrap } from './bootstrap-state.ts';
 import type { ApplyStep } from './coalesce.ts';
 import { type FollowerPosition, movePosition, saveLabel } from './follower-state.ts';
+import { finishedAt, rowsThatCame } from './rereads.ts';
 import { type Bases, basesMax, RowBases } from './row-bases.ts';
 import type { MayLackBase, PartialRow, TableRows, WholeRow } from './row-fold.ts';
 import { RowWriter, statementRowsMax } from './row-writer.ts';
@@ -117,11 +118,9 @@ export class Applier {
     for (const id of rereads.open) await rereads.removeUnseen(this.#targets.get(id));
   }
 
-  async #finishRereads({ unfinished }: FollowerPosition): Promise<void> {
+  async #finishRereads(to: FollowerPosition): Promise<void> {
     const { rereads } = this.#targets;
-    for (const id of rereads.open) {
-      if (!unfinished.includes(id)) await rereads.finish(this.#targets.get(id));
-    }
+    for (const id of finishedAt(to, rereads.open)) await rereads.finish(this.#targets.get(id));
   }
 
   /** Gives the number of rows that were written or deleted. */
@@ -163,8 +162,8 @@ export class Applier {
     }
   }
 
-  async #saw(target: ApplyTarget, { upserts, partials }: TableRows): Promise<void> {
-    const all = [...upserts, ...partials.map(({ layers }) => layers[0])];
+  async #saw(target: ApplyTarget, rows: TableRows): Promise<void> {
+    const all = rowsThatCame(rows);
     for (let i = 0; i < all.length; i += statementRowsMax) {
       const part = all.slice(i, i + statementRowsMax);
       await this.#targets.rereads.saw(target, keysOf(target, part));

@@ -43,11 +43,9 @@ export function positionAfter(from: FollowerPosition, portion: ApplyPortion): Fo
     last === undefined ? from : reached(last);
   const at = portion.stopAt ?? mark.at;
   const place = { streamId: from.streamId, at, commitTimeMicros, mark, appendMs };
-  if (portion.stopAt === null) return { ...place, unfinished };
   // A batch that is applied in part may have begun with tables that only its point names.
-  const part = portion.batches.at(-1) ?? portion.large;
-  const named = relationsOf(part?.point.unfinished ?? []);
-  return { ...place, unfinished: [...new Set([...unfinished, ...named])] };
+  const here = portion.stopAt === null ? unfinished : [...unfinishedDuring(from, portion)];
+  return { ...place, unfinished: here };
 }
 
 function reached({ mark, appendMs, point }: AlignedBatch | AlignedLarge) {
@@ -109,9 +107,10 @@ export function nextPortion(
       if (batches.length === 0) return { batches, large: aligned, stopAt };
       break;
     }
+    // Alone: what is whole at the point before is said to be so, and stays it at the stop.
     if (stopAt !== null) {
-      batches.push(aligned);
-      return { batches, large: null, stopAt };
+      if (batches.length === 0) return { batches: [aligned], large: null, stopAt };
+      break;
     }
     records += aligned.partitions.reduce((sum, partition) => sum + partition.length, 0);
     if (batches.length > 0 && records > portionRecordsMax) break;

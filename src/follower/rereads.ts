@@ -9,7 +9,11 @@ import type { Client } from 'pg';
 import { identityColumns, keyMatch, tableOf, unnestTexts } from '../catalog/key-lookup.ts';
 import { quoteIdentifier } from '../catalog/postgres-session.ts';
 import type { RelationId } from '../change/change.ts';
+import { compareEpochLsn } from '../change/position.ts';
+import type { RowRecord } from '../topic/stream-record.ts';
 import { type ApplyTarget, deleteAllSql } from './apply-sql.ts';
+import type { FollowerPosition } from './follower-state.ts';
+import type { TableRows } from './row-fold.ts';
 
 /** One array parameter per identity column. */
 type Keys = readonly (readonly string[])[];
@@ -114,6 +118,21 @@ export class Rereads {
     if (number === undefined) throw new RangeError(`${id} is not read anew`);
     return seenTable(number);
   }
+}
+
+/** Those of `open` that are whole at the position. */
+export function finishedAt(
+  { at, mark, unfinished }: Pick<FollowerPosition, 'at' | 'mark' | 'unfinished'>,
+  open: readonly RelationId[],
+): RelationId[] {
+  // Inside of a batch nobody knows yet whether a table that it begins to read is finished.
+  if (compareEpochLsn(at, mark.at) !== 0) return [];
+  return open.filter((id) => !unfinished.includes(id));
+}
+
+/** One that lacks values may hide a whole one, or its base may have come before the reading. */
+export function rowsThatCame({ upserts, partials }: TableRows): readonly RowRecord[] {
+  return [...upserts, ...partials.map(({ layers }) => layers[0])];
 }
 
 function seenTable(number: number): string {

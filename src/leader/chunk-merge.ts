@@ -82,6 +82,7 @@ export class ChunkMerge {
   readonly #changed = new Map<string, Changed>();
   /** Transactions below are to be seen by the next chunk; null where none is unknown. */
   #horizon: bigint | 'unknown' | null = 'unknown';
+  #forgotten = 0;
   /** In the order in which they were read. */
   #open: OpenChunk[] = [];
 
@@ -157,6 +158,7 @@ export class ChunkMerge {
     this.#changed.clear();
     this.#horizon = 'unknown';
     this.#open = [];
+    this.#forgotten += 1;
   }
 
   /** Whether the id of a transaction that begins now has to be told before the next chunk. */
@@ -164,9 +166,14 @@ export class ChunkMerge {
     return this.#horizon === 'unknown';
   }
 
-  /** `nextXid` was the next transaction id at a time after `wantsHorizon` was asked. */
-  setHorizon(nextXid: bigint): void {
-    if (this.#horizon === 'unknown') this.#horizon = nextXid;
+  /** How often changes were forgotten so far. */
+  get forgotten(): number {
+    return this.#forgotten;
+  }
+
+  /** `nextXid` was the next transaction id at a time after changes were `forgotten` so often. */
+  setHorizon(nextXid: bigint, forgotten: number): void {
+    if (this.#horizon === 'unknown' && forgotten === this.#forgotten) this.#horizon = nextXid;
   }
 
   /** Null while nothing is to be read, or enough waits for its watermark. */

@@ -76,7 +76,8 @@ export class ChunkReader {
     while (!signal.aborted) {
       this.#tell();
       if (chunks.wantsHorizon && !chunks.isDone) {
-        chunks.setHorizon(await nextTransactionId(await this.#opened()));
+        const { forgotten } = chunks;
+        chunks.setHorizon(await nextTransactionId(await this.#opened()), forgotten);
       }
       const next = chunks.next();
       const isRead = next !== null && (await this.#read(next));

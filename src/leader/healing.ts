@@ -141,6 +141,16 @@ export class Healing {
   }
 
   /**
+   * Its rows are read anew, since changes of them may not have been streamed: whoever reads has to
+   * see all that began before, and a read under way counts for nothing.
+   */
+  reread(relationId: RelationId): void {
+    for (const wanted of this.#wanted.values()) {
+      if (wanted.relationId === relationId) wanted.horizon = 'unknown';
+    }
+  }
+
+  /**
    * Keys need their row whatever it is, or a tombstone where there is none: a change that was
    * streamed unwatched may have made the record in the topic what it is.
    */

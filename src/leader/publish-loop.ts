@@ -29,7 +29,7 @@ export interface PublishLoopParts {
   readonly builder: TransactionBuilder;
   readonly tables: Pick<KnownTables, 'learn' | 'rereadable'>;
   readonly batcher: Batcher;
-  readonly healing: Pick<Healing, 'row' | 'truncated' | 'take'>;
+  readonly healing: Pick<Healing, 'row' | 'truncated' | 'reread' | 'take'>;
   readonly chunks: Pick<ChunkMerge, 'row' | 'take' | 'reread'>;
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
@@ -215,6 +215,7 @@ export class PublishLoop {
         healing.truncated(change.relation.id);
         return;
       case 'reread':
+        healing.reread(change.relation.id);
         chunks.reread(change.relation.id);
         return;
       case 'relation':

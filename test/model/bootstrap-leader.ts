@@ -2,9 +2,10 @@
  * Leaders of a log that is compacted, one after the other. Flows in: choices; flows out: batches in
  * the log, torn ones, epoch begins, rows that heal what lacks values or was voided, and the true
  * rows as of every mark. A row has a value that changes and a large one that updates leave out; a
- * key has two spellings that are equal in Postgres.
+ * key has two spellings that are equal in Postgres. Some changes reach no record; the table is read
+ * anew then, over several batches.
  */
-import type { Mark, Point } from '../../src/change/change.ts';
+import type { Mark, Point, UnfinishedTable } from '../../src/change/change.ts';
 import { type EpochLsn, formatEpochLsn, pointPosition } from '../../src/change/position.ts';
 import type { RowRecord } from '../../src/topic/stream-record.ts';
 import { at, beginOf, lsn, place, pointOf, shapeOf } from '../support/builders.ts';
@@ -19,15 +20,16 @@ export interface ModelRow {
 /** By table and key in lower case. */
 export type ModelRows = ReadonlyMap<string, ModelRow>;
 
-const tables = ['public.t', 'public.u'];
+export const tables: readonly string[] = ['public.t', 'public.u'];
 const keys = ['a', 'b', 'c'];
 
 export function rowId(table: string, key: string): string {
   return `${table} ${key.toLowerCase()}`;
 }
 
-export function showModelRows(rows: ModelRows): string {
-  const shown = [...rows].map(([id, { key, small, large }]) => `${id} ${key}=${small}/${large}`);
+export function showModelRows(rows: ModelRows, table: string): string {
+  const own = [...rows].filter(([id]) => id.startsWith(`${table} `));
+  const shown = own.map(([id, { key, small, large }]) => `${id} ${key}=${small}/${large}`);
   return shown.sort().join(', ');
 }
 
@@ -35,7 +37,7 @@ type RowContent = Pick<RowRecord, 'unchanged' | 'was'> & { readonly value: strin
 
 export class BootstrapLeader {
   readonly #log: CompactingLog;
-  readonly #truth = new Map<string, string>();
+  readonly #truth = new Map<string, ReadonlyMap<string, string>>();
   #rows = new Map<string, ModelRow>();
   #epoch = 1;
   #end = 10;
@@ -48,6 +50,10 @@ export class BootstrapLeader {
   #unhealedSince: Mark | null = null;
   /** Of a torn batch that no epoch has voided yet. */
   #torn = false;
+  /** Which keys of a table that is read anew are left, and whether a point has named it. */
+  readonly #reading = new Map<string, { left: string[]; isNamed: boolean }>();
+  /** Tables of which something was written that nobody was told of. */
+  readonly #untold = new Set<string>();
 
   constructor(log: CompactingLog) {
     this.#log = log;
@@ -56,8 +62,8 @@ export class BootstrapLeader {
     this.#beginEpoch(null);
   }
 
-  /** The rows of a mark; undefined where no mark is. */
-  truthAt(where: EpochLsn): string | undefined {
+  /** The rows at a mark, of each table of which all was told; undefined where no mark is. */
+  truthAt(where: EpochLsn): ReadonlyMap<string, string> | undefined {
     return this.#truth.get(formatEpochLsn(where));
   }
 
@@ -69,13 +75,63 @@ export class BootstrapLeader {
     if (what % 8 === 0) this.#tear(how);
     else if (what % 8 === 1) this.failover();
     else if (what % 8 === 2) this.heal();
+    else if (what % 16 === 3) this.#disturb(how);
     else this.#batch(how);
   }
 
   /** What a leader does soon: it voids what is torn, and publishes what lacks values. */
   settle(): void {
     if (this.#torn) this.failover();
+    for (const table of this.#untold) this.#readAnew(table);
+    while (this.#reading.size > 0) this.heal();
     this.heal();
+  }
+
+  /** Something that only a reading makes up for, or one without a need. */
+  #disturb(how: number): void {
+    const rest = Math.trunc(how / 2);
+    const table = tables[rest % 2] ?? '';
+    const key = keys[Math.trunc(rest / 2) % 3] ?? '';
+    if (how % 2 === 0) {
+      this.#untold.add(table);
+      this.#written += 1;
+      const text = String(this.#written);
+      const spelled = rest % 5 === 0 ? key.toUpperCase() : key;
+      if (rest % 3 > 0) this.#rows.delete(rowId(table, key));
+      else this.#rows.set(rowId(table, key), { key: spelled, small: text, large: text });
+      return;
+    }
+    this.#readAnew(table);
+    this.#point();
+  }
+
+  #readAnew(table: string): void {
+    this.#ordinal = 0;
+    const position = place(this.#epoch, this.#end, this.#ordinal);
+    this.#everywhere((placed) => ({ kind: 'reread', ...placed, position, relationId: table }));
+    this.#reading.set(table, { left: [...keys], isNamed: false });
+    this.#untold.delete(table);
+    this.#end += 1;
+  }
+
+  /** The next row of each table that is read anew, as it is now. */
+  #readOn(): void {
+    this.#ordinal = 0;
+    for (const [table, { left }] of this.#reading) {
+      const row = this.#rows.get(rowId(table, left.shift() ?? ''));
+      if (row !== undefined) this.#whole(table, row);
+    }
+    this.#end += 1;
+  }
+
+  #unfinished(): UnfinishedTable[] {
+    for (const [table, reading] of this.#reading) {
+      const isOver = reading.isNamed && reading.left.length === 0 && this.#unhealedSince === null;
+      reading.isNamed = true;
+      if (isOver) this.#reading.delete(table);
+    }
+    const unread = { after: null, rows: 0, estimate: null, since: null };
+    return [...this.#reading.keys()].map((relation) => ({ relation, ...unread }));
   }
 
   #all(): number[] {
@@ -87,6 +143,7 @@ export class BootstrapLeader {
       this.#transaction(left % 64);
       if (left < 64) break;
     }
+    if (how % 3 > 0) this.#readOn();
     this.#point();
   }
 
@@ -193,6 +250,7 @@ export class BootstrapLeader {
       previous: this.#mark,
       counts: [...this.#counts],
       unhealed: this.#unhealedSince,
+      unfinished: this.#unfinished(),
       ...changes,
     });
     const position = pointPosition(at(this.#epoch, upto));
@@ -206,12 +264,15 @@ export class BootstrapLeader {
     this.#mark = { at: where, nextOffsets: this.#all().map((p) => this.#log.next(p)) };
     for (const partition of this.#all()) this.#log.mark(partition);
     this.#counts = this.#all().map(() => 0);
-    this.#truth.set(formatEpochLsn(where), showModelRows(this.#rows));
+    const told = tables.filter((table) => !this.#untold.has(table));
+    const truth = new Map(told.map((table) => [table, showModelRows(this.#rows, table)]));
+    this.#truth.set(formatEpochLsn(where), truth);
   }
 
   #beginEpoch(base: EpochLsn | null): void {
     const startLsn = lsn(this.#end);
-    const begin = beginOf({ epoch: this.#epoch, startLsn, base });
+    const unfinished = this.#unfinished();
+    const begin = beginOf({ epoch: this.#epoch, startLsn, base, unfinished });
     const position = pointPosition(at(this.#epoch, this.#end));
     for (const p of this.#all()) {
       this.#log.append({ kind: 'epoch', ...this.#placed(p), position, begin });
@@ -219,17 +280,18 @@ export class BootstrapLeader {
     this.#markAt(at(this.#epoch, this.#end));
   }
 
-  /** Half a batch reaches the log: rows, or a truncate, in some partitions. */
+  /** Half a batch reaches the log: rows, or a truncate or a reread, in some partitions. */
   #tear(how: number): void {
     const before = new Map(this.#rows);
     const { partitions } = this.#log;
     const only = this.#all().filter((p) => partitions === 1 || ((how >> p) & 1) === 1);
     const table = tables[how % 2] ?? '';
     this.#ordinal = 0;
-    if (Math.trunc(how / 8) % 4 === 0) {
+    const kind = Math.trunc(how / 8) % 4 === 0 ? 'truncate' : 'reread';
+    if (Math.trunc(how / 8) % 4 < 2) {
       const position = place(this.#epoch, this.#end, 0);
       this.#everywhere((placed) => {
-        return { kind: 'truncate', ...placed, position, relationId: table };
+        return { kind, ...placed, position, relationId: table };
       }, only);
       this.#end += 1;
     }
@@ -274,6 +336,7 @@ export class BootstrapLeader {
     this.#unhealed = new Map();
     this.#unhealedSince = null;
     this.#end += 1;
+    this.#readOn();
     this.#point();
   }
 

@@ -5,7 +5,7 @@
 // time-limit: 300s
 import { test } from 'uvu';
 import type { Aligner } from '../../src/follower/aligner.ts';
-import type { CompactedLog } from '../../src/follower/compacted-log.ts';
+import type { CompactedLog, asForNobody as emptying } from '../../src/follower/compacted-log.ts';
 import type * as horizonRules from '../../src/follower/horizon.ts';
 import { bootstrapping } from './bootstrap-properties.ts';
 import { type BootstrapRules, rightRules } from './bootstrap-world.ts';
@@ -43,6 +43,22 @@ const wrongRows = /the rows are not those of|a row is not there/;
 
 test('found when void records are applied', async () => {
   await found(await withLog('return !isVoid(record.position, this.#epochs);', 'return true;'));
+});
+
+test('found when a void reread empties a table', async () => {
+  const rule = 'return !isVoid(record.position, this.#epochs);';
+  const instead = "return record.kind === 'reread' || !isVoid(record.position, this.#epochs);";
+  await found(await withLog(rule, instead));
+});
+
+test('found when what lies below a reread stays', async () => {
+  const rule = "if (step.kind !== 'reread') return step;";
+  const { asForNobody } = await leftOut<{ asForNobody: typeof emptying }>(
+    'src/follower/compacted-log.ts',
+    rule,
+    'return step;',
+  );
+  await found({ ...rightRules, asForNobody });
 });
 
 test('found when the node is exact where its reading ends', async () => {

@@ -1,30 +1,54 @@
 /**
- * The tables of a new node, as a map. Flows in: steps as the real folding makes them; flows out:
- * rows, or what Postgres would refuse. Spellings that are equal in Postgres are one key.
+ * The tables of a new node, as a map. Flows in: steps as the real folding makes them, and where
+ * they lead; flows out: rows, or what Postgres would refuse. Spellings that are equal in Postgres
+ * are one key. Of a table that is read anew the rows that have not come again go in the end.
  */
 import * as assert from 'uvu/assert';
 import type { ApplyStep } from '../../src/follower/coalesce.ts';
-import type { PartialRow, TableRows } from '../../src/follower/row-fold.ts';
+import type { FollowerPosition } from '../../src/follower/follower-state.ts';
+import { finishedAt, rowsThatCame } from '../../src/follower/rereads.ts';
+import type { MayLackBase, PartialRow, TableRows } from '../../src/follower/row-fold.ts';
 import { StartOver } from '../../src/follower/start-over.ts';
 import { type ModelRow, type ModelRows, rowId } from './bootstrap-leader.ts';
 
 export class BootstrapTables {
   readonly #rows = new Map<string, ModelRow>();
+  /** Of each table that is read anew. */
+  readonly #seen = new Map<string, Set<string>>();
 
   get rows(): ModelRows {
     return this.#rows;
   }
 
   /** `mayLack`: whether a partial row without a base is left out. */
-  apply(step: ApplyStep, mayLack: boolean): void {
-    if (step.kind === 'relation' || step.kind === 'reread') return;
+  apply(step: ApplyStep, mayLack: MayLackBase): void {
+    if (step.kind === 'relation') return;
+    if (step.kind === 'reread') {
+      this.#seen.set(step.relationId, new Set());
+      return;
+    }
     if (step.kind === 'truncate') {
       for (const id of [...this.#rows.keys()]) {
         if (step.relationIds.some((table) => id.startsWith(`${table} `))) this.#rows.delete(id);
       }
       return;
     }
-    for (const rows of step.tables) this.#applyRows(rows, mayLack);
+    for (const rows of step.tables) {
+      this.#applyRows(rows, mayLack(rows.relationId));
+      for (const { identity } of rowsThatCame(rows)) {
+        this.#seen.get(rows.relationId)?.add(rowId(rows.relationId, identity[0] ?? ''));
+      }
+    }
+  }
+
+  /** All steps up to the position are applied. */
+  reached(position: FollowerPosition): void {
+    for (const table of finishedAt(position, [...this.#seen.keys()])) {
+      for (const id of [...this.#rows.keys()]) {
+        if (id.startsWith(`${table} `) && !this.#seen.get(table)?.has(id)) this.#rows.delete(id);
+      }
+      this.#seen.delete(table);
+    }
   }
 
   #applyRows({ relationId, deletes, upserts, partials }: TableRows, mayLack: boolean): void {

@@ -1,33 +1,34 @@
 /**
  * Whether rows from before the stream come into it as they are, and whether a table that is said to
- * be finished is: for the topic, and for a follower that applies it point by point. Through commits
- * that are seen late, chunks of which one is read while another waits, large values that updates
- * leave out, key changes, truncates, more changes than a leader remembers, and restarts. Each rule
- * left out is found.
+ * be finished is: for the topic, and for a follower. Through commits that are seen late, chunks of
+ * which one is read while another waits, large values that updates leave out, key changes,
+ * truncates, more changes than a leader remembers, and restarts. And whether a table that is read
+ * anew becomes the leader's, whatever was not told of it and whatever was done to the follower.
+ * Each rule left out is found.
  */
 // time-limit: 300s
 import fc from 'fast-check';
 import { test } from 'uvu';
-import { ChunkMerge } from '../../src/leader/chunk-merge.ts';
-import { Healing } from '../../src/leader/healing.ts';
-import { FoundKeys } from '../../src/leader/row-search.ts';
-import { type HealingRules, HealingWorld } from './healing-world.ts';
+import type * as rereadRules from '../../src/follower/rereads.ts';
+import type { ChunkMerge } from '../../src/leader/chunk-merge.ts';
+import type { Healing } from '../../src/leader/healing.ts';
+import { type HealingRules, rightRules } from './healing-rules.ts';
+import { HealingWorld } from './healing-world.ts';
 import { leftOut } from './left-out.ts';
 import { breaks, holds } from './random-runs.ts';
 
-const rightRules: HealingRules = {
-  ...{ Heal: Healing, Found: FoundKeys, Chunks: ChunkMerge },
-  unfinishedAgain: (unfinished) => unfinished,
-};
 const runsMax = 20_000;
 const wrongRow = /is published as|the topic holds/;
+const lacksRow = /a follower has no row to complete|a follower holds|that is not there/;
 
-function chunks(rules: HealingRules): fc.IProperty<unknown> {
+function chunks(rules: HealingRules, rereads = false): fc.IProperty<unknown> {
   const choices = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 20, maxLength: 150 });
   const bounds = fc.record({
     wantedMax: fc.integer({ min: 1, max: 3 }),
     changedMax: fc.integer({ min: 1, max: 3 }),
-    rowsBefore: fc.integer({ min: 1, max: 3 }),
+    rowsBefore: fc.integer({ min: rereads ? 0 : 1, max: 3 }),
+    rereads: fc.constant(rereads),
+    pointsEvery: fc.integer({ min: 1, max: rereads ? 8 : 1 }),
   });
   return fc.property(choices, bounds, (chosen, bound) => {
     const world = new HealingWorld(rules, bound);
@@ -44,6 +45,10 @@ async function without(rule: string, instead: string): Promise<HealingRules> {
 
 test('rows that were there come into the stream as they are, and none is forgotten', async () => {
   await holds(chunks(rightRules), 3_000);
+});
+
+test('a table that is read anew is the leader’s, and no row goes that has come', async () => {
+  await holds(chunks(rightRules, true), 3_000);
 });
 
 test('found when what was read wins over what was streamed', async () => {
@@ -79,7 +84,7 @@ test('found when what was read before they were forgotten still counts', async (
 test('found when a table is finished while rows lack values that nobody has', async () => {
   const rule = 'if (unhealed !== null && compareEpochLsn(unhealed.at, readTo.at) <= 0) continue;';
   const rules = await without(rule, '');
-  await breaks(chunks(rules), runsMax, /has no row to complete/);
+  await breaks(chunks(rules), runsMax, lacksRow);
 });
 
 test('found when a chunk begins past the end of the one before', async () => {
@@ -91,7 +96,7 @@ test('found when a chunk begins past the end of the one before', async () => {
 test('found when a key that moves leaves behind what its row lacks', async () => {
   const rule = 'if (was !== null && unchanged.length > 0) table.readTo = previous;';
   const rules = await without(rule, '');
-  await breaks(chunks(rules), runsMax * 10, /has no row to complete/);
+  await breaks(chunks(rules), runsMax * 10, lacksRow);
 });
 
 test('found when a restart takes all tables for finished', async () => {
@@ -105,6 +110,95 @@ test('found when a restart goes on where the log does not stand', async () => {
     unfinishedAgain: (tables) => tables.map((table) => ({ ...table, after: ['k1'] })),
   };
   await breaks(chunks(rules), runsMax, /the topic holds|a follower/);
+});
+
+/** Of what a reading anew needs, in the leader. */
+async function withoutInReading(rule: string, instead: string): Promise<fc.IProperty<unknown>> {
+  return chunks(await without(rule, instead), true);
+}
+
+const rereadHarm = /is published as|the topic holds|a follower/;
+
+test('found when a reading anew goes on where the last one stood', async () => {
+  const rule = '{ relation, ...unread, readTo: null, isNamed: false }';
+  const kept =
+    '{ ...unread, ...this.#tables.get(relation), relation, readTo: null, isNamed: false }';
+  await breaks(await withoutInReading(rule, kept), runsMax, rereadHarm);
+});
+
+const forgets = 'readTo: null, isNamed: false });\n    this.#forgetChanges();';
+
+test('found when what was streamed before a reading anew still counts', async () => {
+  const kept =
+    "readTo: null, isNamed: false });\n    this.#horizon = 'unknown';\n    this.#open = [];";
+  await breaks(await withoutInReading(forgets, kept), runsMax, rereadHarm);
+});
+
+test('found when whoever reads anew need not see what was streamed before', async () => {
+  const kept = 'readTo: null, isNamed: false });\n    this.#changed.clear();\n    this.#open = [];';
+  await breaks(await withoutInReading(forgets, kept), runsMax, wrongRow);
+});
+
+test('found when what was read before a reading anew still counts', async () => {
+  const kept =
+    "readTo: null, isNamed: false });\n    this.#changed.clear();\n    this.#horizon = 'unknown';";
+  await breaks(await withoutInReading(forgets, kept), runsMax, rereadHarm);
+});
+
+test('found when a transaction id of before is told after a reading anew', async () => {
+  const rule = "this.#horizon === 'unknown' && forgotten === this.#forgotten";
+  const property = await withoutInReading(rule, "this.#horizon === 'unknown' && forgotten >= 0");
+  await breaks(property, runsMax, wrongRow);
+});
+
+test('found when no point names a table that is read anew', async () => {
+  const rule = '...unread, readTo: null, isNamed: false';
+  const property = await withoutInReading(rule, '...unread, readTo: null, isNamed: true');
+  await breaks(property, runsMax, /a follower holds/);
+});
+
+async function readingOf(rule: string, instead: string): Promise<typeof rereadRules> {
+  return leftOut<typeof rereadRules>('src/follower/rereads.ts', rule, instead);
+}
+
+test('found when such a reading also ends inside of a batch', async () => {
+  const file = 'src/leader/chunk-merge.ts';
+  const rule = '...unread, readTo: null, isNamed: false';
+  const { ChunkMerge: Chunks } = await leftOut<{ ChunkMerge: typeof ChunkMerge }>(
+    file,
+    rule,
+    '...unread, readTo: null, isNamed: true',
+  );
+  const inside = 'if (compareEpochLsn(at, mark.at) !== 0) return [];';
+  const { finishedAt } = await readingOf(inside, '');
+  const property = chunks({ ...rightRules, Chunks, finishedAt }, true);
+  await breaks(property, runsMax, /a follower removes/);
+});
+
+test('found when a reading ends while points name the table', async () => {
+  const { finishedAt } = await readingOf('!unfinished.includes(id)', 'unfinished.includes(id)');
+  await breaks(chunks({ ...rightRules, finishedAt }, true), runsMax, /a follower/);
+});
+
+test('found when what came in one reading counts in the next', async () => {
+  await breaks(chunks({ ...rightRules, keepsSeen: true }, true), runsMax, /a follower holds/);
+});
+
+test('found when a row that lacks values is taken for one that has not come', async () => {
+  const rule = '[...upserts, ...partials.map(({ layers }) => layers[0])]';
+  const { rowsThatCame } = await readingOf(rule, '[...upserts]');
+  await breaks(
+    chunks({ ...rightRules, rowsThatCame }, true),
+    runsMax,
+    /a follower (removes|holds)/,
+  );
+});
+
+test('found when a single row is read by who does not see what a reading anew sees', async () => {
+  const rule = "if (wanted.relationId === relationId) wanted.horizon = 'unknown';";
+  const file = 'src/leader/healing.ts';
+  const { Healing: Heal } = await leftOut<{ Healing: typeof Healing }>(file, rule, '');
+  await breaks(chunks({ ...rightRules, Heal }, true), runsMax, /is published as|never healed/);
 });
 
 test.run();

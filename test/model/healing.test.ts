@@ -6,17 +6,12 @@
 // time-limit: 300s
 import fc from 'fast-check';
 import { test } from 'uvu';
-import { ChunkMerge } from '../../src/leader/chunk-merge.ts';
-import { Healing } from '../../src/leader/healing.ts';
-import { FoundKeys } from '../../src/leader/row-search.ts';
-import { type HealingRules, HealingWorld } from './healing-world.ts';
+import type { Healing } from '../../src/leader/healing.ts';
+import { type HealingRules, rightRules } from './healing-rules.ts';
+import { HealingWorld } from './healing-world.ts';
 import { leftOut } from './left-out.ts';
 import { breaks, holds } from './random-runs.ts';
 
-const rightRules: HealingRules = {
-  ...{ Heal: Healing, Found: FoundKeys, Chunks: ChunkMerge },
-  unfinishedAgain: (unfinished) => unfinished,
-};
 const healingFile = 'src/leader/healing.ts';
 const runsMax = 20_000;
 const wrongRow = /is published as/;
@@ -24,7 +19,8 @@ const wrongRow = /is published as/;
 function healing(rules: HealingRules): fc.IProperty<unknown> {
   const choices = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 20, maxLength: 150 });
   return fc.property(choices, fc.integer({ min: 1, max: 3 }), (chosen, wantedMax) => {
-    const world = new HealingWorld(rules, { wantedMax, changedMax: 1, rowsBefore: 0 });
+    const others = { changedMax: 1, rowsBefore: 0, rereads: false, pointsEvery: 1 };
+    const world = new HealingWorld(rules, { wantedMax, ...others });
     for (const choice of chosen) world.step(choice);
     world.finish();
   });

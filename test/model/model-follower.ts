@@ -1,65 +1,167 @@
 /**
- * A follower of the model's table. Flows in: what is streamed, and points; flows out: its rows, and
- * an error where a change leaves out a value that it cannot have, although nothing was said to be
- * missing.
+ * A follower of the model's table: the real portions, folding and ends of readings, over rows that
+ * are a map. Flows in: batches, and how far to go; flows out: its rows, and an error where they are
+ * not the leader's although points say that the table is whole, where a change leaves out a value
+ * that it cannot have, and where a reading takes a row away that is there.
  */
-import type { RowChange } from '../../src/change/change.ts';
-import type { Row } from './model-writes.ts';
+import type { Lsn } from '../../src/change/lsn.ts';
+import type { EpochLsn } from '../../src/change/position.ts';
+import type { AlignedBatch } from '../../src/follower/aligner.ts';
+import {
+  type ApplyLimit,
+  nextPortion,
+  positionAfter,
+  unfinishedDuring,
+} from '../../src/follower/apply-limit.ts';
+import { type ApplyStep, coalesce } from '../../src/follower/coalesce.ts';
+import type { FollowerPosition } from '../../src/follower/follower-state.ts';
+import type { finishedAt, rowsThatCame } from '../../src/follower/rereads.ts';
+import type { PartialRow, TableRows } from '../../src/follower/row-fold.ts';
+import type { RowRecord } from '../../src/topic/stream-record.ts';
+import { streamId } from '../support/builders.ts';
+import { type Row, relationId } from './model-writes.ts';
 
-type Streamed = RowChange | 'truncate';
+export type Rows = ReadonlyMap<string, Row>;
+
+/** What a wrongly built follower does; the functions may be those of a module without a rule. */
+export interface FollowerRules {
+  readonly finishedAt: typeof finishedAt;
+  readonly rowsThatCame: typeof rowsThatCame;
+  /** Whether what came in an earlier reading counts in the next one. */
+  readonly keepsSeen: boolean;
+}
+
+/** The leader's rows at each end of a transaction; null where not all that made them is told. */
+export type Truths = ReadonlyMap<Lsn, Rows | null>;
 
 export class ModelFollower {
+  readonly #rules: FollowerRules;
+  readonly #truths: Truths;
   readonly #rows = new Map<string, Row>();
-  /** What a key change took away, for the row under the new key. */
-  readonly #moved = new Map<string, Row>();
-  #waiting: Streamed[] = [];
-  #isUnfinished = false;
+  /** Keys that came since the table is read anew; null while it is not. */
+  #seen: Set<string> | null = null;
+  #position: FollowerPosition;
+  readonly #waiting: AlignedBatch[] = [];
+  #isTampered = false;
 
-  begin(isUnfinished: boolean): void {
-    this.#isUnfinished = isUnfinished;
+  constructor(rules: FollowerRules, truths: Truths, at: EpochLsn, isUnfinished: boolean) {
+    this.#rules = rules;
+    this.#truths = truths;
+    const unfinished = isUnfinished ? [relationId] : [];
+    const mark = { at, nextOffsets: [0n] };
+    this.#position = { streamId, at, mark, commitTimeMicros: 0n, appendMs: [0], unfinished };
   }
 
-  streamed(change: Streamed): void {
-    this.#waiting.push(change);
+  get isTampered(): boolean {
+    return this.#isTampered;
   }
 
-  /** All that waits is applied; the table was unfinished before, or still is. */
-  point(isUnfinished: boolean): void {
-    const mayLack = this.#isUnfinished || isUnfinished;
-    for (const change of this.#waiting) this.#apply(change, mayLack);
-    this.#waiting = [];
-    this.#isUnfinished = isUnfinished;
+  take(batch: AlignedBatch): void {
+    this.#waiting.push(batch);
   }
 
-  #apply(change: Streamed, mayLack: boolean): void {
-    if (change === 'truncate') {
-      this.#rows.clear();
-      return;
+  /** Somebody writes past the guard. */
+  tamper(key: string, row: Row | null): void {
+    this.#isTampered = true;
+    if (row === null) this.#rows.delete(key);
+    else this.#rows.set(key, row);
+  }
+
+  /** One transaction; `clears`: rows that have not come again yet stand in another one's way. */
+  apply(limit: ApplyLimit, clears: boolean): void {
+    const from = this.#position;
+    const portion = nextPortion(this.#waiting, from.at, limit);
+    if (portion === null) return;
+    const to = positionAfter(from, portion);
+    // Who misses what was not told would stop here; it is read anew before that is noticed.
+    const isHurt = this.#isTampered || this.#isUntold(from.at.lsn, to.at.lsn);
+    const mayLack = isHurt || unfinishedDuring(from, portion).has(relationId);
+    const window = { from: from.at, to: portion.stopAt };
+    if (clears) this.#removeUnseen();
+    for (const step of coalesce(portion.batches, window, () => isHurt)) {
+      this.#apply(step, mayLack, clears);
     }
-    const [key = ''] = change.identity;
-    const held = this.#rows.get(key);
-    if (change.values === null) {
-      if (held !== undefined) this.#moved.set(key, held);
-      else this.#moved.delete(key);
-      this.#rows.delete(key);
-      return;
-    }
-    const [, small, large] = change.values;
-    const base = change.was === null ? held : this.#moved.get(change.was[0] ?? '');
-    const isPartial = change.unchanged.length > 0;
-    if (isPartial && base === undefined) {
-      if (!mayLack) throw new Error(`a follower has no row to complete ${key} from`);
-      return;
-    }
-    const value = isPartial ? base?.large : large;
-    this.#rows.set(key, { small: small ?? '', large: value ?? '' });
+    this.#finish(to);
+    this.#position = to;
+    this.#waiting.splice(0, portion.batches.length - (portion.stopAt === null ? 0 : 1));
+    this.#checkWhole();
   }
 
-  check(truth: ReadonlyMap<string, Row>): void {
-    const told = (rows: ReadonlyMap<string, Row>): string => {
+  #isUntold(from: Lsn, to: Lsn): boolean {
+    return [...this.#truths].some(([lsn, truth]) => truth === null && lsn >= from && lsn <= to);
+  }
+
+  #finish(to: FollowerPosition): void {
+    const open = this.#seen === null ? [] : [relationId];
+    if (this.#rules.finishedAt(to, open).length === 0) return;
+    const before = new Map(this.#rows);
+    this.#removeUnseen();
+    this.#seen = null;
+    const truth = this.#truths.get(to.at.lsn);
+    if (truth == null || this.#isTampered) return;
+    for (const [key, { small }] of before) {
+      if (this.#rows.has(key) || truth.get(key)?.small !== small) continue;
+      throw new Error(`a follower removes ${key}, which is there`);
+    }
+  }
+
+  #removeUnseen(): void {
+    if (this.#seen === null) return;
+    for (const key of [...this.#rows.keys()]) if (!this.#seen.has(key)) this.#rows.delete(key);
+  }
+
+  #apply(step: ApplyStep, mayLack: boolean, clears: boolean): void {
+    switch (step.kind) {
+      case 'relation':
+        return;
+      case 'truncate':
+        this.#rows.clear();
+        return;
+      case 'reread':
+        this.#seen = new Set(this.#rules.keepsSeen ? this.#seen : []);
+        this.#isTampered = false;
+        if (clears) this.#removeUnseen();
+        return;
+      case 'rows':
+        for (const rows of step.tables) this.#applyRows(rows, mayLack);
+    }
+  }
+
+  #applyRows(rows: TableRows, mayLack: boolean): void {
+    const { deletes, upserts, partials } = rows;
+    const completed = partials.flatMap((partial) => this.#complete(partial, mayLack));
+    for (const { identity } of deletes) this.#rows.delete(identity.join());
+    for (const [key, row] of [...upserts.map(rowOf), ...completed]) this.#rows.set(key, row);
+    for (const { identity } of this.#rules.rowsThatCame(rows)) this.#seen?.add(identity.join());
+  }
+
+  /** What a partial row lacks comes from older records, or from the table before the step. */
+  #complete({ layers, base }: PartialRow, mayLack: boolean): [string, Row][] {
+    const [key, { small }] = rowOf(layers[0]);
+    const whole = layers.find(({ unchanged }) => unchanged === null);
+    const under = whole === undefined ? this.#rows.get(base?.join() ?? '') : rowOf(whole)[1];
+    if (under !== undefined) return [[key, { small, large: under.large }]];
+    if (mayLack) return [];
+    throw new Error(`a follower has no row to complete ${key} from`);
+  }
+
+  /** Whoever is told of a whole table has the leader's rows, at any stop. */
+  #checkWhole(): void {
+    const { at, unfinished } = this.#position;
+    const truth = this.#truths.get(at.lsn);
+    if (truth != null && unfinished.length === 0 && !this.#isTampered) this.check(truth);
+  }
+
+  check(truth: Rows): void {
+    const told = (rows: Rows): string => {
       return JSON.stringify([...rows].sort(([a], [b]) => (a < b ? -1 : 1)));
     };
     if (told(this.#rows) === told(truth)) return;
     throw new Error(`a follower holds ${told(this.#rows)}, not ${told(truth)}`);
   }
+}
+
+function rowOf({ value }: RowRecord): [string, Row] {
+  const [key, small, large] = JSON.parse(String(value)) as [string, string, string];
+  return [key, { small, large }];
 }

@@ -6,7 +6,7 @@
  */
 import type { Snapshot } from '../../src/catalog/snapshot.ts';
 import type { RowChange } from '../../src/change/change.ts';
-import type { Lsn } from '../../src/change/lsn.ts';
+import { type Lsn, toLsn } from '../../src/change/lsn.ts';
 import type { ReadRow } from '../../src/leader/row-overlay.ts';
 import { shapeOf } from '../support/builders.ts';
 
@@ -26,6 +26,10 @@ export interface Transaction {
   readonly commitLsn: Lsn;
   readonly writes: readonly Write[];
   readonly watermark: string | null;
+  /** What it writes reaches no stream. */
+  readonly isSilent: boolean;
+  /** It asks for all rows of the table, from here on. */
+  readonly rereads: boolean;
   isSeen: boolean;
 }
 
@@ -33,6 +37,53 @@ export const keys = ['k0', 'k1', 'k2'];
 export const firstXid = 2 ** 32 - 6;
 export const table = shapeOf('public.t', 'id text', 'small text', 'large text');
 export const relationId = table.id;
+
+const commitBytes = 10n;
+
+/** Where the next transaction commits. */
+export function endOf(commitLsn: Lsn): Lsn {
+  return toLsn(commitLsn + commitBytes);
+}
+
+/** In the order of their commit records. */
+export class ModelTransactions {
+  readonly all: Transaction[] = [];
+  nextLsn: Lsn;
+  #nextXid = firstXid;
+
+  constructor(firstLsn: Lsn) {
+    this.nextLsn = firstLsn;
+  }
+
+  /** What only the next one writes. */
+  get nextText(): string {
+    return `${this.#nextXid}`;
+  }
+
+  commit(what: Partial<Transaction>): Transaction {
+    const transaction: Transaction = {
+      xid: this.#nextXid % 2 ** 32,
+      commitLsn: this.nextLsn,
+      ...{ writes: [], watermark: null, isSilent: false, rereads: false, isSeen: false },
+      ...what,
+    };
+    this.#nextXid += 1;
+    this.nextLsn = endOf(this.nextLsn);
+    this.all.push(transaction);
+    return transaction;
+  }
+
+  /** What was committed becomes seen, whichever of those that wait. */
+  see(how: number): void {
+    const unseen = this.all.filter(({ isSeen }) => !isSeen);
+    const one = unseen[how % Math.max(1, unseen.length)];
+    if (one !== undefined) one.isSeen = true;
+  }
+
+  seeAll(): void {
+    for (const transaction of this.all) transaction.isSeen = true;
+  }
+}
 
 /** What a transaction may write next: rows that nobody else has in hand; null for nothing. */
 export function writesOf(

@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
 import type { AlignedBatch } from '../../src/follower/aligner.ts';
 import { coalesce } from '../../src/follower/coalesce.ts';
-import { CompactedLog } from '../../src/follower/compacted-log.ts';
+import { asForNobody, CompactedLog } from '../../src/follower/compacted-log.ts';
 import { FirstLook } from '../../src/follower/first-look.ts';
 import { isTooSlow, movedPartitions } from '../../src/follower/horizon.ts';
 import type * as placeRules from '../../src/follower/place-search.ts';
@@ -126,7 +126,8 @@ export class PlaceWorld {
   #apply({ pieces, tables }: Reading): void {
     const window = { from: { epoch: 0, lsn: 0n as never }, to: null };
     const batches = pieces.map((partitions) => ({ partitions }));
-    for (const step of coalesce(batches, window, () => true)) tables.apply(step, true);
+    const steps = coalesce(batches, window, () => true).map(asForNobody);
+    for (const step of steps) tables.apply(step, () => true);
     pieces.length = 0;
   }
 
@@ -137,7 +138,9 @@ export class PlaceWorld {
     if (!this.#rules.isKept(start.appendMs, this.#keptFromMs)) return;
     this.arrived += 1;
     const { at } = start.mark;
-    const rows = showModelRows(tables.rows);
-    assert.is(rows, this.#leader.truthAt(at), `the rows are not those of ${formatEpochLsn(at)}`);
+    for (const [table, rows] of this.#leader.truthAt(at) ?? []) {
+      const held = showModelRows(tables.rows, table);
+      assert.is(held, rows, `the rows are not those of ${formatEpochLsn(at)}`);
+    }
   }
 }

@@ -62,12 +62,13 @@ test('on hold nothing is taken', () => {
 test('a limit at a point ends with the batch of that point', () => {
   assert.equal(portion(waiting.slice(0, 2), at(1, 10), to(30)), [[20, 30], null]);
   assert.equal(portion(waiting.slice(0, 1), at(1, 10), to(30)), [[20], null]);
-  // The batch behind the limit is given too, and nothing of it lies in the window.
-  assert.equal(portion(waiting, at(1, 10), to(30)), [[20, 30, 40], 30]);
+  assert.equal(portion(waiting, at(1, 10), to(30)), [[20, 30], null]);
 });
 
 test('a limit between two points stops inside of a batch', () => {
-  assert.equal(portion(waiting, at(1, 10), to(25)), [[20, 30], 25]);
+  // What is whole before it goes first.
+  assert.equal(portion(waiting, at(1, 10), to(25)), [[20], null]);
+  assert.equal(portion(waiting.slice(1), at(1, 20), to(25)), [[30], 25]);
   assert.equal(portion(waiting, at(1, 10), to(11)), [[20], 11]);
   assert.equal(portion(waiting.slice(1), at(1, 25), to(27)), [[30], 27]);
 });

@@ -26,7 +26,7 @@ function change(id: string): RowChange {
 
 function merged(...relations: readonly string[]): ChunkMerge {
   const merge = new ChunkMerge(relations.map((relation) => ({ relation, ...unread })));
-  merge.setHorizon(1n);
+  merge.setHorizon(1n, merge.forgotten);
   return merge;
 }
 
@@ -87,7 +87,7 @@ chunks('nothing is read before a transaction id of now is known, and has been pa
   const merge = new ChunkMerge([{ relation: 'public.t', ...unread }]);
   assert.ok(merge.wantsHorizon);
   assert.is(merge.next(), null);
-  merge.setHorizon(120n);
+  merge.setHorizon(120n, merge.forgotten);
   assert.not(merge.read('1', chunkOf(['1'])), 'a transaction below 120 may be unseen');
   assert.ok(merge.read('2', chunkOf(['1'], false, 120n)));
   assert.ok(merge.read('3', chunkOf(['2'], false, 121n)));
@@ -95,13 +95,13 @@ chunks('nothing is read before a transaction id of now is known, and has been pa
 
 chunks('more changes than are remembered begin it anew', () => {
   const merge = new ChunkMerge([{ relation: 'public.t', ...unread }], { changedMax: 1 });
-  merge.setHorizon(1n);
+  merge.setHorizon(1n, merge.forgotten);
   merge.read('1', chunkOf(['1', '2']));
   merge.row(change('1'), 150, before);
   merge.row(change('2'), 150, before);
   assert.ok(merge.wantsHorizon);
   assert.is(merge.take('1', before, nowMs), null, 'what was read before counts for nothing');
-  merge.setHorizon(151n);
+  merge.setHorizon(151n, merge.forgotten);
   assert.equal(merge.next(), { relationId: 'public.t', after: null });
 });
 
@@ -119,7 +119,7 @@ chunks('changes of tables that are finished, or never were unfinished, are not r
   for (const id of ['1', '2', '3']) merge.row(change(id), 150, before);
   assert.ok(merge.isDone);
   const other = new ChunkMerge([{ relation: 'public.u', ...unread }], { changedMax: 1 });
-  other.setHorizon(1n);
+  other.setHorizon(1n, other.forgotten);
   for (const id of ['1', '2', '3']) other.row(change(id), 150, before);
   assert.not(other.wantsHorizon);
 });
@@ -143,11 +143,49 @@ chunks('a table that cannot be read lets the others go first', () => {
 chunks('a table that enters is named by a point, however soon it is read', () => {
   const merge = merged();
   merge.enter('public.t');
-  merge.setHorizon(1n);
+  merge.setHorizon(1n, merge.forgotten);
   merge.read('1', chunkOf([], true));
   merge.take('1', before, nowMs);
   assert.is(merge.unfinished(null).length, 1);
   assert.is(merge.unfinished(null).length, 0);
+});
+
+chunks('a table that is read anew begins with its first row, whatever was read of it', () => {
+  const merge = merged('public.t');
+  merge.row(change('9'), 150, before);
+  merge.read('1', chunkOf(['1', '2']));
+  merge.take('1', before, nowMs);
+  merge.read('2', chunkOf(['3'], true));
+  merge.reread('public.t');
+  assert.equal(merge.unfinished(null), [{ relation: 'public.t', ...unread }]);
+  assert.is(merge.take('2', before, nowMs), null, 'what was read before counts for nothing');
+  merge.setHorizon(160n, merge.forgotten);
+  assert.equal(merge.next(), { relationId: 'public.t', after: null });
+  assert.ok(merge.read('3', chunkOf(['9'], true, 160n)));
+  const rows = merge.take('3', before, nowMs)?.rows ?? [];
+  assert.is(rows.length, 1, 'what was streamed before counts for nothing');
+});
+
+chunks('a finished table is unfinished when it is read anew, and named by a point', () => {
+  const merge = merged();
+  merge.reread('public.t');
+  merge.setHorizon(1n, merge.forgotten);
+  merge.read('1', chunkOf([], true));
+  merge.take('1', before, nowMs);
+  assert.is(merge.unfinished(null).length, 1);
+  assert.is(merge.unfinished(null).length, 0);
+});
+
+chunks('an id that was told before the last reading anew began is of no use', () => {
+  const merge = new ChunkMerge([]);
+  merge.reread('public.t');
+  const { forgotten } = merge;
+  merge.reread('public.t');
+  merge.setHorizon(120n, forgotten);
+  assert.ok(merge.wantsHorizon);
+  assert.is(merge.next(), null);
+  merge.setHorizon(130n, merge.forgotten);
+  assert.not(merge.wantsHorizon);
 });
 
 chunks.run();

@@ -67,7 +67,7 @@ function replay(topic: SketchedTopic, to: EpochLsn): Tables {
 }
 
 interface Op {
-  readonly kind: 'put' | 'delete' | 'truncate' | 'relation';
+  readonly kind: 'put' | 'delete' | 'truncate' | 'relation' | 'reread';
   readonly relation: 'a' | 'b';
   readonly key: number;
 }
@@ -76,7 +76,7 @@ const anyOp: fc.Arbitrary<Op> = fc.record({
   kind: fc.oneof(
     { weight: 6, arbitrary: fc.constant('put' as const) },
     { weight: 3, arbitrary: fc.constant('delete' as const) },
-    { weight: 1, arbitrary: fc.constantFrom('truncate' as const, 'relation' as const) },
+    { weight: 1, arbitrary: fc.constantFrom('truncate', 'relation', 'reread') },
   ),
   relation: fc.constantFrom('a', 'b'),
   key: fc.nat({ max: 3 }),
@@ -101,7 +101,7 @@ function topicOf(partitions: number, transactions: readonly Transaction[]) {
     commit += gap;
     for (const [ordinal, { kind, relation, key }] of ops.entries()) {
       value += 1;
-      if (kind === 'truncate') {
+      if (kind === 'truncate' || kind === 'reread') {
         topic.everywhere(commit, ordinal, { kind, relationId: relation });
       } else if (kind === 'relation') {
         const shape = shapeOf(relation, 'id text');
@@ -232,6 +232,19 @@ test('truncates side by side are one, a row or a relation between them parts the
   assert.equal(inShort(steps), expected);
 });
 
+test('a reading anew parts what came before it from what comes again, in all partitions', () => {
+  const reread: Content = { kind: 'reread', relationId: 'public.t' };
+  const steps = stepsOf(2, (topic) => {
+    topic.row(0, 11, 'a', '1').row(1, 11, 'b', '1').everywhere(12, 0, reread);
+    topic.row(1, 13, 'b', '1').everywhere(14, 0, reread).everywhere(15, 0, reread);
+    topic.row(0, 16, 'a', '1');
+  });
+  assert.equal(inShort(steps), [
+    ...['public.t a=1 b=1', 'reread public.t', 'public.t b=1'],
+    ...['reread public.t', 'reread public.t', 'public.t a=1'],
+  ]);
+});
+
 test('a barrier outside of the window is no step', () => {
   const topic = new SketchedTopic(2, 10);
   topic.everywhere(11, 0, { kind: 'truncate', relationId: 'x' }).row(0, 12, 'a', '1');
@@ -243,11 +256,13 @@ test('a barrier outside of the window is no step', () => {
 });
 
 test('a barrier that a partition lacks is damage', () => {
-  for (const lonely of [0, 1]) {
-    assert.throws(
-      () => stepsOf(2, (topic) => topic.put(lonely, 11, 0, { kind: 'truncate', relationId: 'x' })),
-      (error: unknown) => error instanceof UnderstudyError && error.code === 'DAMAGED',
-    );
+  for (const kind of ['truncate', 'reread'] as const) {
+    for (const lonely of [0, 1]) {
+      assert.throws(
+        () => stepsOf(2, (topic) => topic.put(lonely, 11, 0, { kind, relationId: 'x' })),
+        (error: unknown) => error instanceof UnderstudyError && error.code === 'DAMAGED',
+      );
+    }
   }
 });
 

@@ -137,4 +137,25 @@ test('a snapshot sees what had ended, in whichever cycle of ids', () => {
   assert.equal(seen, [true, true, false, true, false, false]);
 });
 
+test('what waits when its table is read anew is read by who sees all that began before', () => {
+  const healing = new Healing(null);
+  const head = { kind: 'row', op: 'u', relation: shape, was: null } as const;
+  const partial: RowChange = { ...head, identity: ['1'], values: ['1', null], unchanged: ['body'] };
+  healing.row(partial, 20, since, place(1, 12));
+  healing.reread('public.other');
+  healing.next(0);
+  const open = (): unknown => {
+    const round = healing.next(5_000);
+    return 'keys' in round ? round.keys.map(({ horizon }) => horizon) : round;
+  };
+  assert.equal(open(), [null]);
+  healing.reread(shape.id);
+  assert.equal(open(), ['unknown']);
+  assert.equal(read(healing, oneSpelling, { '1': null }), [], 'it may not have seen enough');
+  healing.setHorizon([keyOf('1')], 50n);
+  const gone = read(healing, oneSpelling, { '1': null });
+  assert.equal(gone, ['d 1'], 'that the row is gone was not streamed');
+  assert.is(healing.unhealed, null);
+});
+
 test.run();

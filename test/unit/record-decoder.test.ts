@@ -97,7 +97,7 @@ test('an op and a value that contradict each other are refused', async () => {
 });
 
 test('a tombstone of anything but a row is refused', async () => {
-  for (const kind of ['point', 'epoch', 'relation', 'truncate']) {
+  for (const kind of ['point', 'epoch', 'relation', 'truncate', 'reread']) {
     await refused(new RegExp(`a ${kind} has no value`), [
       { ...point, key: keyOf(kind), value: null },
     ]);
@@ -124,6 +124,43 @@ test('what a newer version wrote is refused by its format', async () => {
   const avro = { ...pointToAvro(pointOf({ upto: lsn(16) })), format: 2 };
   const value = encodeFramed(2, fixedSchemas.point.type, avro);
   await refused(/a consistency point has format 2/, [{ ...point, value }], 'FORMAT_TOO_NEW');
+});
+
+for (const kind of ['truncate', 'reread'] as const) {
+  const placed = place(1, 16, 3);
+  const [encoded] = encoder.encode({ kind, relation: shape }, placed, 7n);
+  const headers = { position: Buffer.from(encoded?.headers['position'] ?? '') };
+  const record = fetched({ ...encoded, headers });
+  const schemaId = record.value?.readInt32BE(1) ?? 0;
+  const stating = (stated: { format: number; position: string }): FetchedRecord => {
+    return { ...record, value: encodeFramed(schemaId, fixedSchemas[kind].type, stated) };
+  };
+
+  test(`a ${kind} is read with its place and its relation`, async () => {
+    const [read] = await new RecordDecoder(registry).decode([record]);
+    assert.ok(read?.kind === kind);
+    assert.equal([read.relationId, read.position], ['public.t', placed]);
+  });
+
+  test(`a ${kind} of a newer version, or without a position, is refused`, async () => {
+    const newer = stating({ format: 2, position: '1:0/10:3' });
+    await refused(new RegExp(`a ${kind} of public.t has format 2`), [newer], 'FORMAT_TOO_NEW');
+    const nowhere = stating({ format: 1, position: 'here' });
+    await refused(new RegExp(`a ${kind} has no position`), [nowhere]);
+  });
+}
+
+test('a reread goes to every partition under a key of its own', async () => {
+  const wide = await RecordEncoder.open({ topic: 't', partitions: 3, registry });
+  const encode = (ordinal: number) =>
+    wide.encode({ kind: 'reread', relation: shape }, place(1, 16, ordinal), 7n);
+  const [first, second] = [encode(3), encode(4)];
+  assert.equal(
+    first.map(({ partition }) => partition),
+    [0, 1, 2],
+  );
+  const keys = [...first, ...second].map(({ key }) => key.toString('hex'));
+  assert.is(new Set(keys).size, 2, 'compaction keeps each of them');
 });
 
 test('a point whose LSN is no LSN is refused', async () => {

@@ -34,6 +34,8 @@ test('other records have names too, and foreign bytes have none', () => {
   assert.is(recordName(keyBytes(layout.epochKey(3))), 'the epoch record');
   const truncate = keyBytes(layout.truncateKey('public.orders', place(1, 10)));
   assert.is(recordName(truncate), 'the truncate record of public.orders');
+  const reread = keyBytes(layout.rereadKey('public.orders', place(1, 10)));
+  assert.is(recordName(reread), 'the reread record of public.orders');
   for (const bytes of ['', 'huge', '\0', '\0\0\0\0\u0007', '\0\0\0\0\u0007\u0006row']) {
     assert.is(recordName(Buffer.from(bytes)), null);
   }

@@ -1,0 +1,106 @@
+/**
+ * The log of a leader that reads rows beside its stream, and who follows it. Flows in: changes,
+ * ends of transactions with the rows there are then, and points; flows out: records to be searched,
+ * and what was wrong: where a point says that nothing is missing, the newest record of each key is
+ * its row, for the log and for the follower.
+ */
+import type { Mark, RowChange, UnfinishedTable } from '../../src/change/change.ts';
+import type { Lsn } from '../../src/change/lsn.ts';
+import type { ContentRecord } from '../../src/follower/aligner.ts';
+import { pointOf } from '../support/builders.ts';
+import { type FollowerRules, ModelFollower, type Rows } from './model-follower.ts';
+import { keys, relationId } from './model-writes.ts';
+
+const stopsMax = 6;
+
+export class HealingLog {
+  readonly follower: ModelFollower;
+  readonly #truths = new Map<Lsn, Rows | null>();
+  readonly #records: ContentRecord[] = [];
+  /** What no point covers yet. */
+  #batch: ContentRecord[] = [];
+  #appended = 0;
+  #mark: Mark;
+
+  constructor(rules: FollowerRules, start: Lsn, before: Rows) {
+    this.#mark = this.markAt(start);
+    this.#truths.set(start, before);
+    const { at } = this.#mark;
+    this.follower = new ModelFollower(rules, this.#truths, at, before.size > 0);
+  }
+
+  /** Of a truncate or a reading anew, what lies below is gone. */
+  get records(): readonly ContentRecord[] {
+    return this.#records;
+  }
+
+  markAt(lsn: Lsn): Mark {
+    return { at: { epoch: 1, lsn }, nextOffsets: [BigInt(this.#appended)] };
+  }
+
+  row({ op, identity, values, unchanged, was }: RowChange, commitLsn: Lsn): void {
+    this.#append({
+      ...{ kind: 'row', op, relationId, identity, was, ...this.#placed(commitLsn) },
+      key: Buffer.from(identity.join()),
+      value: values === null ? null : Buffer.from(JSON.stringify(values)),
+      unchanged: unchanged.length === 0 ? null : unchanged,
+    });
+  }
+
+  table(kind: 'truncate' | 'reread', commitLsn: Lsn): void {
+    this.#append({ kind, relationId, ...this.#placed(commitLsn) });
+  }
+
+  #placed(commitLsn: Lsn) {
+    const position = { epoch: 1, commitLsn, ordinal: this.#appended };
+    const offset = BigInt(this.#appended);
+    return { position, offset, partition: 0, timestampMs: 0, commitTimeMicros: 0n };
+  }
+
+  #append(record: ContentRecord): void {
+    this.#appended += 1;
+    this.#batch.push(record);
+    this.#records.push(record);
+  }
+
+  /** A transaction is out; `truth` is null where something was written that nobody is told of. */
+  ended(upto: Lsn, truth: Rows | null): void {
+    this.#truths.set(upto, truth);
+  }
+
+  /** What was streamed up to `upto` can be read. */
+  point(upto: Lsn, unhealed: Mark | null, unfinished: readonly UnfinishedTable[]): void {
+    const mark = this.markAt(upto);
+    const point = pointOf({ upto, unhealed, unfinished, previous: this.#mark });
+    this.#mark = mark;
+    const size = { bytes: 0, newestCommitMicros: 0n, appendMs: [0] };
+    this.follower.take({ kind: 'batch', partitions: [this.#batch], point, mark, ...size });
+    this.#batch = [];
+    const truth = this.#truths.get(upto);
+    if (unhealed === null && unfinished.length === 0 && truth != null) this.#check(truth);
+  }
+
+  /** The follower goes on, to the end or to any place below, or does not. */
+  follow(how: number): void {
+    const clears = how % 5 === 0;
+    if (how % 3 > 0) this.follower.apply({ kind: 'none' }, clears);
+    const ends = [...this.#truths.keys()];
+    const lsn = ends[ends.length - 1 - (Math.trunc(how / 15) % stopsMax)];
+    if (how % 6 === 0 && lsn !== undefined) {
+      this.follower.apply({ kind: 'to', at: { epoch: 1, lsn } }, clears);
+    }
+  }
+
+  #check(truth: Rows): void {
+    const from = this.#records.findLastIndex(({ kind }) => kind !== 'row') + 1;
+    const rows = this.#records.slice(from);
+    for (const key of keys) {
+      const newest = rows.findLast((record) => record.kind === 'row' && record.identity[0] === key);
+      const row = truth.get(key);
+      const wanted = row === undefined ? null : [key, row.small, row.large];
+      const value = newest?.kind === 'row' ? newest.value : null;
+      const held = value === null ? null : JSON.parse(value.toString());
+      if (`${held}` !== `${wanted}`) throw new Error(`the topic holds ${held}, not ${wanted}`);
+    }
+  }
+}
