@@ -67,6 +67,10 @@ export class BootstrapLeader {
     return this.#truth.get(formatEpochLsn(where));
   }
 
+  get hasUntold(): boolean {
+    return this.#untold.size > 0;
+  }
+
   step(what: number, how: number): void {
     if (this.#torn) {
       if (what % 3 === 0) this.failover();
