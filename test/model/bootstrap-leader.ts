@@ -67,6 +67,10 @@ export class BootstrapLeader {
     return this.#truth.get(formatEpochLsn(where));
   }
 
+  get hasUntold(): boolean {
+    return this.#untold.size > 0;
+  }
+
   step(what: number, how: number): void {
     if (this.#torn) {
       if (what % 3 === 0) this.failover();
@@ -154,6 +158,8 @@ export class BootstrapLeader {
     const upper = Math.trunc(how / 6) % 2 === 1;
     const spelled = upper ? key.toUpperCase() : key;
     const old = this.#rows.get(rowId(table, key));
+    // Where changes get lost nothing more is told until the table is read anew.
+    if (this.#untold.has(table)) return;
     const kind = Math.trunc(how / 12);
     if (kind === 0) this.#truncate(table);
     else if (kind === 1 && old !== undefined) this.#delete(table, old);

@@ -141,7 +141,8 @@ export class BootstrapWorld {
       if (!this.#node(turn)) this.#kill();
     }
     const end = findLogEnd(this.#log.tails());
-    if (end?.mark == null) return false;
+    // A row that was respelled without a word stands there twice until its table is read anew.
+    if (end?.mark == null || this.#leader.hasUntold) return false;
     const target = this.#horizonOf(end, horizonRules);
     return horizonRules.isExactAt(target, end.mark, horizonRules.isWholeAt(end));
   }
