@@ -48,7 +48,9 @@ test('found when void records are applied', async () => {
 test('found when a void reread empties a table', async () => {
   const rule = 'return !isVoid(record.position, this.#epochs);';
   const instead = "return record.kind === 'reread' || !isVoid(record.position, this.#epochs);";
-  await found(await withLog(rule, instead));
+  // Where the batch was torn in between partitions, it is missing in some.
+  const harm = /the rows are not those of|is missing in a partition/;
+  await found(await withLog(rule, instead), harm);
 });
 
 test('found when what lies below a reread stays', async () => {
