@@ -4,6 +4,7 @@
  */
 import type { Mutation } from './mutation.ts';
 import { rebuildShortcuts } from './rebuild-list.ts';
+import { rereadShortcuts } from './reread-list.ts';
 
 export const withServers: readonly Mutation[] = [
   {
@@ -331,4 +332,5 @@ export const withServers: readonly Mutation[] = [
     tests: ['test/integration/delay.test.ts'],
   },
   ...rebuildShortcuts,
+  ...rereadShortcuts,
 ];
