@@ -18,7 +18,7 @@ import { Applier } from './applier.ts';
 import { ApplyTargets } from './apply-targets.ts';
 import { type BootstrapState, endBootstrap, saveBootstrap } from './bootstrap-state.ts';
 import { type ApplyStep, coalesce } from './coalesce.ts';
-import { asForNobody, CompactedLog, pieceBytes } from './compacted-log.ts';
+import { CompactedLog, forNobody, pieceBytes } from './compacted-log.ts';
 import { writePosition } from './follower-state.ts';
 import { horizonOf, isExactAt, isTooSlow, movedPartitions } from './horizon.ts';
 import type { Piece } from './ordered-merge.ts';
@@ -164,7 +164,7 @@ export class Bootstrap {
   async #apply({ pieces, state, isLast }: Portion): Promise<void> {
     const { client, onProgress } = this.#parts;
     const batches = pieces.map((partitions) => ({ partitions }));
-    const steps = coalesce(batches, everything, () => true).map(asForNobody);
+    const steps = forNobody(coalesce(batches, everything, () => true));
     const next = { ...state, rows: this.#rows + rowsOf(steps) };
     const save = async (): Promise<void> => {
       await saveBootstrap(client, next);

@@ -10,6 +10,7 @@
  * publishes again. So are relation records: compaction leaves other ones in each partition, and
  * who begins has taken the newest already.
  */
+import type { RelationId } from '../change/change.ts';
 import { type EpochBase, isVoid } from '../change/void.ts';
 import type { StreamRecord } from '../topic/stream-record.ts';
 import { type ContentRecord, heldBytes } from './aligner.ts';
@@ -70,11 +71,32 @@ export function pieceBytes(piece: Piece): number {
   return bytes;
 }
 
+/** Steps for who serves no readers. */
+export function forNobody(steps: readonly ApplyStep[]): readonly ApplyStep[] {
+  return withoutEmptied(steps.map(asForNobody));
+}
+
 /**
  * Where a table is read anew, what came before may be gone: who serves readers keeps it until the
  * end of the reading, who has none of them empties the table at once.
  */
-export function asForNobody(step: ApplyStep): ApplyStep {
+function asForNobody(step: ApplyStep): ApplyStep {
   if (step.kind !== 'reread') return step;
   return { kind: 'truncate', relationIds: [step.relationId] };
+}
+
+/**
+ * Rows that a later step takes away again: below a table's reading anew the log may hold two keys
+ * that are one row, of which the leader told nothing, and that no statement would take.
+ */
+function withoutEmptied(steps: readonly ApplyStep[]): ApplyStep[] {
+  const emptied = new Set<RelationId>();
+  const kept: ApplyStep[] = [];
+  for (const step of [...steps].reverse()) {
+    if (step.kind === 'truncate') for (const id of step.relationIds) emptied.add(id);
+    if (step.kind !== 'rows') kept.push(step);
+    else
+      kept.push({ ...step, tables: step.tables.filter((rows) => !emptied.has(rows.relationId)) });
+  }
+  return kept.reverse();
 }

@@ -117,7 +117,8 @@ export class Healer {
   async #split(session: Client, keys: readonly WantedRow[]) {
     const { healing } = this.#parts;
     if (keys.some(({ horizon }) => horizon === 'unknown')) {
-      healing.setHorizon(keys, await nextTransactionId(session));
+      const { rereads } = healing;
+      healing.setHorizon(keys, await nextTransactionId(session), rereads);
     }
     const isWatched = keys.every(({ horizon }) => horizon === null);
     const oldest = isWatched ? 0n : await oldestRunning(session);

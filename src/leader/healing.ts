@@ -80,6 +80,7 @@ export class Healing {
   /** Since where the keys that a search brings are wanted, while it goes on or any is left. */
   #foundSince: Mark | null = null;
   #isSearching = false;
+  #rereads = 0;
   #found = 0;
   #round: Round | null = null;
   /** The last streamed transaction that made a key, by relation. */
@@ -145,6 +146,7 @@ export class Healing {
    * see all that began before, and a read under way counts for nothing.
    */
   reread(relationId: RelationId): void {
+    this.#rereads += 1;
     for (const wanted of this.#wanted.values()) {
       if (wanted.relationId === relationId) wanted.horizon = 'unknown';
     }
@@ -240,8 +242,17 @@ export class Healing {
     return first === undefined ? { atMs } : { relationId: first.relationId, keys: due };
   }
 
-  /** `nextXid` was the next transaction id at a time after the keys were wanted. */
-  setHorizon(keys: readonly RowKey[], nextXid: bigint): void {
+  /** How often tables were read anew so far. */
+  get rereads(): number {
+    return this.#rereads;
+  }
+
+  /**
+   * `nextXid` was the next transaction id at a time after the keys were wanted, and tables were
+   * read anew `rereads` times.
+   */
+  setHorizon(keys: readonly RowKey[], nextXid: bigint, rereads: number): void {
+    if (rereads !== this.#rereads) return;
     for (const key of keys) {
       const wanted = this.#wanted.get(textOf(key));
       if (wanted?.horizon === 'unknown') wanted.horizon = nextXid;

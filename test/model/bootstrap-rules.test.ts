@@ -5,7 +5,7 @@
 // time-limit: 300s
 import { test } from 'uvu';
 import type { Aligner } from '../../src/follower/aligner.ts';
-import type { CompactedLog, asForNobody as emptying } from '../../src/follower/compacted-log.ts';
+import type { CompactedLog, forNobody as emptying } from '../../src/follower/compacted-log.ts';
 import type * as horizonRules from '../../src/follower/horizon.ts';
 import { bootstrapping } from './bootstrap-properties.ts';
 import { type BootstrapRules, rightRules } from './bootstrap-world.ts';
@@ -55,12 +55,12 @@ test('found when a void reread empties a table', async () => {
 
 test('found when what lies below a reread stays', async () => {
   const rule = "if (step.kind !== 'reread') return step;";
-  const { asForNobody } = await leftOut<{ asForNobody: typeof emptying }>(
+  const { forNobody } = await leftOut<{ forNobody: typeof emptying }>(
     'src/follower/compacted-log.ts',
     rule,
     'return step;',
   );
-  await found({ ...rightRules, asForNobody });
+  await found({ ...rightRules, forNobody });
 });
 
 test('found when the node is exact where its reading ends', async () => {

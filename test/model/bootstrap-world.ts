@@ -15,7 +15,7 @@ import {
   unfinishedDuring,
 } from '../../src/follower/apply-limit.ts';
 import { coalesce } from '../../src/follower/coalesce.ts';
-import { asForNobody, CompactedLog } from '../../src/follower/compacted-log.ts';
+import { CompactedLog, forNobody } from '../../src/follower/compacted-log.ts';
 import { FirstLook } from '../../src/follower/first-look.ts';
 import type { FollowerPosition } from '../../src/follower/follower-state.ts';
 import * as horizonRules from '../../src/follower/horizon.ts';
@@ -29,7 +29,7 @@ import { CompactingLog, type LogTimes } from './compacting-log.ts';
 /** What a new node does; the functions may be those of a module with a rule left out. */
 export interface BootstrapRules {
   readonly Log: typeof CompactedLog;
-  readonly asForNobody: typeof asForNobody;
+  readonly forNobody: typeof forNobody;
   readonly Reader: typeof Aligner;
   readonly horizon: typeof horizonRules;
   /** All partitions together, in the order of positions; else one after the other. */
@@ -38,7 +38,7 @@ export interface BootstrapRules {
 
 export const rightRules: BootstrapRules = {
   Log: CompactedLog,
-  asForNobody,
+  forNobody,
   Reader: Aligner,
   horizon: horizonRules,
   inOrder: true,
@@ -222,12 +222,9 @@ export class BootstrapWorld {
   /** In one transaction: what was read, and where to read on, or where the node stands now. */
   #applyRead(saved: Saved, log: CompactedLog, pieces: AlignedBatch['partitions'][]): void {
     const window = { from: { epoch: 0, lsn: 0n as never }, to: null };
-    for (const step of coalesce(
-      pieces.map((partitions) => ({ partitions })),
-      window,
-      () => true,
-    ))
-      this.#tables.apply(this.#rules.asForNobody(step), () => true);
+    const batches = pieces.map((partitions) => ({ partitions }));
+    const steps = this.#rules.forNobody(coalesce(batches, window, () => true));
+    for (const step of steps) this.#tables.apply(step, () => true);
     this.#saved = { ...saved, offsets: this.#offsetsOf(saved, log) };
     pieces.length = 0;
     // Where partitions are read one after the other, the next one is another reading.

@@ -263,7 +263,7 @@ export class HealingWorld {
     if ('atMs' in round) return;
     if (round.keys.some(({ horizon }) => horizon === 'unknown')) {
       const { xid } = this.#wal.commit({});
-      this.#healing.setHorizon(round.keys, wide(xid));
+      this.#healing.setHorizon(round.keys, wide(xid), this.#healing.rereads);
     }
     this.#reads += 1;
     this.#read = { id: `${this.#reads}`, keys: [...round.keys], state: 'begun' };

@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
 import type { AlignedBatch } from '../../src/follower/aligner.ts';
 import { coalesce } from '../../src/follower/coalesce.ts';
-import { asForNobody, CompactedLog } from '../../src/follower/compacted-log.ts';
+import { CompactedLog, forNobody } from '../../src/follower/compacted-log.ts';
 import { FirstLook } from '../../src/follower/first-look.ts';
 import { isTooSlow, movedPartitions } from '../../src/follower/horizon.ts';
 import type * as placeRules from '../../src/follower/place-search.ts';
@@ -126,7 +126,7 @@ export class PlaceWorld {
   #apply({ pieces, tables }: Reading): void {
     const window = { from: { epoch: 0, lsn: 0n as never }, to: null };
     const batches = pieces.map((partitions) => ({ partitions }));
-    const steps = coalesce(batches, window, () => true).map(asForNobody);
+    const steps = forNobody(coalesce(batches, window, () => true));
     for (const step of steps) tables.apply(step, () => true);
     pieces.length = 0;
   }

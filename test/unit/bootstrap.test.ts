@@ -7,7 +7,10 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { buildingText } from '../../src/agent/building-text.ts';
 import { UnderstudyError } from '../../src/errors.ts';
+import type { ContentRecord } from '../../src/follower/aligner.ts';
 import { type BootstrapState, shareRead } from '../../src/follower/bootstrap-state.ts';
+import { coalesce } from '../../src/follower/coalesce.ts';
+import { forNobody } from '../../src/follower/compacted-log.ts';
 import { FirstLook } from '../../src/follower/first-look.ts';
 import {
   horizonOf,
@@ -133,6 +136,23 @@ const state: BootstrapState = {
   isRebuild: false,
   conflicts: 0,
 };
+
+test('what is emptied later is not written, and a reading anew empties', () => {
+  const topic = new SketchedTopic(1).row(0, 11, 'a', '1').put(0, 12, 0, {
+    kind: 'row',
+    key: 'a',
+    value: '1',
+    relationId: 'public.u',
+  });
+  topic.put(0, 13, 0, { kind: 'reread', relationId: 'public.t' }).row(0, 14, 'a', '2');
+  const records = topic.partitions[0] ?? [];
+  const everything = { from: at(0, 0), to: null };
+  const batches = [{ partitions: [records as ContentRecord[]] }];
+  const steps = forNobody(coalesce(batches, everything)).map((step) => {
+    return step.kind === 'rows' ? step.tables.map(({ relationId }) => relationId) : step.kind;
+  });
+  assert.equal(steps, [['public.u'], 'truncate', ['public.t']]);
+});
 
 test('it says how far it is, and what it waits for at the end', () => {
   assert.is(shareRead(state), 0.5);

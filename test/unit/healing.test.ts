@@ -25,7 +25,7 @@ function keyOf(text: string): RowKey {
 function wanting(...texts: readonly string[]): Healing {
   const healing = new Healing(null);
   healing.want(texts.map(keyOf), since, 0);
-  healing.setHorizon(texts.map(keyOf), 50n);
+  healing.setHorizon(texts.map(keyOf), 50n, healing.rereads);
   return healing;
 }
 
@@ -75,7 +75,7 @@ test('a key whose row is spelled differently goes out with that row alone', () =
   assert.equal(read(healing, manySpellings, { '1.0': rowAt('1.00') }), []);
   const round = healing.next(0);
   assert.equal('keys' in round && round.keys.map(({ identity }) => identity[0]), ['1.00']);
-  healing.setHorizon([keyOf('1.00')], 50n);
+  healing.setHorizon([keyOf('1.00')], 50n, healing.rereads);
   const both = { '1.0': rowAt('1.00'), '1.00': rowAt('1.00') };
   assert.equal(read(healing, manySpellings, both), ['d 1.0', 'r 1.00']);
   assert.is(healing.unhealed, null);
@@ -152,7 +152,9 @@ test('what waits when its table is read anew is read by who sees all that began 
   healing.reread(shape.id);
   assert.equal(open(), ['unknown']);
   assert.equal(read(healing, oneSpelling, { '1': null }), [], 'it may not have seen enough');
-  healing.setHorizon([keyOf('1')], 50n);
+  healing.setHorizon([keyOf('1')], 40n, healing.rereads - 1);
+  assert.equal(open(), ['unknown'], 'what was told before the reading counts for nothing');
+  healing.setHorizon([keyOf('1')], 50n, healing.rereads);
   const gone = read(healing, oneSpelling, { '1': null });
   assert.equal(gone, ['d 1'], 'that the row is gone was not streamed');
   assert.is(healing.unhealed, null);
