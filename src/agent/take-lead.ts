@@ -251,6 +251,7 @@ export class LeadTaking {
   async #askToRead(end: LogEnd): Promise<readonly UnfinishedTable[]> {
     const { client } = this.#node;
     if (this.#following === null && !this.#anew) return end.unfinished;
+    if (end.unfinished.length === 0 && !this.#anew) return [];
     const keyed = await rereadableRelations(client, this.#anew);
     const unfinished = new Set(end.unfinished.map(({ relation }) => relation));
     const wanted = this.#anew ? keyed : keyed.filter((relation) => unfinished.has(relation));
