@@ -5,6 +5,7 @@
  */
 import type { Client } from 'pg';
 import type { Leading } from '../leader/leader.ts';
+import { unlessAborted } from '../lifecycle.ts';
 import type { NodeAccess } from './node-access.ts';
 import type { RequestDesk } from './requests.ts';
 import { keepSchemaNew } from './schema-renewal.ts';
@@ -27,7 +28,8 @@ export async function whileLeading(
   const { control, cluster } = node;
   await Promise.all([
     keepRaising(client, control, cluster.around.log, signal),
-    keepSchemaNew(node, leading, epoch, signal),
+    // A server that fell silent must not hold up the end of a reign that failed elsewhere.
+    unlessAborted(keepSchemaNew(node, leading, epoch, signal), signal),
     desk.serveRepairs(leading, signal),
   ]);
 }

@@ -5,6 +5,7 @@
  * begin anywhere without a word, and it ends with the first error: whoever started it owns the
  * epoch anew before another run.
  */
+import { setMaxListeners } from 'node:events';
 import type { Client } from 'pg';
 import { backoffDelayMs } from '../backoff.ts';
 import { sessionConfig } from '../catalog/postgres-session.ts';
@@ -81,6 +82,7 @@ const batchRecordsMax = 4_000;
 const batchBytesMax = 4 * 1024 * 1024;
 const idleSoonMs = 100;
 const publishedLookMs = 50;
+const abortListenersMax = 50;
 /** A lock, or a transaction that is older than the request. */
 const publishRowsMaxMs = 100_000;
 const catalogCheckEveryMs = 2_000;
@@ -119,6 +121,8 @@ export async function lead(
   const wal = await openWal(parts, start, statusEveryMs, signal);
   const inner = new AbortController();
   const all = AbortSignal.any([signal, inner.signal]);
+  // Everything that works beside each other listens, some of it twice.
+  setMaxListeners(abortListenersMax, all);
   try {
     const loop = new PublishLoop({
       healing,

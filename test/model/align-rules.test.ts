@@ -78,7 +78,8 @@ test('found when a point need not continue the mark', async () => {
     'compareEpochLsn(point.previous.at, this.#mark.at) !== 0',
     'false',
   );
-  await found(compacted, rules, wrongRows);
+  // Or it counts what the point before has counted already, and takes age for damage.
+  await found(compacted, rules, /the rows are not those of|does not add up/);
 });
 
 test('found when a batch is handed out before all partitions hold its point', async () => {
