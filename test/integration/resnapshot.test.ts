@@ -196,7 +196,7 @@ test('a node that leads in the middle of it has all read once more, from itself'
     assert.is(refused.code, 6);
     assert.match(refused.json.error.message, /lacks rows .*public.doc/);
     await fleet.agent('b').kill();
-    const dying = fleet.spawnAgent('b', 'own.after-ask=kill');
+    const dying = await fleet.startAgent('b', 'own.after-ask=kill');
     const asking = fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
     assert.is(await dying.exit, null);
     await fleet.startAgent('b');
