@@ -106,19 +106,22 @@ test('a follower that somebody wrote to is as the leader again, and readers see 
         assert.is(seen.length, 3, 'rows that are right are never missing');
       }
     })();
-    const { code, json, stderr } = await fleet.cli(
-      'resnapshot',
-      ...['public.doc', 'public.price', 'public.tree', 'public.mail'],
-    );
-    assert.is(code, 0, stderr);
-    assert.ok(json.finished);
-    assert.equal(json.tables, [
-      ...['public.doc', 'public.price'],
-      ...['public.tree_high', 'public.tree_low', 'public.mail'],
-    ]);
-    await sameEverywhere();
-    stopped = true;
-    await reading;
+    try {
+      const { code, json, stderr } = await fleet.cli(
+        'resnapshot',
+        ...['public.doc', 'public.price', 'public.tree', 'public.mail'],
+      );
+      assert.is(code, 0, stderr);
+      assert.ok(json.finished);
+      assert.equal(json.tables, [
+        ...['public.doc', 'public.price'],
+        ...['public.tree_high', 'public.tree_low', 'public.mail'],
+      ]);
+      await sameEverywhere();
+    } finally {
+      stopped = true;
+      await reading;
+    }
     assert.ok(looks > 3);
     const [price] = await fleet.sql('b', 'SELECT id FROM price WHERE id = 1.5');
     assert.is(price?.['id'], '1.5', 'spelled as on the leader');
