@@ -1,7 +1,7 @@
 /**
  * Runs the tests: `node --import tsx scripts/run-tests.ts [--ci | --full] [--jobs N] [file]…`.
- * Flows in: test files; out: one line per file, the whole output of those that failed, and as the
- * last line `N passed, N failed`. It promises exit code 0 only when something ran and nothing
+ * Flows in: test files; out: one line per file, the whole output of those that failed, at the
+ * end what failed once more in short, and as the last line `N passed, N failed`. It promises exit code 0 only when something ran and nothing
  * failed, and that nothing it started is alive when it ends.
  *
  * Every file is a process of its own, so that no test sees another's state. Tests that need
@@ -11,7 +11,7 @@
  */
 import { makePlan, type Plan, PlanError, type PlannedFile } from './test-runner/plan.ts';
 import { type FileResult, killRunningFiles, runFile } from './test-runner/run-file.ts';
-import { addCounts, type Counts, closingLine } from './test-runner/summary.ts';
+import { addCounts, type Counts, closingLine, redTests } from './test-runner/summary.ts';
 
 interface Sandbox {
   env(): Readonly<Record<string, string>>;
@@ -30,6 +30,9 @@ function print(line: string): void {
 function describe(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
+
+/** What is told once more at the end, because who reads a long run begins there. */
+const failures: string[] = [];
 
 /** Runs at most `jobs` at a time; reports each file when it ends. */
 async function runAll(
@@ -58,6 +61,7 @@ function report(result: FileResult): void {
   print(`${mark} ${result.path}  ${seconds}  ${closingLine(counts)}`);
   if (reason === null) return;
   print(`  ${reason}`);
+  failures.push(`${result.path}: ${[reason, ...redTests(result.output)].join('\n      ')}`);
   print(result.output.trimEnd().replace(/^/gm, '  | '));
 }
 
@@ -141,6 +145,7 @@ async function main(): Promise<void> {
     print(error instanceof PlanError ? error.message : describe(error));
     counts = addCounts(counts, { passed: 0, failed: 1, skipped: 0 });
   }
+  if (failures.length > 0) print(['\nwhat failed:', ...failures].join('\n  ✗ '));
   print(closingLine(counts));
   process.exitCode = counts.failed > 0 || counts.passed === 0 ? 1 : 0;
 }

@@ -45,6 +45,16 @@ export function parseSummary(output: string): Summary | null {
   return last;
 }
 
+const redTestPattern = /\n {3}FAIL {2}(.+) {2}"(.*)"\n((?:(?! {4}at ).*\S.*\n){1,3})/g;
+
+/** Each red test in what a file printed: its suite, its name and the first lines of the reason. */
+export function redTests(output: string): readonly string[] {
+  return [...output.matchAll(redTestPattern)].map(([, suite, name, lines = '']) => {
+    const reason = lines.trim().replaceAll(/\s*\n\s*/g, ' / ');
+    return `${suite} "${name}": ${reason}`;
+  });
+}
+
 /** Why the ending alone fails the file, or null when it does not. */
 function endingReason(ending: Ending, summary: Summary | null): string | null {
   switch (ending.kind) {

@@ -98,6 +98,20 @@ runner('counts failed tests, prints their output and exits 1', async (context) =
   assert.match(result.text, 'seen in the output');
 });
 
+runner('tells at the end once more what failed, in short', async (context) => {
+  const body = `${passing}
+t('red', () => { throw new Error('the cause\\nin a second line'); });
+t('crimson', () => { throw new Error('another cause'); });`;
+  const red = write(context, 'told/a-red.test.ts', body);
+  const green = write(context, 'told/b-green.test.ts', passing);
+  const { lines } = await run([red, green]);
+  const seen = lines.slice(-5);
+  assert.is(seen[0], 'what failed:');
+  assert.ok(seen[1]?.endsWith('/told/a-red.test.ts: 2 failed'), seen[1]);
+  assert.is(seen[2]?.trim(), 'fixture "red": the cause / in a second line');
+  assert.is(seen[3]?.trim(), 'fixture "crimson": another cause');
+});
+
 runner('ends a file that hangs, with all that it started', async (context) => {
   const pidFile = join(context.folder, 'pid');
   const body = `import { spawn } from 'node:child_process';
