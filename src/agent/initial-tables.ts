@@ -8,9 +8,9 @@ import { inTransaction, qualifiedName } from '../catalog/postgres-session.ts';
 import { newShape } from '../catalog/relation-ids.ts';
 import { displayName, type KeylessTables, type TableShape } from '../catalog/table.ts';
 import type { RelationShape, UnfinishedTable } from '../change/change.ts';
+import { unreadTable } from '../change/unread-table.ts';
 import { UnderstudyError } from '../errors.ts';
 import { ApplyTargets } from '../follower/apply-targets.ts';
-import { unreadTable } from './reading-anew.ts';
 
 export interface NodeSession {
   readonly name: string;

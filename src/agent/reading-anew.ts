@@ -14,7 +14,7 @@ import {
 } from '../catalog/publication.ts';
 import { readTables } from '../catalog/read-catalog.ts';
 import type { TableShape } from '../catalog/table.ts';
-import type { RelationId, UnfinishedTable } from '../change/change.ts';
+import type { RelationId } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 
 /** A relation of the stream and the table that holds its rows here. */
@@ -56,10 +56,6 @@ export function withoutKey(relation: RelationId): UnderstudyError {
 /** In the WAL, at the place of the transaction under way or of one of its own. */
 export async function readAnew(client: Client, relations: readonly RelationId[]): Promise<void> {
   await client.query('SELECT understudy.read_anew($1)', [relations]);
-}
-
-export function unreadTable(relation: RelationId): UnfinishedTable {
-  return { relation, after: null, rows: 0, estimate: null, since: null };
 }
 
 /** With every table of the stream, and every change of them. */

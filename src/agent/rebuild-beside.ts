@@ -122,6 +122,7 @@ async function becomesWhole(
   signal: AbortSignal,
 ): Promise<boolean> {
   const over = ended.then(() => 'over' as const);
+  // Whoever waits hears of it; until then nobody has to.
   over.catch(() => undefined);
   const until = async (reached: () => Promise<boolean>): Promise<boolean> => {
     while (!signal.aborted) {

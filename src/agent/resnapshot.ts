@@ -6,16 +6,17 @@
  * a new epoch begins with another slot, and all tables have to be read.
  */
 import type { Client } from 'pg';
+import { ledElsewhere } from '../catalog/epoch-history.ts';
 import { readPublicationState } from '../catalog/publication.ts';
 import { readServer, readTables } from '../catalog/read-catalog.ts';
 import { displayName } from '../catalog/table.ts';
 import { readNode } from '../catalog/understudy-schema.ts';
-import type { RelationId, UnfinishedTable } from '../change/change.ts';
+import type { RelationId } from '../change/change.ts';
 import { parseLsn } from '../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { Owner } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
-import { checkSlot, listSlots, readSlot } from '../leader/slot.ts';
+import { checkSlot, listSlots, newestSlot, readSlot } from '../leader/slot.ts';
 import { Releasers, sleepOrAbort } from '../lifecycle.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import { readLogEnd } from '../topic/log-end.ts';
@@ -132,14 +133,11 @@ async function streamTrouble(
     const what = state === 'missing' ? 'was dropped' : 'no longer publishes every change';
     return wantsAll('SCHEMA_CHANGED', `the publication ${publication} ${what}`);
   }
-  if (await isOtherServer(client, owner.node)) {
+  if ((await ledElsewhere(client, owner.node, await readServer(client))) !== null) {
     return wantsAll('TIMELINE_MISMATCH', `node ${owner.node} is not the server its epoch began on`);
   }
   const slots = await listSlots(client, slotPrefix(cluster.name));
-  const ours = slots
-    .map((slot) => Number(slot.slice(slot.lastIndexOf('_') + 1)))
-    .filter((epoch) => epoch <= owner.epoch);
-  const slot = slotName(cluster.name, Math.max(0, ...ours) || owner.epoch);
+  const slot = newestSlot(slots, owner.epoch) ?? slotName(cluster.name, owner.epoch);
   // In this order: a leader at work confirms what the topic has, and goes on meanwhile.
   const found = await readSlot(client, slot);
   const { mark } = await endOf(look);
@@ -151,19 +149,6 @@ async function streamTrouble(
     if (error instanceof UnderstudyError && error.code === 'SLOT_MISMATCH') return error;
     throw error;
   }
-}
-
-/** LSNs mean something on the server and the timeline of their epoch only. */
-async function isOtherServer(client: Client, node: string): Promise<boolean> {
-  const server = await readServer(client);
-  const { rows } = await client.query<{ system_id: string; timeline: string }>(
-    'SELECT system_id, timeline FROM understudy.epochs WHERE leader = $1 ' +
-      'ORDER BY epoch DESC LIMIT 1',
-    [node],
-  );
-  const [began] = rows;
-  if (began === undefined) return false;
-  return began.system_id !== server.systemId || Number(began.timeline) !== server.timeline;
 }
 
 function wantsAll(code: 'SCHEMA_CHANGED' | 'TIMELINE_MISMATCH', what: string): UnderstudyError {
@@ -214,15 +199,11 @@ async function finish(
     const isTakenUp = mark !== null && compareEpochLsn(mark.at, at) >= 0;
     const left = unfinished.filter(({ relation }) => wanted.has(relation));
     if (isTakenUp && left.length === 0) return true;
-    if (isTakenUp) onProgress(progressOf(left, around.nowMs()));
+    if (isTakenUp) onProgress(unfinishedText(left, around.nowMs()) ?? '');
     else if (around.nowMs() - beganMs > takenUpWithinMs) throw notTakenUp();
     await sleepOrAbort(lookEveryMs, signal);
   }
   return false;
-}
-
-function progressOf(left: readonly UnfinishedTable[], nowMs: number): string {
-  return unfinishedText(left, nowMs) ?? '';
 }
 
 function leadLost(at: EpochLsn): UnderstudyError {

@@ -8,16 +8,18 @@
  * all that the log holds, and begins at an LSN of its own.
  */
 import type { Client } from 'pg';
+import { ledElsewhere } from '../catalog/epoch-history.ts';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import type { EpochBegin, Mark, UnfinishedTable } from '../change/change.ts';
 import { type Lsn, parseLsn } from '../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { unreadTable } from '../change/unread-table.ts';
 import { isMine } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
 import { saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { Rereads } from '../follower/rereads.ts';
-import { createSlot, dropSlot, listSlots } from '../leader/slot.ts';
+import { createSlot, dropSlot, listSlots, newestSlot } from '../leader/slot.ts';
 import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
 import { commitReadably, readLogEnd } from '../topic/log-end.ts';
@@ -28,7 +30,7 @@ import { writeEpochBegin } from './epoch-begin.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
 import type { NodeAccess } from './node-access.ts';
 import { type OwnedEpoch, ownEpoch } from './own-epoch.ts';
-import { readAnew, repairPublication, rereadableRelations, unreadTable } from './reading-anew.ts';
+import { readAnew, repairPublication, rereadableRelations } from './reading-anew.ts';
 import { schemaToLeadWith } from './schema-finish.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 
@@ -132,20 +134,13 @@ export class LeadTaking {
     this.#lacks = await schemaToLeadWith(this.#node, following);
   }
 
-  /** LSNs mean something on the server and the timeline of their epoch only. */
   async #checkServer(): Promise<void> {
     const { client, server, name } = this.#node;
-    const { rows } = await client.query<{ system_id: string; timeline: string }>(
-      'SELECT system_id, timeline FROM understudy.epochs WHERE leader = $1 ORDER BY epoch ' +
-        'DESC LIMIT 1',
-      [name],
-    );
-    const [led] = rows;
-    if (led === undefined) return;
-    if (led.system_id === server.systemId && Number(led.timeline) === server.timeline) return;
+    const led = await ledElsewhere(client, name, server);
+    if (led === null) return;
     throw new UnderstudyError(
       'TIMELINE_MISMATCH',
-      `node ${name} led on system ${led.system_id}, timeline ${led.timeline}; its server is now ` +
+      `node ${name} led on system ${led.systemId}, timeline ${led.timeline}; its server is now ` +
         `system ${server.systemId}, timeline ${server.timeline}`,
       'Its LSNs no longer mean what the stream says: fail over to a follower.',
     );
@@ -155,16 +150,13 @@ export class LeadTaking {
   async #ensureSlot(epoch: number): Promise<boolean> {
     const { client, cluster, name } = this.#node;
     const ours = await listSlots(client, slotPrefix(cluster.name));
-    const numbered = ours
-      .map((slot) => ({ slot, epoch: Number(slot.slice(slot.lastIndexOf('_') + 1)) }))
-      .filter((candidate) => candidate.epoch <= epoch)
-      .sort((a, b) => b.epoch - a.epoch);
-    const [newest] = numbered;
-    if ((this.#following === null && !this.#anew) || newest?.epoch === epoch) {
-      this.#slot = newest?.slot ?? slotName(cluster.name, epoch);
+    const newest = newestSlot(ours, epoch);
+    const own = slotName(cluster.name, epoch);
+    if ((this.#following === null && !this.#anew) || newest === own) {
+      this.#slot = newest ?? own;
       return false;
     }
-    this.#slot = slotName(cluster.name, epoch);
+    this.#slot = own;
     const maker = await cluster.openSession(this.#releasers, name, 'slot');
     await createSlot(maker, client, this.#slot, slotTimeoutMs);
     return true;

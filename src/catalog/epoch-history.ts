@@ -1,10 +1,13 @@
 /**
  * The epochs that count, as this node's `understudy` schema has them. Flows out: what each of them
- * continues, by which void records are told.
+ * continues, by which void records are told, and the server that a node last led on.
  */
 import type { Client } from 'pg';
 import { parseLsn } from '../change/lsn.ts';
 import type { EpochBase } from '../change/void.ts';
+import type { ServerFacts } from './read-catalog.ts';
+
+export type ServerOfReign = Pick<ServerFacts, 'systemId' | 'timeline'>;
 
 export async function readEpochBases(client: Client): Promise<EpochBase[]> {
   const { rows } = await client.query<{
@@ -19,4 +22,24 @@ export async function readEpochBases(client: Client): Promise<EpochBase[]> {
         ? null
         : { epoch: Number(base_epoch), lsn: parseLsn(base_upto) },
   }));
+}
+
+/**
+ * Where the node last led, if not on this server and timeline: LSNs mean something there only. Null
+ * too for a node that never led.
+ */
+export async function ledElsewhere(
+  client: Client,
+  node: string,
+  server: ServerOfReign,
+): Promise<ServerOfReign | null> {
+  const { rows } = await client.query<{ system_id: string; timeline: string }>(
+    'SELECT system_id, timeline FROM understudy.epochs WHERE leader = $1 ORDER BY epoch DESC ' +
+      'LIMIT 1',
+    [node],
+  );
+  const [row] = rows;
+  if (row === undefined) return null;
+  const led = { systemId: row.system_id, timeline: Number(row.timeline) };
+  return led.systemId === server.systemId && led.timeline === server.timeline ? null : led;
 }

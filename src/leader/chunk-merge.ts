@@ -21,6 +21,7 @@ import type {
   UnfinishedTable,
 } from '../change/change.ts';
 import { compareEpochLsn } from '../change/position.ts';
+import { unreadTable } from '../change/unread-table.ts';
 import { type ReadRow, rowOf, textOf } from './row-overlay.ts';
 
 /** Where to read on. */
@@ -69,8 +70,6 @@ function asUnfinished({ relation, after, rows, estimate, since }: Table): Unfini
   return { relation, after, rows, estimate, since };
 }
 
-const unread = { after: null, rows: 0, estimate: null, since: null };
-
 /** One is read while the other's watermark is on its way. */
 const openMax = 2;
 const changedMax = 100_000;
@@ -108,7 +107,7 @@ export class ChunkMerge {
    * for nothing, so it has to be seen by whoever reads. Points name the table at least once.
    */
   reread(relation: RelationId): void {
-    this.#tables.set(relation, { relation, ...unread, readTo: null, isNamed: false });
+    this.#tables.set(relation, { ...unreadTable(relation), readTo: null, isNamed: false });
     this.#forgetChanges();
   }
 

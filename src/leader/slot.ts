@@ -55,6 +55,15 @@ export async function listSlots(client: Client, prefix: string): Promise<string[
   return rows.map((row) => row.slot_name);
 }
 
+/** The one of the newest epoch up to `epoch`: that of a node's last reign. */
+export function newestSlot(slots: readonly string[], epoch: number): string | null {
+  const numbered = slots
+    .map((slot) => ({ slot, epoch: Number(slot.slice(slot.lastIndexOf('_') + 1)) }))
+    .filter((candidate) => candidate.epoch <= epoch)
+    .sort((a, b) => b.epoch - a.epoch);
+  return numbered[0]?.slot ?? null;
+}
+
 /** How much WAL a slot keeps, and how much more it may before Postgres gives it up. */
 export interface SlotWal {
   readonly name: string;
