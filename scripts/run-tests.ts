@@ -1,8 +1,9 @@
 /**
  * Runs the tests: `node --import tsx scripts/run-tests.ts [--ci | --full] [--jobs N] [file]…`.
  * Flows in: test files; out: one line per file, the whole output of those that failed, at the
- * end what failed once more in short, and as the last line `N passed, N failed`. It promises exit code 0 only when something ran and nothing
- * failed, and that nothing it started is alive when it ends.
+ * end what failed once more in short, and as the last line `N passed, N failed`. It promises exit
+ * code 0 only when something ran and nothing failed, and that nothing it started is alive when it
+ * ends.
  *
  * Every file is a process of its own, so that no test sees another's state. Tests that need
  * Postgres, Kafka and a registry share one sandbox, started before the first of them, unless
