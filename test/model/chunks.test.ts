@@ -120,9 +120,9 @@ async function withoutInReading(rule: string, instead: string): Promise<fc.IProp
 const rereadHarm = /is published as|the topic holds|a follower/;
 
 test('found when a reading anew goes on where the last one stood', async () => {
-  const rule = '{ relation, ...unread, readTo: null, isNamed: false }';
+  const rule = '{ ...unreadTable(relation), readTo: null, isNamed: false }';
   const kept =
-    '{ ...unread, ...this.#tables.get(relation), relation, readTo: null, isNamed: false }';
+    '{ ...unreadTable(relation), ...this.#tables.get(relation), readTo: null, isNamed: false }';
   await breaks(await withoutInReading(rule, kept), runsMax, rereadHarm);
 });
 
@@ -152,8 +152,11 @@ test('found when a transaction id of before is told after a reading anew', async
 });
 
 test('found when no point names a table that is read anew', async () => {
-  const rule = '...unread, readTo: null, isNamed: false';
-  const property = await withoutInReading(rule, '...unread, readTo: null, isNamed: true');
+  const rule = '...unreadTable(relation), readTo: null, isNamed: false';
+  const property = await withoutInReading(
+    rule,
+    '...unreadTable(relation), readTo: null, isNamed: true',
+  );
   await breaks(property, runsMax, /a follower holds/);
 });
 
@@ -163,11 +166,11 @@ async function readingOf(rule: string, instead: string): Promise<typeof rereadRu
 
 test('found when such a reading also ends inside of a batch', async () => {
   const file = 'src/leader/chunk-merge.ts';
-  const rule = '...unread, readTo: null, isNamed: false';
+  const rule = '...unreadTable(relation), readTo: null, isNamed: false';
   const { ChunkMerge: Chunks } = await leftOut<{ ChunkMerge: typeof ChunkMerge }>(
     file,
     rule,
-    '...unread, readTo: null, isNamed: true',
+    '...unreadTable(relation), readTo: null, isNamed: true',
   );
   const inside = 'if (compareEpochLsn(at, mark.at) !== 0) return [];';
   const { finishedAt } = await readingOf(inside, '');
