@@ -12,7 +12,7 @@
  */
 import { makePlan, type Plan, PlanError, type PlannedFile } from './test-runner/plan.ts';
 import { type FileResult, killRunningFiles, runFile } from './test-runner/run-file.ts';
-import { addCounts, type Counts, closingLine, redTests } from './test-runner/summary.ts';
+import { addCounts, type Counts, closingLine, failedTests } from './test-runner/summary.ts';
 
 interface Sandbox {
   env(): Readonly<Record<string, string>>;
@@ -62,7 +62,7 @@ function report(result: FileResult): void {
   print(`${mark} ${result.path}  ${seconds}  ${closingLine(counts)}`);
   if (reason === null) return;
   print(`  ${reason}`);
-  failures.push(`${result.path}: ${[reason, ...redTests(result.output)].join('\n      ')}`);
+  failures.push(`${result.path}: ${[reason, ...failedTests(result.output)].join('\n      ')}`);
   print(result.output.trimEnd().replace(/^/gm, '  | '));
 }
 

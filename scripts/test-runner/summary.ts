@@ -45,13 +45,13 @@ export function parseSummary(output: string): Summary | null {
   return last;
 }
 
-const redTestPattern = /\n {3}FAIL {2}(.+) {2}"(.*)"\n((?:(?! {4}at ).*\S.*\n){1,3})/g;
+const failedTestPattern = /\n {3}FAIL {2}(.*".*")\n((?:(?! {4}at ).*\S.*\n){1,3})/g;
 
-/** Each red test in what a file printed: its suite, its name and the first lines of the reason. */
-export function redTests(output: string): readonly string[] {
-  return [...output.matchAll(redTestPattern)].map(([, suite, name, lines = '']) => {
+/** Each red test in what a file printed: suite, name and the first lines of the reason. */
+export function failedTests(output: string): readonly string[] {
+  return [...output.matchAll(failedTestPattern)].map(([, name, lines = '']) => {
     const reason = lines.trim().replaceAll(/\s*\n\s*/g, ' / ');
-    return `${suite} "${name}": ${reason}`;
+    return `${name}: ${reason}`;
   });
 }
 

@@ -108,8 +108,8 @@ t('crimson', () => { throw new Error('another cause'); });`;
   const seen = lines.slice(-5);
   assert.is(seen[0], 'what failed:');
   assert.ok(seen[1]?.endsWith('/told/a-red.test.ts: 2 failed'), seen[1]);
-  assert.is(seen[2]?.trim(), 'fixture "red": the cause / in a second line');
-  assert.is(seen[3]?.trim(), 'fixture "crimson": another cause');
+  assert.is(seen[2]?.trim(), 'fixture  "red": the cause / in a second line');
+  assert.is(seen[3]?.trim(), 'fixture  "crimson": another cause');
 });
 
 runner('ends a file that hangs, with all that it started', async (context) => {
