@@ -18,7 +18,7 @@ import { isFull } from '../support/fleet-under-load.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const rounds = isFull ? 10 : 2;
-const patienceMs = 20_000;
+const patienceMs = 60_000;
 let stack: Stack;
 let fleet: Fleet;
 let sessions: readonly [Client, Client];

@@ -31,7 +31,7 @@ const quiet: Logger = {
 };
 const time = '2026-03-01T10:00:00.000Z';
 /** Nothing here takes longer on a busy machine. */
-const patienceMs = 20_000;
+const patienceMs = 60_000;
 
 let topics: TopicStack;
 const logs: ControlLog[] = [];

@@ -18,7 +18,7 @@ import { type Stack, useStack } from '../support/stack.ts';
 // time-limit: 240s
 
 const partitions = 2;
-const healedWithinMs = 30_000;
+const healedWithinMs = 90_000;
 const table = '(SELECT id, n, body FROM doc)';
 const large = `repeat(md5(i::text), 100)`;
 let stack: Stack;

@@ -19,7 +19,7 @@ import { useStack } from '../support/stack.ts';
 import { rejection, TopicStack } from '../support/topic-stack.ts';
 
 const everyMs = 20;
-const patienceMs = 20_000;
+const patienceMs = 60_000;
 const nothing = (): void => undefined;
 const log: Logger = {
   debug: nothing,

@@ -5,16 +5,14 @@
 import { spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
 import { ddlSetting } from '../../scripts/sandbox/fitting-dump.ts';
 import type { Finding } from '../../src/agent/preflight-finding.ts';
-import { type Said, saidBy } from './said.ts';
+import { commandFile, type Said, saidBy } from './said.ts';
 import type { Stack } from './stack.ts';
 
-const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 /** Nobody listens there. */
 export const nobody = '127.0.0.1:9';
 export const orders =
@@ -71,7 +69,7 @@ export async function understudy(
   const kafka = { brokers: [...brokers], ...fleet.kafka };
   const config = { cluster, nodes, kafka, registry: { url: registryUrl }, ...(ddl && { ddl }) };
   await writeFile(file, stringify(config));
-  return saidBy(spawn(process.execPath, ['--import', 'tsx', cli, '--config', file, ...words]));
+  return saidBy(spawn(process.execPath, [commandFile, '--config', file, ...words]));
 }
 
 export async function checked(directory: string, fleet: Fleet): Promise<Checked> {

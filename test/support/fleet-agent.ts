@@ -5,8 +5,8 @@
 import type { ChildProcess } from 'node:child_process';
 
 /** Starting, taking the lead, or recovering takes seconds; a busy machine takes longer. */
-const saysMaxMs = 40_000;
-const exitMaxMs = 40_000;
+const saysMaxMs = 90_000;
+const exitMaxMs = 90_000;
 const pollMs = 25;
 
 export class FleetAgent {

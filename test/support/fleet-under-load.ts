@@ -15,7 +15,7 @@ export const isFull = process.env['UNDERSTUDY_TEST_FULL'] !== undefined;
 
 export const seed = seedOfRun();
 
-const patienceMs = 40_000;
+const patienceMs = 90_000;
 const pollMs = 25;
 
 export class FleetUnderLoad {

@@ -8,14 +8,13 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
 import { ddlSetting } from '../../scripts/sandbox/fitting-dump.ts';
 import type { PostgresServer } from '../../scripts/sandbox/sandbox.ts';
 import { FleetAgent } from './fleet-agent.ts';
-import { type Said, saidBy } from './said.ts';
+import { commandFile, type Said, saidBy } from './said.ts';
 import { type Stack, useStack } from './stack.ts';
 
 export type NodeName = 'a' | 'b' | 'c';
@@ -56,9 +55,8 @@ export interface Answer extends Said {
 
 export type Row = Record<string, unknown>;
 
-const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
 /** A follower that has not caught up by then does not. */
-export const patienceMs = 30_000;
+export const patienceMs = 90_000;
 
 export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   const fleet = await Fleet.make(options);
@@ -175,7 +173,7 @@ export class Fleet {
     words: readonly string[],
     env: Readonly<Record<string, string>>,
   ): ChildProcess {
-    const args = [cli, '--config', configFile, '--log-format', 'json', ...words];
+    const args = [commandFile, '--config', configFile, '--log-format', 'json', ...words];
     const stdio = ['ignore', 'pipe', 'pipe'] as const;
     return spawn(process.execPath, args, { stdio: [...stdio], env: { ...process.env, ...env } });
   }

@@ -66,7 +66,7 @@ export class Load {
   }
 
   /** Resolves when that many more journal entries were acknowledged. */
-  async progress(count: number, maxMs = 30_000): Promise<void> {
+  async progress(count: number, maxMs = 60_000): Promise<void> {
     const wanted = this.acked.size + count;
     const deadlineMs = Date.now() + maxMs;
     while (this.acked.size < wanted) {

@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const blockBytes = 1024 * 1024;
-const busyMaxMs = 10_000;
+const busyMaxMs = 30_000;
 
 export class SmallDisk {
   /** Does not exist yet: a sandbox makes it and removes it. */

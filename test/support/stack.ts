@@ -39,9 +39,9 @@ export interface StackOptions {
 }
 
 /** Long enough for a busy machine to end the sessions of a database. */
-const statementMaxMs = 30_000;
+const statementMaxMs = 60_000;
 /** A walsender that was terminated lets go of its slot a moment later. */
-const slotReleaseMaxMs = 10_000;
+const slotReleaseMaxMs = 30_000;
 
 const quiet = (): void => undefined;
 

@@ -24,7 +24,7 @@ import type { Partitions, TopicRecord } from './judge-topic.ts';
 const fetchMaxWaitMs = 200;
 const fetchBytesMax = 4 * 1024 * 1024;
 /** A transaction that nobody ends is ended by the coordinator; agents that run end theirs. */
-const settleMaxMs = 30_000;
+const settleMaxMs = 60_000;
 const readUncommitted = 0;
 
 export async function readWholeTopic(
