@@ -17,12 +17,12 @@ import { unreadTable } from '../change/unread-table.ts';
 import { isMine } from '../control/claim.ts';
 import { UnderstudyError } from '../errors.ts';
 import { hit } from '../failpoints.ts';
-import { saveEpoch, writePosition } from '../follower/follower-state.ts';
+import { readPosition, saveEpoch, writePosition } from '../follower/follower-state.ts';
 import { Rereads } from '../follower/rereads.ts';
 import { createSlot, dropSlot, listSlots, newestSlot } from '../leader/slot.ts';
 import { type Releasers, withTimeout } from '../lifecycle.ts';
 import type { TransactionalProducer, Watermarks } from '../topic/log.ts';
-import { commitReadably, readLogEnd } from '../topic/log-end.ts';
+import { commitReadably, holdsBegin, readLogEnd } from '../topic/log-end.ts';
 import type { LogEnd } from '../topic/partition-tails.ts';
 import { formatVersion, publicationName, slotName, slotPrefix } from '../topic/topic-layout.ts';
 import { notBuilt } from './building-text.ts';
@@ -165,8 +165,9 @@ export class LeadTaking {
   async #drain(epoch: number, producer: TransactionalProducer): Promise<LogEnd> {
     const { reader, decoder, encoder, cluster } = this.#node;
     // Nothing is written to a log of another stream, nor under a registry that gives other ids.
-    const before = await readLogEnd(reader, decoder, await reader.watermarks());
-    if (this.#following === null) this.#ownLog(before);
+    const watermarks = await reader.watermarks();
+    const before = await readLogEnd(reader, decoder, watermarks);
+    if (this.#following === null) await this.#requireLog(before, watermarks);
     const fence = encoder.encodeFence(epoch, BigInt(cluster.around.nowMs()) * 1000n);
     const { ends } = await commitReadably(producer, fence, reader, cluster.around);
     await hit('own.after-fence');
@@ -194,11 +195,21 @@ export class LeadTaking {
     const { streamId } = this.#node.identity;
     const found = end.mark === null ? 'nothing' : (end.point ?? end.begin)?.streamId;
     if (end.mark !== null && (found === undefined || found === streamId)) return end;
-    throw new UnderstudyError(
-      'TOPIC_MISMATCH',
+    throw notOurLog(
       `this node led the stream ${streamId}; the topic holds ` +
         (found === 'nothing' ? 'no point' : `the stream ${found}`),
-      'The topic was deleted or made again: destroy the cluster and init it again.',
+    );
+  }
+
+  /** Who wrote on into a topic that was made again left an end there that is its own. */
+  async #requireLog(end: LogEnd, watermarks: readonly Watermarks[]): Promise<void> {
+    this.#ownLog(end);
+    const { client, reader, decoder } = this.#node;
+    const began = (await readPosition(client))?.mark;
+    if (began === undefined || (await holdsBegin(reader, decoder, watermarks, began))) return;
+    throw notOurLog(
+      `epoch ${began.at.epoch}, which this node led, began right before the offsets ` +
+        `${began.nextOffsets.join(', ')}; the topic holds no begin there`,
     );
   }
 
@@ -309,6 +320,11 @@ export class LeadTaking {
       await client.query(`UPDATE understudy.node SET role = 'leader', epoch = $1`, [epoch]);
     });
   }
+}
+
+function notOurLog(cause: string): UnderstudyError {
+  const hint = 'The topic was deleted or made again: destroy the cluster and init it again.';
+  return new UnderstudyError('TOPIC_MISMATCH', cause, hint);
 }
 
 async function flushLsn(client: Client): Promise<Lsn> {

@@ -11,6 +11,7 @@
  * leader that took that offset for the end would begin its epoch below a batch that the slot was
  * told of.
  */
+import type { Mark } from '../change/change.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { Clock } from './kafka-client.ts';
 import type {
@@ -43,6 +44,32 @@ export async function readLogEnd(
     const end = findLogEnd(tails);
     if (end !== null) return end;
   }
+}
+
+/**
+ * Whether a log is the one in which an epoch began: every partition has the begin where `mark` says
+ * that it ended. A topic that was deleted and made again may be longer than the first one, and what
+ * its end holds may be of the same stream: an agent wrote on without knowing. Nothing is said of a
+ * partition whose beginning was deleted behind that place. Reads one record of each partition.
+ */
+export async function holdsBegin(
+  reader: CommittedReader,
+  decoder: RecordDecoder,
+  watermarks: readonly Watermarks[],
+  mark: Mark,
+): Promise<boolean> {
+  for (const { partition, lowWatermark, lastStableOffset } of watermarks) {
+    const offset = (mark.nextOffsets[partition] ?? 0n) - 1n;
+    if (offset < lowWatermark) continue;
+    if (offset >= lastStableOffset) return false;
+    const from = new Map([[partition, offset]]);
+    const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs, maxBytes: 1 });
+    const first = fetched?.records[0];
+    if (first?.offset !== offset) return false;
+    const [record] = await decoder.decode([first]);
+    if (record?.kind !== 'epoch' || record.begin.epoch !== mark.at.epoch) return false;
+  }
+  return true;
 }
 
 export interface Readable {

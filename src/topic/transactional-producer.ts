@@ -74,6 +74,8 @@ class KafkaTransactionalProducer implements TransactionalProducer {
   /** Partitions that joined the open transaction. */
   readonly #joined = new Set<number>();
   readonly #lastOffsets: (bigint | null)[];
+  /** What is written next gets this offset, or a later one: markers take offsets too. */
+  readonly #nextOffsets: bigint[];
   #identity: ProducerIdentity | null = null;
   #coordinator = -1;
   #beganAtMs = 0;
@@ -88,6 +90,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
     this.#connection = client.connection(options.topic);
     this.#sequences = new Int32Array(options.partitions);
     this.#lastOffsets = new Array(options.partitions).fill(null);
+    this.#nextOffsets = new Array(options.partitions).fill(0n);
   }
 
   open(): Promise<void> {
@@ -275,8 +278,22 @@ class KafkaTransactionalProducer implements TransactionalProducer {
         const error = new KafkaAnswerError(produced.errorCode, request.apiName);
         throw isTooLarge(error) ? tooLarge(this.#topic, batch, error) : error;
       }
-      this.#lastOffsets[partition] = produced.baseOffset + BigInt(range.end - range.start - 1);
+      this.#requireLater(partition, produced.baseOffset);
+      const next = produced.baseOffset + BigInt(range.end - range.start);
+      this.#lastOffsets[partition] = next - 1n;
+      this.#nextOffsets[partition] = next;
     }
+  }
+
+  /** A log that goes backwards has lost what was committed, or is another one of the same name. */
+  #requireLater(partition: number, offset: bigint): void {
+    const due = this.#nextOffsets[partition] ?? 0n;
+    if (offset >= due) return;
+    throw new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `${this.#topic} wrote at offset ${offset} of partition ${partition}, where ${due} is next`,
+      'The topic was truncated or made again: destroy the cluster and init it again.',
+    );
   }
 }
 

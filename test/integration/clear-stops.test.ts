@@ -5,13 +5,9 @@
 // runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
-import { createTopic, deleteTopic } from '../../src/topic/topic-admin.ts';
-import { changesTopic } from '../../src/topic/topic-layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { type Stack, useStack } from '../support/stack.ts';
-import { testLog } from '../support/topic-stack.ts';
 
 const tables = 'CREATE TABLE item (id int PRIMARY KEY, n int, body text)';
 let stack: Stack;
@@ -136,44 +132,6 @@ test('a row that a follower refuses stops it before its transaction', async () =
   await fleet.startAgent('b');
   await fleet.caughtUp();
   await fleet.assertSame('(SELECT id, n, body FROM item)');
-});
-
-async function remake(fleet: Fleet): Promise<void> {
-  const client: KafkaClient = connectKafka({ brokers: stack.brokers, clientId: 'test' }, testLog);
-  const topic = changesTopic(fleet.cluster);
-  await deleteTopic(client, topic);
-  const settings = { 'message.timestamp.type': 'LogAppendTime' };
-  await createTopic(client, { topic, partitions: 2, replication: 1, settings });
-}
-
-test('a topic that was deleted and made again stops both nodes', async () => {
-  const fleet = await newFleet();
-  const agents = await fleet.startAgents();
-  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
-  await fleet.caughtUp();
-  await Promise.all([agents.a.stop(), agents.b.stop()]);
-  await remake(fleet);
-  const [a, b] = [fleet.spawnAgent('a'), fleet.spawnAgent('b')];
-  for (const agent of [a, b]) {
-    assert.is(await agent.exitCode(), 4, agent.log);
-    assert.match(agent.log, /TOPIC_MISMATCH/);
-  }
-  await fleet.sql('a', 'INSERT INTO item VALUES (2, 2)');
-  assert.equal(await ids(fleet), [1]);
-});
-
-test('a topic that is deleted and made again under the agents stops both nodes', async () => {
-  const fleet = await newFleet();
-  const agents = await fleet.startAgents();
-  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
-  await fleet.caughtUp();
-  await remake(fleet);
-  await fleet.sql('a', 'INSERT INTO item SELECT i FROM generate_series(2, 1000) AS i');
-  for (const agent of [agents.a, agents.b]) {
-    assert.is(await agent.exitCode(), 4, agent.log);
-    assert.match(agent.log, /TOPIC_MISMATCH|DAMAGED/);
-  }
-  assert.equal(await ids(fleet), [1]);
 });
 
 test.run();

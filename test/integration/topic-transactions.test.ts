@@ -210,4 +210,27 @@ test('another number of partitions, and a topic that is not there, are refused',
   assert.is((await rejection(missing.open())).code, 'TOPIC_MISMATCH');
 });
 
+test('a topic that is made again under a producer gets nothing of it', async () => {
+  const topic = await topics.topic(1);
+  const producer = topics.producer(topic, 1);
+  await producer.open();
+  for (const value of ['1', '2', '3']) {
+    await producer.send([record(0, 'a', value)]);
+    await producer.commit();
+  }
+  await topics.remake(topic, 1);
+  // Nobody is told that it is another topic now; only its offsets begin anew.
+  const other = topics.producer(topic, 1, topics.client, `${topic}-other`);
+  await other.open();
+  await other.send([record(0, 'a', 'of another')]);
+  await other.commit();
+  const failure = await rejection(producer.send([record(0, 'a', '4')]));
+  assert.is(failure.code, 'TOPIC_MISMATCH');
+  assert.match(failure.message, /wrote at offset 2 of partition 0, where 5 is next/);
+  await topics.producer(topic, 1).open();
+  const [end = 0n] = await stableOffsets(topics.reader(topic, 1), 3n);
+  const { records } = await readUpTo(topics.reader(topic, 1), 0, end);
+  assert.equal(texts(records), ['a=of another']);
+});
+
 test.run();

@@ -60,7 +60,7 @@ export async function breaks<Case>(
   const search = onlyHarm(property, harm);
   const { failed, numRuns } = await fc.check(search.property as fc.IProperty<Case>, {
     seed: searchSeed,
-    numRuns: runsMax,
+    numRuns: isFull ? runsMax * fullFactor : runsMax,
     endOnFailure: true,
   });
   const seen = [...search.others].slice(0, 3).join('; ') || 'no harm';

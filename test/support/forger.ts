@@ -65,6 +65,19 @@ export class Forger {
     });
   }
 
+  /** What the log holds behind these offsets, to be written once more. */
+  async recordsFrom(offsets: readonly bigint[]): Promise<readonly OutgoingRecord[]> {
+    return this.#reading(async (reader) => {
+      const found: OutgoingRecord[] = [];
+      for (const { partition, lastStableOffset } of await reader.watermarks()) {
+        const { records } = await readUpTo(reader, partition, lastStableOffset);
+        const behind = records.filter(({ offset }) => offset >= (offsets[partition] ?? 0n));
+        found.push(...behind.map((record) => ({ ...record, headers: textsOf(record.headers) })));
+      }
+      return found;
+    });
+  }
+
   /** Commits the records in one transaction. */
   async commit(who: 'publisher' | 'stranger', records: readonly OutgoingRecord[]): Promise<void> {
     const id = who === 'publisher' ? transactionalId(this.#cluster) : `${this.#topic}-stranger`;
@@ -119,6 +132,10 @@ export class Forger {
       await reader.close();
     }
   }
+}
+
+function textsOf(headers: FetchedRecord['headers']): OutgoingRecord['headers'] {
+  return Object.fromEntries(Object.entries(headers).map(([name, text]) => [name, String(text)]));
 }
 
 function positionOf(record: FetchedRecord) {

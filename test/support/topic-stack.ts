@@ -45,9 +45,23 @@ export class TopicStack {
   ): Promise<string> {
     const topic = this.stack.uniqueName('topic-');
     this.#topics.push(topic);
+    await this.#create(topic, partitions, settings);
+    return topic;
+  }
+
+  /** Another topic in its place, which is empty. */
+  async remake(topic: string, partitions: number): Promise<void> {
+    await deleteTopic(this.client, topic);
+    await this.#create(topic, partitions, {});
+  }
+
+  async #create(
+    topic: string,
+    partitions: number,
+    settings: Readonly<Record<string, string>>,
+  ): Promise<void> {
     const wanted = { 'message.timestamp.type': 'LogAppendTime', ...settings };
     await createTopic(this.client, { topic, partitions, replication: 1, settings: wanted });
-    return topic;
   }
 
   /** Not opened. */
