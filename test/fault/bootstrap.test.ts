@@ -80,7 +80,7 @@ test('killed in every phase and cleaned under its reading, it goes on', async ()
     assert.is(status.exact, false, JSON.stringify(status));
   }
   const [begun] = await fleet.sql('c', 'SELECT count(*)::int AS n FROM item');
-  assert.ok(Number(begun?.['n']) > 0, 'what was committed before a kill is there');
+  assert.ok(Number(begun?.['n']) > 0, `what was committed is gone\n${fleet.logs()}`);
   await fleet.startAgent('c');
   await growing.exact('c');
   await fleet.caughtUp('a', ['c']);
