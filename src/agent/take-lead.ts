@@ -119,8 +119,9 @@ export class LeadTaking {
    */
   async #catchUp(following: FollowerAtWork): Promise<void> {
     const { follower } = following;
+    const { reader, decoder } = this.#node;
     this.#onStep('catch up');
-    const watermarks = await this.#node.reader.watermarks();
+    const watermarks = await reader.watermarks();
     const drained = follower.drained(watermarks.map(({ lastStableOffset }) => lastStableOffset));
     await withTimeout(drained, catchUpTimeoutMs, () => {
       return new UnderstudyError(
@@ -130,6 +131,14 @@ export class LeadTaking {
       );
     });
     if (!follower.exact) throw notBuilt(this.#node.name);
+    // Of a topic that was made again there is nothing to apply: it would take the lead from who has
+    // it, and could not lead.
+    const { at } = follower.position.mark;
+    const { mark } = await readLogEnd(reader, decoder, await reader.watermarks());
+    if (mark === null || compareEpochLsn(mark.at, at) < 0) {
+      const end = mark === null ? 'in nothing' : `at ${formatEpochLsn(mark.at)}`;
+      throw notOurLog(`this node has read up to ${formatEpochLsn(at)}; the topic ends ${end}`);
+    }
     this.#onStep('schema');
     this.#lacks = await schemaToLeadWith(this.#node, following);
   }
@@ -205,11 +214,12 @@ export class LeadTaking {
   async #requireLog(end: LogEnd, watermarks: readonly Watermarks[]): Promise<void> {
     this.#ownLog(end);
     const { client, reader, decoder } = this.#node;
-    const began = (await readPosition(client))?.mark;
-    if (began === undefined || (await holdsBegin(reader, decoder, watermarks, began))) return;
+    const began = await readPosition(client);
+    if (began === null || (await holdsBegin(reader, decoder, watermarks, began))) return;
+    const { at, nextOffsets } = began.mark;
     throw notOurLog(
-      `epoch ${began.at.epoch}, which this node led, began right before the offsets ` +
-        `${began.nextOffsets.join(', ')}; the topic holds no begin there`,
+      `epoch ${at.epoch}, which this node led, began right before the offsets ` +
+        `${nextOffsets.join(', ')}; the topic holds no begin there`,
     );
   }
 

@@ -78,6 +78,7 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
     isWhole: begin.isWhole,
     commitTimeMicros: begin.point?.commitTimeMicros ?? BigInt(beganMs) * 1_000n,
     unfinished: relationsOf(begin.unfinished),
+    emptied: look.emptiedBelow(begin.mark.at, epochs),
     firstOffsets,
     offsets: firstOffsets,
     appendMs: firstOffsets.map(() => 0),

@@ -6,8 +6,15 @@
  */
 import type { Client } from 'pg';
 import type { Mark, RelationId } from '../change/change.ts';
-import { formatEpochLsn, parseEpochLsn } from '../change/position.ts';
+import {
+  formatEpochLsn,
+  formatPosition,
+  type Position,
+  parseEpochLsn,
+  parsePosition,
+} from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
+import type { Emptied } from './first-look.ts';
 
 export interface BootstrapState {
   readonly streamId: string;
@@ -22,6 +29,8 @@ export interface BootstrapState {
   readonly isWhole: boolean;
   readonly commitTimeMicros: bigint;
   readonly unfinished: readonly RelationId[];
+  /** Where each relation was emptied last below the mark. */
+  readonly emptied: Emptied;
   /** Where the topic began, and where to read on; the mark's offsets at the end of the reading. */
   readonly firstOffsets: readonly bigint[];
   readonly offsets: readonly bigint[];
@@ -42,7 +51,8 @@ export interface BootstrapState {
   readonly conflicts: number;
 }
 
-interface StateJson extends Omit<BootstrapState, 'mark' | 'commitTimeMicros'> {
+interface StateJson extends Omit<BootstrapState, 'mark' | 'commitTimeMicros' | 'emptied'> {
+  readonly emptied: readonly (readonly [RelationId, string])[];
   readonly mark: { readonly at: string; readonly nextOffsets: readonly string[] };
   readonly commitTimeMicros: string;
 }
@@ -60,21 +70,30 @@ export async function readBootstrap(client: Client): Promise<BootstrapState | nu
     return bigintFields.includes(key) && Array.isArray(value) ? value.map(BigInt) : value;
   }) as StateJson;
   const at = parseEpochLsn(state.mark.at);
-  if (at === null) {
-    throw new UnderstudyError('BUG', 'a bootstrap has no mark', 'Please report this.');
-  }
+  if (at === null) throw bug('a bootstrap has no mark');
+  const emptied = state.emptied.map(([relation, text]): readonly [RelationId, Position] => {
+    const position = parsePosition(text);
+    if (position === null) throw bug(`a bootstrap has no position of ${relation}`);
+    return [relation, position];
+  });
   return {
     ...state,
+    emptied: new Map(emptied),
     mark: { at, nextOffsets: state.mark.nextOffsets.map(BigInt) },
     commitTimeMicros: BigInt(state.commitTimeMicros),
   };
 }
 
+function bug(cause: string): UnderstudyError {
+  return new UnderstudyError('BUG', cause, 'Please report this.');
+}
+
 /** Inside the caller's transaction. */
 export async function saveBootstrap(client: Client, state: BootstrapState): Promise<void> {
   const { mark } = state;
+  const emptied = [...state.emptied].map(([relation, at]) => [relation, formatPosition(at)]);
   const json = JSON.stringify(
-    { ...state, mark: { at: formatEpochLsn(mark.at), nextOffsets: mark.nextOffsets } },
+    { ...state, emptied, mark: { at: formatEpochLsn(mark.at), nextOffsets: mark.nextOffsets } },
     (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value),
   );
   await client.query({

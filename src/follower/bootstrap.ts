@@ -18,9 +18,10 @@ import { Applier } from './applier.ts';
 import { ApplyTargets } from './apply-targets.ts';
 import { type BootstrapState, endBootstrap, saveBootstrap } from './bootstrap-state.ts';
 import { type ApplyStep, coalesce } from './coalesce.ts';
-import { CompactedLog, forNobody, pieceBytes } from './compacted-log.ts';
+import { CompactedLog, pieceBytes } from './compacted-log.ts';
 import { writePosition } from './follower-state.ts';
 import { horizonOf, isExactAt, isTooSlow, movedPartitions } from './horizon.ts';
+import { requireOffsets } from './log-fit.ts';
 import type { Piece } from './ordered-merge.ts';
 import { StartOver, startOverOf } from './start-over.ts';
 
@@ -68,7 +69,8 @@ export class Bootstrap {
     this.#state = state;
     this.#rows = state.rows;
     this.#applier = applier;
-    this.#log = new CompactedLog(state.offsets, state.mark.nextOffsets, parts.epochs);
+    const { offsets, mark, emptied } = state;
+    this.#log = new CompactedLog(offsets, mark.nextOffsets, parts.epochs, emptied);
     // A clock that was set back meanwhile must not make it look shorter.
     this.#beforeMs = Math.max(state.readMs, parts.nowMs() - state.beganMs);
   }
@@ -85,6 +87,8 @@ export class Bootstrap {
 
   /** Reads and applies up to the mark, or until it is stopped. */
   async run(): Promise<void> {
+    // What follows is not counted: a topic that was made again meanwhile would not be noticed.
+    requireOffsets(await this.#parts.reader.watermarks(), this.#state.offsets);
     let reading = this.#read();
     try {
       for (;;) {
@@ -164,7 +168,7 @@ export class Bootstrap {
   async #apply({ pieces, state, isLast }: Portion): Promise<void> {
     const { client, onProgress } = this.#parts;
     const batches = pieces.map((partitions) => ({ partitions }));
-    const steps = forNobody(coalesce(batches, everything, () => true));
+    const steps = coalesce(batches, everything, () => true);
     const next = { ...state, rows: this.#rows + rowsOf(steps) };
     const save = async (): Promise<void> => {
       await saveBootstrap(client, next);
@@ -206,6 +210,7 @@ export async function findHorizon(
   state: BootstrapState,
 ): Promise<BootstrapState> {
   const watermarks = await reader.watermarks();
+  requireOffsets(watermarks, state.mark.nextOffsets);
   const { mark, strays } = await readLogEnd(reader, decoder, watermarks);
   const isSame = mark !== null && compareEpochLsn(mark.at, state.mark.at) === 0;
   // A mark that was not there when the reading began is younger than it.

@@ -1,20 +1,36 @@
 /**
  * What has to be known of a log before its first row is applied: which epochs count, by whose bases
- * void records are told, and what the relations are. Flows in: all records of one partition, which
- * has what every partition has of these; flows out: the epochs up to a mark, and the newest shape
- * of each relation. Pure: no I/O. Values of rows are not looked into.
+ * void records are told, what the relations are, and where each was emptied last. Flows in: all
+ * records of one partition, which has what every partition has of these; flows out: the epochs up
+ * to a mark, the newest shape of each relation, and below which position its rows are no more.
+ * Pure: no I/O. Values of rows are not looked into.
  */
 import type { EpochBegin, RelationId, RelationShape } from '../change/change.ts';
-import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import {
+  comparePositions,
+  type EpochLsn,
+  formatEpochLsn,
+  isCovered,
+  type Position,
+} from '../change/position.ts';
 import { isVoid } from '../change/void.ts';
 import { UnderstudyError } from '../errors.ts';
-import type { RelationRecord, StreamRecord } from '../topic/stream-record.ts';
+import type {
+  RelationRecord,
+  RereadRecord,
+  StreamRecord,
+  TruncateRecord,
+} from '../topic/stream-record.ts';
+
+/** A relation has no row of a lower position. */
+export type Emptied = ReadonlyMap<RelationId, Position>;
 
 export class FirstLook {
   readonly #streamId: string;
   readonly #begins = new Map<number, EpochBegin>();
   /** In the order of positions. A table has one for each epoch, and the newest may be void. */
   readonly #relations = new Map<RelationId, RelationRecord[]>();
+  readonly #emptying: (TruncateRecord | RereadRecord)[] = [];
 
   constructor(streamId: string) {
     this.#streamId = streamId;
@@ -27,6 +43,7 @@ export class FirstLook {
       known.push(record);
       this.#relations.set(id, known);
     }
+    if (record.kind === 'truncate' || record.kind === 'reread') this.#emptying.push(record);
     if (record.kind !== 'epoch') return;
     const { begin } = record;
     if (begin.streamId !== this.#streamId) throw otherStream(begin.streamId, this.#streamId);
@@ -55,6 +72,21 @@ export class FirstLook {
       const record = counting ?? records.at(-1);
       return record === undefined ? [] : [record.relation];
     });
+  }
+
+  /**
+   * By a truncate, or where a table is read anew: all of its rows come again behind that. What
+   * counts below the mark; compaction keeps each of these records.
+   */
+  emptiedBelow(mark: EpochLsn, epochs: readonly EpochBegin[]): Emptied {
+    const emptied = new Map<RelationId, Position>();
+    for (const { relationId, position } of this.#emptying) {
+      if (!isCovered(position, mark) || isVoid(position, epochs)) continue;
+      const known = emptied.get(relationId);
+      if (known !== undefined && comparePositions(known, position) > 0) continue;
+      emptied.set(relationId, position);
+    }
+    return emptied;
   }
 }
 

@@ -38,6 +38,10 @@ const triesUnknownMax = 6;
 const triesMax = 14;
 const pauses = { baseMs: 50, capMs: 2_000 };
 
+/** Longer than a broker takes to know its own log again. */
+const behindPatienceMs = 20_000;
+const behindPauseMs = 250;
+
 /** Answers collect in `into`; an error leaves the others in place. */
 type Ask<T> = (
   connection: TopicConnection,
@@ -100,7 +104,9 @@ class KafkaCommittedReader implements CommittedReader {
         if (failed !== null) throw failed;
       },
     ).catch((error: unknown) => this.#explainFetch(error, from));
-    return named.map((partition) => answers.get(partition) as FetchedPartition);
+    const fetched = named.map((partition) => answers.get(partition) as FetchedPartition);
+    if (fetched.some((one) => isBehind(one, from))) await this.#requireReached(from);
+    return fetched;
   }
 
   async close(): Promise<void> {
@@ -223,6 +229,30 @@ class KafkaCommittedReader implements CommittedReader {
     );
   }
 
+  /**
+   * A broker answers with nothing where the log ends below what is asked for and an open
+   * transaction reaches past it. One that has just returned may be behind for moments; a topic that
+   * was made again stays so, and would be waited on for ever.
+   */
+  async #requireReached(from: ReadonlyMap<number, bigint>): Promise<void> {
+    const { sleep, nowMs } = this.#client.clock;
+    const deadlineMs = nowMs() + behindPatienceMs;
+    for (;;) {
+      const behind = (await this.watermarks()).find((limit) => isBehind(limit, from));
+      if (behind === undefined) return;
+      const { partition, lastStableOffset } = behind;
+      if (nowMs() > deadlineMs) {
+        throw new UnderstudyError(
+          'TOPIC_MISMATCH',
+          `${this.#topic} partition ${partition} can be read up to offset ${lastStableOffset}, ` +
+            `and was up to ${from.get(partition)} before`,
+          'The topic was truncated or made again: destroy the cluster and init it again.',
+        );
+      }
+      await this.#interruptible(sleep(behindPauseMs));
+    }
+  }
+
   async #explainFetch(error: unknown, from: ReadonlyMap<number, bigint>): Promise<never> {
     if (!(error instanceof KafkaAnswerError) || error.errorName !== 'OFFSET_OUT_OF_RANGE') {
       throw this.#explain(error);
@@ -240,7 +270,7 @@ class KafkaCommittedReader implements CommittedReader {
         : `offset ${from.get(outside.partition)} is not in ${this.#topic} partition ` +
             `${outside.partition}, which holds ${outside.lowWatermark} to ` +
             `${outside.lastStableOffset}`,
-      'Records were removed, or the topic was made anew. Rebuild the follower, or restore it.',
+      'Records were removed, or the topic was made again: destroy the cluster and init it again.',
       error,
     );
   }
@@ -249,6 +279,13 @@ class KafkaCommittedReader implements CommittedReader {
     const context = { action: 'read', topic: this.#topic, transactionalId: null } as const;
     return this.#client.explain(error, context);
   }
+}
+
+function isBehind(
+  { partition, lastStableOffset }: Pick<Watermarks, 'partition' | 'lastStableOffset'>,
+  from: ReadonlyMap<number, bigint>,
+): boolean {
+  return lastStableOffset < (from.get(partition) ?? 0n);
 }
 
 function triesFor(error: unknown): number {

@@ -11,7 +11,8 @@
  * leader that took that offset for the end would begin its epoch below a batch that the slot was
  * told of.
  */
-import type { Mark } from '../change/change.ts';
+import type { EpochBegin, Mark } from '../change/change.ts';
+import { compareEpochLsn, type EpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors.ts';
 import type { Clock } from './kafka-client.ts';
 import type {
@@ -46,6 +47,12 @@ export async function readLogEnd(
   }
 }
 
+/** An epoch's begin, and where it was written. */
+export interface WrittenBegin extends Pick<EpochBegin, 'streamId'> {
+  /** Behind the begin in each partition. */
+  readonly mark: Mark;
+}
+
 /**
  * Whether a log is the one in which an epoch began: every partition has the begin where `mark` says
  * that it ended. A topic that was deleted and made again may be longer than the first one, and what
@@ -56,20 +63,25 @@ export async function holdsBegin(
   reader: CommittedReader,
   decoder: RecordDecoder,
   watermarks: readonly Watermarks[],
-  mark: Mark,
+  { mark, streamId }: WrittenBegin,
 ): Promise<boolean> {
   for (const { partition, lowWatermark, lastStableOffset } of watermarks) {
     const offset = (mark.nextOffsets[partition] ?? 0n) - 1n;
     if (offset < lowWatermark) continue;
     if (offset >= lastStableOffset) return false;
-    const from = new Map([[partition, offset]]);
-    const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs, maxBytes: 1 });
-    const first = fetched?.records[0];
-    if (first?.offset !== offset) return false;
-    const [record] = await decoder.decode([first]);
-    if (record?.kind !== 'epoch' || record.begin.epoch !== mark.at.epoch) return false;
+    const found: StreamRecord[] = [];
+    for await (const fetched of readStretch(reader, partition, offset, offset + 1n, 1)) {
+      found.push(...(await decoder.decode(fetched.filter((one) => one.offset === offset))));
+    }
+    const [record] = found;
+    if (record?.kind !== 'epoch' || record.begin.streamId !== streamId) return false;
+    if (compareEpochLsn(beginsAt(record.begin), mark.at) !== 0) return false;
   }
   return true;
+}
+
+function beginsAt({ epoch, startLsn }: EpochBegin): EpochLsn {
+  return { epoch, lsn: startLsn };
 }
 
 export interface Readable {
@@ -142,10 +154,12 @@ export async function* readStretch(
   partition: number,
   start: bigint,
   end: bigint,
+  maxBytes?: number,
 ): AsyncGenerator<readonly FetchedRecord[]> {
+  const options = { maxWaitMs: fetchMaxWaitMs, ...(maxBytes !== undefined && { maxBytes }) };
   for (let offset = start; offset < end; ) {
     const from = new Map([[partition, offset]]);
-    const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
+    const [fetched] = await reader.fetch(from, options);
     if (fetched === undefined) return;
     yield fetched.records;
     offset = fetched.nextOffset;

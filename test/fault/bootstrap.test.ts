@@ -52,6 +52,8 @@ async function begin(deleteRetentionMs = 600_000) {
     await fleet.sql('a', `UPDATE item SET body = ${second} WHERE id % 4 = ${part}`);
   }
   await growing.tick();
+  // A node that is built reads up to the end of the log as it finds it.
+  await growing.published();
   return fleet;
 }
 

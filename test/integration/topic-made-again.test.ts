@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert';
 import { connectKafka } from '../../src/topic/kafka-client.ts';
 import { createTopic, deleteTopic } from '../../src/topic/topic-admin.ts';
 import { changesTopic } from '../../src/topic/topic-layout.ts';
+import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { Forger } from '../support/forger.ts';
 import { type Stack, useStack } from '../support/stack.ts';
@@ -88,6 +89,38 @@ test('a leader does not go on where the end of its log is, and not its begin', a
   const agent = fleet.spawnAgent('a');
   assert.is(await agent.exitCode(), 4, agent.log);
   assert.match(agent.log, /TOPIC_MISMATCH.*the topic holds no begin there/);
+});
+
+/** A transaction that is open, so that the end of the topic is past what can be read. */
+async function withOpenTransaction(work: () => Promise<void>): Promise<void> {
+  const client = connectKafka({ brokers: stack.brokers, clientId: 'test' }, testLog);
+  const topic = changesTopic(fleet.cluster);
+  const options = { topic, partitions, transactionalId: `${topic}-other` };
+  const producer = createTransactionalProducer(client, options);
+  await producer.open();
+  const record = { key: Buffer.from('k'), value: null, headers: {} };
+  const many = Array.from({ length: 2_000 }, (_, i) => ({ ...record, partition: i % partitions }));
+  await producer.send(many);
+  try {
+    await work();
+  } finally {
+    await producer.close();
+  }
+}
+
+test('a follower does not wait in such a topic, and nobody gets the lead there', async () => {
+  const agents = await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+  await fleet.caughtUp();
+  assert.is(await agents.a.stop(), 0);
+  const paused = agents.b;
+  paused.signal('SIGSTOP');
+  await remake();
+  await withOpenTransaction(async () => {
+    paused.signal('SIGCONT');
+    assert.is(await paused.exitCode(), 4, paused.log);
+    assert.match(paused.log, /TOPIC_MISMATCH.*can be read up to offset 0/);
+  });
 });
 
 test.run();

@@ -15,8 +15,8 @@ import {
   unfinishedDuring,
 } from '../../src/follower/apply-limit.ts';
 import { coalesce } from '../../src/follower/coalesce.ts';
-import { CompactedLog, forNobody } from '../../src/follower/compacted-log.ts';
-import { FirstLook } from '../../src/follower/first-look.ts';
+import { CompactedLog } from '../../src/follower/compacted-log.ts';
+import { type Emptied, FirstLook } from '../../src/follower/first-look.ts';
 import type { FollowerPosition } from '../../src/follower/follower-state.ts';
 import * as horizonRules from '../../src/follower/horizon.ts';
 import { StartOver } from '../../src/follower/start-over.ts';
@@ -29,7 +29,7 @@ import { CompactingLog, type LogTimes } from './compacting-log.ts';
 /** What a new node does; the functions may be those of a module with a rule left out. */
 export interface BootstrapRules {
   readonly Log: typeof CompactedLog;
-  readonly forNobody: typeof forNobody;
+  readonly Look: typeof FirstLook;
   readonly Reader: typeof Aligner;
   readonly horizon: typeof horizonRules;
   /** All partitions together, in the order of positions; else one after the other. */
@@ -38,7 +38,7 @@ export interface BootstrapRules {
 
 export const rightRules: BootstrapRules = {
   Log: CompactedLog,
-  forNobody,
+  Look: FirstLook,
   Reader: Aligner,
   horizon: horizonRules,
   inOrder: true,
@@ -50,6 +50,7 @@ export type Choice = readonly [what: number, how: number];
 interface Saved {
   readonly end: LogEnd;
   readonly epochs: readonly EpochBegin[];
+  readonly emptied: Emptied;
   readonly beganMs: number;
   readonly offsets: readonly bigint[];
   readonly servedBy: readonly (number | null)[];
@@ -187,13 +188,14 @@ export class BootstrapWorld {
   #look(): void {
     const end = findLogEnd(this.#log.tails());
     if (end?.mark == null) throw new StartOver('no mark is common');
-    const look = new FirstLook(streamId);
+    const look = new this.#rules.Look(streamId);
     for (const record of this.#log.read(0, 0n).records) look.take(record);
     const epochs = look.epochsTo(end.mark.at);
+    const emptied = look.emptiedBelow(end.mark.at, epochs);
     const offsets = end.mark.nextOffsets.map(() => 0n);
     const servedBy = offsets.map(() => null);
     const beganMs = this.#log.nowMs;
-    this.#saved = { end, epochs, beganMs, offsets, servedBy, horizon: null };
+    this.#saved = { end, epochs, emptied, beganMs, offsets, servedBy, horizon: null };
   }
 
   #read(how: number): void {
@@ -223,7 +225,7 @@ export class BootstrapWorld {
   #applyRead(saved: Saved, log: CompactedLog, pieces: AlignedBatch['partitions'][]): void {
     const window = { from: { epoch: 0, lsn: 0n as never }, to: null };
     const batches = pieces.map((partitions) => ({ partitions }));
-    const steps = this.#rules.forNobody(coalesce(batches, window, () => true));
+    const steps = coalesce(batches, window, () => true);
     for (const step of steps) this.#tables.apply(step, () => true);
     this.#saved = { ...saved, offsets: this.#offsetsOf(saved, log) };
     pieces.length = 0;
@@ -237,12 +239,12 @@ export class BootstrapWorld {
     this.#position = { streamId, at: mark.at, mark, appendMs, commitTimeMicros: 0n, unfinished };
   }
 
-  #openLog({ offsets, end, epochs }: Saved): CompactedLog {
+  #openLog({ offsets, end, epochs, emptied }: Saved): CompactedLog {
     const ends = end.mark?.nextOffsets ?? [];
-    if (this.#rules.inOrder) return new this.#rules.Log(offsets, ends, epochs);
+    if (this.#rules.inOrder) return new this.#rules.Log(offsets, ends, epochs, emptied);
     const open = offsets.findIndex((offset, p) => offset < (ends[p] ?? 0n));
     const only = ends.map((to, p) => (p === open ? to : (offsets[p] ?? 0n)));
-    return new this.#rules.Log(offsets, only, epochs);
+    return new this.#rules.Log(offsets, only, epochs, emptied);
   }
 
   #offsetsOf({ offsets }: Saved, log: CompactedLog): readonly bigint[] {

@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
 import type { AlignedBatch } from '../../src/follower/aligner.ts';
 import { coalesce } from '../../src/follower/coalesce.ts';
-import { CompactedLog, forNobody } from '../../src/follower/compacted-log.ts';
+import { CompactedLog } from '../../src/follower/compacted-log.ts';
 import { FirstLook } from '../../src/follower/first-look.ts';
 import { isTooSlow, movedPartitions } from '../../src/follower/horizon.ts';
 import type * as placeRules from '../../src/follower/place-search.ts';
@@ -99,7 +99,8 @@ export class PlaceWorld {
     assert.ok(compareEpochLsn(start.mark.at, this.#until) <= 0, 'it begins past the place');
     const from = start.mark.nextOffsets.map(() => 0n);
     const epochs = look.epochsTo(start.mark.at);
-    const log = new CompactedLog(from, start.mark.nextOffsets, epochs);
+    const emptied = look.emptiedBelow(start.mark.at, epochs);
+    const log = new CompactedLog(from, start.mark.nextOffsets, epochs, emptied);
     const sinceMs = this.#log.nowMs;
     const servedBy = from.map(() => null);
     this.#reading = { start, log, tables: new BootstrapTables(), sinceMs, pieces: [], servedBy };
@@ -126,7 +127,7 @@ export class PlaceWorld {
   #apply({ pieces, tables }: Reading): void {
     const window = { from: { epoch: 0, lsn: 0n as never }, to: null };
     const batches = pieces.map((partitions) => ({ partitions }));
-    const steps = forNobody(coalesce(batches, window, () => true));
+    const steps = coalesce(batches, window, () => true);
     for (const step of steps) tables.apply(step, () => true);
     pieces.length = 0;
   }

@@ -65,7 +65,7 @@ export class GrowingFleet {
   }
 
   /** Until the topic holds what the leader has committed. */
-  async #published(): Promise<void> {
+  async published(): Promise<void> {
     const { stack, broker, partitions } = this.#options;
     const servers = { brokers: broker.brokers, registryUrl: stack.registryUrl };
     const forger = new Forger(servers, this.fleet, partitions);
@@ -80,7 +80,7 @@ export class GrowingFleet {
 
   /** Until no more than `recordsMax` records of the relation are left. */
   async cleaned(relation: string, recordsMax: number): Promise<void> {
-    await this.#published();
+    await this.published();
     const { broker, partitions } = this.#options;
     await broker.cleans(
       this.fleet,

@@ -7,10 +7,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { buildingText } from '../../src/agent/building-text.ts';
 import { UnderstudyError } from '../../src/errors.ts';
-import type { ContentRecord } from '../../src/follower/aligner.ts';
 import { type BootstrapState, shareRead } from '../../src/follower/bootstrap-state.ts';
-import { coalesce } from '../../src/follower/coalesce.ts';
-import { forNobody } from '../../src/follower/compacted-log.ts';
+import { CompactedLog } from '../../src/follower/compacted-log.ts';
 import { FirstLook } from '../../src/follower/first-look.ts';
 import {
   horizonOf,
@@ -124,6 +122,7 @@ const state: BootstrapState = {
   isWhole: true,
   commitTimeMicros: 0n,
   unfinished: [],
+  emptied: new Map(),
   firstOffsets: [0n, 10n],
   offsets: [5n, 15n],
   appendMs: [0, 0],
@@ -137,21 +136,32 @@ const state: BootstrapState = {
   conflicts: 0,
 };
 
-test('what is emptied later is not written, and a reading anew empties', () => {
+test('void rows, and those from before the last emptying that counts, are left out', () => {
   const topic = new SketchedTopic(1).row(0, 11, 'a', '1').put(0, 12, 0, {
     kind: 'row',
     key: 'a',
     value: '1',
     relationId: 'public.u',
   });
-  topic.put(0, 13, 0, { kind: 'reread', relationId: 'public.t' }).row(0, 14, 'a', '2');
+  topic.put(0, 13, 0, { kind: 'reread', relationId: 'public.t' }).row(0, 14, 'a', '2').point(20);
+  topic.put(0, 21, 0, { kind: 'truncate', relationId: 'public.u' }).row(0, 22, 'void', '1');
+  topic
+    .begin(2, 30, { base: at(1, 20) })
+    .row(0, 32, 'b', '1')
+    .point(40);
+  topic.put(0, 41, 0, { kind: 'truncate', relationId: 'public.t' }).point(50);
+  const look = lookAt(topic);
+  const epochs = look.epochsTo(at(2, 40));
+  const emptied = look.emptiedBelow(at(2, 40), epochs);
+  assert.equal([...emptied.keys()], ['public.t']);
   const records = topic.partitions[0] ?? [];
-  const everything = { from: at(0, 0), to: null };
-  const batches = [{ partitions: [records as ContentRecord[]] }];
-  const steps = forNobody(coalesce(batches, everything)).map((step) => {
-    return step.kind === 'rows' ? step.tables.map(({ relationId }) => relationId) : step.kind;
-  });
-  assert.equal(steps, [['public.u'], 'truncate', ['public.t']]);
+  const log = new CompactedLog([0n], [BigInt(records.length * 2)], epochs, emptied);
+  log.push(0, records, BigInt(records.length * 2));
+  const rows = log
+    .next()
+    .flat()
+    .map((record) => `${record.kind} ${record.position.commitLsn}`);
+  assert.equal(rows, ['row 12', 'row 14', 'row 32']);
 });
 
 test('it says how far it is, and what it waits for at the end', () => {
