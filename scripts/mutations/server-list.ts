@@ -5,6 +5,7 @@
 import type { Mutation } from './mutation.ts';
 import { rebuildShortcuts } from './rebuild-list.ts';
 import { rereadShortcuts } from './reread-list.ts';
+import { topicShortcuts } from './topic-list.ts';
 
 export const withServers: readonly Mutation[] = [
   {
@@ -144,30 +145,6 @@ export const withServers: readonly Mutation[] = [
       },
     ],
     tests: ['test/integration/identities.test.ts'],
-  },
-  {
-    name: 'log-goes-backwards',
-    harm: 'a leader writes on in a topic that was made again and holds nothing of before',
-    edits: [
-      {
-        file: 'src/topic/transactional-producer.ts',
-        find: 'if (offset >= due) return;',
-        replace: 'if (offset >= 0n || due < 0n) return;',
-      },
-    ],
-    tests: ['test/integration/topic-transactions.test.ts'],
-  },
-  {
-    name: 'end-of-a-log-is-enough',
-    harm: 'a leader takes a topic for its own that has lost the begin of its epoch',
-    edits: [
-      {
-        file: 'src/topic/log-end.ts',
-        find: 'if (offset < lowWatermark) continue;',
-        replace: 'if (offset >= 0n || lowWatermark < 0n) continue;',
-      },
-    ],
-    tests: ['test/integration/topic-made-again.test.ts'],
   },
   {
     name: 'existing-rows-unsaid',
@@ -357,4 +334,5 @@ export const withServers: readonly Mutation[] = [
   },
   ...rebuildShortcuts,
   ...rereadShortcuts,
+  ...topicShortcuts,
 ];

@@ -10,6 +10,7 @@ import { createTopic, deleteTopic } from '../../src/topic/topic-admin.ts';
 import { changesTopic } from '../../src/topic/topic-layout.ts';
 import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import type { FleetAgent } from '../support/fleet-agent.ts';
 import { Forger } from '../support/forger.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
@@ -91,36 +92,54 @@ test('a leader does not go on where the end of its log is, and not its begin', a
   assert.match(agent.log, /TOPIC_MISMATCH.*the topic holds no begin there/);
 });
 
-/** A transaction that is open, so that the end of the topic is past what can be read. */
-async function withOpenTransaction(work: () => Promise<void>): Promise<void> {
+/** The end of the new topic is past where the follower stands, with nothing that can be read. */
+async function remakeUnder(follower: FleetAgent, isAborted: boolean): Promise<() => Promise<void>> {
+  follower.signal('SIGSTOP');
+  await remake();
   const client = connectKafka({ brokers: stack.brokers, clientId: 'test' }, testLog);
   const topic = changesTopic(fleet.cluster);
   const options = { topic, partitions, transactionalId: `${topic}-other` };
-  const producer = createTransactionalProducer(client, options);
-  await producer.open();
+  const [producer, next] = [1, 2].map(() => createTransactionalProducer(client, options));
+  await producer?.open();
   const record = { key: Buffer.from('k'), value: null, headers: {} };
   const many = Array.from({ length: 2_000 }, (_, i) => ({ ...record, partition: i % partitions }));
-  await producer.send(many);
-  try {
-    await work();
-  } finally {
-    await producer.close();
-  }
+  await producer?.send(many);
+  if (isAborted) await next?.open();
+  follower.signal('SIGCONT');
+  return async () => {
+    await Promise.all([producer?.close(), next?.close()]);
+  };
 }
 
-test('a follower does not wait in such a topic, and nobody gets the lead there', async () => {
-  const agents = await fleet.startAgents();
+test('a follower does not wait for records behind the end of such a topic', async () => {
+  const { a, b } = await fleet.startAgents();
   await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
   await fleet.caughtUp();
-  assert.is(await agents.a.stop(), 0);
-  const paused = agents.b;
-  paused.signal('SIGSTOP');
-  await remake();
-  await withOpenTransaction(async () => {
-    paused.signal('SIGCONT');
-    assert.is(await paused.exitCode(), 4, paused.log);
-    assert.match(paused.log, /TOPIC_MISMATCH.*can be read up to offset 0/);
-  });
+  assert.is(await a.stop(), 0);
+  const close = await remakeUnder(b, false);
+  try {
+    assert.is(await b.exitCode(), 4, b.log);
+    assert.match(b.log, /TOPIC_MISMATCH.*can be read up to offset 0/);
+  } finally {
+    await close();
+  }
+});
+
+test('who stands in such a topic without knowing does not take the lead', async () => {
+  const { a, b } = await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+  await fleet.caughtUp();
+  assert.is(await a.stop(), 0);
+  const close = await remakeUnder(b, true);
+  try {
+    const { code, json } = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'x');
+    assert.is(code, 4, JSON.stringify(json));
+    assert.is(json.error.code, 'TOPIC_MISMATCH');
+    assert.match(json.error.message, /has read up to 1:.*the topic ends in nothing/);
+    assert.is((await fleet.cli('status')).json.leader, 'a');
+  } finally {
+    await close();
+  }
 });
 
 test.run();

@@ -1,0 +1,56 @@
+/**
+ * Shortcuts that take another topic of the same name for the log. Data alone: main.ts breaks the
+ * code so, in a copy, and runs the tests.
+ */
+import type { Mutation } from './mutation.ts';
+
+export const topicShortcuts: readonly Mutation[] = [
+  {
+    name: 'log-goes-backwards',
+    harm: 'a leader writes on in a topic that was made again and holds nothing of before',
+    edits: [
+      {
+        file: 'src/topic/transactional-producer.ts',
+        find: 'if (offset >= due) return;',
+        replace: 'if (offset >= 0n || due < 0n) return;',
+      },
+    ],
+    tests: ['test/integration/topic-transactions.test.ts'],
+  },
+  {
+    name: 'end-of-a-log-is-enough',
+    harm: 'a leader takes a topic for its own that has lost the begin of its epoch',
+    edits: [
+      {
+        file: 'src/topic/log-end.ts',
+        find: 'if (offset < lowWatermark) continue;',
+        replace: 'if (offset >= 0n || lowWatermark < 0n) continue;',
+      },
+    ],
+    tests: ['test/integration/topic-made-again.test.ts'],
+  },
+  {
+    name: 'waits-behind-the-end',
+    harm: 'a follower waits for ever in a topic that was made again, and calls itself exact',
+    edits: [
+      {
+        file: 'src/topic/committed-reader.ts',
+        find: 'if (fetched.some((one) => isBehind(one, from)))',
+        replace: 'if (fetched.length < 0)',
+      },
+    ],
+    tests: ['test/integration/topic-made-again.test.ts'],
+  },
+  {
+    name: 'claims-before-it-looks',
+    harm: 'a node takes the lead from a healthy one, in a topic where nobody can lead',
+    edits: [
+      {
+        file: 'src/agent/take-lead.ts',
+        find: 'if (mark === null || compareEpochLsn(mark.at, at) < 0) {',
+        replace: 'if (at.epoch < 0) {',
+      },
+    ],
+    tests: ['test/integration/topic-made-again.test.ts'],
+  },
+];
