@@ -235,6 +235,11 @@ runner('leaves files of a longer form out of a shorter one, unless they are name
   assert.equal(planned(long), ['b.test.ts']);
 });
 
+runner('plans all files of this repository, in each form', () => {
+  const [short, ci, full] = [[], ['--ci'], ['--full']].map((words) => makePlan(words).files.length);
+  assert.ok((short ?? 0) < (ci ?? 0) && (ci ?? 0) < (full ?? 0), `${short}, ${ci}, ${full}`);
+});
+
 runner('judges a red file once, whatever its exit', () => {
   const text = '\n  Total:     3\n  Passed:    1\n  Skipped:   0\n  Duration:  1.00ms\n';
   const summary = parseSummary(`noise${text}`);
