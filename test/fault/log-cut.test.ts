@@ -10,6 +10,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectKafka } from '../../src/topic/kafka-client.ts';
 import { changesTopic, slotName } from '../../src/topic/topic-layout.ts';
+import { answeredStatus } from '../support/answered-status.ts';
 import { FaultRun } from '../support/fault-run.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
@@ -51,14 +52,14 @@ async function stopsClearly(of: FaultRun, code: string, what: RegExp): Promise<v
   assert.match(agent.log, `"code":"${code}"`, agent.log);
   assert.match(agent.log, what, agent.log);
   assert.is(await position(of), before, 'the follower did not move');
-  const { json } = await fleet.cli('status');
+  const { json } = await answeredStatus(fleet);
   const b = json.nodes.find(({ name }: { name: string }) => name === 'b');
   assert.not.equal(b.state, 'streaming', JSON.stringify(json));
   assert.is(b.promotable, false, JSON.stringify(json));
   const words = ['failover', 'b', '--allow-data-loss', '--reason', 'test'] as const;
   const refused = await fleet.cli(...words);
   assert.is(refused.code, 4, JSON.stringify(refused));
-  assert.is((await fleet.cli('status')).json.leader, 'a');
+  assert.is((await answeredStatus(fleet)).json.leader, 'a');
   assert.is(fleet.agent('a').ended, false, 'the leader goes on');
 }
 
