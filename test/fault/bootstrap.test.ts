@@ -24,6 +24,8 @@ const partitions = 2;
 const rows = 400;
 const body = (text: string) => `repeat(md5(i || '${text}'), 1900)`;
 const promote = ['failover', 'c', '--allow-data-loss', '--reason', 'test'] as const;
+/** The server ends the session of a process that was killed. */
+const freeMaxMs = 60_000;
 
 let stack: Stack;
 let broker: CleaningBroker;
@@ -59,12 +61,14 @@ async function begin(deleteRetentionMs = 600_000) {
 
 /** The session of the agent before may hold the lock for a moment. */
 async function dies(failpoint: string): Promise<void> {
-  for (;;) {
+  for (const deadlineMs = Date.now() + freeMaxMs; ; ) {
     const agent = growing.fleet.spawnAgent('c', failpoint);
-    await agent.exit;
-    if (agent.log.includes('NODE_LOCKED')) continue;
-    assert.is(await agent.exit, null, `it was not killed: ${agent.log}`);
-    return;
+    const code = await agent.exitCode();
+    if (!agent.log.includes('NODE_LOCKED')) {
+      assert.is(code, null, `it was not killed: ${agent.log}`);
+      return;
+    }
+    assert.ok(Date.now() < deadlineMs, `the node is never free: ${agent.log}`);
   }
 }
 

@@ -15,19 +15,25 @@ import { WalSession } from '../../src/leader/wal-session.ts';
 import { publicationName, slotName } from '../../src/topic/topic-layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { isFull } from '../support/fleet-under-load.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 const rounds = isFull ? 10 : 2;
 const patienceMs = 60_000;
 let stack: Stack;
+/** The leader's: nobody else writes WAL between two commit records. */
+let own: OwnServer;
 let fleet: Fleet;
 let sessions: readonly [Client, Client];
 let hasWalInspect = false;
 let id = 0;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
-  fleet = await startFleet({ stack, tables: 'CREATE TABLE item (id int PRIMARY KEY)' });
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
+  fleet = await startFleet({
+    stack,
+    servers: { a: own.server },
+    tables: 'CREATE TABLE item (id int PRIMARY KEY)',
+  });
   sessions = [await fleet.session('a'), await fleet.session('a')];
   const [row] = await fleet.sql(
     'a',
@@ -39,7 +45,7 @@ test.before(async () => {
 
 test.after(async () => {
   await fleet.close();
-  await stack.close();
+  await Promise.all([own.close(), stack.close()]);
 });
 
 function nextId(): number {

@@ -93,9 +93,22 @@ for (const how of ['pg_cancel_backend', 'pg_terminate_backend'] as const) {
 
 test('a row that is refused stops the node at its transaction, and it goes on later', async () => {
   const { fleet } = under;
-  const [max] = await fleet.sql<{ id: number }>('a', 'SELECT max(id)::int AS id FROM journal');
-  const limit = Number(max?.id) + 300;
-  await fleet.tamper('b', `ALTER TABLE journal ADD CONSTRAINT narrow CHECK (id < ${limit})`);
+  // On b itself, where the applier waits meanwhile: however busy the machine is, the rows that are
+  // there fit, and some of those to come do not.
+  await fleet.tamper(
+    'b',
+    `DO $$ BEGIN
+       LOCK TABLE journal IN ACCESS EXCLUSIVE MODE;
+       EXECUTE format('ALTER TABLE journal ADD CONSTRAINT narrow CHECK (id < %s)',
+         (SELECT max(id) + 300 FROM journal));
+     END $$`,
+  );
+  const [narrow] = await fleet.sql<{ check: string }>(
+    'b',
+    `SELECT pg_get_constraintdef(oid) AS check FROM pg_constraint WHERE conname = 'narrow'`,
+  );
+  const limit = Number(/\d+/.exec(narrow?.check ?? '')?.[0]);
+  assert.ok(limit > 300, narrow?.check);
   assert.is(await under.follower.exitCode(), 4, under.follower.log);
   assert.match(under.follower.log, /ROW_REFUSED/);
   assert.equal(await fleet.sql('b', `SELECT 1 FROM journal WHERE id >= ${limit}`), []);

@@ -19,6 +19,8 @@ const tables = `
   CREATE TABLE part (id int PRIMARY KEY, item int REFERENCES item);
   CREATE INDEX part_item ON part (item)`;
 const names = ['item', 'part', 'tick'];
+/** The server ends the session of a process that was killed. */
+const freeMaxMs = 60_000;
 
 const stack: Stack = await useStack({ postgres: 3 });
 const withDump = await testWithDump(stack);
@@ -54,12 +56,14 @@ async function begin(): Promise<void> {
 
 /** The session of the agent before may hold the lock for a moment. */
 async function dies(failpoint: string): Promise<void> {
-  for (;;) {
+  for (const deadlineMs = Date.now() + freeMaxMs; ; ) {
     const agent = fleet.spawnAgent('c', failpoint);
-    await agent.exit;
-    if (agent.log.includes('NODE_LOCKED')) continue;
-    assert.is(await agent.exit, null, `${failpoint}: it was not killed: ${agent.log}`);
-    return;
+    const code = await agent.exitCode();
+    if (!agent.log.includes('NODE_LOCKED')) {
+      assert.is(code, null, `${failpoint}: it was not killed: ${agent.log}`);
+      return;
+    }
+    assert.ok(Date.now() < deadlineMs, `the node is never free: ${agent.log}`);
   }
 }
 
@@ -80,11 +84,12 @@ async function databases(): Promise<readonly string[]> {
 }
 
 async function startsWhenFree(): Promise<void> {
-  for (;;) {
+  for (const deadlineMs = Date.now() + freeMaxMs; ; ) {
     const agent = fleet.spawnAgent('c');
     await agent.says(/"message":"following"|NODE_LOCKED/);
     if (!agent.log.includes('NODE_LOCKED')) return;
-    await agent.exit;
+    await agent.exitCode();
+    assert.ok(Date.now() < deadlineMs, `the node is never free: ${agent.log}`);
   }
 }
 

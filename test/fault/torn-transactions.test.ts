@@ -8,6 +8,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { answeredStatus } from '../support/answered-status.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { againAfter, Forger } from '../support/forger.ts';
@@ -82,7 +83,7 @@ async function isDamaged(): Promise<void> {
   await stopsDamaged(fleet.spawnAgent('b'));
   const firsts = await fleet.sql('b', `SELECT 1 FROM item WHERE body = 'first'`);
   assert.is(firsts.length, 0, 'nothing of it was applied');
-  const { json } = await fleet.cli('status');
+  const { json } = await answeredStatus(fleet);
   const promotable = json.nodes.map((node: { promotable: boolean }) => node.promotable);
   assert.equal(promotable, [false, false]);
   const refused = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'test');

@@ -14,7 +14,7 @@ import { decodePgoutput } from '../../src/leader/pgoutput-decoder.ts';
 import { publicationName } from '../../src/topic/topic-layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { isFull } from '../support/fleet-under-load.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 const tables = `
   CREATE TABLE entry (n int PRIMARY KEY, note text);
@@ -53,13 +53,15 @@ interface Stop {
 }
 
 let stack: Stack;
+/** The leader's: nobody else writes WAL between two commit records. */
+let own: OwnServer;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
 });
 
 test.after(async () => {
-  await stack.close();
+  await Promise.all([own.close(), stack.close()]);
 });
 
 /** What the server decodes of its WAL, from a slot of the session's own on. */
@@ -175,7 +177,7 @@ async function writeHistory(fleet: Fleet, fillerRows: number): Promise<readonly 
 
 for (const { partitions, fillerRows, stops: wanted } of histories) {
   test(`rows are those of the stop, over ${partitions} partitions`, async () => {
-    const fleet = await startFleet({ stack, partitions, tables });
+    const fleet = await startFleet({ stack, servers: { a: own.server }, partitions, tables });
     try {
       const all = await writeHistory(fleet, fillerRows);
       const stops = all.filter(({ name }) => wanted === null || wanted.includes(name));

@@ -16,16 +16,18 @@ import {
 } from '../support/existing-rows.ts';
 import type { Fleet } from '../support/fleet.ts';
 import { newestRecords } from '../support/newest-records.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
+/** The leader's: the setting that holds commits holds those of every database of its server. */
+let own: OwnServer;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
 });
 
 test.after(async () => {
-  await stack.close();
+  await Promise.all([own.close(), stack.close()]);
 });
 
 /** Commits wait for a standby that nobody is: they are streamed, and nobody sees them. */
@@ -50,7 +52,7 @@ function withUnseenCommit(
   failpoint: string,
   work: (fleet: Fleet, release: () => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  return withBusyRows(stack, async (fleet) => {
+  const hold = async (fleet: Fleet): Promise<void> => {
     try {
       await fleet.startAgent('b');
       await fleet.startAgent('a', failpoint);
@@ -69,7 +71,8 @@ function withUnseenCommit(
     } finally {
       await holdCommits(fleet, false);
     }
-  });
+  };
+  return withBusyRows(stack, hold, { a: own.server });
 }
 
 test('what was streamed before it can be seen is not undone', () => {

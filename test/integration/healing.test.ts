@@ -13,7 +13,7 @@ import { compareEpochLsn, parseEpochLsn } from '../../src/change/position.ts';
 import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
 import { againAfter, Forger } from '../support/forger.ts';
 import { type NewestRecords, newestRecords } from '../support/newest-records.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 // time-limit: 240s
 
@@ -22,13 +22,16 @@ const healedWithinMs = 90_000;
 const table = '(SELECT id, n, body FROM doc)';
 const large = `repeat(md5(i::text), 100)`;
 let stack: Stack;
+/** The leader's: one test makes every commit of its server wait. */
+let own: OwnServer;
 let fleet: Fleet;
 let leader: NodeName = 'a';
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
   fleet = await startFleet({
     stack,
+    servers: { a: own.server },
     partitions,
     tables: `CREATE TABLE doc (id int PRIMARY KEY, n int NOT NULL, body text);
       ALTER TABLE doc ALTER body SET STORAGE EXTERNAL;
@@ -46,7 +49,7 @@ test.before(async () => {
 
 test.after(async () => {
   await fleet.close();
-  await stack.close();
+  await Promise.all([own.close(), stack.close()]);
 });
 
 async function healed(): Promise<NewestRecords> {
@@ -134,17 +137,20 @@ test('a commit that waits to be seen is healed with what it wrote', async () => 
   const name = 'understudy a walsender';
   await fleet.sql('a', `ALTER SYSTEM SET synchronous_standby_names = '"${name}"'`);
   await fleet.sql('a', 'SELECT pg_reload_conf()');
-  const writers = await Promise.all([fleet.session('a'), fleet.session('a')]);
-  for (let round = 0; round < 20; round += 1) {
-    await Promise.all(
-      writers.map((writer, i) =>
-        writer.query(`UPDATE doc SET n = n + 1 WHERE id IN (8, ${9 + i})`),
-      ),
-    );
+  try {
+    const writers = await Promise.all([fleet.session('a'), fleet.session('a')]);
+    for (let round = 0; round < 20; round += 1) {
+      await Promise.all(
+        writers.map((writer, i) =>
+          writer.query(`UPDATE doc SET n = n + 1 WHERE id IN (8, ${9 + i})`),
+        ),
+      );
+    }
+    await isWhole();
+  } finally {
+    await fleet.sql('a', 'ALTER SYSTEM RESET synchronous_standby_names');
+    await fleet.sql('a', 'SELECT pg_reload_conf()');
   }
-  await isWhole();
-  await fleet.sql('a', 'ALTER SYSTEM RESET synchronous_standby_names');
-  await fleet.sql('a', 'SELECT pg_reload_conf()');
 });
 
 for (const failpoint of ['heal.after-read', 'heal.after-watermark'] as const) {

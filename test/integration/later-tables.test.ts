@@ -6,6 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { answeredStatus } from '../support/answered-status.ts';
 import { busyTables, finished, partitions, until } from '../support/existing-rows.ts';
 import { startFleet } from '../support/fleet.ts';
 import { newestRecords } from '../support/newest-records.ts';
@@ -116,7 +117,7 @@ test('tables without a key are passed over until they have one or are gone', asy
     }
     assert.match(agent.log, /public.kept has no replica identity.*ALTER TABLE .*kept/);
     await plainIs(1);
-    const { json } = await fleet.cli('status');
+    const { json } = await answeredStatus(fleet);
     for (const table of keyless) assert.match(json.nodes[0].why.join(), `public.${table}`);
     // All of this is in the WAL before anybody decodes it, under catalogs that are no more.
     await agent.kill();
@@ -142,7 +143,7 @@ test('tables without a key are passed over until they have one or are gone', asy
     await fleet.sql('a', 'DELETE FROM kept WHERE n = 2; UPDATE kept SET n = 7 WHERE n = 3');
     await plainIs(3);
     await fleet.assertSame('kept');
-    const { json: after } = await fleet.cli('status');
+    const { json: after } = await answeredStatus(fleet);
     const why = after.nodes[0].why.join();
     assert.match(why, /not in the stream: .*public.computed/);
     assert.not.match(why, /public.kept/);

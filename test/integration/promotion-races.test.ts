@@ -4,9 +4,10 @@
  * another.
  */
 // runs: ci
+import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
+import { type Fleet, type NodeName, patienceMs, startFleet } from '../support/fleet.ts';
 import { Load, loadRows, loadTableNames, loadTables } from '../support/load.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
@@ -45,7 +46,7 @@ async function assertExact(fleet: Fleet, leader: NodeName, nodes: NodeName[]): P
 test('of two failovers at the same time one wins, and the loser goes on following', async () => {
   const fleet = await newFleet();
   // A failover takes less than the start of a command: both candidates wait before their claim.
-  const racing = 'promote.after-slot=pause:3000';
+  const racing = 'promote.after-slot=pause:15000';
   const agents = {
     a: await fleet.startAgent('a'),
     b: await fleet.startAgent('b', racing),
@@ -56,9 +57,21 @@ test('of two failovers at the same time one wins, and the loser goes on followin
   await load.progress(50);
   await load.stop();
   await agents.a.kill();
-  const [b, c] = await Promise.all(
-    (['b', 'c'] as const).map((node) => fleet.cli('failover', node, ...allow)),
+  let answered = 0;
+  const answers = Promise.all(
+    (['b', 'c'] as const).map(async (node) => {
+      const answer = await fleet.cli('failover', node, ...allow);
+      answered += 1;
+      return answer;
+    }),
   );
+  for (const deadlineMs = Date.now() + patienceMs; ; await sleep(50)) {
+    const made = [await slots(fleet, 'b'), await slots(fleet, 'c')];
+    assert.is(answered, 0, `a failover was over before both had begun\n${fleet.logs()}`);
+    if (made.every((names) => names.includes('understudy__2'))) break;
+    assert.ok(Date.now() < deadlineMs, `${JSON.stringify(made)}\n${fleet.logs()}`);
+  }
+  const [b, c] = await answers;
   assert.equal([b?.code, c?.code].sort(), [0, 3], JSON.stringify([b, c]));
   const [winner, loser] = b?.code === 0 ? (['b', 'c'] as const) : (['c', 'b'] as const);
   const lost = winner === 'b' ? c : b;

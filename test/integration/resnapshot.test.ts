@@ -164,9 +164,9 @@ test('while writers go on and both agents are killed', () => {
     })();
     const follower = fleet.spawnAgent('b', 'apply.before-commit=kill:2');
     for (const point of ['chunk.after-watermark=kill:2', 'publish.after-commit=kill:3']) {
-      assert.is(await fleet.spawnAgent('a', point).exit, null);
+      assert.is(await fleet.spawnAgent('a', point).exitCode(), null);
     }
-    assert.is(await follower.exit, null);
+    assert.is(await follower.exitCode(), null);
     await fleet.startAgents();
     await sleep(500);
     stopped = true;
@@ -201,7 +201,7 @@ test('a node that leads in the middle of it has all read once more, from itself'
     await fleet.agent('b').kill();
     const dying = await fleet.startAgent('b', 'own.after-ask=kill');
     const asking = fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
-    assert.is(await dying.exit, null);
+    assert.is(await dying.exitCode(), null);
     await fleet.startAgent('b');
     const led = await asking;
     assert.is(led.code, 0, led.stderr);

@@ -5,6 +5,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { answeredStatus } from '../support/answered-status.ts';
 import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
 
 let fleet: Fleet;
@@ -48,7 +49,7 @@ interface NodeView {
 }
 
 async function statusOfB(): Promise<NodeView> {
-  const { json } = await fleet.cli('status');
+  const { json } = await answeredStatus(fleet);
   return json.nodes.find(({ name }: { name: string }) => name === 'b');
 }
 

@@ -5,7 +5,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Fleet, startFleet } from '../support/fleet.ts';
+import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { consistencyQuery, Load, loadRows, loadTableNames, loadTables } from '../support/load.ts';
 
@@ -40,9 +40,12 @@ async function isExact(): Promise<void> {
 }
 
 /** Reads the follower in snapshots until told to stop; gives how many different ones it saw. */
-async function watch(until: () => boolean, reread: boolean): Promise<number> {
+async function watch(
+  until: () => boolean,
+  reread: boolean,
+  seen = new Set<string>(),
+): Promise<number> {
   const reader = await fleet.session('b');
-  const seen = new Set<string>();
   while (!until()) {
     await reader.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
     const looks = reread ? 3 : 1;
@@ -64,9 +67,19 @@ async function watch(until: () => boolean, reread: boolean): Promise<number> {
 test('no reader of a follower ever sees a transaction in part', async () => {
   const writing = load(60_000);
   let done = false;
-  const watching = Promise.all([watch(() => done, true), watch(() => done, false)]);
+  const [rereading, reading] = [new Set<string>(), new Set<string>()];
+  const watching = Promise.all([
+    watch(() => done, true, rereading),
+    watch(() => done, false, reading),
+  ]);
   watching.catch(() => undefined);
   await writing.progress(500);
+  // A busy machine gives writers more turns than readers.
+  for (const deadlineMs = Date.now() + patienceMs; Math.min(rereading.size, reading.size) <= 5; ) {
+    const late = `${rereading.size} and ${reading.size} states were seen\n${fleet.logs()}`;
+    assert.ok(Date.now() < deadlineMs, late);
+    await Promise.race([writing.progress(10), watching]);
+  }
   await writing.stop();
   await isExact();
   done = true;

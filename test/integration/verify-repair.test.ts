@@ -93,7 +93,7 @@ test('a leader that is deposed in the middle of a repair refuses writes', async 
   await fleet.tamper('c', 'UPDATE doc SET n = -1 WHERE id = 600.50');
   const repair = fleet.spawnCommand('verify', 'c', '--repair');
   const reads = `SELECT FROM pg_stat_activity WHERE application_name = 'understudy a reads'
-    AND state = 'idle in transaction'`;
+    AND datname = current_database() AND state = 'idle in transaction'`;
   while ((await fleet.sql('a', reads)).length === 0) await sleep(100);
   const answer = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'test');
   assert.is(answer.code, 0, `${answer.stderr}\n${fleet.logs()}`);

@@ -60,11 +60,13 @@ async function slotsAndSessions(): Promise<readonly unknown[]> {
   return [
     ...(await fleet.sql(
       'a',
-      `SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'understudy_verify%'`,
+      `SELECT slot_name FROM pg_replication_slots
+       WHERE slot_name LIKE 'understudy_verify%' AND database = current_database()`,
     )),
     ...(await fleet.sql(
       'a',
-      `SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%verify%'`,
+      `SELECT pid FROM pg_stat_activity
+       WHERE application_name LIKE '%verify%' AND datname = current_database()`,
     )),
   ];
 }

@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
-import { type Fleet, type NodeName, startFleet } from './fleet.ts';
+import { type Fleet, type FleetOptions, type NodeName, startFleet } from './fleet.ts';
 import { newestRecords } from './newest-records.ts';
 import type { Stack } from './stack.ts';
 
@@ -49,8 +49,9 @@ const busyRows = `
 export async function withBusyRows(
   stack: Stack,
   work: (fleet: Fleet) => Promise<void>,
+  servers: FleetOptions['servers'] = {},
 ): Promise<void> {
-  const options = { stack, partitions, tables: busyTables, tablesOn: { a: busyRows } };
+  const options = { stack, servers, partitions, tables: busyTables, tablesOn: { a: busyRows } };
   const fleet = await startFleet(options);
   try {
     await work(fleet);

@@ -5,6 +5,7 @@
  */
 import * as assert from 'uvu/assert';
 import { parseEpochLsn } from '../../src/change/position.ts';
+import { answeredStatus } from './answered-status.ts';
 import type { CleaningBroker } from './cleaning-broker.ts';
 import { type Fleet, type NodeName, patienceMs, startFleet } from './fleet.ts';
 import { Forger } from './forger.ts';
@@ -91,7 +92,7 @@ export class GrowingFleet {
   }
 
   async statusOf(node: NodeName) {
-    const { json } = await this.fleet.cli('status');
+    const { json } = await answeredStatus(this.fleet);
     return json.nodes.find(({ name }: { name: string }) => name === node);
   }
 
