@@ -9,13 +9,14 @@ import { failureLines, failureOf, jsonLine, stackOf } from './commands/answer.ts
 import type { Outcome } from './commands/command.ts';
 import { type GlobalOptions, type Invocation, readCommandLine } from './commands/command-line.ts';
 import { ProgressLine } from './commands/progress-line.ts';
-import type { Config } from './config.ts';
-import { UnderstudyError } from './errors.ts';
+import type { Config } from './config/config.ts';
+import { UnderstudyError } from './errors/understudy-error.ts';
 import { armFailpoints } from './failpoints.ts';
-import { onSignals, Releasers, Stopped, sleep } from './lifecycle.ts';
+import { onSignals, Releasers, Stopped } from './lifecycle.ts';
 import { createLogger, type Logger, logFormats, logLevels } from './logger.ts';
 import { endWhenIdle, openResources } from './process-end.ts';
 import { redactText } from './redact.ts';
+import { sleep } from './waiting.ts';
 
 /** Secrets are known to the configuration once it is loaded. */
 let loadedConfig: Config | null = null;
@@ -76,7 +77,7 @@ function openLogger(options: GlobalOptions): Logger {
 async function runVerb(invocation: Extract<Invocation, { kind: 'verb' }>): Promise<number> {
   const { options } = invocation;
   const log = openLogger(options);
-  const { loadConfig } = await import('./config.ts');
+  const { loadConfig } = await import('./config/config.ts');
   const releasers = new Releasers();
   try {
     const config = loadConfig({

@@ -56,9 +56,9 @@ export {
   errorTable,
   exitCodes,
   UnderstudyError,
-} from './errors.ts';
+} from './errors/understudy-error.ts';
 export type { FetchedRecord } from './topic/log.ts';
-export { RecordDecoder } from './topic/record-decoder.ts';
+export { RecordDecoder } from './topic/records/decoder.ts';
 export type {
   EpochRecord,
   PointRecord,
@@ -66,4 +66,4 @@ export type {
   RowRecord,
   StreamRecord,
   TruncateRecord,
-} from './topic/stream-record.ts';
+} from './topic/records/stream-record.ts';

@@ -3,81 +3,18 @@
  * a failed run begins anew, how long it waits, what ends it, and in which order what was opened is
  * closed. Clock, sleep and randomness are handed in; every wait here has a bound.
  */
-import { type Backoff, backoffCeilingMs, backoffDelayMs } from './backoff.ts';
-import { UnderstudyError } from './errors.ts';
+
+import { UnderstudyError } from './errors/understudy-error.ts';
 import type { Logger } from './logger.ts';
-
-export type Sleep = (ms: number, signal?: AbortSignal) => Promise<void>;
-
-/** Rejects with the signal's reason as soon as it is aborted. */
-export const sleep: Sleep = (ms, signal) =>
-  new Promise<void>((resolve, reject) => {
-    if (signal?.aborted) {
-      reject(signal.reason);
-      return;
-    }
-    const onAbort = (): void => {
-      clearTimeout(timer);
-      reject(signal?.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', onAbort);
-      resolve();
-    }, ms);
-    signal?.addEventListener('abort', onAbort, { once: true });
-  });
-
-/** For loops that look at the signal themselves: an abort ends the wait and is no error. */
-export async function sleepOrAbort(
-  ms: number,
-  signal: AbortSignal,
-  sleepFor: Sleep = sleep,
-): Promise<void> {
-  await sleepFor(ms, signal).catch((error: unknown) => {
-    if (!signal.aborted) throw error;
-  });
-}
-
-/**
- * Ends with the work, or at an abort without it: a server that fell silent must not hold up the end
- * of a run that failed elsewhere. Whoever opened what the work waits for closes it.
- */
-export async function unlessAborted<T>(
-  work: Promise<T>,
-  signal: AbortSignal,
-): Promise<T | undefined> {
-  const over = new AbortController();
-  const aborted = new Promise<undefined>((resolve) => {
-    if (signal.aborted) resolve(undefined);
-    signal.addEventListener('abort', () => resolve(undefined), { signal: over.signal });
-  });
-  // After an abort nobody waits for it any more.
-  work.catch(() => undefined);
-  try {
-    return await Promise.race([aborted, work]);
-  } finally {
-    over.abort();
-  }
-}
-
-/**
- * Rejects with `makeError()` when `promise` is not settled in time; its own end is then ignored.
- */
-export async function withTimeout<T>(
-  promise: Promise<T>,
-  timeoutMs: number,
-  makeError: () => Error,
-): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(makeError()), timeoutMs);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
+import {
+  type Backoff,
+  backoffCeilingMs,
+  backoffDelayMs,
+  isAbortOf,
+  type Sleep,
+  sleepOrAbort,
+  withTimeout,
+} from './waiting.ts';
 
 export interface RunBackoff extends Backoff {
   /** What has worked for this long was well: the next failure counts as the first. */
@@ -184,12 +121,6 @@ export async function runUntilStopped(
 
 function isEndOfAbort(error: unknown, signal: AbortSignal): boolean {
   return isAbortOf(error, signal) || isRetriable(error);
-}
-
-/** Whether the error only says that the signal was aborted. */
-export function isAbortOf(error: unknown, signal: AbortSignal): boolean {
-  if (!signal.aborted) return false;
-  return error === signal.reason || (error instanceof Error && error.name === 'AbortError');
 }
 
 export type StopSignal = 'SIGTERM' | 'SIGINT' | 'SIGPIPE';

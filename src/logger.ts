@@ -4,7 +4,7 @@
  * that the last line before an exit is not lost, and every text passes the redaction first.
  */
 import { type DestinationStream, destination, type Logger as PinoLogger, pino } from 'pino';
-import { UnderstudyError } from './errors.ts';
+import { UnderstudyError } from './errors/understudy-error.ts';
 import { redacted, redactText } from './redact.ts';
 
 export type LogFields = Readonly<Record<string, unknown>>;

@@ -5,7 +5,7 @@
  * left and the sandbox directory is gone.
  */
 import { parseArgs } from 'node:util';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { Screen } from './screen.ts';
 import { furnish, type Stage, setStage } from './stage.ts';
 import { Story } from './story.ts';

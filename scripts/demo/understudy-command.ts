@@ -10,7 +10,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { signalProcess } from '../sandbox/process-identity.ts';
 import type { StartedProcess } from '../sandbox/process-ledger.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';

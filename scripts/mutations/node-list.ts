@@ -4,7 +4,7 @@
  */
 import type { Mutation } from './mutation.ts';
 
-const aligner = 'src/follower/aligner.ts';
+const aligner = 'src/follower/apply/aligner.ts';
 
 export const nodeShortcuts: readonly Mutation[] = [
   {
@@ -24,7 +24,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     harm: 'a batch that is old enough is applied before one that waits in front of it',
     edits: [
       {
-        file: 'src/follower/apply-delay.ts',
+        file: 'src/follower/apply/apply-delay.ts',
         find: 'if (commitMs !== null) break;',
         replace: '',
       },
@@ -36,7 +36,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     harm: 'a new follower is made with tables that the stream went on without',
     edits: [
       {
-        file: 'src/topic/schema-record.ts',
+        file: 'src/topic/records/schema-record.ts',
         find: 'at.epoch <= newest && !isVoid(at);',
         replace: 'at.epoch <= newest;',
       },
@@ -48,7 +48,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     harm: 'a new follower is made from a schema of which parts are missing',
     edits: [
       {
-        file: 'src/topic/schema-record.ts',
+        file: 'src/topic/records/schema-record.ts',
         find: 'if (digestOf(whole) !== first.digest) return null;',
         replace: 'if (digestOf(whole) === null) return null;',
       },
@@ -60,7 +60,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     harm: 'a function of a dump is cut at its first semicolon',
     edits: [
       {
-        file: 'src/catalog/sql-statements.ts',
+        file: 'src/catalog/dump/sql-statements.ts',
         find: "else if (word === 'case') this.#bodies += 1;",
         replace: '',
       },
@@ -72,7 +72,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     harm: 'a node that lacks rows is promoted, and its part of them becomes the whole',
     edits: [
       {
-        file: 'src/follower/horizon.ts',
+        file: 'src/follower/bootstrap/horizon.ts',
         find: 'return isWhole && horizon.every(',
         replace: 'return isWhole || horizon.every(',
       },
@@ -84,7 +84,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     harm: 'rows that were deleted come back on a node that was built slowly',
     edits: [
       {
-        file: 'src/follower/horizon.ts',
+        file: 'src/follower/bootstrap/horizon.ts',
         find: 'return readMs >= deleteRetentionMs * usableShare;',
         replace: 'return readMs < 0 && deleteRetentionMs < 0;',
       },

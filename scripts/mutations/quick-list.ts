@@ -5,9 +5,9 @@
 import type { Mutation } from './mutation.ts';
 import { nodeShortcuts } from './node-list.ts';
 
-const publishLoop = 'src/leader/publish-loop.ts';
-const batcher = 'src/leader/batcher.ts';
-const aligner = 'src/follower/aligner.ts';
+const publishLoop = 'src/leader/stream/publish-loop.ts';
+const batcher = 'src/leader/stream/batcher.ts';
+const aligner = 'src/follower/apply/aligner.ts';
 const publishModel = 'test/model/publish.test.ts';
 const alignModel = 'test/model/align.test.ts';
 const claimModel = 'test/model/claim.test.ts';
@@ -69,7 +69,7 @@ export const quick: readonly Mutation[] = [
     harm: 'the same, at the one place where bytes go to Postgres',
     edits: [
       {
-        file: 'src/leader/standby-status.ts',
+        file: 'src/leader/stream/standby-status.ts',
         find: 'writeBigUInt64BE(status.flush, 9)',
         replace: 'writeBigUInt64BE(status.flush + 1n, 9)',
       },
@@ -137,7 +137,7 @@ export const quick: readonly Mutation[] = [
     harm: 'the epoch goes on behind half a batch, and no follower can go on',
     edits: [
       {
-        file: 'src/agent/own-epoch.ts',
+        file: 'src/fleet/promotion/own-epoch.ts',
         find: `end.strays.length > 0 ? 'over' : 'begun'`,
         replace: `'begun'`,
       },
@@ -147,7 +147,9 @@ export const quick: readonly Mutation[] = [
   {
     name: 'slot-ahead-accepted',
     harm: 'streaming begins behind what the log lacks',
-    edits: [{ file: 'src/leader/slot.ts', find: 'slot.confirmedFlush > start', replace: 'false' }],
+    edits: [
+      { file: 'src/leader/stream/slot.ts', find: 'slot.confirmedFlush > start', replace: 'false' },
+    ],
     tests: ['test/unit/check-slot.test.ts'],
   },
   {
@@ -185,7 +187,7 @@ export const quick: readonly Mutation[] = [
     harm: 'damage stays unseen while no follower runs',
     edits: [
       {
-        file: 'src/leader/read-back.ts',
+        file: 'src/leader/stream/read-back.ts',
         find: 'if (this.#count !== point.counts[this.#partition]) {',
         replace: 'if (this.#count < 0) {',
       },
@@ -242,7 +244,7 @@ export const quick: readonly Mutation[] = [
     harm: 'after an exact stop the rest of its batch is never read again',
     edits: [
       {
-        file: 'src/follower/apply-limit.ts',
+        file: 'src/follower/apply/apply-limit.ts',
         find: 'stopAt === null ? all : all.slice(0, -1)',
         replace: 'stopAt === null ? all : all.slice(0)',
       },
@@ -254,7 +256,7 @@ export const quick: readonly Mutation[] = [
     harm: 'rows written before a TRUNCATE come back after it',
     edits: [
       {
-        file: 'src/follower/coalesce.ts',
+        file: 'src/follower/apply/coalesce.ts',
         find: 'flush();\n      pushBarrier(steps, barrier);',
         replace: 'pushBarrier(steps, barrier);',
       },
@@ -266,7 +268,7 @@ export const quick: readonly Mutation[] = [
     harm: 'values of a column that grew are cut off on followers',
     edits: [
       {
-        file: 'src/leader/table-difference.ts',
+        file: 'src/leader/tables/table-difference.ts',
         find: ' && sent.typeModifier === typeModifier;',
         replace: ';',
       },
@@ -278,7 +280,7 @@ export const quick: readonly Mutation[] = [
     harm: 'a row whose key changed under another primary key stays under its old key too',
     edits: [
       {
-        file: 'src/leader/table-difference.ts',
+        file: 'src/leader/tables/table-difference.ts',
         find: `return isSame ? null : 'its identity was another for a while';`,
         replace: 'return isSame ? null : null;',
       },
@@ -290,7 +292,7 @@ export const quick: readonly Mutation[] = [
     harm: 'two rows of the leader are one on a follower whose collation is another',
     edits: [
       {
-        file: 'src/agent/preflight-copies.ts',
+        file: 'src/fleet/preflight/judge-copies.ts',
         find: 'if (equality !== equalityOf(copy)) {',
         replace: 'if (equality === null) {',
       },
@@ -302,7 +304,7 @@ export const quick: readonly Mutation[] = [
     harm: 'a large value that an update leaves alone becomes NULL on followers',
     edits: [
       {
-        file: 'src/leader/transaction-builder.ts',
+        file: 'src/leader/stream/transaction-builder.ts',
         find: 'if (kept !== undefined) return kept;',
         replace: 'if (kept === undefined || kept !== undefined) return kept ?? null;',
       },

@@ -10,7 +10,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'an agent that is killed in between leaves a node without a database',
     edits: [
       {
-        file: 'src/agent/swap-databases.ts',
+        file: 'src/fleet/provision/swap-databases.ts',
         find: "await hit('rebuild.inside-swap');",
         replace: "await client.query('COMMIT; BEGIN');\n    await hit('rebuild.inside-swap');",
       },
@@ -22,7 +22,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'a rebuilt database is taken for an older copy of itself',
     edits: [
       {
-        file: 'src/agent/rebuild-beside.ts',
+        file: 'src/fleet/provision/rebuild-beside.ts',
         find: "'UPDATE understudy.node SET start_number = $1'",
         replace: "'SELECT $1::bigint'",
       },
@@ -34,12 +34,12 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'rows come back whose deletes the topic no longer has',
     edits: [
       {
-        file: 'src/agent/building.ts',
+        file: 'src/fleet/provision/building.ts',
         find: 'const empty = relationIds.length === 0 ? [] :',
         replace: 'const empty = relationIds.length >= 0 ? [] :',
       },
       {
-        file: 'src/agent/building.ts',
+        file: 'src/fleet/provision/building.ts',
         find: 'await refuseRows(client, name, tables);',
         replace: '',
       },
@@ -51,7 +51,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'a node that is not trusted, or too late, takes the lead',
     edits: [
       {
-        file: 'src/agent/failover.ts',
+        file: 'src/fleet/operations/failover.ts',
         find: '&& (await isBeingBuilt(client))',
         replace: '&& (await isBeingBuilt(client)) && known.epoch < 0',
       },
@@ -68,7 +68,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'a late follower calls the topic damaged, and nobody can be promoted any more',
     edits: [
       {
-        file: 'src/agent/kept-records.ts',
+        file: 'src/fleet/node/kept-records.ts',
         find: 'return control.newestAppendMs;',
         replace: 'return control.newestAppendMs - 3_600_000;',
       },
@@ -85,7 +85,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
         replace: 'while (isOver && (await openBuild(node.client)) !== null) {',
       },
       {
-        file: 'src/agent/detachment.ts',
+        file: 'src/fleet/operations/detach-steps.ts',
         find: 'if (open.done + open.refused.length < open.total) throw lacksSchema(node, open);',
         replace: '',
       },
@@ -97,7 +97,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'a database that stands at its place lacks rows that were changed since',
     edits: [
       {
-        file: 'src/follower/place-search.ts',
+        file: 'src/follower/bootstrap/place-search.ts',
         find: 'return appendMs >= keptFromMs;',
         replace: 'return appendMs >= 0 || keptFromMs > 0;',
       },

@@ -12,7 +12,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     harm: 'a follower keeps rows that the leader has not',
     edits: [
       {
-        file: 'src/follower/rereads.ts',
+        file: 'src/follower/apply/rereads.ts',
         find: '    await this.removeUnseen(target);\n',
         replace: '',
       },
@@ -24,7 +24,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     harm: 'a key that is spelled otherwise stays as it was',
     edits: [
       {
-        file: 'src/follower/apply-targets.ts',
+        file: 'src/follower/apply/apply-targets.ts',
         find: 'this.rereads.has(id) ? this.#replacing(target) : target',
         replace: 'target',
       },
@@ -36,7 +36,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     harm: 'a row that is no more keeps another with its unique value out, and the node stops',
     edits: [
       {
-        file: 'src/follower/applier.ts',
+        file: 'src/follower/apply/applier.ts',
         find: "return way === 'replace' && isReadAnew ? 'clear' : null;",
         replace: 'return null;',
       },
@@ -48,7 +48,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     harm: 'followers remove the rows that had not come again when the leader changed',
     edits: [
       {
-        file: 'src/agent/take-lead.ts',
+        file: 'src/fleet/promotion/take-lead.ts',
         find: 'keyed.filter((relation) => unfinished.has(relation))',
         replace: 'keyed.filter(() => unfinished.has(""))',
       },
@@ -60,7 +60,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     harm: 'rows of a partition that came while nothing was sent reach nobody',
     edits: [
       {
-        file: 'src/leader/known-tables.ts',
+        file: 'src/leader/tables/known-tables.ts',
         find: "table.kind === 'ordinary' && (await unreadPartitions(this.#client)).has(table.oid);",
         replace: 'false;',
       },

@@ -13,12 +13,12 @@ export const withServers: readonly Mutation[] = [
     harm: 'the broker takes new records for repeated ones, acknowledges them, and drops them',
     edits: [
       {
-        file: 'src/topic/transactional-producer.ts',
+        file: 'src/topic/kafka/transactional-producer.ts',
         find: 'if (this.#failure !== null) throw this.#failure;\n    if (this.#isBusy)',
         replace: 'if (this.#isBusy)',
       },
       {
-        file: 'src/topic/transactional-producer.ts',
+        file: 'src/topic/kafka/transactional-producer.ts',
         find: `this.#failure ??= this.#explain(error);
     this.#connection.close();
     return this.#failure;`,
@@ -32,7 +32,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'a write whose answer was lost is in the log twice',
     edits: [
       {
-        file: 'src/topic/transactional-producer.ts',
+        file: 'src/topic/kafka/transactional-producer.ts',
         find: 'await this.#produceRound(round);',
         replace: `await this.#produceRound(round).catch(async () => {
           await this.#connection.open();
@@ -48,7 +48,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'a batch counts as committed that the broker was never told to commit',
     edits: [
       {
-        file: 'src/topic/transactional-producer.ts',
+        file: 'src/topic/kafka/transactional-producer.ts',
         find: `const answer = await this.#connection.request(this.#coordinator, request);
       throwIfError(answer.errorCode, request.apiName);
       this.#joined.clear();`,
@@ -63,12 +63,12 @@ export const withServers: readonly Mutation[] = [
     harm: 'a crash between position and rows loses the rows',
     edits: [
       {
-        file: 'src/follower/applier.ts',
+        file: 'src/follower/apply/applier.ts',
         find: `await movePosition(this.#client, from, to);`,
         replace: '',
       },
       {
-        file: 'src/follower/applier.ts',
+        file: 'src/follower/apply/applier.ts',
         find: 'return await this.applyAnd(steps, save, mayLackBase);',
         replace: `await movePosition(this.#client, from, to);
     return await this.applyAnd(steps, save, mayLackBase);`,
@@ -81,7 +81,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'an applier that believes in an older place applies a batch over newer rows',
     edits: [
       {
-        file: 'src/follower/follower-state.ts',
+        file: 'src/follower/state/follower-state.ts',
         find: 'if (rowCount === 1) return;',
         replace: 'if (rowCount !== null) return;',
       },
@@ -93,18 +93,18 @@ export const withServers: readonly Mutation[] = [
     harm: 'Postgres discards WAL that was sent and is in no log, as the client library has it done',
     edits: [
       {
-        file: 'src/leader/wal-session.ts',
+        file: 'src/leader/stream/wal-session.ts',
         find: '  #confirmed: Lsn;',
         replace: '  #confirmed: Lsn;\n  #received = 0n as Lsn;',
       },
       {
-        file: 'src/leader/wal-session.ts',
+        file: 'src/leader/stream/wal-session.ts',
         find: `if (message.kind !== 'ignored') this.#push(`,
         replace: `if (message.kind === 'commit') this.#received = message.endLsn;
       if (message.kind !== 'ignored') this.#push(`,
       },
       {
-        file: 'src/leader/wal-session.ts',
+        file: 'src/leader/stream/wal-session.ts',
         find: 'const status = { flush: this.#confirmed, apply: this.#confirmed,',
         replace: `const flush = this.#received > this.#confirmed ? this.#received : this.#confirmed;
     const status = { flush, apply: flush,`,
@@ -131,7 +131,7 @@ export const withServers: readonly Mutation[] = [
   {
     name: 'deadlock-final',
     harm: 'a follower that loses a deadlock once stays down until somebody comes',
-    edits: [{ file: 'src/follower/applier.ts', find: '57|40|55P03', replace: '57|55P03' }],
+    edits: [{ file: 'src/follower/apply/applier.ts', find: '57|40|55P03', replace: '57|55P03' }],
     tests: ['test/fault/follower-postgres.test.ts'],
   },
   {
@@ -151,7 +151,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'rows that were there at init are not read, and nobody says so',
     edits: [
       {
-        file: 'src/agent/initialise.ts',
+        file: 'src/fleet/operations/init.ts',
         find: 'return { unfinished, schema };',
         replace: 'return { unfinished: [], schema };',
       },
@@ -163,7 +163,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'a change of a row that is still to come stops a follower',
     edits: [
       {
-        file: 'src/follower/applier.ts',
+        file: 'src/follower/apply/applier.ts',
         find: 'if (mayLack && partial.base !== null && base === null) continue;',
         replace: '',
       },
@@ -175,7 +175,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'rows that a table holds when it is published later never come',
     edits: [
       {
-        file: 'src/leader/known-tables.ts',
+        file: 'src/leader/tables/known-tables.ts',
         find: "await this.#take(added, shape, added.kind === 'ordinary');",
         replace: 'await this.#take(added, shape, false);',
       },
@@ -187,7 +187,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'changes of a table that came later are passed over in silence',
     edits: [
       {
-        file: 'src/leader/known-tables.ts',
+        file: 'src/leader/tables/known-tables.ts',
         find: 'enteredLsn !== null && commitLsn < enteredLsn;',
         replace: 'enteredLsn !== null;',
       },
@@ -211,7 +211,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'rows are written under the id of another table’s schema, and read as its rows',
     edits: [
       {
-        file: 'src/topic/schema-registry.ts',
+        file: 'src/topic/records/schema-registry.ts',
         find: 'if (!isSame(schema, await this.schemaById(id))) throw',
         replace: 'if (id < 0) throw',
       },
@@ -236,12 +236,12 @@ export const withServers: readonly Mutation[] = [
     harm: 'a key that changes its spelling loses its row',
     edits: [
       {
-        file: 'src/follower/applier.ts',
+        file: 'src/follower/apply/applier.ts',
         find: 'tables) await this.#deleteRows(target, rows, replace);',
         replace: 'tables.slice(tables.length)) await this.#deleteRows(target, rows, replace);',
       },
       {
-        file: 'src/follower/applier.ts',
+        file: 'src/follower/apply/applier.ts',
         find: 'return step.tables.reduce((sum',
         replace: `for (const { target, rows } of tables) {
           await this.#deleteRows(target, rows, replace);
@@ -271,7 +271,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'a reader whose records are gone goes on at the oldest that is left',
     edits: [
       {
-        file: 'src/topic/committed-reader.ts',
+        file: 'src/topic/kafka/committed-reader.ts',
         find: '(error: unknown) => this.#explainFetch(error, from)',
         replace: `async (error: { errorName?: string }) => {
       if (error.errorName !== 'OFFSET_OUT_OF_RANGE') return this.#explainFetch(error, from);
@@ -289,7 +289,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'a node whose detaching was interrupted goes on following, past the place',
     edits: [
       {
-        file: 'src/agent/detachment.ts',
+        file: 'src/fleet/operations/detach-steps.ts',
         find: 'await markDetached(node.client, at);',
         replace: '',
       },
@@ -301,7 +301,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'a database takes writes while its agent may still apply to it',
     edits: [
       {
-        file: 'src/agent/detachment.ts',
+        file: 'src/fleet/operations/detach-steps.ts',
         find: "await hit('detach.after-stop');",
         replace: "await removeGuard(node.client);\n  await hit('detach.after-stop');",
       },
@@ -313,7 +313,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'a detach at a place that the log does not hold lets a delayed node apply everything',
     edits: [
       {
-        file: 'src/agent/detach.ts',
+        file: 'src/fleet/operations/detach.ts',
         find: 'if (to !== null) await this.#waitForLog(to);',
         replace: '',
       },

@@ -10,7 +10,7 @@ export const topicShortcuts: readonly Mutation[] = [
     harm: 'a leader writes on in a topic that was made again and holds nothing of before',
     edits: [
       {
-        file: 'src/topic/transactional-producer.ts',
+        file: 'src/topic/kafka/transactional-producer.ts',
         find: 'if (offset >= due) return;',
         replace: 'if (offset >= 0n || due < 0n) return;',
       },
@@ -34,7 +34,7 @@ export const topicShortcuts: readonly Mutation[] = [
     harm: 'a follower waits for ever in a topic that was made again, and calls itself exact',
     edits: [
       {
-        file: 'src/topic/committed-reader.ts',
+        file: 'src/topic/kafka/committed-reader.ts',
         find: 'if (fetched.some((one) => isBehind(one, from)))',
         replace: 'if (fetched.length < 0)',
       },
@@ -46,7 +46,7 @@ export const topicShortcuts: readonly Mutation[] = [
     harm: 'a node takes the lead from a healthy one, in a topic where nobody can lead',
     edits: [
       {
-        file: 'src/agent/take-lead.ts',
+        file: 'src/fleet/promotion/take-lead.ts',
         find: 'if (mark === null || compareEpochLsn(mark.at, at) < 0) {',
         replace: 'if (at.epoch < 0) {',
       },

@@ -4,8 +4,8 @@
  * nothing, or that tables are made by hand.
  */
 import { Client } from 'pg';
-import { requireFittingDump } from '../../src/catalog/schema-dump.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { requireFittingDump } from '../../src/catalog/dump/schema-dump.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 const looked = new Map<number, Promise<boolean>>();
 

@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { copyFile, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { cached } from './cache.ts';
 import { findMaven } from './prerequisites.ts';
 import { runCommand } from './run-command.ts';

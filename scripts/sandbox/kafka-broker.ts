@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type Admin, Kafka } from 'kafkajs';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { brokerProperties, type QuorumMember } from './kafka-properties.ts';
 import { freePorts } from './ports.ts';
 import { signalProcess } from './process-identity.ts';

@@ -7,7 +7,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import pg from 'pg';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { exampleConfig, exportLines } from './example-config.ts';
 import { ddlSetting } from './fitting-dump.ts';
 import { type Sandbox, type SandboxOptions, startSandbox } from './sandbox.ts';

@@ -5,7 +5,7 @@
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { mayInstall } from './prerequisites.ts';
 import type { OsUser } from './process-ledger.ts';
 import { runCommand, tryCommand } from './run-command.ts';

@@ -6,7 +6,7 @@
  */
 import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 const firstPort = 15_000;
 /** Linux hands out 32768 and up to outgoing connections, macOS 49152 and up. */

@@ -6,7 +6,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { cached } from './cache.ts';
 import { onPath } from './prerequisites.ts';
 import type { OsUser } from './process-ledger.ts';

@@ -10,7 +10,7 @@ import { appendFile, chmod, chown, readFile, rm, writeFile } from 'node:fs/promi
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { waitUntilGone } from './clean-up.ts';
 import { freePorts } from './ports.ts';
 import type { PostgresBinaries } from './postgres-binaries.ts';

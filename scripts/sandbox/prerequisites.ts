@@ -6,7 +6,7 @@
  */
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { runCommand, tryCommand } from './run-command.ts';
 
 /** Kafka 4 brokers and the registry are built for Java 17. */

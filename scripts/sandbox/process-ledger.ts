@@ -9,7 +9,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { endProcesses, type OwnedProcess, removeDirectories } from './clean-up.ts';
 import type { JanitorOrder } from './janitor.ts';
 import { identify } from './process-identity.ts';

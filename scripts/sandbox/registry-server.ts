@@ -6,7 +6,7 @@
  */
 import { get } from 'node:http';
 import { join } from 'node:path';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { freePorts } from './ports.ts';
 import { signalProcess } from './process-identity.ts';
 import type { ProcessLedger, StartedProcess } from './process-ledger.ts';

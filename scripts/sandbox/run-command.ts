@@ -4,7 +4,7 @@
  * take.
  */
 import { spawn } from 'node:child_process';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import type { OsUser } from './process-ledger.ts';
 
 export interface RunOptions {

@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { javaDependencies } from './java-dependencies.ts';
 import { type KafkaBroker, startKafka } from './kafka-broker.ts';
 import { postgresUser, reachable } from './os-user.ts';

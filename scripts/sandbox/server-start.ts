@@ -5,7 +5,7 @@
  */
 import { open, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import type { StartedProcess } from './process-ledger.ts';
 
 /** Losing the race for a port three times in a row does not happen by chance. */

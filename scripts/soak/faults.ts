@@ -3,9 +3,9 @@
  * it lasts, how it is done and how it is undone. Two of different parts may come at once.
  */
 
-import { connectKafka } from '../../src/topic/kafka-client.ts';
-import { changesTopic, transactionalId } from '../../src/topic/topic-layout.ts';
-import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
+import { connectKafka } from '../../src/topic/kafka/client.ts';
+import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
+import { changesTopic, transactionalId } from '../../src/topic/records/layout.ts';
 import type { NodeName } from '../../test/support/fleet.ts';
 import { testLog } from '../../test/support/topic-stack.ts';
 import { type Scene, serverOf } from './scene.ts';

@@ -9,7 +9,7 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { seeded } from '../../test/support/seed.ts';
 import { useStack } from '../../test/support/stack.ts';
 import { counted, grouped, Screen, seconds } from '../demo/screen.ts';

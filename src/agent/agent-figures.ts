@@ -5,9 +5,9 @@
  */
 import type { Point, RelationId, UnfinishedTable } from '../change/change.ts';
 import type { EpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
+import { unfinishedStatus } from '../fleet/status/unfinished-text.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
-import { unfinishedStatus } from './unfinished-text.ts';
 import type { WalLook } from './wal-watch.ts';
 
 /** What of a follower at work is looked at. */

@@ -7,23 +7,39 @@
 
 import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { hit } from '../failpoints.ts';
-import { holdTriggers, releaseTriggers } from '../follower/held-triggers.ts';
-import { readRebuild } from '../follower/rebuild-state.ts';
-import { StartOver } from '../follower/start-over.ts';
+import type { Cluster } from '../fleet/cluster.ts';
+import { deposed } from '../fleet/node/deposed.ts';
+import { type NodeAccess, openNode } from '../fleet/node/node-access.ts';
+import { epochAsked, RequestDesk } from '../fleet/node/requests.ts';
+import {
+  type DetachResult,
+  detachNode,
+  interrupted,
+  requireBuilt,
+} from '../fleet/operations/detach-steps.ts';
+import { Promotion, resultOf } from '../fleet/promotion/promotion.ts';
+import { type Lead, LeadTaking } from '../fleet/promotion/take-lead.ts';
+import { startOver } from '../fleet/provision/building.ts';
+import type { FollowerAtWork } from '../fleet/provision/follower-at-work.ts';
+import { type WorkEvents, whileFollowing } from '../fleet/provision/following.ts';
+import {
+  dropReplaced,
+  goOnRebuilding,
+  mayRebuild,
+  rebuildStale,
+} from '../fleet/provision/rebuilding.ts';
+import { notBuilt } from '../fleet/status/building-text.ts';
+import { StartOver } from '../follower/bootstrap/start-over.ts';
+import { holdTriggers, releaseTriggers } from '../follower/schema/held-triggers.ts';
+import { readRebuild } from '../follower/state/rebuild-state.ts';
 import { armGuard, disarmGuard } from '../follower/write-guard.ts';
 import { type LeaderParts, lead } from '../leader/leader.ts';
-import { dropSlot, listSlots } from '../leader/slot.ts';
+import { dropSlot, listSlots } from '../leader/stream/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
-import { publicationName, slotPrefix } from '../topic/topic-layout.ts';
-import { startOver } from './building.ts';
-import { notBuilt } from './building-text.ts';
-import type { Cluster } from './cluster.ts';
+import { publicationName, slotPrefix } from '../topic/records/layout.ts';
 import { recordDamage } from './damage.ts';
-import { deposed } from './deposed.ts';
-import { type DetachResult, detachNode, interrupted, requireBuilt } from './detachment.ts';
-import type { FollowerAtWork } from './follower-at-work.ts';
 import {
   type AttemptEnd,
   answerDetach,
@@ -32,13 +48,7 @@ import {
   standsNowhere,
   stopsNowhere,
 } from './follower-tasks.ts';
-import { type WorkEvents, whileFollowing } from './following.ts';
-import { type NodeAccess, openNode } from './node-access.ts';
-import { Promotion, resultOf } from './promotion.ts';
-import { dropReplaced, goOnRebuilding, mayRebuild, rebuildStale } from './rebuilding.ts';
 import { whileLeading } from './reign-tasks.ts';
-import { epochAsked, RequestDesk } from './requests.ts';
-import { type Lead, LeadTaking } from './take-lead.ts';
 
 /** What whoever runs an agent hears of an attempt. */
 export interface AgentEvents extends WorkEvents {

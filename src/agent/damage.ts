@@ -3,8 +3,8 @@
  * when several nodes find the same. The topic is everybody's: while damage is open nobody may take
  * the lead.
  */
-import type { UnderstudyError } from '../errors.ts';
-import type { NodeAccess } from './node-access.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
+import type { NodeAccess } from '../fleet/node/node-access.ts';
 
 export async function recordDamage(
   { control, name, cluster }: NodeAccess,

@@ -4,14 +4,14 @@
  * the node.
  */
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors.ts';
-import { openBuild } from '../follower/schema-build.ts';
-import { detachNode, requirePlace } from './detachment.ts';
-import type { FollowerAtWork } from './follower-at-work.ts';
-import type { NodeAccess } from './node-access.ts';
-import { beginRebuild } from './rebuilding.ts';
-import { type AgentRequest, type RequestDesk, targetOf, wayOf } from './requests.ts';
-import { shownError } from './shown-error.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
+import type { NodeAccess } from '../fleet/node/node-access.ts';
+import { type AgentRequest, type RequestDesk, targetOf, wayOf } from '../fleet/node/requests.ts';
+import { shownError } from '../fleet/node/shown-error.ts';
+import { detachNode, requirePlace } from '../fleet/operations/detach-steps.ts';
+import type { FollowerAtWork } from '../fleet/provision/follower-at-work.ts';
+import { beginRebuild } from '../fleet/provision/rebuilding.ts';
+import { openBuild } from '../follower/schema/schema-build.ts';
 
 /**
  * How an attempt ended that did not fail: the node is to be served on, in whatever role it has by

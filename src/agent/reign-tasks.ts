@@ -4,12 +4,12 @@
  * in: a node that leads; flows out: what these write. The first that fails ends the reign.
  */
 import type { Client } from 'pg';
+import type { NodeAccess } from '../fleet/node/node-access.ts';
+import type { RequestDesk } from '../fleet/node/requests.ts';
+import { keepRaising } from '../fleet/node/start-number.ts';
+import { keepSchemaNew } from '../fleet/provision/schema-renewal.ts';
 import type { Leading } from '../leader/leader.ts';
-import { unlessAborted } from '../lifecycle.ts';
-import type { NodeAccess } from './node-access.ts';
-import type { RequestDesk } from './requests.ts';
-import { keepSchemaNew } from './schema-renewal.ts';
-import { keepRaising } from './start-number.ts';
+import { unlessAborted } from '../waiting.ts';
 
 export interface Reign {
   readonly node: NodeAccess;

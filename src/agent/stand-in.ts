@@ -4,16 +4,16 @@
  * result that the agent would have answered with.
  */
 import type { EpochLsn } from '../change/position.ts';
-import type { RebuildWay } from '../follower/rebuild-state.ts';
+import type { Cluster } from '../fleet/cluster.ts';
+import { type NodeAccess, openNode } from '../fleet/node/node-access.ts';
+import type { DetachResult } from '../fleet/operations/detach-steps.ts';
+import { beginNextEpoch } from '../fleet/promotion/next-epoch.ts';
+import { Promotion, type PromotionResult } from '../fleet/promotion/promotion.ts';
+import { beginRebuild, type RebuildResult } from '../fleet/provision/rebuilding.ts';
+import type { RebuildWay } from '../follower/state/rebuild-state.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { Agent } from './agent.ts';
 import { AgentFigures } from './agent-figures.ts';
-import type { Cluster } from './cluster.ts';
-import type { DetachResult } from './detachment.ts';
-import { beginNextEpoch } from './next-epoch.ts';
-import { type NodeAccess, openNode } from './node-access.ts';
-import { Promotion, type PromotionResult } from './promotion.ts';
-import { beginRebuild, type RebuildResult } from './rebuilding.ts';
 
 /** Promotes the node and lets go once it leads. */
 export async function promoteHere(

@@ -7,19 +7,14 @@
 import type { Client } from 'pg';
 import { connectPostgres, onLost } from '../catalog/postgres-session.ts';
 import { readNode } from '../catalog/understudy-schema.ts';
-import { UnderstudyError } from '../errors.ts';
-import { readSlotWal, type SlotWal } from '../leader/slot.ts';
-import {
-  closeTimeoutMs,
-  Releasers,
-  runUntilStopped,
-  sleepOrAbort,
-  withTimeout,
-} from '../lifecycle.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
+import type { Cluster } from '../fleet/cluster.ts';
+import { type Retention, RetentionReports } from '../fleet/status/retained-wal.ts';
+import { readSlotWal, type SlotWal } from '../leader/stream/slot.ts';
+import { closeTimeoutMs, Releasers, runUntilStopped } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
-import { slotPrefix } from '../topic/topic-layout.ts';
-import type { Cluster } from './cluster.ts';
-import { type Retention, RetentionReports } from './retained-wal.ts';
+import { slotPrefix } from '../topic/records/layout.ts';
+import { sleepOrAbort, withTimeout } from '../waiting.ts';
 
 /** A gigabyte a second is far more than a leader writes; a limit is reached in minutes. */
 const lookEveryMs = 5_000;

@@ -6,7 +6,7 @@
  * takes for equal, by its operator and its collation, is what must be found, nothing more or less.
  */
 import type { Client } from 'pg';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { quoteIdentifier } from './postgres-session.ts';
 import { displayName, identityIndexOf, type TableShape, type UniqueIndex } from './table.ts';
 

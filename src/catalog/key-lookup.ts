@@ -5,7 +5,7 @@
  * quoted, values are parameters.
  */
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { KeyOperators, TableAccess, TextInput } from './column-access.ts';
 import { qualifiedName, quoteIdentifier } from './postgres-session.ts';
 import type { TableShape } from './table.ts';

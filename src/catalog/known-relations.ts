@@ -6,7 +6,7 @@
 import type { Client } from 'pg';
 import type { ColumnId, RelationShape } from '../change/change.ts';
 import { type Lsn, parseLsn } from '../change/lsn.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { TableShape } from './table.ts';
 
 export interface KnownRelation {

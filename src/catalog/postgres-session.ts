@@ -6,7 +6,7 @@
  * into the process.
  */
 import { Client, type ClientConfig, escapeIdentifier, escapeLiteral } from 'pg';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 
 /**
  * Settings of every session of ours, the walsender's included. Text on the path is defined by them.

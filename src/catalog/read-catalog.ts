@@ -4,7 +4,7 @@
  * statement, so from one snapshot, and takes no lock on them.
  */
 import type { Client } from 'pg';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { qualifiedName, quoteLiteral } from './postgres-session.ts';
 import { identityIndexOf, type TableColumn, type TableShape, type UniqueIndex } from './table.ts';
 

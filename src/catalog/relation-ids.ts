@@ -5,7 +5,7 @@
  * and the ids in use; flows out: ids, and the shape the stream knows. Pure.
  */
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { displayName, isAppendOnly, type KeylessTables, type TableShape } from './table.ts';
 
 /** The name itself, or with `#2` and so on when that was ever used. The id joins `used`. */

@@ -5,7 +5,7 @@
  * that nothing goes on afterwards: an orphan slot would fill the disk.
  */
 import type { Client } from 'pg';
-import type { UnderstudyError } from '../errors.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
 
 export interface SlotCreation<Result> {
   readonly maker: Client;

@@ -5,7 +5,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import type { Client } from 'pg';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { inTransaction } from './postgres-session.ts';
 
 /** Raised whenever the schema changes in a way that an older version would misread. */

@@ -3,8 +3,9 @@
  * changes nothing. The configuration flows in, findings with their remedies flow out; warnings are
  * no failure.
  */
-import { preflight } from '../agent/preflight.ts';
-import { exitOfFindings, type Finding } from '../agent/preflight-finding.ts';
+
+import { exitOfFindings, type Finding } from '../fleet/preflight/finding.ts';
+import { preflight } from '../fleet/preflight/preflight.ts';
 import { clusterOf } from './cluster-of.ts';
 import type { Command } from './command.ts';
 

@@ -4,9 +4,9 @@
  * turns settings as people write them into the plain values that everything else takes.
  */
 import { randomUUID } from 'node:crypto';
-import { Cluster, type ClusterSettings } from '../agent/cluster.ts';
-import type { Config } from '../config.ts';
-import type { RegistrySettings } from '../topic/schema-registry.ts';
+import type { Config } from '../config/config.ts';
+import { Cluster, type ClusterSettings } from '../fleet/cluster.ts';
+import type { RegistrySettings } from '../topic/records/schema-registry.ts';
 import type { CommandContext } from './command.ts';
 
 /** Brokers show it in their logs and quotas. */

@@ -4,7 +4,7 @@
  * module of the named verb is imported. What is not understood is a USAGE error with a suggestion.
  */
 import { Command, CommanderError, Option } from 'commander';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { logFormats, logLevels } from '../logger.ts';
 import type { BoundCommand, CommandContext, OptionValues, Outcome } from './command.ts';
 import { laterVerbs, verbs } from './registry.ts';

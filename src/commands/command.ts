@@ -5,11 +5,12 @@
  * nothing by itself and never ends the process.
  */
 import type { Command as Declaration } from 'commander';
-import type { Config } from '../config.ts';
-import { parseDurationMs } from '../duration.ts';
-import { type ExitCode, UnderstudyError } from '../errors.ts';
-import type { Releasers, Sleep } from '../lifecycle.ts';
+import { parseDurationMs } from '../change/duration.ts';
+import type { Config } from '../config/config.ts';
+import { type ExitCode, UnderstudyError } from '../errors/understudy-error.ts';
+import type { Releasers } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
+import type { Sleep } from '../waiting.ts';
 
 export interface Outcome {
   /**

@@ -3,8 +3,9 @@
  * `understudy` schemas. Tables and their rows stay. Without --yes it only says what it would
  * remove.
  */
-import { dismantle } from '../agent/dismantle.ts';
-import { exitCodes } from '../errors.ts';
+
+import { exitCodes } from '../errors/understudy-error.ts';
+import { dismantle } from '../fleet/operations/destroy.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption } from './command.ts';
 

@@ -3,9 +3,10 @@
  * of its own, which takes writes and follows nobody. A follower and a label or LSN flow in; where
  * it stands flows out. The rest of the cluster goes on without it.
  */
-import { detach } from '../agent/detach.ts';
-import type { DetachResult } from '../agent/detachment.ts';
-import { exitCodes } from '../errors.ts';
+
+import { exitCodes } from '../errors/understudy-error.ts';
+import { detach } from '../fleet/operations/detach.ts';
+import type { DetachResult } from '../fleet/operations/detach-steps.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, durationOption, requiredText, textOption } from './command.ts';
 import { type PointReference, parsePointReference } from './point-reference.ts';

@@ -3,9 +3,10 @@
  * allowance to lose acknowledged writes flow in; the new epoch, and what was lost, flow out. The
  * allowance needs a reason: the control log keeps it.
  */
-import { type FailoverPlan, failover } from '../agent/failover.ts';
-import type { PromotionResult } from '../agent/promotion.ts';
-import { exitCodes, UnderstudyError } from '../errors.ts';
+
+import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { type FailoverPlan, failover } from '../fleet/operations/failover.ts';
+import type { PromotionResult } from '../fleet/promotion/promotion.ts';
 import { clusterOf } from './cluster-of.ts';
 import {
   type Command,

@@ -3,10 +3,11 @@
  * and the leader's name flow in, the new cluster's stream flows out. A cluster that exists is
  * refused.
  */
-import { initialise } from '../agent/initialise.ts';
-import { preflight } from '../agent/preflight.ts';
-import { refuseErrors } from '../agent/preflight-finding.ts';
-import { exitCodes } from '../errors.ts';
+
+import { exitCodes } from '../errors/understudy-error.ts';
+import { initialise } from '../fleet/operations/init.ts';
+import { refuseErrors } from '../fleet/preflight/finding.ts';
+import { preflight } from '../fleet/preflight/preflight.ts';
 import { findingLines } from './check.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption, textOption } from './command.ts';

@@ -5,7 +5,7 @@
  */
 import { isLsnText, type Lsn, parseLsn } from '../change/lsn.ts';
 import { parseEpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 
 export type PointReference =
   | { readonly kind: 'label'; readonly label: string }

@@ -3,9 +3,9 @@
  * in the log. A label flows in, its LSN flows out. A label that exists is refused.
  */
 import type { Client } from 'pg';
-import { leaderOf, openFleetLog, openMember } from '../agent/member-session.ts';
 import type { ControlState } from '../control/control-state.ts';
-import { exitCodes, UnderstudyError } from '../errors.ts';
+import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { leaderOf, openFleetLog, openMember } from '../fleet/node/member-session.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, requiredText } from './command.ts';
 import { parsePointLabel } from './point-reference.ts';

@@ -2,10 +2,11 @@
  * `understudy points`: lists the named consistency points, the oldest first, with their LSN and
  * time, as the control log has them.
  */
-import { openFleetLog } from '../agent/member-session.ts';
+
 import { compareEpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { RecordOf } from '../control/control-records.ts';
-import { exitCodes } from '../errors.ts';
+import { exitCodes } from '../errors/understudy-error.ts';
+import { openFleetLog } from '../fleet/node/member-session.ts';
 import { tableLines } from './answer.ts';
 import { clusterOf } from './cluster-of.ts';
 import type { Command } from './command.ts';

@@ -2,8 +2,9 @@
  * `understudy rebuild <node> [--in-place]`: builds a follower anew from the log. A follower flows
  * in; that it has begun flows out. How far it is stands in `understudy status`.
  */
-import { type RebuildAnswer, rebuild } from '../agent/rebuild.ts';
-import { exitCodes } from '../errors.ts';
+
+import { exitCodes } from '../errors/understudy-error.ts';
+import { type RebuildAnswer, rebuild } from '../fleet/operations/rebuild.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption, requiredText } from './command.ts';
 

@@ -3,8 +3,9 @@
  * Names or patterns flow in; which tables were read and from which LSN on flows out. Ended early,
  * the reading goes on; how far it is stands in `understudy status`.
  */
-import { type ResnapshotResult, resnapshot } from '../agent/resnapshot.ts';
-import { exitCodes, UnderstudyError } from '../errors.ts';
+
+import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { type ResnapshotResult, resnapshot } from '../fleet/operations/resnapshot.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption } from './command.ts';
 

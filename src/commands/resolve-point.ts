@@ -2,11 +2,12 @@
  * P as a place in the log. A point as people name it flows in; its epoch and end LSN flow out. Only
  * an LSN with its epoch stands for itself: the control log knows labels and the current epoch.
  */
-import type { Cluster } from '../agent/cluster.ts';
-import { notInitialised, openFleetLog } from '../agent/member-session.ts';
+
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
+import type { Cluster } from '../fleet/cluster.ts';
+import { notInitialised, openFleetLog } from '../fleet/node/member-session.ts';
 import type { CommandContext } from './command.ts';
 import type { PointReference } from './point-reference.ts';
 

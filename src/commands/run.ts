@@ -6,12 +6,12 @@
  */
 import { serveNode } from '../agent/agent.ts';
 import { AgentFigures } from '../agent/agent-figures.ts';
-import type { Cluster } from '../agent/cluster.ts';
-import { fleetStatus } from '../agent/fleet-status.ts';
 import type { AttemptEnd } from '../agent/follower-tasks.ts';
 import { WalWatch } from '../agent/wal-watch.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
-import { exitCodes, UnderstudyError } from '../errors.ts';
+import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import type { Cluster } from '../fleet/cluster.ts';
+import { fleetStatus } from '../fleet/status/fleet-status.ts';
 import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
 import { Releasers, runUntilStopped } from '../lifecycle.ts';
 import { clusterOf } from './cluster-of.ts';

@@ -2,11 +2,12 @@
  * `understudy status [--watch]`: who leads and how far every node is. It looks in the databases,
  * the topic and the control log, never in agents, so that it works when all of them are down.
  */
-import { FleetWatch } from '../agent/fleet-status.ts';
-import type { FleetStatus, NodeStatus } from '../agent/node-status.ts';
+
 import { bytesText } from '../change/byte-size.ts';
-import { exitCodes } from '../errors.ts';
-import { sleepOrAbort } from '../lifecycle.ts';
+import { exitCodes } from '../errors/understudy-error.ts';
+import { FleetWatch } from '../fleet/status/fleet-status.ts';
+import type { FleetStatus, NodeStatus } from '../fleet/status/node-status.ts';
+import { sleepOrAbort } from '../waiting.ts';
 import { tableLines } from './answer.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, type CommandContext, flagOption, type Outcome } from './command.ts';

@@ -3,8 +3,9 @@
  * each node, the keys that differ, both rows where they were asked for, and what to do next. Keys
  * and values are data: what could be mistaken, or would move the cursor, is written as JSON text.
  */
-import type { Verification } from '../agent/verification.ts';
+
 import { formatEpochLsn } from '../change/position.ts';
+import type { Verification } from '../fleet/operations/verify.ts';
 import type {
   DifferentRow,
   NodeComparison,

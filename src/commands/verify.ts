@@ -4,10 +4,11 @@
  * any does. Keys are told, values only when asked for: they may be secret. With --repair the leader
  * publishes the rows that differ anew, and what is told is the comparison after that.
  */
-import { repairRows } from '../agent/repair.ts';
-import { type Verification, verifyFleet } from '../agent/verification.ts';
+
 import { formatEpochLsn } from '../change/position.ts';
-import { exitCodes, UnderstudyError } from '../errors.ts';
+import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { repairRows } from '../fleet/operations/repair.ts';
+import { type Verification, verifyFleet } from '../fleet/operations/verify.ts';
 import type { DifferentRow, TableComparison } from '../verify/compare.ts';
 import type { ProgressState } from '../verify/progress.ts';
 import { clusterOf } from './cluster-of.ts';

@@ -3,10 +3,10 @@
  * a point. A node, a label or LSN, and a bound flow in; the position reached flows out.
  */
 import type { Client } from 'pg';
-import { openMember } from '../agent/member-session.ts';
 import { formatLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
-import { exitCodes, UnderstudyError } from '../errors.ts';
+import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { openMember } from '../fleet/node/member-session.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, durationOption, requiredText, textOption } from './command.ts';
 import { type PointReference, parsePointReference } from './point-reference.ts';

@@ -8,10 +8,11 @@
  * A reader that fails for a while is tried again, since an unreachable control log must not stop a
  * running leader; who waits is told. A record that this version does not understand ends the log.
  */
-import { backoffDelayMs } from '../backoff.ts';
-import { UnderstudyError } from '../errors.ts';
+
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { Logger } from '../logger.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
+import { backoffDelayMs } from '../waiting.ts';
 import { nextClaim, type Owner } from './claim.ts';
 import {
   type ControlRecord,

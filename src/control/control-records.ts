@@ -10,7 +10,7 @@
  */
 import { z } from 'zod';
 import { formatEpochLsn, parseEpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 
 /** Raised when a kind, a field or a rule of the fold changes; an older agent then stops. */
 export const controlFormat = 1;

@@ -11,7 +11,7 @@
  *
  * The same path serves start, restart after an error, torn batch, crash and promotion.
  */
-import { unreachable } from '../errors.ts';
+import { unreachable } from '../errors/understudy-error.ts';
 import { isMine, nextClaim } from './claim.ts';
 import type { RecordOf } from './control-records.ts';
 import type { ControlState } from './control-state.ts';

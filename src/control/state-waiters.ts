@@ -3,7 +3,7 @@
  * Flows out: each wait's end, exactly once: the first state its predicate holds for, the error, the
  * abort of its signal, or TIMED_OUT. Nobody waits without a limit, so nothing is kept for ever.
  */
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { ControlState } from './control-state.ts';
 
 interface Waiter {

@@ -8,15 +8,16 @@
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import type { EpochBegin, RelationId } from '../change/change.ts';
-import { UnderstudyError } from '../errors.ts';
-import { ClosedError } from '../topic/kafka-errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
+import { ClosedError } from '../topic/kafka/errors.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
-import type { RecordDecoder } from '../topic/record-decoder.ts';
-import type { StreamRecord } from '../topic/stream-record.ts';
-import type { Aligned, AlignedEpoch } from './aligner.ts';
-import { Aligner, GapError } from './aligner.ts';
-import { Applier, type ApplySteps } from './applier.ts';
-import { dueOf } from './apply-delay.ts';
+import type { RecordDecoder } from '../topic/records/decoder.ts';
+import type { StreamRecord } from '../topic/records/stream-record.ts';
+import { WakeUp } from '../waiting.ts';
+import type { Aligned, AlignedEpoch } from './apply/aligner.ts';
+import { Aligner, GapError } from './apply/aligner.ts';
+import { Applier, type ApplySteps } from './apply/applier.ts';
+import { dueOf } from './apply/apply-delay.ts';
 import {
   type ApplyLimit,
   type ApplyPortion,
@@ -27,17 +28,21 @@ import {
   relationsOf,
   unfinishedDuring,
   wholeBatches,
-} from './apply-limit.ts';
-import { ApplyTargets } from './apply-targets.ts';
-import { type BootstrapState, readBootstrap } from './bootstrap-state.ts';
-import { type ApplyWindow, coalesce } from './coalesce.ts';
-import { type FollowerPosition, movePosition, readPosition, saveEpoch } from './follower-state.ts';
-import { bytesWaiting, waitingBytesMax } from './held-cost.ts';
-import { stepsOfLarge } from './large-batch.ts';
-import { requireBase, requireOffsets } from './log-fit.ts';
-import { judgeGap } from './staleness.ts';
-import { StartOver, startOverOf } from './start-over.ts';
-import { WakeUp } from './wake-up.ts';
+} from './apply/apply-limit.ts';
+import { ApplyTargets } from './apply/apply-targets.ts';
+import { type ApplyWindow, coalesce } from './apply/coalesce.ts';
+import { bytesWaiting, waitingBytesMax } from './apply/held-cost.ts';
+import { stepsOfLarge } from './apply/large-batch.ts';
+import { requireBase, requireOffsets } from './apply/log-fit.ts';
+import { judgeGap } from './apply/staleness.ts';
+import { StartOver, startOverOf } from './bootstrap/start-over.ts';
+import { type BootstrapState, readBootstrap } from './state/bootstrap-state.ts';
+import {
+  type FollowerPosition,
+  movePosition,
+  readPosition,
+  saveEpoch,
+} from './state/follower-state.ts';
 
 export interface FollowerParts {
   readonly client: Client;

@@ -10,7 +10,7 @@ import type { Client } from 'pg';
 import { inTransaction, qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import { userTablesCondition } from '../catalog/read-catalog.ts';
 import { noteWatchedSince } from '../catalog/understudy-schema.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 
 const guardName = 'understudy_guard';
 const truncateGuardName = 'understudy_guard_truncate';

@@ -6,7 +6,7 @@
  * binds to this machine unless another address is named.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { metricsContentType, metricsText, type NodeFigures } from './metrics.ts';
 
 export interface ListenAddress {

@@ -7,29 +7,28 @@
  */
 import { setMaxListeners } from 'node:events';
 import type { Client } from 'pg';
-import { backoffDelayMs } from '../backoff.ts';
 import { sessionConfig } from '../catalog/postgres-session.ts';
 import type { Mark, Point, UnfinishedTable } from '../change/change.ts';
 import { type Lsn, parseLsn, zeroLsn } from '../change/lsn.ts';
 import { formatEpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors.ts';
-import { sleepOrAbort, unlessAborted } from '../lifecycle.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { Logger } from '../logger.ts';
 import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
-import type { RecordDecoder } from '../topic/record-decoder.ts';
-import type { RecordEncoder } from '../topic/record-encoder.ts';
-import { Batcher } from './batcher.ts';
-import { ChunkMerge } from './chunk-merge.ts';
-import { ChunkReader } from './chunk-reader.ts';
-import { Healer } from './healer.ts';
-import { Healing } from './healing.ts';
-import { KnownTables } from './known-tables.ts';
-import { PublishLoop } from './publish-loop.ts';
-import { readBack } from './read-back.ts';
-import type { RowKey } from './row-overlay.ts';
-import { checkSlot, readSlot } from './slot.ts';
-import { TransactionBuilder } from './transaction-builder.ts';
-import { WalSession } from './wal-session.ts';
+import type { RecordDecoder } from '../topic/records/decoder.ts';
+import type { RecordEncoder } from '../topic/records/encoder.ts';
+import { backoffDelayMs, sleepOrAbort, unlessAborted } from '../waiting.ts';
+import { ChunkMerge } from './backfill/chunk-merge.ts';
+import { ChunkReader } from './backfill/chunk-reader.ts';
+import { Healing } from './backfill/reselect.ts';
+import { Healer } from './backfill/reselect-reader.ts';
+import type { RowKey } from './backfill/row-overlay.ts';
+import { Batcher } from './stream/batcher.ts';
+import { PublishLoop } from './stream/publish-loop.ts';
+import { readBack } from './stream/read-back.ts';
+import { checkSlot, readSlot } from './stream/slot.ts';
+import { TransactionBuilder } from './stream/transaction-builder.ts';
+import { WalSession } from './stream/wal-session.ts';
+import { KnownTables } from './tables/known-tables.ts';
 
 export interface LeaderParts {
   readonly url: string;

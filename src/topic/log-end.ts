@@ -13,8 +13,8 @@
  */
 import type { EpochBegin, Mark } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors.ts';
-import type { Clock } from './kafka-client.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
+import type { Clock } from './kafka/client.ts';
 import type {
   CommittedReader,
   FetchedRecord,
@@ -23,8 +23,8 @@ import type {
   Watermarks,
 } from './log.ts';
 import { findLogEnd, type LogEnd, type Tail } from './partition-tails.ts';
-import type { RecordDecoder } from './record-decoder.ts';
-import type { StreamRecord } from './stream-record.ts';
+import type { RecordDecoder } from './records/decoder.ts';
+import type { StreamRecord } from './records/stream-record.ts';
 
 /** Most tails hold a point within their last records; each further look doubles this. */
 const firstLookBack = 512n;

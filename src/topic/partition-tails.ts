@@ -9,7 +9,7 @@
 import type { EpochBegin, Mark, Point, UnfinishedTable } from '../change/change.ts';
 import { oldestMark } from '../change/mark.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
-import type { StreamRecord } from './stream-record.ts';
+import type { StreamRecord } from './records/stream-record.ts';
 
 export interface Tail {
   readonly partition: number;

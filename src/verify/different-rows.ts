@@ -6,6 +6,7 @@
  */
 import type { Client } from 'pg';
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
+import { interruptible } from '../waiting.ts';
 import { digestBuckets } from './bucket-digest.ts';
 import type {
   DifferentRow,
@@ -14,7 +15,6 @@ import type {
   TableComparison,
   TableDifferences,
 } from './compare.ts';
-import { interruptible } from './interruptible.ts';
 import { type BucketReader, type KeyDifference, narrow } from './narrowing.ts';
 import type { Progress } from './progress.ts';
 import { columnNames, explainChange, type PublishedTable } from './published-tables.ts';

@@ -9,7 +9,7 @@ import { quoteIdentifier, sessionConfig } from '../catalog/postgres-session.ts';
 import { createWithin } from '../catalog/slot-creation.ts';
 import { formatLsn, type Lsn, parseLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import {
   lockTables,
   type PublishedTable,

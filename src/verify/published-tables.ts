@@ -7,7 +7,7 @@
 import type { Client } from 'pg';
 import { qualifiedName } from '../catalog/postgres-session.ts';
 import type { ColumnId, RelationId } from '../change/change.ts';
-import { UnderstudyError } from '../errors.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 
 export interface PublishedTable {
   readonly relationId: RelationId;

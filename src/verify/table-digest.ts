@@ -7,7 +7,7 @@
 import type { Client, QueryConfig } from 'pg';
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import type { ColumnId, RelationId } from '../change/change.ts';
-import { interruptible } from './interruptible.ts';
+import { interruptible } from '../waiting.ts';
 import { explainChange, type PublishedTable } from './published-tables.ts';
 
 /**

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
-import type { FleetStatus } from '../../src/agent/node-status.ts';
+import type { FleetStatus } from '../../src/fleet/status/node-status.ts';
 import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { forgetPeakMemory, peakMemoryBytes } from '../support/process-cost.ts';

@@ -9,7 +9,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
-import { slotName } from '../../src/topic/topic-layout.ts';
+import { slotName } from '../../src/topic/records/layout.ts';
 import { FleetUnderLoad, isFull, seed } from '../support/fleet-under-load.ts';
 import { seeded } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';

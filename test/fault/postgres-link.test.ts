@@ -8,7 +8,7 @@
 // runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { slotName } from '../../src/topic/topic-layout.ts';
+import { slotName } from '../../src/topic/records/layout.ts';
 import { FleetUnderLoad, isFull, seed } from '../support/fleet-under-load.ts';
 import { apiKeys, KafkaProxy } from '../support/kafka-proxy.ts';
 import { seeded } from '../support/seed.ts';

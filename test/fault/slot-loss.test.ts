@@ -9,7 +9,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
-import type { FleetStatus, NodeStatus } from '../../src/agent/node-status.ts';
+import type { FleetStatus, NodeStatus } from '../../src/fleet/status/node-status.ts';
 import { answeredStatus } from '../support/answered-status.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';

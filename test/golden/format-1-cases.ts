@@ -6,8 +6,8 @@
 import type { Change, EpochBegin, Point, RelationShape } from '../../src/change/change.ts';
 import type { Position } from '../../src/change/position.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
-import { RecordEncoder } from '../../src/topic/record-encoder.ts';
-import { type SchemaRecord, schemaParts } from '../../src/topic/schema-record.ts';
+import { RecordEncoder } from '../../src/topic/records/encoder.ts';
+import { type SchemaRecord, schemaParts } from '../../src/topic/records/schema-record.ts';
 import { at, beginOf, lsn, place, pointOf, shapeOf } from '../support/builders.ts';
 
 export type GoldenCase =

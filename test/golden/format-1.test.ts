@@ -7,9 +7,9 @@ import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { FetchedRecord } from '../../src/topic/log.ts';
-import { RecordDecoder } from '../../src/topic/record-decoder.ts';
-import { readSchemaRecord } from '../../src/topic/schema-record.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { RecordDecoder } from '../../src/topic/records/decoder.ts';
+import { readSchemaRecord } from '../../src/topic/records/schema-record.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import {
   cases,
   commitTimeMicros,

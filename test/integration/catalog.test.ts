@@ -5,7 +5,6 @@
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { conversionOf } from '../../src/catalog/column-types.ts';
 import { loadKnownRelations, saveRelation } from '../../src/catalog/known-relations.ts';
 import {
   connectPostgres,
@@ -16,8 +15,9 @@ import {
 import { readSequences, readServer, readTables } from '../../src/catalog/read-catalog.ts';
 import { compareWithTable, giveColumnIds, shapeOf } from '../../src/catalog/relation-ids.ts';
 import { problemsOf, type TableShape } from '../../src/catalog/table.ts';
+import { conversionOf } from '../../src/catalog/types/column-types.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
-import type { UnderstudyError } from '../../src/errors.ts';
+import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;

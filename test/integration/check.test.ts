@@ -7,9 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
-import { createTopic, deleteTopic } from '../../src/topic/topic-admin.ts';
-import { changesTopicSettings, controlTopicSettings } from '../../src/topic/topic-layout.ts';
+import { createTopic, deleteTopic } from '../../src/topic/kafka/admin.ts';
+import { connectKafka, type KafkaClient } from '../../src/topic/kafka/client.ts';
+import { changesTopicSettings, controlTopicSettings } from '../../src/topic/records/layout.ts';
 import {
   checked,
   nobody,

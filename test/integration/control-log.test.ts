@@ -12,12 +12,12 @@ import { ownerOf } from '../../src/control/claim.ts';
 import { type ControlLog, openControlLog } from '../../src/control/control-log.ts';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import type { ControlState } from '../../src/control/control-state.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import { sleep } from '../../src/lifecycle.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import type { Logger } from '../../src/logger.ts';
+import { createPlainProducer } from '../../src/topic/kafka/plain-producer.ts';
 import type { CommittedReader } from '../../src/topic/log.ts';
-import { createPlainProducer } from '../../src/topic/plain-producer.ts';
-import { controlTopicSettings } from '../../src/topic/topic-layout.ts';
+import { controlTopicSettings } from '../../src/topic/records/layout.ts';
+import { sleep } from '../../src/waiting.ts';
 import { rejection, type TopicStack, useTopics } from '../support/topic-stack.ts';
 
 /** What is logged here is caused on purpose. */

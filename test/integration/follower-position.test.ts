@@ -9,7 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectPostgres, inTransaction } from '../../src/catalog/postgres-session.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import {
   type FollowerPosition,
   markDetached,
@@ -17,8 +17,8 @@ import {
   readDetached,
   readPosition,
   writePosition,
-} from '../../src/follower/follower-state.ts';
-import { formatVersion } from '../../src/topic/topic-layout.ts';
+} from '../../src/follower/state/follower-state.ts';
+import { formatVersion } from '../../src/topic/records/layout.ts';
 import { at } from '../support/builders.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 

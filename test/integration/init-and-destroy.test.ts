@@ -5,9 +5,9 @@
 import { writeFile } from 'node:fs/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { connectKafka } from '../../src/topic/kafka-client.ts';
-import { describeTopic } from '../../src/topic/topic-admin.ts';
-import { changesTopic, controlTopic } from '../../src/topic/topic-layout.ts';
+import { describeTopic } from '../../src/topic/kafka/admin.ts';
+import { connectKafka } from '../../src/topic/kafka/client.ts';
+import { changesTopic, controlTopic } from '../../src/topic/records/layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';

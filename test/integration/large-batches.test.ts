@@ -16,13 +16,13 @@ import {
   parseEpochLsn,
 } from '../../src/change/position.ts';
 import { Follower } from '../../src/follower/follower.ts';
-import { withTimeout } from '../../src/lifecycle.ts';
-import { createCommittedReader } from '../../src/topic/committed-reader.ts';
-import { connectKafka } from '../../src/topic/kafka-client.ts';
+import { connectKafka } from '../../src/topic/kafka/client.ts';
+import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts';
 import type { CommittedReader } from '../../src/topic/log.ts';
-import { RecordDecoder } from '../../src/topic/record-decoder.ts';
-import { connectRegistry } from '../../src/topic/schema-registry.ts';
-import { changesTopic } from '../../src/topic/topic-layout.ts';
+import { RecordDecoder } from '../../src/topic/records/decoder.ts';
+import { changesTopic } from '../../src/topic/records/layout.ts';
+import { connectRegistry } from '../../src/topic/records/schema-registry.ts';
+import { withTimeout } from '../../src/waiting.ts';
 import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';

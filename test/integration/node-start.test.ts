@@ -4,7 +4,7 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Finding } from '../../src/agent/preflight-finding.ts';
+import type { Finding } from '../../src/fleet/preflight/finding.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 
 interface Context {

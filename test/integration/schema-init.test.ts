@@ -5,11 +5,11 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { createCommittedReader } from '../../src/topic/committed-reader.ts';
-import { connectKafka } from '../../src/topic/kafka-client.ts';
-import { RecordDecoder } from '../../src/topic/record-decoder.ts';
-import { readSchemaRecord, type SchemaRecord } from '../../src/topic/schema-record.ts';
-import { changesTopic } from '../../src/topic/topic-layout.ts';
+import { connectKafka } from '../../src/topic/kafka/client.ts';
+import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts';
+import { RecordDecoder } from '../../src/topic/records/decoder.ts';
+import { changesTopic } from '../../src/topic/records/layout.ts';
+import { readSchemaRecord, type SchemaRecord } from '../../src/topic/records/schema-record.ts';
 import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
 import { useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';

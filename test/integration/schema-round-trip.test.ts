@@ -8,23 +8,27 @@ import type { Client } from 'pg';
 import pg from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { connectPostgres } from '../../src/catalog/postgres-session.ts';
-import { readServer } from '../../src/catalog/read-catalog.ts';
-import { dumpSchema, requireFittingDump, type SchemaDump } from '../../src/catalog/schema-dump.ts';
+import {
+  dumpSchema,
+  requireFittingDump,
+  type SchemaDump,
+} from '../../src/catalog/dump/schema-dump.ts';
 import {
   decodeSchema,
   encodeSchema,
   type SchemaPayload,
-} from '../../src/catalog/schema-payload.ts';
+} from '../../src/catalog/dump/schema-payload.ts';
+import { connectPostgres } from '../../src/catalog/postgres-session.ts';
+import { readServer } from '../../src/catalog/read-catalog.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import {
   type BuildOptions,
   type BuildProgress,
   buildFromSchema,
   buildPostData,
   openBuild,
-} from '../../src/follower/schema-build.ts';
+} from '../../src/follower/schema/schema-build.ts';
 import { armGuard } from '../../src/follower/write-guard.ts';
 import { type RichRoles, richSchema, wantedExtensions } from '../support/rich-schema.ts';
 import { useStack } from '../support/stack.ts';

@@ -7,14 +7,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { keepRaising } from '../../src/agent/start-number.ts';
 import { connectPostgres } from '../../src/catalog/postgres-session.ts';
 import { installUnderstudySchema, readNode } from '../../src/catalog/understudy-schema.ts';
 import { type ControlLog, openControlLog } from '../../src/control/control-log.ts';
-import { sleep } from '../../src/lifecycle.ts';
+import { keepRaising } from '../../src/fleet/node/start-number.ts';
 import type { Logger } from '../../src/logger.ts';
-import { createPlainProducer } from '../../src/topic/plain-producer.ts';
-import { controlTopicSettings } from '../../src/topic/topic-layout.ts';
+import { createPlainProducer } from '../../src/topic/kafka/plain-producer.ts';
+import { controlTopicSettings } from '../../src/topic/records/layout.ts';
+import { sleep } from '../../src/waiting.ts';
 import { useStack } from '../support/stack.ts';
 import { rejection, TopicStack } from '../support/topic-stack.ts';
 

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { FleetStatus, NodeStatus } from '../../src/agent/node-status.ts';
+import type { FleetStatus, NodeStatus } from '../../src/fleet/status/node-status.ts';
 import { nobody } from '../support/checked-fleet.ts';
 import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
 

@@ -5,15 +5,15 @@
 import { createServer } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { UnderstudyError } from '../../src/errors.ts';
-import { connectKafka, probeKafka } from '../../src/topic/kafka-client.ts';
+import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import {
   brokerSetting,
   createTopic,
   deleteTopic,
   describeCluster,
   describeTopic,
-} from '../../src/topic/topic-admin.ts';
+} from '../../src/topic/kafka/admin.ts';
+import { connectKafka, probeKafka } from '../../src/topic/kafka/client.ts';
 import { rejection, type TopicStack, testLog, useTopics } from '../support/topic-stack.ts';
 
 let topics: TopicStack;

@@ -5,9 +5,9 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
-import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
-import { createPlainProducer } from '../../src/topic/plain-producer.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { connectKafka, type KafkaClient } from '../../src/topic/kafka/client.ts';
+import { createPlainProducer } from '../../src/topic/kafka/plain-producer.ts';
 import { CarelessProducer } from '../support/careless-producer.ts';
 import { apiKeys, errorCodeOf, fencedCodes, KafkaProxy } from '../support/kafka-proxy.ts';
 import {

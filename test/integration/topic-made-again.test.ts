@@ -5,10 +5,10 @@
 // runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { connectKafka } from '../../src/topic/kafka-client.ts';
-import { createTopic, deleteTopic } from '../../src/topic/topic-admin.ts';
-import { changesTopic } from '../../src/topic/topic-layout.ts';
-import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
+import { createTopic, deleteTopic } from '../../src/topic/kafka/admin.ts';
+import { connectKafka } from '../../src/topic/kafka/client.ts';
+import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
+import { changesTopic } from '../../src/topic/records/layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { Forger } from '../support/forger.ts';

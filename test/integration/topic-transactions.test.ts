@@ -5,10 +5,10 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { UnderstudyError } from '../../src/errors.ts';
-import { RecordTooLargeError } from '../../src/topic/kafka-errors.ts';
+import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { RecordTooLargeError } from '../../src/topic/kafka/errors.ts';
+import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
-import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
 import {
   readUpTo,
   record,

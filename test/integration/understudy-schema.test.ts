@@ -13,7 +13,7 @@ import {
   readNode,
   writeNode,
 } from '../../src/catalog/understudy-schema.ts';
-import type { UnderstudyError } from '../../src/errors.ts';
+import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;

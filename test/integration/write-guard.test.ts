@@ -11,7 +11,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectPostgres } from '../../src/catalog/postgres-session.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
-import type { UnderstudyError } from '../../src/errors.ts';
+import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { armGuard, disarmGuard, guardState, removeGuard } from '../../src/follower/write-guard.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 

@@ -6,7 +6,7 @@
  */
 import fc from 'fast-check';
 import { type EpochLsn, isCovered, type Position } from '../../src/change/position.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { place, SketchedTopic, shapeOf } from '../support/builders.ts';
 
 interface Op {

@@ -6,8 +6,8 @@
 import fc from 'fast-check';
 import * as assert from 'uvu/assert';
 import { compareEpochLsn, type EpochLsn } from '../../src/change/position.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at } from '../support/builders.ts';
 import { type AlignHistory, anyAlignHistory } from './align-histories.ts';
 import { type AlignRules, AlignWorld, type Choice } from './align-world.ts';

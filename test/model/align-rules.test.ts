@@ -5,7 +5,7 @@
 // time-limit: 300s
 import type fc from 'fast-check';
 import { test } from 'uvu';
-import type { Aligner } from '../../src/follower/aligner.ts';
+import type { Aligner } from '../../src/follower/apply/aligner.ts';
 import { compacted, following, stopping } from './align-properties.ts';
 import { type AlignRules, rightRules } from './align-world.ts';
 import { leftOut } from './left-out.ts';
@@ -15,9 +15,9 @@ type Limits = Pick<AlignRules, 'mayBegin' | 'nextPortion' | 'positionAfter'>;
 type Property = (rules: AlignRules) => fc.IProperty<unknown>;
 
 const runsMax = 20_000;
-const alignerFile = 'src/follower/aligner.ts';
-const limitFile = 'src/follower/apply-limit.ts';
-const foldingFile = 'src/follower/coalesce.ts';
+const alignerFile = 'src/follower/apply/aligner.ts';
+const limitFile = 'src/follower/apply/apply-limit.ts';
+const foldingFile = 'src/follower/apply/coalesce.ts';
 
 async function withReader(rule: string, instead: string): Promise<AlignRules> {
   const { Aligner: Reader } = await leftOut<{ Aligner: typeof Aligner }>(

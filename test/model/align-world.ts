@@ -7,7 +7,7 @@
 import * as assert from 'uvu/assert';
 import type { RelationId } from '../../src/change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
-import { type Aligned, Aligner } from '../../src/follower/aligner.ts';
+import { type Aligned, Aligner } from '../../src/follower/apply/aligner.ts';
 import {
   type ApplyLimit,
   type ApplyPortion,
@@ -15,11 +15,11 @@ import {
   nextPortion,
   positionAfter,
   wholeBatches,
-} from '../../src/follower/apply-limit.ts';
-import { type ApplyStep, coalesce } from '../../src/follower/coalesce.ts';
-import type { FollowerPosition } from '../../src/follower/follower-state.ts';
-import type { TableRows } from '../../src/follower/row-fold.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+} from '../../src/follower/apply/apply-limit.ts';
+import { type ApplyStep, coalesce } from '../../src/follower/apply/coalesce.ts';
+import type { TableRows } from '../../src/follower/apply/row-fold.ts';
+import type { FollowerPosition } from '../../src/follower/state/follower-state.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, streamId } from '../support/builders.ts';
 import { type AlignHistory, firstLsn, showRows } from './align-histories.ts';
 

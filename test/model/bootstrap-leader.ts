@@ -7,7 +7,7 @@
  */
 import type { Mark, Point, UnfinishedTable } from '../../src/change/change.ts';
 import { type EpochLsn, formatEpochLsn, pointPosition } from '../../src/change/position.ts';
-import type { RowRecord } from '../../src/topic/stream-record.ts';
+import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { at, beginOf, lsn, place, pointOf, shapeOf } from '../support/builders.ts';
 import type { CompactingLog } from './compacting-log.ts';
 

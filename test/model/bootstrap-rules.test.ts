@@ -4,10 +4,10 @@
  */
 // time-limit: 300s
 import { test } from 'uvu';
-import type { Aligner } from '../../src/follower/aligner.ts';
-import type { CompactedLog } from '../../src/follower/compacted-log.ts';
-import type { FirstLook } from '../../src/follower/first-look.ts';
-import type * as horizonRules from '../../src/follower/horizon.ts';
+import type { Aligner } from '../../src/follower/apply/aligner.ts';
+import type { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
+import type { FirstLook } from '../../src/follower/bootstrap/first-look.ts';
+import type * as horizonRules from '../../src/follower/bootstrap/horizon.ts';
 import { bootstrapping } from './bootstrap-properties.ts';
 import { type BootstrapRules, rightRules } from './bootstrap-world.ts';
 import { leftOut } from './left-out.ts';
@@ -16,7 +16,7 @@ import { breaks } from './random-runs.ts';
 const runsMax = 40_000;
 
 async function withLog(rule: string, instead: string): Promise<BootstrapRules> {
-  const file = 'src/follower/compacted-log.ts';
+  const file = 'src/follower/bootstrap/compacted-log.ts';
   const { CompactedLog: Log } = await leftOut<{ CompactedLog: typeof CompactedLog }>(
     file,
     rule,
@@ -26,12 +26,12 @@ async function withLog(rule: string, instead: string): Promise<BootstrapRules> {
 }
 
 async function withHorizon(rule: string, instead: string): Promise<BootstrapRules> {
-  const file = 'src/follower/horizon.ts';
+  const file = 'src/follower/bootstrap/horizon.ts';
   return { ...rightRules, horizon: await leftOut<typeof horizonRules>(file, rule, instead) };
 }
 
 async function withReader(rule: string, instead: string): Promise<BootstrapRules> {
-  const file = 'src/follower/aligner.ts';
+  const file = 'src/follower/apply/aligner.ts';
   const { Aligner: Reader } = await leftOut<{ Aligner: typeof Aligner }>(file, rule, instead);
   return { ...rightRules, Reader };
 }
@@ -43,7 +43,7 @@ async function found(rules: BootstrapRules, harm = wrongRows): Promise<void> {
 const wrongRows = /the rows are not those of|a row is not there/;
 
 async function withLook(rule: string, instead: string): Promise<BootstrapRules> {
-  const file = 'src/follower/first-look.ts';
+  const file = 'src/follower/bootstrap/first-look.ts';
   const { FirstLook: Look } = await leftOut<{ FirstLook: typeof FirstLook }>(file, rule, instead);
   return { ...rightRules, Look };
 }

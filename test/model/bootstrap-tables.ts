@@ -4,11 +4,11 @@
  * are one key. Of a table that is read anew the rows that have not come again go in the end.
  */
 import * as assert from 'uvu/assert';
-import type { ApplyStep } from '../../src/follower/coalesce.ts';
-import type { FollowerPosition } from '../../src/follower/follower-state.ts';
-import { finishedAt, rowsThatCame } from '../../src/follower/rereads.ts';
-import type { MayLackBase, PartialRow, TableRows } from '../../src/follower/row-fold.ts';
-import { StartOver } from '../../src/follower/start-over.ts';
+import type { ApplyStep } from '../../src/follower/apply/coalesce.ts';
+import { finishedAt, rowsThatCame } from '../../src/follower/apply/rereads.ts';
+import type { MayLackBase, PartialRow, TableRows } from '../../src/follower/apply/row-fold.ts';
+import { StartOver } from '../../src/follower/bootstrap/start-over.ts';
+import type { FollowerPosition } from '../../src/follower/state/follower-state.ts';
 import { type ModelRow, type ModelRows, rowId } from './bootstrap-leader.ts';
 
 export class BootstrapTables {

@@ -7,19 +7,19 @@
 import * as assert from 'uvu/assert';
 import type { EpochBegin } from '../../src/change/change.ts';
 import { compareEpochLsn, formatEpochLsn } from '../../src/change/position.ts';
-import { type Aligned, type AlignedBatch, Aligner } from '../../src/follower/aligner.ts';
+import { type Aligned, type AlignedBatch, Aligner } from '../../src/follower/apply/aligner.ts';
 import {
   nextPortion,
   positionAfter,
   relationsOf,
   unfinishedDuring,
-} from '../../src/follower/apply-limit.ts';
-import { coalesce } from '../../src/follower/coalesce.ts';
-import { CompactedLog } from '../../src/follower/compacted-log.ts';
-import { type Emptied, FirstLook } from '../../src/follower/first-look.ts';
-import type { FollowerPosition } from '../../src/follower/follower-state.ts';
-import * as horizonRules from '../../src/follower/horizon.ts';
-import { StartOver } from '../../src/follower/start-over.ts';
+} from '../../src/follower/apply/apply-limit.ts';
+import { coalesce } from '../../src/follower/apply/coalesce.ts';
+import { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
+import { type Emptied, FirstLook } from '../../src/follower/bootstrap/first-look.ts';
+import * as horizonRules from '../../src/follower/bootstrap/horizon.ts';
+import { StartOver } from '../../src/follower/bootstrap/start-over.ts';
+import type { FollowerPosition } from '../../src/follower/state/follower-state.ts';
 import { findLogEnd, type LogEnd } from '../../src/topic/partition-tails.ts';
 import { streamId } from '../support/builders.ts';
 import { BootstrapLeader, showModelRows } from './bootstrap-leader.ts';

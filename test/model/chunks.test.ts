@@ -9,9 +9,9 @@
 // time-limit: 300s
 import fc from 'fast-check';
 import { test } from 'uvu';
-import type * as rereadRules from '../../src/follower/rereads.ts';
-import type { ChunkMerge } from '../../src/leader/chunk-merge.ts';
-import type { Healing } from '../../src/leader/healing.ts';
+import type * as rereadRules from '../../src/follower/apply/rereads.ts';
+import type { ChunkMerge } from '../../src/leader/backfill/chunk-merge.ts';
+import type { Healing } from '../../src/leader/backfill/reselect.ts';
 import { type HealingRules, rightRules } from './healing-rules.ts';
 import { HealingWorld } from './healing-world.ts';
 import { leftOut } from './left-out.ts';
@@ -38,7 +38,7 @@ function chunks(rules: HealingRules, rereads = false): fc.IProperty<unknown> {
 }
 
 async function without(rule: string, instead: string): Promise<HealingRules> {
-  const file = 'src/leader/chunk-merge.ts';
+  const file = 'src/leader/backfill/chunk-merge.ts';
   const left = await leftOut<{ ChunkMerge: typeof ChunkMerge }>(file, rule, instead);
   return { ...rightRules, Chunks: left.ChunkMerge };
 }
@@ -161,11 +161,11 @@ test('found when no point names a table that is read anew', async () => {
 });
 
 async function readingOf(rule: string, instead: string): Promise<typeof rereadRules> {
-  return leftOut<typeof rereadRules>('src/follower/rereads.ts', rule, instead);
+  return leftOut<typeof rereadRules>('src/follower/apply/rereads.ts', rule, instead);
 }
 
 test('found when such a reading also ends inside of a batch', async () => {
-  const file = 'src/leader/chunk-merge.ts';
+  const file = 'src/leader/backfill/chunk-merge.ts';
   const rule = '...unreadTable(relation), readTo: null, isNamed: false';
   const { ChunkMerge: Chunks } = await leftOut<{ ChunkMerge: typeof ChunkMerge }>(
     file,
@@ -199,7 +199,7 @@ test('found when a row that lacks values is taken for one that has not come', as
 
 test('found when a single row is read by who does not see what a reading anew sees', async () => {
   const rule = "if (wanted.relationId === relationId) wanted.horizon = 'unknown';";
-  const file = 'src/leader/healing.ts';
+  const file = 'src/leader/backfill/reselect.ts';
   const { Healing: Heal } = await leftOut<{ Healing: typeof Healing }>(file, rule, '');
   await breaks(chunks({ ...rightRules, Heal }, true), runsMax, /is published as|never healed/);
 });

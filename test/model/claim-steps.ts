@@ -6,7 +6,7 @@
  * Requests land in any order and as late as they like, also after their sender timed out or died.
  * A pause is that nothing of a node happens while others go on, so it needs no step of its own.
  */
-import { foundAtEnd } from '../../src/agent/own-epoch.ts';
+
 import { zeroLsn } from '../../src/change/lsn.ts';
 import { foldClaim } from '../../src/control/claim.ts';
 import type { RecordOf } from '../../src/control/control-records.ts';
@@ -19,8 +19,9 @@ import {
   type OwningEvent,
   stepOwning,
 } from '../../src/control/owning.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { foundAtEnd } from '../../src/fleet/promotion/own-epoch.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { place } from '../support/builders.ts';
 import {
   isAwaited,

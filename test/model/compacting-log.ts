@@ -6,7 +6,7 @@
  * record replaces. Tombstones stay for the retention from their first cleaning on.
  */
 import type { Tail } from '../../src/topic/partition-tails.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 
 interface Entry {
   readonly record: StreamRecord;

@@ -3,10 +3,10 @@
  * leave one out, and the bounds that a history has.
  */
 import type { UnfinishedTable } from '../../src/change/change.ts';
-import { finishedAt, rowsThatCame } from '../../src/follower/rereads.ts';
-import { ChunkMerge } from '../../src/leader/chunk-merge.ts';
-import { Healing } from '../../src/leader/healing.ts';
-import { FoundKeys } from '../../src/leader/row-search.ts';
+import { finishedAt, rowsThatCame } from '../../src/follower/apply/rereads.ts';
+import { ChunkMerge } from '../../src/leader/backfill/chunk-merge.ts';
+import { Healing } from '../../src/leader/backfill/reselect.ts';
+import { FoundKeys } from '../../src/leader/backfill/row-search.ts';
 import type { FollowerRules } from './model-follower.ts';
 
 /** The classes and functions may be those of a module with a rule left out. */

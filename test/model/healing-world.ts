@@ -8,9 +8,9 @@
 import type { Snapshot } from '../../src/catalog/snapshot.ts';
 import type { Mark, RowChange, UnfinishedTable } from '../../src/change/change.ts';
 import { toLsn } from '../../src/change/lsn.ts';
-import type { ChunkMerge, NextChunk } from '../../src/leader/chunk-merge.ts';
-import type { Healing } from '../../src/leader/healing.ts';
-import type { ReadRow, RowKey } from '../../src/leader/row-overlay.ts';
+import type { ChunkMerge, NextChunk } from '../../src/leader/backfill/chunk-merge.ts';
+import type { Healing } from '../../src/leader/backfill/reselect.ts';
+import type { ReadRow, RowKey } from '../../src/leader/backfill/row-overlay.ts';
 import { HealingLog } from './healing-log.ts';
 import type { HealingBounds, HealingRules } from './healing-rules.ts';
 import type { Rows } from './model-follower.ts';

@@ -6,13 +6,13 @@
 // time-limit: 300s
 import fc from 'fast-check';
 import { test } from 'uvu';
-import type { Healing } from '../../src/leader/healing.ts';
+import type { Healing } from '../../src/leader/backfill/reselect.ts';
 import { type HealingRules, rightRules } from './healing-rules.ts';
 import { HealingWorld } from './healing-world.ts';
 import { leftOut } from './left-out.ts';
 import { breaks, holds } from './random-runs.ts';
 
-const healingFile = 'src/leader/healing.ts';
+const healingFile = 'src/leader/backfill/reselect.ts';
 const runsMax = 20_000;
 const wrongRow = /is published as/;
 

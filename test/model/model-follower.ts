@@ -6,18 +6,18 @@
  */
 import type { Lsn } from '../../src/change/lsn.ts';
 import type { EpochLsn } from '../../src/change/position.ts';
-import type { AlignedBatch } from '../../src/follower/aligner.ts';
+import type { AlignedBatch } from '../../src/follower/apply/aligner.ts';
 import {
   type ApplyLimit,
   nextPortion,
   positionAfter,
   unfinishedDuring,
-} from '../../src/follower/apply-limit.ts';
-import { type ApplyStep, coalesce } from '../../src/follower/coalesce.ts';
-import type { FollowerPosition } from '../../src/follower/follower-state.ts';
-import type { finishedAt, rowsThatCame } from '../../src/follower/rereads.ts';
-import type { PartialRow, TableRows } from '../../src/follower/row-fold.ts';
-import type { RowRecord } from '../../src/topic/stream-record.ts';
+} from '../../src/follower/apply/apply-limit.ts';
+import { type ApplyStep, coalesce } from '../../src/follower/apply/coalesce.ts';
+import type { finishedAt, rowsThatCame } from '../../src/follower/apply/rereads.ts';
+import type { PartialRow, TableRows } from '../../src/follower/apply/row-fold.ts';
+import type { FollowerPosition } from '../../src/follower/state/follower-state.ts';
+import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { streamId } from '../support/builders.ts';
 import { type Row, relationId } from './model-writes.ts';
 

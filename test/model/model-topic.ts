@@ -6,8 +6,8 @@
  */
 import type { FetchedRecord, OutgoingRecord, TransactionalProducer } from '../../src/topic/log.ts';
 import type { Tail } from '../../src/topic/partition-tails.ts';
-import type { RecordDecoder } from '../../src/topic/record-decoder.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import type { RecordDecoder } from '../../src/topic/records/decoder.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 
 interface Entry {
   readonly fetched: FetchedRecord;

@@ -6,8 +6,8 @@
  * confirmed and not yet written to disk; inside of a transaction a keepalive says any LSN.
  */
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
-import type { PgoutputMessage } from '../../src/leader/pgoutput-decoder.ts';
-import type { WalEvent } from '../../src/leader/wal-session.ts';
+import type { PgoutputMessage } from '../../src/leader/stream/pgoutput-decoder.ts';
+import type { WalEvent } from '../../src/leader/stream/wal-session.ts';
 
 export interface SourceTransaction {
   readonly commitLsn: Lsn;

@@ -7,7 +7,7 @@
 import type { Snapshot } from '../../src/catalog/snapshot.ts';
 import type { RowChange } from '../../src/change/change.ts';
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
-import type { ReadRow } from '../../src/leader/row-overlay.ts';
+import type { ReadRow } from '../../src/leader/backfill/row-overlay.ts';
 import { shapeOf } from '../support/builders.ts';
 
 export interface Row {

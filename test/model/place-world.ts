@@ -5,13 +5,13 @@
  */
 import * as assert from 'uvu/assert';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
-import type { AlignedBatch } from '../../src/follower/aligner.ts';
-import { coalesce } from '../../src/follower/coalesce.ts';
-import { CompactedLog } from '../../src/follower/compacted-log.ts';
-import { FirstLook } from '../../src/follower/first-look.ts';
-import { isTooSlow, movedPartitions } from '../../src/follower/horizon.ts';
-import type * as placeRules from '../../src/follower/place-search.ts';
-import { StartOver } from '../../src/follower/start-over.ts';
+import type { AlignedBatch } from '../../src/follower/apply/aligner.ts';
+import { coalesce } from '../../src/follower/apply/coalesce.ts';
+import { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
+import { FirstLook } from '../../src/follower/bootstrap/first-look.ts';
+import { isTooSlow, movedPartitions } from '../../src/follower/bootstrap/horizon.ts';
+import type * as placeRules from '../../src/follower/bootstrap/place-search.ts';
+import { StartOver } from '../../src/follower/bootstrap/start-over.ts';
 import { streamId } from '../support/builders.ts';
 import { BootstrapLeader, showModelRows } from './bootstrap-leader.ts';
 import { BootstrapTables } from './bootstrap-tables.ts';

@@ -5,16 +5,16 @@
 // time-limit: 300s
 import { test } from 'uvu';
 import { toLsn } from '../../src/change/lsn.ts';
-import type { Batcher } from '../../src/leader/batcher.ts';
-import type { PublishLoop } from '../../src/leader/publish-loop.ts';
+import type { Batcher } from '../../src/leader/stream/batcher.ts';
+import type { PublishLoop } from '../../src/leader/stream/publish-loop.ts';
 import { leftOut } from './left-out.ts';
 import { publishing } from './publish-histories.ts';
 import { type PublishRules, rightRules } from './publish-world.ts';
 import { breaks } from './random-runs.ts';
 
 const runsMax = 30_000;
-const loopFile = 'src/leader/publish-loop.ts';
-const batcherFile = 'src/leader/batcher.ts';
+const loopFile = 'src/leader/stream/publish-loop.ts';
+const batcherFile = 'src/leader/stream/batcher.ts';
 const tooEarly = /was confirmed, the log holds up to/;
 
 async function withLoop(rule: string, instead: string): Promise<PublishRules> {

@@ -2,22 +2,23 @@
  * The way from WAL to topic with everything around it that can fail: the real publish loop,
  * batcher, builder, encoder and the real judgement of where a log ends, between a model Postgres
  * and a model topic. Flows in: choices; flows out: a world in which the leader has come to rest,
- * and what broke on the way. Restarts do what agent/take-lead.ts and leader/leader.ts do: the log,
+ * and what broke on the way. Restarts do what fleet/promotion/take-lead.ts and leader/leader.ts do: the log,
  * read behind a fence, says where to go on, a torn end is voided by a new epoch, and the label of
  * the last point is told again.
  */
-import { foundAtEnd } from '../../src/agent/own-epoch.ts';
+
 import type { Mark, Point } from '../../src/change/change.ts';
 import { type Lsn, toLsn, zeroLsn } from '../../src/change/lsn.ts';
-import { Batcher } from '../../src/leader/batcher.ts';
-import { ChunkMerge } from '../../src/leader/chunk-merge.ts';
-import { Healing } from '../../src/leader/healing.ts';
-import { PublishLoop } from '../../src/leader/publish-loop.ts';
-import { checkSlot } from '../../src/leader/slot.ts';
-import { TransactionBuilder } from '../../src/leader/transaction-builder.ts';
+import { foundAtEnd } from '../../src/fleet/promotion/own-epoch.ts';
+import { ChunkMerge } from '../../src/leader/backfill/chunk-merge.ts';
+import { Healing } from '../../src/leader/backfill/reselect.ts';
+import { Batcher } from '../../src/leader/stream/batcher.ts';
+import { PublishLoop } from '../../src/leader/stream/publish-loop.ts';
+import { checkSlot } from '../../src/leader/stream/slot.ts';
+import { TransactionBuilder } from '../../src/leader/stream/transaction-builder.ts';
 import { findLogEnd, type LogEnd } from '../../src/topic/partition-tails.ts';
-import { RecordDecoder } from '../../src/topic/record-decoder.ts';
-import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { RecordDecoder } from '../../src/topic/records/decoder.ts';
+import { RecordEncoder } from '../../src/topic/records/encoder.ts';
 import { beginOf, shapeOf, streamId } from '../support/builders.ts';
 import { type Ending, ModelProducer, ModelTopic } from './model-topic.ts';
 import { ModelPostgres, type ModelWalsender } from './model-wal.ts';

@@ -6,7 +6,7 @@
 import type { EpochBegin, Mark, Point, RelationShape, RowOp } from '../../src/change/change.ts';
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
 import { type EpochLsn, type Position, pointPosition } from '../../src/change/position.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 
 export const streamId = 'stream-1';
 

@@ -3,8 +3,8 @@
  * same identity, as the protocol lets it. Flows in: records and the wish to commit or abort; flows
  * out: whatever the brokers make of it. Tests show with it what the rules of ours are for.
  */
-import { encodeBatch, nextBatch } from '../../src/topic/batch-encoder.ts';
-import type { KafkaClient, TopicConnection } from '../../src/topic/kafka-client.ts';
+import { encodeBatch, nextBatch } from '../../src/topic/kafka/batch-encoder.ts';
+import type { KafkaClient, TopicConnection } from '../../src/topic/kafka/client.ts';
 import {
   addPartitionsToTransaction,
   commitTransaction,
@@ -12,7 +12,7 @@ import {
   initProducerId,
   type ProducerIdentity,
   produce,
-} from '../../src/topic/kafka-wire.ts';
+} from '../../src/topic/kafka/wire.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 
 const transactionTimeoutMs = 60_000;

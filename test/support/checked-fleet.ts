@@ -9,7 +9,7 @@ import pg from 'pg';
 import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
 import { ddlSetting } from '../../scripts/sandbox/fitting-dump.ts';
-import type { Finding } from '../../src/agent/preflight-finding.ts';
+import type { Finding } from '../../src/fleet/preflight/finding.ts';
 import { commandFile, type Said, saidBy } from './said.ts';
 import type { Stack } from './stack.ts';
 

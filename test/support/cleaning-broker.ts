@@ -5,10 +5,10 @@
  */
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
-import { createCommittedReader } from '../../src/topic/committed-reader.ts';
-import { connectKafka } from '../../src/topic/kafka-client.ts';
+import { connectKafka } from '../../src/topic/kafka/client.ts';
+import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts';
 import type { FetchedRecord } from '../../src/topic/log.ts';
-import { changesTopic } from '../../src/topic/topic-layout.ts';
+import { changesTopic } from '../../src/topic/records/layout.ts';
 import type { Fleet } from './fleet.ts';
 import { readUpTo, testLog } from './topic-stack.ts';
 

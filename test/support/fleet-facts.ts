@@ -2,9 +2,7 @@
  * What was found of a fleet of two, a leading and b following, as `status` judges it. Flows in:
  * what a test cares about; flows out: facts that are sound in everything else.
  */
-import type { DatabaseFacts, FleetFacts, Found } from '../../src/agent/fleet-facts.ts';
-import type { NodeStatus } from '../../src/agent/node-status.ts';
-import { statusOf } from '../../src/agent/status-of.ts';
+
 import type { NodeIdentity } from '../../src/catalog/understudy-schema.ts';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import {
@@ -12,7 +10,10 @@ import {
   emptyControlState,
   foldControl,
 } from '../../src/control/control-state.ts';
-import type { SlotWal } from '../../src/leader/slot.ts';
+import type { DatabaseFacts, FleetFacts, Found } from '../../src/fleet/node/fleet-facts.ts';
+import { statusOf } from '../../src/fleet/status/judge-status.ts';
+import type { NodeStatus } from '../../src/fleet/status/node-status.ts';
+import type { SlotWal } from '../../src/leader/stream/slot.ts';
 import { at, lsn } from './builders.ts';
 
 export const time = '2025-11-21T09:00:00.000Z';

@@ -5,8 +5,8 @@
  */
 import fc from 'fast-check';
 import { formatEpochLsn } from '../../src/change/position.ts';
-import type { Aligned } from '../../src/follower/aligner.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import type { Aligned } from '../../src/follower/apply/aligner.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { SketchedTopic } from './builders.ts';
 
 type Step =

@@ -4,12 +4,16 @@
  * it lacks, and its last point. Void records count: compaction keeps them too.
  */
 import type { Point } from '../../src/change/change.ts';
-import { createCommittedReader } from '../../src/topic/committed-reader.ts';
-import { connectKafka } from '../../src/topic/kafka-client.ts';
-import { RecordDecoder } from '../../src/topic/record-decoder.ts';
-import { connectRegistry } from '../../src/topic/schema-registry.ts';
-import type { RereadRecord, RowRecord, TruncateRecord } from '../../src/topic/stream-record.ts';
-import { changesTopic } from '../../src/topic/topic-layout.ts';
+import { connectKafka } from '../../src/topic/kafka/client.ts';
+import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts';
+import { RecordDecoder } from '../../src/topic/records/decoder.ts';
+import { changesTopic } from '../../src/topic/records/layout.ts';
+import { connectRegistry } from '../../src/topic/records/schema-registry.ts';
+import type {
+  RereadRecord,
+  RowRecord,
+  TruncateRecord,
+} from '../../src/topic/records/stream-record.ts';
 import type { Fleet } from './fleet.ts';
 import type { Stack } from './stack.ts';
 import { testLog } from './topic-stack.ts';

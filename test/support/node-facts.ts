@@ -3,10 +3,10 @@
  * one; flows out: whole facts, and short looks at findings.
  */
 import * as assert from 'uvu/assert';
-import type { Finding } from '../../src/agent/preflight-finding.ts';
-import type { DatabaseFacts, NodeFacts } from '../../src/agent/preflight-node.ts';
 import type { ServerFacts } from '../../src/catalog/read-catalog.ts';
 import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
+import type { Finding } from '../../src/fleet/preflight/finding.ts';
+import type { DatabaseFacts, NodeFacts } from '../../src/fleet/preflight/read-node.ts';
 
 export const soundServer: ServerFacts = {
   systemId: '7000000000000000001',

@@ -4,16 +4,16 @@
  */
 
 import kafkajs from 'kafkajs';
-import { createCommittedReader } from '../../src/topic/committed-reader.ts';
-import { connectKafka, type KafkaClient } from '../../src/topic/kafka-client.ts';
+import { createTopic, deleteTopic } from '../../src/topic/kafka/admin.ts';
+import { connectKafka, type KafkaClient } from '../../src/topic/kafka/client.ts';
+import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts';
+import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
 import type {
   CommittedReader,
   FetchedRecord,
   OutgoingRecord,
   TransactionalProducer,
 } from '../../src/topic/log.ts';
-import { createTopic, deleteTopic } from '../../src/topic/topic-admin.ts';
-import { createTransactionalProducer } from '../../src/topic/transactional-producer.ts';
 import { type Stack, useStack } from './stack.ts';
 
 /** Warnings and errors of the code under test show in the output of the test. */

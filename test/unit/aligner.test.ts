@@ -5,9 +5,9 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
-import { type Aligned, Aligner } from '../../src/follower/aligner.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { type Aligned, Aligner } from '../../src/follower/apply/aligner.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, place, SketchedTopic, streamId } from '../support/builders.ts';
 import { anyArrival, anyHistory, deliver, shown } from '../support/histories.ts';
 

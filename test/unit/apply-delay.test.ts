@@ -5,8 +5,8 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Aligned } from '../../src/follower/aligner.ts';
-import { dueOf } from '../../src/follower/apply-delay.ts';
+import type { Aligned } from '../../src/follower/apply/aligner.ts';
+import { dueOf } from '../../src/follower/apply/apply-delay.ts';
 import { at, beginOf, pointOf } from '../support/builders.ts';
 
 const delayMs = 1_000;

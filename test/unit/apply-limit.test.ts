@@ -4,9 +4,9 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { AlignedBatch, AlignedEpoch, AlignedLarge } from '../../src/follower/aligner.ts';
-import { mayBegin, nextPortion, portionRecordsMax } from '../../src/follower/apply-limit.ts';
-import type { RowRecord } from '../../src/topic/stream-record.ts';
+import type { AlignedBatch, AlignedEpoch, AlignedLarge } from '../../src/follower/apply/aligner.ts';
+import { mayBegin, nextPortion, portionRecordsMax } from '../../src/follower/apply/apply-limit.ts';
+import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { at, beginOf, pointOf, SketchedTopic } from '../support/builders.ts';
 
 const [record] = new SketchedTopic(1).row(0, 1, 'k', 'v').partitions[0] as [RowRecord];

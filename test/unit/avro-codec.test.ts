@@ -7,15 +7,15 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { PgText } from '../../src/change/change.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import {
   avroType,
   decodeFramed,
   encodeFramed,
   RowCodec,
   readSchemaId,
-} from '../../src/topic/avro-codec.ts';
-import { rowSchemaOf } from '../../src/topic/row-schema.ts';
+} from '../../src/topic/records/avro-codec.ts';
+import { rowSchemaOf } from '../../src/topic/records/row-schema.ts';
 import { shapeOf } from '../support/builders.ts';
 import { bigLong, plainOptions } from '../support/plain-avro.ts';
 

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Mark, Point } from '../../src/change/change.ts';
-import { type BatchAction, Batcher, type BatcherOptions } from '../../src/leader/batcher.ts';
+import { type BatchAction, Batcher, type BatcherOptions } from '../../src/leader/stream/batcher.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 import { at, lsn, streamId } from '../support/builders.ts';
 

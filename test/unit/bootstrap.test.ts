@@ -5,19 +5,19 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { buildingText } from '../../src/agent/building-text.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import { type BootstrapState, shareRead } from '../../src/follower/bootstrap-state.ts';
-import { CompactedLog } from '../../src/follower/compacted-log.ts';
-import { FirstLook } from '../../src/follower/first-look.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { buildingText } from '../../src/fleet/status/building-text.ts';
+import { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
+import { FirstLook } from '../../src/follower/bootstrap/first-look.ts';
 import {
   horizonOf,
   isExactAt,
   isTooSlow,
   isWholeAt,
   movedPartitions,
-} from '../../src/follower/horizon.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+} from '../../src/follower/bootstrap/horizon.ts';
+import { type BootstrapState, shareRead } from '../../src/follower/state/bootstrap-state.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, beginOf, pointOf, SketchedTopic, shapeOf, streamId } from '../support/builders.ts';
 
 const mark = { at: at(1, 50), nextOffsets: [10n, 20n] };

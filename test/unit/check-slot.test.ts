@@ -4,8 +4,8 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
-import { checkSlot, type SlotState } from '../../src/leader/slot.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { checkSlot, type SlotState } from '../../src/leader/stream/slot.ts';
 import { lsn } from '../support/builders.ts';
 
 const sound: SlotState = {

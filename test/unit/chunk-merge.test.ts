@@ -5,7 +5,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Mark, RowChange } from '../../src/change/change.ts';
-import { ChunkMerge, type ChunkRead } from '../../src/leader/chunk-merge.ts';
+import { ChunkMerge, type ChunkRead } from '../../src/leader/backfill/chunk-merge.ts';
 import { at, shapeOf } from '../support/builders.ts';
 
 const shape = shapeOf('public.t', 'id int', 'note text');

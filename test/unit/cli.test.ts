@@ -13,7 +13,7 @@ import { failureOf, jsonLine, tableLines } from '../../src/commands/answer.ts';
 import { readCommandLine } from '../../src/commands/command-line.ts';
 import { parsePointReference } from '../../src/commands/point-reference.ts';
 import { laterVerbs, verbs } from '../../src/commands/registry.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { Stopped } from '../../src/lifecycle.ts';
 import { redactText } from '../../src/redact.ts';
 

@@ -6,11 +6,11 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type EpochLsn, isCovered } from '../../src/change/position.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import { type AlignedBatch, Aligner } from '../../src/follower/aligner.ts';
-import { type ApplyLimit, nextPortion } from '../../src/follower/apply-limit.ts';
-import { type ApplyStep, coalesce } from '../../src/follower/coalesce.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { type AlignedBatch, Aligner } from '../../src/follower/apply/aligner.ts';
+import { type ApplyLimit, nextPortion } from '../../src/follower/apply/apply-limit.ts';
+import { type ApplyStep, coalesce } from '../../src/follower/apply/coalesce.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, type Content, SketchedTopic, shapeOf, streamId } from '../support/builders.ts';
 
 const start = at(1, 10);

@@ -5,8 +5,8 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { avroKindOf, conversionOf } from '../../src/catalog/column-types.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { avroKindOf, conversionOf } from '../../src/catalog/types/column-types.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 test('a type counts without its modifier, and only under its own name', () => {
   assert.is(avroKindOf('timestamp(3) without time zone'), 'local-timestamp-micros');

@@ -7,11 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Config, loadConfig } from '../../src/config.ts';
-import { expandVariables } from '../../src/config-expand.ts';
-import { editDistance, nearestWord } from '../../src/config-suggest.ts';
-import { formatDurationMs, parseDurationMs } from '../../src/duration.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { formatDurationMs, parseDurationMs } from '../../src/change/duration.ts';
+import { Config, loadConfig } from '../../src/config/config.ts';
+import { expandVariables } from '../../src/config/expand.ts';
+import { editDistance, nearestWord } from '../../src/config/suggest.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 const minimal = `
 cluster: shop

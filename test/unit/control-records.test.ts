@@ -10,7 +10,7 @@ import {
   decodeControlRecord,
   encodeControlRecord,
 } from '../../src/control/control-records.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 const time = '2026-03-01T10:00:00.000Z';
 const at = { epoch: 3, lsn: parseLsn('16/B374D848') };

@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { armFailpoints, failpointNames, hit, parseFailpoints } from '../../src/failpoints.ts';
 
 test.after.each(() => armFailpoints(undefined));

@@ -5,9 +5,9 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { FleetStatus } from '../../src/agent/node-status.ts';
 import type { Lsn } from '../../src/change/lsn.ts';
 import type { EpochLsn } from '../../src/change/position.ts';
+import type { FleetStatus } from '../../src/fleet/status/node-status.ts';
 import {
   judgeCosts,
   judgeDigests,

@@ -8,8 +8,8 @@ import * as assert from 'uvu/assert';
 import { hasOneSpelling, type KeyedTable } from '../../src/catalog/key-lookup.ts';
 import { parseSnapshot, sees } from '../../src/catalog/snapshot.ts';
 import type { RowChange } from '../../src/change/change.ts';
-import { Healing, type RoundTable } from '../../src/leader/healing.ts';
-import type { ReadRow, RowKey } from '../../src/leader/row-overlay.ts';
+import { Healing, type RoundTable } from '../../src/leader/backfill/reselect.ts';
+import type { ReadRow, RowKey } from '../../src/leader/backfill/row-overlay.ts';
 import { at, place, shapeOf } from '../support/builders.ts';
 
 const shape = shapeOf('public.price', 'id numeric', 'body text');

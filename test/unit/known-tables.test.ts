@@ -5,8 +5,8 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
-import type { RelationMessage } from '../../src/leader/pgoutput-decoder.ts';
-import { messageDifference } from '../../src/leader/table-difference.ts';
+import type { RelationMessage } from '../../src/leader/stream/pgoutput-decoder.ts';
+import { messageDifference } from '../../src/leader/tables/table-difference.ts';
 import { column, table } from '../support/node-facts.ts';
 
 type SentColumn = RelationMessage['columns'][number];

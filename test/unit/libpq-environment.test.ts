@@ -4,7 +4,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { libpqEnvironment } from '../../src/catalog/libpq-environment.ts';
+import { libpqEnvironment } from '../../src/catalog/dump/libpq-environment.ts';
 
 const own = { PATH: '/bin', PGHOST: 'elsewhere', PGSSLMODE: 'disable', PGPASSFILE: '/pass' };
 

@@ -6,8 +6,7 @@ import { EventEmitter } from 'node:events';
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { backoffCeilingMs, backoffDelayMs, boundedDelayMs } from '../../src/backoff.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import {
   isRetriable,
   levelOfDelay,
@@ -15,11 +14,16 @@ import {
   Releasers,
   runUntilStopped,
   Stopped,
+} from '../../src/lifecycle.ts';
+import type { Logger } from '../../src/logger.ts';
+import {
+  backoffCeilingMs,
+  backoffDelayMs,
+  boundedDelayMs,
   sleep,
   unlessAborted,
   withTimeout,
-} from '../../src/lifecycle.ts';
-import type { Logger } from '../../src/logger.ts';
+} from '../../src/waiting.ts';
 
 const backoff = { baseMs: 100, capMs: 30_000, steadyMs: 60_000 };
 const transient = () => new UnderstudyError('KAFKA_UNREACHABLE', 'no broker', 'start one');

@@ -4,7 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { createLogger, humanLine, type Logger, type LogLevel } from '../../src/logger.ts';
 import { redactSecrets, redactText } from '../../src/redact.ts';
 

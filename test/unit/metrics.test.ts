@@ -6,7 +6,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { AgentFigures } from '../../src/agent/agent-figures.ts';
 import type { WalLook } from '../../src/agent/wal-watch.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { labelsText, metricsText } from '../../src/http/metrics.ts';
 import { at, lsn, pointOf } from '../support/builders.ts';
 

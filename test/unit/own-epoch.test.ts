@@ -4,7 +4,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { foundAtEnd } from '../../src/agent/own-epoch.ts';
+import { foundAtEnd } from '../../src/fleet/promotion/own-epoch.ts';
 import { findLogEnd } from '../../src/topic/partition-tails.ts';
 import { SketchedTopic } from '../support/builders.ts';
 

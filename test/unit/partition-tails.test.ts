@@ -6,7 +6,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { formatEpochLsn } from '../../src/change/position.ts';
 import { findLogEnd, type LogEnd, type Tail } from '../../src/topic/partition-tails.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, SketchedTopic } from '../support/builders.ts';
 
 function tailsOf(

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { Partitioners } from 'kafkajs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { murmur2, partitionOf } from '../../src/topic/partitioner.ts';
+import { murmur2, partitionOf } from '../../src/topic/records/partitioner.ts';
 
 /** From the tests of Kafka's Java client (UtilsTest.testMurmur2). */
 const javaHashes: readonly (readonly [string, number])[] = [

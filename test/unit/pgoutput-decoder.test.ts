@@ -6,8 +6,8 @@ import { constants } from 'node:buffer';
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
-import { decodePgoutput } from '../../src/leader/pgoutput-decoder.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { decodePgoutput } from '../../src/leader/stream/pgoutput-decoder.ts';
 import {
   byte,
   frames,

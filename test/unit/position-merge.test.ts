@@ -7,10 +7,14 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { comparePositions } from '../../src/change/position.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import { type AlignedLarge, Aligner, type ContentRecord } from '../../src/follower/aligner.ts';
-import { PositionMerge } from '../../src/follower/position-merge.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import {
+  type AlignedLarge,
+  Aligner,
+  type ContentRecord,
+} from '../../src/follower/apply/aligner.ts';
+import { PositionMerge } from '../../src/follower/apply/position-merge.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, place, SketchedTopic, streamId } from '../support/builders.ts';
 
 type Piece = readonly (readonly ContentRecord[])[];

@@ -12,7 +12,7 @@ import {
   redactUrl,
   sessionConfig,
 } from '../../src/catalog/postgres-session.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 test('no password is shown, in malformed URLs neither', () => {
   assert.is(redactUrl('postgres://u:secret@h:5432/d'), 'postgres://u:***@h:5432/d');

@@ -4,9 +4,9 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { judgeFollowerTables } from '../../src/agent/preflight-copies.ts';
-import type { Finding } from '../../src/agent/preflight-finding.ts';
 import type { TableShape } from '../../src/catalog/table.ts';
+import type { Finding } from '../../src/fleet/preflight/finding.ts';
+import { judgeFollowerTables } from '../../src/fleet/preflight/judge-copies.ts';
 import { column, node, only, table } from '../support/node-facts.ts';
 
 const copies: readonly [string, Partial<TableShape>, string, RegExp][] = [

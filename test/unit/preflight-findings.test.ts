@@ -4,6 +4,14 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { findingLines } from '../../src/commands/check.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import {
+  judgeChangesTopic,
+  judgeControlTopic,
+  judgeReplication,
+  judgeTransactionTimeout,
+} from '../../src/fleet/preflight/check-kafka.ts';
 import {
   enumerate,
   errorFinding,
@@ -13,16 +21,8 @@ import {
   inOrderOfUrgency,
   refuseErrors,
   warningFinding,
-} from '../../src/agent/preflight-finding.ts';
-import {
-  judgeChangesTopic,
-  judgeControlTopic,
-  judgeReplication,
-  judgeTransactionTimeout,
-} from '../../src/agent/preflight-kafka.ts';
-import { findingLines } from '../../src/commands/check.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import { changesTopicSettings, controlTopicSettings } from '../../src/topic/topic-layout.ts';
+} from '../../src/fleet/preflight/finding.ts';
+import { changesTopicSettings, controlTopicSettings } from '../../src/topic/records/layout.ts';
 
 function only(findings: readonly Finding[]): Finding {
   assert.is(findings.length, 1, JSON.stringify(findings));

@@ -4,9 +4,9 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Finding } from '../../src/agent/preflight-finding.ts';
-import { judgeTypes, type TypesByName } from '../../src/agent/preflight-types.ts';
 import type { TableShape } from '../../src/catalog/table.ts';
+import type { Finding } from '../../src/fleet/preflight/finding.ts';
+import { judgeTypes, type TypesByName } from '../../src/fleet/preflight/judge-types.ts';
 
 function tableOf(...types: readonly string[]): TableShape {
   const columns = types.map((type, at) => {

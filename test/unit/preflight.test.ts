@@ -4,10 +4,14 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { judgeFollowerTables } from '../../src/agent/preflight-copies.ts';
-import { judgeLeaderTables, judgeLocales, judgePlaces } from '../../src/agent/preflight-fleet.ts';
-import { judgeNode, judgeVersion } from '../../src/agent/preflight-server.ts';
 import type { ServerFacts } from '../../src/catalog/read-catalog.ts';
+import { judgeFollowerTables } from '../../src/fleet/preflight/judge-copies.ts';
+import {
+  judgeLeaderTables,
+  judgeLocales,
+  judgePlaces,
+} from '../../src/fleet/preflight/judge-fleet.ts';
+import { judgeNode, judgeVersion } from '../../src/fleet/preflight/judge-server.ts';
 import { type Changes, codes, node, only, soundServer, table } from '../support/node-facts.ts';
 
 test('a sound node, and two of them on servers of their own, give no finding', () => {

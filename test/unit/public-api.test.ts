@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import type { RelationShape } from '../../src/change/change.ts';
 import { parseLsn } from '../../src/change/lsn.ts';
 import * as api from '../../src/index.ts';
-import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { RecordEncoder } from '../../src/topic/records/encoder.ts';
 
 const relation: RelationShape = {
   id: 'public.orders',

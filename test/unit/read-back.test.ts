@@ -5,9 +5,9 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
-import { ReadBackCounter } from '../../src/leader/read-back.ts';
-import type { StreamRecord } from '../../src/topic/stream-record.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { ReadBackCounter } from '../../src/leader/stream/read-back.ts';
+import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, SketchedTopic } from '../support/builders.ts';
 import { anyHistory } from '../support/histories.ts';
 

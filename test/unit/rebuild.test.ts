@@ -4,9 +4,9 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { besideName, settingText } from '../../src/agent/beside-database.ts';
-import { rebuildText } from '../../src/agent/building-text.ts';
-import type { RebuildMark } from '../../src/follower/rebuild-state.ts';
+import { besideName, settingText } from '../../src/fleet/provision/beside-database.ts';
+import { rebuildText } from '../../src/fleet/status/building-text.ts';
+import type { RebuildMark } from '../../src/follower/state/rebuild-state.ts';
 import { facts, follower, nodesOf } from '../support/fleet-facts.ts';
 
 test('a database beside has a name of its own that Postgres does not cut', () => {

@@ -5,12 +5,12 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
-import { encodeFramed } from '../../src/topic/avro-codec.ts';
-import { fixedSchemas, pointToAvro } from '../../src/topic/fixed-schemas.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import type { FetchedRecord } from '../../src/topic/log.ts';
-import { RecordDecoder } from '../../src/topic/record-decoder.ts';
-import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { encodeFramed } from '../../src/topic/records/avro-codec.ts';
+import { RecordDecoder } from '../../src/topic/records/decoder.ts';
+import { RecordEncoder } from '../../src/topic/records/encoder.ts';
+import { fixedSchemas, pointToAvro } from '../../src/topic/records/fixed-schemas.ts';
 import { lsn, place, pointOf, shapeOf } from '../support/builders.ts';
 
 const shape = shapeOf('public.t', 'id text', 'n bigint');

@@ -6,14 +6,14 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { toLsn } from '../../src/change/lsn.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import {
   decodeTexts,
   encodePositionHeader,
   encodeTexts,
   type PositionHeader,
   PositionHeaderDecoder,
-} from '../../src/topic/record-headers.ts';
+} from '../../src/topic/records/headers.ts';
 import { place } from '../support/builders.ts';
 
 const anyHeader: fc.Arbitrary<PositionHeader> = fc.record(

@@ -4,11 +4,11 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { encodeFramed } from '../../src/topic/avro-codec.ts';
-import { fixedSchemas } from '../../src/topic/fixed-schemas.ts';
-import { RecordTooLargeError, recordBytesMax } from '../../src/topic/kafka-errors.ts';
-import { recordName } from '../../src/topic/record-name.ts';
-import * as layout from '../../src/topic/topic-layout.ts';
+import { RecordTooLargeError, recordBytesMax } from '../../src/topic/kafka/errors.ts';
+import { encodeFramed } from '../../src/topic/records/avro-codec.ts';
+import { fixedSchemas } from '../../src/topic/records/fixed-schemas.ts';
+import * as layout from '../../src/topic/records/layout.ts';
+import { recordName } from '../../src/topic/records/record-name.ts';
 import { place } from '../support/builders.ts';
 
 function keyBytes(key: layout.RecordKey): Buffer {

@@ -12,7 +12,7 @@ import {
   shapeOf,
 } from '../../src/catalog/relation-ids.ts';
 import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { column } from '../support/node-facts.ts';
 
 function table(columns: readonly TableColumn[], identityAttnums: number[] | null): TableShape {

@@ -4,7 +4,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type AgentRequest, failoverWaitMs, stillWaits } from '../../src/agent/requests.ts';
+import { type AgentRequest, failoverWaitMs, stillWaits } from '../../src/fleet/node/requests.ts';
 
 const madeMs = Date.parse('2025-11-21T09:00:00.000Z');
 

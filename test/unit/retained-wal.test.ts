@@ -8,8 +8,8 @@ import {
   judgeRetention,
   type RetentionLevel,
   RetentionReports,
-} from '../../src/agent/retained-wal.ts';
-import type { SlotWal } from '../../src/leader/slot.ts';
+} from '../../src/fleet/status/retained-wal.ts';
+import type { SlotWal } from '../../src/leader/stream/slot.ts';
 
 const GiB = 1024 ** 3;
 

@@ -6,10 +6,15 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { PgText } from '../../src/change/change.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import { type Layer, layerOf, missingColumns, wholeRow } from '../../src/follower/partial-rows.ts';
-import { RowFold, type TableRows } from '../../src/follower/row-fold.ts';
-import type { RowRecord } from '../../src/topic/stream-record.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import {
+  type Layer,
+  layerOf,
+  missingColumns,
+  wholeRow,
+} from '../../src/follower/apply/partial-rows.ts';
+import { RowFold, type TableRows } from '../../src/follower/apply/row-fold.ts';
+import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { place } from '../support/builders.ts';
 
 const relationId = 'public.t';

@@ -6,8 +6,8 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { RelationShape } from '../../src/change/change.ts';
-import { avroType } from '../../src/topic/avro-codec.ts';
-import { escapeAvroName, rowRecordName, rowSchemaOf } from '../../src/topic/row-schema.ts';
+import { avroType } from '../../src/topic/records/avro-codec.ts';
+import { escapeAvroName, rowRecordName, rowSchemaOf } from '../../src/topic/records/row-schema.ts';
 import { shapeOf } from '../support/builders.ts';
 
 function named(id: string, names: readonly string[]): RelationShape {

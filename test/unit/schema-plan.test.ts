@@ -4,8 +4,8 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { partPostData } from '../../src/catalog/identity-indexes.ts';
-import { schemaStatements } from '../../src/catalog/schema-dump.ts';
+import { partPostData } from '../../src/catalog/dump/identity-indexes.ts';
+import { schemaStatements } from '../../src/catalog/dump/schema-dump.ts';
 import {
   buildSteps,
   describeStatement,
@@ -13,8 +13,8 @@ import {
   extensionOf,
   foreignKeyOf,
   rolesOf,
-} from '../../src/follower/schema-plan.ts';
-import { pauseAfterRefusalMs } from '../../src/follower/schema-refusal.ts';
+} from '../../src/follower/schema/schema-plan.ts';
+import { pauseAfterRefusalMs } from '../../src/follower/schema/schema-refusal.ts';
 
 test('identities come with the tables, all else later', () => {
   const identity = [

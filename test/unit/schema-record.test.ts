@@ -5,9 +5,9 @@
 import { randomBytes } from 'node:crypto';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UnderstudyError } from '../../src/errors.ts';
-import { RecordDecoder } from '../../src/topic/record-decoder.ts';
-import { RecordEncoder } from '../../src/topic/record-encoder.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { RecordDecoder } from '../../src/topic/records/decoder.ts';
+import { RecordEncoder } from '../../src/topic/records/encoder.ts';
 import {
   countingParts,
   keyOfPart,
@@ -15,7 +15,7 @@ import {
   type SchemaRecord,
   schemaParts,
   supersededKeys,
-} from '../../src/topic/schema-record.ts';
+} from '../../src/topic/records/schema-record.ts';
 import { at, shapeOf } from '../support/builders.ts';
 
 function recordOf(lsn: number, preData: readonly string[]): SchemaRecord {

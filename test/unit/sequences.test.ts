@@ -5,8 +5,8 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { sequenceValue } from '../../src/agent/sequences.ts';
 import type { SequenceFacts } from '../../src/catalog/read-catalog.ts';
+import { sequenceValue } from '../../src/fleet/promotion/sequences.ts';
 
 const int64Max = 2n ** 63n - 1n;
 

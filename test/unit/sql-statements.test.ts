@@ -5,8 +5,8 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { splitStatements } from '../../src/catalog/sql-statements.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { splitStatements } from '../../src/catalog/dump/sql-statements.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 /** Each is one statement, whatever stands around it. */
 const whole: Readonly<Record<string, string>> = {

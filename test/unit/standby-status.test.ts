@@ -5,7 +5,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { toLsn } from '../../src/change/lsn.ts';
-import { standbyStatus } from '../../src/leader/standby-status.ts';
+import { standbyStatus } from '../../src/leader/stream/standby-status.ts';
 
 test('a status is r, write, flush, apply, clock and no reply wanted', () => {
   const flush = toLsn(0x16_b374_d848n);

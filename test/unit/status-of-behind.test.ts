@@ -3,8 +3,8 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { NodeStatus } from '../../src/agent/node-status.ts';
 import type { ControlRecord } from '../../src/control/control-records.ts';
+import type { NodeStatus } from '../../src/fleet/status/node-status.ts';
 import { at } from '../support/builders.ts';
 import {
   claim,

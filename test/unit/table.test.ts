@@ -12,7 +12,7 @@ import {
   type TableShape,
   type UniqueIndex,
 } from '../../src/catalog/table.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 const primary: UniqueIndex = {
   name: 'orders_pkey',

@@ -7,7 +7,7 @@ import kafkajsDecoder from 'kafkajs/src/protocol/decoder.js';
 import kafkajsBatchDecoder from 'kafkajs/src/protocol/recordBatch/v0/decoder.js';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { decodeBatches } from '../../src/topic/batch-decoder.ts';
+import { decodeBatches } from '../../src/topic/kafka/batch-decoder.ts';
 import {
   type BatchProducer,
   batchBytesMax,
@@ -15,8 +15,8 @@ import {
   batchRecordsMax,
   encodeBatch,
   nextBatch,
-} from '../../src/topic/batch-encoder.ts';
-import { crc32c } from '../../src/topic/crc32c.ts';
+} from '../../src/topic/kafka/batch-encoder.ts';
+import { crc32c } from '../../src/topic/kafka/crc32c.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 
 const producer: BatchProducer = {

@@ -5,9 +5,16 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { RowChange } from '../../src/change/change.ts';
-import { UnderstudyError } from '../../src/errors.ts';
-import type { PgoutputMessage, RelationMessage, Tuple } from '../../src/leader/pgoutput-decoder.ts';
-import { type BuiltEvent, TransactionBuilder } from '../../src/leader/transaction-builder.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import type {
+  PgoutputMessage,
+  RelationMessage,
+  Tuple,
+} from '../../src/leader/stream/pgoutput-decoder.ts';
+import {
+  type BuiltEvent,
+  TransactionBuilder,
+} from '../../src/leader/stream/transaction-builder.ts';
 import { lsn, place, shapeOf } from '../support/builders.ts';
 
 const orders = shapeOf('public.orders', 'id text', 'note text', 'body text');

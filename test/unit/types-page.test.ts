@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { avroKindOf } from '../../src/catalog/column-types.ts';
+import { avroKindOf } from '../../src/catalog/types/column-types.ts';
 import { matrixTypes } from '../support/type-values.ts';
 
 const page = readFileSync(new URL('../../docs/types.md', import.meta.url), 'utf8');

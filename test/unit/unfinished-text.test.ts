@@ -4,7 +4,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { lacksText, unfinishedText } from '../../src/agent/unfinished-text.ts';
+import { lacksText, unfinishedText } from '../../src/fleet/status/unfinished-text.ts';
 
 const nowMs = 1_000_000;
 const begun = { relation: 'public.t', after: ['9'], rows: 9_000, since: nowMs - 9_000 };

@@ -4,10 +4,10 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { chooseNodes } from '../../src/agent/verified-nodes.ts';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import { emptyControlState, foldControl } from '../../src/control/control-state.ts';
-import { UnderstudyError } from '../../src/errors.ts';
+import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { chooseNodes } from '../../src/fleet/operations/judge-verified-nodes.ts';
 import { at } from '../support/builders.ts';
 
 const time = '2026-03-01T10:00:00.000Z';

@@ -5,11 +5,11 @@
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Verification } from '../../src/agent/verification.ts';
 import { jsonLine } from '../../src/commands/answer.ts';
 import { ProgressLine } from '../../src/commands/progress-line.ts';
 import { verificationOutcome, verifyCommand } from '../../src/commands/verify.ts';
 import { progressText, shownText } from '../../src/commands/verify-text.ts';
+import type { Verification } from '../../src/fleet/operations/verify.ts';
 import type { TableComparison, TableDifferences } from '../../src/verify/compare.ts';
 import { Progress, type ProgressState } from '../../src/verify/progress.ts';
 import { at } from '../support/builders.ts';

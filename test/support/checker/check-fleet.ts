@@ -3,8 +3,8 @@
  * invariants by what it found. Flows in: a fleet, its leader, the journal, what watchers saw; flows
  * out: a verdict with violations, the first of them first, and what a failover left out.
  */
-import type { FleetStatus } from '../../../src/agent/node-status.ts';
-import { changesTopic } from '../../../src/topic/topic-layout.ts';
+import type { FleetStatus } from '../../../src/fleet/status/node-status.ts';
+import { changesTopic } from '../../../src/topic/records/layout.ts';
 import type { Clients } from '../clients.ts';
 import type { Fleet, NodeName } from '../fleet.ts';
 import type { Watchers } from '../watchers.ts';

@@ -3,7 +3,7 @@
  * cost. Flows in: digests, the answer of `status` beside what is known from elsewhere, lags,
  * memory; flows out: violations. Pure.
  */
-import type { FleetStatus } from '../../../src/agent/node-status.ts';
+import type { FleetStatus } from '../../../src/fleet/status/node-status.ts';
 import type { Sight } from '../watchers.ts';
 import type { TableDigest } from './read-nodes.ts';
 import { Findings, type Violation } from './violation.ts';

@@ -3,20 +3,25 @@
  * aborted. Flows in: brokers, a topic; flows out: every record, with whether it is committed. The
  * topic must reach back to its first record: of a compacted one nothing could be counted.
  */
-import { decodeFramed } from '../../../src/topic/avro-codec.ts';
-import { decodeBatches } from '../../../src/topic/batch-decoder.ts';
-import { createCommittedReader } from '../../../src/topic/committed-reader.ts';
-import { epochFromAvro, fixedSchemas, pointFromAvro } from '../../../src/topic/fixed-schemas.ts';
+
+import { decodeBatches } from '../../../src/topic/kafka/batch-decoder.ts';
 import {
   connectKafka,
   type KafkaClient,
   type TopicConnection,
-} from '../../../src/topic/kafka-client.ts';
-import { fetchCommitted } from '../../../src/topic/kafka-fetch.ts';
-import { type KafkaRequest, listOffsets } from '../../../src/topic/kafka-wire.ts';
+} from '../../../src/topic/kafka/client.ts';
+import { createCommittedReader } from '../../../src/topic/kafka/committed-reader.ts';
+import { fetchCommitted } from '../../../src/topic/kafka/fetch.ts';
+import { type KafkaRequest, listOffsets } from '../../../src/topic/kafka/wire.ts';
 import type { CommittedReader, FetchedRecord } from '../../../src/topic/log.ts';
-import { PositionHeaderDecoder } from '../../../src/topic/record-headers.ts';
-import type { RecordKey } from '../../../src/topic/topic-layout.ts';
+import { decodeFramed } from '../../../src/topic/records/avro-codec.ts';
+import {
+  epochFromAvro,
+  fixedSchemas,
+  pointFromAvro,
+} from '../../../src/topic/records/fixed-schemas.ts';
+import { PositionHeaderDecoder } from '../../../src/topic/records/headers.ts';
+import type { RecordKey } from '../../../src/topic/records/layout.ts';
 import { testLog } from '../topic-stack.ts';
 import { neverMark } from '../workloads/workload.ts';
 import type { Partitions, TopicRecord } from './judge-topic.ts';

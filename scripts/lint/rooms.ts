@@ -1,0 +1,76 @@
+/**
+ * The rooms of src/ and what each may import: one line for each room, from the vocabulary up to the
+ * command line. A file belongs to the longest path that it begins with. It may import its own room,
+ * the rooms inside it, and what its line names. A line names only rooms that stand above it in this
+ * table, so imports point downwards and there is no cycle between rooms.
+ */
+export interface Room {
+  /** A folder or a file below src/. */
+  readonly path: string;
+  /** Rooms, with all that lies in them. */
+  readonly mayImport: readonly string[];
+}
+
+/** Of the logger only the type: the log itself is handed in. */
+const everywhere = ['change', 'redact.ts', 'errors', 'failpoints.ts', 'logger.ts', 'waiting.ts'];
+const log = ['catalog', 'topic'];
+const nodes = [...log, 'control', 'leader', 'follower', 'lifecycle.ts', 'fleet/cluster.ts'];
+
+function room(path: string, ...mayImport: readonly string[]): Room {
+  return { path, mayImport: [...everywhere, ...mayImport] };
+}
+
+export const rooms: readonly Room[] = [
+  { path: 'change', mayImport: [] },
+  { path: 'redact.ts', mayImport: [] },
+  { path: 'errors', mayImport: ['change'] },
+  { path: 'failpoints.ts', mayImport: ['errors'] },
+  { path: 'logger.ts', mayImport: ['errors', 'redact.ts', 'change'] },
+  { path: 'waiting.ts', mayImport: [] },
+  room('lifecycle.ts'),
+  room('process-end.ts'),
+  room('catalog/types'),
+  room('catalog', 'catalog/types'),
+  room('topic/log.ts'),
+  room('topic/records/record-name.ts', 'catalog'),
+  room('topic/kafka', 'topic/log.ts', 'topic/records/record-name.ts'),
+  room('topic/records', 'topic/log.ts', 'topic/kafka', 'catalog'),
+  room('topic', 'catalog'),
+  room('leader/stream/pgoutput-decoder.ts'),
+  room('leader/backfill', ...log),
+  room('leader/tables', ...log, 'leader/backfill', 'leader/stream/pgoutput-decoder.ts'),
+  room('leader/stream', ...log, 'leader/backfill', 'leader/tables'),
+  room('leader', ...log),
+  room('follower/state', ...log),
+  room('follower/apply', ...log, 'follower/state'),
+  room('follower/bootstrap', ...log, 'follower/state', 'follower/apply'),
+  room('follower/schema', ...log, 'follower/state'),
+  room('follower', ...log),
+  room('verify', 'catalog'),
+  room('control', 'topic'),
+  room('fleet/cluster.ts', ...log, 'control', 'lifecycle.ts'),
+  room('fleet/node', ...nodes),
+  room('fleet/status', ...nodes, 'fleet/node'),
+  room('fleet/preflight', ...nodes, 'fleet/node', 'fleet/status'),
+  room('fleet/provision', ...nodes, 'fleet/node', 'fleet/status', 'fleet/preflight'),
+  room('fleet/promotion', ...nodes, 'fleet/node', 'fleet/status', 'fleet/provision'),
+  room(
+    'fleet/operations',
+    ...nodes,
+    'verify',
+    'fleet/node',
+    'fleet/status',
+    'fleet/preflight',
+    'fleet/provision',
+    'fleet/promotion',
+  ),
+  room('agent', ...nodes, 'fleet'),
+  room('http', 'lifecycle.ts'),
+  room('config', ...log),
+  room('commands', ...nodes, 'verify', 'fleet', 'agent', 'http', 'config'),
+  room('cli.ts', 'commands', 'config', 'lifecycle.ts', 'process-end.ts'),
+  room('index.ts', 'topic'),
+];
+
+/** The only files that may import the logger itself. */
+export const makesTheLog = ['cli.ts', 'commands'];

@@ -1,0 +1,290 @@
+/**
+ * The configuration of a fleet, as understudy.yaml says it. A file and an environment flow in;
+ * typed settings flow out. What holds secrets (node URLs, Kafka, registry) is expanded when it is
+ * asked for, so a process needs only the variables of what it uses, and `redact` then knows the
+ * secrets that may not be printed. Only the command line and the commands may read it.
+ */
+import { readFileSync } from 'node:fs';
+import { basename, dirname, isAbsolute, resolve } from 'node:path';
+import { UnderstudyError } from '../errors/understudy-error.ts';
+import { redactSecrets } from '../redact.ts';
+import { type Environment, expandVariables } from './expand.ts';
+import { readConfigText } from './file.ts';
+import type { ConfigFile } from './schema.ts';
+import { nearestWord } from './suggest.ts';
+
+export interface TlsSettings {
+  readonly ca?: string;
+  readonly cert?: string;
+  readonly key?: string;
+  readonly rejectUnauthorized?: boolean;
+}
+
+export interface SaslSettings {
+  readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512';
+  readonly username: string;
+  readonly password: string;
+}
+
+export interface KafkaSettings {
+  /** `host:port`, at least one. */
+  readonly brokers: readonly string[];
+  readonly ssl: boolean | TlsSettings;
+  readonly sasl: SaslSettings | null;
+}
+
+export interface RegistrySettings {
+  /** Without a closing slash. */
+  readonly url: string;
+  readonly auth: { readonly username: string; readonly password: string } | null;
+}
+
+/** What init makes the topics with; nothing in it is a secret. */
+export interface TopicSettings {
+  readonly partitions: number;
+  /** null is min(3, brokers). */
+  readonly replication: number | null;
+  /** Topic settings by their Kafka names, which override our own. */
+  readonly overrides: Readonly<Record<string, string>>;
+}
+
+export interface ConfigSource {
+  readonly text: string;
+  /** As it is named in errors. */
+  readonly name: string;
+  /** Paths of certificates are relative to it. */
+  readonly directory: string;
+  readonly environment: Environment;
+}
+
+export class Config {
+  readonly cluster: string;
+  readonly nodeNames: readonly string[];
+  /** Globs `schema.table`; null is all ordinary tables. */
+  readonly tables: readonly string[] | null;
+  /** What becomes of tables without an identity. */
+  readonly keyless: 'refuse' | 'append';
+  readonly topic: TopicSettings;
+  readonly pointsEveryMs: number;
+  readonly maintenanceDatabase: string;
+  /** What the agent of a follower that came back too late does. */
+  readonly rebuild: 'swap' | 'in-place' | 'manual';
+  /** Whether tables are made by hand on every node: without it `init` copies the schema. */
+  readonly isSchemaManual: boolean;
+  readonly #file: ConfigFile;
+  readonly #source: ConfigSource;
+  readonly #secrets = new Set<string>();
+
+  constructor(source: ConfigSource) {
+    const file = readConfigText(source.text, source.name);
+    this.#file = file;
+    this.#source = source;
+    this.cluster = file.cluster;
+    this.nodeNames = Object.keys(file.nodes);
+    this.tables = file.tables;
+    this.keyless = file.keyless;
+    this.topic = {
+      partitions: file.kafka.partitions,
+      replication: file.kafka.replication,
+      overrides: Object.fromEntries(
+        Object.entries(file.kafka.topic).map(([name, value]) => [name, String(value)]),
+      ),
+    };
+    this.pointsEveryMs = file.points.every;
+    this.maintenanceDatabase = file.maintenanceDatabase;
+    this.rebuild = file.rebuild;
+    this.isSchemaManual = file.ddl === 'manual';
+  }
+
+  /** The pg_dump to run: a name on the PATH, or a path. */
+  get pgDump(): string {
+    return this.#expand(this.#file.pgDump, 'pgDump');
+  }
+
+  /** Throws NODE_UNKNOWN for a name the file does not have. */
+  requireNode(name: string): void {
+    if (this.nodeNames.includes(name)) return;
+    const nearest = nearestWord(name, this.nodeNames);
+    throw new UnderstudyError(
+      'NODE_UNKNOWN',
+      `${this.#source.name} names no node ${JSON.stringify(name)}`,
+      `${nearest === null ? '' : `Did you mean ${nearest}? `}Known: ${this.nodeNames.join(', ')}.`,
+    );
+  }
+
+  /** What is younger, this node does not apply; 0 is no delay. */
+  delayMs(name: string): number {
+    return this.#file.nodes[name]?.delay ?? 0;
+  }
+
+  /** The connection URL of one node. It holds a password: never print it. */
+  nodeUrl(name: string): string {
+    this.requireNode(name);
+    const key = `nodes.${name}.url`;
+    const url = this.#expand(this.#file.nodes[name]?.url ?? '', key);
+    this.#keepUrlSecrets(url);
+    checkPostgresUrl(url, key);
+    return url;
+  }
+
+  kafka(): KafkaSettings {
+    const { brokers, ssl, sasl } = this.#file.kafka;
+    const expanded = brokers.flatMap((broker, at) => this.#brokers(broker, `kafka.brokers.${at}`));
+    return {
+      brokers: expanded,
+      ssl: typeof ssl === 'boolean' ? ssl : this.#tls(ssl),
+      sasl: sasl === null ? null : { ...sasl, ...this.#login(sasl, 'kafka.sasl') },
+    };
+  }
+
+  registry(): RegistrySettings {
+    const { url, auth } = this.#file.registry;
+    const expanded = this.#expand(url, 'registry.url');
+    this.#keepUrlSecrets(expanded);
+    const parsed = URL.canParse(expanded) ? new URL(expanded) : null;
+    if (parsed === null || !['http:', 'https:'].includes(parsed.protocol)) {
+      throw new UnderstudyError(
+        'CONFIG_INVALID',
+        'registry.url is not an http or https URL',
+        'Write registry.url as http://host:port/apis/ccompat/v7, or as your registry names it.',
+      );
+    }
+    return {
+      url: expanded.replace(/\/+$/, ''),
+      auth: auth === null ? null : this.#login(auth, 'registry.auth'),
+    };
+  }
+
+  /** Takes out of a text every secret this configuration has handed out so far. */
+  redact(text: string): string {
+    return redactSecrets(text, this.#secrets);
+  }
+
+  #expand(raw: string, key: string): string {
+    return expandVariables(raw, key, this.#source.environment);
+  }
+
+  /** One entry may expand to several brokers: `${KAFKA}` is often `a:9092,b:9092`. */
+  #brokers(raw: string, key: string): string[] {
+    const brokers = this.#expand(raw, key)
+      .split(',')
+      .map((broker) => broker.trim());
+    if (brokers.every((broker) => /^(\[[0-9a-f:.]+\]|[^\s:/@[\]]+):[0-9]{1,5}$/i.test(broker))) {
+      return brokers;
+    }
+    throw new UnderstudyError(
+      'CONFIG_INVALID',
+      `${key} is not host:port`,
+      `Write ${key} as host:port; several may stand in a list or behind commas.`,
+    );
+  }
+
+  #login(login: { readonly username: string; readonly password: string }, key: string) {
+    const password = this.#expand(login.password, `${key}.password`);
+    this.#secrets.add(password);
+    return { username: this.#expand(login.username, `${key}.username`), password };
+  }
+
+  #tls(ssl: Exclude<ConfigFile['kafka']['ssl'], boolean>): TlsSettings {
+    const { ca, cert, key, rejectUnauthorized } = ssl;
+    if ((cert === undefined) !== (key === undefined)) {
+      throw new UnderstudyError(
+        'CONFIG_INVALID',
+        'kafka.ssl has one of cert and key without the other',
+        'Give both kafka.ssl.cert and kafka.ssl.key, or neither.',
+      );
+    }
+    return {
+      ...(ca === undefined ? {} : { ca: this.#pem(ca, 'kafka.ssl.ca') }),
+      ...(cert === undefined ? {} : { cert: this.#pem(cert, 'kafka.ssl.cert') }),
+      ...(key === undefined ? {} : { key: this.#pem(key, 'kafka.ssl.key') }),
+      ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
+    };
+  }
+
+  #pem(raw: string, key: string): string {
+    const value = this.#expand(raw, key);
+    if (value.trimStart().startsWith('-----BEGIN')) {
+      this.#secrets.add(value);
+      return value;
+    }
+    const path = isAbsolute(value) ? value : resolve(this.#source.directory, value);
+    try {
+      return readFileSync(path, 'utf8');
+    } catch (cause) {
+      throw new UnderstudyError(
+        'CONFIG_INVALID',
+        `${key}: cannot read the file (${errnoOf(cause)})`,
+        `Name a readable PEM file in ${key}, relative to understudy.yaml, or put the PEM in.`,
+        cause,
+      );
+    }
+  }
+
+  #keepUrlSecrets(url: string): void {
+    this.#secrets.add(url);
+    if (!URL.canParse(url)) return;
+    const { password, searchParams } = new URL(url);
+    for (const secret of [password, decoded(password), searchParams.get('password') ?? '']) {
+      if (secret !== '') this.#secrets.add(secret);
+    }
+  }
+}
+
+export interface ConfigLocation {
+  /** The value of --config, if it was given. */
+  readonly option: string | undefined;
+  readonly workingDirectory: string;
+  readonly environment: Environment;
+}
+
+/** Reads --config, else UNDERSTUDY_CONFIG, else ./understudy.yaml. */
+export function loadConfig(location: ConfigLocation): Config {
+  const { option, workingDirectory, environment } = location;
+  const named = option ?? (environment.UNDERSTUDY_CONFIG || undefined) ?? 'understudy.yaml';
+  const path = resolve(workingDirectory, named);
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new UnderstudyError(
+      'CONFIG_INVALID',
+      `cannot read ${named} (${errnoOf(cause)})`,
+      'Create understudy.yaml here, or name it with --config FILE or UNDERSTUDY_CONFIG.',
+      cause,
+    );
+  }
+  return new Config({ text, name: basename(path), directory: dirname(path), environment });
+}
+
+function errnoOf(cause: unknown): string {
+  if (typeof cause === 'object' && cause !== null && 'code' in cause) return String(cause.code);
+  return 'unknown reason';
+}
+
+/** Says what is wrong without a piece of the URL: any piece may be part of the password. */
+function checkPostgresUrl(url: string, key: string): void {
+  const remedy = `Write ${key} as postgres://user:password@host:port/database.`;
+  const refuse = (what: string) => new UnderstudyError('CONFIG_INVALID', `${key} ${what}`, remedy);
+  if (!/^postgres(ql)?:\/\//.test(url)) {
+    throw refuse('does not begin with postgres:// or postgresql://');
+  }
+  if (!URL.canParse(url)) {
+    throw new UnderstudyError(
+      'CONFIG_INVALID',
+      `${key} is not a URL`,
+      `${remedy} Escape @ : / ? # % and spaces in the password (@ is %40, / is %2F).`,
+    );
+  }
+  const { pathname } = new URL(url);
+  if (pathname.replace(/^\//, '') === '') throw refuse('names no database');
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    // A lone % is not an escape: then the text stands for itself.
+    return text;
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * Reads the text of understudy.yaml. Text flows in; a file whose every key and value is understood
+ * and served by this version flows out, or one error that names the line, the key and the remedy.
+ * Messages never hold a value of the file: it may be a secret.
+ */
+import { type Document, isMap, isSeq, LineCounter, parseDocument } from 'yaml';
+import type { z } from 'zod';
+import { UnderstudyError } from '../errors/understudy-error.ts';
+import { redactText } from '../redact.ts';
+import { type ConfigFile, fileSchema, knownKeys, laterSettings } from './schema.ts';
+import { nearestWord } from './suggest.ts';
+
+type Issue = z.core.$ZodIssue;
+type Path = readonly PropertyKey[];
+
+interface Source {
+  readonly file: string;
+  readonly document: Document;
+  readonly lines: LineCounter;
+}
+
+/** Throws CONFIG_INVALID, or NOT_IN_THIS_VERSION for what a later version brings. */
+export function readConfigText(text: string, file: string): ConfigFile {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const source: Source = { file, document, lines };
+  const [syntaxError] = document.errors;
+  if (syntaxError !== undefined) {
+    const { line } = lines.linePos(syntaxError.pos[0]);
+    throw new UnderstudyError(
+      'CONFIG_INVALID',
+      `${file}:${line}: not valid YAML (${syntaxError.code})`,
+      'Correct the line. Put "…" around a value that holds one of $ { } [ ] : # * & ! | > % @.',
+    );
+  }
+  const result = fileSchema.safeParse(toPlain(source));
+  if (!result.success) throw issueError(source, result.error.issues);
+  refuseLater(source, result.data);
+  return result.data;
+}
+
+function toPlain(source: Source): unknown {
+  try {
+    return source.document.toJS({ maxAliasCount: 100 });
+  } catch (cause) {
+    throw new UnderstudyError(
+      'CONFIG_INVALID',
+      `${source.file}: an alias (*name) has no anchor (&name), or there are too many`,
+      'Quote the value that begins with *, or define its anchor above it.',
+      cause,
+    );
+  }
+}
+
+function issueError(source: Source, issues: readonly Issue[]): UnderstudyError {
+  const [first] = issues.map((issue) => deepest(issue));
+  if (first === undefined) {
+    return new UnderstudyError('BUG', 'a refusal without a reason', 'Please report this.');
+  }
+  const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
+  if (first.code === 'unrecognized_keys') return unknownKeyError(source, first, more);
+  const where = place(source, first.path);
+  const key = first.path.length === 0 ? 'the file' : dotted(first.path);
+  return new UnderstudyError(
+    'CONFIG_INVALID',
+    `${where}: ${key} ${describe(first)}${more}`,
+    hintFor(first),
+  );
+}
+
+/** Of a value that may be of several forms, the complaint about the form it nearly has. */
+function deepest(issue: Issue): Issue {
+  if (issue.code === 'invalid_union') {
+    const branches = issue.errors.map((branch) => branch[0]);
+    const near = branches.find((inner) => inner !== undefined && !isWrongForm(inner));
+    if (near === undefined) return issue;
+    return deepest({ ...near, path: [...issue.path, ...near.path] });
+  }
+  if (issue.code === 'invalid_key' && issue.issues[0] !== undefined) {
+    return { ...issue.issues[0], path: issue.path };
+  }
+  return issue;
+}
+
+function isWrongForm(issue: Issue): boolean {
+  return issue.code === 'invalid_type' && issue.path.length === 0;
+}
+
+function describe(issue: Issue): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      if (issue.message.startsWith('must')) return issue.message;
+      if (issue.message.endsWith('received undefined')) return 'is missing';
+      return `must be ${article(issue.expected)}`;
+    case 'invalid_value':
+      return `must be ${orList(issue.values.map(String))}`;
+    case 'too_small':
+      if (issue.origin !== 'number' && issue.origin !== 'int') return issue.message;
+      return `must be at least ${issue.minimum}`;
+    case 'too_big':
+      return `must be at most ${issue.maximum}`;
+    case 'invalid_union':
+      return issue.message.startsWith('must') ? issue.message : 'has the wrong form';
+    default:
+      return issue.message;
+  }
+}
+
+const typeNames: Readonly<Record<string, string>> = {
+  string: 'a text (quote it)',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'a list: […]',
+  object: 'a group of keys: {…}',
+  record: 'a group of keys: {…}',
+};
+
+function article(expected: string): string {
+  return typeNames[expected] ?? expected;
+}
+
+function orList(words: readonly string[]): string {
+  if (words.length < 2) return words.join('');
+  return `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
+}
+
+function hintFor(issue: Issue): string {
+  const key = issue.path.length === 0 ? 'cluster, nodes, kafka and registry' : dotted(issue.path);
+  if (describe(issue) === 'is missing') return `Add ${key}.`;
+  return `Correct ${key}.`;
+}
+
+function unknownKeyError(
+  source: Source,
+  issue: Extract<Issue, { code: 'unrecognized_keys' }>,
+  more: string,
+): UnderstudyError {
+  const key = issue.keys[0] ?? '';
+  const path = [...issue.path, key];
+  const level = issue.path.map((part, at) => (at === 1 && issue.path[0] === 'nodes' ? '*' : part));
+  const siblings = knownKeys[level.join('.')] ?? [];
+  const nearest = nearestWord(key, siblings);
+  const elsewhere = Object.entries(knownKeys).find(([, keys]) => keys.includes(key));
+  let meant = '';
+  if (nearest !== null) meant = `Did you mean ${dotted([...issue.path, nearest])}? `;
+  else if (elsewhere !== undefined) meant = `Did you mean ${dotted([elsewhere[0], key])}? `;
+  return new UnderstudyError(
+    'CONFIG_INVALID',
+    `${place(source, path)}: unknown key ${dotted(path)}${more}`,
+    `${meant}Known here: ${siblings.join(', ')}.`,
+  );
+}
+
+function refuseLater(source: Source, file: ConfigFile): void {
+  const [later] = laterSettings(file);
+  if (later === undefined) return;
+  const key = dotted(later.path);
+  throw new UnderstudyError(
+    'NOT_IN_THIS_VERSION',
+    `${place(source, later.path)}: ${key} can only be ${later.today} in this version`,
+    `Set ${key} to ${later.today}, or leave it out.`,
+  );
+}
+
+function dotted(path: Path): string {
+  const text = path
+    .filter((part) => part !== '')
+    .map(String)
+    .join('.');
+  return redactText(text.replace(/\s+/g, ' ')).slice(0, longestKeyShown);
+}
+
+/** A whole file pasted into one key must not become the error line. */
+const longestKeyShown = 120;
+
+/** `understudy.yaml:7`: the line of the key, or of the nearest key above it that is there. */
+function place(source: Source, path: Path): string {
+  let node: unknown = source.document.contents;
+  let offset: number | null = null;
+  for (const part of path) {
+    let next: { readonly at: unknown; readonly value: unknown } | null = null;
+    if (isMap(node)) {
+      const pair = node.items.find((item) => keyText(item.key) === String(part));
+      if (pair !== undefined) next = { at: pair.key, value: pair.value };
+    } else if (isSeq(node)) {
+      const item = node.items[Number(part)];
+      if (item !== undefined) next = { at: item, value: item };
+    }
+    if (next === null) break;
+    offset = startOf(next.at) ?? offset;
+    node = next.value;
+  }
+  return offset === null ? source.file : `${source.file}:${source.lines.linePos(offset).line}`;
+}
+
+function keyText(key: unknown): string {
+  if (typeof key === 'object' && key !== null && 'value' in key) return String(key.value);
+  return String(key);
+}
+
+function startOf(node: unknown): number | null {
+  if (typeof node !== 'object' || node === null || !('range' in node)) return null;
+  return Array.isArray(node.range) && typeof node.range[0] === 'number' ? node.range[0] : null;
+}

@@ -1,0 +1,71 @@
+/**
+ * What can be found out about a fleet without asking an agent. Flows in: looks at databases, topic
+ * and control log; flows out: facts, each either found or missing with its reason, for `statusOf`
+ * to judge.
+ */
+import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
+import type { Mark, Point, RelationId, UnfinishedTable } from '../../change/change.ts';
+import type { Lsn } from '../../change/lsn.ts';
+import type { EpochLsn } from '../../change/position.ts';
+import type { ControlState } from '../../control/control-state.ts';
+import type { OpenBuild } from '../../follower/schema/schema-build.ts';
+import type { BootstrapState } from '../../follower/state/bootstrap-state.ts';
+import type { RebuildMark } from '../../follower/state/rebuild-state.ts';
+import type { SlotWal } from '../../leader/stream/slot.ts';
+import type { Watermarks } from '../../topic/log.ts';
+
+/** What was looked for, or one sentence that says why it is not known. */
+export type Found<Value> =
+  | { readonly kind: 'found'; readonly value: Value }
+  | { readonly kind: 'missing'; readonly reason: string };
+
+export interface DatabaseFacts {
+  /** null where the `understudy` schema is not installed. */
+  readonly identity: NodeIdentity | null;
+  readonly position: {
+    readonly at: EpochLsn;
+    readonly commitTimeMicros: bigint;
+    /** Where it reads on. */
+    readonly mark?: Pick<Mark, 'nextOffsets'>;
+    readonly unfinished?: readonly RelationId[];
+  } | null;
+  /** null or absent where the node is not being built from the log. */
+  readonly building?: BootstrapState | null;
+  /** null or absent where the node is not to be built anew. */
+  readonly rebuild?: RebuildMark | null;
+  /** The server's WAL position; null on a server in recovery. */
+  readonly walLsn: Lsn | null;
+  /** Whether somebody holds the lock of the node. */
+  readonly agentRuns: boolean;
+  /** What of the leader's schema is not built here yet; null where nothing is left. */
+  readonly openBuild?: OpenBuild | null;
+  /** Foreign keys that could only be made NOT VALID here. */
+  readonly notValid?: readonly string[];
+  /** This cluster's slots in the database, the newest epoch's first. */
+  readonly slots: readonly SlotWal[];
+}
+
+/** The newest mark that all partitions hold, as readLogEnd finds it. */
+export interface TopicFacts {
+  readonly at: EpochLsn | null;
+  /** null where the mark is an epoch begin, which has no transaction. */
+  readonly point: (Pick<Point, 'commitTimeMicros'> & Partial<Pick<Point, 'uncovered'>>) | null;
+  /** Whose rows from before the stream are not all in it. */
+  readonly unfinished?: readonly UnfinishedTable[];
+  /** From where to where each partition reaches. */
+  readonly watermarks?: readonly Watermarks[];
+}
+
+export interface FleetFacts {
+  readonly cluster: string;
+  readonly topicName: string;
+  readonly control: Found<ControlState>;
+  readonly topic: Found<TopicFacts>;
+  readonly nodes: readonly {
+    readonly name: string;
+    readonly database: Found<DatabaseFacts>;
+    /** What is younger it does not apply, as far as the configuration here says. */
+    readonly delayMs?: number;
+  }[];
+  readonly nowMs: number;
+}

@@ -1,0 +1,91 @@
+/**
+ * One agent per node. Flows in: a node's URL; flows out: a lock that is held as long as its session
+ * lives, or NODE_LOCKED with who holds it. The lock is taken in the server's maintenance database
+ * and names the node's database by OID, so that the database itself can be renamed meanwhile.
+ */
+import type { Client } from 'pg';
+import {
+  connectPostgres,
+  databaseOfUrl,
+  onLost,
+  urlOfDatabase,
+} from '../../catalog/postgres-session.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+
+/** `unds`: keeps our advisory locks apart from those of applications. */
+const lockClass = 0x756e6473;
+
+/** In SQL, whether somebody holds the lock of the node that this database is. */
+export const isNodeLocked = `EXISTS (
+  SELECT FROM pg_locks l
+  JOIN pg_database d ON d.oid = l.objid AND d.datname = current_database()
+  WHERE l.locktype = 'advisory' AND l.granted AND l.classid = ${lockClass}::oid
+    AND l.objsubid = 2)`;
+
+/** Whether an agent serves the node that the session's database is. */
+export async function isLocked(client: Client): Promise<boolean> {
+  const { rows } = await client.query<{ locked: string }>(`SELECT ${isNodeLocked} AS locked`);
+  return rows[0]?.locked === 't';
+}
+
+export interface NodeLock {
+  /** Rejects when the session ends: whoever holds the lock must stop then. */
+  readonly lost: Promise<never>;
+  release(): Promise<void>;
+}
+
+export async function lockNode(
+  url: string,
+  maintenanceDatabase: string,
+  node: string,
+): Promise<NodeLock> {
+  const client = await connectPostgres(urlOfDatabase(url, maintenanceDatabase), {
+    applicationName: `understudy ${node} lock`,
+  });
+  try {
+    const lost = new Promise<never>((_, reject) => onLost(client, reject));
+    // Whoever never asks must not see an unhandled rejection.
+    lost.catch(() => undefined);
+    await takeLock(client, databaseOfUrl(url), node);
+    return { lost, release: () => client.end() };
+  } catch (error) {
+    await client.end();
+    throw error;
+  }
+}
+
+/** Takes the lock of the node that a database is, or is about to be; the session holds it. */
+export async function takeLock(client: Client, database: string, node: string): Promise<void> {
+  const { rows } = await client.query<{ oid: string; locked: string }>(
+    `SELECT oid, pg_catalog.pg_try_advisory_lock($1::int, oid::int) AS locked
+     FROM pg_catalog.pg_database WHERE datname = $2`,
+    [lockClass, database],
+  );
+  const row = rows[0];
+  if (row === undefined) {
+    throw new UnderstudyError(
+      'POSTGRES_UNREACHABLE',
+      `the server of node ${node} has no database ${JSON.stringify(database)}`,
+      `Create it: CREATE DATABASE "${database}", or correct the URL of the node.`,
+    );
+  }
+  if (row.locked === 't') return;
+  const holder = await describeHolder(client, row.oid);
+  throw new UnderstudyError(
+    'NODE_LOCKED',
+    `another agent serves node ${node} (${holder})`,
+    'One agent per node: stop the other one first, or leave it in charge.',
+  );
+}
+
+async function describeHolder(client: Client, databaseOid: string): Promise<string> {
+  const { rows } = await client.query<{ pid: string; host: string | null; since: string }>(
+    `SELECT a.pid, host(a.client_addr) AS host, a.backend_start::timestamptz(0) AS since
+     FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1::oid AND l.objid = $2::oid`,
+    [lockClass, databaseOid],
+  );
+  const holder = rows[0];
+  if (holder === undefined) return 'it has just ended';
+  return `backend ${holder.pid} from ${holder.host ?? 'a local socket'}, since ${holder.since}`;
+}

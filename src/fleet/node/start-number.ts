@@ -1,0 +1,73 @@
+/**
+ * Tells a node from a restored copy of its database. Flows in: the number in the database and the
+ * one that the control log last heard of; flows out: both raised, or RESTORED_COPY. It is raised at
+ * every start, and while a node leads every minute: a copy of the leader's disk that was taken
+ * while it ran has the same timeline, and nothing else tells the two apart.
+ */
+import type { Client } from 'pg';
+import { inTransaction } from '../../catalog/postgres-session.ts';
+import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
+import type { ControlLog } from '../../control/control-log.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { Logger } from '../../logger.ts';
+import { sleepOrAbort, unlessAborted } from '../../waiting.ts';
+
+/** A copy that is younger than this passes for the node. */
+const raiseEveryMs = 60_000;
+
+/** Compares, then raises both: a database whose number is lower than the log's is a copy. */
+export async function raiseStartNumber(
+  client: Client,
+  control: ControlLog,
+  identity: NodeIdentity,
+): Promise<NodeIdentity> {
+  const { name } = identity;
+  const known = BigInt(control.state.startNumbers.get(name) ?? 0);
+  if (identity.startNumber < known) {
+    throw new UnderstudyError(
+      'RESTORED_COPY',
+      `the database of node ${name} stands at start number ${identity.startNumber}, the control ` +
+        `log at ${known}`,
+      'It was restored from an older copy and may have lost writes: destroy the cluster and ' +
+        'init it again.',
+    );
+  }
+  const startNumber = identity.startNumber + 1n;
+  // The database first: a crash in between leaves it ahead, never behind.
+  await inTransaction(client, () =>
+    client.query('UPDATE understudy.node SET start_number = $1', [startNumber]),
+  );
+  await control.append({
+    kind: 'start',
+    node: name,
+    number: Number(startNumber),
+    time: new Date().toISOString(),
+  });
+  return { ...identity, startNumber };
+}
+
+/** Until `signal` aborts. A control log that is away stops no leader: the next round tells it. */
+export async function keepRaising(
+  client: Client,
+  control: ControlLog,
+  log: Logger,
+  signal: AbortSignal,
+  everyMs: number = raiseEveryMs,
+): Promise<void> {
+  for (;;) {
+    await sleepOrAbort(everyMs, signal);
+    if (signal.aborted) return;
+    await unlessAborted(raiseAgain(client, control, log), signal);
+  }
+}
+
+async function raiseAgain(client: Client, control: ControlLog, log: Logger): Promise<void> {
+  const identity = await readNode(client);
+  if (identity === null) return;
+  try {
+    await raiseStartNumber(client, control, identity);
+  } catch (error) {
+    if (!(error instanceof UnderstudyError) || error.code !== 'KAFKA_UNREACHABLE') throw error;
+    log.debug({ node: identity.name, error }, 'the start number is told later');
+  }
+}

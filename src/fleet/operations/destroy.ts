@@ -1,0 +1,116 @@
+/**
+ * Removes what Understudy made: slots, publications, guards, databases that a rebuild has left and
+ * the `understudy` schema on every node that can be reached, then the topics. Flows in: a cluster;
+ * flows out: what was, or would be, removed. Users' tables and rows stay as they are. A node that
+ * cannot be reached keeps its slot, which keeps WAL: that is refused unless nothing else is left to
+ * try, so nothing is removed before all answer.
+ */
+import type { Client } from 'pg';
+import { quoteIdentifier } from '../../catalog/postgres-session.ts';
+import { dropPublication } from '../../catalog/publication.ts';
+import { dropUnderstudySchema, readNode } from '../../catalog/understudy-schema.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { releaseTriggers } from '../../follower/schema/held-triggers.ts';
+import { openBuild } from '../../follower/schema/schema-build.ts';
+import { readLeftDatabases } from '../../follower/state/rebuild-state.ts';
+import { removeGuard } from '../../follower/write-guard.ts';
+import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
+import { Releasers } from '../../lifecycle.ts';
+import { deleteTopic, describeTopic } from '../../topic/kafka/admin.ts';
+import { controlTopic, publicationName, slotPrefix } from '../../topic/records/layout.ts';
+import type { Cluster } from '../cluster.ts';
+import { lockNode } from '../node/node-lock.ts';
+
+export interface Dismantled {
+  readonly cluster: string;
+  readonly removed: boolean;
+  readonly nodes: readonly {
+    readonly name: string;
+    readonly slots: readonly string[];
+    /** Left by a rebuild that has not ended. */
+    readonly databases: readonly string[];
+  }[];
+  readonly unreachable: readonly string[];
+  readonly topics: readonly string[];
+}
+
+interface FoundNode {
+  readonly name: string;
+  readonly client: Client;
+  readonly slots: readonly string[];
+  readonly databases: readonly string[];
+}
+
+export async function dismantle(cluster: Cluster, yes: boolean): Promise<Dismantled> {
+  const releasers = new Releasers();
+  try {
+    const { nodes, unreachable } = await findNodes(cluster, releasers, yes);
+    const topics: string[] = [];
+    for (const topic of [cluster.topic, controlTopic(cluster.name)]) {
+      if ((await describeTopic(cluster.kafka, topic)) !== null) topics.push(topic);
+    }
+    if (yes) {
+      for (const node of nodes) await clean(cluster, node);
+      for (const topic of topics) await deleteTopic(cluster.kafka, topic);
+    }
+    return {
+      cluster: cluster.name,
+      removed: yes,
+      nodes: nodes.map(({ name, slots, databases }) => ({ name, slots, databases })),
+      unreachable,
+      topics,
+    };
+  } finally {
+    await releasers.close();
+  }
+}
+
+/** A node whose agent runs is refused; one whose server is gone for good is named and left out. */
+async function findNodes(
+  cluster: Cluster,
+  releasers: Releasers,
+  yes: boolean,
+): Promise<{ nodes: FoundNode[]; unreachable: string[] }> {
+  const { settings } = cluster;
+  const nodes: FoundNode[] = [];
+  const unreachable: string[] = [];
+  for (const name of settings.nodeNames) {
+    try {
+      const client = await cluster.openSession(releasers, name, 'destroy');
+      if (yes) {
+        const lock = await lockNode(settings.nodeUrl(name), settings.maintenanceDatabase, name);
+        releasers.push(`the lock of ${name}`, () => lock.release());
+      }
+      const known = await readNode(client);
+      const slots = await listSlots(client, slotPrefix(cluster.name));
+      const databases = known === null ? [] : await readLeftDatabases(client);
+      if (known?.cluster === cluster.name || slots.length > 0) {
+        nodes.push({ name, client, slots, databases });
+      }
+    } catch (error) {
+      if (!(error instanceof UnderstudyError) || error.code !== 'POSTGRES_UNREACHABLE') throw error;
+      unreachable.push(name);
+    }
+  }
+  return { nodes, unreachable };
+}
+
+async function clean(cluster: Cluster, node: FoundNode): Promise<void> {
+  const { client, slots, databases } = node;
+  for (const database of databases) {
+    await client.query(`DROP DATABASE IF EXISTS ${quoteIdentifier(database)} WITH (FORCE)`);
+  }
+  for (const slot of slots) await dropSlot(client, slot);
+  await dropPublication(client, publicationName(cluster.name));
+  if ((await readNode(client)) === null) return;
+  const open = await openBuild(client);
+  if (open !== null) {
+    cluster.around.log.warn(
+      { node: node.name, ...open },
+      'indexes, constraints and triggers of this node were not all made: make its database anew',
+    );
+  }
+  await releaseTriggers(client);
+  await removeGuard(client);
+  await dropUnderstudySchema(client);
+}

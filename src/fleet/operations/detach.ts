@@ -1,0 +1,244 @@
+/**
+ * A detach as the command line asks for it. Flows in: a follower and the place to stop at; flows
+ * out: a database of its own, and where it stands. The node's own agent does every step, asked
+ * through the control log; where none runs, or it dies on the way, this process takes the node's
+ * lock and does, or ends, the same. Asked again it goes on where it was left.
+ */
+import type { Client } from 'pg';
+import { detachHere } from '../../agent/stand-in.ts';
+import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
+import { ownerOf } from '../../control/claim.ts';
+import type { ControlLog } from '../../control/control-log.ts';
+import type { RecordOf } from '../../control/control-records.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { readDetached, readPosition } from '../../follower/state/follower-state.ts';
+import { Releasers } from '../../lifecycle.ts';
+import { readLogEnd } from '../../topic/log-end.ts';
+import { RecordDecoder } from '../../topic/records/decoder.ts';
+import { sleepOrAbort } from '../../waiting.ts';
+import type { Cluster } from '../cluster.ts';
+import { askAgent } from '../node/agent-question.ts';
+import { detachedAt, notInitialised, openFleetLog, requireMember } from '../node/member-session.ts';
+import { isLocked, lockNode } from '../node/node-lock.ts';
+import { detachWaitMs } from '../node/requests.ts';
+import {
+  type DetachResult,
+  detachedResult,
+  finishDetaching,
+  leads,
+  requirePlace,
+} from './detach-steps.ts';
+
+export interface DetachRequest {
+  readonly node: string;
+  /** Null is where the node stands. */
+  readonly at: ((control: ControlLog) => Promise<EpochLsn>) | null;
+  /** For the log to hold the place. */
+  readonly timeoutMs: number;
+  /** Stops the waiting; an agent that has begun goes on. */
+  readonly signal: AbortSignal;
+}
+
+const verifyTimeoutMs = 30_000;
+/** Between two looks at the end of the log, and at whether the agent that was asked still runs. */
+const lookMs = 500;
+
+export async function detach(
+  cluster: Cluster,
+  request: DetachRequest,
+  people: (line: string) => void,
+): Promise<DetachResult> {
+  const releasers = new Releasers();
+  try {
+    const control = await openFleetLog(cluster, releasers);
+    await control.verify(verifyTimeoutMs);
+    const client = await cluster.openSession(releasers, request.node, 'detach');
+    return await new Detaching(cluster, control, client, request, people, releasers).run();
+  } finally {
+    await releasers.close();
+  }
+}
+
+class Detaching {
+  readonly #cluster: Cluster;
+  readonly #control: ControlLog;
+  readonly #client: Client;
+  readonly #request: DetachRequest;
+  readonly #people: (line: string) => void;
+  readonly #releasers: Releasers;
+
+  constructor(
+    cluster: Cluster,
+    control: ControlLog,
+    client: Client,
+    request: DetachRequest,
+    people: (line: string) => void,
+    releasers: Releasers,
+  ) {
+    this.#cluster = cluster;
+    this.#control = control;
+    this.#client = client;
+    this.#request = request;
+    this.#people = people;
+    this.#releasers = releasers;
+  }
+
+  async run(): Promise<DetachResult> {
+    const { node, at } = this.#request;
+    const begun = await this.#begun();
+    const to = at === null ? null : await at(this.#control);
+    if (begun !== null) {
+      if (to !== null) requireSame(node, begun.at, to);
+      return begun.isOver ? detachedResult(node, begun.at) : this.#finish(begun.at);
+    }
+    await this.#requireFollower(to);
+    if (to !== null) await this.#waitForLog(to);
+    this.#people(`detaching node ${node}${to === null ? '' : ` at ${formatEpochLsn(to)}`}`);
+    if (await isLocked(this.#client)) {
+      const result = await this.#ask(to);
+      if (result !== null) return result;
+      this.#people(`the agent of node ${node} has ended: going on from here`);
+      const left = await this.#begun();
+      if (left !== null) return left.isOver ? detachedResult(node, left.at) : this.#finish(left.at);
+    } else this.#people(`no agent serves node ${node}: detaching it from here`);
+    return detachHere(this.#cluster, node, to);
+  }
+
+  /** Where an earlier detach of this node stands; null when there was none. */
+  async #begun(): Promise<{ readonly at: EpochLsn; readonly isOver: boolean } | null> {
+    const { node } = this.#request;
+    await this.#control.verify(verifyTimeoutMs);
+    const { state } = this.#control;
+    const found = await readNode(this.#client);
+    const record = state.detached.get(node);
+    if (state.stream === null) throw notInitialised(this.#cluster.name);
+    if (!isOfStream(found, state.stream, node)) {
+      // Without our schema, or of a newer cluster: nothing of this one is left in it.
+      if (record !== undefined) return { at: record.at, isOver: true };
+      requireMember(found, this.#cluster.name, node);
+      throw foreignStream(node);
+    }
+    const marked = await readDetached(this.#client);
+    if (marked !== null) return { at: marked, isOver: false };
+    // A copy of the database from before it was marked is not what was detached.
+    if (record !== undefined) throw detachedAt(node, record.at);
+    return null;
+  }
+
+  async #requireFollower(to: EpochLsn | null): Promise<void> {
+    const { node } = this.#request;
+    if (ownerOf(this.#control.state)?.node === node) throw leads(node);
+    const identity = await readNode(this.#client);
+    const position = await readPosition(this.#client);
+    if (identity?.role !== 'follower' || position === null) throw noFollower(node);
+    if (to !== null && compareEpochLsn(position.at, to) > 0) requirePlace(node, position.at, to);
+  }
+
+  /** Before the log holds the place, nothing that a delay holds back is applied for its sake. */
+  async #waitForLog(to: EpochLsn): Promise<void> {
+    const { around, registry } = this.#cluster;
+    const { timeoutMs, signal } = this.#request;
+    const partitions = this.#control.state.stream?.partitions ?? 1;
+    const reader = this.#cluster.openReader(this.#releasers, partitions);
+    const decoder = new RecordDecoder(registry);
+    const deadlineMs = around.nowMs() + timeoutMs;
+    for (;;) {
+      const { mark } = await readLogEnd(reader, decoder, await reader.watermarks());
+      if (mark !== null && compareEpochLsn(mark.at, to) >= 0) return;
+      if (around.nowMs() >= deadlineMs) throw notInLog(to, mark?.at ?? null, timeoutMs);
+      await around.sleep(lookMs, signal);
+    }
+  }
+
+  /** Null when the agent ended without an answer. */
+  async #ask(to: EpochLsn | null): Promise<DetachResult | null> {
+    const { node } = this.#request;
+    const { around } = this.#cluster;
+    const ended = new AbortController();
+    const answered = new AbortController();
+    const watching = this.#watchAgent(ended, answered.signal);
+    const args = to === null ? {} : { to: formatEpochLsn(to) };
+    const question = { id: around.randomId(), step: 'start', verb: 'detach', node, args };
+    const signal = AbortSignal.any([this.#request.signal, ended.signal]);
+    const late = (cause: unknown): UnderstudyError => notFinished(node, cause);
+    const options = { timeoutMs: detachWaitMs, signal, late, around };
+    try {
+      return (await askAgent(this.#control, question, options)) as unknown as DetachResult;
+    } catch (error) {
+      if (ended.signal.aborted && !this.#request.signal.aborted) return null;
+      throw error;
+    } finally {
+      answered.abort();
+      await watching;
+    }
+  }
+
+  /** Aborts `ended` once nobody holds the node's lock at two looks in a row. */
+  async #watchAgent(ended: AbortController, answered: AbortSignal): Promise<void> {
+    for (let absent = 0; !answered.aborted; ) {
+      await sleepOrAbort(lookMs, answered, this.#cluster.around.sleep);
+      absent = answered.aborted || (await isLocked(this.#client)) ? 0 : absent + 1;
+      if (absent < 2) continue;
+      ended.abort(new Error('the agent has ended'));
+      return;
+    }
+  }
+
+  async #finish(at: EpochLsn): Promise<DetachResult> {
+    const { node } = this.#request;
+    const { settings } = this.#cluster;
+    this.#people(`node ${node} follows no more since ${formatEpochLsn(at)}: ending its detaching`);
+    const lock = await lockNode(settings.nodeUrl(node), settings.maintenanceDatabase, node);
+    this.#releasers.push(`the lock of ${node}`, () => lock.release());
+    const marked = {
+      cluster: this.#cluster,
+      control: this.#control,
+      name: node,
+      client: this.#client,
+    };
+    return finishDetaching(marked, at);
+  }
+}
+
+function isOfStream(found: NodeIdentity | null, stream: RecordOf<'stream'>, node: string): boolean {
+  return found?.streamId === stream.streamId && found.name === node;
+}
+
+function requireSame(node: string, at: EpochLsn, to: EpochLsn): void {
+  if (compareEpochLsn(at, to) !== 0) throw detachedAt(node, at);
+}
+
+function foreignStream(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the database of node ${node} belongs to another stream of this name`,
+    'Correct the URL of the node in understudy.yaml.',
+  );
+}
+
+function noFollower(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} does not follow: its rows are of no place in the stream`,
+    'Choose a follower: understudy status',
+  );
+}
+
+function notInLog(to: EpochLsn, end: EpochLsn | null, timeoutMs: number): UnderstudyError {
+  const where = end === null ? 'is empty' : `ends at ${formatEpochLsn(end)}`;
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the log ${where} and did not get to ${formatEpochLsn(to)} within ${timeoutMs} ms`,
+    'Nothing was changed. Check the LSN, and that the agent of the leader runs: understudy status',
+  );
+}
+
+function notFinished(node: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the agent of node ${node} did not answer within ${detachWaitMs / 1000} s`,
+    `See its log and understudy status, then ask again: understudy detach ${node}`,
+    cause,
+  );
+}

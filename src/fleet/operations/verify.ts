@@ -1,0 +1,323 @@
+/**
+ * Compares followers with the leader at one LSN, while writes go on. Flows in: the followers to
+ * compare; flows out: per table whether its rows are the leader's, and the keys of those that are
+ * not. The followers' agents are asked to stand still, the leader's slot machinery names an LSN and
+ * gives a snapshot of exactly what is below it, the agents go there, and as soon as each node's
+ * snapshot is open they are let go on: reading takes as long as it takes, holding up nobody but
+ * TRUNCATE and schema changes.
+ */
+import type { Client } from 'pg';
+import { readNode } from '../../catalog/understudy-schema.ts';
+import { type EpochLsn, formatEpochLsn } from '../../change/position.ts';
+import type { ControlLog } from '../../control/control-log.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
+import { readPosition } from '../../follower/state/follower-state.ts';
+import { readRebuild } from '../../follower/state/rebuild-state.ts';
+import { Releasers } from '../../lifecycle.ts';
+import { compareNode, type NodeComparison } from '../../verify/compare.ts';
+import {
+  type DifferenceOptions,
+  findDifferences,
+  type OpenNode,
+} from '../../verify/different-rows.ts';
+import { openFollowerSnapshot, openLeaderSnapshot } from '../../verify/node-snapshot.ts';
+import { Progress, type ProgressState } from '../../verify/progress.ts';
+import { digestTable, type TableDigest } from '../../verify/table-digest.ts';
+import type { Cluster } from '../cluster.ts';
+import { askAgent } from '../node/agent-question.ts';
+import { openFleetLog, openMember } from '../node/member-session.ts';
+import { buildingText, rebuildText } from '../status/building-text.ts';
+import { lacksText } from '../status/unfinished-text.ts';
+import { chooseNodes, type LeftOut } from './judge-verified-nodes.ts';
+
+export interface VerificationOptions {
+  /** Empty is every follower. */
+  readonly nodes: readonly string[];
+  /** How many keys are told for each table; with 0 none are looked for. */
+  readonly keysMax: number;
+  /** Their rows too, which may be secret. */
+  readonly showRows: boolean;
+  readonly signal: AbortSignal;
+  /** What begins, one line for people. */
+  readonly onStage: (line: string) => void;
+  /** After every few seconds of reading. */
+  readonly onProgress: (state: ProgressState) => void;
+}
+
+export interface Verification {
+  readonly lsn: EpochLsn;
+  readonly leader: string;
+  readonly equal: boolean;
+  readonly nodes: readonly NodeComparison[];
+  readonly leftOut: readonly LeftOut[];
+}
+
+/** An agent answers within the time of one transaction that it is applying. */
+const holdTimeoutMs = 10_000;
+/**
+ * These two together stay below the 60 s after which an agent goes on by itself: an LSN that is
+ * reached later would be left again before the snapshot is open.
+ */
+const slotTimeoutMs = 20_000;
+const reachTimeoutMs = 30_000;
+
+interface NodeSession {
+  readonly name: string;
+  readonly client: Client;
+}
+
+export async function verifyFleet(
+  cluster: Cluster,
+  options: VerificationOptions,
+): Promise<Verification> {
+  const releasers = new Releasers();
+  try {
+    const control = await openFleetLog(cluster, releasers);
+    const chosen = chooseNodes(control.state, cluster, options.nodes);
+    const { leader, epoch, followers, leftOut } = chosen;
+    const open = async (name: string): Promise<NodeSession> => {
+      return { name, client: await openMember(cluster, releasers, name, 'verify') };
+    };
+    // All are waited for, so that no session is opened after the others were closed.
+    const opened = await Promise.allSettled([leader, ...followers].map(open));
+    const [leading, ...following] = opened.map((session) => {
+      if (session.status === 'rejected') throw session.reason;
+      return session.value;
+    });
+    if (leading === undefined) throw new Error('the leader is the first node');
+    for (const { name, client } of following) await requireFollower(client, name, leader);
+    const verifying = new Verifying(cluster, control, leading, epoch, options);
+    return { ...(await verifying.run(following)), leftOut };
+  } finally {
+    // Whatever cannot be closed is gone already: the answer, or the first error, says more.
+    await releasers.close();
+  }
+}
+
+/** A former leader stands in an epoch of its own, and no agent makes it follow. */
+async function requireFollower(client: Client, name: string, leader: string): Promise<void> {
+  const identity = await readNode(client);
+  if (identity?.role === 'follower') {
+    const lacks = await lacksOf(client);
+    if (lacks === null) return;
+    throw new UnderstudyError(
+      'UNFINISHED',
+      `node ${name} is not exact yet: ${lacks}`,
+      'Run it again once understudy status shows the node exact.',
+    );
+  }
+  throw new UnderstudyError(
+    'PREREQUISITE',
+    `node ${name} led before node ${leader} and does not follow: its rows are of no common LSN`,
+    'Name the nodes to compare: understudy verify <node>…',
+  );
+}
+
+async function lacksOf(client: Client): Promise<string | null> {
+  const rebuild = await readRebuild(client);
+  if (rebuild !== null) return rebuildText(rebuild);
+  const building = await readBootstrap(client);
+  if (building !== null) return buildingText(building, false);
+  return lacksText((await readPosition(client))?.unfinished ?? []);
+}
+
+class Verifying {
+  readonly #cluster: Cluster;
+  readonly #control: ControlLog;
+  readonly #leader: NodeSession;
+  readonly #epoch: number;
+  readonly #options: VerificationOptions;
+  /** One request a node, so that their steps and answers have keys of their own. */
+  readonly #requests = new Map<string, string>();
+  /** Followers that were asked to stand still and not yet to go on. */
+  readonly #held = new Set<string>();
+  readonly #failed = new AbortController();
+  readonly #signal: AbortSignal;
+
+  constructor(
+    cluster: Cluster,
+    control: ControlLog,
+    leader: NodeSession,
+    epoch: number,
+    options: VerificationOptions,
+  ) {
+    this.#cluster = cluster;
+    this.#control = control;
+    this.#leader = leader;
+    this.#epoch = epoch;
+    this.#options = options;
+    this.#signal = AbortSignal.any([options.signal, this.#failed.signal]);
+  }
+
+  async run(followers: readonly NodeSession[]): Promise<Omit<Verification, 'leftOut'>> {
+    const { onStage } = this.#options;
+    const leader = this.#leader.name;
+    try {
+      onStage(`asking ${namesOf(followers)} to stand still`);
+      await this.#all(followers.map(({ name }) => this.#hold(name)));
+      onStage(`taking a snapshot of ${leader}`);
+      const snapshot = await this.#openLeaderSnapshot();
+      const at = { epoch: this.#epoch, lsn: snapshot.lsn };
+      onStage(`waiting for ${namesOf(followers)} at ${formatEpochLsn(at)}`);
+      const open = await this.#all(followers.map((follower) => this.#openAt(follower, at)));
+      onStage(`comparing the rows at ${formatEpochLsn(at)}`);
+      const nodes = await this.#compare({ ...this.#leader, tables: snapshot.tables }, open);
+      return { lsn: at, leader, equal: nodes.every(({ equal }) => equal), nodes };
+    } finally {
+      await this.#releaseAll();
+    }
+  }
+
+  async #compare(
+    leader: OpenNode,
+    followers: readonly OpenNode[],
+  ): Promise<readonly NodeComparison[]> {
+    const progress = this.#progress('comparing');
+    const [there = [], ...here] = await this.#all(
+      [leader, ...followers].map((node) => this.#digest(node, progress)),
+    );
+    const options: DifferenceOptions = {
+      ...this.#options,
+      signal: this.#signal,
+      progress: (what) => this.#progress(what),
+      all: (steps) => this.#all(steps),
+    };
+    const nodes: NodeComparison[] = [];
+    for (const [at, follower] of followers.entries()) {
+      const node = compareNode(follower.name, there, here[at] ?? []);
+      nodes.push(node.equal ? node : await findDifferences(leader, follower, node, options));
+      // The leader's stays open for the next follower, this one's is not needed any more.
+      await follower.client.query('COMMIT');
+    }
+    return nodes;
+  }
+
+  async #hold(node: string): Promise<void> {
+    this.#held.add(node);
+    await this.#ask(node, 'hold', {}, holdTimeoutMs, (cause) => {
+      return new UnderstudyError(
+        'TIMED_OUT',
+        `the agent of node ${node} does not answer`,
+        `Start it: understudy run ${node}`,
+        cause,
+      );
+    });
+  }
+
+  #openLeaderSnapshot() {
+    const { name, client } = this.#leader;
+    const { settings, around } = this.#cluster;
+    return openLeaderSnapshot({
+      url: settings.nodeUrl(name),
+      applicationName: `understudy ${name} verify snapshot`,
+      client,
+      slot: `understudy_verify_${around.randomId().replaceAll('-', '').slice(0, 16)}`,
+      timeoutMs: slotTimeoutMs,
+      signal: this.#signal,
+    });
+  }
+
+  /** The node stands still only until its snapshot is open. */
+  async #openAt(follower: NodeSession, at: EpochLsn): Promise<OpenNode> {
+    const { name, client } = follower;
+    const to = formatEpochLsn(at);
+    const late = (cause: unknown): UnderstudyError => notThere(name, to, cause);
+    const result = await this.#ask(name, 'go', { to }, reachTimeoutMs, late);
+    if (result !== to) throw notThere(name, to, null);
+    const tables = await openFollowerSnapshot(client, name, at);
+    await this.#release(name);
+    return { name, client, tables };
+  }
+
+  /** Gives where the node says it stands. */
+  async #ask(
+    node: string,
+    step: 'hold' | 'go',
+    args: { readonly to?: string },
+    timeoutMs: number,
+    late: (cause: unknown) => UnderstudyError,
+  ): Promise<string | null> {
+    const question = { id: this.#requestOf(node), step, verb: 'hold', node, args };
+    const { around } = this.#cluster;
+    const options = { timeoutMs, signal: this.#signal, late, around };
+    const result = await askAgent(this.#control, question, options);
+    const at = typeof result === 'object' && result !== null && 'at' in result ? result.at : null;
+    return typeof at === 'string' ? at : null;
+  }
+
+  #requestOf(node: string): string {
+    const id = this.#requests.get(node) ?? this.#cluster.around.randomId();
+    this.#requests.set(node, id);
+    return id;
+  }
+
+  /**
+   * All of them, or the first error after all have ended, which it makes happen soon: what is still
+   * under way when an error is told would go on in connections that are being closed.
+   */
+  async #all<Result>(steps: readonly Promise<Result>[]): Promise<Result[]> {
+    const watched = steps.map((step) =>
+      step.catch((error: unknown) => {
+        this.#failed.abort(error);
+        throw error;
+      }),
+    );
+    const outcomes = await Promise.allSettled(watched);
+    return outcomes.map((outcome) => {
+      if (outcome.status === 'fulfilled') return outcome.value;
+      throw this.#signal.reason;
+    });
+  }
+
+  async #release(node: string): Promise<void> {
+    await this.#control.append({
+      kind: 'request',
+      id: this.#requestOf(node),
+      step: 'release',
+      verb: 'hold',
+      node,
+      args: {},
+      time: new Date(this.#cluster.around.nowMs()).toISOString(),
+    });
+    this.#held.delete(node);
+  }
+
+  /** What cannot be released any more goes on by itself within a minute. */
+  async #releaseAll(): Promise<void> {
+    const { log } = this.#cluster.around;
+    for (const node of [...this.#held]) {
+      const [outcome] = await Promise.allSettled([this.#release(node)]);
+      if (outcome.status === 'fulfilled') continue;
+      log.warn({ node, error: outcome.reason }, 'could not be told to go on; it will by itself');
+    }
+  }
+
+  #progress(what: string): Progress {
+    return new Progress(what, this.#options.onProgress, this.#cluster.around.nowMs);
+  }
+
+  async #digest({ name, client, tables }: OpenNode, all: Progress): Promise<TableDigest[]> {
+    const progress = all.node(name, tables);
+    const digests: TableDigest[] = [];
+    for (const table of tables) {
+      const { onRead } = progress;
+      digests.push(await digestTable(client, table, { signal: this.#signal, onRead }));
+      progress.onTable();
+    }
+    return digests;
+  }
+}
+
+function namesOf(nodes: readonly NodeSession[]): string {
+  return nodes.map(({ name }) => name).join(', ') || 'nobody';
+}
+
+function notThere(node: string, to: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `node ${node} did not get to ${to} within ${reachTimeoutMs} ms`,
+    `See how far it is behind (understudy status), wait for it: understudy wait ${node} --at ${to}`,
+    cause,
+  );
+}

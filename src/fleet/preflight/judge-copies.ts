@@ -1,0 +1,189 @@
+/**
+ * Judges a follower's tables against the leader's: what would stop a row, what would make another
+ * of it without a word, and what would come in the applier's way. Flows in: facts of both nodes;
+ * flows out: one finding per cause. Pure.
+ */
+import { qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
+import { compareWithTable, giveColumnIds, shapeOf } from '../../catalog/relation-ids.ts';
+import {
+  displayName,
+  identityIndexOf,
+  isAppendOnly,
+  type KeylessTables,
+  type TableShape,
+} from '../../catalog/table.ts';
+import { enumerate, errorFinding, type Finding, warningFinding } from './finding.ts';
+import { alter, isInStream } from './judge-fleet.ts';
+import { nodeObject } from './judge-server.ts';
+import { judgeTypes } from './judge-types.ts';
+import type { NodeFacts } from './read-node.ts';
+
+/**
+ * Whether a follower has the leader's tables, and what on them would come in the applier's way. One
+ * that has none of them gets them by `init`, where that `makesTables`.
+ */
+export function judgeFollowerTables(
+  leader: NodeFacts,
+  follower: NodeFacts,
+  keyless: KeylessTables = 'refuse',
+  makesTables = false,
+): Finding[] {
+  // What is wrong with a table on the leader is said there.
+  const wanted = leader.matchedTables.filter(
+    (table) =>
+      table.persistence === 'permanent' &&
+      (table.identityAttnums !== null || isAppendOnly(table, keyless)) &&
+      isInStream(leader, table),
+  );
+  // As SQL names them: "a.b"."c" and "a"."b.c" are two.
+  const nameOf = ({ schema, name }: TableShape): string => qualifiedName(schema, name);
+  const own = new Map(follower.allTables.map((table) => [nameOf(table), table]));
+  const missing = wanted.filter((table) => !own.has(nameOf(table)));
+  if (makesTables && missing.length === wanted.length) return [];
+  const findings = missing.length === 0 ? [] : [missingTables(leader, follower, missing)];
+  for (const table of wanted) {
+    const copy = own.get(nameOf(table));
+    if (copy === undefined) continue;
+    findings.push(...judgeCopy(table, copy, follower.name, keyless));
+    findings.push(...judgeGenerated(leader, table, follower, copy));
+  }
+  return [...findings, ...judgeTypes(leader, follower, wanted), ...judgeTriggers(wanted, follower)];
+}
+
+function missingTables(
+  leader: NodeFacts,
+  follower: NodeFacts,
+  missing: readonly TableShape[],
+): Finding {
+  const names = missing.map(displayName);
+  const what = names.length === 1 ? `the table ${names[0]}` : `tables: ${enumerate(names)}`;
+  return errorFinding(
+    'SCHEMA_DIFFERS',
+    nodeObject(follower.name),
+    `node ${follower.name} lacks ${what}`,
+    'Create them there, empty, with their indexes: pg_dump --schema-only ' +
+      `${missing
+        .map((table) => `-t '${dumpPattern(table)}'`)
+        .slice(0, 3)
+        .join(' ')}` +
+      `${missing.length > 3 ? ' …' : ''} of ${leader.name} | psql of ${follower.name}.`,
+  );
+}
+
+/** Names in pg_dump's patterns are quoted as in SQL. */
+function dumpPattern(table: TableShape): string {
+  const plain = /^[a-z_][a-z0-9_]*$/;
+  return [table.schema, table.name]
+    .map((name) => (plain.test(name) ? name : quoteIdentifier(name)))
+    .join('.');
+}
+
+function judgeCopy(
+  table: TableShape,
+  copy: TableShape,
+  node: string,
+  keyless: KeylessTables,
+): Finding[] {
+  const name = displayName(table);
+  const differs = (what: string, hint: string): Finding =>
+    errorFinding('SCHEMA_DIFFERS', `${nodeObject(node)}: ${name}`, what, hint);
+  if (copy.kind !== table.kind) {
+    const message = `${name} is ${copy.kind} on node ${node} and ${table.kind} on the leader`;
+    return [differs(message, `Make the table on ${node} as it is on the leader.`)];
+  }
+  if (copy.persistence !== 'permanent') {
+    const message = `${name} is ${copy.persistence} on node ${node}: a crash there empties it`;
+    return [differs(message, `On ${node}: ${alter(table)} SET LOGGED;`)];
+  }
+  const columns = giveColumnIds(table.columns, new Set());
+  const shape = shapeOf(table, { relation: name, columns }, keyless);
+  const difference = compareWithTable(shape, copy);
+  if (difference !== null) {
+    const message = `node ${node} has another table than the leader: ${difference}`;
+    return [differs(message, `On ${node}: ${alter(table)} … until the two are equal.`)];
+  }
+  const equality = equalityOf(table);
+  if (equality !== equalityOf(copy)) {
+    const message =
+      `the identity of ${name} compares its columns by ${equalityOf(copy)} on node ${node} and ` +
+      `by ${equality} on the leader: rows that are two here may be one there`;
+    return [
+      differs(message, `Make its index, and the collation of its columns, equal on ${node}.`),
+    ];
+  }
+  return judgeNullability(table, copy, node);
+}
+
+/** By column name, because the columns may stand in another order. */
+function equalityOf({ replicaIdentity, uniqueIndexes, columns }: TableShape): string {
+  const index = identityIndexOf(replicaIdentity, uniqueIndexes);
+  const names = new Map(columns.map(({ attnum, name }) => [attnum, name]));
+  const parts = index?.attnums.map((attnum, at) => {
+    return `${names.get(attnum)} (${index.equality[at]})`;
+  });
+  return (parts ?? []).sort().join(', ');
+}
+
+function judgeNullability(table: TableShape, copy: TableShape, node: string): Finding[] {
+  const own = new Map(copy.columns.map((column) => [column.name, column]));
+  const stricter = table.columns
+    .filter((column) => !column.notNull && own.get(column.name)?.notNull === true)
+    .map((column) => column.name);
+  if (stricter.length === 0) return [];
+  const drops = stricter.map((column) => `ALTER COLUMN ${quoteIdentifier(column)} DROP NOT NULL`);
+  return [
+    warningFinding(
+      'NOT_NULL_DIFFERS',
+      `${nodeObject(node)}: ${displayName(table)}`,
+      `${displayName(table)} is NOT NULL on node ${node} only: ${enumerate(stricter)}`,
+      `A null from the leader stops it. On ${node}: ${alter(table)} ${drops.join(', ')};`,
+    ),
+  ];
+}
+
+/** Each node computes them for itself. Two versions may print one expression in two ways. */
+function judgeGenerated(
+  leader: NodeFacts,
+  table: TableShape,
+  follower: NodeFacts,
+  copy: TableShape,
+): Finding[] {
+  const expressionsOf = ({ database }: NodeFacts, { oid }: TableShape): Map<string, string> => {
+    const own = database.generated.filter(({ tableOid }) => tableOid === oid);
+    return new Map(own.map(({ column, expression }) => [column, expression]));
+  };
+  const own = expressionsOf(follower, copy);
+  const name = displayName(table);
+  return [...expressionsOf(leader, table)].flatMap(([column, expression]) => {
+    if (own.get(column) === expression) return [];
+    const found = own.get(column) ?? 'nothing';
+    return [
+      warningFinding(
+        'GENERATED_DIFFERS',
+        `${nodeObject(follower.name)}: ${name}`,
+        `the generated column ${column} of ${name} is computed by ${found} on node ` +
+          `${follower.name} and by ${expression} on the leader`,
+        `If they do not mean the same: make the column on ${follower.name} as on the leader.`,
+      ),
+    ];
+  });
+}
+
+/** Rows arrive as the leader's triggers and rules left them, so a follower switches these off. */
+function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Finding[] {
+  const names = new Map(wanted.map((table) => [displayName(table), table]));
+  return follower.database.firingTriggers.flatMap(({ kind, table: name, trigger }) => {
+    const table = names.get(name);
+    if (table === undefined) return [];
+    return [
+      warningFinding(
+        'TRIGGER_HELD',
+        `${nodeObject(follower.name)}: ${name}`,
+        `the ${kind} ${trigger} on ${name} would fire for replicated rows on node ` +
+          `${follower.name}: it is disabled there while the node follows`,
+        `To be rid of this: ${alter(table)} ENABLE ${kind.toUpperCase()} ` +
+          `${quoteIdentifier(trigger)};`,
+      ),
+    ];
+  });
+}

@@ -1,0 +1,210 @@
+/**
+ * Judges one node: its server, its settings, what its role may do. Flows in: facts; flows out: one
+ * finding per cause with the SQL that mends it. Every node can take the lead one day, so each is
+ * judged as one that leads and as one that follows. Pure.
+ */
+import { quoteIdentifier } from '../../catalog/postgres-session.ts';
+import type { ServerFacts } from '../../catalog/read-catalog.ts';
+import { bytesText } from '../../change/byte-size.ts';
+import { enumerate, errorFinding, type Finding, warningFinding } from './finding.ts';
+import { type NodeFacts, versionMin } from './read-node.ts';
+
+export function nodeObject(name: string): string {
+  return `node ${name}`;
+}
+
+export function judgeVersion(name: string, server: ServerFacts): Finding {
+  const major = Math.floor(server.version / 10_000);
+  return errorFinding(
+    'PREREQUISITE',
+    nodeObject(name),
+    `node ${name} is PostgreSQL ${major}; ${versionMin / 10_000} or later is needed`,
+    `Upgrade the server to PostgreSQL ${versionMin / 10_000} or later.`,
+  );
+}
+
+export function judgeNode(facts: NodeFacts, cluster: string): Finding[] {
+  return [
+    ...judgeServer(facts),
+    ...judgeOwner(facts, cluster),
+    ...judgePermissions(facts),
+    ...judgeSlotLimits(facts),
+    ...judgePreparedTransactions(facts),
+  ];
+}
+
+/**
+ * Server encodings in which Postgres reads two byte sequences as one letter: with them two rows of
+ * a table could have one key in the topic.
+ */
+const doubleEncodings: ReadonlySet<string> = new Set(['EUC_JP', 'EUC_TW']);
+const newDatabase = `Make it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
+
+/** ALTER SYSTEM takes effect for these at the next start only. */
+function restart(setting: string, value: string): string {
+  return `ALTER SYSTEM SET ${setting} = ${value}; then restart the server.`;
+}
+
+function judgeServer({ name, server, database }: NodeFacts): Finding[] {
+  const object = nodeObject(name);
+  const required = (message: string, hint: string): Finding =>
+    errorFinding('PREREQUISITE', object, message, hint);
+  const findings: Finding[] = [];
+  if (server.inRecovery) {
+    const message = `the server of node ${name} is in recovery: it is a standby of another`;
+    findings.push(required(message, 'Name a server that takes writes, or promote this one.'));
+  }
+  if (server.walLevel !== 'logical') {
+    const message = `wal_level of node ${name} is ${server.walLevel}, so its WAL cannot be decoded`;
+    findings.push(required(message, restart('wal_level', 'logical')));
+  }
+  // Our own slot and sender are there already once a node leads.
+  const freeSlots = server.maxSlots - server.usedSlots;
+  if (freeSlots < 1 && !database.hasOwnSlot) {
+    const used = `${server.usedSlots} of ${server.maxSlots} are used`;
+    const message = `node ${name} has no replication slot free: ${used}`;
+    findings.push(required(message, restart('max_replication_slots', String(server.maxSlots + 4))));
+  }
+  if (server.maxWalSenders - database.foreignWalSenders < 1) {
+    const used = `${database.foreignWalSenders} of ${server.maxWalSenders} are used`;
+    const message = `node ${name} has no WAL sender free: ${used}`;
+    findings.push(required(message, restart('max_wal_senders', String(server.maxWalSenders + 4))));
+  }
+  if (server.databaseEncoding === 'SQL_ASCII') {
+    const message = `the database of node ${name} is SQL_ASCII: nobody knows what its bytes mean`;
+    findings.push(required(message, newDatabase));
+  }
+  if (doubleEncodings.has(server.databaseEncoding)) {
+    const message =
+      `the database of node ${name} is ${server.databaseEncoding}, which writes some letters in ` +
+      'two ways: keys that differ there are one in UTF-8';
+    findings.push(required(message, newDatabase));
+  }
+  return findings;
+}
+
+/** The database of a node may belong to that node of this cluster, or to nobody yet. */
+function judgeOwner({ name, identity }: NodeFacts, cluster: string): Finding[] {
+  if (identity === null || (identity.cluster === cluster && identity.name === name)) return [];
+  return [
+    errorFinding(
+      'ALREADY_INITIALISED',
+      nodeObject(name),
+      `the database of node ${name} is node ${identity.name} of the cluster ${identity.cluster}`,
+      `Correct the URL of ${name}, or take the database out of that cluster: understudy destroy.`,
+    ),
+  ];
+}
+
+/** A superuser has them all. The first one stands first because its remedy brings the others. */
+function judgePermissions(facts: NodeFacts): Finding[] {
+  const { name, server, database } = facts;
+  if (server.isSuperuser) return [];
+  const role = quoteIdentifier(server.currentUser);
+  const databaseName = quoteIdentifier(server.database);
+  const foreignTables = enumerate(database.notOwned.map(({ table }) => table));
+  const missing: [boolean, string, string][] = [
+    [
+      !facts.canCreateEventTriggers,
+      'make event triggers, which keep schema changes off a follower',
+      `ALTER ROLE ${role} SUPERUSER; which also brings every other permission.`,
+    ],
+    [!server.canReplicate, 'replicate', `ALTER ROLE ${role} REPLICATION;`],
+    [
+      !server.canSetReplicaRole,
+      'set session_replication_role',
+      `GRANT SET ON PARAMETER session_replication_role TO ${role};`,
+    ],
+    [
+      !database.canCreate,
+      `make a schema and a publication in ${server.database}`,
+      `GRANT CREATE ON DATABASE ${databaseName} TO ${role};`,
+    ],
+    [
+      !database.ownsDatabase,
+      `set default_transaction_read_only of ${server.database}, which it does not own`,
+      `ALTER DATABASE ${databaseName} OWNER TO ${role};`,
+    ],
+    [
+      !database.readsAllStats,
+      'see the transactions of others, which the write guard waits for',
+      `GRANT pg_read_all_stats TO ${role};`,
+    ],
+    [
+      database.notOwned.length > 0,
+      `put triggers on tables it does not own: ${foreignTables}`,
+      ownershipHint(facts, role),
+    ],
+    [
+      database.forcedRowSecurity.length > 0 && !database.bypassesRowSecurity,
+      `see every row: row security is forced on ${enumerate(database.forcedRowSecurity)}`,
+      `ALTER ROLE ${role} BYPASSRLS;`,
+    ],
+  ];
+  return missing
+    .filter(([isMissing]) => isMissing)
+    .map(([, what, sql]) =>
+      errorFinding(
+        'PREREQUISITE',
+        nodeObject(name),
+        `on node ${name} the role ${server.currentUser} may not ${what}`,
+        `As a superuser: ${sql}`,
+      ),
+    );
+}
+
+function ownershipHint({ database }: NodeFacts, role: string): string {
+  const owners = [...new Set(database.notOwned.map(({ owner }) => owner))];
+  return `GRANT ${owners.join(', ')} TO ${role}; or make it the owner of these tables.`;
+}
+
+/**
+ * How much WAL a slot may keep. Without a limit an outage ends with a full disk, which stops the
+ * leader's writers; with one that a single checkpoint reaches, it ends the stream within moments.
+ */
+function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
+  const { slotKeepBytes, maxWalBytes, slotIdleTimeout } = database;
+  const object = nodeObject(name);
+  const findings: Finding[] = [];
+  if (slotKeepBytes === null) {
+    const message =
+      `max_slot_wal_keep_size of node ${name} is not set: WAL that waits for Kafka or an agent ` +
+      'may fill its disk';
+    const hint =
+      'Set it to the WAL of the longest outage to survive, if the disk has room for it: ALTER ' +
+      `SYSTEM SET max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;
+    findings.push(warningFinding('SLOT_UNLIMITED', object, message, hint));
+  } else if (slotKeepBytes < maxWalBytes) {
+    const message =
+      `max_slot_wal_keep_size of node ${name} is ${bytesText(slotKeepBytes)}, less than ` +
+      `max_wal_size (${bytesText(maxWalBytes)}): in a short outage the slot, and so the stream, ` +
+      'is lost';
+    const hint =
+      'Set it to the WAL of the longest outage to survive: ALTER SYSTEM SET ' +
+      `max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;
+    findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint));
+  }
+  if (slotIdleTimeout !== null && slotIdleTimeout !== '0') {
+    const message =
+      `idle_replication_slot_timeout of node ${name} is ${slotIdleTimeout}: past it the slot, ` +
+      'and so the stream, is lost';
+    const hint =
+      'Make it longer than an outage may last, or: ALTER SYSTEM SET ' +
+      'idle_replication_slot_timeout = 0; SELECT pg_reload_conf();';
+    findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint));
+  }
+  return findings;
+}
+
+function judgePreparedTransactions({ name, database }: NodeFacts): Finding[] {
+  const gids = database.preparedTransactions;
+  if (gids.length === 0) return [];
+  return [
+    warningFinding(
+      'PREPARED_TRANSACTIONS',
+      nodeObject(name),
+      `prepared transactions are open on the server of node ${name}: ${enumerate(gids)}`,
+      'A slot is not ready before they end: COMMIT PREPARED or ROLLBACK PREPARED each.',
+    ),
+  ];
+}

@@ -1,0 +1,282 @@
+/**
+ * Reads what a preflight has to know of one node. Flows in: a node's URL; flows out: facts about
+ * its server, its database, what its role may do, and its tables, or the one error because of which
+ * nothing could be read. Nothing is changed or made, and no writer ever waits for it.
+ */
+import type { Client } from 'pg';
+import { loadKnownRelations } from '../../catalog/known-relations.ts';
+import { connectPostgres } from '../../catalog/postgres-session.ts';
+import {
+  readServer,
+  readTables,
+  type ServerFacts,
+  userTablesCondition,
+} from '../../catalog/read-catalog.ts';
+import type { TableShape } from '../../catalog/table.ts';
+import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { withTimeout } from '../../waiting.ts';
+import { type TypesByName, typesOfDatabase } from './judge-types.ts';
+
+export interface NodeFacts {
+  readonly name: string;
+  readonly server: ServerFacts;
+  readonly database: DatabaseFacts;
+  /** Whether the role may create event triggers, which vanilla Postgres allows superusers only. */
+  readonly canCreateEventTriggers: boolean;
+  /** What the database says of itself as a node; null before init. */
+  readonly identity: NodeIdentity | null;
+  /** OIDs of the tables that are in the stream; null before init. */
+  readonly streamed: ReadonlySet<number> | null;
+  readonly types: TypesByName;
+  /** Every user table, and those that the configuration names. */
+  readonly allTables: readonly TableShape[];
+  readonly matchedTables: readonly TableShape[];
+}
+
+export interface DatabaseFacts {
+  readonly oid: number;
+  /** With the system identifier it tells one server from its physical copy. */
+  readonly serverStartedAt: string;
+  readonly collate: string;
+  readonly ctype: string;
+  readonly provider: string;
+  readonly locale: string | null;
+  readonly ownsDatabase: boolean;
+  readonly canCreate: boolean;
+  readonly readsAllStats: boolean;
+  readonly bypassesRowSecurity: boolean;
+  readonly foreignWalSenders: number;
+  readonly hasOwnSlot: boolean;
+  /** max_slot_wal_keep_size; null is no limit. */
+  readonly slotKeepBytes: number | null;
+  readonly maxWalBytes: number;
+  /** PostgreSQL 18 on; null before. */
+  readonly slotIdleTimeout: string | null;
+  readonly preparedTransactions: readonly string[];
+  readonly notOwned: readonly { readonly table: string; readonly owner: string }[];
+  readonly forcedRowSecurity: readonly string[];
+  /** What each generated column is computed by, by the OID of its table. */
+  readonly generated: readonly {
+    readonly tableOid: number;
+    readonly column: string;
+    readonly expression: string;
+  }[];
+  /** What fires under the replica role too. */
+  readonly firingTriggers: readonly {
+    readonly kind: 'trigger' | 'rule';
+    readonly table: string;
+    readonly trigger: string;
+  }[];
+}
+
+/** The first version with parameter privileges, publication features and snapshots we rely on. */
+export const versionMin = 150_000;
+
+/** A person waits for the answer; a server that is up takes milliseconds. */
+export const connectTimeoutMs = 5_000;
+/** Catalogs of ten thousand tables are read within a second. */
+const lookMaxMs = 30_000;
+/** A table that is being rewritten is not waited for. */
+const rowLockMaxMs = 500;
+
+export interface NodeLook {
+  readonly node: string;
+  readonly url: string;
+  readonly cluster: string;
+  readonly tables: readonly string[];
+  readonly maintenanceDatabase: string;
+}
+
+/** A server of an older version tells its version and no more: the rest is asked in newer SQL. */
+export type LookedNode =
+  | { readonly kind: 'too old'; readonly server: ServerFacts }
+  | { readonly kind: 'looked'; readonly facts: NodeFacts };
+
+export async function lookAtNode(look: NodeLook): Promise<LookedNode> {
+  const client = await connectPostgres(look.url, sessionOptions(look.node));
+  try {
+    return await withTimeout(readFacts(client, look), lookMaxMs, () => silent(look.node));
+  } finally {
+    await client.end();
+  }
+}
+
+function sessionOptions(node: string) {
+  return { applicationName: `understudy ${node} check`, connectTimeoutMs };
+}
+
+function silent(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'POSTGRES_UNREACHABLE',
+    `the server of node ${node} lets us in and does not answer within ${lookMaxMs} ms`,
+    'Look at its log and its load, then try again.',
+  );
+}
+
+async function readFacts(client: Client, look: NodeLook): Promise<LookedNode> {
+  const server = await readServer(client);
+  if (server.version < versionMin) return { kind: 'too old', server };
+  const identity = await readNode(client);
+  const facts: NodeFacts = {
+    name: look.node,
+    server,
+    database: await readDatabase(client, look.cluster),
+    canCreateEventTriggers: server.isSuperuser || (await mayCreateEventTriggers(client)),
+    identity,
+    streamed: identity === null ? null : await readStreamed(client),
+    types: await readJson<TypesByName>(client, typesOfDatabase),
+    allTables: await readTables(client, ['*.*']),
+    matchedTables: await readTables(client, look.tables),
+  };
+  return { kind: 'looked', facts };
+}
+
+async function readStreamed(client: Client): Promise<ReadonlySet<number>> {
+  const relations = await loadKnownRelations(client);
+  return new Set(relations.flatMap(({ tableOid }) => (tableOid === null ? [] : [tableOid])));
+}
+
+const permissionDenied = '42501';
+
+/**
+ * Asks for an event trigger with a function that does not exist: the permission is looked at first,
+ * so the refusal tells which of the two is missing, and nothing can come of it. Managed services
+ * allow it to roles that are no superusers, and no catalog says so.
+ */
+async function mayCreateEventTriggers(client: Client): Promise<boolean> {
+  try {
+    await client.query(
+      `CREATE EVENT TRIGGER understudy_probe ON ddl_command_start
+       EXECUTE FUNCTION pg_catalog.understudy_no_such_function()`,
+    );
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error) return error.code !== permissionDenied;
+    throw error;
+  }
+}
+
+async function readDatabase(client: Client, cluster: string): Promise<DatabaseFacts> {
+  const slots = `understudy\\_${cluster.replaceAll('_', '\\_')}\\_%`;
+  return readJson<DatabaseFacts>(client, databaseQuery, slots);
+}
+
+async function readJson<Value>(client: Client, text: string, ...values: string[]): Promise<Value> {
+  const { rows } = await client.query<[string]>({ text, values, rowMode: 'array' });
+  return JSON.parse(rows[0]?.[0] ?? 'null') as Value;
+}
+
+/** Of tables under the alias c, in the schema n. */
+const tableName = `n.nspname || '.' || c.relname`;
+const userTables = `pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace`;
+
+const databaseQuery = `
+  SELECT json_build_object(
+    'oid', d.oid::bigint, 'serverStartedAt', pg_postmaster_start_time()::text,
+    'collate', d.datcollate, 'ctype', d.datctype, 'provider', d.datlocprovider,
+    -- Renamed in version 17.
+    'locale', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
+    'ownsDatabase', pg_has_role(d.datdba, 'USAGE'),
+    'canCreate', has_database_privilege(d.oid, 'CREATE'),
+    'readsAllStats', pg_has_role('pg_read_all_stats', 'USAGE'),
+    'bypassesRowSecurity', r.rolsuper OR r.rolbypassrls,
+    'foreignWalSenders', (
+      SELECT count(*) FROM pg_stat_replication
+      WHERE coalesce(application_name, '') NOT LIKE 'understudy %'),
+    'hasOwnSlot', EXISTS (
+      SELECT FROM pg_replication_slots s WHERE s.datoid = d.oid AND s.slot_name LIKE $1),
+    'slotKeepBytes', nullif(pg_size_bytes(current_setting('max_slot_wal_keep_size')), -1),
+    'maxWalBytes', pg_size_bytes(current_setting('max_wal_size')),
+    'slotIdleTimeout', current_setting('idle_replication_slot_timeout', true),
+    'preparedTransactions', (
+      SELECT coalesce(json_agg(gid ORDER BY prepared), '[]') FROM pg_prepared_xacts),
+    'notOwned', (
+      SELECT coalesce(json_agg(json_build_object(
+        'table', ${tableName}, 'owner', c.relowner::regrole::text)
+        ORDER BY n.nspname, c.relname), '[]')
+      FROM ${userTables} WHERE ${userTablesCondition} AND NOT pg_has_role(c.relowner, 'USAGE')),
+    'forcedRowSecurity', (
+      SELECT coalesce(json_agg(${tableName} ORDER BY n.nspname, c.relname), '[]')
+      FROM ${userTables}
+      WHERE ${userTablesCondition} AND c.relrowsecurity AND c.relforcerowsecurity),
+    'generated', (
+      SELECT coalesce(json_agg(json_build_object(
+        'tableOid', c.oid::bigint, 'column', a.attname,
+        'expression', pg_get_expr(d.adbin, d.adrelid)) ORDER BY a.attname), '[]')
+      FROM ${userTables}
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> ''
+      JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+      WHERE ${userTablesCondition}),
+    'firingTriggers', (
+      SELECT coalesce(json_agg(json_build_object(
+        'kind', f.kind, 'table', ${tableName}, 'trigger', f.name)
+        ORDER BY n.nspname, c.relname, f.name), '[]')
+      FROM ${userTables} JOIN (
+        SELECT 'trigger' AS kind, tgrelid, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL
+        SELECT 'rule', ev_class, rulename, ev_enabled FROM pg_rewrite
+      ) AS f (kind, table_oid, name, mode) ON f.table_oid = c.oid
+      WHERE ${userTablesCondition} AND f.mode IN ('A', 'R')))
+  FROM pg_database d, pg_roles r
+  WHERE d.datname = current_database() AND r.rolname = current_user`;
+
+/** Node locks are held there, so it has to let us in too. */
+export async function lookAtMaintenanceDatabase(look: NodeLook): Promise<void> {
+  const url = new URL(look.url);
+  url.pathname = `/${encodeURIComponent(look.maintenanceDatabase)}`;
+  try {
+    const client = await connectPostgres(url.href, sessionOptions(look.node));
+    await client.end();
+  } catch (error) {
+    if (!(error instanceof UnderstudyError)) throw error;
+    throw new UnderstudyError(
+      error.code,
+      `the maintenance database of node ${look.node}: ${error.message}`,
+      `Let the role in there, or name another database of its server in maintenanceDatabase.`,
+      error,
+    );
+  }
+}
+
+/** Names of tables that hold rows. */
+export async function tablesWithRows(
+  look: NodeLook,
+  tables: readonly Pick<TableShape, 'schema' | 'name'>[],
+): Promise<string[]> {
+  const client = await connectPostgres(look.url, sessionOptions(look.node));
+  try {
+    await client.query(`SET lock_timeout = ${rowLockMaxMs}`);
+    return await withTimeout(findRows(client, tables), lookMaxMs, () => silent(look.node));
+  } finally {
+    await client.end();
+  }
+}
+
+async function findRows(
+  client: Client,
+  tables: readonly Pick<TableShape, 'schema' | 'name'>[],
+): Promise<string[]> {
+  const found: string[] = [];
+  for (const { schema, name } of tables) {
+    const table = `${client.escapeIdentifier(schema)}.${client.escapeIdentifier(name)}`;
+    if (await holdsRows(client, table)) found.push(`${schema}.${name}`);
+  }
+  return found;
+}
+
+const lockNotAvailable = '55P03';
+
+/** A table that is locked, or that the role may not read, is left for init to judge. */
+async function holdsRows(client: Client, table: string): Promise<boolean> {
+  try {
+    const { rows } = await client.query<{ holds: string }>(
+      `SELECT EXISTS (SELECT FROM ONLY ${table}) AS holds`,
+    );
+    return rows[0]?.holds === 't';
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : null;
+    if (code === lockNotAvailable || code === permissionDenied) return false;
+    throw error;
+  }
+}

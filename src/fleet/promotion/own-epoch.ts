@@ -1,0 +1,204 @@
+/**
+ * Carries out how a node comes to own an epoch. Flows in: the actions of the owning state machine
+ * (control/owning.ts); flows out: an epoch that is owned, with its verified producer and the mark
+ * where the log stands, or null when another node leads. The machine decides, this file does: one
+ * action after the other, each reply handed back with its ticket. An error ends the attempt; the
+ * next one begins at the control log again.
+ */
+import type { Mark } from '../../change/change.ts';
+import { isMine } from '../../control/claim.ts';
+import type { ControlLog } from '../../control/control-log.ts';
+import {
+  type Drained,
+  notOwning,
+  type OwningAction,
+  type OwningEvent,
+  stepOwning,
+} from '../../control/owning.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hit } from '../../failpoints.ts';
+import type { TransactionalProducer } from '../../topic/log.ts';
+import type { LogEnd } from '../../topic/partition-tails.ts';
+import type { Surroundings } from '../cluster.ts';
+
+export interface OwnEpochParts {
+  readonly control: ControlLog;
+  readonly node: string;
+  readonly around: Pick<Surroundings, 'nowMs' | 'randomId'>;
+  readonly createProducer: () => TransactionalProducer;
+  /** Reads all that was ever committed, once nobody else can write; a follower applies it. */
+  readonly drain: (epoch: number, producer: TransactionalProducer) => Promise<LogEnd>;
+  /** Writes the epoch begin to all partitions in one transaction. */
+  readonly begin: (
+    epoch: number,
+    end: LogEnd,
+    producer: TransactionalProducer,
+  ) => Promise<Pick<LogEnd, 'unfinished'> & { readonly mark: Mark }>;
+  readonly onStep: (step: 'claim' | 'init' | 'verify' | 'drain') => void;
+  /** An epoch of this node that is to end, whatever its log holds. */
+  readonly ending?: number;
+}
+
+export interface OwnedEpoch {
+  readonly epoch: number;
+  readonly producer: TransactionalProducer;
+  readonly end: LogEnd;
+  readonly mark: Mark;
+}
+
+/** How long the control log may take to answer a nonce before the attempt counts as failed. */
+const verifyTimeoutMs = 30_000;
+/** Each further try is another stale owner on its way out. */
+const triesMax = 5;
+
+/**
+ * `mayClaim` is the one epoch that may be claimed; null is none. Whoever asked meant to end the
+ * reign that was known then: when another node has begun the next one since, that stands.
+ */
+export async function ownEpoch(
+  parts: OwnEpochParts,
+  mayClaim: number | null,
+): Promise<OwnedEpoch | null> {
+  for (let tries = 1; ; tries += 1) {
+    const attempt = new OwningAttempt(parts);
+    try {
+      return await attempt.run(mayClaim);
+    } catch (error) {
+      await attempt.discardProducer();
+      if (tries === triesMax || !(await isStillMine(parts, error))) throw error;
+    }
+  }
+}
+
+/**
+ * A stale owner fences this one once before it sees that it has lost: then this one begins again.
+ */
+async function isStillMine({ control, node }: OwnEpochParts, error: unknown): Promise<boolean> {
+  if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') return false;
+  const state = await control.verify(verifyTimeoutMs);
+  return isMine(state, node, state.current?.epoch ?? 0);
+}
+
+/** What the log holds past the mark decides whether this epoch goes on, begins, or is voided. */
+export function foundAtEnd(end: LogEnd, epoch: number): Drained {
+  if (end.mark !== null && end.mark.at.epoch > epoch) {
+    throw new UnderstudyError(
+      'LOST_LEADERSHIP',
+      `the topic holds epoch ${end.mark.at.epoch}, the control log gives this node epoch ${epoch}`,
+      'One of the two topics was replaced: destroy the cluster and init it again.',
+    );
+  }
+  const mine = end.mark?.at.epoch === epoch;
+  if (mine) return end.strays.length > 0 ? 'over' : 'begun';
+  const halfBegun = end.strays.some((record) => record.position.epoch === epoch);
+  return halfBegun ? 'over' : 'not-begun';
+}
+
+class OwningAttempt {
+  readonly #parts: OwnEpochParts;
+  #owning;
+  #producer: TransactionalProducer | null = null;
+  #end: LogEnd | null = null;
+  #mark: Mark | null = null;
+
+  constructor(parts: OwnEpochParts) {
+    this.#parts = parts;
+    this.#owning = notOwning(parts.node);
+  }
+
+  async run(mayClaim: number | null): Promise<OwnedEpoch | null> {
+    const actions = this.#step({ kind: 'start', mayClaim: mayClaim !== null });
+    for (;;) {
+      const action = actions.shift();
+      if (action === undefined) return null;
+      if (action.kind === 'step-down') return null;
+      // The claim that voids a torn batch of mine comes after the drain, and is not the first.
+      const isFirst = action.kind === 'claim' && this.#end === null;
+      if (isFirst && action.claim.epoch !== mayClaim) return null;
+      if (action.kind === 'lead') return this.#owned(action.epoch);
+      const reply = await this.#perform(action);
+      if (reply !== null) actions.push(...this.#step(reply));
+    }
+  }
+
+  async discardProducer(): Promise<void> {
+    const producer = this.#producer;
+    this.#producer = null;
+    await producer?.close();
+  }
+
+  #step(event: OwningEvent): OwningAction[] {
+    const { owning, actions } = stepOwning(this.#owning, event);
+    this.#owning = owning;
+    return [...actions];
+  }
+
+  async #perform(
+    action: Exclude<OwningAction, { kind: 'lead' | 'step-down' }>,
+  ): Promise<OwningEvent | null> {
+    const { control, onStep } = this.#parts;
+    switch (action.kind) {
+      case 'claim':
+        onStep('claim');
+        await control.append({
+          kind: 'claim',
+          ...action.claim,
+          id: this.#parts.around.randomId(),
+          node: this.#parts.node,
+          time: new Date(this.#parts.around.nowMs()).toISOString(),
+        });
+        await hit('own.after-claim');
+        return null;
+      case 'verify': {
+        onStep('verify');
+        await control.verify(verifyTimeoutMs);
+        return { kind: 'verified', ticket: action.ticket, control: control.state };
+      }
+      case 'init': {
+        onStep('init');
+        this.#producer = this.#parts.createProducer();
+        await this.#producer.open();
+        await hit('own.after-init');
+        return { kind: 'inited', ticket: action.ticket };
+      }
+      case 'drain': {
+        onStep('drain');
+        this.#end = await this.#parts.drain(action.epoch, this.#inited());
+        this.#mark = this.#end.mark;
+        const isEnding = action.epoch === this.#parts.ending;
+        const found = isEnding ? 'over' : foundAtEnd(this.#end, action.epoch);
+        return { kind: 'drained', ticket: action.ticket, found, control: control.state };
+      }
+      case 'begin':
+        return this.#begin(action.epoch, action.ticket);
+      case 'discard-producer':
+        await this.discardProducer();
+        return null;
+    }
+  }
+
+  async #begin(epoch: number, ticket: number): Promise<OwningEvent> {
+    const { begin } = this.#parts;
+    const producer = this.#inited();
+    const end = this.#end;
+    if (end === null) throw new Error('begin comes after drain');
+    await hit('own.before-epoch-begin');
+    const { mark, unfinished } = await begin(epoch, end, producer);
+    this.#mark = mark;
+    const voids = end.strays.length > 0 ? end.mark : null;
+    const unhealed = end.unhealed ?? voids;
+    this.#end = { mark, point: null, begin: null, strays: [], unhealed, unfinished };
+    return { kind: 'begun', ticket };
+  }
+
+  #inited(): TransactionalProducer {
+    if (this.#producer === null) throw new Error('drain and begin come after init');
+    return this.#producer;
+  }
+
+  #owned(epoch: number): OwnedEpoch {
+    const { end, mark } = { end: this.#end, mark: this.#mark };
+    if (end === null || mark === null) throw new Error('an epoch is owned after drain and begin');
+    return { epoch, producer: this.#inited(), end, mark };
+  }
+}

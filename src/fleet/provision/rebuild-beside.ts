@@ -1,0 +1,223 @@
+/**
+ * Builds a follower anew in a database beside its own. Flows in: a node whose rebuilding is marked;
+ * flows out: a second database of its server that is built as any new node is, from the topic
+ * alone, and then takes the name of the first. Readers of the old one are served until that moment;
+ * its position stands still. Whatever step a kill hits, the next start goes on behind it.
+ */
+import { databaseOfUrl, inTransaction } from '../../catalog/postgres-session.ts';
+import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
+import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hit } from '../../failpoints.ts';
+import { StartOver } from '../../follower/bootstrap/start-over.ts';
+import { openBuild } from '../../follower/schema/schema-build.ts';
+import { readBootstrap, shareRead } from '../../follower/state/bootstrap-state.ts';
+import { readPosition } from '../../follower/state/follower-state.ts';
+import {
+  markReplacement,
+  noteBeside,
+  noteProgress,
+  type RebuildProgress,
+} from '../../follower/state/rebuild-state.ts';
+import { closeTimeoutMs, Releasers } from '../../lifecycle.ts';
+import { readLogEnd } from '../../topic/log-end.ts';
+import { sleepOrAbort } from '../../waiting.ts';
+import type { NodeAccess } from '../node/node-access.ts';
+import { takeLock } from '../node/node-lock.ts';
+import type { RequestDesk } from '../node/requests.ts';
+import { besideName, copyProperties, createBeside, openMaintenance } from './beside-database.ts';
+import { startOver } from './building.ts';
+import type { FollowerAtWork } from './follower-at-work.ts';
+import { type WorkEvents, whileFollowing } from './following.ts';
+import { isUnprepared, prepareNewNode } from './new-node.ts';
+import { swapDatabases } from './swap-databases.ts';
+
+/** What a rebuilding agent works with. */
+export interface RebuildWork {
+  readonly releasers: Releasers;
+  readonly events: WorkEvents;
+  readonly desk: RequestDesk;
+}
+
+const lookMs = 500;
+const progressEveryMs = 1_000;
+
+/** Resolves once the databases are swapped, or at an abort, or where it has to begin again. */
+export async function rebuildBeside(
+  node: NodeAccess,
+  { releasers, events }: RebuildWork,
+  signal: AbortSignal,
+): Promise<void> {
+  const { cluster, name } = node;
+  const own = new Releasers(closeTimeoutMs);
+  releasers.push('the database beside', async () => {
+    await own.close();
+  });
+  const maintenance = await openMaintenance(cluster, releasers, name);
+  const beside = await openBeside(node, maintenance, own);
+  const noting = new AbortController();
+  const noted = keepNoting(node, beside, noting.signal);
+  noted.catch(() => noting.abort());
+  let isBuilt: boolean | null;
+  try {
+    isBuilt = await whileFollowing(beside, own, events, signal, (following) => {
+      return becomesWhole(node, beside, following, AbortSignal.any([signal, noting.signal]));
+    });
+  } catch (error) {
+    const again = startOverBeside(error);
+    if (again === null) throw error;
+    await startOver(beside, beside.client, again);
+    return;
+  } finally {
+    noting.abort();
+    await Promise.allSettled([noted]);
+  }
+  await noted;
+  if (isBuilt !== true || signal.aborted) return;
+  await noteProgress(node.client, { phase: 'swap', percent: 100, rows: 0 });
+  await takeItsPlace(node, beside, maintenance, releasers, own);
+}
+
+type Maintenance = Awaited<ReturnType<typeof openMaintenance>>;
+
+/** Made and prepared, or as an earlier start has left it. */
+async function openBeside(
+  node: NodeAccess,
+  maintenance: Maintenance,
+  own: Releasers,
+): Promise<NodeAccess> {
+  const { cluster, name, control, client } = node;
+  const database = databaseOfUrl(node.url);
+  const besideOf = besideName(database, 'rebuild');
+  const { log } = cluster.around;
+  log.info({ node: name, database: besideOf }, 'building the database beside the old one');
+  const oid = await createBeside(maintenance, database, besideOf);
+  await hit('rebuild.after-create');
+  await noteBeside(client, oid);
+  await copyProperties(maintenance, database, besideOf);
+  const other = cluster.withDatabase(name, besideOf);
+  const session = await other.openSession(own, name, 'rebuild');
+  const known = await readNode(session);
+  if (known !== null && known.streamId !== node.identity.streamId) throw foreign(name, besideOf);
+  if (await isUnprepared(session, known)) {
+    await prepareNewNode(other, name, session, control, own, { needsSchema: true });
+  }
+  await hit('rebuild.after-prepare');
+  const identity: NodeIdentity = { ...node.identity, ...(await readNode(session)) };
+  const url = other.settings.nodeUrl(name);
+  return { ...node, cluster: other, client: session, url, identity };
+}
+
+/** One that was away so long that it is late itself has nobody's rows to lose. */
+function startOverBeside(error: unknown): StartOver | null {
+  if (error instanceof StartOver) return error;
+  const isStale = error instanceof UnderstudyError && error.code === 'STALE';
+  return isStale ? new StartOver(error.message) : null;
+}
+
+/** Whether the database is exact, has its whole schema, and is no older than the one before. */
+async function becomesWhole(
+  node: NodeAccess,
+  beside: NodeAccess,
+  { follower, ended }: FollowerAtWork,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const over = ended.then(() => 'over' as const);
+  // Whoever waits hears of it; until then nobody has to.
+  over.catch(() => undefined);
+  const until = async (reached: () => Promise<boolean>): Promise<boolean> => {
+    while (!signal.aborted) {
+      if (await reached()) return true;
+      const waited = await Promise.race([over, sleepOrAbort(lookMs, signal)]);
+      if (waited === 'over') return false;
+    }
+    return false;
+  };
+  const isWhole = async (): Promise<boolean> => {
+    if (!follower.exact || follower.position.unfinished.length > 0) return false;
+    return (await openBuild(beside.client)) === null;
+  };
+  if (!(await until(isWhole))) return false;
+  // Readers would meet plans made without knowing the tables.
+  await beside.client.query('ANALYZE');
+  const target = await placeToReach(node);
+  return until(async () => compareEpochLsn(follower.position.at, target) >= 0);
+}
+
+/** Where the log ends now; a delayed node goes no further than it was. */
+async function placeToReach({ cluster, name, client, reader, decoder }: NodeAccess) {
+  const stood = (await readPosition(client))?.at ?? { epoch: 0, lsn: 0n as EpochLsn['lsn'] };
+  const { mark } = await readLogEnd(reader, decoder, await reader.watermarks());
+  const isDelayed = cluster.settings.delayMs(name) > 0;
+  if (mark === null) return stood;
+  return isDelayed && compareEpochLsn(stood, mark.at) < 0 ? stood : mark.at;
+}
+
+/** For `status`, which looks at the node's own database. */
+async function keepNoting(
+  node: NodeAccess,
+  beside: NodeAccess,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    await noteProgress(node.client, await progressOf(beside));
+    await sleepOrAbort(progressEveryMs, signal);
+  }
+}
+
+async function progressOf({ client }: NodeAccess): Promise<RebuildProgress> {
+  const state = await readBootstrap(client);
+  if (state !== null) {
+    const percent = Math.floor(shareRead(state) * 100);
+    return { phase: state.horizon === null ? 'reading' : 'following', percent, rows: state.rows };
+  }
+  const open = await openBuild(client);
+  if (open === null) return { phase: 'following', percent: 100, rows: 0 };
+  return { phase: 'schema', percent: Math.floor((100 * open.done) / open.total), rows: 0 };
+}
+
+/**
+ * The new one knows what it replaces before it does; the number of starts goes over to it, or it
+ * would be taken for an older copy. No session of ours is left in either.
+ */
+async function takeItsPlace(
+  node: NodeAccess,
+  beside: NodeAccess,
+  maintenance: Maintenance,
+  releasers: Releasers,
+  own: Releasers,
+): Promise<void> {
+  const { cluster, name, client, identity } = node;
+  const database = databaseOfUrl(node.url);
+  const built = databaseOfUrl(beside.url);
+  const { rows } = await client.query<{ oid: string }>(
+    'SELECT oid FROM pg_database WHERE datname = current_database()',
+  );
+  const replaced = rows[0]?.oid ?? '';
+  await inTransaction(beside.client, async () => {
+    await beside.client.query('UPDATE understudy.node SET start_number = $1', [
+      identity.startNumber,
+    ]);
+    await markReplacement(beside.client, replaced);
+  });
+  await own.close();
+  await client.end();
+  await copyProperties(maintenance, database, built);
+  await hit('rebuild.before-swap');
+  // The node is known by its database: whoever starts right after the swap has to wait for us.
+  await takeLock(maintenance, built, name);
+  const ending = await openMaintenance(cluster, releasers, name);
+  const old = besideName(database, 'old');
+  const swap = { node: name, database, built, old };
+  await swapDatabases({ renaming: maintenance, ending }, swap, cluster.around.nowMs);
+  cluster.around.log.info({ node: name, database }, 'the rebuilt database has taken its place');
+  await hit('rebuild.after-swap');
+}
+
+function foreign(node: string, database: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the database ${database} beside that of node ${node} belongs to another stream`,
+    `Once nobody needs it: DROP DATABASE "${database}"; then start the agent again.`,
+  );
+}

@@ -1,0 +1,136 @@
+/**
+ * Gives a database the name of another, in one transaction. Flows in: two databases of one server,
+ * of which the new one is whole; flows out: the new one under the old one's name. Who is connected
+ * to the old one is ended, and who connects meanwhile waits for the transaction, so a kill at any
+ * moment leaves both as they were, or both renamed.
+ */
+import { type Client, DatabaseError } from 'pg';
+import { inTransaction, quoteIdentifier } from '../../catalog/postgres-session.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hit } from '../../failpoints.ts';
+import { sleep, sleepOrAbort } from '../../waiting.ts';
+
+export interface Swap {
+  readonly node: string;
+  /** The name that the new one takes. */
+  readonly database: string;
+  readonly built: string;
+  /** What the old one is called from then on. */
+  readonly old: string;
+}
+
+/** Two sessions in another database of the server. */
+export interface SwapSessions {
+  readonly renaming: Client;
+  readonly ending: Client;
+}
+
+const endEveryMs = 50;
+const pauseMs = 250;
+/** A session that cannot be ended for so long will not go by itself. */
+const swapMaxMs = 30_000;
+const objectInUse = '55006';
+
+export async function swapDatabases(
+  { renaming, ending }: SwapSessions,
+  swap: Swap,
+  nowMs: () => number,
+): Promise<void> {
+  const oids = await oidsOf(renaming, [swap.database, swap.built]);
+  for (const sinceMs = nowMs(); ; ) {
+    // Whoever looks into the new one has no business there, as long as it has another name.
+    await endSessions(ending, oids);
+    const renamed = new AbortController();
+    const clearing = keepEnding(ending, oids.slice(0, 1), renamed.signal);
+    // Its failure is that of the renaming, which then finds somebody connected.
+    clearing.catch(() => undefined);
+    try {
+      await rename(renaming, swap);
+      return;
+    } catch (error) {
+      if (!(error instanceof DatabaseError) || error.code !== objectInUse) throw error;
+      if (nowMs() - sinceMs > swapMaxMs) throw await inUse(ending, oids, swap, error);
+    } finally {
+      renamed.abort();
+      await Promise.allSettled([clearing]);
+    }
+    await sleep(pauseMs);
+  }
+}
+
+/** Each ALTER DATABASE locks its database first, and then waits for who is still connected. */
+async function rename(client: Client, { database, built, old }: Swap): Promise<void> {
+  await inTransaction(client, async () => {
+    await client.query(
+      `ALTER DATABASE ${quoteIdentifier(database)} RENAME TO ${quoteIdentifier(old)}`,
+    );
+    await hit('rebuild.inside-swap');
+    await client.query(
+      `ALTER DATABASE ${quoteIdentifier(built)} RENAME TO ${quoteIdentifier(database)}`,
+    );
+  });
+}
+
+async function oidsOf(client: Client, names: readonly string[]): Promise<string[]> {
+  const { rows } = await client.query<{ oid: string }>(
+    `SELECT d.oid FROM unnest($1::text[]) WITH ORDINALITY AS n (name, at)
+     JOIN pg_database d ON d.datname = n.name ORDER BY n.at`,
+    [names],
+  );
+  return rows.map(({ oid }) => oid);
+}
+
+/** Of the old one only, by its OID: the new one's readers come under its name. */
+async function keepEnding(
+  client: Client,
+  oids: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    await endSessions(client, oids);
+    await sleepOrAbort(endEveryMs, signal);
+  }
+}
+
+const insufficientPrivilege = '42501';
+
+/** One by one: one that we may not end is no reason to leave the others. */
+async function endSessions(client: Client, oids: readonly string[]): Promise<void> {
+  const { rows } = await client.query<{ pid: string }>(
+    'SELECT pid FROM pg_stat_activity WHERE datid = ANY ($1)',
+    [oids],
+  );
+  for (const { pid } of rows) {
+    try {
+      await client.query('SELECT pg_terminate_backend($1)', [pid]);
+    } catch (error) {
+      if (error instanceof DatabaseError && error.code === insufficientPrivilege) continue;
+      throw error;
+    }
+  }
+}
+
+async function inUse(
+  client: Client,
+  oids: readonly string[],
+  { node, database }: Swap,
+  cause: unknown,
+): Promise<UnderstudyError> {
+  const { rows } = await client.query<{ who: string }>(
+    `SELECT 'pid ' || pid || coalesce(' of ' || usename, '') AS who
+     FROM pg_stat_activity WHERE datid = ANY ($1)
+     UNION ALL
+     SELECT 'the prepared transaction ' || quote_literal(gid)
+     FROM pg_prepared_xacts p JOIN pg_database d ON d.datname = p.database
+     WHERE d.oid = ANY ($1)`,
+    [oids],
+  );
+  const who = rows.map((row) => row.who).join(', ') || 'nobody any more';
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the database ${database} of node ${node} could not be swapped: it is used by ${who}`,
+    'End these by hand, or let the agent do it: GRANT pg_signal_backend to its role (sessions of ' +
+      'superusers only a superuser ends). It tries again by itself.',
+    cause,
+  );
+}

@@ -1,0 +1,77 @@
+/**
+ * How far a node is that is being built from the log, in words. Flows in: the state of its
+ * bootstrap; flows out: one line for `status`, and what keeps it from leading. Pure.
+ */
+import { UnderstudyError, unreachable } from '../../errors/understudy-error.ts';
+import { type BootstrapState, shareRead } from '../../follower/state/bootstrap-state.ts';
+import type { RebuildMark } from '../../follower/state/rebuild-state.ts';
+
+/** `isAtEnd`: whether it has applied all that the log holds. */
+export function buildingText(state: BootstrapState, isAtEnd: boolean): string {
+  const rows = state.rows.toLocaleString('en-US');
+  if (state.horizon === null) {
+    const percent = Math.floor(shareRead(state) * 100);
+    return `it is being built from the log: ${percent} % read, ${rows} rows`;
+  }
+  if (!isAtEnd) {
+    return `it is being built from the log: ${rows} rows read, not exact before the end of the log`;
+  }
+  return (
+    'it is being built from the log, which ends where rows are missing: it becomes exact once a ' +
+    'leader has published them'
+  );
+}
+
+/** The same of a node whose old database serves readers meanwhile, or is about to be emptied. */
+export function rebuildText({ way, reason, progress }: RebuildMark): string {
+  if (way === 'in-place') return `it is about to be rebuilt in its own tables: ${reason}`;
+  const beside = 'it is being rebuilt beside its old database, which serves readers as it is';
+  return `${beside}: ${progressText(progress)}; why: ${reason}`;
+}
+
+function progressText(progress: RebuildMark['progress']): string {
+  if (progress === null) return 'about to begin';
+  const rows = `${progress.rows.toLocaleString('en-US')} rows`;
+  switch (progress.phase) {
+    case 'reading':
+      return `${progress.percent} % read, ${rows}`;
+    case 'following':
+      return 'read, and following the log to its end';
+    case 'schema':
+      return `exact, and ${progress.percent} % of the rest of its schema is made`;
+    case 'swap':
+      return 'built, and taking the place of the old one';
+    default:
+      return unreachable(progress.phase);
+  }
+}
+
+export function notBuilt(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} is being built from the log and is not exact yet`,
+    'Wait until understudy status shows it exact, or choose another node.',
+  );
+}
+
+/** Of what is asked of its rows. */
+export function notExact(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} is not exact: it is being built from the log`,
+    'Ask again once understudy status shows it exact, or ask another node.',
+  );
+}
+
+/** The command that keeps the database. */
+export function inPlace(node: string): string {
+  return `understudy rebuild ${node} --in-place`;
+}
+
+/** Of a node whose tables no record of the topic can make. */
+export function byHand(node: string): string {
+  return (
+    `Rebuild it in its own tables (${inPlace(node)}, or rebuild: in-place in understudy.yaml), ` +
+    'or give it a new database with the same tables, empty.'
+  );
+}

@@ -1,0 +1,265 @@
+/**
+ * Looks at a fleet without asking any agent. Flows in: a cluster, or also an open control log;
+ * flows out: its status, as often as wanted. Every part is looked at side by side and under a short
+ * limit, and what cannot be reached becomes a reason, never a failure of the whole. Connections are
+ * kept from one look to the next and made anew after anything went wrong with them.
+ */
+import type { Client } from 'pg';
+import { connectPostgres } from '../../catalog/postgres-session.ts';
+import { readNode } from '../../catalog/understudy-schema.ts';
+import { parseLsn } from '../../change/lsn.ts';
+import type { ControlLog } from '../../control/control-log.ts';
+import type { ControlState } from '../../control/control-state.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
+import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
+import { readPosition } from '../../follower/state/follower-state.ts';
+import { readRebuild } from '../../follower/state/rebuild-state.ts';
+import { readSlotWal } from '../../leader/stream/slot.ts';
+import { Releasers } from '../../lifecycle.ts';
+import { probeKafka } from '../../topic/kafka/client.ts';
+import { createCommittedReader } from '../../topic/kafka/committed-reader.ts';
+import type { CommittedReader } from '../../topic/log.ts';
+import { readLogEnd } from '../../topic/log-end.ts';
+import { RecordDecoder } from '../../topic/records/decoder.ts';
+import { slotPrefix } from '../../topic/records/layout.ts';
+import type { RowSchema } from '../../topic/records/row-schema.ts';
+import { withTimeout } from '../../waiting.ts';
+import type { Cluster } from '../cluster.ts';
+import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from '../node/fleet-facts.ts';
+import { notInitialised } from '../node/member-session.ts';
+import { isNodeLocked } from '../node/node-lock.ts';
+import { isUninitialised, statusOf } from './judge-status.ts';
+import type { FleetStatus } from './node-status.ts';
+
+/** Whoever asks for a status wants it now; a server that needs longer is as good as away. */
+const databaseTimeoutMs = 3_000;
+/** For the control log and the topic together: monitoring hears of both in time. */
+const kafkaTimeoutMs = 4_000;
+const probeTimeoutMs = 2_500;
+/** What is being closed is of no use to anybody; a moment is enough for those who do answer. */
+const closeTimeoutMs = 1_000;
+
+/** Points and epochs are read without it, and no row is looked into: any schema does for those. */
+const noRegistry = {
+  schemaById: async (): Promise<RowSchema> => ({
+    type: 'record',
+    name: 'unread',
+    namespace: 'understudy',
+    relationId: 'unread',
+    fields: [],
+  }),
+};
+
+export class FleetWatch {
+  readonly #cluster: Cluster;
+  readonly #sessions = new Map<string, Promise<Client>>();
+  readonly #ending = new Set<Promise<unknown>>();
+  /** Given by whoever closes it. */
+  readonly #givenControl: ControlLog | null;
+  #control: Promise<ControlLog> | null = null;
+  #controlReleasers = new Releasers(closeTimeoutMs);
+  #reader: { readonly reader: CommittedReader; readonly decoder: RecordDecoder } | null = null;
+
+  constructor(cluster: Cluster, control: ControlLog | null = null) {
+    this.#cluster = cluster;
+    this.#givenControl = control;
+  }
+
+  /** Rejects only with NOT_INITIALISED, when every database says that there is no cluster. */
+  async status(): Promise<FleetStatus> {
+    const { settings, around, topic, name } = this.#cluster;
+    const [kafka, nodes] = await Promise.all([
+      this.#lookAtKafka(),
+      Promise.all(settings.nodeNames.map((node) => this.#lookAtNode(node))),
+    ]);
+    const nowMs = around.nowMs();
+    const facts: FleetFacts = { cluster: name, topicName: topic, ...kafka, nodes, nowMs };
+    if (!isUninitialised(facts)) return statusOf(facts);
+    throw notInitialised(name);
+  }
+
+  async close(): Promise<void> {
+    for (const node of [...this.#sessions.keys()]) this.#dropSession(node);
+    this.#dropControl();
+    await this.#dropReader();
+    await within(Promise.allSettled([...this.#ending]), closeTimeoutMs, 'closing').catch(() => {
+      this.#cluster.around.log.debug({}, 'a connection of the status was left open');
+    });
+  }
+
+  async #lookAtNode(node: string): Promise<FleetFacts['nodes'][number]> {
+    const database = await look(
+      () => this.#readDatabase(node),
+      databaseTimeoutMs,
+      `the database of node ${node}`,
+    );
+    if (database.kind === 'missing') this.#dropSession(node);
+    return { name: node, database, delayMs: this.#cluster.settings.delayMs(node) };
+  }
+
+  async #readDatabase(node: string): Promise<DatabaseFacts> {
+    const client = await this.#session(node);
+    const identity = await readNode(client);
+    const position = identity === null ? null : await readPosition(client);
+    const open = identity === null ? null : await openBuild(client);
+    const notValid = identity === null ? [] : await notValidForeignKeys(client);
+    const building = identity === null ? null : await readBootstrap(client);
+    const rebuild = identity === null ? null : await readRebuild(client);
+    const { rows } = await client.query<{ wal: string | null; agent: string }>(
+      `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
+              ${isNodeLocked} AS agent`,
+    );
+    const row = rows[0];
+    return {
+      identity,
+      position,
+      openBuild: open,
+      notValid,
+      building,
+      rebuild,
+      walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
+      agentRuns: row?.agent === 't',
+      slots: await readSlotWal(client, slotPrefix(this.#cluster.name)),
+    };
+  }
+
+  #session(node: string): Promise<Client> {
+    const known = this.#sessions.get(node);
+    if (known !== undefined) return known;
+    const opening = this.#connect(node);
+    // Whoever waited for it may have given up by then.
+    opening.catch(() => undefined);
+    this.#sessions.set(node, opening);
+    return opening;
+  }
+
+  async #connect(node: string): Promise<Client> {
+    const client = await connectPostgres(this.#cluster.settings.nodeUrl(node), {
+      applicationName: `understudy ${node} status`,
+      connectTimeoutMs: databaseTimeoutMs,
+    });
+    // So that a look nobody waits for any more ends on the server too.
+    await client.query(`SET statement_timeout = ${databaseTimeoutMs}`);
+    return client;
+  }
+
+  /** Also one that is still being opened is closed, once it is there. */
+  #dropSession(node: string): void {
+    const session = this.#sessions.get(node);
+    this.#sessions.delete(node);
+    if (session === undefined) return;
+    this.#end(session.then((client) => client.end()));
+  }
+
+  #end(closing: Promise<unknown>): void {
+    const ending = closing
+      .catch((error: unknown) => {
+        this.#cluster.around.log.debug({ error }, 'a connection of the status ended by itself');
+      })
+      .finally(() => this.#ending.delete(ending));
+    this.#ending.add(ending);
+  }
+
+  async #lookAtKafka(): Promise<Pick<FleetFacts, 'control' | 'topic'>> {
+    const began = this.#cluster.around.nowMs();
+    const control = await look(() => this.#readControl(), kafkaTimeoutMs, 'the control log');
+    if (control.kind === 'missing') {
+      this.#dropControl();
+      // Behind the same brokers, and without its control log a topic says nothing of who leads.
+      return { control, topic: control };
+    }
+    const spentMs = this.#cluster.around.nowMs() - began;
+    const partitions = control.value.stream?.partitions ?? this.#cluster.settings.partitions;
+    const restMs = Math.max(1, kafkaTimeoutMs - spentMs);
+    const topic = await look(() => this.#readTopic(partitions), restMs, 'the topic');
+    if (topic.kind === 'missing') await this.#dropReader();
+    return { control, topic };
+  }
+
+  async #readControl(): Promise<ControlState> {
+    if (this.#givenControl !== null) return this.#givenControl.state;
+    this.#control ??= this.#openControl();
+    this.#control.catch(() => undefined);
+    const control = await this.#control;
+    return control.state;
+  }
+
+  /** Brokers that are away are found out quickly, before anything that tries for longer begins. */
+  async #openControl(): Promise<ControlLog> {
+    const releasers = this.#controlReleasers;
+    await probeKafka(this.#cluster.kafka, probeTimeoutMs);
+    const control = await this.#cluster.openControl(releasers, null);
+    // What ends it for good makes the next look open it anew and hear the reason.
+    void control.ended.then((error) => {
+      if (error !== null) this.#dropControl();
+    });
+    return control;
+  }
+
+  #dropControl(): void {
+    const control = this.#control;
+    const releasers = this.#controlReleasers;
+    this.#control = null;
+    this.#controlReleasers = new Releasers(closeTimeoutMs);
+    if (control !== null) this.#end(control.finally(() => releasers.close()));
+  }
+
+  async #readTopic(partitions: number): Promise<TopicFacts> {
+    this.#reader ??= {
+      reader: createCommittedReader(this.#cluster.kafka, {
+        topic: this.#cluster.topic,
+        partitions,
+      }),
+      decoder: new RecordDecoder(noRegistry),
+    };
+    const { reader, decoder } = this.#reader;
+    const watermarks = await reader.watermarks();
+    const { mark, point, unfinished } = await readLogEnd(reader, decoder, watermarks);
+    return { at: mark?.at ?? null, point, unfinished, watermarks };
+  }
+
+  async #dropReader(): Promise<void> {
+    const open = this.#reader;
+    this.#reader = null;
+    await open?.reader.close();
+  }
+}
+
+/** One look, with connections of its own. */
+export async function fleetStatus(
+  cluster: Cluster,
+  control: ControlLog | null = null,
+): Promise<FleetStatus> {
+  const watch = new FleetWatch(cluster, control);
+  try {
+    return await watch.status();
+  } finally {
+    await watch.close();
+  }
+}
+
+/** Whatever goes wrong while looking is what there is to tell. */
+async function look<Value>(
+  step: () => Promise<Value>,
+  timeoutMs: number,
+  what: string,
+): Promise<Found<Value>> {
+  try {
+    return { kind: 'found', value: await within(step(), timeoutMs, what) };
+  } catch (error) {
+    return { kind: 'missing', reason: reasonOf(error) };
+  }
+}
+
+function within<Value>(promise: Promise<Value>, timeoutMs: number, what: string): Promise<Value> {
+  return withTimeout(promise, timeoutMs, () => {
+    const message = `${what} did not answer within ${timeoutMs} ms`;
+    return new UnderstudyError('TIMED_OUT', message, 'Look at its server, then try again.');
+  });
+}
+
+function reasonOf(error: unknown): string {
+  const message = error instanceof Error ? error.message || error.name : String(error);
+  return message.split('\n', 1)[0] ?? message;
+}

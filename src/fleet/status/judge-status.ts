@@ -1,0 +1,337 @@
+/**
+ * What `status` says of a fleet. Flows in: what was found in the databases, the topic and the
+ * control log, or why it could not be looked at; flows out: one object for programs and people.
+ * What is unknown is null and has its reason in `why`: nothing is guessed. Pure.
+ */
+import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
+import { ownerOf } from '../../control/claim.ts';
+import type { RecordOf } from '../../control/control-records.ts';
+import type { ControlState } from '../../control/control-state.ts';
+import { delayText, isTooYoung } from '../node/delay.ts';
+import type { DatabaseFacts, FleetFacts, Found } from '../node/fleet-facts.ts';
+import { isAtEnd, isStreaming, type LogEnds, lagBytes, lagMs } from '../node/lag.ts';
+import { openBuildTexts } from '../provision/schema-building.ts';
+import { buildingText, rebuildText } from './building-text.ts';
+import { missingRecords } from './missing-records.ts';
+import type { FleetStatus, NodeState, NodeStatus } from './node-status.ts';
+import { slotReport } from './slot-status.ts';
+import { lacksText, unfinishedStatus, unfinishedText } from './unfinished-text.ts';
+
+interface Fleet extends LogEnds {
+  readonly facts: FleetFacts;
+  readonly control: ControlState | null;
+  readonly owner: { readonly node: string; readonly epoch: number } | null;
+  readonly damage: string | null;
+  /** Why parts of the whole are not known. */
+  readonly blind: readonly string[];
+}
+
+/** What all nodes are judged by. */
+function fleetOf(facts: FleetFacts): Fleet {
+  const control = facts.control.kind === 'found' ? facts.control.value : null;
+  const owner = control === null ? null : ownerOf(control);
+  const [damage] = control === null ? [] : control.openDamage.values();
+  return {
+    facts,
+    nowMs: facts.nowMs,
+    control,
+    newest: facts.topic.kind === 'found' ? facts.topic.value : null,
+    owner,
+    leaderWal: leaderWalOf(facts, control, owner?.node ?? null),
+    damage: damage === undefined ? null : damage.reason,
+    blind: [...new Set([facts.control, facts.topic].flatMap(reasonsOf))],
+  };
+}
+
+function reasonsOf(part: Found<unknown>): readonly string[] {
+  return part.kind === 'missing' ? [part.reason] : [];
+}
+
+/** Without the control log the newest of those that say they lead: enough to measure lag by. */
+function leaderWalOf(
+  { nodes }: FleetFacts,
+  control: ControlState | null,
+  owner: string | null,
+): EpochLsn | null {
+  const leading = nodes.flatMap(({ name, database }) => {
+    if (database.kind === 'missing' || (control !== null && name !== owner)) return [];
+    const { identity, walLsn } = database.value;
+    const isLeader = identity?.role === 'leader' && walLsn !== null;
+    return isLeader ? [{ epoch: identity.epoch, lsn: walLsn }] : [];
+  });
+  return leading.sort(compareEpochLsn).at(-1) ?? null;
+}
+
+export function statusOf(facts: FleetFacts): FleetStatus {
+  const fleet = fleetOf(facts);
+  const { control, owner } = fleet;
+  const found = facts.nodes.map(({ database }) =>
+    database.kind === 'found' ? database.value.identity : null,
+  );
+  const known = found.find((identity) => identity?.cluster === facts.cluster);
+  return {
+    cluster: facts.cluster,
+    stream: control?.stream?.streamId ?? known?.streamId ?? null,
+    epoch: control?.current?.epoch ?? null,
+    leader: owner?.node ?? null,
+    durability: control === null ? null : (control.durability?.durability ?? 'async'),
+    topic: facts.topic.kind === 'found' ? facts.topicName : null,
+    unfinished:
+      fleet.newest === null ? null : (fleet.newest.unfinished ?? []).map(unfinishedStatus),
+    nodes: facts.nodes.map((node) => nodeStatus(fleet, node)),
+  };
+}
+
+/** Whether there is no cluster yet, so that a status of nothing can be refused by name. */
+export function isUninitialised({ control, nodes }: FleetFacts): boolean {
+  const hasStream = control.kind === 'found' && control.value.stream !== null;
+  const isEmpty = (database: Found<DatabaseFacts>): boolean =>
+    database.kind === 'found' && database.value.identity === null;
+  return !hasStream && nodes.length > 0 && nodes.every(({ database }) => isEmpty(database));
+}
+
+function nodeStatus(fleet: Fleet, node: FleetFacts['nodes'][number]): NodeStatus {
+  const { name, database, delayMs = 0 } = node;
+  const detached = fleet.control?.detached.get(name);
+  if (detached !== undefined) return detachedStatus(fleet, name, database, detached);
+  if (database.kind === 'missing') return downStatus(fleet, name, database.reason);
+  const { identity } = database.value;
+  const { cluster } = fleet.facts;
+  if (identity === null) {
+    const isKnown = fleet.control?.stream != null;
+    const why = isKnown ? `it has not begun: understudy run ${name}` : 'understudy init';
+    return strangerStatus(fleet, name, `not initialised: ${why}`);
+  }
+  if (identity.cluster !== cluster || identity.name !== name) {
+    const why = `the database is node ${identity.name} of cluster ${identity.cluster}`;
+    return strangerStatus(fleet, name, why);
+  }
+  const stream = fleet.control?.stream?.streamId ?? identity.streamId;
+  if (identity.streamId !== stream) {
+    return strangerStatus(fleet, name, `the database belongs to the stream ${identity.streamId}`);
+  }
+  const facts = { ...database.value, identity };
+  if (identity.role === 'leader') return leaderStatus(fleet, name, facts);
+  return followerStatus(fleet, name, facts, delayMs);
+}
+
+/** What has become of its rows since then is nobody's business here. */
+function detachedStatus(
+  fleet: Fleet,
+  name: string,
+  database: Found<DatabaseFacts>,
+  { at }: RecordOf<'detach'>,
+): NodeStatus {
+  const identity = database.kind === 'found' ? database.value.identity : null;
+  const isLeft = identity?.streamId === fleet.control?.stream?.streamId && identity?.name === name;
+  const why = `detached at ${formatEpochLsn(at)}: a database of its own`;
+  const rest = `its detaching has not ended: understudy detach ${name}`;
+  return {
+    ...strangerStatus(fleet, name, why),
+    role: null,
+    why: [why, ...(isLeft ? [rest] : []), ...fleet.blind],
+  };
+}
+
+function roleOf({ owner, control }: Fleet, name: string): 'leader' | 'follower' | null {
+  if (control === null || control.current === null) return null;
+  return owner?.node === name ? 'leader' : 'follower';
+}
+
+const unknownPlace = { lsn: null, lagBytes: null, lagMs: null } as const;
+
+/** Who led before and cannot be asked: whether it follows by now, only its database knows. */
+function ledBefore({ owner, control }: Fleet, name: string): boolean {
+  return owner?.node !== name && (control?.claims.some(({ node }) => node === name) ?? false);
+}
+
+function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
+  return {
+    name,
+    role: ledBefore(fleet, name) ? null : roleOf(fleet, name),
+    state: 'down',
+    ...unknownPlace,
+    exact: null,
+    promotable: false,
+    slot: null,
+    why: [reason, ...fleet.blind],
+  };
+}
+
+/** A database that is reachable and no node of this cluster. */
+function strangerStatus(fleet: Fleet, name: string, why: string): NodeStatus {
+  return {
+    name,
+    role: roleOf(fleet, name),
+    state: 'stopped',
+    ...unknownPlace,
+    exact: null,
+    promotable: false,
+    slot: null,
+    why: [why, ...fleet.blind],
+  };
+}
+
+type Member = DatabaseFacts & { readonly identity: NodeIdentity };
+
+function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
+  const { identity, walLsn } = member;
+  const { owner, control, blind } = fleet;
+  const slot = slotReport(member.slots);
+  const lsn = walLsn === null ? null : formatEpochLsn({ epoch: identity.epoch, lsn: walLsn });
+  if (control !== null && owner?.node !== name) {
+    const since = control.current === null ? '' : ` of epoch ${control.current.epoch}`;
+    const now =
+      owner === null ? 'it gave the lead away' : `node ${owner.node} is the leader${since}`;
+    const why = `it led epoch ${identity.epoch}; ${now}`;
+    return {
+      name,
+      role: 'follower',
+      state: 'fenced',
+      lsn,
+      lagBytes: null,
+      lagMs: null,
+      exact: false,
+      promotable: false,
+      slot: slot.status,
+      why: [why, ...slot.left, ...blind],
+    };
+  }
+  const stopped = whyNotStreaming(name, member);
+  return {
+    name,
+    role: 'leader',
+    state: stopped.length > 0 ? 'stopped' : slot.backlog.length > 0 ? 'catching-up' : 'streaming',
+    lsn,
+    lagBytes: 0,
+    lagMs: 0,
+    exact: control === null ? null : true,
+    promotable: false,
+    slot: slot.status,
+    why: [
+      ...stopped,
+      ...slot.backlog,
+      ...slot.retention,
+      ...damageOf(fleet),
+      ...openBuildOf(member),
+      ...notValidOf(member),
+      ...uncoveredOf(fleet),
+      ...readingOf(fleet),
+      ...blind,
+    ],
+  };
+}
+
+/** Tables that came after init: what is written to them reaches nobody. */
+function uncoveredOf({ newest }: Fleet): string[] {
+  const tables = newest?.point?.uncovered ?? [];
+  return tables.length === 0 ? [] : [`not in the stream: ${tables.join(', ')}`];
+}
+
+/** The leader's agent reads what was there before the stream. */
+function readingOf({ newest, facts }: Fleet): string[] {
+  const text = unfinishedText(newest?.unfinished ?? [], facts.nowMs);
+  return text === null ? [] : [text];
+}
+
+function whyNotStreaming(name: string, { agentRuns, slots }: Member): string[] {
+  const absent = agentRuns ? [] : [noAgent(name)];
+  const { lost } = slotReport(slots);
+  if (lost.length > 0 || !agentRuns) return [...absent, ...lost];
+  if (slots.some(({ active }) => active)) return [];
+  return ['its agent runs, but does not read the WAL: its log says what it waits for'];
+}
+
+function noAgent(name: string): string {
+  return `no agent runs: understudy run ${name}`;
+}
+
+function damageOf({ damage }: Fleet): string[] {
+  return damage === null ? [] : [`the stream is damaged, nobody can be promoted: ${damage}`];
+}
+
+function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: number): NodeStatus {
+  const { control, damage, blind } = fleet;
+  const { position } = member;
+  const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
+  const { state, why } = followerState(fleet, name, role, member, delayMs);
+  const lacks = lacksText(position?.unfinished ?? []);
+  const exact = isExact(member, control !== null, damage === null && lacks === null);
+  const missing = [...openBuildOf(member), ...missingRecords(fleet.newest, member)];
+  return {
+    name,
+    role,
+    state,
+    lsn: position === null ? null : formatEpochLsn(position.at),
+    lagBytes: lagBytes(fleet, position),
+    lagMs: lagMs(fleet, position),
+    exact,
+    promotable: role === 'leader' || position === null || missing.length > 0 ? false : exact,
+    slot: slotReport(member.slots).status,
+    why: [
+      ...why,
+      ...(lacks === null ? [] : [lacks]),
+      ...missing,
+      ...notValidOf(member),
+      ...damageOf(fleet),
+      ...blind,
+    ],
+  };
+}
+
+/** It follows and leads with them: whoever fails over to it should know. */
+function notValidOf({ notValid = [] }: Member): string[] {
+  return notValid.length === 0 ? [] : [`NOT VALID here: foreign keys ${notValid.join(', ')}`];
+}
+
+function openBuildOf({ openBuild }: Member): string[] {
+  return openBuild === null || openBuild === undefined ? [] : openBuildTexts(openBuild);
+}
+
+/** One that is being built is not, whatever else is known. */
+function isExact({ position, building, rebuild }: Member, isJudged: boolean, isWhole: boolean) {
+  if (building != null || rebuild != null) return false;
+  return position === null || !isJudged ? null : isWhole;
+}
+
+function followerState(
+  fleet: Fleet,
+  name: string,
+  role: 'leader' | 'follower',
+  { agentRuns, position, building, rebuild }: Member,
+  delayMs: number,
+): { readonly state: NodeState; readonly why: readonly string[] } {
+  const absent = agentRuns ? [] : [noAgent(name)];
+  const isThere = position !== null && lagMs(fleet, position) === 0;
+  const built = [
+    ...(rebuild == null ? [] : [rebuildText(rebuild)]),
+    ...(building == null ? [] : [buildingText(building, isThere)]),
+  ];
+  const isRebuild = rebuild != null || building?.isRebuild === true;
+  if (fleet.damage !== null) return { state: 'damaged', why: [...absent, ...built] };
+  if (!agentRuns) return { state: 'stopped', why: [...absent, ...built] };
+  if (built.length > 0) return { state: isRebuild ? 'rebuilding' : 'bootstrapping', why: built };
+  if (role === 'leader') {
+    const why = `it is taking the lead of epoch ${fleet.owner?.epoch ?? ''}`;
+    return { state: 'waiting', why: [why] };
+  }
+  if (position === null) {
+    return { state: 'waiting', why: ['it has no position in the stream: init did not end'] };
+  }
+  if (fleet.newest === null) return { state: 'waiting', why: [] };
+  const applying = `it is applying what leads to ${newestText(fleet)}`;
+  if (delayMs > 0) {
+    const delayed = delayText(delayMs);
+    if (isAtEnd(fleet.newest, position)) return { state: 'streaming', why: [delayed] };
+    if (isTooYoung(fleet, delayMs)) return { state: 'waiting', why: [delayed] };
+    return { state: 'catching-up', why: [delayed, applying] };
+  }
+  return isStreaming(fleet, position)
+    ? { state: 'streaming', why: [] }
+    : { state: 'catching-up', why: [applying] };
+}
+
+function newestText({ newest }: Fleet): string {
+  return newest === null || newest.at === null ? 'the end' : formatEpochLsn(newest.at);
+}

@@ -1,0 +1,354 @@
+/**
+ * Holds every partition at a point until all have it. Flows in: the records of each partition in
+ * offset order; flows out: whole batches, each with its point, and epoch begins. Pure: no I/O.
+ *
+ * Nothing leaves before all partitions stand at the same point and the counts in it add up, so a
+ * transaction is never handed on in part. What a torn batch left behind is dropped by the epoch
+ * begin that voids it; whatever else does not add up is damage, and the follower stops.
+ *
+ * A batch that outgrows `heldBytesMax` is no longer held: its records are checked and counted as
+ * they pass, and what leaves is the offsets between which it stands in the topic.
+ */
+import type { EpochBegin, Mark, Point } from '../../change/change.ts';
+import {
+  compareEpochLsn,
+  comparePositions,
+  type EpochLsn,
+  formatEpochLsn,
+} from '../../change/position.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type {
+  EpochRecord,
+  PointRecord,
+  RelationRecord,
+  RereadRecord,
+  RowRecord,
+  StreamRecord,
+  TruncateRecord,
+} from '../../topic/records/stream-record.ts';
+
+export type ContentRecord = RowRecord | RelationRecord | TruncateRecord | RereadRecord;
+
+export interface AlignedBatch {
+  readonly kind: 'batch';
+  readonly point: Point;
+  /** Per partition, in offset order. */
+  readonly partitions: readonly (readonly ContentRecord[])[];
+  /** What holding it costs, roughly. */
+  readonly bytes: number;
+  readonly mark: Mark;
+  /** Per partition, the LogAppendTime of the point, milliseconds. */
+  readonly appendMs: readonly number[];
+  /** The newest commit time of its records, which is not always the last one's; null: no record. */
+  readonly newestCommitMicros: bigint | null;
+}
+
+export interface AlignedEpoch {
+  readonly kind: 'epoch';
+  readonly begin: EpochBegin;
+  readonly mark: Mark;
+  readonly appendMs: readonly number[];
+}
+
+/** A whole batch that was too large to hold: it is read again, from `from` up to its point. */
+export interface AlignedLarge {
+  readonly kind: 'large';
+  readonly point: Point;
+  readonly from: Mark;
+  readonly mark: Mark;
+  readonly appendMs: readonly number[];
+  readonly newestCommitMicros: bigint | null;
+}
+
+export type Aligned = AlignedBatch | AlignedLarge | AlignedEpoch;
+
+type Boundary = PointRecord | EpochRecord;
+
+type RecordPlace = Pick<ContentRecord, 'position' | 'offset'>;
+
+interface Held {
+  /** Empty, whatever `count` says, once the open batch is too large to hold. */
+  content: ContentRecord[];
+  count: number;
+  bytes: number;
+  /** Of the lowest and of the highest position: where there is a stranger, one of the two is. */
+  lowest: RecordPlace | null;
+  highest: RecordPlace | null;
+  newestCommitMicros: bigint | null;
+  boundary: Boundary | null;
+  /** What came after the boundary, not looked at yet. */
+  readonly queue: StreamRecord[];
+  taken: number;
+}
+
+/** Measured: what a decoded record costs beside the bytes of its key and value. */
+const recordBytes = 600;
+
+/** What holding a record costs, roughly. */
+export function heldBytes(record: ContentRecord): number {
+  if (record.kind !== 'row') return recordBytes;
+  return recordBytes + record.key.length + (record.value?.length ?? 0);
+}
+
+export class Aligner {
+  readonly #streamId: string;
+  readonly #heldBytesMax: number;
+  readonly #held: readonly Held[];
+  #mark: Mark;
+  /** Whether the open batch has outgrown the bound. */
+  #isLarge = false;
+
+  /** `heldBytesMax` bounds one batch; what comes with one push is held beyond it. */
+  constructor(streamId: string, mark: Mark, heldBytesMax = Number.POSITIVE_INFINITY) {
+    this.#streamId = streamId;
+    this.#mark = mark;
+    this.#heldBytesMax = heldBytesMax;
+    this.#held = mark.nextOffsets.map(() => ({
+      content: [],
+      count: 0,
+      bytes: 0,
+      lowest: null,
+      highest: null,
+      newestCommitMicros: null,
+      boundary: null,
+      queue: [],
+      taken: 0,
+    }));
+  }
+
+  /** The newest mark that was handed out. */
+  get mark(): Mark {
+    return this.#mark;
+  }
+
+  /** Whether a partition waits at a boundary for the others: reading on in it helps nobody. */
+  waits(partition: number): boolean {
+    return this.#held[partition]?.boundary !== null;
+  }
+
+  push(partition: number, records: readonly StreamRecord[]): void {
+    const held = this.#held[partition];
+    if (held === undefined) throw damage(`there is a partition ${partition}`, this.#mark.at);
+    for (const record of records) held.queue.push(record);
+  }
+
+  /** The next whole batch or epoch begin, or null until more records come. */
+  next(): Aligned | null {
+    for (;;) {
+      for (const held of this.#held) this.#advance(held);
+      const boundaries = this.#held.map((held) => held.boundary);
+      if (this.#dropVoided(boundaries)) continue;
+      if (!boundaries.every((boundary) => boundary !== null)) return null;
+      return this.#align(boundaries);
+    }
+  }
+
+  /** Moves records from the queue up to the next boundary. */
+  #advance(held: Held): void {
+    while (held.boundary === null && held.taken < held.queue.length) {
+      const record = held.queue[held.taken] as StreamRecord;
+      held.taken += 1;
+      if (record.kind === 'point' || record.kind === 'epoch') held.boundary = record;
+      else take(held, record, this.#isLarge);
+    }
+    if (held.taken === held.queue.length) {
+      held.queue.length = 0;
+      held.taken = 0;
+    }
+    if (this.#isLarge || this.#bytes() <= this.#heldBytesMax) return;
+    this.#isLarge = true;
+    for (const other of this.#held) other.content = [];
+  }
+
+  #bytes(): number {
+    return this.#held.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  /**
+   * The newest epoch begin that any partition stands at voids what other partitions hold past its
+   * base: the points and begins of lower epochs there are those of torn batches.
+   */
+  #dropVoided(boundaries: readonly (Boundary | null)[]): boolean {
+    const newest = newestBegin(boundaries);
+    if (newest === null) return false;
+    const base = newest.base ?? { epoch: 0, lsn: newest.startLsn };
+    let dropped = false;
+    for (const held of this.#held) {
+      const { boundary } = held;
+      if (boundary === null || epochOf(boundary) >= newest.epoch) continue;
+      const at = boundary.position;
+      if (
+        newest.base !== null &&
+        compareEpochLsn({ epoch: at.epoch, lsn: at.commitLsn }, base) <= 0
+      ) {
+        throw this.#gap(
+          `a partition still holds the point ${formatEpochLsn(base)} that another lacks`,
+        );
+      }
+      forget(held);
+      dropped = true;
+    }
+    return dropped;
+  }
+
+  #align(boundaries: readonly Boundary[]): Aligned {
+    const [first] = boundaries;
+    if (first === undefined) throw damage('the topic has no partition', this.#mark.at);
+    const at = { epoch: first.position.epoch, lsn: first.position.commitLsn };
+    const alike = boundaries.every(
+      ({ kind, position }) =>
+        kind === first.kind && position.epoch === at.epoch && position.commitLsn === at.lsn,
+    );
+    if (!alike) {
+      const places = boundaries.map(({ kind, position }) => {
+        return `${kind} ${formatEpochLsn({ epoch: position.epoch, lsn: position.commitLsn })}`;
+      });
+      throw this.#gap(`the partitions stand at ${places.join(', ')}`);
+    }
+    const mark = { at, nextOffsets: boundaries.map(({ offset }) => offset + 1n) };
+    const appendMs = boundaries.map(({ timestampMs }) => timestampMs);
+    const aligned =
+      first.kind === 'point'
+        ? this.#batch(first.point, mark, appendMs)
+        : this.#epoch(first.begin, mark, appendMs);
+    for (const held of this.#held) forget(held);
+    this.#isLarge = false;
+    this.#mark = mark;
+    return aligned;
+  }
+
+  #batch(point: Point, mark: Mark, appendMs: readonly number[]): AlignedBatch | AlignedLarge {
+    this.#checkStream(point.streamId);
+    if (compareEpochLsn(point.previous.at, this.#mark.at) !== 0) {
+      throw this.#gap(
+        `the point ${formatEpochLsn(mark.at)} continues ${formatEpochLsn(point.previous.at)}`,
+      );
+    }
+    for (const [partition, held] of this.#held.entries()) this.#addUp(point, partition, held);
+    const newestCommitMicros = newestOf(this.#held);
+    if (this.#isLarge) {
+      return { kind: 'large', point, from: this.#mark, mark, appendMs, newestCommitMicros };
+    }
+    const partitions = this.#held.map(({ content }) => content);
+    const bytes = this.#bytes();
+    return { kind: 'batch', point, partitions, bytes, mark, appendMs, newestCommitMicros };
+  }
+
+  /** What a partition holds before the point is what the point counts, and all of it its own. */
+  #addUp(point: Point, partition: number, { count, lowest, highest }: Held): void {
+    const begin = this.#mark.at;
+    const stranger = [lowest, highest].find((record) => {
+      if (record === null) return false;
+      const { epoch, commitLsn } = record.position;
+      return epoch !== point.epoch || commitLsn >= point.upto || commitLsn < begin.lsn;
+    });
+    const counted = point.counts[partition];
+    if (stranger == null && count === counted) return;
+    const what =
+      `partition ${partition} holds ${count} records before the point ` +
+      `${formatEpochLsn({ epoch: point.epoch, lsn: point.upto })}, which counts ${counted}` +
+      (stranger == null ? '' : `, and one at offset ${stranger.offset} is not its own`);
+    // Compaction takes records and never adds one.
+    const isSurplus = counted === undefined || count > counted;
+    if (stranger != null || isSurplus) throw damage(what, begin);
+    throw this.#gap(what);
+  }
+
+  #epoch(begin: EpochBegin, mark: Mark, appendMs: readonly number[]): AlignedEpoch {
+    this.#checkStream(begin.streamId);
+    if (begin.epoch <= this.#mark.at.epoch) {
+      throw damage(`epoch ${begin.epoch} begins again`, this.#mark.at);
+    }
+    if (begin.base === null || compareEpochLsn(begin.base, this.#mark.at) !== 0) {
+      const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
+      throw this.#gap(`epoch ${begin.epoch} continues ${base}`);
+    }
+    // Whatever is held lies past the base and belongs to a torn batch of a lower epoch: it is
+    // forgotten with the begin.
+    return { kind: 'epoch', begin, mark, appendMs };
+  }
+
+  #gap(what: string): GapError {
+    return new GapError(what, this.#mark.at);
+  }
+
+  #checkStream(streamId: string): void {
+    if (streamId === this.#streamId) return;
+    throw new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `the topic belongs to the stream ${streamId}, this node to ${this.#streamId}`,
+      'The topic was deleted and made again: destroy the cluster and init it again.',
+    );
+  }
+}
+
+function take(held: Held, record: ContentRecord, isLarge: boolean): void {
+  if (!isLarge) held.content.push(record);
+  held.count += 1;
+  held.bytes += heldBytes(record);
+  const { position, offset, commitTimeMicros } = record;
+  held.newestCommitMicros = later(held.newestCommitMicros, commitTimeMicros);
+  // Not the record: it is a view into a fetch answer, which it would keep in memory.
+  if (held.lowest === null || comparePositions(position, held.lowest.position) < 0) {
+    held.lowest = { position, offset };
+  }
+  if (held.highest === null || comparePositions(position, held.highest.position) > 0) {
+    held.highest = { position, offset };
+  }
+}
+
+/** Lets go of a boundary and of what stands before it; what was handed out stays as it is. */
+function forget(held: Held): void {
+  held.content = [];
+  held.count = 0;
+  held.bytes = 0;
+  held.lowest = null;
+  held.highest = null;
+  held.newestCommitMicros = null;
+  held.boundary = null;
+}
+
+function newestOf(all: readonly Held[]): bigint | null {
+  return all.reduce<bigint | null>((newest, { newestCommitMicros }) => {
+    return newestCommitMicros === null ? newest : later(newest, newestCommitMicros);
+  }, null);
+}
+
+function later(a: bigint | null, b: bigint): bigint {
+  return a === null || b > a ? b : a;
+}
+
+function epochOf(boundary: Boundary): number {
+  return boundary.position.epoch;
+}
+
+function newestBegin(boundaries: readonly (Boundary | null)[]): EpochBegin | null {
+  let newest: EpochBegin | null = null;
+  for (const boundary of boundaries) {
+    if (boundary?.kind !== 'epoch') continue;
+    if (newest === null || boundary.begin.epoch > newest.epoch) newest = boundary.begin;
+  }
+  return newest;
+}
+
+const damageHint =
+  'Nothing past that point was applied. Keep the topic for analysis; destroy the cluster and ' +
+  'init it again.';
+
+function damageText(what: string, after: EpochLsn): string {
+  return `the topic does not add up after ${formatEpochLsn(after)}: ${what}`;
+}
+
+export function damage(what: string, after: EpochLsn): UnderstudyError {
+  return new UnderstudyError('DAMAGED', damageText(what, after), damageHint);
+}
+
+/**
+ * Records that should be there are not. That is damage, unless this node comes so late that
+ * compaction has taken them: the follower judges that by how long it was away.
+ */
+export class GapError extends UnderstudyError {
+  constructor(what: string, after: EpochLsn) {
+    super('DAMAGED', damageText(what, after), damageHint);
+  }
+}

@@ -1,0 +1,197 @@
+/**
+ * The tables a follower writes to. Flows in: relation records of the stream and this database's
+ * catalog; flows out: the target of each relation id. A table that is not as the stream says stops
+ * the follower: a column that nobody fills, or a value that no column takes, would be a silent
+ * difference.
+ */
+import type { Client } from 'pg';
+import { readTableAccess, type TableAccess } from '../../catalog/column-access.ts';
+import { keyedTableOf } from '../../catalog/key-lookup.ts';
+import {
+  type KnownRelation,
+  loadKnownRelations,
+  saveRelation,
+} from '../../catalog/known-relations.ts';
+import { addToPublication } from '../../catalog/publication.ts';
+import { readTables } from '../../catalog/read-catalog.ts';
+import { compareWithTable } from '../../catalog/relation-ids.ts';
+import { rootOf, type TableShape } from '../../catalog/table.ts';
+import { readNode } from '../../catalog/understudy-schema.ts';
+import type { RelationId, RelationShape } from '../../change/change.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { publicationName } from '../../topic/records/layout.ts';
+import type { ApplyTarget } from './apply-sql.ts';
+import { Rereads } from './rereads.ts';
+
+/** How a superuser gets past the write guard of a node that follows. */
+const guardBypass =
+  "PGOPTIONS='-c session_replication_role=replica -c default_transaction_read_only=off'";
+
+export class ApplyTargets {
+  /** Which of them are read anew; kept and given up with them. */
+  readonly rereads: Rereads;
+  readonly #client: Client;
+  readonly #publication: string;
+  #committed = new Map<RelationId, ApplyTarget>();
+  #pending: Map<RelationId, ApplyTarget>;
+  readonly #replacements = new WeakMap<ApplyTarget, ApplyTarget>();
+  readonly #orders = new WeakMap<readonly string[], WeakMap<ApplyTarget, readonly number[]>>();
+
+  private constructor(client: Client, publication: string, rereads: Rereads) {
+    this.rereads = rereads;
+    this.#client = client;
+    this.#publication = publication;
+    this.#pending = new Map();
+  }
+
+  static async open(client: Client): Promise<ApplyTargets> {
+    const node = await readNode(client);
+    const publication = publicationName(node?.cluster ?? '');
+    const targets = new ApplyTargets(client, publication, await Rereads.open(client));
+    const known = (await loadKnownRelations(client)).filter(({ shape }) => !shape.dropped);
+    const oids = new Set(known.map(({ tableOid }) => tableOid));
+    const tables = (await readTables(client, ['*.*'])).filter(({ oid }) => oids.has(oid));
+    const access = await readTableAccess(client, tables);
+    for (const { shape, tableOid } of known) {
+      const table = tables.find(({ oid }) => oid === tableOid);
+      // A table that is not as it was is no fault of this node's start, but of a row for it.
+      if (table === undefined || differenceOf(shape, table) !== null) continue;
+      targets.#committed.set(shape.id, targetOf(shape, table, access.get(table.oid)));
+    }
+    targets.#pending = new Map(targets.#committed);
+    return targets;
+  }
+
+  /** The targets of the transaction under way count from its commit on. */
+  committed(): void {
+    this.#committed = new Map(this.#pending);
+    this.rereads.committed();
+  }
+
+  forgetUncommitted(): void {
+    this.#pending = new Map(this.#committed);
+    this.rereads.forgetUncommitted();
+  }
+
+  get(id: RelationId): ApplyTarget {
+    const target = this.#pending.get(id);
+    if (target !== undefined) return target;
+    throw new UnderstudyError(
+      'SCHEMA_DIFFERS',
+      `the stream writes to ${id}, which this node does not have as it is on the leader`,
+      `Make the table equal (${guardBypass} psql …), then start the agent again.`,
+    );
+  }
+
+  /**
+   * The table that holds the rows itself: of partitions, a DELETE FROM ONLY would find none. One
+   * that is read anew may hold a key that is spelled otherwise, which an upsert would leave.
+   */
+  getOfRows(id: RelationId): ApplyTarget {
+    const target = this.get(id);
+    if (!target.partitioned) return this.rereads.has(id) ? this.#replacing(target) : target;
+    throw new UnderstudyError(
+      'SCHEMA_DIFFERS',
+      `the stream has rows of ${id} itself, which is partitioned on this node`,
+      `Make it a table without partitions (${guardBypass} psql …), then start the agent again.`,
+    );
+  }
+
+  #replacing(target: ApplyTarget): ApplyTarget {
+    const known = this.#replacements.get(target);
+    if (known !== undefined) return known;
+    const replacing = { ...target, replaceOnly: true };
+    this.#replacements.set(target, replacing);
+    return replacing;
+  }
+
+  /** Takes a relation record: this node's table must be the one it describes. */
+  async relation(shape: RelationShape): Promise<void> {
+    const known = (await loadKnownRelations(this.#client)).find(
+      ({ shape: { id } }) => id === shape.id,
+    );
+    const tables = await readTables(this.#client, ['*.*']);
+    const table = tableOf(tables, shape, known);
+    const difference = differenceOf(shape, table);
+    if (difference !== null) {
+      throw new UnderstudyError(
+        'SCHEMA_DIFFERS',
+        `${shape.schema}.${shape.name} is not as on the leader: ${difference}`,
+        `Change the table to be equal (${guardBypass} psql …), then start the agent again.`,
+      );
+    }
+    await saveRelation(this.#client, shape, table);
+    // Whoever is promoted publishes what the leader did.
+    await addToPublication(this.#client, this.#publication, rootOf(table, tables));
+    const access = await readTableAccess(this.#client, [table]);
+    this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
+  }
+
+  /** For each column of the target, where a row with these columns holds its value. */
+  columnOrder(target: ApplyTarget, columnIds: readonly string[]): readonly number[] {
+    let orders = this.#orders.get(columnIds);
+    if (orders === undefined) {
+      orders = new WeakMap();
+      this.#orders.set(columnIds, orders);
+    }
+    let order = orders.get(target);
+    if (order === undefined) {
+      order = orderOf(target, columnIds);
+      orders.set(target, order);
+    }
+    return order;
+  }
+}
+
+function tableOf(
+  tables: readonly TableShape[],
+  shape: RelationShape,
+  known: KnownRelation | undefined,
+): TableShape {
+  const table = tables.find(({ oid, schema, name }) => {
+    if (known?.tableOid != null) return oid === known.tableOid;
+    return schema === shape.schema && name === shape.name;
+  });
+  if (table !== undefined) return table;
+  throw new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `this node has no table ${shape.schema}.${shape.name}, or has made it again`,
+    'Create the table here as it is on the leader; if it was dropped and made again, destroy ' +
+      'the cluster and init it again.',
+  );
+}
+
+/** A crash empties an unlogged table, and the position would say that its rows are there. */
+function differenceOf(shape: RelationShape, table: TableShape): string | null {
+  if (table.persistence !== 'permanent') return `it is ${table.persistence} here`;
+  return compareWithTable(shape, table);
+}
+
+function orderOf(target: ApplyTarget, columnIds: readonly string[]): number[] {
+  const order = target.columns.map(({ id }) => columnIds.indexOf(id));
+  if (order.length === columnIds.length && !order.includes(-1)) return order;
+  throw new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `a row of ${target.relationId} has the columns ${columnIds.join(', ')}, the table here has ` +
+      target.columns.map(({ id }) => id).join(', '),
+    'Schema changes are not replicated in this version: destroy the cluster and init it again.',
+  );
+}
+
+function targetOf(
+  shape: RelationShape,
+  table: TableShape,
+  access: TableAccess | undefined,
+): ApplyTarget {
+  const keyed = keyedTableOf(shape, table, access);
+  const key = new Set(shape.identity);
+  const names = new Set(shape.columns.flatMap(({ id, name }) => (key.has(id) ? [] : [name])));
+  const hasAlways = table.columns.some(({ name, identity }) => {
+    return names.has(name) && identity === 'always';
+  });
+  return {
+    ...keyed,
+    partitioned: table.kind === 'partitioned',
+    replaceOnly: hasAlways || access?.upsertable !== true,
+  };
+}

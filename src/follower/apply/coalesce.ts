@@ -1,0 +1,148 @@
+/**
+ * What must be done to the tables so that they are as the batches say. Flows in: aligned batches;
+ * flows out: steps in order, each a set of final rows per table or a barrier. Pure: no I/O.
+ *
+ * Between two barriers only the last change of a key counts, so a row that was written ten thousand
+ * times is written once. A truncate or a relation record is a barrier at its position, in all
+ * partitions alike.
+ */
+import type { RelationId, RelationShape } from '../../change/change.ts';
+import {
+  comparePositions,
+  type EpochLsn,
+  isCovered,
+  type Position,
+} from '../../change/position.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type {
+  RelationRecord,
+  RereadRecord,
+  TruncateRecord,
+} from '../../topic/records/stream-record.ts';
+import type { AlignedBatch, ContentRecord } from './aligner.ts';
+import { type MayLackBase, neverLacksBase, RowFold, type TableRows } from './row-fold.ts';
+
+export type ApplyStep =
+  | { readonly kind: 'rows'; readonly tables: readonly TableRows[] }
+  | { readonly kind: 'truncate'; readonly relationIds: readonly RelationId[] }
+  | { readonly kind: 'reread'; readonly relationId: RelationId }
+  | { readonly kind: 'relation'; readonly relation: RelationShape };
+
+/** Records below `from` were applied before an exact stop; records at or above `to` come later. */
+export interface ApplyWindow {
+  readonly from: EpochLsn;
+  readonly to: EpochLsn | null;
+}
+
+type Barrier = RelationRecord | TruncateRecord | RereadRecord;
+
+/** Batches one after the other, or a stretch of one that holds all records up to a position. */
+export function coalesce(
+  batches: readonly Pick<AlignedBatch, 'partitions'>[],
+  window: ApplyWindow,
+  mayLackBase: MayLackBase = neverLacksBase,
+): ApplyStep[] {
+  const steps: ApplyStep[] = [];
+  const movesPartials = batches.some(({ partitions }) => partitions.some(isMovedPartial));
+  let rows = new RowFold(movesPartials, mayLackBase);
+  const flush = (): void => {
+    if (!rows.empty) steps.push({ kind: 'rows', tables: rows.tables() });
+    rows = new RowFold(movesPartials, mayLackBase);
+  };
+  for (const batch of batches) {
+    const partitions = batch.partitions.map((records) => inWindow(records, window));
+    const barriers = barriersOf(partitions);
+    const taken = partitions.map(() => 0);
+    for (const barrier of [...barriers, null]) {
+      partitions.forEach((records, partition) => {
+        taken[partition] = foldUntil(records, taken[partition] ?? 0, barrier?.position, rows);
+      });
+      if (barrier === null) continue;
+      flush();
+      pushBarrier(steps, barrier);
+    }
+  }
+  flush();
+  return steps;
+}
+
+function isMovedPartial(records: readonly ContentRecord[]): boolean {
+  return records.some((record) => {
+    return record.kind === 'row' && record.unchanged !== null && record.was !== null;
+  });
+}
+
+function inWindow(
+  records: readonly ContentRecord[],
+  window: ApplyWindow,
+): readonly ContentRecord[] {
+  const { from, to } = window;
+  const first = records[0];
+  const last = records[records.length - 1];
+  if (first === undefined || last === undefined) return records;
+  const allIn = !isCovered(first.position, from) && (to === null || isCovered(last.position, to));
+  if (allIn) return records;
+  return records.filter(({ position }) => {
+    return !isCovered(position, from) && (to === null || isCovered(position, to));
+  });
+}
+
+/** Barriers stand in every partition at the same position; one of each is taken. */
+function barriersOf(partitions: readonly (readonly ContentRecord[])[]): Barrier[] {
+  const perPartition = partitions.map((records) =>
+    records.filter((record): record is Barrier => record.kind !== 'row'),
+  );
+  const [first = [], ...rest] = perPartition;
+  for (const other of rest) {
+    const alike =
+      other.length === first.length &&
+      other.every((barrier, i) => {
+        const twin = first[i];
+        return twin !== undefined && comparePositions(barrier.position, twin.position) === 0;
+      });
+    if (alike) continue;
+    throw new UnderstudyError(
+      'DAMAGED',
+      'a record that concerns a whole table is missing in a partition',
+      'Keep the topic for analysis; destroy the cluster and init it again.',
+    );
+  }
+  return first;
+}
+
+function foldUntil(
+  records: readonly ContentRecord[],
+  start: number,
+  end: Position | undefined,
+  rows: RowFold,
+): number {
+  let i = start;
+  for (; i < records.length; i += 1) {
+    const record = records[i] as ContentRecord;
+    if (record.kind === 'row') {
+      rows.add(record);
+      continue;
+    }
+    if (end !== undefined && comparePositions(record.position, end) === 0) return i + 1;
+  }
+  return i;
+}
+
+function pushBarrier(steps: ApplyStep[], barrier: Barrier): void {
+  if (barrier.kind === 'relation') {
+    steps.push({ kind: 'relation', relation: barrier.relation });
+    return;
+  }
+  if (barrier.kind === 'reread') {
+    steps.push({ kind: 'reread', relationId: barrier.relationId });
+    return;
+  }
+  const last = steps[steps.length - 1];
+  // TRUNCATE a, b is one command and must be one again: alone, a referenced table is refused.
+  if (last?.kind === 'truncate') {
+    const relationIds = [...last.relationIds, barrier.relationId];
+    steps[steps.length - 1] = { kind: 'truncate', relationIds };
+  } else {
+    steps.push({ kind: 'truncate', relationIds: [barrier.relationId] });
+  }
+}

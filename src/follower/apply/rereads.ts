@@ -1,0 +1,140 @@
+/**
+ * Tables that are read anew. Flows in: where such a reading begins, and the rows that are written
+ * since; flows out: once points no longer name a table as unfinished, the rows that did not come
+ * again are removed. Until then readers see them. The keys that came are kept beside the position
+ * and moved in the same transactions, in a table of the key's own types, so that they are compared
+ * as the identity's index does.
+ */
+import type { Client } from 'pg';
+import { identityColumns, keyMatch, tableOf, unnestTexts } from '../../catalog/key-lookup.ts';
+import { quoteIdentifier } from '../../catalog/postgres-session.ts';
+import type { RelationId } from '../../change/change.ts';
+import { compareEpochLsn } from '../../change/position.ts';
+import type { RowRecord } from '../../topic/records/stream-record.ts';
+import type { FollowerPosition } from '../state/follower-state.ts';
+import { type ApplyTarget, deleteAllSql } from './apply-sql.ts';
+import type { TableRows } from './row-fold.ts';
+
+/** One array parameter per identity column. */
+type Keys = readonly (readonly string[])[];
+
+export class Rereads {
+  readonly #client: Client;
+  /** The number of each table's keys. */
+  #committed: ReadonlyMap<RelationId, number>;
+  #pending: Map<RelationId, number>;
+
+  private constructor(client: Client, committed: ReadonlyMap<RelationId, number>) {
+    this.#client = client;
+    this.#committed = committed;
+    this.#pending = new Map(committed);
+  }
+
+  static async open(client: Client): Promise<Rereads> {
+    const { rows } = await client.query<{ id: string; number: string }>(
+      'SELECT relation_id AS id, number FROM understudy.rereads ORDER BY number',
+    );
+    return new Rereads(client, new Map(rows.map(({ id, number }) => [id, Number(number)])));
+  }
+
+  committed(): void {
+    this.#committed = new Map(this.#pending);
+  }
+
+  forgetUncommitted(): void {
+    this.#pending = new Map(this.#committed);
+  }
+
+  get open(): readonly RelationId[] {
+    return [...this.#pending.keys()];
+  }
+
+  has(id: RelationId): boolean {
+    return this.#pending.has(id);
+  }
+
+  /** From here on; what came in an earlier reading counts no more. */
+  async begin(target: ApplyTarget): Promise<void> {
+    const { relationId } = target;
+    await this.#end(relationId);
+    const { rows } = await this.#client.query<{ number: string }>(
+      'INSERT INTO understudy.rereads (relation_id) VALUES ($1) RETURNING number',
+      [relationId],
+    );
+    const number = Number(rows[0]?.number);
+    const columns = identityColumns(target).map(
+      ({ name }, i) => `${quoteIdentifier(name)} AS k${i}`,
+    );
+    await this.#client.query(
+      `CREATE TABLE ${seenTable(number)} AS ` +
+        `SELECT ${columns.join(', ')} FROM ONLY ${tableOf(target)} WITH NO DATA`,
+    );
+    // Keys are values: whatever this database grants by default, they are nobody's business.
+    await this.#client.query(`REVOKE ALL ON ${seenTable(number)} FROM PUBLIC`);
+    this.#pending.set(relationId, number);
+  }
+
+  /** Rows under these keys are in the table now, or were. */
+  async saw(target: ApplyTarget, keys: Keys): Promise<void> {
+    const columns = identityColumns(target);
+    const values = columns.map(({ type }, i) => `k.k${i}::${type}`);
+    const text =
+      `INSERT INTO ${this.#seenTable(target.relationId)} ` +
+      `SELECT ${values.join(', ')} FROM ${unnestTexts('k', columns)}`;
+    await this.#client.query({ text, values: [...keys] });
+  }
+
+  /** Removes what has not come, before the reading has ended: it stands in a row's way. */
+  async removeUnseen(target: ApplyTarget): Promise<void> {
+    const seen = this.#seenTable(target.relationId);
+    // Nothing has looked at it yet, and the plan hangs on its size.
+    await this.#client.query(`ANALYZE ${seen}`);
+    await this.#client.query(
+      `${deleteAllSql(target)} AS t ` +
+        `WHERE NOT EXISTS (SELECT FROM ${seen} AS k WHERE ${keyMatch(target)})`,
+    );
+  }
+
+  /** The table is whole: what has not come is not in it. */
+  async finish(target: ApplyTarget): Promise<void> {
+    await this.removeUnseen(target);
+    await this.#end(target.relationId);
+  }
+
+  /** Nothing is removed: this node's rows are emptied, or are what others follow. */
+  async abandon(): Promise<void> {
+    for (const id of this.open) await this.#end(id);
+  }
+
+  async #end(id: RelationId): Promise<void> {
+    if (!this.has(id)) return;
+    await this.#client.query(`DROP TABLE ${this.#seenTable(id)}`);
+    await this.#client.query('DELETE FROM understudy.rereads WHERE relation_id = $1', [id]);
+    this.#pending.delete(id);
+  }
+
+  #seenTable(id: RelationId): string {
+    const number = this.#pending.get(id);
+    if (number === undefined) throw new RangeError(`${id} is not read anew`);
+    return seenTable(number);
+  }
+}
+
+/** Those of `open` that are whole at the position. */
+export function finishedAt(
+  { at, mark, unfinished }: Pick<FollowerPosition, 'at' | 'mark' | 'unfinished'>,
+  open: readonly RelationId[],
+): RelationId[] {
+  // Inside of a batch nobody knows yet whether a table that it begins to read is finished.
+  if (compareEpochLsn(at, mark.at) !== 0) return [];
+  return open.filter((id) => !unfinished.includes(id));
+}
+
+/** One that lacks values may hide a whole one, or its base may have come before the reading. */
+export function rowsThatCame({ upserts, partials }: TableRows): readonly RowRecord[] {
+  return [...upserts, ...partials.map(({ layers }) => layers[0])];
+}
+
+function seenTable(number: number): string {
+  return `understudy.seen_${number}`;
+}

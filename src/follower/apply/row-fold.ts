@@ -1,0 +1,135 @@
+/**
+ * The last state of every key between two barriers. Flows in: row records, in order within each
+ * partition; flows out, per relation: keys to delete, whole rows, and partial rows with what
+ * completes them. Pure: no I/O.
+ *
+ * A partial record lacks values that its row had before. They are in an older record of the fold,
+ * or in the table as it was before the fold, under the key that the row had then: a key change is
+ * followed from the new key to the old one, through any number of changes.
+ */
+import type { RelationId } from '../../change/change.ts';
+import { formatPosition, type Position } from '../../change/position.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { RowRecord } from '../../topic/records/stream-record.ts';
+
+export type WholeRow = RowRecord & { readonly value: Buffer };
+
+export interface PartialRow {
+  /** The newest first; the last may be whole, and completes the others then. */
+  readonly layers: readonly [WholeRow, ...WholeRow[]];
+  /** The key under which the table holds what the layers lack; null when they lack nothing. */
+  readonly base: readonly string[] | null;
+}
+
+/** The last change of every key of one relation. */
+export interface TableRows {
+  readonly relationId: RelationId;
+  readonly deletes: readonly RowRecord[];
+  readonly upserts: readonly WholeRow[];
+  readonly partials: readonly PartialRow[];
+}
+
+/**
+ * Whether a partial record of the relation may come without the row that completes it: then it is
+ * not applied, and a whole one follows.
+ */
+export type MayLackBase = (relationId: RelationId) => boolean;
+
+export const neverLacksBase: MayLackBase = () => false;
+
+interface State {
+  readonly record: RowRecord;
+  /** What a partial record lies over; null where it is the table's row. */
+  readonly under: State | null;
+  /** Where the key was changed to this one: its tombstone's position. */
+  readonly movedBy: string | null;
+}
+
+/** Keys are compared by their bytes: equal bytes always share a partition, so order is kept. */
+export class RowFold {
+  readonly #relations = new Map<RelationId, Map<string, State>>();
+  /** What keys held before a tombstone, by its position: only for folds that move partial rows. */
+  readonly #moved: Map<string, State | null> | null;
+  readonly #mayLackBase: MayLackBase;
+
+  /** `movesPartials`: whether a partial record of the fold has a key that was changed. */
+  constructor(movesPartials: boolean, mayLackBase: MayLackBase = neverLacksBase) {
+    this.#mayLackBase = mayLackBase;
+    this.#moved = movesPartials ? new Map() : null;
+  }
+
+  get empty(): boolean {
+    return this.#relations.size === 0;
+  }
+
+  add(record: RowRecord): void {
+    let rows = this.#relations.get(record.relationId);
+    if (rows === undefined) {
+      rows = new Map();
+      this.#relations.set(record.relationId, rows);
+    }
+    const key = record.key.toString('latin1');
+    if (record.unchanged !== null) {
+      const moved = record.was !== null;
+      const under = moved ? null : (rows.get(key) ?? null);
+      rows.set(key, { record, under, movedBy: moved ? tombstoneBefore(record) : null });
+      return;
+    }
+    if (record.value === null) {
+      this.#moved?.set(formatPosition(record.position), rows.get(key) ?? null);
+    }
+    rows.set(key, { record, under: null, movedBy: null });
+  }
+
+  tables(): TableRows[] {
+    return [...this.#relations].map(([relationId, rows]) => {
+      const deletes: RowRecord[] = [];
+      const upserts: WholeRow[] = [];
+      const partials: PartialRow[] = [];
+      for (const state of rows.values()) {
+        const { record } = state;
+        if (record.value === null) deletes.push(record);
+        else if (record.unchanged === null) upserts.push(record as WholeRow);
+        else partials.push(...this.#completed(state));
+      }
+      return { relationId, deletes, upserts, partials };
+    });
+  }
+
+  /** None where a base is missing that may be. */
+  #completed(newest: State): PartialRow[] {
+    const mayLack = this.#mayLackBase(newest.record.relationId);
+    const layers: [WholeRow, ...WholeRow[]] = [newest.record as WholeRow];
+    for (let state = newest; ; ) {
+      const { record, under, movedBy } = state;
+      if (record.value === null) {
+        if (mayLack) return [];
+        throw noRow(record);
+      }
+      if (state !== newest) layers.push(record as WholeRow);
+      if (record.unchanged === null) return [{ layers, base: null }];
+      const older = movedBy === null ? under : this.#moved?.get(movedBy);
+      if (older === undefined) {
+        if (mayLack) return [];
+        throw noRow(record);
+      }
+      if (older === null) return [{ layers, base: record.was ?? record.identity }];
+      state = older;
+    }
+  }
+}
+
+/** The two records of a key change stand side by side. */
+function tombstoneBefore({ position }: RowRecord): string {
+  const before: Position = { ...position, ordinal: position.ordinal - 1 };
+  return formatPosition(before);
+}
+
+function noRow({ relationId, partition, offset }: RowRecord): UnderstudyError {
+  return new UnderstudyError(
+    'DAMAGED',
+    `the record at partition ${partition}, offset ${offset} changes a row of ${relationId} that ` +
+      'is not there',
+    'Keep the topic for analysis; destroy the cluster and init it again.',
+  );
+}

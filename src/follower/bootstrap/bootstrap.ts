@@ -1,0 +1,227 @@
+/**
+ * Fills the tables of a new node from the topic, up to the mark where it goes on as every follower
+ * does. Flows in: the log from its beginning; flows out: rows and progress in the node's database,
+ * one transaction for any number of rows, and with the last one the position row. The next portion
+ * is read while one is applied; a kill costs no more than these two. What cannot be gone on with is
+ * a StartOver, after which the tables are emptied.
+ */
+import type { Client } from 'pg';
+import { inTransaction } from '../../catalog/postgres-session.ts';
+import type { Lsn } from '../../change/lsn.ts';
+import { compareEpochLsn } from '../../change/position.ts';
+import type { EpochBase } from '../../change/void.ts';
+import type { CommittedReader, FetchedPartition } from '../../topic/log.ts';
+import { readLogEnd } from '../../topic/log-end.ts';
+import type { RecordDecoder } from '../../topic/records/decoder.ts';
+import { formatVersion } from '../../topic/records/layout.ts';
+import { Applier } from '../apply/applier.ts';
+import { ApplyTargets } from '../apply/apply-targets.ts';
+import { type ApplyStep, coalesce } from '../apply/coalesce.ts';
+import { requireOffsets } from '../apply/log-fit.ts';
+import type { Piece } from '../apply/ordered-merge.ts';
+import { type BootstrapState, endBootstrap, saveBootstrap } from '../state/bootstrap-state.ts';
+import { writePosition } from '../state/follower-state.ts';
+import { CompactedLog, pieceBytes } from './compacted-log.ts';
+import { horizonOf, isExactAt, isTooSlow, movedPartitions } from './horizon.ts';
+import { StartOver, startOverOf } from './start-over.ts';
+
+export interface BootstrapParts {
+  readonly client: Client;
+  readonly reader: CommittedReader;
+  readonly decoder: RecordDecoder;
+  readonly epochs: readonly EpochBase[];
+  /** What delete.retention.ms is now. */
+  readonly deleteRetentionMs: () => Promise<number>;
+  readonly nowMs: () => number;
+  readonly onProgress: (state: BootstrapState) => void;
+}
+
+/** What one transaction writes; as much may have been read ahead. */
+const portionBytesMax = 8 * 1024 * 1024;
+const fetchMaxWaitMs = 500;
+/** How often is looked whether tombstones are kept for a shorter time now. */
+const retentionLookMs = 30_000;
+/** Epochs are counted from 1. */
+const everything = { from: { epoch: 0, lsn: 0n as Lsn }, to: null };
+
+interface Portion {
+  readonly pieces: readonly Piece[];
+  /** As it is once they are applied. */
+  readonly state: BootstrapState;
+  readonly isLast: boolean;
+}
+
+export class Bootstrap {
+  readonly #parts: BootstrapParts;
+  readonly #log: CompactedLog;
+  readonly #applier: Applier;
+  /** How long it had been read before this process, and since when this one reads. */
+  readonly #beforeMs: number;
+  readonly #sinceMs = performance.now();
+  /** How far is read; what is applied may be a portion behind. */
+  #state: BootstrapState;
+  #rows: number;
+  #lookedMs = Number.NEGATIVE_INFINITY;
+  #stopped = false;
+
+  private constructor(parts: BootstrapParts, state: BootstrapState, applier: Applier) {
+    this.#parts = parts;
+    this.#state = state;
+    this.#rows = state.rows;
+    this.#applier = applier;
+    const { offsets, mark, emptied } = state;
+    this.#log = new CompactedLog(offsets, mark.nextOffsets, parts.epochs, emptied);
+    // A clock that was set back meanwhile must not make it look shorter.
+    this.#beforeMs = Math.max(state.readMs, parts.nowMs() - state.beganMs);
+  }
+
+  static async open(parts: BootstrapParts, state: BootstrapState): Promise<Bootstrap> {
+    const targets = await ApplyTargets.open(parts.client);
+    return new Bootstrap(parts, state, new Applier(parts.client, targets, parts.decoder));
+  }
+
+  /** Ends after the transaction under way. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** Reads and applies up to the mark, or until it is stopped. */
+  async run(): Promise<void> {
+    // What follows is not counted: a topic that was made again meanwhile would not be noticed.
+    requireOffsets(await this.#parts.reader.watermarks(), this.#state.offsets);
+    let reading = this.#read();
+    try {
+      for (;;) {
+        const portion = await reading;
+        if (portion === null) return;
+        if (!portion.isLast) {
+          reading = this.#read();
+          // Whoever takes the next portion hears of its failure.
+          reading.catch(() => undefined);
+        }
+        await this.#apply(portion);
+        if (portion.isLast) return;
+      }
+    } finally {
+      this.#stopped = true;
+      await Promise.allSettled([reading]);
+    }
+  }
+
+  async #read(): Promise<Portion | null> {
+    const pieces: Piece[] = [];
+    for (let bytes = 0; bytes < portionBytesMax && !this.#log.complete; ) {
+      if (this.#stopped) return null;
+      const wanted = this.#log.wanted();
+      const fetched = await this.#parts.reader.fetch(wanted, { maxWaitMs: fetchMaxWaitMs });
+      for (const one of fetched) await this.#take(one);
+      const piece = this.#log.next();
+      bytes += pieceBytes(piece);
+      pieces.push(piece);
+      await this.#checkTime();
+    }
+    this.#state = { ...this.#state, offsets: this.#log.offsets, readMs: this.#readMs() };
+    return { pieces, state: this.#state, isLast: this.#log.complete };
+  }
+
+  async #take({ partition, records, nextOffset, broker }: FetchedPartition): Promise<void> {
+    const { brokers, appendMs, mark } = this.#state;
+    const now = brokers.map((_, i) => (i === partition ? broker : null));
+    const [moved] = movedPartitions(brokers, now);
+    if (moved !== undefined) {
+      throw new StartOver(`another broker leads partition ${moved} now, and cleans for itself`);
+    }
+    const end = mark.nextOffsets[partition] ?? 0n;
+    const last = records.findLast(({ offset }) => offset < end);
+    this.#state = {
+      ...this.#state,
+      brokers: brokers.map((before, i) => now[i] ?? before),
+      appendMs: appendMs.map((before, i) => {
+        return i === partition ? (last?.timestampMs ?? before) : before;
+      }),
+    };
+    this.#log.push(partition, await this.#parts.decoder.decode(records), nextOffset);
+  }
+
+  #readMs(): number {
+    return Math.round(this.#beforeMs + performance.now() - this.#sinceMs);
+  }
+
+  /** The last look is after the last fetch: the whole reading counts. */
+  async #checkTime(): Promise<void> {
+    const now = performance.now();
+    if (now - this.#lookedMs >= retentionLookMs || this.#log.complete) {
+      this.#lookedMs = now;
+      const seenMs = await this.#parts.deleteRetentionMs();
+      const deleteRetentionMs = Math.min(seenMs, this.#state.deleteRetentionMs);
+      this.#state = { ...this.#state, deleteRetentionMs };
+    }
+    const { deleteRetentionMs } = this.#state;
+    const readMs = this.#readMs();
+    if (!isTooSlow({ readMs, deleteRetentionMs })) return;
+    throw new StartOver(
+      `reading took ${readMs} ms, and the topic keeps what was deleted for ` +
+        `${deleteRetentionMs} ms (delete.retention.ms)`,
+    );
+  }
+
+  async #apply({ pieces, state, isLast }: Portion): Promise<void> {
+    const { client, onProgress } = this.#parts;
+    const batches = pieces.map((partitions) => ({ partitions }));
+    const steps = coalesce(batches, everything, () => true);
+    const next = { ...state, rows: this.#rows + rowsOf(steps) };
+    const save = async (): Promise<void> => {
+      await saveBootstrap(client, next);
+      if (!isLast) return;
+      const { streamId, mark, commitTimeMicros, appendMs, unfinished } = next;
+      const position = { streamId, at: mark.at, commitTimeMicros, mark, appendMs, unfinished };
+      await writePosition(client, position, formatVersion);
+    };
+    try {
+      await this.#applier.applyAnd(
+        () => steps,
+        save,
+        () => true,
+      );
+    } catch (error) {
+      throw startOverOf(error, state.conflicts);
+    }
+    this.#rows = next.rows;
+    onProgress(next);
+  }
+}
+
+function rowsOf(steps: readonly ApplyStep[]): number {
+  const tables = steps.flatMap((step) => (step.kind === 'rows' ? step.tables : []));
+  return tables.reduce((sum, { upserts, partials }) => sum + upserts.length + partials.length, 0);
+}
+
+/**
+ * On arrival at the mark: what the broker took away unread is replaced below the end of the log as
+ * it is now. Also after a kill in between; then the end is a later one, which is as good.
+ */
+export async function findHorizon(
+  {
+    client,
+    reader,
+    decoder,
+    nowMs,
+  }: Pick<BootstrapParts, 'client' | 'reader' | 'decoder' | 'nowMs'>,
+  state: BootstrapState,
+): Promise<BootstrapState> {
+  const watermarks = await reader.watermarks();
+  requireOffsets(watermarks, state.mark.nextOffsets);
+  const { mark, strays } = await readLogEnd(reader, decoder, watermarks);
+  const isSame = mark !== null && compareEpochLsn(mark.at, state.mark.at) === 0;
+  // A mark that was not there when the reading began is younger than it.
+  const markAgeMs = nowMs() - (isSame ? Math.min(...state.appendMs) : state.beganMs);
+  const lastStable = watermarks.map(({ lastStableOffset }) => lastStableOffset);
+  const end = { mark, strays, lastStable, markAgeMs };
+  const horizon = horizonOf(end, state.deleteRetentionMs);
+  const next = { ...state, horizon };
+  await inTransaction(client, async () => {
+    if (isExactAt(horizon, state.mark, state.isWhole)) await endBootstrap(client);
+    else await saveBootstrap(client, next);
+  });
+  return next;
+}

@@ -1,0 +1,79 @@
+/**
+ * What a log says up to a mark, whatever compaction has taken of it. Flows in: the records of each
+ * partition, the epochs that count, and where each relation was emptied last; flows out: rows in
+ * the order of positions, piece after piece. Pure: no I/O.
+ *
+ * Nothing is counted: compaction took what it took, and may go on while this is read. The order
+ * makes up for it: the tombstone of a key that is spelled otherwise comes before the row that
+ * Postgres takes for the same, and a row that a later record replaces is replaced. Rows from before
+ * a truncate or a reading anew are left out, and with them the truncates: below a reading anew the
+ * log may hold two keys that are one row, of which the leader told nothing, and that no statement
+ * would take. Void records are left out, and relation records: compaction leaves other ones in each
+ * partition, and who begins has taken the newest already.
+ */
+import { comparePositions } from '../../change/position.ts';
+import { type EpochBase, isVoid } from '../../change/void.ts';
+import type { RowRecord, StreamRecord } from '../../topic/records/stream-record.ts';
+import { heldBytes } from '../apply/aligner.ts';
+import { OrderedMerge, type Piece } from '../apply/ordered-merge.ts';
+import type { Emptied } from './first-look.ts';
+import { StartOver } from './start-over.ts';
+
+export class CompactedLog {
+  readonly #merge: OrderedMerge;
+  readonly #ends: readonly bigint[];
+  readonly #epochs: readonly EpochBase[];
+  readonly #emptied: Emptied;
+
+  constructor(
+    from: readonly bigint[],
+    ends: readonly bigint[],
+    epochs: readonly EpochBase[],
+    emptied: Emptied,
+  ) {
+    this.#ends = ends;
+    this.#epochs = epochs;
+    this.#emptied = emptied;
+    this.#merge = new OrderedMerge(from, ends, (what) => new StartOver(what));
+  }
+
+  /** Where to read on; none at the end. */
+  wanted(): Map<number, bigint> {
+    return this.#merge.wanted();
+  }
+
+  get complete(): boolean {
+    return this.#merge.complete;
+  }
+
+  /** Per partition, where to begin again once what was handed out is applied. */
+  get offsets(): readonly bigint[] {
+    return this.#merge.offsets;
+  }
+
+  push(partition: number, records: readonly StreamRecord[], nextOffset: bigint): void {
+    const end = this.#ends[partition] ?? 0n;
+    const rows = records.flatMap((record) => {
+      return record.kind === 'row' && record.offset < end && this.#counts(record) ? [record] : [];
+    });
+    this.#merge.push(partition, rows, nextOffset);
+  }
+
+  /** What is next in the order of positions; empty until more is read. */
+  next(): Piece {
+    return this.#merge.next();
+  }
+
+  #counts({ relationId, position }: RowRecord): boolean {
+    const emptied = this.#emptied.get(relationId);
+    if (emptied !== undefined && comparePositions(position, emptied) < 0) return false;
+    return !isVoid(position, this.#epochs);
+  }
+}
+
+/** What holding a piece costs, roughly. */
+export function pieceBytes(piece: Piece): number {
+  let bytes = 0;
+  for (const records of piece) for (const record of records) bytes += heldBytes(record);
+  return bytes;
+}

@@ -1,0 +1,93 @@
+/**
+ * When a new node is exact, and when it has to begin again. Flows in: how the log stood when the
+ * reading arrived, how long it took, who served it; flows out: the horizon, and the decisions.
+ * Pure: no I/O.
+ *
+ * Reading goes up to a mark while the broker may clean behind and before it. What was taken away
+ * unread stood below a newer record of its key, and that one stands below the end of the log as it
+ * was on arrival: from the first mark that covers this end on, nothing is missing, if what follows
+ * the mark of arrival is counted. Two things would break it. A tombstone expires: a row that was
+ * read and whose tombstone was not, would stay for ever; so the reading has to take less time than
+ * tombstones are kept. And replicas clean on their own: what one has served already, another may
+ * never have had to delete.
+ */
+import type { Mark, Point } from '../../change/change.ts';
+import type { LogEnd } from '../../topic/partition-tails.ts';
+
+/** Clocks and the moment of cleaning are not exact: a tenth of the time is left alone. */
+const usableShare = 0.9;
+
+export interface ReadingSoFar {
+  /** From the first fetch on. */
+  readonly readMs: number;
+  /** The smallest delete.retention.ms the topic had meanwhile. */
+  readonly deleteRetentionMs: number;
+}
+
+/** Whether a tombstone may have expired between the row it deletes and its own turn. */
+export function isTooSlow({ readMs, deleteRetentionMs }: ReadingSoFar): boolean {
+  return readMs >= deleteRetentionMs * usableShare;
+}
+
+/** Partitions that another broker serves than the one whose log was read before. */
+export function movedPartitions(
+  before: readonly (number | null)[],
+  now: readonly (number | null)[],
+): number[] {
+  return now.flatMap((broker, partition) => {
+    const known = before[partition] ?? null;
+    return known !== null && broker !== null && known !== broker ? [partition] : [];
+  });
+}
+
+/** How the log ended when the reading had arrived at its mark. */
+export interface ArrivalEnd extends Pick<LogEnd, 'mark' | 'strays'> {
+  /** Per partition, the last stable offset. */
+  readonly lastStable: readonly bigint[];
+  /** How old the last mark is at most. */
+  readonly markAgeMs: number;
+}
+
+/**
+ * Per partition, the offset that a mark has to reach. Not the last mark: behind it half a batch may
+ * stand, and what that replaces is gone as well. Nobody sees half a batch any more whose tombstones
+ * have expired: behind a mark that is old enough for that, whatever once stood there counts, be it
+ * an aborted transaction, and somebody has to lead on.
+ */
+export function horizonOf(end: ArrivalEnd, deleteRetentionMs: number): readonly bigint[] {
+  const horizon = [...(end.mark?.nextOffsets ?? end.lastStable)];
+  for (const { partition, offset } of end.strays) {
+    if (offset >= (horizon[partition] ?? 0n)) horizon[partition] = offset + 1n;
+  }
+  if (end.markAgeMs < deleteRetentionMs * usableShare) return horizon;
+  return horizon.map((offset, partition) => {
+    const stable = end.lastStable[partition] ?? offset;
+    // The marker of the mark's own transaction follows it.
+    return stable > offset + 1n ? stable : offset;
+  });
+}
+
+/** Whether the rows of a point are the leader's: it is whole, and covers the horizon. */
+export function isExactAt(
+  horizon: readonly bigint[],
+  { nextOffsets }: Pick<Mark, 'nextOffsets'>,
+  isWhole: boolean,
+): boolean {
+  return isWhole && horizon.every((offset, partition) => (nextOffsets[partition] ?? 0n) >= offset);
+}
+
+/**
+ * Whether all rows stand whole below the point. An epoch begin does not say so of its base, and is
+ * never whole; that of the first epoch, with nothing below it, is.
+ */
+export function isWholeAt({ point, begin }: Pick<LogEnd, 'point' | 'begin'>): boolean {
+  if (point !== null) return isWholePoint(point);
+  return begin !== null && begin.base === null && begin.unfinished.length === 0;
+}
+
+export function isWholePoint({
+  unhealed,
+  unfinished,
+}: Pick<Point, 'unhealed' | 'unfinished'>): boolean {
+  return unhealed === null && unfinished.length === 0;
+}

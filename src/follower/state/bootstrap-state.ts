@@ -1,0 +1,122 @@
+/**
+ * How far a node has got that is being built from the topic alone, kept in its own database and
+ * moved in the transactions that write its rows. Flows in: a reading's progress; flows out: where
+ * to go on after a kill. While there is such a state, the node is not exact; it is removed in the
+ * transaction that makes it so.
+ */
+import type { Client } from 'pg';
+import type { Mark, RelationId } from '../../change/change.ts';
+import {
+  formatEpochLsn,
+  formatPosition,
+  type Position,
+  parseEpochLsn,
+  parsePosition,
+} from '../../change/position.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { Emptied } from '../bootstrap/first-look.ts';
+
+export interface BootstrapState {
+  readonly streamId: string;
+  /** Rows are read up to here without being counted, and from here on as every follower does. */
+  readonly mark: Mark;
+  /**
+   * The LogAppendTime of a mark that was chosen for a place, by which its rows may be known to be
+   * complete; null for the last mark of the log.
+   */
+  readonly markAppendMs: number | null;
+  /** Whether a point of this mark says that every row below it stands whole in the topic. */
+  readonly isWhole: boolean;
+  readonly commitTimeMicros: bigint;
+  readonly unfinished: readonly RelationId[];
+  /** Where each relation was emptied last below the mark. */
+  readonly emptied: Emptied;
+  /** Where the topic began, and where to read on; the mark's offsets at the end of the reading. */
+  readonly firstOffsets: readonly bigint[];
+  readonly offsets: readonly bigint[];
+  /** Per partition, the LogAppendTime of the last record that was read, milliseconds. */
+  readonly appendMs: readonly number[];
+  /** Per partition, the broker whose log is read; null before the first record. */
+  readonly brokers: readonly (number | null)[];
+  /** The first fetch, by this machine's clock, and how long the reading has lasted. */
+  readonly beganMs: number;
+  readonly readMs: number;
+  readonly rows: number;
+  readonly deleteRetentionMs: number;
+  /** Per partition, the offset that a point has to reach; null until the reading has arrived. */
+  readonly horizon: readonly bigint[] | null;
+  /** Whether the node was a follower before; else it is a new one. */
+  readonly isRebuild: boolean;
+  /** How often in a row it began again because rows stood in each other's way. */
+  readonly conflicts: number;
+}
+
+interface StateJson extends Omit<BootstrapState, 'mark' | 'commitTimeMicros' | 'emptied'> {
+  readonly emptied: readonly (readonly [RelationId, string])[];
+  readonly mark: { readonly at: string; readonly nextOffsets: readonly string[] };
+  readonly commitTimeMicros: string;
+}
+
+const bigintFields: readonly string[] = ['firstOffsets', 'offsets', 'horizon'];
+
+/** Null when the node is not being built. */
+export async function readBootstrap(client: Client): Promise<BootstrapState | null> {
+  const { rows } = await client.query<{ state: string }>(
+    'SELECT state::text AS state FROM understudy.bootstrap',
+  );
+  const [row] = rows;
+  if (row === undefined) return null;
+  const state = JSON.parse(row.state, (key, value: unknown) => {
+    return bigintFields.includes(key) && Array.isArray(value) ? value.map(BigInt) : value;
+  }) as StateJson;
+  const at = parseEpochLsn(state.mark.at);
+  if (at === null) throw bug('a bootstrap has no mark');
+  const emptied = state.emptied.map(([relation, text]): readonly [RelationId, Position] => {
+    const position = parsePosition(text);
+    if (position === null) throw bug(`a bootstrap has no position of ${relation}`);
+    return [relation, position];
+  });
+  return {
+    ...state,
+    emptied: new Map(emptied),
+    mark: { at, nextOffsets: state.mark.nextOffsets.map(BigInt) },
+    commitTimeMicros: BigInt(state.commitTimeMicros),
+  };
+}
+
+function bug(cause: string): UnderstudyError {
+  return new UnderstudyError('BUG', cause, 'Please report this.');
+}
+
+/** Inside the caller's transaction. */
+export async function saveBootstrap(client: Client, state: BootstrapState): Promise<void> {
+  const { mark } = state;
+  const emptied = [...state.emptied].map(([relation, at]) => [relation, formatPosition(at)]);
+  const json = JSON.stringify(
+    { ...state, emptied, mark: { at: formatEpochLsn(mark.at), nextOffsets: mark.nextOffsets } },
+    (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value),
+  );
+  await client.query({
+    name: 'understudy-save-bootstrap',
+    text: `INSERT INTO understudy.bootstrap (state) VALUES ($1)
+           ON CONFLICT (only_row) DO UPDATE SET state = excluded.state`,
+    values: [json],
+  });
+}
+
+/** Inside the transaction after which the node is exact. */
+export async function endBootstrap(client: Client): Promise<void> {
+  await client.query('DELETE FROM understudy.bootstrap');
+}
+
+/** The share of the reading that is done, from 0 to 1. */
+export function shareRead({ firstOffsets, offsets, mark }: BootstrapState): number {
+  let all = 0n;
+  let done = 0n;
+  for (const [partition, end] of mark.nextOffsets.entries()) {
+    const first = firstOffsets[partition] ?? 0n;
+    all += end - first;
+    done += (offsets[partition] ?? first) - first;
+  }
+  return all === 0n ? 1 : Number((done * 1_000n) / all) / 1_000;
+}

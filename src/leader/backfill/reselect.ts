@@ -1,0 +1,385 @@
+/**
+ * Which rows are published once more, and with what values. Flows in: every change of a row as it
+ * is streamed, keys from elsewhere that need their row, and reads of this server's tables; flows
+ * out: the keys to read next, and whole rows (or tombstones) for the place in the WAL where a read
+ * left its watermark. Pure: no I/O and no clock.
+ *
+ * An update that leaves a large value alone is streamed without it: followers have the value, but
+ * the topic, once compacted, has not. So the row is read and published whole. What was read is the
+ * row at the read's snapshot, and its place in the stream is the watermark: in between lie changes
+ * that were streamed already, or are seen late, since commits are not seen in the order in which
+ * the WAL has them. A read counts for a key only when its snapshot sees the last transaction that
+ * had changed the row when the read began; then it sees all before it too, because a row has one
+ * writer at a time. Everything streamed since the read began is laid over what was read. Laying a
+ * change over a row that has it already does no harm, and the newest comes last: the result is the
+ * row as of the watermark, also for a row that never rests.
+ */
+import { type Snapshot, sees } from '../../catalog/snapshot.ts';
+import type { Mark, RelationId, RowChange } from '../../change/change.ts';
+import { oldestMark } from '../../change/mark.ts';
+import { type EpochLsn, isCovered, type Position } from '../../change/position.ts';
+import { laidOver, type ReadRow, type RowKey, rowOf, textOf, tombstoneOf } from './row-overlay.ts';
+import type { ReadableTable } from './row-reader.ts';
+
+/** Rows of one table that are to be read in one transaction. */
+export interface ReadRound {
+  readonly relationId: RelationId;
+  readonly keys: readonly WantedRow[];
+}
+
+export interface WantedRow extends RowKey {
+  /**
+   * Its changes were not watched from the beginning: reads must see all transactions below. Unknown
+   * until it is set; null where any snapshot may do.
+   */
+  readonly horizon: bigint | 'unknown' | null;
+}
+
+interface Wanted extends WantedRow {
+  /** The mark before the record that made it wanted. */
+  readonly since: Mark;
+  horizon: WantedRow['horizon'];
+  /** The last streamed transaction that changed it since it is wanted. */
+  lastXid: number | null;
+  /** When it is read; null until it was looked at for the first time. */
+  dueMs: number | null;
+  /** While it is being read: what was streamed since. */
+  overlay: RowChange | null;
+  /** Came from a search of the topic. */
+  isFound: boolean;
+}
+
+export type RoundTable = Pick<ReadableTable, 'shape' | 'hasOneSpelling'>;
+
+interface Round {
+  readonly table: RoundTable;
+  readonly id: string;
+  readonly wanted: Map<string, { readonly entry: Wanted; readonly seenBy: number | null }>;
+  snapshot: Snapshot | null;
+  /** By key; null where the table has no such row, absent where it was not read. */
+  rows: ReadonlyMap<string, ReadRow | null>;
+  /** A key of the table was made since the read began. */
+  hasNewKeys: boolean;
+}
+
+/** Keys of a hot row come together; far below the time after which compaction may begin. */
+const delayMs = 1_000;
+const retryMs = 1_000;
+export const roundKeysMax = 500;
+/** More are searched for in the topic, once there is room. */
+const wantedMax = 50_000;
+
+export class Healing {
+  /** In the order in which they became wanted. */
+  readonly #wanted = new Map<string, Wanted>();
+  readonly #wantedMax: number;
+  /** Since where the topic has to be searched for keys. */
+  #searchFrom: Mark | null;
+  /** The last change that such a search has to find. */
+  #searchTo: Position | null = null;
+  /** Since where the keys that a search brings are wanted, while it goes on or any is left. */
+  #foundSince: Mark | null = null;
+  #isSearching = false;
+  #rereads = 0;
+  #found = 0;
+  #round: Round | null = null;
+  /** The last streamed transaction that made a key, by relation. */
+  readonly #keyMakers = new Map<RelationId, number>();
+
+  /** `unhealed` is what the log says: keys are wanted since then and have to be searched for. */
+  constructor(unhealed: Mark | null, limits: { readonly wantedMax?: number } = {}) {
+    this.#searchFrom = unhealed;
+    this.#wantedMax = limits.wantedMax ?? wantedMax;
+  }
+
+  /** Since where keys lack values in the topic; null when none does. */
+  get unhealed(): Mark | null {
+    const [first] = this.#wanted.values();
+    return oldestMark([this.#foundSince, this.#searchFrom, first?.since ?? null]);
+  }
+
+  /** Whether a row that `want` gave is not published yet; it may be wanted anew meanwhile. */
+  isOpen(row: WantedRow): boolean {
+    return this.#wanted.get(textOf(row)) === row;
+  }
+
+  /** A change was streamed, by the transaction `xid`; `previous` is the mark before its batch. */
+  row(change: RowChange, xid: number, previous: Mark, position: Position): void {
+    const isPartial = change.unchanged.length > 0;
+    if (!isPartial && this.#wanted.size === 0) return;
+    if (change.op === 'c' || change.was !== null) this.#noteNewKey(change.relation.id, xid);
+    const key = { relationId: change.relation.id, identity: change.identity };
+    const text = textOf(key);
+    if (!isPartial) {
+      // The record is whole, or the row is gone: the topic has what there is.
+      this.#forget(text);
+      return;
+    }
+    const known = this.#wanted.get(text);
+    if (known !== undefined) {
+      known.lastXid = xid;
+      if (this.#isBeingRead(text, known)) known.overlay = laidOver(change, known.overlay);
+      return;
+    }
+    if (this.#wanted.size >= this.#wantedMax) {
+      this.#searchFrom ??= previous;
+      this.#searchTo = position;
+      return;
+    }
+    const state = { since: previous, horizon: null, lastXid: xid, dueMs: null, overlay: null };
+    this.#wanted.set(text, { ...key, ...state, isFound: false });
+  }
+
+  #noteNewKey(relationId: RelationId, xid: number): void {
+    this.#keyMakers.set(relationId, xid);
+    if (this.#round?.table.shape.id === relationId) this.#round.hasNewKeys = true;
+  }
+
+  truncated(relationId: RelationId): void {
+    for (const [text, wanted] of this.#wanted) {
+      if (wanted.relationId === relationId) this.#forget(text);
+    }
+  }
+
+  /**
+   * Its rows are read anew, since changes of them may not have been streamed: whoever reads has to
+   * see all that began before, and a read under way counts for nothing.
+   */
+  reread(relationId: RelationId): void {
+    this.#rereads += 1;
+    for (const wanted of this.#wanted.values()) {
+      if (wanted.relationId === relationId) wanted.horizon = 'unknown';
+    }
+  }
+
+  /**
+   * Keys need their row whatever it is, or a tombstone where there is none: a change that was
+   * streamed unwatched may have made the record in the topic what it is.
+   */
+  want(keys: readonly RowKey[], since: Mark, nowMs: number): readonly WantedRow[] {
+    return keys.map((key) => this.#want(key, since, nowMs, false));
+  }
+
+  /**
+   * Where the topic is to be searched from, once there is room for what will be found, and all of
+   * it can be read: `readTo` is how far every partition was.
+   */
+  nextSearch(readTo: EpochLsn): Mark | null {
+    if (this.#foundSince !== null || this.#searchFrom === null) return null;
+    if (this.#searchTo !== null && !isCovered(this.#searchTo, readTo)) return null;
+    if (this.#wanted.size > this.#wantedMax / 2) return null;
+    this.#isSearching = true;
+    this.#foundSince = this.#searchFrom;
+    this.#searchFrom = null;
+    this.#searchTo = null;
+    return this.#foundSince;
+  }
+
+  /** What a search found; `isAll` unless there is more to come once these are done. */
+  found(keys: readonly RowKey[], isAll: boolean, nowMs: number): void {
+    if (this.#foundSince === null) return;
+    this.#isSearching = !isAll;
+    for (const key of keys) this.#want(key, this.#foundSince, nowMs, true);
+    this.#endSearch();
+  }
+
+  /** The part of a search that was found before is done. */
+  get wantsMoreFound(): boolean {
+    return this.#isSearching && this.#found === 0;
+  }
+
+  #want(key: RowKey, since: Mark, nowMs: number, isFound: boolean): WantedRow {
+    const text = textOf(key);
+    const known = this.#wanted.get(text);
+    if (known !== undefined) {
+      known.horizon ??= 'unknown';
+      if (isFound && !known.isFound) this.#found += 1;
+      known.isFound ||= isFound;
+      return known;
+    }
+    const state = {
+      since,
+      horizon: 'unknown',
+      lastXid: null,
+      dueMs: nowMs,
+      overlay: null,
+    } as const;
+    const wanted: Wanted = { ...key, ...state, isFound };
+    this.#wanted.set(text, wanted);
+    if (isFound) this.#found += 1;
+    return wanted;
+  }
+
+  /** There is nothing to publish for them. */
+  drop(keys: readonly RowKey[]): void {
+    for (const key of keys) this.#forget(textOf(key));
+  }
+
+  #forget(text: string): void {
+    if (this.#wanted.get(text)?.isFound === true) this.#found -= 1;
+    this.#wanted.delete(text);
+    this.#endSearch();
+  }
+
+  #endSearch(): void {
+    if (this.#found === 0 && !this.#isSearching) this.#foundSince = null;
+  }
+
+  /** The keys to read now, of one table; else when to ask again, null for not before a change. */
+  next(nowMs: number, keysMax = roundKeysMax): ReadRound | { readonly atMs: number | null } {
+    let atMs: number | null = null;
+    const due: Wanted[] = [];
+    for (const wanted of this.#wanted.values()) {
+      wanted.dueMs ??= nowMs + delayMs;
+      if (wanted.dueMs > nowMs) {
+        atMs = Math.min(atMs ?? wanted.dueMs, wanted.dueMs);
+        continue;
+      }
+      if (due[0] !== undefined && due[0].relationId !== wanted.relationId) continue;
+      if (due.push(wanted) === keysMax) break;
+    }
+    const [first] = due;
+    return first === undefined ? { atMs } : { relationId: first.relationId, keys: due };
+  }
+
+  /** How often tables were read anew so far. */
+  get rereads(): number {
+    return this.#rereads;
+  }
+
+  /**
+   * `nextXid` was the next transaction id at a time after the keys were wanted, and tables were
+   * read anew `rereads` times.
+   */
+  setHorizon(keys: readonly RowKey[], nextXid: bigint, rereads: number): void {
+    if (rereads !== this.#rereads) return;
+    for (const key of keys) {
+      const wanted = this.#wanted.get(textOf(key));
+      if (wanted?.horizon === 'unknown') wanted.horizon = nextXid;
+    }
+  }
+
+  /** From here on changes of these keys are laid over what will have been read. */
+  begin(id: string, table: RoundTable, keys: readonly RowKey[]): void {
+    this.abandon();
+    const wanted = new Map<string, { entry: Wanted; seenBy: number | null }>();
+    for (const key of keys) {
+      const text = textOf(key);
+      const entry = this.#wanted.get(text);
+      if (entry !== undefined) wanted.set(text, { entry, seenBy: entry.lastXid });
+    }
+    this.#round = { table, id, wanted, snapshot: null, rows: new Map(), hasNewKeys: false };
+  }
+
+  /** Before the watermark is written. Keys that were not read are due as before. */
+  read(
+    snapshot: Snapshot,
+    rows: readonly { readonly key: RowKey; readonly row: ReadRow | null }[],
+  ) {
+    const round = this.#round;
+    if (round === null) return;
+    round.snapshot = snapshot;
+    round.rows = new Map(rows.map(({ key, row }) => [textOf(key), row]));
+    for (const [text, { entry }] of round.wanted) {
+      if (round.rows.has(text)) continue;
+      entry.overlay = null;
+      round.wanted.delete(text);
+    }
+  }
+
+  /** Whether a read waits for its watermark. */
+  get isReading(): boolean {
+    return this.#round !== null;
+  }
+
+  /** They cannot be read before. */
+  postpone(keys: readonly RowKey[], untilMs: number): void {
+    for (const key of keys) {
+      const wanted = this.#wanted.get(textOf(key));
+      if (wanted !== undefined) wanted.dueMs = untilMs;
+    }
+  }
+
+  /** The read came to nothing. */
+  abandon(retryAtMs = 0): void {
+    for (const { entry } of this.#round?.wanted.values() ?? []) {
+      entry.overlay = null;
+      entry.dueMs = Math.max(entry.dueMs ?? 0, retryAtMs);
+    }
+    this.#round = null;
+  }
+
+  /** The watermark has come: what stands at its place in the stream. */
+  take(id: string, nowMs: number): RowChange[] {
+    const round = this.#round;
+    if (round === null || round.id !== id) return [];
+    const { shape } = round.table;
+    const mayBury = this.#mayBury(round);
+    const whole: RowChange[] = [];
+    const gone: RowChange[] = [];
+    const asked: RowKey[] = [];
+    for (const [text, { entry, seenBy }] of round.wanted) {
+      const row = round.rows.get(text);
+      if (this.#wanted.get(text) !== entry || row === undefined) continue;
+      if (!isSeen(round.snapshot, entry, seenBy)) continue;
+      if (row !== null && textOf({ ...entry, identity: row.identity }) !== text) {
+        asked.push(entry);
+        continue;
+      }
+      if (row !== null) whole.push(rowOf(shape, row, entry.overlay));
+      else if (entry.horizon !== null && entry.overlay === null && mayBury) {
+        gone.push(tombstoneOf(shape, entry));
+      } else continue;
+      this.#forget(text);
+    }
+    gone.push(...this.#respelled(round, asked, whole, nowMs));
+    this.abandon(nowMs + retryMs);
+    return [...gone, ...whole];
+  }
+
+  /**
+   * A key that is equal to another one in the eyes of Postgres has no row of its own. Its tombstone
+   * would take that row from followers, so it goes out only together with it.
+   */
+  #respelled(
+    round: Round,
+    asked: readonly RowKey[],
+    whole: readonly RowChange[],
+    nowMs: number,
+  ): RowChange[] {
+    return asked.flatMap((key) => {
+      const text = textOf(key);
+      const entry = round.wanted.get(text)?.entry;
+      const row = round.rows.get(text);
+      if (entry === undefined || row == null || entry.horizon === null) return [];
+      const actual = { ...key, identity: row.identity };
+      const isOut = whole.some(({ identity }) => textOf({ ...key, identity }) === textOf(actual));
+      if (!isOut) {
+        this.want([actual], entry.since, nowMs);
+        return [];
+      }
+      this.#forget(text);
+      return [tombstoneOf(round.table.shape, key)];
+    });
+  }
+
+  /**
+   * A tombstone takes whatever row has an equal key, and that may be a new one under another
+   * spelling, which the read did not see.
+   */
+  #mayBury({ table, snapshot, hasNewKeys }: Round): boolean {
+    if (table.hasOneSpelling) return true;
+    const maker = this.#keyMakers.get(table.shape.id);
+    return !hasNewKeys && snapshot !== null && (maker === undefined || sees(snapshot, maker));
+  }
+
+  #isBeingRead(text: string, entry: Wanted): boolean {
+    return this.#round?.wanted.get(text)?.entry === entry;
+  }
+}
+
+function isSeen(snapshot: Snapshot | null, entry: Wanted, seenBy: number | null): boolean {
+  if (snapshot === null || entry.horizon === 'unknown') return false;
+  if (entry.horizon !== null && snapshot.xmin < entry.horizon) return false;
+  return seenBy === null || sees(snapshot, seenBy);
+}

@@ -1,0 +1,196 @@
+/**
+ * Decides what goes into one Kafka transaction and when it ends. Flows in: encoded records, ends of
+ * source transactions, keepalives, the outcome of Kafka's commits; flows out: one action at a time
+ * for the publish loop. It holds no I/O and no clock.
+ *
+ * A batch is whole source transactions and ends in one point. It is committed as soon as Kafka is
+ * free and no source transaction is open in it: under load batches grow by themselves while the one
+ * before is in flight. A transaction larger than the bound goes out in pieces inside of its batch.
+ * A named point ends its batch: `accepts` turns false until it is committed.
+ */
+import type { Mark, Point, UnfinishedTable } from '../../change/change.ts';
+import type { Lsn } from '../../change/lsn.ts';
+import type { OutgoingRecord } from '../../topic/log.ts';
+
+export interface BatcherOptions {
+  readonly streamId: string;
+  readonly epoch: number;
+  readonly partitions: number;
+  /** Records that may wait for Kafka before the WAL is left standing. */
+  readonly recordsMax: number;
+  readonly bytesMax: number;
+  /** Idle points directly after a change of WAL, so that tokens become visible. */
+  readonly idleSoonMs: number;
+  /** Idle points while only foreign WAL moves. */
+  readonly idleEveryMs: number;
+  /** The mark that the first point of this run continues. */
+  readonly start: Mark;
+  readonly lastCommit: Lsn;
+  readonly lastCommitTimeMicros: bigint;
+  /** Since where keys lack values in the topic, the open batch included; null when none does. */
+  readonly unhealed: () => Mark | null;
+  /** Tables whose rows from before the stream are not all in it, the open batch included. */
+  readonly unfinished: () => readonly UnfinishedTable[];
+}
+
+export type BatchAction =
+  | { readonly kind: 'send'; readonly records: readonly OutgoingRecord[] }
+  | {
+      readonly kind: 'commit';
+      readonly records: readonly OutgoingRecord[];
+      readonly point: Point;
+    }
+  /** Nothing to do before `atMs`; null when only a new event can change that. */
+  | { readonly kind: 'wait'; readonly atMs: number | null };
+
+export class Batcher {
+  readonly #options: BatcherOptions;
+  #records: OutgoingRecord[] = [];
+  #bytes = 0;
+  #counts: number[];
+  #openTransaction = false;
+  #label: string | null = null;
+  #previous: Mark;
+  /** What the next point will say; moves only at the end of a source transaction. */
+  #upto: Lsn;
+  #commit: Lsn;
+  #commitTimeMicros: bigint;
+  #pendingCommit: Lsn;
+  #pendingCommitTimeMicros: bigint;
+  #walEnd: Lsn;
+  #uncovered: readonly string[] = [];
+  #lastPointMs = Number.NEGATIVE_INFINITY;
+  #idlePointsInARow = 0;
+
+  constructor(options: BatcherOptions) {
+    this.#options = options;
+    this.#counts = new Array(options.partitions).fill(0);
+    this.#previous = options.start;
+    this.#upto = options.start.at.lsn;
+    this.#walEnd = options.start.at.lsn;
+    this.#commit = options.lastCommit;
+    this.#pendingCommit = options.lastCommit;
+    this.#commitTimeMicros = options.lastCommitTimeMicros;
+    this.#pendingCommitTimeMicros = options.lastCommitTimeMicros;
+  }
+
+  /** Whether another event may be fed. While it is false the WAL waits in the socket. */
+  get accepts(): boolean {
+    if (this.#label !== null && !this.#openTransaction) return false;
+    return this.#records.length < this.#options.recordsMax && this.#bytes < this.#options.bytesMax;
+  }
+
+  begin(commitLsn: Lsn, commitTimeMicros: bigint): void {
+    this.#openTransaction = true;
+    this.#pendingCommit = commitLsn;
+    this.#pendingCommitTimeMicros = commitTimeMicros;
+  }
+
+  add(records: readonly OutgoingRecord[]): void {
+    for (const record of records) {
+      this.#records.push(record);
+      this.#bytes += record.key.length + (record.value?.length ?? 0);
+      this.#counts[record.partition] = (this.#counts[record.partition] ?? 0) + 1;
+    }
+  }
+
+  /** The mark that the open batch continues, or an older one while that is on its way. */
+  get previous(): Mark {
+    return this.#previous;
+  }
+
+  label(label: string): void {
+    this.#label = label;
+  }
+
+  end(endLsn: Lsn): void {
+    this.#openTransaction = false;
+    this.#upto = endLsn;
+    this.#walEnd = endLsn > this.#walEnd ? endLsn : this.#walEnd;
+    this.#commit = this.#pendingCommit;
+    this.#commitTimeMicros = this.#pendingCommitTimeMicros;
+  }
+
+  /**
+   * The server has decoded everything below `walEnd`. Inside of a transaction that says nothing:
+   * its own rows are still to come.
+   */
+  keepalive(walEnd: Lsn): void {
+    if (!this.#openTransaction && walEnd > this.#walEnd) this.#walEnd = walEnd;
+  }
+
+  /** Every point from now on names these tables; true when they are others than before. */
+  setUncovered(tables: readonly string[]): boolean {
+    if (tables.join() === this.#uncovered.join()) return false;
+    this.#uncovered = tables;
+    return true;
+  }
+
+  /** The same with one more, at once. */
+  addUncovered(table: string): void {
+    if (!this.#uncovered.includes(table)) this.#uncovered = [...this.#uncovered, table];
+  }
+
+  /** What to do now that Kafka is free. */
+  next(nowMs: number): BatchAction {
+    if (!this.#openTransaction && this.#hasTransactions()) return this.#takeCommit(false, nowMs);
+    if (this.#openTransaction) return this.#insideTransaction();
+    if (this.#walEnd <= this.#upto) return { kind: 'wait', atMs: null };
+    const { idleSoonMs, idleEveryMs } = this.#options;
+    // The first idle points follow soon, so that a reader's token is covered; a long row of them
+    // means that only WAL of others moves.
+    const soon = this.#idlePointsInARow * idleSoonMs < idleEveryMs;
+    const atMs = this.#lastPointMs + (soon ? Math.min(idleSoonMs, idleEveryMs) : idleEveryMs);
+    return nowMs >= atMs ? this.#takeCommit(true, nowMs) : { kind: 'wait', atMs };
+  }
+
+  /** Kafka has committed the point: it is the mark that the next one continues. */
+  committed(mark: Mark): void {
+    this.#previous = mark;
+  }
+
+  /** A transaction larger than the bound goes out in pieces. */
+  #insideTransaction(): BatchAction {
+    if (this.accepts) return { kind: 'wait', atMs: null };
+    return { kind: 'send', records: this.#takeRecords() };
+  }
+
+  #hasTransactions(): boolean {
+    return this.#upto > this.#previous.at.lsn;
+  }
+
+  #takeCommit(idle: boolean, nowMs: number): BatchAction {
+    // Everything below the last keepalive is in this batch too. A named point alone stands directly
+    // after its transaction.
+    if (this.#label === null) this.#upto = this.#walEnd;
+    const { streamId, epoch, partitions, unhealed, unfinished } = this.#options;
+    const point: Point = {
+      streamId,
+      label: this.#label,
+      epoch,
+      commit: this.#commit,
+      upto: this.#upto,
+      commitTimeMicros: this.#commitTimeMicros,
+      counts: this.#counts,
+      previous: this.#previous,
+      unfinished: unfinished(),
+      uncovered: this.#uncovered,
+      settled: null,
+      unhealed: unhealed(),
+      rowCounts: {},
+      schemaOffset: null,
+    };
+    this.#counts = new Array(partitions).fill(0);
+    this.#label = null;
+    this.#lastPointMs = nowMs;
+    this.#idlePointsInARow = idle ? this.#idlePointsInARow + 1 : 0;
+    return { kind: 'commit', records: this.#takeRecords(), point };
+  }
+
+  #takeRecords(): OutgoingRecord[] {
+    const records = this.#records;
+    this.#records = [];
+    this.#bytes = 0;
+    return records;
+  }
+}

@@ -1,0 +1,233 @@
+/**
+ * The leader's replication slot. Flows in: a session on the leader's database; flows out: what the
+ * slot is like, and slots created or dropped. A slot is made at a known consistent point; creating
+ * waits for every open transaction of the server, so it is bounded, and what a timed-out creation
+ * may leave behind is looked up and dropped: an orphan would fill the disk.
+ */
+import type { Client } from 'pg';
+import { quoteIdentifier } from '../../catalog/postgres-session.ts';
+import { createWithin } from '../../catalog/slot-creation.ts';
+import { type Lsn, parseLsn } from '../../change/lsn.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+
+export interface SlotState {
+  readonly name: string;
+  readonly plugin: string | null;
+  readonly active: boolean;
+  readonly confirmedFlush: Lsn;
+  /** reserved, extended, unreserved or lost. */
+  readonly walStatus: string;
+}
+
+interface SlotRow {
+  slot_name: string;
+  plugin: string | null;
+  active: string;
+  confirmed_flush_lsn: string | null;
+  wal_status: string | null;
+}
+
+const slotColumns = 'slot_name, plugin, active, confirmed_flush_lsn, wal_status';
+
+export async function readSlot(client: Client, name: string): Promise<SlotState | null> {
+  const { rows } = await client.query<SlotRow>(
+    `SELECT ${slotColumns} FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
+    [name],
+  );
+  const row = rows[0];
+  if (row === undefined) return null;
+  return {
+    name: row.slot_name,
+    plugin: row.plugin,
+    active: row.active === 't',
+    confirmedFlush: parseLsn(row.confirmed_flush_lsn ?? '0/0'),
+    walStatus: row.wal_status ?? 'lost',
+  };
+}
+
+/** Names of this cluster's slots in the database of the session. */
+export async function listSlots(client: Client, prefix: string): Promise<string[]> {
+  const { rows } = await client.query<{ slot_name: string }>(
+    `SELECT slot_name FROM pg_catalog.pg_replication_slots
+     WHERE database = current_database() AND starts_with(slot_name, $1) ORDER BY slot_name`,
+    [prefix],
+  );
+  return rows.map((row) => row.slot_name);
+}
+
+/** The one of the newest epoch up to `epoch`: that of a node's last reign. */
+export function newestSlot(slots: readonly string[], epoch: number): string | null {
+  const numbered = slots
+    .map((slot) => ({ slot, epoch: Number(slot.slice(slot.lastIndexOf('_') + 1)) }))
+    .filter((candidate) => candidate.epoch <= epoch)
+    .sort((a, b) => b.epoch - a.epoch);
+  return numbered[0]?.slot ?? null;
+}
+
+/** How much WAL a slot keeps, and how much more it may before Postgres gives it up. */
+export interface SlotWal {
+  readonly name: string;
+  readonly active: boolean;
+  /** reserved, extended, unreserved or lost. */
+  readonly walStatus: string;
+  /** Kept on the server's disk because of this slot; null once the slot is lost. */
+  readonly retainedBytes: number | null;
+  /** Of it, what was not confirmed: the topic does not have it yet. */
+  readonly unconfirmedBytes: number | null;
+  /** What may still be written before the slot is in danger; null is no limit. */
+  readonly safeBytes: number | null;
+}
+
+/** Of this cluster's slots in the database of the session, the newest epoch's first. */
+export async function readSlotWal(client: Client, prefix: string): Promise<SlotWal[]> {
+  const { rows } = await client.query<{
+    name: string;
+    active: string;
+    wal_status: string;
+    retained: string | null;
+    unconfirmed: string | null;
+    safe: string | null;
+  }>(
+    `SELECT slot_name AS name, active, coalesce(wal_status, 'lost') AS wal_status,
+            pg_catalog.pg_wal_lsn_diff(wal.flushed, restart_lsn) AS retained,
+            pg_catalog.pg_wal_lsn_diff(wal.flushed, confirmed_flush_lsn) AS unconfirmed,
+            safe_wal_size AS safe
+     FROM pg_catalog.pg_replication_slots, (SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+       THEN NULL ELSE pg_catalog.pg_current_wal_flush_lsn() END AS flushed) AS wal
+     WHERE database = pg_catalog.current_database() AND starts_with(slot_name, $1)
+     ORDER BY pg_catalog.length(slot_name) DESC, slot_name DESC`,
+    [prefix],
+  );
+  return rows.map((row) => {
+    // What a lost slot still says of LSNs is no WAL that anybody could read.
+    const isLost = row.wal_status === 'lost';
+    return {
+      name: row.name,
+      active: row.active === 't',
+      walStatus: row.wal_status,
+      retainedBytes: isLost ? null : bytesOf(row.retained),
+      unconfirmedBytes: bytesOf(row.unconfirmed),
+      safeBytes: bytesOf(row.safe),
+    };
+  });
+}
+
+function bytesOf(text: string | null): number | null {
+  return text === null ? null : Number(text);
+}
+
+/** Creates a logical slot and gives its consistent point, within `timeoutMs` or not at all. */
+export async function createSlot(
+  maker: Client,
+  control: Client,
+  name: string,
+  timeoutMs: number,
+): Promise<Lsn> {
+  const { rows } = await boundedCreation(maker, control, name, timeoutMs, () =>
+    maker.query<{ lsn: string }>(
+      `SELECT lsn FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`,
+      [name],
+    ),
+  );
+  return parseLsn(rows[0]?.lsn ?? '');
+}
+
+export interface ExportedSlot {
+  readonly consistentPoint: Lsn;
+  /** For SET TRANSACTION SNAPSHOT, until `walsender` runs its next command or ends. */
+  readonly snapshot: string;
+}
+
+/** The same over a walsender connection, with the snapshot of exactly what is below the point. */
+export async function createExportedSlot(
+  walsender: Client,
+  control: Client,
+  name: string,
+  timeoutMs: number,
+): Promise<ExportedSlot> {
+  const { rows } = await boundedCreation(walsender, control, name, timeoutMs, () =>
+    walsender.query<{ consistent_point: string; snapshot_name: string }>(
+      `CREATE_REPLICATION_SLOT ${quoteIdentifier(name)} LOGICAL pgoutput (SNAPSHOT 'export')`,
+    ),
+  );
+  const consistentPoint = parseLsn(rows[0]?.consistent_point ?? '');
+  return { consistentPoint, snapshot: rows[0]?.snapshot_name ?? '' };
+}
+
+/** Rejects with TIMED_OUT after `timeoutMs`, leaving nothing behind. */
+async function boundedCreation<Result>(
+  maker: Client,
+  control: Client,
+  name: string,
+  timeoutMs: number,
+  create: () => Promise<Result>,
+): Promise<Result> {
+  return createWithin({
+    ...{ maker, control, create, timeoutMs },
+    discard: () => dropSlot(control, name),
+    late: (blockers) => {
+      return new UnderstudyError(
+        'TIMED_OUT',
+        `the slot ${name} was not ready within ${timeoutMs} ms: creating one waits for every ` +
+          `open transaction of the server (${blockers})`,
+        'End those transactions (SELECT pg_terminate_backend(pid)) and try again.',
+      );
+    },
+  });
+}
+
+/**
+ * Drops a slot of ours, if it is there. Whoever holds it, a creation that outlived its client or
+ * the walsender of a dead connection, is ended first.
+ */
+export async function dropSlot(client: Client, name: string): Promise<void> {
+  await client.query(
+    `SELECT pg_catalog.pg_terminate_backend(active_pid, 5000)
+     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL`,
+    [name],
+  );
+  await client.query(
+    `SELECT pg_catalog.pg_drop_replication_slot(slot_name)
+     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
+    [name],
+  );
+}
+
+/** What the loss of a slot means; also what `status` and the watch over the WAL say. */
+export const slotLostRemedy =
+  'Changes after the last point are not in the stream: have every row read anew, which also ' +
+  'removes what is no more: understudy resnapshot --all. Until then the leader’s rows are whole, ' +
+  'and followers stay at the last point.';
+
+/** What must hold before streaming starts at `start`; Postgres itself would start elsewhere. */
+export function checkSlot(slot: SlotState | null, name: string, start: Lsn): void {
+  const remedy =
+    'The stream cannot go on from this slot: have every row read anew, from a new one: ' +
+    'understudy resnapshot --all';
+  if (slot === null) {
+    const message = `the replication slot ${name} is gone: somebody dropped it`;
+    throw new UnderstudyError('SLOT_MISMATCH', message, slotLostRemedy);
+  }
+  if (slot.walStatus === 'lost') {
+    throw new UnderstudyError(
+      'SLOT_MISMATCH',
+      `the replication slot ${name} has lost its WAL: Postgres gave it up (` +
+        'max_slot_wal_keep_size, or idle_replication_slot_timeout)',
+      slotLostRemedy,
+    );
+  }
+  if (slot.plugin !== 'pgoutput') {
+    throw new UnderstudyError(
+      'SLOT_MISMATCH',
+      `the replication slot ${name} decodes with ${slot.plugin ?? 'nothing'}, not pgoutput`,
+      remedy,
+    );
+  }
+  if (slot.confirmedFlush > start) {
+    throw new UnderstudyError(
+      'SLOT_MISMATCH',
+      `the replication slot ${name} is ahead of the topic: what lies between is in neither`,
+      remedy,
+    );
+  }
+}

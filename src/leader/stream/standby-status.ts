@@ -1,0 +1,28 @@
+/**
+ * The standby status update of the streaming replication protocol: the one place where WAL is let
+ * go. Flows in: exact LSNs; flows out: the 34 bytes Postgres reads. Nothing is added to an LSN:
+ * everything below it, strictly, may be discarded by the server.
+ */
+import type { Lsn } from '../../change/lsn.ts';
+
+export interface StandbyStatus {
+  /** Sent as both write and flush: everything below is committed in Kafka. */
+  readonly flush: Lsn;
+  /** What synchronous_commit = remote_apply waits for. */
+  readonly apply: Lsn;
+  /** Milliseconds since 1970. */
+  readonly nowMs: number;
+}
+
+const frameBytes = 34;
+const postgresEpochMs = 946_684_800_000;
+
+export function standbyStatus(status: StandbyStatus): Buffer {
+  const frame = Buffer.alloc(frameBytes);
+  frame.write('r', 0, 'latin1');
+  frame.writeBigUInt64BE(status.flush, 1);
+  frame.writeBigUInt64BE(status.flush, 9);
+  frame.writeBigUInt64BE(status.apply, 17);
+  frame.writeBigInt64BE(BigInt(Math.trunc(status.nowMs - postgresEpochMs)) * 1000n, 25);
+  return frame;
+}

@@ -1,0 +1,73 @@
+/**
+ * Tables that enter the stream while it runs. Flows in: tables that are published and new to it;
+ * flows out: their ids, kept in this database, and which of them hold rows that are still to be
+ * read. That is kept too until a point names them, so that a crash in between forgets none.
+ */
+import type { Client } from 'pg';
+import { saveRelation } from '../../catalog/known-relations.ts';
+import { inTransaction } from '../../catalog/postgres-session.ts';
+import type { TableShape } from '../../catalog/table.ts';
+import type { RelationId, RelationShape } from '../../change/change.ts';
+
+/** `isToRead`: rows that it holds are not in the stream. */
+export async function enterTable(
+  client: Client,
+  shape: RelationShape,
+  table: TableShape,
+  isToRead: boolean,
+): Promise<void> {
+  await inTransaction(client, async () => {
+    await saveRelation(client, shape, table);
+    await client.query('DELETE FROM understudy.unread_partitions WHERE table_oid = $1', [
+      table.oid,
+    ]);
+    if (!isToRead) return;
+    await client.query('INSERT INTO understudy.to_read (relation_id) VALUES ($1)', [shape.id]);
+    await client.query(
+      `UPDATE understudy.relations SET entered_lsn = pg_catalog.pg_current_wal_insert_lsn()
+       WHERE relation_id = $1`,
+      [shape.id],
+    );
+  });
+}
+
+/** Partitions that are not in the stream, of tables that were read anew without them. */
+export async function unreadPartitions(client: Client): Promise<ReadonlySet<number>> {
+  const { rows } = await client.query<{ oid: string }>(
+    'SELECT table_oid::bigint AS oid FROM understudy.unread_partitions',
+  );
+  return new Set(rows.map(({ oid }) => Number(oid)));
+}
+
+/** Tables whose rows nobody has begun to read, as far as this database knows. */
+export async function tablesToRead(client: Client): Promise<RelationId[]> {
+  const { rows } = await client.query<{ id: string }>(
+    'SELECT relation_id AS id FROM understudy.to_read ORDER BY relation_id',
+  );
+  return rows.map(({ id }) => id);
+}
+
+/** From now on points say so. */
+export async function forgetToRead(client: Client, relations: ReadonlySet<string>): Promise<void> {
+  if (relations.size === 0) return;
+  await client.query('DELETE FROM understudy.to_read WHERE relation_id = ANY ($1)', [
+    [...relations],
+  ]);
+}
+
+/** A table with all that is below it, as its publication has it. */
+export function withPartitions(root: TableShape, tables: readonly TableShape[]): TableShape[] {
+  const below = tables.filter(
+    ({ parentOid, isPartition }) => isPartition && parentOid === root.oid,
+  );
+  return [root, ...below.flatMap((table) => withPartitions(table, tables))];
+}
+
+/**
+ * Before these versions a walsender may keep the publication as it was for a transaction that was
+ * open at the ADD TABLE, and leave out later changes. Source: release notes of 15.13, 16.9, 17.5.
+ */
+export function keepsOldPublication(serverVersion: number): boolean {
+  const fixed: Readonly<Record<number, number>> = { 15: 150_013, 16: 160_009, 17: 170_005 };
+  return serverVersion < (fixed[Math.floor(serverVersion / 10_000)] ?? 0);
+}

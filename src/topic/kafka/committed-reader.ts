@@ -1,0 +1,308 @@
+/**
+ * Reads committed records at offsets the caller names, without a consumer group: a group member
+ * rejoins by itself after a pause or a move of a leader, and then starts where its group says, not
+ * where the rows say. Offsets flow in, records and the next offsets flow out. Promises: an offset
+ * that is not in the log is an error and never a reset; markers and aborted records are passed but
+ * not returned; `nextOffset` always moves past what was looked at.
+ *
+ * A leader that moved or a connection that broke is met by a new connection and a new look at the
+ * metadata, a bounded number of times; what other partitions answered meanwhile is kept.
+ */
+
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { boundedDelayMs } from '../../waiting.ts';
+import type { CommittedReader, FetchedPartition, Watermarks } from '../log.ts';
+import { decodeBatches } from './batch-decoder.ts';
+import type { KafkaClient, TopicConnection } from './client.ts';
+import { answerName, ClosedError, isConnectionLost, isMoved, KafkaAnswerError } from './errors.ts';
+import { fetchCommitted, type RawPartition } from './fetch.ts';
+import { listOffsets, type offsetOf } from './wire.ts';
+
+export interface CommittedReaderOptions {
+  readonly topic: string;
+  readonly partitions: number;
+}
+
+/** Per partition and fetch: some 10,000 small rows, which cost ten times as much once decoded. */
+const partitionBytesDefault = 1024 * 1024;
+
+/** A topic that was just made is unknown to some brokers for moments; a missing one for ever. */
+const triesUnknownMax = 6;
+
+/** Fourteen tries last 9 to 17 s together: an election, or the restart of a broker. */
+const triesMax = 14;
+const pauses = { baseMs: 50, capMs: 2_000 };
+
+/** Longer than a broker takes to know its own log again. */
+const behindPatienceMs = 20_000;
+const behindPauseMs = 250;
+
+/** Answers collect in `into`; an error leaves the others in place. */
+type Ask<T> = (
+  connection: TopicConnection,
+  leader: number,
+  partitions: readonly number[],
+  into: Map<number, T>,
+) => Promise<void>;
+
+class KafkaCommittedReader implements CommittedReader {
+  readonly #client: KafkaClient;
+  readonly #topic: string;
+  readonly #partitions: readonly number[];
+  /** Rejects what is waited for now, when close() comes. */
+  readonly #interrupts = new Set<(reason: Error) => void>();
+  #connection: TopicConnection | null = null;
+  #opening: Promise<void> | null = null;
+  #closed: ClosedError | null = null;
+  /** Which partition a fetch names first: the answer may end before the last. */
+  #turn = 0;
+
+  constructor(client: KafkaClient, options: CommittedReaderOptions) {
+    this.#client = client;
+    this.#topic = options.topic;
+    this.#partitions = Array.from({ length: options.partitions }, (_, partition) => partition);
+  }
+
+  async watermarks(): Promise<readonly Watermarks[]> {
+    const [first, lastStable] = await Promise.all([
+      this.#offsets('first'),
+      this.#offsets('lastStable'),
+    ]);
+    return this.#partitions.map((partition) => ({
+      partition,
+      lowWatermark: first.get(partition) as bigint,
+      lastStableOffset: lastStable.get(partition) as bigint,
+    }));
+  }
+
+  async fetch(
+    from: ReadonlyMap<number, bigint>,
+    options: { readonly maxWaitMs: number; readonly maxBytes?: number },
+  ): Promise<readonly FetchedPartition[]> {
+    const named = [...from.keys()];
+    this.#turn += 1;
+    const first = this.#turn % Math.max(1, named.length);
+    const inTurn = [...named.slice(first), ...named.slice(0, first)];
+    const bytesMax = options.maxBytes ?? partitionBytesDefault;
+    const answers = await this.#ask<FetchedPartition>(
+      inTurn,
+      async (connection, leader, asked, into) => {
+        const offsets = asked.map((partition) => [partition, from.get(partition) ?? 0n] as const);
+        const request = fetchCommitted(this.#topic, offsets, options.maxWaitMs, bytesMax);
+        const answer = await connection.request(leader, request);
+        if (answer.errorCode !== 0) throw new KafkaAnswerError(answer.errorCode, request.apiName);
+        let failed: KafkaAnswerError | null = null;
+        for (const raw of answer.partitions) {
+          if (raw.errorCode === 0) into.set(raw.partition, this.#decode(raw, from, leader));
+          else failed ??= new KafkaAnswerError(raw.errorCode, request.apiName);
+        }
+        if (failed !== null) throw failed;
+      },
+    ).catch((error: unknown) => this.#explainFetch(error, from));
+    const fetched = named.map((partition) => answers.get(partition) as FetchedPartition);
+    if (fetched.some((one) => isBehind(one, from))) await this.#requireReached(from);
+    return fetched;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed !== null) return;
+    this.#closed = new ClosedError(`the reader of ${this.#topic}`);
+    for (const interrupt of this.#interrupts) interrupt(this.#closed);
+    this.#disconnect();
+  }
+
+  #decode(raw: RawPartition, from: ReadonlyMap<number, bigint>, broker: number): FetchedPartition {
+    const { partition, lowWatermark, lastStableOffset } = raw;
+    const offset = from.get(partition) ?? 0n;
+    const decoded = decodeBatches(raw.batches, raw.aborted, {
+      topic: this.#topic,
+      partition,
+      offset,
+    });
+    return { partition, lowWatermark, lastStableOffset, broker, ...decoded };
+  }
+
+  #offsets(which: keyof typeof offsetOf): Promise<ReadonlyMap<number, bigint>> {
+    return this.#ask<bigint>(this.#partitions, async (connection, leader, asked, into) => {
+      const request = listOffsets(this.#topic, asked, which);
+      const answer = await connection.request(leader, request);
+      for (const { partition, errorCode, offset } of answer) {
+        if (errorCode !== 0) throw new KafkaAnswerError(errorCode, request.apiName);
+        into.set(partition, offset);
+      }
+    }).catch((error: unknown) => {
+      throw this.#explain(error);
+    });
+  }
+
+  /** Asks the leaders, all at once, until each partition is answered or the tries are used up. */
+  async #ask<T>(partitions: readonly number[], ask: Ask<T>): Promise<ReadonlyMap<number, T>> {
+    const answers = new Map<number, T>();
+    for (let tries = 1; ; tries += 1) {
+      if (this.#closed !== null) throw this.#closed;
+      const missing = partitions.filter((partition) => !answers.has(partition));
+      try {
+        await this.#interruptible(this.#askLeaders(missing, ask, answers));
+        return answers;
+      } catch (error) {
+        if (this.#closed !== null) throw this.#closed;
+        const isLost = isConnectionLost(error);
+        // What a broken connection had half received must not be taken for the next answer.
+        if (isLost) this.#disconnect();
+        if (tries >= triesFor(error) || !(isLost || isMoved(error))) throw error;
+        this.#client.log.debug({ topic: this.#topic, tries, error }, 'reading is tried again');
+      }
+      const { sleep, random } = this.#client.clock;
+      await this.#interruptible(sleep(boundedDelayMs(tries, pauses, random)));
+      await this.#learnLeaders();
+    }
+  }
+
+  async #askLeaders<T>(
+    partitions: readonly number[],
+    ask: Ask<T>,
+    into: Map<number, T>,
+  ): Promise<void> {
+    const connection = await this.#connected();
+    const leaders = connection.leaders();
+    const perLeader = new Map<number, number[]>();
+    for (const partition of partitions) {
+      const leader = leaders.get(partition);
+      if (leader === undefined) throw this.#missing(partition, leaders.size);
+      const group = perLeader.get(leader);
+      if (group === undefined) perLeader.set(leader, [partition]);
+      else group.push(partition);
+    }
+    const asked = Array.from(perLeader, ([leader, group]) => ask(connection, leader, group, into));
+    // All are waited for, so that no answer arrives in a later call.
+    const outcomes = await Promise.allSettled(asked);
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+    for (const partition of partitions) {
+      if (!into.has(partition)) throw new KafkaAnswerError(unanswered, 'Fetch');
+    }
+  }
+
+  /** Not a race against one lasting promise: that would hold on to every wait of its life. */
+  #interruptible<T>(work: Promise<T>): Promise<T> {
+    const { promise, reject, resolve } = withResolvers<T>();
+    this.#interrupts.add(reject);
+    work.then(resolve, reject).finally(() => this.#interrupts.delete(reject));
+    return promise;
+  }
+
+  async #connected(): Promise<TopicConnection> {
+    if (this.#connection === null) {
+      this.#connection = this.#client.connection(this.#topic);
+      this.#opening = this.#connection.open();
+    }
+    const connection = this.#connection;
+    try {
+      await this.#opening;
+    } catch (error) {
+      if (this.#connection === connection) this.#disconnect();
+      throw error;
+    }
+    return connection;
+  }
+
+  #disconnect(): void {
+    this.#connection?.close();
+    this.#connection = null;
+    this.#opening = null;
+  }
+
+  /** A failure here shows again in the try that follows, which is the one that counts. */
+  async #learnLeaders(): Promise<void> {
+    await this.#connection?.refreshMetadata().catch(() => this.#disconnect());
+  }
+
+  #missing(partition: number, count: number): UnderstudyError {
+    return new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `${this.#topic} has ${count} partitions: partition ${partition} is not there`,
+      'Partitions of a topic of Understudy are fixed at init; restore it as it was.',
+    );
+  }
+
+  /**
+   * A broker answers with nothing where the log ends below what is asked for and an open
+   * transaction reaches past it. One that has just returned may be behind for moments; a topic that
+   * was made again stays so, and would be waited on for ever.
+   */
+  async #requireReached(from: ReadonlyMap<number, bigint>): Promise<void> {
+    const { sleep, nowMs } = this.#client.clock;
+    const deadlineMs = nowMs() + behindPatienceMs;
+    for (;;) {
+      const behind = (await this.watermarks()).find((limit) => isBehind(limit, from));
+      if (behind === undefined) return;
+      const { partition, lastStableOffset } = behind;
+      if (nowMs() > deadlineMs) {
+        throw new UnderstudyError(
+          'TOPIC_MISMATCH',
+          `${this.#topic} partition ${partition} can be read up to offset ${lastStableOffset}, ` +
+            `and was up to ${from.get(partition)} before`,
+          'The topic was truncated or made again: destroy the cluster and init it again.',
+        );
+      }
+      await this.#interruptible(sleep(behindPauseMs));
+    }
+  }
+
+  async #explainFetch(error: unknown, from: ReadonlyMap<number, bigint>): Promise<never> {
+    if (!(error instanceof KafkaAnswerError) || error.errorName !== 'OFFSET_OUT_OF_RANGE') {
+      throw this.#explain(error);
+    }
+    const limits = await this.watermarks();
+    const [outside] = limits.filter((limit) => {
+      const offset = from.get(limit.partition);
+      if (offset === undefined) return false;
+      return offset < limit.lowWatermark || offset > limit.lastStableOffset;
+    });
+    throw new UnderstudyError(
+      'DAMAGED',
+      outside === undefined
+        ? `an offset is not in ${this.#topic}`
+        : `offset ${from.get(outside.partition)} is not in ${this.#topic} partition ` +
+            `${outside.partition}, which holds ${outside.lowWatermark} to ` +
+            `${outside.lastStableOffset}`,
+      'Records were removed, or the topic was made again: destroy the cluster and init it again.',
+      error,
+    );
+  }
+
+  #explain(error: unknown): Error {
+    const context = { action: 'read', topic: this.#topic, transactionalId: null } as const;
+    return this.#client.explain(error, context);
+  }
+}
+
+function isBehind(
+  { partition, lastStableOffset }: Pick<Watermarks, 'partition' | 'lastStableOffset'>,
+  from: ReadonlyMap<number, bigint>,
+): boolean {
+  return lastStableOffset < (from.get(partition) ?? 0n);
+}
+
+function triesFor(error: unknown): number {
+  return answerName(error) === 'UNKNOWN_TOPIC_OR_PARTITION' ? triesUnknownMax : triesMax;
+}
+
+function withResolvers<T>() {
+  let resolve: (value: T) => void = () => undefined;
+  let reject: (reason: Error) => void = () => undefined;
+  const promise = new Promise<T>((onValue, onReason) => {
+    resolve = onValue;
+    reject = onReason;
+  });
+  return { promise, resolve, reject };
+}
+
+/** LEADER_NOT_AVAILABLE: a leader that leaves a partition out of its answer does not lead it. */
+const unanswered = 5;
+
+export function createCommittedReader(
+  client: KafkaClient,
+  options: CommittedReaderOptions,
+): CommittedReader {
+  return new KafkaCommittedReader(client, options);
+}

@@ -1,0 +1,280 @@
+/**
+ * What Kafka's refusals mean. Error codes of the protocol and errors of kafkajs flow in, an
+ * UnderstudyError with a cause and a remedy flows out; what may be tried again is decided here and
+ * nowhere else. No setting that could hold a secret is ever part of a message.
+ */
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { recordName } from '../records/record-name.ts';
+
+/** The codes that the requests of this directory can be answered with, by their Kafka names. */
+const errorNames: Readonly<Record<number, string>> = {
+  [-1]: 'UNKNOWN_SERVER_ERROR',
+  1: 'OFFSET_OUT_OF_RANGE',
+  2: 'CORRUPT_MESSAGE',
+  3: 'UNKNOWN_TOPIC_OR_PARTITION',
+  5: 'LEADER_NOT_AVAILABLE',
+  6: 'NOT_LEADER_OR_FOLLOWER',
+  7: 'REQUEST_TIMED_OUT',
+  9: 'REPLICA_NOT_AVAILABLE',
+  10: 'MESSAGE_TOO_LARGE',
+  13: 'NETWORK_EXCEPTION',
+  14: 'COORDINATOR_LOAD_IN_PROGRESS',
+  15: 'COORDINATOR_NOT_AVAILABLE',
+  16: 'NOT_COORDINATOR',
+  18: 'RECORD_LIST_TOO_LARGE',
+  19: 'NOT_ENOUGH_REPLICAS',
+  20: 'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
+  29: 'TOPIC_AUTHORIZATION_FAILED',
+  31: 'CLUSTER_AUTHORIZATION_FAILED',
+  35: 'UNSUPPORTED_VERSION',
+  42: 'INVALID_REQUEST',
+  44: 'POLICY_VIOLATION',
+  45: 'OUT_OF_ORDER_SEQUENCE_NUMBER',
+  46: 'DUPLICATE_SEQUENCE_NUMBER',
+  47: 'INVALID_PRODUCER_EPOCH',
+  48: 'INVALID_TXN_STATE',
+  49: 'INVALID_PRODUCER_ID_MAPPING',
+  50: 'INVALID_TRANSACTION_TIMEOUT',
+  51: 'CONCURRENT_TRANSACTIONS',
+  52: 'TRANSACTION_COORDINATOR_FENCED',
+  53: 'TRANSACTIONAL_ID_AUTHORIZATION_FAILED',
+  55: 'OPERATION_NOT_ATTEMPTED',
+  56: 'KAFKA_STORAGE_ERROR',
+  59: 'UNKNOWN_PRODUCER_ID',
+  74: 'FENCED_LEADER_EPOCH',
+  75: 'UNKNOWN_LEADER_EPOCH',
+  78: 'OFFSET_NOT_AVAILABLE',
+  87: 'INVALID_RECORD',
+  89: 'THROTTLING_QUOTA_EXCEEDED',
+  90: 'PRODUCER_FENCED',
+  120: 'TRANSACTION_ABORTABLE',
+};
+
+export type KafkaAction = 'read' | 'write' | 'describe' | 'create' | 'delete' | 'connect';
+
+/** A broker's answer that is an error code. */
+export class KafkaAnswerError extends Error {
+  readonly errorName: string;
+
+  constructor(errorCode: number, apiName: string) {
+    const errorName = errorNames[errorCode] ?? `error ${errorCode}`;
+    super(`${apiName} was answered by ${errorName}`);
+    this.name = 'KafkaAnswerError';
+    this.errorName = errorName;
+  }
+}
+
+/** What was asked for cannot come any more because its owner called close(). */
+export class ClosedError extends Error {
+  constructor(what: string) {
+    super(`${what} is closed`);
+    this.name = 'AbortError';
+  }
+}
+
+/** No record is larger: with its request it would pass the brokers' socket.request.max.bytes. */
+export const recordBytesMax = 99 * 1024 * 1024;
+
+/** A record that the topic does not take, named by its table and key where it is one of ours. */
+export class RecordTooLargeError extends UnderstudyError {
+  readonly key: Buffer;
+
+  constructor(topic: string, partition: number, sizeBytes: number, key: Buffer, cause?: unknown) {
+    super(
+      'RECORD_TOO_LARGE',
+      `${recordName(key) ?? 'a record'} takes ${sizeBytes} bytes, more than partition ` +
+        `${partition} of ${topic} accepts`,
+      sizeBytes > recordBytesMax ? hintBeyondAll : hintToRaise(topic, sizeBytes),
+      cause,
+    );
+    this.key = key;
+  }
+}
+
+function hintToRaise(topic: string, sizeBytes: number): string {
+  const mebibyte = 1024 * 1024;
+  const enough = Math.min(Math.ceil(sizeBytes / mebibyte) * mebibyte, recordBytesMax);
+  return (
+    `kafka-configs --bootstrap-server … --alter --entity-type topics --entity-name ${topic} ` +
+    `--add-config max.message.bytes=${enough}, then start the agent again.`
+  );
+}
+
+const hintBeyondAll =
+  `No record may be larger than ${recordBytesMax} bytes, whatever the topic allows: make the ` +
+  'cluster again without that row.';
+
+/** The partition moved, or its new leader is not ready: another look at the metadata finds it. */
+const movedNames = new Set([
+  'UNKNOWN_TOPIC_OR_PARTITION',
+  'LEADER_NOT_AVAILABLE',
+  'NOT_LEADER_OR_FOLLOWER',
+  'NOT_LEADER_FOR_PARTITION',
+  'REPLICA_NOT_AVAILABLE',
+  'KAFKA_STORAGE_ERROR',
+  'FENCED_LEADER_EPOCH',
+  'UNKNOWN_LEADER_EPOCH',
+  'OFFSET_NOT_AVAILABLE',
+]);
+
+/** The coordinator refused before it did anything, and may do it a moment later. */
+const coordinatorBusyNames = new Set([
+  'CONCURRENT_TRANSACTIONS',
+  'COORDINATOR_LOAD_IN_PROGRESS',
+  'COORDINATOR_NOT_AVAILABLE',
+  'GROUP_COORDINATOR_NOT_AVAILABLE',
+  'NOT_COORDINATOR',
+  'UNKNOWN_TOPIC_OR_PARTITION',
+]);
+
+const fencedNames = new Set([
+  'PRODUCER_FENCED',
+  'INVALID_PRODUCER_EPOCH',
+  'INVALID_PRODUCER_ID_MAPPING',
+]);
+
+const authorizationNames = new Set([
+  'TOPIC_AUTHORIZATION_FAILED',
+  'CLUSTER_AUTHORIZATION_FAILED',
+  'TRANSACTIONAL_ID_AUTHORIZATION_FAILED',
+]);
+
+const tooLargeNames = new Set(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE']);
+
+/** Name of a protocol error, whether we or kafkajs decoded it; null for any other error. */
+export function answerName(error: unknown): string | null {
+  if (error instanceof KafkaAnswerError) return error.errorName;
+  if (!(error instanceof Error)) return null;
+  const { type, errors } = error as { readonly type?: unknown; readonly errors?: unknown };
+  if (typeof type === 'string') return type;
+  if (Array.isArray(errors)) return answerName(errors[0]);
+  return error.cause === undefined ? null : answerName(error.cause);
+}
+
+function isNamed(error: unknown, names: ReadonlySet<string>): boolean {
+  const name = answerName(error);
+  return name !== null && names.has(name);
+}
+
+export function isMoved(error: unknown): boolean {
+  return isNamed(error, movedNames);
+}
+
+export function isCoordinatorBusy(error: unknown): boolean {
+  return isNamed(error, coordinatorBusyNames);
+}
+
+export function isTooLarge(error: unknown): boolean {
+  return isNamed(error, tooLargeNames);
+}
+
+export function isFenced(error: unknown): boolean {
+  return isNamed(error, fencedNames);
+}
+
+/** No answer: a connection broke, a broker is away, or nothing came in time. */
+export function isConnectionLost(error: unknown): boolean {
+  if (!(error instanceof Error) || answerName(error) !== null) return false;
+  return error.name.startsWith('KafkaJS') && !isRefusedLogin(error);
+}
+
+export interface ErrorContext {
+  readonly brokers: readonly string[];
+  readonly action: KafkaAction;
+  readonly topic: string | null;
+  readonly transactionalId: string | null;
+}
+
+/** Says what an error of Kafka or kafkajs means for people. An UnderstudyError stays itself. */
+export function explain(error: unknown, context: ErrorContext): Error {
+  if (error instanceof UnderstudyError || error instanceof ClosedError) return error;
+  const name = answerName(error);
+  return name === null ? explainConnection(error, context) : explainAnswer(name, error, context);
+}
+
+function explainAnswer(name: string, cause: unknown, context: ErrorContext): UnderstudyError {
+  const topic = context.topic ?? 'the cluster';
+  if (fencedNames.has(name)) {
+    return new UnderstudyError(
+      'LOST_LEADERSHIP',
+      `another publisher took over ${context.transactionalId ?? topic} (${name})`,
+      'This is expected after a promotion. Look at `understudy status` for the leader.',
+      cause,
+    );
+  }
+  if (authorizationNames.has(name)) {
+    return new UnderstudyError(
+      'PREREQUISITE',
+      `Kafka does not let this user ${context.action} ${topic} (${name})`,
+      'Grant the ACLs of docs/configuration.md: Read, Write, Describe, DescribeConfigs, Create ' +
+        'on the topics of the cluster, and Write, Describe on its transactional ids.',
+      cause,
+    );
+  }
+  if (name === 'UNKNOWN_TOPIC_OR_PARTITION') {
+    return new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `${topic} or one of its partitions does not exist`,
+      'Check kafka.brokers and cluster in understudy.yaml, or restore the topic.',
+      cause,
+    );
+  }
+  if (name === 'INVALID_TRANSACTION_TIMEOUT') {
+    return new UnderstudyError(
+      'PREREQUISITE',
+      'the transaction timeout is larger than the brokers allow',
+      'Raise transaction.max.timeout.ms of the brokers to its default of 900000.',
+      cause,
+    );
+  }
+  if (name === 'UNSUPPORTED_VERSION') {
+    return new UnderstudyError(
+      'PREREQUISITE',
+      'the brokers do not speak the protocol versions that are needed',
+      'Use Kafka 2.3 or later.',
+      cause,
+    );
+  }
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `Kafka at ${context.brokers.join(', ')} cannot ${context.action} ${topic} now (${name})`,
+    name.startsWith('NOT_ENOUGH_REPLICAS')
+      ? 'Bring the missing brokers back, or lower min.insync.replicas.'
+      : 'It is tried again; look at the brokers’ logs when it does not pass.',
+    cause,
+  );
+}
+
+function explainConnection(cause: unknown, context: ErrorContext): UnderstudyError {
+  const brokers = context.brokers.join(', ');
+  if (isRefusedLogin(cause)) {
+    return new UnderstudyError(
+      'KAFKA_UNREACHABLE',
+      `Kafka at ${brokers} refuses the login`,
+      'Check kafka.sasl (mechanism, username, password) in understudy.yaml.',
+      cause,
+    );
+  }
+  const reason = innermostReason(cause);
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `Kafka at ${brokers} cannot be reached: ${reason}`,
+    /certificate|TLS|SSL|wrong version number/i.test(reason)
+      ? 'Check kafka.ssl in understudy.yaml: the certificates, or whether the brokers speak TLS.'
+      : 'Check that the brokers run, and kafka.brokers and kafka.ssl in understudy.yaml.',
+    cause,
+  );
+}
+
+function isRefusedLogin(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if (error.name === 'KafkaJSSASLAuthenticationError') return true;
+  return error.cause !== undefined && isRefusedLogin(error.cause);
+}
+
+/** kafkajs wraps; the first line of the innermost error says what happened. */
+function innermostReason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (error.cause instanceof Error) return innermostReason(error.cause);
+  return error.message.split('\n', 1)[0] ?? error.name;
+}

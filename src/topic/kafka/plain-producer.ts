@@ -1,0 +1,129 @@
+/**
+ * Appends single records to partition 0 of a topic: the control log. A key and a value flow in, the
+ * offset flows out once all in-sync replicas have it. A call lays its record down at most once:
+ * what may have reached the log is never sent again, because a claim that stands there twice, with
+ * a rival's in between, would count at another place after compaction than before. A rejection
+ * leaves open whether the record is there; whoever needs to know reads the log.
+ */
+import { boundedDelayMs } from '../../waiting.ts';
+import type { OutgoingRecord } from '../log.ts';
+import { encodeBatch, nextBatch, plainProducer } from './batch-encoder.ts';
+import type { KafkaClient, TopicConnection } from './client.ts';
+import {
+  ClosedError,
+  isConnectionLost,
+  isMoved,
+  isTooLarge,
+  KafkaAnswerError,
+  RecordTooLargeError,
+} from './errors.ts';
+import { produce } from './wire.ts';
+
+export interface PlainProducer {
+  append(key: string, value: string | null): Promise<{ readonly offset: bigint }>;
+  close(): Promise<void>;
+}
+
+const partition = 0;
+
+/** Nine tries last 6 to 12 s together: an election, or the restart of a broker. */
+const triesMax = 9;
+const pauses = { baseMs: 100, capMs: 3_000 };
+
+class KafkaPlainProducer implements PlainProducer {
+  readonly #client: KafkaClient;
+  readonly #topic: string;
+  #connection: TopicConnection | null = null;
+  #isClosed = false;
+  /** Appends happen one after the other, in the order of the calls. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(client: KafkaClient, topic: string) {
+    this.#client = client;
+    this.#topic = topic;
+  }
+
+  append(key: string, value: string | null): Promise<{ readonly offset: bigint }> {
+    const record: OutgoingRecord = {
+      partition,
+      key: Buffer.from(key),
+      value: value === null ? null : Buffer.from(value),
+      headers: {},
+    };
+    const appended = this.#last.then(() => this.#appendWithRetry(record));
+    // The caller sees the rejection; the queue only waits for the end.
+    this.#last = appended.catch(() => undefined);
+    return appended;
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#disconnect();
+  }
+
+  async #appendWithRetry(record: OutgoingRecord): Promise<{ readonly offset: bigint }> {
+    for (let tries = 1; ; tries += 1) {
+      if (this.#isClosed) throw new ClosedError(`the producer of ${this.#topic}`);
+      let isSent = false;
+      try {
+        const connection = await this.#connected();
+        isSent = true;
+        return { offset: await this.#appendOnce(connection, record) };
+      } catch (error) {
+        // What a broken connection had half received must not be taken for the next answer.
+        this.#disconnect();
+        if (this.#isClosed) throw new ClosedError(`the producer of ${this.#topic}`);
+        const isSafe = isSent ? isRefusal(error) : isConnectionLost(error) || isMoved(error);
+        if (tries === triesMax || !isSafe) throw this.#explain(error);
+      }
+      const { sleep, random } = this.#client.clock;
+      await sleep(boundedDelayMs(tries, pauses, random));
+    }
+  }
+
+  async #appendOnce(connection: TopicConnection, record: OutgoingRecord): Promise<bigint> {
+    const range = nextBatch([record], 0);
+    const bytes = encodeBatch([record], range, plainProducer, this.#client.clock.nowMs());
+    const request = produce(null, this.#topic, [{ partition, bytes }]);
+    const leader = connection.leaders().get(partition) ?? -1;
+    const [produced] = await connection.request(leader, request);
+    const errorCode = produced?.errorCode ?? -1;
+    if (produced !== undefined && errorCode === 0) return produced.baseOffset;
+    const error = new KafkaAnswerError(errorCode, request.apiName);
+    if (!isTooLarge(error)) throw error;
+    throw new RecordTooLargeError(this.#topic, partition, range.sizeBytes, record.key, error);
+  }
+
+  async #connected(): Promise<TopicConnection> {
+    if (this.#connection === null) {
+      const connection = this.#client.connection(this.#topic);
+      this.#connection = connection;
+      await connection.open();
+      return connection;
+    }
+    return this.#connection;
+  }
+
+  #disconnect(): void {
+    this.#connection?.close();
+    this.#connection = null;
+  }
+
+  #explain(error: unknown): Error {
+    const context = { action: 'write', topic: this.#topic, transactionalId: null } as const;
+    return this.#client.explain(error, context);
+  }
+}
+
+/**
+ * Answers that are given before anything is appended. Not among them: NOT_LEADER, which a broker
+ * also answers when it loses the lead after it has appended.
+ */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof KafkaAnswerError)) return false;
+  return ['NOT_ENOUGH_REPLICAS', 'UNKNOWN_TOPIC_OR_PARTITION'].includes(error.errorName);
+}
+
+export function createPlainProducer(client: KafkaClient, topic: string): PlainProducer {
+  return new KafkaPlainProducer(client, topic);
+}

@@ -1,0 +1,78 @@
+/**
+ * Cuts what is to be written into produce requests. Records of any partitions flow in, rounds of
+ * one batch per partition flow out, bounded in bytes; the order within a partition is kept. Decides
+ * what is too large and names the record.
+ */
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { OutgoingRecord } from '../log.ts';
+import { type BatchRange, nextBatch } from './batch-encoder.ts';
+import { RecordTooLargeError, recordBytesMax } from './errors.ts';
+
+/** No request is larger, unless by a single record: brokers refuse above 100 MB by default. */
+const requestBytesMax = 16 * 1024 * 1024;
+
+export interface PlannedBatch {
+  readonly partition: number;
+  /** All records of the partition; `range` says which of them are in the batch. */
+  readonly records: readonly OutgoingRecord[];
+  readonly range: BatchRange;
+}
+
+export class ProducePlan {
+  readonly #topic: string;
+  readonly #perPartition = new Map<number, OutgoingRecord[]>();
+  /** Per partition, how many records were planned. */
+  readonly #planned = new Map<number, number>();
+
+  constructor(topic: string, records: readonly OutgoingRecord[], partitions: number) {
+    this.#topic = topic;
+    for (const record of records) {
+      const group = this.#perPartition.get(record.partition);
+      if (group !== undefined) {
+        group.push(record);
+      } else if (record.partition >= 0 && record.partition < partitions) {
+        this.#perPartition.set(record.partition, [record]);
+      } else {
+        const message = `partition ${record.partition} of ${topic} does not exist`;
+        throw new UnderstudyError('BUG', message, 'Please report this.');
+      }
+    }
+  }
+
+  get partitions(): readonly number[] {
+    return [...this.#perPartition.keys()];
+  }
+
+  /** What goes into the next request; empty when all was planned. */
+  nextRound(): readonly PlannedBatch[] {
+    const round: PlannedBatch[] = [];
+    let sizeBytes = 0;
+    for (const [partition, records] of this.#perPartition) {
+      const start = this.#planned.get(partition) ?? 0;
+      if (start === records.length) continue;
+      const range = nextBatch(records, start);
+      const batch = { partition, records, range };
+      if (range.sizeBytes > recordBytesMax) throw tooLarge(this.#topic, batch);
+      if (round.length > 0 && sizeBytes + range.sizeBytes > requestBytesMax) break;
+      sizeBytes += range.sizeBytes;
+      this.#planned.set(partition, range.end);
+      round.push(batch);
+    }
+    return round;
+  }
+}
+
+/** For a batch that is refused for its size: a single record is named by its key. */
+export function tooLarge(topic: string, batch: PlannedBatch, cause?: unknown): UnderstudyError {
+  const { partition, records, range } = batch;
+  const first = records[range.start];
+  if (range.end - range.start === 1 && first !== undefined) {
+    return new RecordTooLargeError(topic, partition, range.sizeBytes, first.key, cause);
+  }
+  return new UnderstudyError(
+    'RECORD_TOO_LARGE',
+    `partition ${partition} of ${topic} refuses a batch of ${range.sizeBytes} bytes`,
+    `Raise max.message.bytes of ${topic}: Kafka's default of 1048588 is enough for this batch.`,
+    cause,
+  );
+}

@@ -1,0 +1,314 @@
+/**
+ * Writes whole transactions to the topic under one transactional id. Records flow in, offsets flow
+ * out once the transaction is committed. Promises: what is not committed is never read; nothing is
+ * written twice; order per partition is kept; and after the first rejection the object does nothing
+ * any more.
+ *
+ * The protocol is spoken directly instead of through the producer of kafkajs. That one rolls its
+ * sequence numbers back after a failed send and uses them again for other records, which the broker
+ * then takes for duplicates: it acknowledges them, and they are absent from the log. Here a
+ * sequence number is used for one batch of bytes and sent once. Tried again is only what a
+ * coordinator refused before doing anything (it still writes the markers of the transaction before,
+ * or it is just moving) and what changes nothing when done twice (joining a partition to the open
+ * transaction). Neither a write nor a commit is ever tried again: a lost answer leaves open whether
+ * it happened, so the caller opens a new producer, which fences this one and decides what was left
+ * open, and reads the log.
+ */
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { OutgoingRecord, TransactionalProducer } from '../log.ts';
+import { type BatchProducer, encodeBatch } from './batch-encoder.ts';
+import type { KafkaClient, TopicConnection } from './client.ts';
+import {
+  ClosedError,
+  isCoordinatorBusy,
+  isFenced,
+  isTooLarge,
+  KafkaAnswerError,
+} from './errors.ts';
+import { type PlannedBatch, ProducePlan, tooLarge } from './produce-plan.ts';
+import {
+  addPartitionsToTransaction,
+  commitTransaction,
+  findTransactionCoordinator,
+  initProducerId,
+  type PartitionBatch,
+  type ProducerIdentity,
+  produce,
+} from './wire.ts';
+
+export interface TransactionalProducerOptions {
+  readonly topic: string;
+  /** How many partitions the topic has. */
+  readonly partitions: number;
+  readonly transactionalId: string;
+  /** After this the broker ends an open transaction by itself. */
+  readonly transactionTimeoutMs?: number;
+}
+
+/** The default of the brokers' transaction.max.timeout.ms, their limit for ours. */
+export const transactionTimeoutMsDefault = 900_000;
+
+/**
+ * Markers of a transaction are written within milliseconds, so the first looks are close together;
+ * later ones are for a partition whose leader is just being elected.
+ */
+const busyDelayFirstMs = 1;
+const busyDelayFactor = 1.3;
+const busyDelayMaxMs = 250;
+/** Longer than an election or the start of a broker; after that somebody should look. */
+const busyPatienceMs = 60_000;
+
+/** Sequence numbers wrap at 2^31, as brokers expect. */
+const sequenceCount = 2 ** 31;
+
+interface PendingBatch extends PlannedBatch, PartitionBatch {}
+
+class KafkaTransactionalProducer implements TransactionalProducer {
+  readonly #client: KafkaClient;
+  readonly #topic: string;
+  readonly #transactionalId: string;
+  readonly #timeoutMs: number;
+  readonly #connection: TopicConnection;
+  /** The next sequence number of each partition. */
+  readonly #sequences: Int32Array;
+  /** Partitions that joined the open transaction. */
+  readonly #joined = new Set<number>();
+  readonly #lastOffsets: (bigint | null)[];
+  /** What is written next gets this offset, or a later one: markers take offsets too. */
+  readonly #nextOffsets: bigint[];
+  #identity: ProducerIdentity | null = null;
+  #coordinator = -1;
+  #beganAtMs = 0;
+  #failure: Error | null = null;
+  #isBusy = false;
+
+  constructor(client: KafkaClient, options: TransactionalProducerOptions) {
+    this.#client = client;
+    this.#topic = options.topic;
+    this.#transactionalId = options.transactionalId;
+    this.#timeoutMs = options.transactionTimeoutMs ?? transactionTimeoutMsDefault;
+    this.#connection = client.connection(options.topic);
+    this.#sequences = new Int32Array(options.partitions);
+    this.#lastOffsets = new Array(options.partitions).fill(null);
+    this.#nextOffsets = new Array(options.partitions).fill(0n);
+  }
+
+  open(): Promise<void> {
+    return this.#once('open', async () => {
+      if (this.#identity !== null) throw bug('open() was called twice');
+      await this.#connection.open();
+      this.#checkPartitions();
+      this.#identity = await this.#whileBusy(async () => {
+        const request = initProducerId(this.#transactionalId, this.#timeoutMs);
+        const answer = await this.#connection.request(await this.#findCoordinator(), request);
+        throwIfError(answer.errorCode, request.apiName);
+        return { producerId: answer.producerId, producerEpoch: answer.producerEpoch };
+      });
+    });
+  }
+
+  send(records: readonly OutgoingRecord[]): Promise<void> {
+    return this.#once('send', async () => {
+      const identity = this.#opened();
+      const plan = new ProducePlan(this.#topic, records, this.#sequences.length);
+      await this.#join(identity, plan.partitions);
+      for (;;) {
+        const round = this.#nextRound(identity, plan);
+        if (round.length === 0) return;
+        await this.#produceRound(round);
+      }
+    });
+  }
+
+  commit(): Promise<readonly (bigint | null)[]> {
+    return this.#once('commit', async () => {
+      const identity = this.#opened();
+      const committed = [...this.#lastOffsets];
+      if (this.#joined.size === 0) return committed;
+      const request = commitTransaction(this.#transactionalId, identity);
+      const answer = await this.#connection.request(this.#coordinator, request);
+      throwIfError(answer.errorCode, request.apiName);
+      this.#joined.clear();
+      this.#lastOffsets.fill(null);
+      return committed;
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#failure ??= new ClosedError(`the producer ${this.#transactionalId}`);
+    this.#connection.close();
+  }
+
+  /** Runs one call at a time; the first that fails is the last. */
+  async #once<T>(name: string, step: () => Promise<T>): Promise<T> {
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#isBusy) throw this.#die(bug(`${name}() was called while another call ran`));
+    this.#isBusy = true;
+    try {
+      return await step();
+    } catch (error) {
+      throw this.#die(error);
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  #die(error: unknown): Error {
+    this.#failure ??= this.#explain(error);
+    this.#connection.close();
+    return this.#failure;
+  }
+
+  #explain(error: unknown): Error {
+    const openMs = this.#client.clock.nowMs() - this.#beganAtMs;
+    if (isFenced(error) && this.#joined.size > 0 && openMs >= this.#timeoutMs) {
+      return new UnderstudyError(
+        'PREREQUISITE',
+        `Kafka ended a transaction that was open for ${openMs} ms, its limit is ${this.#timeoutMs}`,
+        'Raise transaction.max.timeout.ms of the brokers, or split the source transaction.',
+        error,
+      );
+    }
+    return this.#client.explain(error, {
+      action: 'write',
+      topic: this.#topic,
+      transactionalId: this.#transactionalId,
+    });
+  }
+
+  #opened(): ProducerIdentity {
+    if (this.#identity === null) throw bug('the producer was used before open()');
+    return this.#identity;
+  }
+
+  #checkPartitions(): void {
+    const count = this.#connection.leaders().size;
+    if (count === this.#sequences.length) return;
+    throw new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `${this.#topic} has ${count} partitions, the stream has ${this.#sequences.length}`,
+      'Partitions of a topic of Understudy are fixed at init; restore it as it was.',
+    );
+  }
+
+  async #findCoordinator(): Promise<number> {
+    const request = findTransactionCoordinator(this.#transactionalId);
+    const answer = await this.#connection.requestAny(request);
+    throwIfError(answer.errorCode, request.apiName);
+    this.#coordinator = answer.nodeId;
+    return answer.nodeId;
+  }
+
+  /** For steps that a busy coordinator refuses before it does anything. */
+  async #whileBusy<T>(step: () => Promise<T>): Promise<T> {
+    const { nowMs, sleep } = this.#client.clock;
+    const deadlineMs = nowMs() + busyPatienceMs;
+    for (let delayMs = busyDelayFirstMs; ; delayMs *= busyDelayFactor) {
+      try {
+        return await step();
+      } catch (error) {
+        if (!isCoordinatorBusy(error) || nowMs() > deadlineMs) throw error;
+        if (this.#failure !== null) throw this.#failure;
+        await sleep(Math.min(delayMs, busyDelayMaxMs));
+      }
+    }
+  }
+
+  /** Makes partitions part of the open transaction, before anything is written to them. */
+  async #join(identity: ProducerIdentity, touched: readonly number[]): Promise<void> {
+    const added = touched.filter((partition) => !this.#joined.has(partition));
+    if (added.length === 0) return;
+    if (this.#joined.size === 0) this.#beganAtMs = this.#client.clock.nowMs();
+    const { apiName, ...rest } = addPartitionsToTransaction(
+      this.#transactionalId,
+      identity,
+      this.#topic,
+      added,
+    );
+    await this.#whileBusy(async () => {
+      const answer = await this.#connection.request(this.#coordinator, { apiName, ...rest });
+      const failed = answer.find(({ errorCode }) => errorCode !== 0);
+      if (failed === undefined) return;
+      const error = new KafkaAnswerError(failed.errorCode, apiName);
+      if (error.errorName === 'NOT_COORDINATOR') await this.#findCoordinator();
+      throw error;
+    });
+    for (const partition of added) this.#joined.add(partition);
+  }
+
+  /** The next batch of each partition, as many as one request takes. */
+  #nextRound(identity: ProducerIdentity, plan: ProducePlan): PendingBatch[] {
+    const round: PendingBatch[] = [];
+    for (const { partition, records, range } of plan.nextRound()) {
+      const baseSequence = this.#takeSequence(partition, range.end - range.start);
+      const producer: BatchProducer = { ...identity, baseSequence, transactional: true };
+      const bytes = encodeBatch(records, range, producer, this.#client.clock.nowMs());
+      round.push({ partition, records, range, bytes });
+    }
+    return round;
+  }
+
+  #takeSequence(partition: number, count: number): number {
+    const sequence = this.#sequences[partition] as number;
+    this.#sequences[partition] = (sequence + count) % sequenceCount;
+    return sequence;
+  }
+
+  /** One request per leader, at once; every batch of the round must be taken. */
+  async #produceRound(round: readonly PendingBatch[]): Promise<void> {
+    const leaders = this.#connection.leaders();
+    const perLeader = new Map<number, PendingBatch[]>();
+    for (const batch of round) {
+      const leader = leaders.get(batch.partition) ?? -1;
+      perLeader.set(leader, [...(perLeader.get(leader) ?? []), batch]);
+    }
+    await Promise.all(
+      Array.from(perLeader, ([leader, batches]) => this.#produceTo(leader, batches)),
+    );
+  }
+
+  async #produceTo(leader: number, batches: readonly PendingBatch[]): Promise<void> {
+    const request = produce(this.#transactionalId, this.#topic, batches);
+    const answer = await this.#connection.request(leader, request);
+    for (const batch of batches) {
+      const { partition, range } = batch;
+      const produced = answer.find((one) => one.partition === partition);
+      if (produced === undefined) throw bug(`no answer for partition ${partition}`);
+      if (produced.errorCode !== 0) {
+        const error = new KafkaAnswerError(produced.errorCode, request.apiName);
+        throw isTooLarge(error) ? tooLarge(this.#topic, batch, error) : error;
+      }
+      this.#requireLater(partition, produced.baseOffset);
+      const next = produced.baseOffset + BigInt(range.end - range.start);
+      this.#lastOffsets[partition] = next - 1n;
+      this.#nextOffsets[partition] = next;
+    }
+  }
+
+  /** A log that goes backwards has lost what was committed, or is another one of the same name. */
+  #requireLater(partition: number, offset: bigint): void {
+    const due = this.#nextOffsets[partition] ?? 0n;
+    if (offset >= due) return;
+    throw new UnderstudyError(
+      'TOPIC_MISMATCH',
+      `${this.#topic} wrote at offset ${offset} of partition ${partition}, where ${due} is next`,
+      'The topic was truncated or made again: destroy the cluster and init it again.',
+    );
+  }
+}
+
+function throwIfError(errorCode: number, apiName: string): void {
+  if (errorCode !== 0) throw new KafkaAnswerError(errorCode, apiName);
+}
+
+function bug(message: string): UnderstudyError {
+  return new UnderstudyError('BUG', message, 'Please report this.');
+}
+
+/** Nothing is connected before open(). */
+export function createTransactionalProducer(
+  client: KafkaClient,
+  options: TransactionalProducerOptions,
+): TransactionalProducer {
+  return new KafkaTransactionalProducer(client, options);
+}

@@ -1,0 +1,161 @@
+/**
+ * From records to what they mean. Flows in: fetched records in offset order; flows out: stream
+ * records in the same order. Anything it does not know stops the reader: an unknown record may be
+ * one that changes what the rows after it mean.
+ */
+import type { PgText } from '../../change/change.ts';
+import { parsePosition } from '../../change/position.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { FetchedRecord } from '../log.ts';
+import { decodeFramed, RowCodec, readSchemaId } from './avro-codec.ts';
+import {
+  checkFormat,
+  epochFromAvro,
+  fixedSchemas,
+  pointFromAvro,
+  relationFromAvro,
+  schemaPartFromAvro,
+} from './fixed-schemas.ts';
+import { decodeTexts, PositionHeaderDecoder } from './headers.ts';
+import type { RecordKey } from './layout.ts';
+import type { RowSchema } from './row-schema.ts';
+import type { SchemaPart } from './schema-record.ts';
+import type { SchemaRegistry } from './schema-registry.ts';
+import type { RowRecord, StreamRecord } from './stream-record.ts';
+
+export class RecordDecoder {
+  readonly #registry: Pick<SchemaRegistry, 'schemaById'>;
+  readonly #headers = new PositionHeaderDecoder();
+  readonly #codecs = new Map<number, RowCodec>();
+  #keySchemaId: number | null;
+
+  /** Key bytes begin with the id of the key schema: under another one they are other keys. */
+  constructor(registry: Pick<SchemaRegistry, 'schemaById'>, keySchemaId: number | null = null) {
+    this.#registry = registry;
+    this.#keySchemaId = keySchemaId;
+  }
+
+  /**
+   * Decodes in order; waits only for row schemas that were never seen before. Fences say nothing to
+   * a reader, and schemas nothing to one that has its tables: both are left out, as they are of the
+   * counts.
+   */
+  async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
+    const decoded: StreamRecord[] = [];
+    for (const record of records) {
+      const stream = this.#decodeOrRefuse(record);
+      if (stream === null) continue;
+      if (stream.kind === 'row' && stream.value !== null) await this.#ensureCodec(stream.value);
+      decoded.push(stream);
+    }
+    return decoded;
+  }
+
+  /** The parts of schemas among the records, for `readSchemaRecord`. */
+  schemaParts(records: readonly FetchedRecord[]): SchemaPart[] {
+    return records.flatMap((record) => {
+      const isPart = this.#decodeKey(record).kind === 'schema' && record.value !== null;
+      return isPart ? [schemaPartFromAvro(read('schema', record.value))] : [];
+    });
+  }
+
+  /** The values of a row that `decode` gave, with the ids of their columns in the same order. */
+  rowValues(row: RowRecord & { value: Buffer }): {
+    columnIds: readonly string[];
+    values: PgText[];
+  } {
+    const codec = this.#codecs.get(readSchemaId(row.value));
+    if (codec === undefined) {
+      throw new UnderstudyError('BUG', 'a row was not decoded first', 'Please report this.');
+    }
+    if (codec.relationId !== row.relationId) {
+      throw foreign(`a row of ${row.relationId} has a schema of ${codec.relationId}`);
+    }
+    return { columnIds: codec.columnIds, values: codec.decode(row.value) };
+  }
+
+  async #ensureCodec(value: Buffer): Promise<void> {
+    const schemaId = readSchemaId(value);
+    if (this.#codecs.has(schemaId)) return;
+    const schema = (await this.#registry.schemaById(schemaId)) as RowSchema;
+    if (typeof schema.relationId !== 'string' || !Array.isArray(schema.fields)) {
+      throw foreign(`a row has schema ${schemaId}, which is not a row schema`);
+    }
+    this.#codecs.set(schemaId, new RowCodec(schema));
+  }
+
+  #decodeKey(record: FetchedRecord): RecordKey {
+    const schemaId = readSchemaId(record.key);
+    this.#keySchemaId ??= schemaId;
+    if (schemaId !== this.#keySchemaId) {
+      throw foreign(`a key has schema ${schemaId} instead of ${this.#keySchemaId}`);
+    }
+    return decodeFramed(fixedSchemas.key.type, record.key) as RecordKey;
+  }
+
+  /** What a parser throws at strange bytes does not name the record: this does. */
+  #decodeOrRefuse(record: FetchedRecord): StreamRecord | null {
+    try {
+      return this.#decodeRecord(record);
+    } catch (error) {
+      if (error instanceof UnderstudyError) throw error;
+      const place = `partition ${record.partition}, offset ${record.offset}`;
+      throw foreign(`the record at ${place} is not readable`, error);
+    }
+  }
+
+  #decodeRecord(record: FetchedRecord): StreamRecord | null {
+    const key = this.#decodeKey(record);
+    const { partition, offset, timestampMs, value } = record;
+    const { op, position, commitTimeMicros } = this.#headers.decode(record.headers['position']);
+    const placed = { partition, offset, timestampMs, position, commitTimeMicros };
+    if (key.kind === 'row') {
+      if (op === '-' || (value === null) !== (op === 'd')) throw foreign(`a row has op ${op}`);
+      const was = decodeTexts('was', record.headers);
+      const unchanged = decodeTexts('unchanged', record.headers);
+      if (unchanged !== null && op !== 'u') throw foreign(`a row of op ${op} left values out`);
+      const { relation: relationId, identity } = key;
+      const row = { op, relationId, identity, key: record.key, value, was, unchanged };
+      return { kind: 'row', ...placed, ...row };
+    }
+    if (key.kind === 'fence' || key.kind === 'schema') return null;
+    if (value === null) throw foreign(`a ${key.kind} has no value`);
+    switch (key.kind) {
+      case 'point':
+        return { kind: 'point', ...placed, point: pointFromAvro(read('point', value)) };
+      case 'epoch':
+        return { kind: 'epoch', ...placed, begin: epochFromAvro(read('epoch', value)) };
+      case 'relation':
+        return { kind: 'relation', ...placed, relation: relationFromAvro(read('relation', value)) };
+      case 'truncate':
+      case 'reread': {
+        const { kind, relation: relationId } = key;
+        const stated = read(kind, value) as { format: number; position: string };
+        checkFormat(stated, `a ${kind} of ${relationId}`);
+        if (parsePosition(stated.position) === null) throw foreign(`a ${kind} has no position`);
+        return { kind, ...placed, relationId };
+      }
+      default:
+        throw foreign(`a record is of the unknown kind ${JSON.stringify(key.kind)}`);
+    }
+  }
+}
+
+/**
+ * The fixed schemas are read as this version knows them: a format version inside each value, not
+ * its schema id, says whether that is right, and schemas of one format never differ.
+ */
+function read(kind: Exclude<keyof typeof fixedSchemas, 'key'>, value: Buffer): unknown {
+  readSchemaId(value);
+  return decodeFramed(fixedSchemas[kind].type, value);
+}
+
+function foreign(what: string, cause?: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `the topic holds what this version does not know: ${what}`,
+    'Run the version of pg-understudy that the leader runs; if it is the same, another program ' +
+      'wrote to the topic.',
+    cause,
+  );
+}

@@ -1,0 +1,207 @@
+/**
+ * The schemas every changes topic shares, read from schemas/*.avsc, and the mapping between their
+ * Avro records and the vocabulary of change/. LSNs stand in them as text and lists as plain arrays,
+ * so that any Avro consumer reads them without knowing Postgres.
+ */
+import { readFileSync } from 'node:fs';
+import type { Type } from 'avsc';
+import type {
+  EpochBegin,
+  Mark,
+  Point,
+  RelationShape,
+  UnfinishedTable,
+} from '../../change/change.ts';
+import { formatLsn, parseLsn } from '../../change/lsn.ts';
+import { formatEpochLsn, parseEpochLsn } from '../../change/position.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { avroType } from './avro-codec.ts';
+import { formatVersion } from './layout.ts';
+import type { SchemaPart } from './schema-record.ts';
+
+export interface FixedSchema {
+  readonly name: string;
+  readonly json: object;
+  readonly type: Type;
+}
+
+function load(file: string): FixedSchema {
+  const url = new URL(`../../../schemas/${file}.avsc`, import.meta.url);
+  const json = JSON.parse(readFileSync(url, 'utf8')) as { namespace: string; name: string };
+  return { name: `${json.namespace}.${json.name}`, json, type: avroType(json) };
+}
+
+export const fixedSchemas = {
+  key: load('record-key'),
+  point: load('point'),
+  relation: load('relation'),
+  truncate: load('truncate'),
+  reread: load('reread'),
+  epoch: load('epoch-begin'),
+  schema: load('schema'),
+} as const;
+
+export type FixedKind = Exclude<keyof typeof fixedSchemas, 'key'>;
+
+/** An agent refuses what a newer one wrote: it may mean something this version would misread. */
+export function checkFormat(value: { format: number }, what: string): void {
+  if (value.format <= formatVersion) return;
+  throw new UnderstudyError(
+    'FORMAT_TOO_NEW',
+    `${what} has format ${value.format}; this version reads up to ${formatVersion}`,
+    'Install the version that the other agents run: npm install pg-understudy@latest',
+  );
+}
+
+interface AvroMark {
+  at: string;
+  nextOffsets: (number | bigint)[];
+}
+
+function markToAvro(mark: Mark): AvroMark {
+  return { at: formatEpochLsn(mark.at), nextOffsets: [...mark.nextOffsets] };
+}
+
+function markFromAvro(mark: AvroMark): Mark {
+  const at = parseEpochLsn(mark.at);
+  if (at === null) throw malformed(`mark at ${mark.at}`);
+  return { at, nextOffsets: mark.nextOffsets.map(BigInt) };
+}
+
+interface AvroUnfinished {
+  relation: string;
+  after: readonly string[] | null;
+  rows: number | bigint;
+  estimate: number | bigint | null;
+  since: number | bigint | null;
+}
+
+function unfinishedFromAvro(tables: readonly AvroUnfinished[]): UnfinishedTable[] {
+  const number = (value: number | bigint | null): number | null => {
+    return value === null ? null : Number(value);
+  };
+  return tables.map(({ relation, after, rows, estimate, since }) => {
+    const counted = { rows: Number(rows), estimate: number(estimate), since: number(since) };
+    return { relation, after, ...counted };
+  });
+}
+
+function malformed(what: string): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `a record of the topic holds a malformed ${what}`,
+    'Another program wrote to the topic: stop it, then re-create the cluster with init.',
+  );
+}
+
+export function pointToAvro(point: Point): object {
+  return {
+    format: formatVersion,
+    ...point,
+    commit: formatLsn(point.commit),
+    upto: formatLsn(point.upto),
+    commitTime: point.commitTimeMicros,
+    previous: markToAvro(point.previous),
+    settled: point.settled === null ? null : markToAvro(point.settled),
+    unhealed: point.unhealed === null ? null : markToAvro(point.unhealed),
+  };
+}
+
+interface AvroPoint {
+  format: number;
+  streamId: string;
+  label: string | null;
+  epoch: number;
+  commit: string;
+  upto: string;
+  commitTime: number | bigint;
+  counts: number[];
+  previous: AvroMark;
+  unfinished: AvroUnfinished[];
+  uncovered: string[];
+  settled: AvroMark | null;
+  unhealed: AvroMark | null;
+  rowCounts: Record<string, number>;
+  schemaOffset: number | bigint | null;
+}
+
+export function pointFromAvro(value: unknown): Point {
+  const avro = value as AvroPoint;
+  checkFormat(avro, 'a consistency point');
+  return {
+    streamId: avro.streamId,
+    label: avro.label,
+    epoch: avro.epoch,
+    commit: parseLsn(avro.commit),
+    upto: parseLsn(avro.upto),
+    commitTimeMicros: BigInt(avro.commitTime),
+    counts: avro.counts,
+    previous: markFromAvro(avro.previous),
+    unfinished: unfinishedFromAvro(avro.unfinished),
+    uncovered: avro.uncovered,
+    settled: avro.settled === null ? null : markFromAvro(avro.settled),
+    unhealed: avro.unhealed === null ? null : markFromAvro(avro.unhealed),
+    rowCounts: avro.rowCounts,
+    schemaOffset: avro.schemaOffset === null ? null : BigInt(avro.schemaOffset),
+  };
+}
+
+export function relationToAvro(relation: RelationShape): object {
+  return { format: formatVersion, ...relation };
+}
+
+export function relationFromAvro(value: unknown): RelationShape {
+  const { format, ...relation } = value as RelationShape & { format: number };
+  checkFormat({ format }, `the relation record of ${relation.id}`);
+  // Plain objects, not instances of a class that the Avro library made.
+  return { ...relation, columns: relation.columns.map((column) => ({ ...column })) };
+}
+
+export function epochToAvro(begin: EpochBegin): object {
+  return {
+    format: formatVersion,
+    ...begin,
+    base: begin.base === null ? null : formatEpochLsn(begin.base),
+    startLsn: formatLsn(begin.startLsn),
+  };
+}
+
+interface AvroEpochBegin {
+  format: number;
+  base: string | null;
+  startLsn: string;
+  unfinished: AvroUnfinished[];
+}
+
+export function epochFromAvro(value: unknown): EpochBegin {
+  const avro = value as Omit<EpochBegin, 'base' | 'startLsn' | 'unfinished'> & AvroEpochBegin;
+  checkFormat(avro, `the beginning of epoch ${avro.epoch}`);
+  const base = avro.base === null ? null : parseEpochLsn(avro.base);
+  if (avro.base !== null && base === null) throw malformed('epoch base');
+  return {
+    streamId: avro.streamId,
+    epoch: avro.epoch,
+    leader: avro.leader,
+    systemId: avro.systemId,
+    timeline: avro.timeline,
+    base,
+    startLsn: parseLsn(avro.startLsn),
+    slot: avro.slot,
+    keySchemaId: avro.keySchemaId,
+    unfinished: unfinishedFromAvro(avro.unfinished),
+  };
+}
+
+export function schemaPartToAvro(part: SchemaPart): object {
+  return { format: formatVersion, ...part, position: formatEpochLsn(part.at) };
+}
+
+export function schemaPartFromAvro(value: unknown): SchemaPart {
+  const avro = value as SchemaPart & { format: number; position: string };
+  checkFormat(avro, 'the schema record');
+  const at = parseEpochLsn(avro.position);
+  const { streamId, part, parts, encoding, digest, bytes } = avro;
+  if (at === null) throw malformed('schema position');
+  if (encoding !== 'json' && encoding !== 'json+gzip') throw malformed('schema encoding');
+  return { streamId, at, part, parts, encoding, digest, bytes: Buffer.from(bytes) };
+}

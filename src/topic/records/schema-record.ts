@@ -1,0 +1,142 @@
+/**
+ * The schema record: how the leader's schema stands in the topic. Flows in: a schema and the
+ * position it covers; flows out: one part, or several compressed ones where it is large, and from
+ * parts the newest schema of which all parts are there. A torn one is never taken for a whole: its
+ * parts say how many they are, and what they add up to. Pure.
+ *
+ * The parts of a large one have its position in their keys, so that compaction never mixes two.
+ */
+import { createHash } from 'node:crypto';
+import { gunzipSync, gzipSync } from 'node:zlib';
+import {
+  decodeSchema,
+  encodeSchema,
+  type SchemaPayload,
+} from '../../catalog/dump/schema-payload.ts';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
+import type { EpochBase } from '../../change/void.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { type RecordKey, schemaKey, schemaPartKey } from './layout.ts';
+
+/** All parts lie in one partition, so that they are in order. */
+export const schemaPartition = 0;
+
+/** Below every limit that brokers have by default, with room for the frame and the headers. */
+const partBytesMax = 512 * 1024;
+/** What a schema may come to when it is unpacked: far above any, far below what a process holds. */
+const schemaBytesMax = 512 * 1024 * 1024;
+
+export type SchemaEncoding = 'json' | 'json+gzip';
+
+export interface SchemaPart {
+  readonly streamId: string;
+  readonly at: EpochLsn;
+  readonly part: number;
+  readonly parts: number;
+  readonly encoding: SchemaEncoding;
+  /** Of all parts put together. */
+  readonly digest: string;
+  readonly bytes: Buffer;
+}
+
+export interface SchemaRecord {
+  readonly streamId: string;
+  /** The schema changes below it, strictly, are in. */
+  readonly at: EpochLsn;
+  readonly schema: SchemaPayload;
+}
+
+export function schemaParts(record: SchemaRecord): SchemaPart[] {
+  const { streamId, at, schema } = record;
+  const plain = Buffer.from(encodeSchema(schema), 'utf8');
+  const isSmall = plain.length <= partBytesMax;
+  const whole = isSmall ? plain : gzipSync(plain);
+  const parts = Math.ceil(whole.length / partBytesMax);
+  const digest = digestOf(whole);
+  const encoding = isSmall ? 'json' : 'json+gzip';
+  return Array.from({ length: parts }, (_, part) => {
+    const bytes = whole.subarray(part * partBytesMax, (part + 1) * partBytesMax);
+    return { streamId, at, part, parts, encoding, digest, bytes };
+  });
+}
+
+export function keyOfPart({ at, part, encoding }: SchemaPart): RecordKey {
+  return encoding === 'json' ? schemaKey : schemaPartKey(at, part);
+}
+
+/** Keys that no newer schema takes the place of by itself: they are to be buried. */
+export function supersededKeys(
+  older: readonly SchemaPart[],
+  newer: readonly SchemaPart[],
+): RecordKey[] {
+  const nameOf = ({ identity }: RecordKey): string => identity.join(' ');
+  const kept = new Set(newer.map((part) => nameOf(keyOfPart(part))));
+  const left = older.map(keyOfPart).filter((key) => !kept.has(nameOf(key)));
+  return [...new Map(left.map((key) => [nameOf(key), key])).values()];
+}
+
+/**
+ * Those of a stream, as of a mark: without what a later epoch does not continue, as of tables that
+ * entered it and are in no other. They cover a place, and a base that is this place has it.
+ */
+export function countingParts(
+  parts: readonly SchemaPart[],
+  streamId: string,
+  epochs: readonly EpochBase[],
+): SchemaPart[] {
+  const newest = Math.max(...epochs.map(({ epoch }) => epoch));
+  const isVoid = (at: EpochLsn): boolean => {
+    return epochs.some(({ epoch, base }) => {
+      return at.epoch < epoch && (base === null || compareEpochLsn(at, base) > 0);
+    });
+  };
+  return parts.filter(({ streamId: its, at }) => {
+    return its === streamId && at.epoch <= newest && !isVoid(at);
+  });
+}
+
+/** The newest schema whose parts are all among these; null where none is whole. */
+export function readSchemaRecord(parts: readonly SchemaPart[]): SchemaRecord | null {
+  const groups = new Map<string, SchemaPart[]>();
+  for (const part of parts) {
+    const name = `${formatEpochLsn(part.at)} ${part.digest}`;
+    groups.set(name, [...(groups.get(name) ?? []), part]);
+  }
+  const newestFirst = [...groups.values()].sort((a, b) => compareEpochLsn(atOf(b), atOf(a)));
+  for (const group of newestFirst) {
+    const record = assembled(group);
+    if (record !== null) return record;
+  }
+  return null;
+}
+
+function atOf(group: readonly SchemaPart[]): EpochLsn {
+  const [first] = group;
+  if (first === undefined) throw new UnderstudyError('BUG', 'a group is empty', 'Please report.');
+  return first.at;
+}
+
+/** In the place of a part that is not there: without it the digest is another one. */
+const noBytes = Buffer.alloc(0);
+
+/** Null for a torn one: another part may be on its way, or is gone with the epoch that wrote it. */
+function assembled(group: readonly SchemaPart[]): SchemaRecord | null {
+  const [first] = group;
+  if (first === undefined) return null;
+  // A part that was written twice, by an epoch begin that was tried again, is one part.
+  const byNumber = new Map(group.map((part) => [part.part, part.bytes]));
+  const ordered = Array.from({ length: first.parts }, (_, part) => byNumber.get(part) ?? noBytes);
+  const whole = Buffer.concat(ordered);
+  if (digestOf(whole) !== first.digest) return null;
+  const plain =
+    first.encoding === 'json' ? whole : gunzipSync(whole, { maxOutputLength: schemaBytesMax });
+  return {
+    streamId: first.streamId,
+    at: first.at,
+    schema: decodeSchema(plain.toString('utf8')),
+  };
+}
+
+function digestOf(whole: Buffer): string {
+  return createHash('sha256').update(whole).digest('hex');
+}

@@ -1,0 +1,260 @@
+/**
+ * Schemas by id. A subject and a schema flow in and an id flows out; an id flows in and the schema
+ * flows out as its writer registered it, with the attributes (`pgType`, `columnId`) that an Avro
+ * library drops. Both are kept for the life of the object, so that a distinct schema is registered
+ * and read back once. Our subjects have compatibility NONE: readers decode by the writer's schema,
+ * and a table may change in ways that no compatibility level allows.
+ *
+ * The registry client is used for its requests only. Its register() parses the schema, and sets the
+ * compatibility level after the first schema, so that a crash in between leaves a subject that
+ * refuses the second.
+ */
+import createApi from '@kafkajs/confluent-schema-registry/dist/api/index.js';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { boundedDelayMs } from '../../waiting.ts';
+import { type Clock, systemClock, type TopicLogger } from '../kafka/client.ts';
+
+export interface RegistrySettings {
+  readonly url: string;
+  readonly auth?: { readonly username: string; readonly password: string };
+}
+
+export interface SchemaRegistry {
+  /**
+   * The id of the schema under the subject; registers it when it is not there. An id that stands
+   * for another schema is refused: what is written under it could never be read right.
+   */
+  register(subject: string, schema: object): Promise<number>;
+  /** The schema as it was registered. */
+  schemaById(id: number): Promise<object>;
+  /** Asks for the list of subjects: whether the registry answers and lets us in. */
+  probe(): Promise<void>;
+}
+
+type Api = ReturnType<typeof createApi.default>;
+
+/** A registry answers within milliseconds; one that starts or elects a leader takes seconds. */
+const answerTimeoutMs = 10_000;
+/** Six tries last 3 to 6 s together, besides the time the registry takes. */
+const triesMax = 6;
+const pauses = { baseMs: 200, capMs: 3_200 };
+
+class ConfluentRegistry implements SchemaRegistry {
+  readonly #api: Api;
+  readonly #shownUrl: string;
+  readonly #log: TopicLogger;
+  readonly #clock: Clock;
+  readonly #ids = new Map<string, Promise<number>>();
+  readonly #schemas = new Map<number, Promise<object>>();
+  /** Subjects that are known to take any change. */
+  readonly #openSubjects = new Set<string>();
+
+  constructor(settings: RegistrySettings, log: TopicLogger, clock: Clock) {
+    const url = new URL(settings.url);
+    const username = settings.auth?.username ?? decodeURIComponent(url.username);
+    const password = settings.auth?.password ?? decodeURIComponent(url.password);
+    const host = `${url.origin}${url.pathname}`.replace(/\/+$/, '');
+    this.#api = createApi.default({
+      host,
+      clientId: 'understudy',
+      retry: { retries: 0 },
+      ...(username !== '' && { auth: { username, password } }),
+    });
+    this.#shownUrl = host;
+    this.#log = log;
+    this.#clock = clock;
+  }
+
+  register(subject: string, schema: object): Promise<number> {
+    const key = `${subject}\n${canonicalJson(schema)}`;
+    return kept(this.#ids, key, async () => {
+      const isOpen = this.#openSubjects.has(subject) || (await this.#allowAnyChange(subject));
+      const body = { schema: JSON.stringify(schema) };
+      const answer = await this.#ask(() => this.#api.Subject.register({ ...timed, subject, body }));
+      const id = answer?.['id'];
+      if (typeof id !== 'number') throw this.#unknownAnswer(`registering ${subject}`);
+      if (!isSame(schema, await this.schemaById(id))) throw this.#otherSchema(subject, id);
+      if (!isOpen) await this.#allowAnyChange(subject);
+      this.#openSubjects.add(subject);
+      return id;
+    });
+  }
+
+  schemaById(id: number): Promise<object> {
+    return kept(this.#schemas, id, async () => {
+      const answer = await this.#findSchema(id);
+      if (answer === null) throw this.#unknownSchema(id);
+      const text = answer['schema'];
+      const schema: unknown = typeof text === 'string' ? JSON.parse(text) : null;
+      if (!isObject(schema)) throw this.#unknownAnswer(`asking for schema ${id}`);
+      return schema;
+    });
+  }
+
+  /** One of several registry instances may hear of a new schema a moment after another. */
+  async #findSchema(id: number) {
+    for (let tries = 1; ; tries += 1) {
+      const answer = await this.#ask(() => this.#api.Schema.find({ ...timed, id }), notFound);
+      if (answer !== null || tries === triesMax) return answer;
+      await this.#clock.sleep(boundedDelayMs(tries, pauses, this.#clock.random));
+    }
+  }
+
+  async probe(): Promise<void> {
+    await this.#ask(() => this.#api.Subject.all(timed));
+  }
+
+  /**
+   * Sets the subject's level to NONE unless it has it. False when the registry keeps no level for a
+   * subject without a schema: then the first schema has nothing to be compared with.
+   */
+  async #allowAnyChange(subject: string): Promise<boolean> {
+    const body = { compatibility: 'NONE' };
+    const config = await this.#ask(() => this.#api.Subject.config({ ...timed, subject }), notFound);
+    if (config?.['compatibilityLevel'] === 'NONE') return true;
+    const updated = await this.#ask(
+      () => this.#api.Subject.updateConfig({ ...timed, subject, body }),
+      notFound,
+    );
+    return updated !== null;
+  }
+
+  /** Tries again what a registry that starts or fails over refuses; null for `absentStatus`. */
+  async #ask(
+    request: () => Promise<{ data(): unknown }>,
+    absentStatus?: number,
+  ): Promise<Readonly<Record<string, unknown>> | null> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        const answer = (await request()).data();
+        return isObject(answer) ? answer : {};
+      } catch (error) {
+        const status = statusOf(error);
+        if (status !== null && status === absentStatus) return null;
+        const isTransient = status === null || status >= 500 || status === tooManyRequests;
+        if (!isTransient || tries === triesMax) throw this.#explain(error, status);
+        this.#log.debug({ status, tries }, 'the registry is asked again');
+      }
+      await this.#clock.sleep(boundedDelayMs(tries, pauses, this.#clock.random));
+    }
+  }
+
+  #explain(error: unknown, status: number | null): UnderstudyError {
+    // The client puts its name and the registry's own words into the message, never a header.
+    const reason = reasonOf(error);
+    if (status === 401 || status === 403) {
+      return new UnderstudyError(
+        'REGISTRY_UNREACHABLE',
+        `the schema registry at ${this.#shownUrl} refuses the login (${status})`,
+        'Check registry.auth in understudy.yaml, and that the user may read and write subjects.',
+        error,
+      );
+    }
+    if (status !== null && status < 500 && status !== tooManyRequests && status !== notFound) {
+      return new UnderstudyError(
+        'PREREQUISITE',
+        `the schema registry at ${this.#shownUrl} refuses a schema (${status}): ${reason}`,
+        'Set the compatibility of the subjects of this cluster to NONE, and allow registering.',
+        error,
+      );
+    }
+    return new UnderstudyError(
+      'REGISTRY_UNREACHABLE',
+      `the schema registry at ${this.#shownUrl} cannot be used: ${reason}`,
+      'Check that it runs, and registry.url in understudy.yaml (with its path: /apis/ccompat/v7).',
+      error,
+    );
+  }
+
+  #unknownSchema(id: number): UnderstudyError {
+    return new UnderstudyError(
+      'PREREQUISITE',
+      `the schema registry at ${this.#shownUrl} does not know schema ${id}`,
+      'Point registry.url at the registry the topic was written with, or restore its data.',
+    );
+  }
+
+  #otherSchema(subject: string, id: number): UnderstudyError {
+    return new UnderstudyError(
+      'PREREQUISITE',
+      `the schema registry at ${this.#shownUrl} gives ${subject} the id ${id}, which is another ` +
+        'schema',
+      'Nothing was written with it. Restore the data of the registry: two of its schemas share ' +
+        'an id, or two registries answer at one address.',
+    );
+  }
+
+  #unknownAnswer(doing: string): UnderstudyError {
+    return new UnderstudyError(
+      'MESSAGE_UNKNOWN',
+      `the schema registry at ${this.#shownUrl} gave an unknown answer to ${doing}`,
+      'Check that registry.url is the address of a Confluent-compatible registry.',
+    );
+  }
+}
+
+const timed = { timeout: answerTimeoutMs } as const;
+const notFound = 404;
+const tooManyRequests = 429;
+
+/** Null when there was no answer: the client reports that as a 400 without an error of its own. */
+function statusOf(error: unknown): number | null {
+  if (!(error instanceof Error)) return null;
+  const { status } = error as { readonly status?: unknown };
+  if (typeof status !== 'number') return null;
+  return status === 400 && error.message.includes('Error, status 400') ? null : status;
+}
+
+/** The first line, without the client's name and the status it made up. */
+function reasonOf(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  return (message.split('\n', 1)[0] ?? '').replace(/^understudy - (Error, status 400: )?/, '');
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null;
+}
+
+/**
+ * What a record written under the id means to its readers. Registries write the rest of a schema in
+ * their own way.
+ */
+function isSame(wanted: object, found: object): boolean {
+  return canonicalJson(meaningOf(wanted)) === canonicalJson(meaningOf(found));
+}
+
+function meaningOf(schema: object): unknown {
+  const { name, relationId, fields } = schema as Readonly<Record<string, unknown>>;
+  const named = String(name).split('.').pop();
+  if (!Array.isArray(fields)) return { named };
+  const columns = fields.map(({ name: field, pgType, columnId }) => ({ field, pgType, columnId }));
+  return { named, relationId, columns };
+}
+
+/** The same text for the same schema, however its attributes are ordered. */
+function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_, member: unknown) =>
+    isObject(member) && !Array.isArray(member)
+      ? Object.fromEntries(Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : member,
+  );
+}
+
+/** Keeps what was asked for; a failure is not kept, so that the next call asks again. */
+function kept<K, V>(known: Map<K, Promise<V>>, key: K, ask: () => Promise<V>): Promise<V> {
+  const present = known.get(key);
+  if (present !== undefined) return present;
+  const asked = ask();
+  known.set(key, asked);
+  asked.catch(() => known.delete(key));
+  return asked;
+}
+
+/** Connects lazily. */
+export function connectRegistry(
+  settings: RegistrySettings,
+  log: TopicLogger,
+  clock: Clock = systemClock,
+): SchemaRegistry {
+  return new ConfluentRegistry(settings, log, clock);
+}

@@ -1,0 +1,62 @@
+/**
+ * What a record of the changes topic means, decoded as far as the aligner needs it: a row keeps its
+ * value as bytes, because only the last change of a key in a batch is ever turned into columns.
+ */
+import type { EpochBegin, Point, RelationId, RelationShape, RowOp } from '../../change/change.ts';
+import type { Position } from '../../change/position.ts';
+
+interface Placed {
+  readonly partition: number;
+  readonly offset: bigint;
+  /** LogAppendTime, milliseconds since 1970. */
+  readonly timestampMs: number;
+  readonly position: Position;
+  readonly commitTimeMicros: bigint;
+}
+
+export interface RowRecord extends Placed {
+  readonly kind: 'row';
+  readonly op: RowOp;
+  readonly relationId: RelationId;
+  readonly identity: readonly string[];
+  readonly key: Buffer;
+  /** Framed Avro; null when the row is deleted. */
+  readonly value: Buffer | null;
+  readonly was: readonly string[] | null;
+  /** Ids of columns whose value the row had before and this record lacks; null when it is whole. */
+  readonly unchanged: readonly string[] | null;
+}
+
+export interface PointRecord extends Placed {
+  readonly kind: 'point';
+  readonly point: Point;
+}
+
+export interface EpochRecord extends Placed {
+  readonly kind: 'epoch';
+  readonly begin: EpochBegin;
+}
+
+export interface RelationRecord extends Placed {
+  readonly kind: 'relation';
+  readonly relation: RelationShape;
+}
+
+export interface TruncateRecord extends Placed {
+  readonly kind: 'truncate';
+  readonly relationId: RelationId;
+}
+
+/** All rows of the relation come again above this position. */
+export interface RereadRecord extends Placed {
+  readonly kind: 'reread';
+  readonly relationId: RelationId;
+}
+
+export type StreamRecord =
+  | RowRecord
+  | PointRecord
+  | EpochRecord
+  | RelationRecord
+  | TruncateRecord
+  | RereadRecord;
