@@ -1,10 +1,11 @@
 /**
- * Writes docs/errors.md. Flows in: the table of errors and the exit codes of src/errors/understudy-error.ts. Flows
- * out: the page. It promises that the page says nothing the table does not; a test compares them.
+ * Writes docs/errors.md. Flows in: the table of errors and the exit codes of
+ * src/errors/codes.ts. Flows out: the page. It promises that the page says nothing the
+ * table does not; a test compares them.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type ErrorCode, errorTable, exitCodes } from '../src/errors/understudy-error.ts';
+import { type ErrorCode, errorTable, exitCodes } from '../src/errors/codes.ts';
 
 /** No Partial: a new exit code does not compile until it is explained. */
 const exitMeanings: Readonly<Record<keyof typeof exitCodes, string>> = {
@@ -22,7 +23,7 @@ const exitMeanings: Readonly<Record<keyof typeof exitCodes, string>> = {
 
 const intro = `# Errors
 
-<!-- Written by scripts/write-error-docs.ts from src/errors/understudy-error.ts: change it there. -->
+<!-- Written by scripts/write-error-docs.ts from src/errors/codes.ts: change it there. -->
 
 Every refusal is one line of cause and one line \`HINT:\` with the exact remedy, on stderr. With
 \`--json\` the same stands on stdout as

@@ -1,15 +1,16 @@
 #!/usr/bin/env node
-/**
- * The command `understudy`. Words, the environment and signals flow in; the answer flows out on
- * stdout, lines for people and the log on stderr, and an exit code. It opens what every verb needs,
- * closes all that a verb opened, and is the only file that ends the process.
- */
 import { readFileSync } from 'node:fs';
 import { failureLines, failureOf, jsonLine, stackOf } from './commands/answer.ts';
 import type { Outcome } from './commands/command.ts';
 import { type GlobalOptions, type Invocation, readCommandLine } from './commands/command-line.ts';
 import { ProgressLine } from './commands/progress-line.ts';
 import type { Config } from './config/config.ts';
+/**
+ * The command `understudy`. Words, the environment and signals flow in; the answer flows out on
+ * stdout, lines for people and the log on stderr, and an exit code. It opens what every verb needs,
+ * closes all that a verb opened, and is the only file that ends the process.
+ */
+import { bug } from './errors/bug.ts';
 import { UnderstudyError } from './errors/understudy-error.ts';
 import { armFailpoints } from './failpoints.ts';
 import { onSignals, Releasers, Stopped } from './lifecycle.ts';
@@ -154,7 +155,7 @@ let ended = false;
 /** Node would end here with a code of its own: nothing is open that could wake the command up. */
 process.once('beforeExit', () => {
   if (ended) return;
-  process.exit(fail(new UnderstudyError('BUG', 'the command waits for nothing', 'Report this.')));
+  process.exit(fail(bug('the command waits for nothing')));
 });
 
 void main().then((exit) => {

@@ -4,7 +4,9 @@
  * n-th pass, once. With nothing armed `hit` does nothing and returns nothing, so it may stand on
  * the hot path.
  */
-import { UnderstudyError, unreachable } from './errors/understudy-error.ts';
+
+import { unreachable } from './errors/bug.ts';
+import { UnderstudyError } from './errors/understudy-error.ts';
 
 export const failpointNames = [
   'publish.before-send',

@@ -30,9 +30,9 @@ export const version: string = (
 ).version;
 
 export type {
+  Checkpoint,
   ColumnShape,
   EpochBegin,
-  Mark,
   PgText,
   Point,
   RelationShape,
@@ -50,13 +50,8 @@ export {
   parseEpochLsn,
   parsePosition,
 } from './change/position.ts';
-export {
-  type ErrorCode,
-  type ExitCode,
-  errorTable,
-  exitCodes,
-  UnderstudyError,
-} from './errors/understudy-error.ts';
+export { type ErrorCode, type ExitCode, errorTable, exitCodes } from './errors/codes.ts';
+export { UnderstudyError } from './errors/understudy-error.ts';
 export type { FetchedRecord } from './topic/log.ts';
 export { RecordDecoder } from './topic/records/decoder.ts';
 export type {

@@ -4,6 +4,7 @@
  * closed. Clock, sleep and randomness are handed in; every wait here has a bound.
  */
 
+import { bug } from './errors/bug.ts';
 import { UnderstudyError } from './errors/understudy-error.ts';
 import type { Logger } from './logger.ts';
 import {
@@ -203,7 +204,7 @@ export class Releasers {
   /** The returned function takes the closer back, for what was closed by itself. */
   push(name: string, close: () => void | Promise<void>): () => void {
     if (this.#closed) {
-      throw new UnderstudyError('BUG', `${name} was opened after the end`, 'Please report this.');
+      throw bug(`${name} was opened after the end`);
     }
     const closer: Closer = { name, close };
     this.#closers.push(closer);

@@ -4,7 +4,7 @@
  * that the last line before an exit is not lost, and every text passes the redaction first.
  */
 import { type DestinationStream, destination, type Logger as PinoLogger, pino } from 'pino';
-import { UnderstudyError } from './errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from './errors/understudy-error.ts';
 import { redacted, redactText } from './redact.ts';
 
 export type LogFields = Readonly<Record<string, unknown>>;
@@ -149,7 +149,7 @@ export function errorFields(
     cause = cause instanceof Error ? cause.cause : undefined;
   }
   const code = codeOf(error);
-  const isBug = error instanceof UnderstudyError && error.code === 'BUG';
+  const isBug = hasCode(error, 'BUG');
   const stack = withStack || isBug ? error.stack : undefined;
   return {
     ...(code === undefined ? {} : { code }),

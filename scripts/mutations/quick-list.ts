@@ -45,9 +45,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: publishLoop,
-        find: 'while (!this.#isSeen(mark.at)) {',
+        find: 'while (!this.#isSeen(checkpoint.at)) {',
         replace: `wal.confirm(point.upto);
-    while (!this.#isSeen(mark.at)) {`,
+    while (!this.#isSeen(checkpoint.at)) {`,
       },
     ],
     tests: [publishModel],
@@ -82,9 +82,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: publishLoop,
-        find: 'if (point.label !== null) await recordLabel(point.label, point, mark);',
+        find: 'if (point.label !== null) await recordLabel(point.label, point, checkpoint);',
         replace: `if (point.label !== null) {
-      recordLabel(point.label, point, mark).catch(() => undefined);
+      recordLabel(point.label, point, checkpoint).catch(() => undefined);
     }`,
       },
     ],
@@ -200,8 +200,8 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: aligner,
-        find: 'compareEpochLsn(point.previous.at, this.#mark.at) !== 0',
-        replace: 'compareEpochLsn(point.previous.at, this.#mark.at) === 2',
+        find: 'compareEpochLsn(point.previous.at, this.#checkpoint.at) !== 0',
+        replace: 'compareEpochLsn(point.previous.at, this.#checkpoint.at) === 2',
       },
     ],
     tests: [alignModel, 'test/unit/aligner.test.ts'],

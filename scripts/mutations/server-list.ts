@@ -224,9 +224,9 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/leader.ts',
-        find: 'const start = parts.mark.at.lsn;',
+        find: 'const start = parts.checkpoint.at.lsn;',
         replace: `const start =
-    (await readSlot(parts.client, parts.slot))?.confirmedFlush ?? parts.mark.at.lsn;`,
+    (await readSlot(parts.client, parts.slot))?.confirmedFlush ?? parts.checkpoint.at.lsn;`,
       },
     ],
     tests: ['test/integration/crash-points.test.ts'],

@@ -47,7 +47,7 @@ export const topicShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/promotion/take-lead.ts',
-        find: 'if (mark === null || compareEpochLsn(mark.at, at) < 0) {',
+        find: 'if (checkpoint === null || compareEpochLsn(checkpoint.at, at) < 0) {',
         replace: 'if (at.epoch < 0) {',
       },
     ],

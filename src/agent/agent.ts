@@ -7,7 +7,7 @@
 
 import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
 import { hit } from '../failpoints.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { deposed } from '../fleet/node/deposed.ts';
@@ -104,7 +104,7 @@ export class Agent {
     try {
       return await this.#serve(signal);
     } catch (error) {
-      if (error instanceof UnderstudyError && error.code === 'DAMAGED') {
+      if (hasCode(error, 'DAMAGED')) {
         await recordDamage(this.#node, error);
       }
       throw error;
@@ -125,11 +125,11 @@ export class Agent {
     if (!mine) await this.#dropOldSlots();
     await dropReplaced(this.#node);
     try {
-      const mark = await readRebuild(this.#node.client);
-      if (mark === null) return await this.#follow(mine, signal);
+      const rebuild = await readRebuild(this.#node.client);
+      if (rebuild === null) return await this.#follow(mine, signal);
       if (until !== null) throw standsNowhere(name);
       const work = { releasers: this.#releasers, events: this.#events, desk: this.#desk };
-      await goOnRebuilding(this.#node, mark, work, signal);
+      await goOnRebuilding(this.#node, rebuild, work, signal);
       return 'again';
     } catch (error) {
       if (error instanceof StartOver) await startOver(this.#node, this.#node.client, error);
@@ -261,8 +261,8 @@ export class Agent {
         await hit('promote.before-unguard');
         if (ended.signal.aborted) return;
         await disarmGuard(guardSession);
-        log.info({ node: name, epoch: taken.epoch, at: taken.mark.at }, 'leading');
-        figures.leads(taken.mark.at, taken.end.unfinished);
+        log.info({ node: name, epoch: taken.epoch, at: taken.checkpoint.at }, 'leading');
+        figures.leads(taken.checkpoint.at, taken.end.unfinished);
         onWorking();
         const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
         await this.#desk.tellLeads({ ...result });
@@ -270,7 +270,7 @@ export class Agent {
         await whileLeading({ node, client, desk, epoch: taken.epoch }, leading, streaming);
       });
     } catch (error) {
-      const isFenced = error instanceof UnderstudyError && error.code === 'LOST_LEADERSHIP';
+      const isFenced = hasCode(error, 'LOST_LEADERSHIP');
       // Whatever failed because the reign is over: the guard comes first.
       if (!isFenced && !ended.signal.aborted) throw error;
       await control.verify(30_000);
@@ -299,7 +299,7 @@ export class Agent {
       epoch: taken.epoch,
       slot: taken.slot,
       publication: publicationName(cluster.name),
-      mark: taken.mark,
+      checkpoint: taken.checkpoint,
       lastPoint: taken.end.point,
       unhealed: taken.end.unhealed,
       unfinished: taken.end.unfinished,
@@ -319,18 +319,18 @@ export class Agent {
           'tables that are not in the stream: publish them, once followers have them too',
         );
       },
-      recordLabel: async (label, point, mark) => {
+      recordLabel: async (label, point, checkpoint) => {
         await control.append({
           kind: 'point',
           label,
-          at: mark.at,
+          at: checkpoint.at,
           commitTimeMicros: point.commitTimeMicros,
-          offsets: mark.nextOffsets.map((offset) => offset - 1n),
+          offsets: checkpoint.nextOffsets.map((offset) => offset - 1n),
         });
       },
-      onPoint: (point, mark, records) => {
+      onPoint: (point, checkpoint, records) => {
         figures.published(point, records);
-        log.debug({ node: name, at: mark.at, records, counts: point.counts }, 'published');
+        log.debug({ node: name, at: checkpoint.at, records, counts: point.counts }, 'published');
       },
       nowMs,
       random,

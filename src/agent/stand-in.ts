@@ -48,7 +48,7 @@ export async function beginNextEpochHere(cluster: Cluster, name: string): Promis
   });
 }
 
-/** Leaves the mark from which the node's next agent goes on. */
+/** Leaves the checkpoint from which the node's next agent goes on. */
 export async function rebuildHere(
   cluster: Cluster,
   name: string,

@@ -4,7 +4,7 @@
  */
 import type { Client } from 'pg';
 import { parseLsn } from '../change/lsn.ts';
-import type { EpochBase } from '../change/void.ts';
+import type { EpochBase } from '../change/position.ts';
 import type { ServerFacts } from './read-catalog.ts';
 
 export type ServerOfReign = Pick<ServerFacts, 'systemId' | 'timeline'>;

@@ -4,8 +4,9 @@
  * thousand keys are one statement, and compares as the identity's index does. Pure: names are
  * quoted, values are parameters.
  */
+
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { bug } from '../errors/bug.ts';
 import type { KeyOperators, TableAccess, TextInput } from './column-access.ts';
 import { qualifiedName, quoteIdentifier } from './postgres-session.ts';
 import type { TableShape } from './table.ts';
@@ -36,7 +37,7 @@ export function keyedTableOf(
   access: TableAccess | undefined,
 ): KeyedTable {
   if (access === undefined) {
-    throw new UnderstudyError('BUG', `${shape.id} was not looked at`, 'Please report this.');
+    throw bug(`${shape.id} was not looked at`);
   }
   const byName = new Map(table.columns.map((column) => [column.name, column]));
   const columns = shape.columns.map(({ id, name, type }): KeyedColumn => {

@@ -3,10 +3,11 @@
  * takes the lead goes on with the same ids. Flows in and out: relation shapes, and which table and
  * columns of this node they are, by OID and attnum. Ids that were used stay here for ever.
  */
+
 import type { Client } from 'pg';
 import type { ColumnId, RelationShape } from '../change/change.ts';
 import { type Lsn, parseLsn } from '../change/lsn.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { bug } from '../errors/bug.ts';
 import type { TableShape } from './table.ts';
 
 export interface KnownRelation {
@@ -98,7 +99,7 @@ export async function saveRelation(
 ): Promise<void> {
   if (shape.dropped && table !== null) {
     const message = `the dropped relation ${shape.id} cannot be a table`;
-    throw new UnderstudyError('BUG', message, 'Please report this.');
+    throw bug(message);
   }
   await client.query(
     `INSERT INTO understudy.relations AS r

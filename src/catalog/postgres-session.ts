@@ -5,7 +5,9 @@
  * nothing is parsed, so nothing can be rounded. A connection that dies is reported, never thrown
  * into the process.
  */
+
 import { Client, type ClientConfig, escapeIdentifier, escapeLiteral } from 'pg';
+import { bug } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 
 /**
@@ -149,7 +151,7 @@ function noteLoss(client: Client, watch: Watch, cause: Error): void {
 export function onLost(client: Client, listener: (error: UnderstudyError) => void): void {
   const watch = watches.get(client);
   if (watch === undefined) {
-    throw new UnderstudyError('BUG', 'onLost of a foreign client', 'Please report this.');
+    throw bug('onLost of a foreign client');
   }
   const { lost } = watch;
   if (lost !== null) queueMicrotask(() => listener(lost));
@@ -269,11 +271,7 @@ export async function inTransaction<Result>(
   const { command } = await client.query('COMMIT');
   if (command !== 'COMMIT') {
     // A failed transaction answers COMMIT with ROLLBACK and no error.
-    throw new UnderstudyError(
-      'BUG',
-      'a transaction was committed after one of its statements had failed',
-      'Please report this.',
-    );
+    throw bug('a transaction was committed after one of its statements had failed');
   }
   return result;
 }

@@ -3,7 +3,9 @@
  * TableShapes, sequences and the server's own settings. Everything about tables comes from one
  * statement, so from one snapshot, and takes no lock on them.
  */
+
 import type { Client } from 'pg';
+import { bug } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import { qualifiedName, quoteLiteral } from './postgres-session.ts';
 import { identityIndexOf, type TableColumn, type TableShape, type UniqueIndex } from './table.ts';
@@ -206,7 +208,7 @@ export async function readServer(client: Client): Promise<ServerFacts> {
      FROM pg_roles r WHERE r.rolname = current_user`,
   );
   if (facts === undefined) {
-    throw new UnderstudyError('BUG', 'the server knows no current user', 'Please report this.');
+    throw bug('the server knows no current user');
   }
   return facts;
 }

@@ -4,7 +4,9 @@
  * of a dropped or renamed table can never be taken for one of its successor. Flows in: the catalog
  * and the ids in use; flows out: ids, and the shape the stream knows. Pure.
  */
+
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
+import { bug } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import { displayName, isAppendOnly, type KeylessTables, type TableShape } from './table.ts';
 
@@ -44,7 +46,7 @@ export function shapeOf(
     const id = ids.columns.get(attnum);
     if (id !== undefined) return id;
     const message = `column ${attnum} of ${displayName(table)} has no id`;
-    throw new UnderstudyError('BUG', message, 'Please report this.');
+    throw bug(message);
   };
   if (table.identityAttnums === null && !isAppendOnly(table, keyless)) {
     const message = `${displayName(table)} has no replica identity`;

@@ -4,7 +4,7 @@
  * on the path holds a value in another form, so nothing can round or normalise it.
  */
 import type { Lsn } from './lsn.ts';
-import type { EpochLsn } from './position.ts';
+import { compareEpochLsn, type EpochLsn } from './position.ts';
 
 /** Given when a table enters the stream; kept over renames, never reused: `public.orders`, `#2`. */
 export type RelationId = string;
@@ -89,6 +89,11 @@ export interface UnfinishedTable {
   readonly since: number | null;
 }
 
+/** A table of which every row is still to be read. */
+export function unreadTable(relation: RelationId): UnfinishedTable {
+  return { relation, after: null, rows: 0, estimate: null, since: null };
+}
+
 /** The end of a batch, in every partition: what is below `upto` is here, whole. */
 export interface Point {
   readonly streamId: string;
@@ -100,24 +105,32 @@ export interface Point {
   readonly commitTimeMicros: bigint;
   /** Per partition: committed records of this epoch since the previous point, points excluded. */
   readonly counts: readonly number[];
-  readonly previous: Mark;
+  readonly previous: Checkpoint;
   /** Rows of these from before the stream are still missing in it. */
   readonly unfinished: readonly UnfinishedTable[];
   readonly uncovered: readonly string[];
   /** The last position before which a snapshot saw every streamed transaction. */
-  readonly settled: Mark | null;
+  readonly settled: Checkpoint | null;
   /** Since where keys are unhealed; null when none is. */
-  readonly unhealed: Mark | null;
+  readonly unhealed: Checkpoint | null;
   readonly rowCounts: Readonly<Record<RelationId, number>>;
   /** Where the newest schema record begins in partition 0; null where it has to be looked for. */
   readonly schemaOffset: bigint | null;
 }
 
 /** A place every partition holds: a point or a whole epoch begin, and the offsets after it. */
-export interface Mark {
+export interface Checkpoint {
   readonly at: EpochLsn;
-  /** Per partition, the offset after the record of the mark. */
+  /** Per partition, the offset after the record of the checkpoint. */
   readonly nextOffsets: readonly bigint[];
+}
+
+/** Of checkpoints of one log; null is none. */
+export function oldestCheckpoint(checkpoints: readonly (Checkpoint | null)[]): Checkpoint | null {
+  return checkpoints.reduce((a, b) => {
+    if (a === null || b === null) return a ?? b;
+    return compareEpochLsn(a.at, b.at) <= 0 ? a : b;
+  }, null);
 }
 
 export interface EpochBegin {
@@ -126,7 +139,7 @@ export interface EpochBegin {
   readonly leader: string;
   readonly systemId: string;
   readonly timeline: number;
-  /** The mark this epoch continues; null for the first. */
+  /** The checkpoint this epoch continues; null for the first. */
   readonly base: EpochLsn | null;
   readonly startLsn: Lsn;
   readonly slot: string;

@@ -72,3 +72,16 @@ export function parsePosition(text: string): Position | null {
   if (at === null || !/^(-1|[0-9]{1,15})$/.test(ordinal)) return null;
   return { epoch: at.epoch, commitLsn: at.lsn, ordinal: Number(ordinal) };
 }
+
+export interface EpochBase {
+  readonly epoch: number;
+  /** What the epoch continues; null for the first. */
+  readonly base: EpochLsn | null;
+}
+
+/** What an epoch does not continue of lower ones counts for nobody. */
+export function isVoid(position: Position, epochs: readonly EpochBase[]): boolean {
+  return epochs.some(({ epoch, base }) => {
+    return position.epoch < epoch && (base === null || !isCovered(position, base));
+  });
+}

@@ -3,7 +3,9 @@
  * --json, the lines for people, and the exit code flow out. Nothing is written here. Every failure
  * is one line of cause and one of remedy, whatever was thrown, and holds no secret.
  */
-import { type ErrorCode, exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+
+import { type ErrorCode, exitCodes } from '../errors/codes.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { Stopped } from '../lifecycle.ts';
 import { isAbortOf } from '../waiting.ts';
 

@@ -5,9 +5,10 @@
  * nothing by itself and never ends the process.
  */
 import type { Command as Declaration } from 'commander';
-import { parseDurationMs } from '../change/duration.ts';
+import { parseDurationMs } from '../change/amounts.ts';
 import type { Config } from '../config/config.ts';
-import { type ExitCode, UnderstudyError } from '../errors/understudy-error.ts';
+import type { ExitCode } from '../errors/codes.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { Releasers } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
 import type { Sleep } from '../waiting.ts';

@@ -4,7 +4,7 @@
  * remove.
  */
 
-import { exitCodes } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
 import { dismantle } from '../fleet/operations/destroy.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption } from './command.ts';

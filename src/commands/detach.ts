@@ -4,7 +4,7 @@
  * it stands flows out. The rest of the cluster goes on without it.
  */
 
-import { exitCodes } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
 import { detach } from '../fleet/operations/detach.ts';
 import type { DetachResult } from '../fleet/operations/detach-steps.ts';
 import { clusterOf } from './cluster-of.ts';

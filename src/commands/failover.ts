@@ -4,7 +4,8 @@
  * allowance needs a reason: the control log keeps it.
  */
 
-import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { type FailoverPlan, failover } from '../fleet/operations/failover.ts';
 import type { PromotionResult } from '../fleet/promotion/promotion.ts';
 import { clusterOf } from './cluster-of.ts';

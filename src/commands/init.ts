@@ -4,7 +4,7 @@
  * refused.
  */
 
-import { exitCodes } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
 import { initialise } from '../fleet/operations/init.ts';
 import { refuseErrors } from '../fleet/preflight/finding.ts';
 import { preflight } from '../fleet/preflight/preflight.ts';

@@ -4,7 +4,8 @@
  */
 import type { Client } from 'pg';
 import type { ControlState } from '../control/control-state.ts';
-import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
+import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
 import { leaderOf, openFleetLog, openMember } from '../fleet/node/member-session.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, requiredText } from './command.ts';
@@ -78,7 +79,7 @@ function taken(label: string, cause?: unknown): UnderstudyError {
 }
 
 function notPublished(error: unknown, node: string, label: string): unknown {
-  if (!(error instanceof UnderstudyError) || error.code !== 'TIMED_OUT') return error;
+  if (!hasCode(error, 'TIMED_OUT')) return error;
   return new UnderstudyError(
     'TIMED_OUT',
     `the point ${label} is in the WAL of node ${node}, but not in the log yet`,

@@ -5,7 +5,7 @@
 
 import { compareEpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { RecordOf } from '../control/control-records.ts';
-import { exitCodes } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
 import { openFleetLog } from '../fleet/node/member-session.ts';
 import { tableLines } from './answer.ts';
 import { clusterOf } from './cluster-of.ts';

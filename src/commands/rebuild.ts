@@ -3,7 +3,7 @@
  * in; that it has begun flows out. How far it is stands in `understudy status`.
  */
 
-import { exitCodes } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
 import { type RebuildAnswer, rebuild } from '../fleet/operations/rebuild.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption, requiredText } from './command.ts';

@@ -4,7 +4,8 @@
  * the reading goes on; how far it is stands in `understudy status`.
  */
 
-import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { type ResnapshotResult, resnapshot } from '../fleet/operations/resnapshot.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption } from './command.ts';

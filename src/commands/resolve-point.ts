@@ -5,7 +5,7 @@
 
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { notInitialised, openFleetLog } from '../fleet/node/member-session.ts';
 import type { CommandContext } from './command.ts';
@@ -47,7 +47,7 @@ export async function resolveIn(
 }
 
 function noSuchPoint(error: unknown, label: string, timeoutMs: number): unknown {
-  if (!(error instanceof UnderstudyError) || error.code !== 'TIMED_OUT') return error;
+  if (!hasCode(error, 'TIMED_OUT')) return error;
   return new UnderstudyError(
     'TIMED_OUT',
     `there was no point ${label} within ${timeoutMs} ms`,

@@ -9,7 +9,8 @@ import { AgentFigures } from '../agent/agent-figures.ts';
 import type { AttemptEnd } from '../agent/follower-tasks.ts';
 import { WalWatch } from '../agent/wal-watch.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
-import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
+import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { fleetStatus } from '../fleet/status/fleet-status.ts';
 import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
@@ -179,7 +180,7 @@ async function watchWal(
  * dead session until it notices: an agent that has held the lock waits for it.
  */
 function ownGhost(error: unknown): unknown {
-  if (!(error instanceof UnderstudyError) || error.code !== 'NODE_LOCKED') return error;
+  if (!hasCode(error, 'NODE_LOCKED')) return error;
   return new UnderstudyError('POSTGRES_UNREACHABLE', error.message, error.hint, error);
 }
 

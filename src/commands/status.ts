@@ -3,8 +3,8 @@
  * the topic and the control log, never in agents, so that it works when all of them are down.
  */
 
-import { bytesText } from '../change/byte-size.ts';
-import { exitCodes } from '../errors/understudy-error.ts';
+import { bytesText } from '../change/amounts.ts';
+import { exitCodes } from '../errors/codes.ts';
 import { FleetWatch } from '../fleet/status/fleet-status.ts';
 import type { FleetStatus, NodeStatus } from '../fleet/status/node-status.ts';
 import { sleepOrAbort } from '../waiting.ts';

@@ -136,7 +136,7 @@ function cellOf(row: ShownRow, name: string): string {
   return value === null || value === undefined ? 'NULL' : shownText(value);
 }
 
-/** Letters, digits, marks, punctuation and symbols, and single spaces between them. */
+/** Letters, digits, checkpoints, punctuation and symbols, and single spaces between them. */
 const plain = /^[\p{L}\p{N}\p{M}\p{P}\p{S}]+( [\p{L}\p{N}\p{M}\p{P}\p{S}]+)*$/u;
 const unseen = /[\p{C}\p{Zl}\p{Zp}]/gu;
 

@@ -6,7 +6,8 @@
  */
 
 import { formatEpochLsn } from '../change/position.ts';
-import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { repairRows } from '../fleet/operations/repair.ts';
 import { type Verification, verifyFleet } from '../fleet/operations/verify.ts';
 import type { DifferentRow, TableComparison } from '../verify/compare.ts';

@@ -5,7 +5,8 @@
 import type { Client } from 'pg';
 import { formatLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
-import { exitCodes, UnderstudyError } from '../errors/understudy-error.ts';
+import { exitCodes } from '../errors/codes.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import { openMember } from '../fleet/node/member-session.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, durationOption, requiredText, textOption } from './command.ts';

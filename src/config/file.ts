@@ -3,8 +3,10 @@
  * and served by this version flows out, or one error that names the line, the key and the remedy.
  * Messages never hold a value of the file: it may be a secret.
  */
+
 import { type Document, isMap, isSeq, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
+import { bug } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import { redactText } from '../redact.ts';
 import { type ConfigFile, fileSchema, knownKeys, laterSettings } from './schema.ts';
@@ -55,7 +57,7 @@ function toPlain(source: Source): unknown {
 function issueError(source: Source, issues: readonly Issue[]): UnderstudyError {
   const [first] = issues.map((issue) => deepest(issue));
   if (first === undefined) {
-    return new UnderstudyError('BUG', 'a refusal without a reason', 'Please report this.');
+    return bug('a refusal without a reason');
   }
   const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
   if (first.code === 'unrecognized_keys') return unknownKeyError(source, first, more);

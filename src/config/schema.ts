@@ -4,7 +4,7 @@
  * know is an error. What later versions bring is recognised, so that it can be refused by name.
  */
 import { z } from 'zod';
-import { formatDurationMs, parseDurationMs } from '../change/duration.ts';
+import { formatDurationMs, parseDurationMs } from '../change/amounts.ts';
 import { changesTopicSettings } from '../topic/records/layout.ts';
 
 /** Shorter intervals make more points than rows on a quiet leader. */

@@ -9,6 +9,7 @@
  * running leader; who waits is told. A record that this version does not understand ends the log.
  */
 
+import { bug } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { Logger } from '../logger.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
@@ -292,10 +293,6 @@ function closedError(): UnderstudyError {
     'the control log was closed while something was waited for',
     'Nothing is wrong if this process was stopped. Start it again to go on.',
   );
-}
-
-function bug(message: string, cause?: unknown): UnderstudyError {
-  return new UnderstudyError('BUG', message, 'Please report this with the log.', cause);
 }
 
 /**

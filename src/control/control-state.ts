@@ -6,7 +6,7 @@
  *
  * The state grows with what people did (named points, commands, promotions), as the log does.
  */
-import { unreachable } from '../errors/understudy-error.ts';
+import { unreachable } from '../errors/bug.ts';
 import { type ClaimState, foldClaim, noClaims } from './claim.ts';
 import type { ControlRecord, RecordOf } from './control-records.ts';
 

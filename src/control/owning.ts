@@ -11,7 +11,7 @@
  *
  * The same path serves start, restart after an error, torn batch, crash and promotion.
  */
-import { unreachable } from '../errors/understudy-error.ts';
+import { unreachable } from '../errors/bug.ts';
 import { isMine, nextClaim } from './claim.ts';
 import type { RecordOf } from './control-records.ts';
 import type { ControlState } from './control-state.ts';
@@ -24,7 +24,7 @@ type Phase =
   /** Fences the former owner and ends its open transaction. */
   | { readonly kind: 'initing'; readonly epoch: number }
   | { readonly kind: 'verifying'; readonly epoch: number }
-  /** Reads every partition from the common mark to its end. */
+  /** Reads every partition from the common checkpoint to its end. */
   | { readonly kind: 'draining'; readonly epoch: number }
   | { readonly kind: 'beginning'; readonly epoch: number }
   | { readonly kind: 'leading'; readonly epoch: number }
@@ -38,8 +38,8 @@ export interface Owning {
 }
 
 /**
- * What the log holds of an epoch of mine: a torn batch past the common mark, with which it is over;
- * its whole begin; or neither. An epoch may also be over because its slot is.
+ * What the log holds of an epoch of mine: a torn batch past the common checkpoint, with which it is
+ * over; its whole begin; or neither. An epoch may also be over because its slot is.
  */
 export type Drained = 'over' | 'begun' | 'not-begun';
 
@@ -139,7 +139,7 @@ function verified(owning: Owning, control: ControlState): OwningStep {
 function drained(owning: Owning, epoch: number, found: Drained, control: ControlState): OwningStep {
   switch (found) {
     case 'over':
-      // A new epoch has the mark as base, and voids what is in some partitions only.
+      // A new epoch has the checkpoint as base, and voids what is in some partitions only.
       return isMine(control, owning.node, epoch) ? claim(owning, control) : stepDown(owning);
     case 'not-begun':
       return go(owning, { kind: 'beginning', epoch }, (ticket) => [

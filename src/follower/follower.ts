@@ -97,10 +97,10 @@ export class Follower {
     this.#building = building;
     this.#position = position;
     this.#delayMs = parts.delayMs;
-    this.#aligner = new Aligner(position.streamId, position.mark, batchBytesMax);
+    this.#aligner = new Aligner(position.streamId, position.checkpoint, batchBytesMax);
     this.#applier = new Applier(parts.client, targets, parts.decoder);
-    this.#offsets = [...position.mark.nextOffsets];
-    this.#lastStable = position.mark.nextOffsets.map(() => 0n);
+    this.#offsets = [...position.checkpoint.nextOffsets];
+    this.#lastStable = position.checkpoint.nextOffsets.map(() => 0n);
   }
 
   /** Checks that the log still holds what this node needs; nothing is read or written yet. */
@@ -342,10 +342,16 @@ export class Follower {
 
   async #applyEpoch(aligned: AlignedEpoch): Promise<void> {
     const { client } = this.#parts;
-    const { begin, mark, appendMs } = aligned;
+    const { begin, checkpoint, appendMs } = aligned;
     const from = this.#position;
     requireBase(begin, from.at);
-    const to = { ...from, at: mark.at, mark, appendMs, unfinished: relationsOf(begin.unfinished) };
+    const to = {
+      ...from,
+      at: checkpoint.at,
+      checkpoint,
+      appendMs,
+      unfinished: relationsOf(begin.unfinished),
+    };
     await inTransaction(client, async () => {
       await saveEpoch(client, begin);
       await client.query('UPDATE understudy.node SET epoch = $1', [begin.epoch]);

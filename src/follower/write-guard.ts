@@ -5,11 +5,13 @@
  * clients find the leader. Once armGuard has returned, no transaction of an ordinary session can
  * change a row or a table, however old its snapshot is. Every step may be repeated after a crash.
  */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { inTransaction, qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
 import { userTablesCondition } from '../catalog/read-catalog.ts';
 import { noteWatchedSince } from '../catalog/understudy-schema.ts';
+import { bug } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 
 const guardName = 'understudy_guard';
@@ -181,7 +183,7 @@ async function requireReplicaRole(client: Client): Promise<void> {
   );
   if (rows[0]?.role === 'replica') return;
   const message = 'the write guard was switched by a session that it would refuse';
-  throw new UnderstudyError('BUG', message, 'Please report this.');
+  throw bug(message);
 }
 
 async function setReadOnly(client: Client, on: boolean): Promise<void> {

@@ -1,14 +1,14 @@
 /**
  * A leader at work: one run from an owned epoch to the first error or the end. Flows in: a verified
- * producer, the mark where the log stands and the slot; flows out: the leader's WAL as batches in
- * the topic. It compares slot and server with the epoch before it starts, because Postgres would
- * begin anywhere without a word, and it ends with the first error: whoever started it owns the
- * epoch anew before another run.
+ * producer, the checkpoint where the log stands and the slot; flows out: the leader's WAL as
+ * batches in the topic. It compares slot and server with the epoch before it starts, because
+ * Postgres would begin anywhere without a word, and it ends with the first error: whoever started
+ * it owns the epoch anew before another run.
  */
 import { setMaxListeners } from 'node:events';
 import type { Client } from 'pg';
 import { sessionConfig } from '../catalog/postgres-session.ts';
-import type { Mark, Point, UnfinishedTable } from '../change/change.ts';
+import type { Checkpoint, Point, UnfinishedTable } from '../change/change.ts';
 import { type Lsn, parseLsn, zeroLsn } from '../change/lsn.ts';
 import { formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
@@ -40,11 +40,11 @@ export interface LeaderParts {
   readonly slot: string;
   readonly publication: string;
   /** Where the log stands: a point or the begin of this epoch. */
-  readonly mark: Mark;
-  /** The point at the mark; null when the mark is the epoch begin. */
+  readonly checkpoint: Checkpoint;
+  /** The point at the checkpoint; null when the checkpoint is the epoch begin. */
   readonly lastPoint: Point | null;
   /** Since where keys lack values in the topic. */
-  readonly unhealed: Mark | null;
+  readonly unhealed: Checkpoint | null;
   /** Whose rows from before the stream are still missing in it. */
   readonly unfinished: readonly UnfinishedTable[];
   readonly producer: TransactionalProducer;
@@ -62,8 +62,8 @@ export interface LeaderParts {
   /** Tables that match and are not in the stream: their rows reach nobody. */
   readonly onUncovered: (tables: readonly string[]) => void;
   /** Tells the control log of a named point, once it was read back and before it is confirmed. */
-  readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
-  readonly onPoint: (point: Point, mark: Mark, records: number) => void;
+  readonly recordLabel: (label: string, point: Point, checkpoint: Checkpoint) => Promise<void>;
+  readonly onPoint: (point: Point, checkpoint: Checkpoint, records: number) => void;
   readonly nowMs: () => number;
   readonly random: () => number;
 }
@@ -98,10 +98,10 @@ export async function lead(
   signal: AbortSignal,
   onStreaming: (signal: AbortSignal, leading: Leading) => Promise<void>,
 ): Promise<void> {
-  const start = parts.mark.at.lsn;
+  const start = parts.checkpoint.at.lsn;
   if (parts.lastPoint?.label != null) {
     // The label of a point that was committed just before a crash may not have been told.
-    await parts.recordLabel(parts.lastPoint.label, parts.lastPoint, parts.mark);
+    await parts.recordLabel(parts.lastPoint.label, parts.lastPoint, parts.checkpoint);
   }
   const statusEveryMs = await checkServer(parts, start);
   const healing = new Healing(parts.unhealed);
@@ -134,18 +134,18 @@ export async function lead(
       batcher,
       encoder: parts.encoder,
       producer: parts.producer,
-      start: parts.mark,
+      start: parts.checkpoint,
       recordLabel: parts.recordLabel,
-      onPoint: (point, mark, records) => {
+      onPoint: (point, checkpoint, records) => {
         tables.named(point.unfinished.map(({ relation }) => relation));
-        parts.onPoint(point, mark, records);
+        parts.onPoint(point, checkpoint, records);
       },
       log: parts.log,
       nowMs: parts.nowMs,
     });
     await allUntilFailure(inner, [
       loop.run(all),
-      readBack(parts.reader, parts.decoder, parts.mark, all, loop),
+      readBack(parts.reader, parts.decoder, parts.checkpoint, all, loop),
       watchTables(parts, tables, batcher, all),
       unlessAborted(
         new Healer({ ...parts, healing, tables, seenAt: () => loop.seenAt }).run(all),
@@ -218,12 +218,12 @@ function batcherOf(parts: LeaderParts, healing: Healing, chunks: ChunkMerge): Ba
   return new Batcher({
     streamId: parts.streamId,
     epoch: parts.epoch,
-    partitions: parts.mark.nextOffsets.length,
+    partitions: parts.checkpoint.nextOffsets.length,
     recordsMax: batchRecordsMax,
     bytesMax: batchBytesMax,
     idleSoonMs,
     idleEveryMs: parts.pointsEveryMs,
-    start: parts.mark,
+    start: parts.checkpoint,
     unhealed: () => healing.unhealed,
     unfinished: () => chunks.unfinished(healing.unhealed),
     lastCommit: parts.lastPoint?.commit ?? zeroLsn,
@@ -259,7 +259,7 @@ async function checkServer(parts: LeaderParts, start: Lsn): Promise<number> {
   if (start > flushed) {
     throw new UnderstudyError(
       'TIMELINE_MISMATCH',
-      `the stream stands at ${formatEpochLsn(parts.mark.at)}, past the end of this server’s WAL`,
+      `position ${formatEpochLsn(parts.checkpoint.at)} is past the end of this server’s WAL`,
       'This server was restored from an older copy: fail over to a follower.',
     );
   }

@@ -1,7 +1,8 @@
 /**
- * Reads where the log ends: every partition's committed tail, further and further back until a mark
- * is found that all partitions hold. Flows in: a reader, a decoder and how far to read; flows out:
- * a LogEnd. The reader goes up to the last stable offsets it was told, past every marker.
+ * Reads where the log ends: every partition's committed tail, further and further back until a
+ * checkpoint is found that all partitions hold. Flows in: a reader, a decoder and how far to read;
+ * flows out: a LogEnd. The reader goes up to the last stable offsets it was told, past every
+ * marker.
  *
  * How far to read is the delicate part. A last stable offset can lie below a transaction that was
  * committed and answered: a coordinator that crashes after its answer and before the markers loads
@@ -11,8 +12,10 @@
  * leader that took that offset for the end would begin its epoch below a batch that the slot was
  * told of.
  */
-import type { EpochBegin, Mark } from '../change/change.ts';
+
+import type { Checkpoint, EpochBegin } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn } from '../change/position.ts';
+import { bug } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { Clock } from './kafka/client.ts';
 import type {
@@ -50,23 +53,24 @@ export async function readLogEnd(
 /** An epoch's begin, and where it was written. */
 export interface WrittenBegin extends Pick<EpochBegin, 'streamId'> {
   /** Behind the begin in each partition. */
-  readonly mark: Mark;
+  readonly checkpoint: Checkpoint;
 }
 
 /**
- * Whether a log is the one in which an epoch began: every partition has the begin where `mark` says
- * that it ended. A topic that was deleted and made again may be longer than the first one, and what
- * its end holds may be of the same stream: an agent wrote on without knowing. Nothing is said of a
- * partition whose beginning was deleted behind that place. Reads one record of each partition.
+ * Whether a log is the one in which an epoch began: every partition has the begin where
+ * `checkpoint` says that it ended. A topic that was deleted and made again may be longer than the
+ * first one, and what its end holds may be of the same stream: an agent wrote on without knowing.
+ * Nothing is said of a partition whose beginning was deleted behind that place. Reads one record of
+ * each partition.
  */
 export async function holdsBegin(
   reader: CommittedReader,
   decoder: RecordDecoder,
   watermarks: readonly Watermarks[],
-  { mark, streamId }: WrittenBegin,
+  { checkpoint, streamId }: WrittenBegin,
 ): Promise<boolean> {
   for (const { partition, lowWatermark, lastStableOffset } of watermarks) {
-    const offset = (mark.nextOffsets[partition] ?? 0n) - 1n;
+    const offset = (checkpoint.nextOffsets[partition] ?? 0n) - 1n;
     if (offset < lowWatermark) continue;
     if (offset >= lastStableOffset) return false;
     const found: StreamRecord[] = [];
@@ -75,7 +79,7 @@ export async function holdsBegin(
     }
     const [record] = found;
     if (record?.kind !== 'epoch' || record.begin.streamId !== streamId) return false;
-    if (compareEpochLsn(beginsAt(record.begin), mark.at) !== 0) return false;
+    if (compareEpochLsn(beginsAt(record.begin), checkpoint.at) !== 0) return false;
   }
   return true;
 }
@@ -107,7 +111,7 @@ export async function commitReadably(
   await producer.send(records);
   const offsets = (await producer.commit()).map((offset) => {
     if (offset !== null) return offset;
-    throw new UnderstudyError('BUG', 'a record misses a partition', 'Please report this.');
+    throw bug('a record misses a partition');
   });
   const deadlineMs = clock.nowMs() + stablePatienceMs;
   for (;;) {

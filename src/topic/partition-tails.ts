@@ -1,13 +1,13 @@
 /**
- * Where a log stands. Flows in: the committed tail of every partition; flows out: the newest mark
- * (a point or a whole epoch begin) that every partition holds, and what was committed past it.
- * Pure: reading further back is the caller's, who asks again with longer tails.
+ * Where a log stands. Flows in: the committed tail of every partition; flows out: the newest
+ * checkpoint (a point or a whole epoch begin) that every partition holds, and what was committed
+ * past it. Pure: reading further back is the caller's, who asks again with longer tails.
  *
- * Records past the mark are looked at even when the last points look equal everywhere: a delayed
- * end of one Kafka transaction can commit half of the next.
+ * Records past the checkpoint are looked at even when the last points look equal everywhere: a
+ * delayed end of one Kafka transaction can commit half of the next.
  */
-import type { EpochBegin, Mark, Point, UnfinishedTable } from '../change/change.ts';
-import { oldestMark } from '../change/mark.ts';
+import type { Checkpoint, EpochBegin, Point, UnfinishedTable } from '../change/change.ts';
+import { oldestCheckpoint } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { StreamRecord } from './records/stream-record.ts';
 
@@ -20,26 +20,28 @@ export interface Tail {
 }
 
 export interface LogEnd {
-  readonly mark: Mark | null;
-  /** The newest point or epoch begin at the mark; null when compaction took its record. */
+  readonly checkpoint: Checkpoint | null;
+  /** The newest point or epoch begin at the checkpoint; null when compaction took its record. */
   readonly point: Point | null;
-  /** The epoch begin that the mark is; null when the mark is a point. */
+  /** The epoch begin that the checkpoint is; null when the checkpoint is a point. */
   readonly begin: EpochBegin | null;
-  /** Committed records past the mark, epoch begins included. */
+  /** Committed records past the checkpoint, epoch begins included. */
   readonly strays: readonly StreamRecord[];
-  /** Since where keys may lack values in the topic, as far as the mark; null when none does. */
-  readonly unhealed: Mark | null;
+  /**
+   * Since where keys may lack values in the topic, as far as the checkpoint; null when none does.
+   */
+  readonly unhealed: Checkpoint | null;
   /** Tables whose rows from before the stream are still missing in it. */
   readonly unfinished: readonly UnfinishedTable[];
 }
 
-interface PlacedMark {
+interface PlacedCheckpoint {
   readonly at: EpochLsn;
   readonly offset: bigint;
   readonly record: StreamRecord;
 }
 
-function markOf(record: StreamRecord): PlacedMark | null {
+function checkpointOf(record: StreamRecord): PlacedCheckpoint | null {
   if (record.kind === 'point') {
     const at = { epoch: record.point.epoch, lsn: record.point.upto };
     return { at, offset: record.offset, record };
@@ -53,29 +55,31 @@ function markOf(record: StreamRecord): PlacedMark | null {
 
 /** Null when the tails are too short to tell: read further back and ask again. */
 export function findLogEnd(tails: readonly Tail[]): LogEnd | null {
-  const marks = tails.map((tail) => {
-    const placed = new Map<string, PlacedMark>();
+  const checkpoints = tails.map((tail) => {
+    const placed = new Map<string, PlacedCheckpoint>();
     for (const record of tail.records) {
-      const mark = markOf(record);
-      if (mark !== null) placed.set(formatEpochLsn(mark.at), mark);
+      const checkpoint = checkpointOf(record);
+      if (checkpoint !== null) placed.set(formatEpochLsn(checkpoint.at), checkpoint);
     }
     return placed;
   });
-  const mark = newer(newestCommon(marks), newestPrevious(marks));
-  const nextOffsets = mark?.nextOffsets ?? tails.map(() => 0n);
-  if (!tails.every((tail) => reachesBackTo(tail, nextOffsets, mark))) return null;
-  const record = mark === null ? undefined : recordAt(marks, mark);
+  const checkpoint = newer(newestCommon(checkpoints), newestPrevious(checkpoints));
+  const nextOffsets = checkpoint?.nextOffsets ?? tails.map(() => 0n);
+  if (!tails.every((tail) => reachesBackTo(tail, nextOffsets, checkpoint))) return null;
+  const record = checkpoint === null ? undefined : recordAt(checkpoints, checkpoint);
   const point = record?.kind === 'point' ? record.point : null;
   const begin = record?.kind === 'epoch' ? record.begin : null;
-  const bases = basesOf(tails, marks, begin);
+  const bases = basesOf(tails, checkpoints, begin);
   if (bases === 'further back') return null;
   return {
-    mark,
+    checkpoint,
     point,
     begin,
     strays: straysPast(tails, nextOffsets),
     unhealed:
-      point === null ? oldestMark([...bases, ...unhealedBefore(marks, begin)]) : point.unhealed,
+      point === null
+        ? oldestCheckpoint([...bases, ...unhealedBefore(checkpoints, begin)])
+        : point.unhealed,
     unfinished: (point ?? begin)?.unfinished ?? [],
   };
 }
@@ -85,11 +89,11 @@ export function findLogEnd(tails: readonly Tail[]): LogEnd | null {
  * whatever any point before it says counts, and the base itself.
  */
 function unhealedBefore(
-  marks: readonly ReadonlyMap<string, PlacedMark>[],
+  checkpoints: readonly ReadonlyMap<string, PlacedCheckpoint>[],
   begin: EpochBegin | null,
-): (Mark | null)[] {
+): (Checkpoint | null)[] {
   if (begin === null) return [];
-  return marks.flatMap((placed) =>
+  return checkpoints.flatMap((placed) =>
     [...placed.values()].map(({ record }) => {
       return record.kind === 'point' && record.point.epoch < begin.epoch
         ? record.point.unhealed
@@ -101,42 +105,44 @@ function unhealedBefore(
 /** What an epoch continues; where that is an epoch without a point, what that one continues. */
 function basesOf(
   tails: readonly Tail[],
-  marks: readonly ReadonlyMap<string, PlacedMark>[],
+  checkpoints: readonly ReadonlyMap<string, PlacedCheckpoint>[],
   newest: EpochBegin | null,
-): Mark[] | 'further back' {
-  const bases: Mark[] = [];
+): Checkpoint[] | 'further back' {
+  const bases: Checkpoint[] = [];
   for (let begin = newest; begin !== null && begin.base !== null; ) {
-    const base = markAt(tails, marks, begin.base);
+    const base = checkpointAt(tails, checkpoints, begin.base);
     if (base === 'further back') return base;
     bases.push(base);
-    const record = recordAt(marks, base);
+    const record = recordAt(checkpoints, base);
     begin = record?.kind === 'epoch' ? record.begin : null;
   }
   return bases;
 }
 
-/** Where the mark is gone to compaction, what is left of the partition begins behind it. */
-function markAt(
+/** Where the checkpoint is gone to compaction, what is left of the partition begins behind it. */
+function checkpointAt(
   tails: readonly Tail[],
-  marks: readonly ReadonlyMap<string, PlacedMark>[],
+  checkpoints: readonly ReadonlyMap<string, PlacedCheckpoint>[],
   at: EpochLsn,
-): Mark | 'further back' {
-  const placed = marks.map((one) => one.get(formatEpochLsn(at)));
+): Checkpoint | 'further back' {
+  const placed = checkpoints.map((one) => one.get(formatEpochLsn(at)));
   if (tails.some((tail, i) => placed[i] === undefined && !tail.reachesStart)) return 'further back';
   const nextOffsets = tails.map(({ records }, i) => {
-    const mark = placed[i];
-    return mark === undefined ? (records[0]?.offset ?? 0n) : mark.offset + 1n;
+    const checkpoint = placed[i];
+    return checkpoint === undefined ? (records[0]?.offset ?? 0n) : checkpoint.offset + 1n;
   });
   return { at, nextOffsets };
 }
 
-function newer(a: Mark | null, b: Mark | null): Mark | null {
+function newer(a: Checkpoint | null, b: Checkpoint | null): Checkpoint | null {
   if (a === null || b === null) return a ?? b;
   return compareEpochLsn(a.at, b.at) >= 0 ? a : b;
 }
 
-function newestCommon(marks: readonly ReadonlyMap<string, PlacedMark>[]): Mark | null {
-  const [first, ...rest] = marks;
+function newestCommon(
+  checkpoints: readonly ReadonlyMap<string, PlacedCheckpoint>[],
+): Checkpoint | null {
+  const [first, ...rest] = checkpoints;
   let newest: EpochLsn | null = null;
   for (const [key, { at }] of first ?? []) {
     if (!rest.every((placed) => placed.has(key))) continue;
@@ -144,7 +150,7 @@ function newestCommon(marks: readonly ReadonlyMap<string, PlacedMark>[]): Mark |
   }
   if (newest === null) return null;
   const key = formatEpochLsn(newest);
-  const nextOffsets = marks.map((placed) => (placed.get(key)?.offset ?? 0n) + 1n);
+  const nextOffsets = checkpoints.map((placed) => (placed.get(key)?.offset ?? 0n) + 1n);
   return { at: newest, nextOffsets };
 }
 
@@ -153,9 +159,11 @@ function newestCommon(marks: readonly ReadonlyMap<string, PlacedMark>[]): Mark |
  * gone, although the other partitions hold it. The torn one says itself where that stood, and no
  * point is written before the one it continues is in every partition.
  */
-function newestPrevious(marks: readonly ReadonlyMap<string, PlacedMark>[]): Mark | null {
-  let newest: Mark | null = null;
-  for (const placed of marks) {
+function newestPrevious(
+  checkpoints: readonly ReadonlyMap<string, PlacedCheckpoint>[],
+): Checkpoint | null {
+  let newest: Checkpoint | null = null;
+  for (const placed of checkpoints) {
     for (const { record } of placed.values()) {
       if (record.kind === 'point') newest = newer(newest, record.point.previous);
     }
@@ -163,21 +171,25 @@ function newestPrevious(marks: readonly ReadonlyMap<string, PlacedMark>[]): Mark
   return newest;
 }
 
-/** Whether the tail holds everything past the mark. */
-function reachesBackTo(tail: Tail, nextOffsets: readonly bigint[], mark: Mark | null): boolean {
+/** Whether the tail holds everything past the checkpoint. */
+function reachesBackTo(
+  tail: Tail,
+  nextOffsets: readonly bigint[],
+  checkpoint: Checkpoint | null,
+): boolean {
   if (tail.reachesStart) return true;
   const first = tail.records[0];
-  if (mark === null || first === undefined) return false;
+  if (checkpoint === null || first === undefined) return false;
   return first.offset < (nextOffsets[tail.partition] ?? 0n);
 }
 
-/** Any partition's record of the mark: it says the same in all of them. */
+/** Any partition's record of the checkpoint: it says the same in all of them. */
 function recordAt(
-  marks: readonly ReadonlyMap<string, PlacedMark>[],
-  mark: Mark,
+  checkpoints: readonly ReadonlyMap<string, PlacedCheckpoint>[],
+  checkpoint: Checkpoint,
 ): StreamRecord | undefined {
-  const key = formatEpochLsn(mark.at);
-  return marks.find((placed) => placed.has(key))?.get(key)?.record;
+  const key = formatEpochLsn(checkpoint.at);
+  return checkpoints.find((placed) => placed.has(key))?.get(key)?.record;
 }
 
 function straysPast(tails: readonly Tail[], nextOffsets: readonly bigint[]): StreamRecord[] {

@@ -27,12 +27,12 @@ let first: Client;
 let second: Client;
 
 function placed(upto: number): FollowerPosition {
-  const mark = { at: at(2, upto), nextOffsets: [BigInt(upto), 7n] };
+  const checkpoint = { at: at(2, upto), nextOffsets: [BigInt(upto), 7n] };
   return {
     streamId: 's1',
     at: at(2, upto),
     commitTimeMicros: 5n,
-    mark,
+    checkpoint,
     appendMs: [1, 2],
     unfinished: ['public.a,"b'],
   };

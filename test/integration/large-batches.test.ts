@@ -155,7 +155,10 @@ test('a stop inside of a large batch is exact, also after a restart', async () =
     const position = await inTime(follower.standAt(to));
     assert.ok(position !== null, 'no other limit was set');
     assert.is(formatEpochLsn(position.at), formatEpochLsn(inside));
-    assert.ok(compareEpochLsn(position.mark.at, inside) < 0, 'the offsets stay at the last point');
+    assert.ok(
+      compareEpochLsn(position.checkpoint.at, inside) < 0,
+      'the offsets stay at the last point',
+    );
     assert.equal(await counts('b'), [0, 2, 2, 30, 2, 1]);
     await close();
   }

@@ -115,7 +115,7 @@ class HistoryWriter {
           whole.findLast(({ position }) => isCovered(position, at))?.rows ?? new Map(),
         );
       },
-      end: this.#topic.mark.at,
+      end: this.#topic.checkpoint.at,
     };
   }
 
@@ -124,15 +124,15 @@ class HistoryWriter {
     const { partitions } = topic;
     const before = partitions.map(({ length }) => length);
     const kept = this.#whole.length;
-    let end = Number(topic.mark.at.lsn);
+    let end = Number(topic.checkpoint.at.lsn);
     for (const { gap, ops } of transactions) {
       const commit = end + gap;
       const rows = this.#transaction(commit, ops);
       this.#whole.push({ position: place(topic.epoch, commit), rows });
       end = commit + 1;
     }
-    // No point without WAL behind the mark.
-    end = Math.max(end, Number(topic.mark.at.lsn) + 1);
+    // No point without WAL behind the checkpoint.
+    end = Math.max(end, Number(topic.checkpoint.at.lsn) + 1);
     if (torn === null) {
       const contents = partitions.map((records, i) => records.slice(before[i]));
       this.#counted.push(...contents.flat());

@@ -73,9 +73,9 @@ test('found when the content of torn batches is not dropped', async () => {
   await found(following, await withReader(drop, keep), stopped);
 });
 
-test('found when a point need not continue the mark', async () => {
+test('found when a point need not continue the checkpoint', async () => {
   const rules = await withReader(
-    'compareEpochLsn(point.previous.at, this.#mark.at) !== 0',
+    'compareEpochLsn(point.previous.at, this.#checkpoint.at) !== 0',
     'false',
   );
   // Or it counts what the point before has counted already, and takes age for damage.
@@ -122,7 +122,7 @@ test('found when an exact stop keeps the offsets behind its batch', async () => 
 });
 
 test('found when a limit lets the next epoch begin', async () => {
-  const rules = await withLimits('compareEpochLsn(epoch.mark.at, limit.at) <= 0', 'true');
+  const rules = await withLimits('compareEpochLsn(epoch.checkpoint.at, limit.at) <= 0', 'true');
   await found(following, rules, /is past the limit/);
 });
 

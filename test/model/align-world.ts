@@ -59,11 +59,11 @@ export class AlignWorld {
     this.#rules = rules;
     this.#history = history;
     this.#partitions = history.partitions;
-    const mark = { at: at(1, firstLsn), nextOffsets: history.partitions.map(() => 1n) };
+    const checkpoint = { at: at(1, firstLsn), nextOffsets: history.partitions.map(() => 1n) };
     const appendMs = history.partitions.map(() => 0);
-    const place = { at: mark.at, commitTimeMicros: 0n, mark, appendMs };
+    const place = { at: checkpoint.at, commitTimeMicros: 0n, checkpoint, appendMs };
     this.#position = { streamId, ...place, unfinished: [] };
-    this.#aligner = new rules.Reader(streamId, mark);
+    this.#aligner = new rules.Reader(streamId, checkpoint);
     this.#restart();
   }
 
@@ -107,9 +107,9 @@ export class AlignWorld {
   }
 
   #restart(): void {
-    const { mark } = this.#position;
-    this.#aligner = new this.#rules.Reader(streamId, mark);
-    this.#offsets = [...mark.nextOffsets];
+    const { checkpoint } = this.#position;
+    this.#aligner = new this.#rules.Reader(streamId, checkpoint);
+    this.#offsets = [...checkpoint.nextOffsets];
     this.#waiting = [];
   }
 
@@ -132,9 +132,9 @@ export class AlignWorld {
     const from = this.#position;
     if (first?.kind === 'epoch') {
       if (!this.#rules.mayBegin(first, this.#limit)) return false;
-      const { begin, mark, appendMs } = first;
+      const { begin, checkpoint, appendMs } = first;
       assert.equal(begin.base, from.at, 'an epoch begins elsewhere than at its base');
-      this.#moved(from, { ...from, at: mark.at, mark, appendMs });
+      this.#moved(from, { ...from, at: checkpoint.at, checkpoint, appendMs });
       this.#waiting.shift();
       return true;
     }

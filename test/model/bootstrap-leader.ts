@@ -1,11 +1,11 @@
 /**
  * Leaders of a log that is compacted, one after the other. Flows in: choices; flows out: batches in
  * the log, torn ones, epoch begins, rows that heal what lacks values or was voided, and the true
- * rows as of every mark. A row has a value that changes and a large one that updates leave out; a
- * key has two spellings that are equal in Postgres. Some changes reach no record; the table is read
- * anew then, over several batches.
+ * rows as of every checkpoint. A row has a value that changes and a large one that updates leave
+ * out; a key has two spellings that are equal in Postgres. Some changes reach no record; the table
+ * is read anew then, over several batches.
  */
-import type { Mark, Point, UnfinishedTable } from '../../src/change/change.ts';
+import type { Checkpoint, Point, UnfinishedTable } from '../../src/change/change.ts';
 import { type EpochLsn, formatEpochLsn, pointPosition } from '../../src/change/position.ts';
 import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { at, beginOf, lsn, place, pointOf, shapeOf } from '../support/builders.ts';
@@ -41,13 +41,13 @@ export class BootstrapLeader {
   #rows = new Map<string, ModelRow>();
   #epoch = 1;
   #end = 10;
-  #mark: Mark;
+  #checkpoint: Checkpoint;
   #counts: number[];
   #ordinal = 0;
   #written = 0;
   /** By the bytes of their keys. */
   #unhealed = new Map<string, { readonly table: string; readonly key: string }>();
-  #unhealedSince: Mark | null = null;
+  #unhealedSince: Checkpoint | null = null;
   /** Of a torn batch that no epoch has voided yet. */
   #torn = false;
   /** Which keys of a table that is read anew are left, and whether a point has named it. */
@@ -58,11 +58,14 @@ export class BootstrapLeader {
   constructor(log: CompactingLog) {
     this.#log = log;
     this.#counts = this.#all().map(() => 0);
-    this.#mark = { at: at(1, 10), nextOffsets: [] };
+    this.#checkpoint = { at: at(1, 10), nextOffsets: [] };
     this.#beginEpoch(null);
   }
 
-  /** The rows at a mark, of each table of which all was told; undefined where no mark is. */
+  /**
+   * The rows at a checkpoint, of each table of which all was told; undefined where no checkpoint
+   * is.
+   */
   truthAt(where: EpochLsn): ReadonlyMap<string, string> | undefined {
     return this.#truth.get(formatEpochLsn(where));
   }
@@ -179,7 +182,7 @@ export class BootstrapLeader {
     const unchanged = isPartial ? ['large'] : null;
     this.#put(table, key, { value: `${small}/${isPartial ? '' : large}`, unchanged, was });
     if (isPartial) {
-      this.#unhealedSince ??= this.#mark;
+      this.#unhealedSince ??= this.#checkpoint;
       this.#unhealed.set(`${table} ${key}`, { table, key });
     }
     this.#rows.set(rowId(table, key), { key, small, large });
@@ -253,7 +256,7 @@ export class BootstrapLeader {
     const point = pointOf({
       epoch: this.#epoch,
       upto: lsn(upto),
-      previous: this.#mark,
+      previous: this.#checkpoint,
       counts: [...this.#counts],
       unhealed: this.#unhealedSince,
       unfinished: this.#unfinished(),
@@ -263,12 +266,12 @@ export class BootstrapLeader {
     for (const p of this.#all()) {
       this.#log.append({ kind: 'point', ...this.#placed(p), position, point });
     }
-    this.#markAt(at(this.#epoch, upto));
+    this.#checkpointAt(at(this.#epoch, upto));
   }
 
-  #markAt(where: EpochLsn): void {
-    this.#mark = { at: where, nextOffsets: this.#all().map((p) => this.#log.next(p)) };
-    for (const partition of this.#all()) this.#log.mark(partition);
+  #checkpointAt(where: EpochLsn): void {
+    this.#checkpoint = { at: where, nextOffsets: this.#all().map((p) => this.#log.next(p)) };
+    for (const partition of this.#all()) this.#log.checkpoint(partition);
     this.#counts = this.#all().map(() => 0);
     const told = tables.filter((table) => !this.#untold.has(table));
     const truth = new Map(told.map((table) => [table, showModelRows(this.#rows, table)]));
@@ -283,7 +286,7 @@ export class BootstrapLeader {
     for (const p of this.#all()) {
       this.#log.append({ kind: 'epoch', ...this.#placed(p), position, begin });
     }
-    this.#markAt(at(this.#epoch, this.#end));
+    this.#checkpointAt(at(this.#epoch, this.#end));
   }
 
   /** Half a batch reaches the log: rows, or a truncate or a reread, in some partitions. */
@@ -309,14 +312,14 @@ export class BootstrapLeader {
     this.#put(table, spelled, { value, unchanged: null, was: null }, only);
     this.#unhealed.set(`${table} ${spelled}`, { table, key: spelled });
     this.#end += 1;
-    for (const partition of only) this.#log.mark(partition);
+    for (const partition of only) this.#log.checkpoint(partition);
     this.#rows = before;
     this.#torn = true;
   }
 
-  /** The next leader begins at the mark that all partitions hold. */
+  /** The next leader begins at the checkpoint that all partitions hold. */
   failover(): void {
-    const base = this.#mark;
+    const base = this.#checkpoint;
     this.#epoch += 1;
     this.#end += 1;
     // What a torn batch put over valid records has to be published anew.

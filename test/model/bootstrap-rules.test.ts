@@ -53,8 +53,8 @@ test('found when a void reread or truncate empties a table', async () => {
   await found(await withLook(rule, ') continue;'));
 });
 
-test('found when what lies behind the mark empties a table', async () => {
-  await found(await withLook('!isCovered(position, mark)', 'false'));
+test('found when what lies behind the checkpoint empties a table', async () => {
+  await found(await withLook('!isCovered(position, checkpoint)', 'false'));
 });
 
 test('found when only the first emptying of a table counts', async () => {
@@ -72,12 +72,12 @@ test('found when the node is exact where its reading ends', async () => {
   );
 });
 
-test('found when half a batch behind the last mark does not count', async () => {
+test('found when half a batch behind the last checkpoint does not count', async () => {
   await found(await withHorizon('if (offset >= (horizon[partition] ?? 0n))', 'if (offset < 0n)'));
 });
 
 test('found when half a batch is forgotten whose tombstones have expired', async () => {
-  await found(await withHorizon('end.markAgeMs < deleteRetentionMs * usableShare', 'true'));
+  await found(await withHorizon('end.checkpointAgeMs < deleteRetentionMs * usableShare', 'true'));
 });
 
 test('found when unhealed rows are taken for whole', async () => {
@@ -102,8 +102,8 @@ test('found when records behind the reading are not counted', async () => {
   await found(await withReader('count === counted)', 'true)'));
 });
 
-test('found when a point behind the reading need not continue the mark', async () => {
-  const rule = 'compareEpochLsn(point.previous.at, this.#mark.at) !== 0';
+test('found when a point behind the reading need not continue the checkpoint', async () => {
+  const rule = 'compareEpochLsn(point.previous.at, this.#checkpoint.at) !== 0';
   // The counts are a second net, which takes the gap for damage.
   await found(await withReader(rule, 'false'), /the rows are not those of|does not add up/);
 });

@@ -143,15 +143,15 @@ export class BootstrapWorld {
     }
     const end = findLogEnd(this.#log.tails());
     // A row that was respelled without a word stands there twice until its table is read anew.
-    if (end?.mark == null || this.#leader.hasUntold) return false;
+    if (end?.checkpoint == null || this.#leader.hasUntold) return false;
     const target = this.#horizonOf(end, horizonRules);
-    return horizonRules.isExactAt(target, end.mark, horizonRules.isWholeAt(end));
+    return horizonRules.isExactAt(target, end.checkpoint, horizonRules.isWholeAt(end));
   }
 
   #isAtEnd(): boolean {
     const end = findLogEnd(this.#log.tails());
-    if (this.#position === null || end?.mark == null || this.#reading !== null) return false;
-    if (compareEpochLsn(this.#position.at, end.mark.at) < 0) return false;
+    if (this.#position === null || end?.checkpoint == null || this.#reading !== null) return false;
+    if (compareEpochLsn(this.#position.at, end.checkpoint.at) < 0) return false;
     return this.#saved?.horizon !== null;
   }
 
@@ -187,12 +187,12 @@ export class BootstrapWorld {
 
   #look(): void {
     const end = findLogEnd(this.#log.tails());
-    if (end?.mark == null) throw new StartOver('no mark is common');
+    if (end?.checkpoint == null) throw new StartOver('no checkpoint is common');
     const look = new this.#rules.Look(streamId);
     for (const record of this.#log.read(0, 0n).records) look.take(record);
-    const epochs = look.epochsTo(end.mark.at);
-    const emptied = look.emptiedBelow(end.mark.at, epochs);
-    const offsets = end.mark.nextOffsets.map(() => 0n);
+    const epochs = look.epochsTo(end.checkpoint.at);
+    const emptied = look.emptiedBelow(end.checkpoint.at, epochs);
+    const offsets = end.checkpoint.nextOffsets.map(() => 0n);
     const servedBy = offsets.map(() => null);
     const beganMs = this.#log.nowMs;
     this.#saved = { end, epochs, emptied, beganMs, offsets, servedBy, horizon: null };
@@ -231,16 +231,23 @@ export class BootstrapWorld {
     pieces.length = 0;
     // Where partitions are read one after the other, the next one is another reading.
     if (log.complete) this.#reading = null;
-    const { mark } = saved.end;
-    if (mark === null) return;
-    if (this.#saved.offsets.some((offset, p) => offset < (mark.nextOffsets[p] ?? 0n))) return;
-    const appendMs = mark.nextOffsets.map(() => 0);
+    const { checkpoint } = saved.end;
+    if (checkpoint === null) return;
+    if (this.#saved.offsets.some((offset, p) => offset < (checkpoint.nextOffsets[p] ?? 0n))) return;
+    const appendMs = checkpoint.nextOffsets.map(() => 0);
     const unfinished = relationsOf(saved.end.unfinished);
-    this.#position = { streamId, at: mark.at, mark, appendMs, commitTimeMicros: 0n, unfinished };
+    this.#position = {
+      streamId,
+      at: checkpoint.at,
+      checkpoint,
+      appendMs,
+      commitTimeMicros: 0n,
+      unfinished,
+    };
   }
 
   #openLog({ offsets, end, epochs, emptied }: Saved): CompactedLog {
-    const ends = end.mark?.nextOffsets ?? [];
+    const ends = end.checkpoint?.nextOffsets ?? [];
     if (this.#rules.inOrder) return new this.#rules.Log(offsets, ends, epochs, emptied);
     const open = offsets.findIndex((offset, p) => offset < (ends[p] ?? 0n));
     const only = ends.map((to, p) => (p === open ? to : (offsets[p] ?? 0n)));
@@ -262,18 +269,19 @@ export class BootstrapWorld {
       throw new StartOver('tombstones may have expired');
     }
     const end = findLogEnd(this.#log.tails());
-    if (end === null) throw new StartOver('no mark is common');
+    if (end === null) throw new StartOver('no checkpoint is common');
     this.#saved = { ...saved, horizon: this.#horizonOf(end, horizon) };
     this.#judge(horizon.isWholeAt(saved.end));
   }
 
   #horizonOf(end: LogEnd, { horizonOf }: typeof horizonRules): readonly bigint[] {
-    const markOffset = (end.mark?.nextOffsets[0] ?? 0n) - 1n;
-    const [mark] = this.#log.read(0, markOffset, 1).records;
-    // Where the record of the mark is gone, it may be of any age.
-    const markAgeMs = mark?.offset === markOffset ? this.#log.nowMs - mark.timestampMs : Infinity;
+    const markOffset = (end.checkpoint?.nextOffsets[0] ?? 0n) - 1n;
+    const [checkpoint] = this.#log.read(0, markOffset, 1).records;
+    // Where the record of the checkpoint is gone, it may be of any age.
+    const checkpointAgeMs =
+      checkpoint?.offset === markOffset ? this.#log.nowMs - checkpoint.timestampMs : Infinity;
     const { lastStable } = this.#log;
-    return horizonOf({ ...end, lastStable, markAgeMs }, this.#times.retentionMs);
+    return horizonOf({ ...end, lastStable, checkpointAgeMs }, this.#times.retentionMs);
   }
 
   #standing(): FollowerPosition {
@@ -283,15 +291,15 @@ export class BootstrapWorld {
 
   /** Whether the node is exact where it stands now. */
   #judge(isWhole: boolean): void {
-    const { at, mark, unfinished } = this.#standing();
+    const { at, checkpoint, unfinished } = this.#standing();
     const target = this.#saved?.horizon;
-    if (target != null && this.#rules.horizon.isExactAt(target, mark, isWhole)) {
+    if (target != null && this.#rules.horizon.isExactAt(target, checkpoint, isWhole)) {
       this.exact = true;
       this.#saved = null;
     }
     if (!this.exact) return;
     const truth = this.#leader.truthAt(at);
-    assert.ok(truth, `the node is exact at ${formatEpochLsn(at)}, where no mark is`);
+    assert.ok(truth, `the node is exact at ${formatEpochLsn(at)}, where no checkpoint is`);
     for (const [table, rows] of truth ?? []) {
       if (unfinished.includes(table)) continue;
       const held = showModelRows(this.#tables.rows, table);
@@ -301,15 +309,15 @@ export class BootstrapWorld {
 
   /** Who misses what was not told would stop; the table is read anew before that is noticed. */
   #isTold(table: string, from: FollowerPosition, batches: readonly AlignedBatch[]): boolean {
-    const marks = [from, ...batches.map(({ mark }) => mark)];
-    return marks.every(({ at }) => this.#leader.truthAt(at)?.has(table) === true);
+    const checkpoints = [from, ...batches.map(({ checkpoint }) => checkpoint)];
+    return checkpoints.every(({ at }) => this.#leader.truthAt(at)?.has(table) === true);
   }
 
   #follow(how: number): boolean {
     const from = this.#standing();
     if (this.#aligner === null) {
-      this.#aligner = new this.#rules.Reader(streamId, from.mark);
-      this.#offsets = [...from.mark.nextOffsets];
+      this.#aligner = new this.#rules.Reader(streamId, from.checkpoint);
+      this.#offsets = [...from.checkpoint.nextOffsets];
     }
     if (how % 3 === 0 && this.#applyAligned(from)) return true;
     const partition = how % this.#offsets.length;
@@ -327,9 +335,9 @@ export class BootstrapWorld {
     const [first] = this.#waiting;
     if (first === undefined) return false;
     if (first.kind === 'epoch') {
-      const { begin, mark, appendMs } = first;
+      const { begin, checkpoint, appendMs } = first;
       const unfinished = relationsOf(begin.unfinished);
-      this.#position = { ...from, at: mark.at, mark, appendMs, unfinished };
+      this.#position = { ...from, at: checkpoint.at, checkpoint, appendMs, unfinished };
       this.#waiting.shift();
       this.#judge(this.#rules.horizon.isWholeAt({ point: null, begin }));
       return true;

@@ -172,7 +172,7 @@ test('found when such a reading also ends inside of a batch', async () => {
     rule,
     '...unreadTable(relation), readTo: null, isNamed: true',
   );
-  const inside = 'if (compareEpochLsn(at, mark.at) !== 0) return [];';
+  const inside = 'if (compareEpochLsn(at, checkpoint.at) !== 0) return [];';
   const { finishedAt } = await readingOf(inside, '');
   const property = chunks({ ...rightRules, Chunks, finishedAt }, true);
   await breaks(property, runsMax, /a follower removes/);

@@ -68,7 +68,7 @@ export class CompactingLog {
   }
 
   /** The marker of a transaction takes an offset. */
-  mark(partition: number): void {
+  checkpoint(partition: number): void {
     this.#of(partition).next += 1n;
   }
 

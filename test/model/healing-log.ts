@@ -4,7 +4,7 @@
  * and what was wrong: where a point says that nothing is missing, the newest record of each key is
  * its row, for the log and for the follower.
  */
-import type { Mark, RowChange, UnfinishedTable } from '../../src/change/change.ts';
+import type { Checkpoint, RowChange, UnfinishedTable } from '../../src/change/change.ts';
 import type { Lsn } from '../../src/change/lsn.ts';
 import type { ContentRecord } from '../../src/follower/apply/aligner.ts';
 import { pointOf } from '../support/builders.ts';
@@ -20,12 +20,12 @@ export class HealingLog {
   /** What no point covers yet. */
   #batch: ContentRecord[] = [];
   #appended = 0;
-  #mark: Mark;
+  #checkpoint: Checkpoint;
 
   constructor(rules: FollowerRules, start: Lsn, before: Rows) {
-    this.#mark = this.markAt(start);
+    this.#checkpoint = this.checkpointAt(start);
     this.#truths.set(start, before);
-    const { at } = this.#mark;
+    const { at } = this.#checkpoint;
     this.follower = new ModelFollower(rules, this.#truths, at, before.size > 0);
   }
 
@@ -34,7 +34,7 @@ export class HealingLog {
     return this.#records;
   }
 
-  markAt(lsn: Lsn): Mark {
+  checkpointAt(lsn: Lsn): Checkpoint {
     return { at: { epoch: 1, lsn }, nextOffsets: [BigInt(this.#appended)] };
   }
 
@@ -69,12 +69,12 @@ export class HealingLog {
   }
 
   /** What was streamed up to `upto` can be read. */
-  point(upto: Lsn, unhealed: Mark | null, unfinished: readonly UnfinishedTable[]): void {
-    const mark = this.markAt(upto);
-    const point = pointOf({ upto, unhealed, unfinished, previous: this.#mark });
-    this.#mark = mark;
+  point(upto: Lsn, unhealed: Checkpoint | null, unfinished: readonly UnfinishedTable[]): void {
+    const checkpoint = this.checkpointAt(upto);
+    const point = pointOf({ upto, unhealed, unfinished, previous: this.#checkpoint });
+    this.#checkpoint = checkpoint;
     const size = { bytes: 0, newestCommitMicros: 0n, appendMs: [0] };
-    this.follower.take({ kind: 'batch', partitions: [this.#batch], point, mark, ...size });
+    this.follower.take({ kind: 'batch', partitions: [this.#batch], point, checkpoint, ...size });
     this.#batch = [];
     const truth = this.#truths.get(upto);
     if (unhealed === null && unfinished.length === 0 && truth != null) this.#check(truth);

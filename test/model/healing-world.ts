@@ -6,7 +6,7 @@
  * stream, and the follower is written to: whatever is asked for then makes up for it.
  */
 import type { Snapshot } from '../../src/catalog/snapshot.ts';
-import type { Mark, RowChange, UnfinishedTable } from '../../src/change/change.ts';
+import type { Checkpoint, RowChange, UnfinishedTable } from '../../src/change/change.ts';
 import { toLsn } from '../../src/change/lsn.ts';
 import type { ChunkMerge, NextChunk } from '../../src/leader/backfill/chunk-merge.ts';
 import type { Healing } from '../../src/leader/backfill/reselect.ts';
@@ -70,7 +70,7 @@ export class HealingWorld {
   #moments = 0;
   /** Where what can be read of the topic ends, and what the point there says. */
   #readTo = firstLsn;
-  #unhealed: Mark | null = null;
+  #unhealed: Checkpoint | null = null;
   #unfinished: readonly UnfinishedTable[];
 
   constructor(rules: HealingRules, bounds: HealingBounds) {
@@ -183,7 +183,7 @@ export class HealingWorld {
     if (transaction === undefined) return;
     this.#streamed += 1;
     const { commitLsn, rereads, isSilent } = transaction;
-    const before = this.#log.markAt(commitLsn);
+    const before = this.#log.checkpointAt(commitLsn);
     if (rereads) {
       this.#isUntold = false;
       this.#healing.reread(relationId);
@@ -196,7 +196,7 @@ export class HealingWorld {
     this.#log.ended(endOf(commitLsn), this.#isUntold ? null : this.#truth());
   }
 
-  #tell(transaction: Transaction, before: Mark): void {
+  #tell(transaction: Transaction, before: Checkpoint): void {
     for (const write of transaction.writes) {
       if (write.kind === 'truncate') {
         this.#healing.truncated(relationId);
@@ -208,7 +208,7 @@ export class HealingWorld {
   }
 
   /** What a read gives is the row as of its watermark. */
-  #tellRead(transaction: Transaction, watermark: string, before: Mark): void {
+  #tellRead(transaction: Transaction, watermark: string, before: Checkpoint): void {
     const truths = this.#truth();
     const healed = this.#healing.take(watermark, this.#nowMs);
     const chunk = this.#chunks.take(watermark, before, this.#nowMs);
@@ -224,7 +224,7 @@ export class HealingWorld {
     if (watermark === this.#read?.id) this.#read = null;
   }
 
-  #append(change: RowChange, { xid, commitLsn }: Transaction, before: Mark): void {
+  #append(change: RowChange, { xid, commitLsn }: Transaction, before: Checkpoint): void {
     this.#healing.row(change, xid, before, { epoch: 1, commitLsn, ordinal: 0 });
     this.#chunks.row(change, xid, before);
     this.#log.row(change, commitLsn);

@@ -48,8 +48,8 @@ export class ModelFollower {
     this.#rules = rules;
     this.#truths = truths;
     const unfinished = isUnfinished ? [relationId] : [];
-    const mark = { at, nextOffsets: [0n] };
-    this.#position = { streamId, at, mark, commitTimeMicros: 0n, appendMs: [0], unfinished };
+    const checkpoint = { at, nextOffsets: [0n] };
+    this.#position = { streamId, at, checkpoint, commitTimeMicros: 0n, appendMs: [0], unfinished };
   }
 
   get isTampered(): boolean {

@@ -1,7 +1,8 @@
 /**
  * A new node that is built to stand at a chosen place, while the log is written to and cleaned on.
  * Flows in: choices of what happens next, and the rules it follows; flows out: nothing, but
- * whenever the node says that it has arrived, its rows are the leader's of the mark where it began.
+ * whenever the node says that it has arrived, its rows are the leader's of the checkpoint where it
+ * began.
  */
 import * as assert from 'uvu/assert';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
@@ -64,7 +65,7 @@ export class PlaceWorld {
     moves[what % moves.length]?.();
   }
 
-  /** The newest mark that is now: later writes are behind the place. */
+  /** The newest checkpoint that is now: later writes are behind the place. */
   #choose(): void {
     const points = this.#log.read(0, 0n).records.filter(({ kind }) => kind === 'point');
     const newest = points.at(-1);
@@ -96,11 +97,11 @@ export class PlaceWorld {
     }
     const { start } = search;
     if (start === null) return;
-    assert.ok(compareEpochLsn(start.mark.at, this.#until) <= 0, 'it begins past the place');
-    const from = start.mark.nextOffsets.map(() => 0n);
-    const epochs = look.epochsTo(start.mark.at);
-    const emptied = look.emptiedBelow(start.mark.at, epochs);
-    const log = new CompactedLog(from, start.mark.nextOffsets, epochs, emptied);
+    assert.ok(compareEpochLsn(start.checkpoint.at, this.#until) <= 0, 'it begins past the place');
+    const from = start.checkpoint.nextOffsets.map(() => 0n);
+    const epochs = look.epochsTo(start.checkpoint.at);
+    const emptied = look.emptiedBelow(start.checkpoint.at, epochs);
+    const log = new CompactedLog(from, start.checkpoint.nextOffsets, epochs, emptied);
     const sinceMs = this.#log.nowMs;
     const servedBy = from.map(() => null);
     this.#reading = { start, log, tables: new BootstrapTables(), sinceMs, pieces: [], servedBy };
@@ -138,7 +139,7 @@ export class PlaceWorld {
     if (isTooSlow({ readMs, deleteRetentionMs: this.#times.retentionMs })) return;
     if (!this.#rules.isKept(start.appendMs, this.#keptFromMs)) return;
     this.arrived += 1;
-    const { at } = start.mark;
+    const { at } = start.checkpoint;
     for (const [table, rows] of this.#leader.truthAt(at) ?? []) {
       const held = showModelRows(tables.rows, table);
       assert.is(held, rows, `the rows are not those of ${formatEpochLsn(at)}`);

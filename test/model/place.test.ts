@@ -47,7 +47,7 @@ async function without(rule: string, instead: string): Promise<PlaceRules> {
   return leftOut<PlaceRules>('src/follower/bootstrap/place-search.ts', rule, instead);
 }
 
-test('found when records behind the mark may be old enough to be cleaned by', async () => {
+test('found when records behind the checkpoint may be old enough to be cleaned by', async () => {
   const rules = await without('return appendMs >= keptFromMs;', 'return true;');
   await breaks(placing(rules), breakRunsMax, wrongRows);
 });

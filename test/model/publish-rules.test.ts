@@ -53,7 +53,7 @@ test('found when WAL is confirmed before the Kafka commit', async () => {
 });
 
 test('found when an answered commit is confirmed before it was read back', async () => {
-  const waits = 'while (!this.#isSeen(mark.at)) {';
+  const waits = 'while (!this.#isSeen(checkpoint.at)) {';
   const rules = await withLoop(waits, `wal.confirm(point.upto);\n${waits}`);
   await found(rules, /ahead of the topic|was confirmed, the log holds up to/);
 });
@@ -64,8 +64,8 @@ test('found when WAL is confirmed as it is received', async () => {
   await found(await withLoop(received, `${received}\n${confirm}`), tooEarly);
 });
 
-test('found when streaming begins past the mark, where a commit record may start', async () => {
-  const rules = { ...rightRules, startAt: (mark: bigint) => toLsn(mark + 1n) };
+test('found when streaming begins past the checkpoint where a commit record may start', async () => {
+  const rules = { ...rightRules, startAt: (checkpoint: bigint) => toLsn(checkpoint + 1n) };
   await found(rules, /the log is not the WAL/);
 });
 
@@ -103,8 +103,8 @@ test('found when a batch that stays unread is waited for', async () => {
 });
 
 test('found when a label is told after the confirmation, and nobody waits for it', async () => {
-  const told = 'await recordLabel(point.label, point, mark);';
-  const later = 'recordLabel(point.label, point, mark).catch(() => undefined);';
+  const told = 'await recordLabel(point.label, point, checkpoint);';
+  const later = 'recordLabel(point.label, point, checkpoint).catch(() => undefined);';
   await found(await withLoop(told, later), /was not told of a label/);
 });
 

@@ -2,12 +2,12 @@
  * The way from WAL to topic with everything around it that can fail: the real publish loop,
  * batcher, builder, encoder and the real judgement of where a log ends, between a model Postgres
  * and a model topic. Flows in: choices; flows out: a world in which the leader has come to rest,
- * and what broke on the way. Restarts do what fleet/promotion/take-lead.ts and leader/leader.ts do: the log,
- * read behind a fence, says where to go on, a torn end is voided by a new epoch, and the label of
- * the last point is told again.
+ * and what broke on the way. Restarts do what fleet/promotion/take-lead.ts and leader/leader.ts do:
+ * the log, read behind a fence, says where to go on, a torn end is voided by a new epoch, and the
+ * label of the last point is told again.
  */
 
-import type { Mark, Point } from '../../src/change/change.ts';
+import type { Checkpoint, Point } from '../../src/change/change.ts';
 import { type Lsn, toLsn, zeroLsn } from '../../src/change/lsn.ts';
 import { foundAtEnd } from '../../src/fleet/promotion/own-epoch.ts';
 import { ChunkMerge } from '../../src/leader/backfill/chunk-merge.ts';
@@ -27,8 +27,8 @@ import { ModelPostgres, type ModelWalsender } from './model-wal.ts';
 export interface PublishRules {
   readonly Loop: typeof PublishLoop;
   readonly Batches: typeof Batcher;
-  /** Where streaming begins behind a mark. */
-  readonly startAt: (mark: Lsn) => Lsn;
+  /** Where streaming begins behind a checkpoint. */
+  readonly startAt: (checkpoint: Lsn) => Lsn;
   /** Whether a restart inits a producer and reads the log, or goes on from memory. */
   readonly startsAnew: boolean;
   /** What the end of the log is read behind; its own transaction may be aborted by a crash. */
@@ -39,7 +39,7 @@ export interface PublishRules {
 export const rightRules: PublishRules = {
   Loop: PublishLoop,
   Batches: Batcher,
-  startAt: (mark) => mark,
+  startAt: (checkpoint) => checkpoint,
   startsAnew: true,
   fence: 'may-abort',
   tellsLastLabel: true,
@@ -165,8 +165,8 @@ export class PublishWorld {
 
   /** What the leader's reader of its own topic tells it. */
   async #readBack({ loop }: Run): Promise<void> {
-    const mark = findLogEnd(await this.topic.tails())?.mark;
-    if (mark != null) loop.seen(mark.at);
+    const checkpoint = findLogEnd(await this.topic.tails())?.checkpoint;
+    if (checkpoint != null) loop.seen(checkpoint.at);
   }
 
   /** Once nothing else happens a leader that waits for a hidden batch has to begin again. */
@@ -228,8 +228,8 @@ export class PublishWorld {
     if (found === 'begun') return this.#lead(producer, end);
     const begin = beginOf({
       epoch: this.#epoch,
-      base: end.mark?.at ?? null,
-      startLsn: end.mark?.at.lsn ?? start,
+      base: end.checkpoint?.at ?? null,
+      startLsn: end.checkpoint?.at.lsn ?? start,
     });
     this.topic.append(producer, encoder.encodeEpochBegin(begin, 0n));
     const isTorn = this.#faultsLeft > 0 && how % 3 === 0;
@@ -239,10 +239,10 @@ export class PublishWorld {
   }
 
   async #lead(producer: ModelProducer, end: LogEnd): Promise<void> {
-    const { mark, point } = end;
-    if (mark === null) throw new Error('a log that has begun has a mark');
+    const { checkpoint, point } = end;
+    if (checkpoint === null) throw new Error('a log that has begun has a checkpoint');
     if (point?.label != null && this.#rules.tellsLastLabel) this.told.set(point.label, point.upto);
-    const from = this.#rules.startAt(mark.at.lsn);
+    const from = this.#rules.startAt(checkpoint.at.lsn);
     const { confirmed } = this.postgres;
     const slot = { name: 's', plugin: 'pgoutput', active: false, walStatus: 'reserved' };
     checkSlot({ ...slot, confirmedFlush: confirmed }, 's', from);
@@ -255,16 +255,16 @@ export class PublishWorld {
       builder: new TransactionBuilder('stream', this.#epoch, () => table),
       tables: { learn: async () => undefined, rereadable: async () => table },
       log: { info: () => undefined, warn: () => undefined },
-      batcher: this.#batcher(mark, point, healing, chunks),
+      batcher: this.#batcher(checkpoint, point, healing, chunks),
       healing,
       chunks,
       encoder,
       producer,
-      start: mark,
+      start: checkpoint,
       recordLabel: (label, { upto }) => this.#tell(label, upto),
       onPoint: (seen, at) => {
         const { unhealed, unfinished } = seen;
-        const end = { mark: at, point: seen, begin: null, strays: [] };
+        const end = { checkpoint: at, point: seen, begin: null, strays: [] };
         this.#memory = { ...end, unhealed, unfinished };
       },
       nowMs: () => 0,
@@ -279,7 +279,7 @@ export class PublishWorld {
     this.#run = run;
   }
 
-  #batcher(start: Mark, point: Point | null, healing: Healing, chunks: ChunkMerge): Batcher {
+  #batcher(start: Checkpoint, point: Point | null, healing: Healing, chunks: ChunkMerge): Batcher {
     const { Batches } = this.#rules;
     return new Batches({
       streamId,
@@ -317,7 +317,7 @@ export class PublishWorld {
   async #checkConfirmed(): Promise<void> {
     const { confirmed } = this.postgres;
     if (confirmed === start) return;
-    const upto = findLogEnd(await this.topic.tails('decided'))?.mark?.at.lsn ?? start;
+    const upto = findLogEnd(await this.topic.tails('decided'))?.checkpoint?.at.lsn ?? start;
     if (confirmed > upto)
       throw new Error(`${confirmed} was confirmed, the log holds up to ${upto}`);
   }

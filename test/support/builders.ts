@@ -1,9 +1,15 @@
 /**
  * Small builders of changes and of records as a reader hands them on. Flows in: what a test cares
- * about; flows out: whole objects. A sketched topic keeps offsets, marks and counts of each
+ * about; flows out: whole objects. A sketched topic keeps offsets, checkpoints and counts of each
  * partition as a leader would, so that tests say only what is wrong in it.
  */
-import type { EpochBegin, Mark, Point, RelationShape, RowOp } from '../../src/change/change.ts';
+import type {
+  Checkpoint,
+  EpochBegin,
+  Point,
+  RelationShape,
+  RowOp,
+} from '../../src/change/change.ts';
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
 import { type EpochLsn, type Position, pointPosition } from '../../src/change/position.ts';
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
@@ -84,13 +90,13 @@ export type Content =
 export class SketchedTopic {
   readonly partitions: StreamRecord[][];
   epoch = 1;
-  mark: Mark;
+  checkpoint: Checkpoint;
   #counts: number[];
 
   /** Every partition begins with an epoch begin at offset 0, which is not in `partitions`. */
   constructor(partitions: number, startLsn = 0) {
     this.partitions = Array.from({ length: partitions }, () => []);
-    this.mark = { at: at(1, startLsn), nextOffsets: this.partitions.map(() => 1n) };
+    this.checkpoint = { at: at(1, startLsn), nextOffsets: this.partitions.map(() => 1n) };
     this.#counts = this.partitions.map(() => 0);
   }
 
@@ -112,10 +118,10 @@ export class SketchedTopic {
     return this;
   }
 
-  /** A point in all partitions moves the mark; one in `only` some of them is torn. */
+  /** A point in all partitions moves the checkpoint; one in `only` some of them is torn. */
   point(upto: number, changes: Partial<Point> = {}, only = this.#all()): this {
     const { epoch } = this;
-    const previous = this.mark;
+    const previous = this.checkpoint;
     const counts = [...this.#counts];
     const point = pointOf({ epoch, upto: lsn(upto), previous, counts, ...changes });
     const position = pointPosition({ epoch, lsn: lsn(upto) });
@@ -132,7 +138,7 @@ export class SketchedTopic {
     changes: Partial<EpochBegin> = {},
     only = this.#all(),
   ): this {
-    const begin = beginOf({ epoch, startLsn: lsn(startLsn), base: this.mark.at, ...changes });
+    const begin = beginOf({ epoch, startLsn: lsn(startLsn), base: this.checkpoint.at, ...changes });
     const position = pointPosition(at(epoch, startLsn));
     for (const i of only) {
       this.#push(i, { kind: 'epoch', ...this.#placed(i), position, begin });
@@ -148,7 +154,7 @@ export class SketchedTopic {
 
   #moveMark(to: EpochLsn): void {
     const nextOffsets = this.partitions.map((records) => BigInt(records.length) + 1n);
-    this.mark = { at: to, nextOffsets };
+    this.checkpoint = { at: to, nextOffsets };
     this.#counts = this.partitions.map(() => 0);
   }
 

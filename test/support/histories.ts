@@ -65,14 +65,15 @@ export function anyArrival(partitions: number): fc.Arbitrary<readonly [number, n
 }
 
 export function shown(aligned: Aligned): string {
-  const { kind, mark } = aligned;
+  const { kind, checkpoint } = aligned;
   const offsets =
     aligned.kind !== 'batch'
       ? ''
       : aligned.partitions
           .map((records) => records.map(({ offset }) => offset).join(' '))
           .join('|');
-  return `${kind} ${formatEpochLsn(mark.at)} next ${mark.nextOffsets.join(',')}: ${offsets}`;
+  const next = checkpoint.nextOffsets.join(',');
+  return `${kind} ${formatEpochLsn(checkpoint.at)} next ${next}: ${offsets}`;
 }
 
 /** Feeds the records in the order of arrival; `take` is called after each chunk. */
@@ -118,9 +119,9 @@ function historyOf(partitions: number, steps: readonly Step[]): History {
   return { topic, expected, counted };
 }
 
-/** The first row may commit exactly at the mark. Gives an end past the last one. */
+/** The first row may commit exactly at the checkpoint. Gives an end past the last one. */
 function putRows(topic: SketchedTopic, rows: readonly Row[], partitions: number): number {
-  let commit = Number(topic.mark.at.lsn);
+  let commit = Number(topic.checkpoint.at.lsn);
   let ordinal = 0;
   for (const { gap, partition } of rows) {
     commit += gap;
@@ -135,6 +136,6 @@ function chosen(bits: number, partitions: number): number[] {
   return Array.from({ length: partitions }, (_, i) => i).filter((i) => (bits & (1 << i)) !== 0);
 }
 
-function marked({ mark }: SketchedTopic): string {
-  return `${formatEpochLsn(mark.at)} next ${mark.nextOffsets.join(',')}`;
+function marked({ checkpoint }: SketchedTopic): string {
+  return `${formatEpochLsn(checkpoint.at)} next ${checkpoint.nextOffsets.join(',')}`;
 }

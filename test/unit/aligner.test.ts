@@ -23,8 +23,8 @@ function aligned(
   arrival: readonly (readonly [number, number])[] = [],
   heldBytesMax?: number,
 ): Outcome {
-  const mark = { ...start, nextOffsets: partitions.map(() => 1n) };
-  const aligner = new Aligner(streamId, mark, heldBytesMax);
+  const checkpoint = { ...start, nextOffsets: partitions.map(() => 1n) };
+  const aligner = new Aligner(streamId, checkpoint, heldBytesMax);
   const seen: string[] = [];
   try {
     deliver(partitions, arrival, (partition, records) => {
@@ -138,7 +138,7 @@ test('nothing is handed out before every partition is at the point', () => {
   aligner.push(1, second.slice(0, 1));
   assert.is(aligner.next(), null);
   aligner.push(1, second.slice(1));
-  assert.equal(aligner.next()?.mark, { at: at(1, 20), nextOffsets: [3n, 3n] });
+  assert.equal(aligner.next()?.checkpoint, { at: at(1, 20), nextOffsets: [3n, 3n] });
   assert.is(aligner.next(), null);
   assert.is(aligner.waits(0), false);
 });
@@ -182,7 +182,7 @@ test('a batch tells the newest commit time of its records, be it held or too lar
   }
 });
 
-test('a record that commits exactly at the mark belongs to the batch behind it', () => {
+test('a record that commits exactly at the checkpoint belongs to the batch behind it', () => {
   const { seen, error } = aligned(topicOf((topic) => topic.row(0, 10, 'a', '1').point(11)));
   assert.is(error, null);
   assert.equal(seen, ['batch 1:0/B next 3,2: 1|']);
@@ -192,7 +192,7 @@ test('a record that commits exactly at the end of its batch is damage', () => {
   damaged((topic) => topic.row(0, 20, 'a', '1').point(20), /offset 1 is not its own/);
 });
 
-test('a record from below the mark is damage', () => {
+test('a record from below the checkpoint is damage', () => {
   damaged((topic) => topic.row(0, 9, 'a', '1').point(20), /offset 1 is not its own/);
 });
 
@@ -209,9 +209,9 @@ test('a point that counts more, fewer, or not all partitions is damage', () => {
   }
 });
 
-test('a point that continues another mark is damage', () => {
-  for (const mark of [at(1, 9), at(1, 11), at(2, 10)]) {
-    const previous = { at: mark, nextOffsets: [] };
+test('a point that continues another checkpoint is damage', () => {
+  for (const checkpoint of [at(1, 9), at(1, 11), at(2, 10)]) {
+    const previous = { at: checkpoint, nextOffsets: [] };
     damaged((topic) => topic.point(20, { previous }), /the point 1:0\/14 continues/);
   }
 });

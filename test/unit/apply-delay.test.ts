@@ -10,7 +10,7 @@ import { dueOf } from '../../src/follower/apply/apply-delay.ts';
 import { at, beginOf, pointOf } from '../support/builders.ts';
 
 const delayMs = 1_000;
-const mark = { at: at(1, 20), nextOffsets: [] };
+const checkpoint = { at: at(1, 20), nextOffsets: [] };
 
 /** A batch with rows of that commit time, or a point without any that was appended then. */
 function batch(commitMicros: bigint | null, appendMs = 0): Aligned {
@@ -19,14 +19,14 @@ function batch(commitMicros: bigint | null, appendMs = 0): Aligned {
     point: pointOf({ commitTimeMicros: commitMicros ?? 0n }),
     partitions: [],
     bytes: 0,
-    mark,
+    checkpoint,
     appendMs: [appendMs, appendMs - 1],
     newestCommitMicros: commitMicros,
   };
 }
 
 function epoch(appendMs: number): Aligned {
-  return { kind: 'epoch', begin: beginOf({ epoch: 2 }), mark, appendMs: [appendMs] };
+  return { kind: 'epoch', begin: beginOf({ epoch: 2 }), checkpoint, appendMs: [appendMs] };
 }
 
 test('without a delay all is due at once', () => {

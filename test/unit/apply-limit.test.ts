@@ -13,13 +13,13 @@ const [record] = new SketchedTopic(1).row(0, 1, 'k', 'v').partitions[0] as [RowR
 
 function batch(upto: number, records = 1): AlignedBatch {
   const half = new Array<RowRecord>(records / 2).fill(record);
-  const mark = { at: at(1, upto), nextOffsets: [] };
+  const checkpoint = { at: at(1, upto), nextOffsets: [] };
   return {
     kind: 'batch',
     point: pointOf({}),
     partitions: [half, half],
     bytes: 0,
-    mark,
+    checkpoint,
     appendMs: [],
     newestCommitMicros: null,
   };
@@ -28,7 +28,7 @@ function batch(upto: number, records = 1): AlignedBatch {
 const epoch: AlignedEpoch = {
   kind: 'epoch',
   begin: beginOf({ epoch: 2 }),
-  mark: { at: at(2, 5), nextOffsets: [] },
+  checkpoint: { at: at(2, 5), nextOffsets: [] },
   appendMs: [],
 };
 
@@ -41,7 +41,7 @@ function portion(...given: Parameters<typeof nextPortion>): unknown {
   const { large, stopAt } = next;
   const batches = large === null ? next.batches : [...next.batches, large];
   return [
-    batches.map(({ mark }) => Number(mark.at.lsn)),
+    batches.map(({ checkpoint }) => Number(checkpoint.at.lsn)),
     stopAt === null ? null : Number(stopAt.lsn),
   ];
 }
@@ -110,13 +110,13 @@ test('a portion is bounded, but a batch is never parted', () => {
 });
 
 test('a large batch goes alone, behind what is before it and with its own stop', () => {
-  const mark = { at: at(1, 30), nextOffsets: [] };
+  const checkpoint = { at: at(1, 30), nextOffsets: [] };
   const from = { at: at(1, 20), nextOffsets: [] };
   const large: AlignedLarge = {
     kind: 'large',
     point: pointOf({}),
     from,
-    mark,
+    checkpoint,
     appendMs: [],
     newestCommitMicros: null,
   };

@@ -5,7 +5,7 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Mark, Point } from '../../src/change/change.ts';
+import type { Checkpoint, Point } from '../../src/change/change.ts';
 import { type BatchAction, Batcher, type BatcherOptions } from '../../src/leader/stream/batcher.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 import { at, lsn, streamId } from '../support/builders.ts';
@@ -260,7 +260,7 @@ test('over any run no record is lost or parted from its point, and ends only gro
 });
 
 test('a point says since where rows lack values when it is taken', () => {
-  let unhealed: Mark | null = null;
+  let unhealed: Checkpoint | null = null;
   const batcher = batcherOf({ unhealed: () => unhealed });
   transaction(batcher, 100, 120, 0);
   assert.is(commit(batcher).unhealed, null);

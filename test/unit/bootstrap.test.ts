@@ -20,31 +20,31 @@ import { type BootstrapState, shareRead } from '../../src/follower/state/bootstr
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, beginOf, pointOf, SketchedTopic, shapeOf, streamId } from '../support/builders.ts';
 
-const mark = { at: at(1, 50), nextOffsets: [10n, 20n] };
-const young = { mark, strays: [], lastStable: [11n, 21n], markAgeMs: 10 };
+const checkpoint = { at: at(1, 50), nextOffsets: [10n, 20n] };
+const young = { checkpoint, strays: [], lastStable: [11n, 21n], checkpointAgeMs: 10 };
 
-test('the horizon is the last mark, though commit markers follow it', () => {
+test('the horizon is the last checkpoint, though commit markers follow it', () => {
   assert.equal(horizonOf(young, 1_000), [10n, 20n]);
 });
 
-test('half a batch behind the last mark moves the horizon behind it', () => {
+test('half a batch behind the last checkpoint moves the horizon behind it', () => {
   const stray = { partition: 1, offset: 23n } as StreamRecord;
   assert.equal(horizonOf({ ...young, strays: [stray] }, 1_000), [10n, 24n]);
 });
 
-test('behind a mark older than tombstones whatever once stood there counts', () => {
+test('behind a checkpoint older than tombstones whatever once stood there counts', () => {
   const end = { ...young, lastStable: [11n, 24n] };
   assert.equal(horizonOf(end, 1_000), [10n, 20n]);
-  assert.equal(horizonOf({ ...end, markAgeMs: 900 }, 1_000), [10n, 24n]);
+  assert.equal(horizonOf({ ...end, checkpointAgeMs: 900 }, 1_000), [10n, 24n]);
 });
 
 test('a point is exact that covers the horizon in every partition and is whole', () => {
-  assert.is(isExactAt([10n, 24n], mark, true), false);
-  assert.is(isExactAt([10n, 20n], mark, true), true);
-  assert.is(isExactAt([10n, 20n], mark, false), false);
-  assert.is(isWholeAt({ point: pointOf({ unhealed: mark }), begin: null }), false);
+  assert.is(isExactAt([10n, 24n], checkpoint, true), false);
+  assert.is(isExactAt([10n, 20n], checkpoint, true), true);
+  assert.is(isExactAt([10n, 20n], checkpoint, false), false);
+  assert.is(isWholeAt({ point: pointOf({ unhealed: checkpoint }), begin: null }), false);
   assert.is(isWholeAt({ point: pointOf({}), begin: null }), true);
-  assert.is(isWholeAt({ point: null, begin: beginOf({ base: mark.at }) }), false);
+  assert.is(isWholeAt({ point: null, begin: beginOf({ base: checkpoint.at }) }), false);
   assert.is(isWholeAt({ point: null, begin: beginOf({ base: null }) }), true);
   assert.is(isWholeAt({ point: null, begin: null }), false);
 });
@@ -73,7 +73,7 @@ const topicBegin = {
 const old = shapeOf('public.t', 'id int');
 const newer = shapeOf('public.t', 'id int', 'v text');
 
-test('epochs that were never whole are not among those that lead to a mark', () => {
+test('epochs that were never whole are not among those that lead to a checkpoint', () => {
   const topic = new SketchedTopic(1).point(10).begin(2, 10, { base: at(1, 10) });
   topic.begin(3, 10, { base: at(1, 10) }).point(20);
   const epochs = lookAt(topic).epochsTo(at(3, 20));
@@ -117,8 +117,8 @@ test('a log of another stream, or without the begin of an epoch, is refused', ()
 
 const state: BootstrapState = {
   streamId,
-  mark,
-  markAppendMs: null,
+  checkpoint,
+  checkpointAppendMs: null,
   isWhole: true,
   commitTimeMicros: 0n,
   unfinished: [],

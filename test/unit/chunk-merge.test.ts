@@ -4,13 +4,13 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Mark, RowChange } from '../../src/change/change.ts';
+import type { Checkpoint, RowChange } from '../../src/change/change.ts';
 import { ChunkMerge, type ChunkRead } from '../../src/leader/backfill/chunk-merge.ts';
 import { at, shapeOf } from '../support/builders.ts';
 
 const shape = shapeOf('public.t', 'id int', 'note text');
 const unread = { after: null, rows: 0, estimate: null, since: null };
-const before: Mark = { at: at(1, 10), nextOffsets: [1n] };
+const before: Checkpoint = { at: at(1, 10), nextOffsets: [1n] };
 const nowMs = 5_000;
 
 function chunkOf(ids: readonly string[], isLast = false, xmax = 100n): ChunkRead {

@@ -20,8 +20,8 @@ const everything = { from: start, to: null };
 type Tables = Map<string, string>;
 
 function batchesOf({ partitions }: SketchedTopic): AlignedBatch[] {
-  const mark = { at: start, nextOffsets: partitions.map(() => 1n) };
-  const aligner = new Aligner(streamId, mark);
+  const checkpoint = { at: start, nextOffsets: partitions.map(() => 1n) };
+  const aligner = new Aligner(streamId, checkpoint);
   for (const [partition, records] of partitions.entries()) aligner.push(partition, records);
   const batches: AlignedBatch[] = [];
   for (let next = aligner.next(); next?.kind === 'batch'; next = aligner.next()) batches.push(next);
@@ -132,7 +132,7 @@ function follow(
     const { batches, stopAt } = portion;
     applySteps(tables, coalesce(batches, { from: position, to: stopAt }));
     const whole = stopAt === null ? batches.length : batches.length - 1;
-    position = stopAt ?? batches[whole - 1]?.mark.at ?? position;
+    position = stopAt ?? batches[whole - 1]?.checkpoint.at ?? position;
     waiting = waiting.slice(whole);
   }
 }
@@ -148,7 +148,7 @@ for (const partitions of [1, 3]) {
         applySteps(tables, coalesce(batchesOf(topic), everything));
         assert.equal(
           new Map([...tables].sort()),
-          new Map([...replay(topic, topic.mark.at)].sort()),
+          new Map([...replay(topic, topic.checkpoint.at)].sort()),
         );
       }),
       { numRuns: 500 },
@@ -163,13 +163,13 @@ for (const partitions of [1, 3]) {
         const tables: Tables = new Map();
         const limit = { kind: 'to', at: at(1, stop) } as const;
         const half = follow(tables, batches, start, limit);
-        const reached = Math.max(10, Math.min(stop, Number(topic.mark.at.lsn)));
+        const reached = Math.max(10, Math.min(stop, Number(topic.checkpoint.at.lsn)));
         assert.equal(half.position, at(1, reached));
         const below = replay(topic, at(1, reached));
         assert.equal(new Map([...tables].sort()), new Map([...below].sort()));
         const rest = follow(tables, half.waiting, half.position, { kind: 'none' });
-        assert.equal(rest, { position: topic.mark.at, waiting: [] });
-        const all = replay(topic, topic.mark.at);
+        assert.equal(rest, { position: topic.checkpoint.at, waiting: [] });
+        const all = replay(topic, topic.checkpoint.at);
         assert.equal(new Map([...tables].sort()), new Map([...all].sort()));
       }),
       { numRuns: 500 },

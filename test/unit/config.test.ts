@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { formatDurationMs, parseDurationMs } from '../../src/change/duration.ts';
+import { formatDurationMs, parseDurationMs } from '../../src/change/amounts.ts';
 import { Config, loadConfig } from '../../src/config/config.ts';
 import { expandVariables } from '../../src/config/expand.ts';
 import { editDistance, nearestWord } from '../../src/config/suggest.ts';

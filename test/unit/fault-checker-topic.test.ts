@@ -48,7 +48,7 @@ function point(epoch: number, upto: number, counts: readonly number[], previous:
   return { ...row(epoch, upto, -1), kind: 'point', point: value };
 }
 
-/** Gives offsets, and to each point those after the mark it follows. */
+/** Gives offsets, and to each point those after the checkpoint it follows. */
 function placed(...partitions: readonly (readonly TopicRecord[])[]): Partitions {
   const nexts = new Map<string, bigint[]>();
   const put = partitions.map((records, partition) =>
@@ -136,17 +136,20 @@ topic('I5: an append for a lower epoch, even an aborted one, after a higher has 
   assert.equal(found(fenced.violations), [what]);
 });
 
-topic('I5: an epoch of two leaders, one that begins twice, one that continues another mark', () => {
-  const two = judgeTopic(
-    placed([...sound, begin(2, 25, at(1, 20))], [...beside, begin(2, 25, at(1, 20), 'b')]),
-  );
-  assert.equal(found(two.violations), ['I5 an epoch begins in two ways']);
-  const twice = judgeTopic(placed([start, start]));
-  assert.ok(found(twice.violations).includes('I5 an epoch begins again or late'));
-  const other = begin(2, 25, at(1, 22));
-  const forked = judgeTopic(placed([...sound, other], [...beside, other]));
-  assert.equal(found(forked.violations), ['I5 an epoch continues another mark']);
-});
+topic(
+  'I5: an epoch of two leaders, one that begins twice, one that continues another checkpoint',
+  () => {
+    const two = judgeTopic(
+      placed([...sound, begin(2, 25, at(1, 20))], [...beside, begin(2, 25, at(1, 20), 'b')]),
+    );
+    assert.equal(found(two.violations), ['I5 an epoch begins in two ways']);
+    const twice = judgeTopic(placed([start, start]));
+    assert.ok(found(twice.violations).includes('I5 an epoch begins again or late'));
+    const other = begin(2, 25, at(1, 22));
+    const forked = judgeTopic(placed([...sound, other], [...beside, other]));
+    assert.equal(found(forked.violations), ['I5 an epoch continues another checkpoint']);
+  },
+);
 
 topic('I6: a rolled-back row in the topic', () => {
   const ghost = [start, row(1, 11, 0, { isGhost: true }), point(1, 20, [1], at(1, 10))];

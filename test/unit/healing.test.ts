@@ -103,7 +103,7 @@ test('a row that is wanted anew does not keep who asked for it waiting', () => {
   assert.equal('keys' in again && again.keys.map(({ identity }) => identity[0]), ['7']);
 });
 
-test('a key that was asked for and is found too is wanted since the older mark', () => {
+test('a key that was asked for and is found too is wanted since the older checkpoint', () => {
   const old = { at: at(1, 5), nextOffsets: [0n] };
   const healing = new Healing(old);
   assert.equal(healing.nextSearch(at(1, 100)), old);

@@ -47,7 +47,7 @@ for (const [what, epoch, write, expected] of table) {
 
 test('an empty log has no epoch', () => {
   const empty = {
-    mark: null,
+    checkpoint: null,
     point: null,
     begin: null,
     strays: [],

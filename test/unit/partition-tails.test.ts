@@ -1,6 +1,6 @@
 /**
- * Where the log ends: the newest mark that every partition holds and all that was committed past
- * it, with torn batches, half epoch begins, compacted points and tails that are too short.
+ * Where the log ends: the newest checkpoint that every partition holds and all that was committed
+ * past it, with torn batches, half epoch begins, compacted points and tails that are too short.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -22,13 +22,13 @@ function tailsOf(
 function shown(end: LogEnd | null) {
   if (end === null) return null;
   return {
-    mark: end.mark === null ? null : formatEpochLsn(end.mark.at),
-    next: end.mark?.nextOffsets.map(Number),
+    checkpoint: end.checkpoint === null ? null : formatEpochLsn(end.checkpoint.at),
+    next: end.checkpoint?.nextOffsets.map(Number),
     strays: end.strays.map(({ partition, offset, kind }) => `${partition}:${offset} ${kind}`),
   };
 }
 
-/** Two whole batches; the mark is the second point, at offset 4 in partition 0 and 3 in 1. */
+/** Two whole batches; the checkpoint is the second point, at offset 4 in partition 0 and 3 in 1. */
 function twoBatches(): SketchedTopic {
   const topic = new SketchedTopic(2);
   topic.begin(1, 0, { base: null });
@@ -36,18 +36,18 @@ function twoBatches(): SketchedTopic {
   return topic.row(1, 20, 'b', '1').point(32);
 }
 
-const atSecond = { mark: '1:0/20', next: [5, 5], strays: [] };
+const atSecond = { checkpoint: '1:0/20', next: [5, 5], strays: [] };
 
-test('the newest point that all partitions hold is the mark', () => {
+test('the newest point that all partitions hold is the checkpoint', () => {
   const end = findLogEnd(tailsOf(twoBatches()));
   assert.equal(shown(end), atSecond);
   assert.is(end?.point?.upto, 32n);
   assert.is(end?.begin, null);
 });
 
-test('a whole epoch begin is the mark, and says so', () => {
+test('a whole epoch begin is the checkpoint, and says so', () => {
   const end = findLogEnd(tailsOf(twoBatches().begin(2, 7)));
-  assert.equal(shown(end), { mark: '2:0/7', next: [6, 6], strays: [] });
+  assert.equal(shown(end), { checkpoint: '2:0/7', next: [6, 6], strays: [] });
   assert.is(end?.begin?.epoch, 2);
   assert.is(end?.point, null);
 });
@@ -57,20 +57,20 @@ test('what was committed past equal last points is seen', () => {
   assert.equal(shown(end), { ...atSecond, strays: ['1:5 row'] });
 });
 
-test('a point in some partitions only is past the mark', () => {
+test('a point in some partitions only is past the checkpoint', () => {
   const torn = twoBatches().row(0, 40, 'c', '1').row(1, 40, 'd', '1').point(48, {}, [0]);
   const strays = ['0:5 row', '0:6 point', '1:5 row'];
   assert.equal(shown(findLogEnd(tailsOf(torn))), { ...atSecond, strays });
 });
 
-test('a half epoch begin is past the mark', () => {
+test('a half epoch begin is past the checkpoint', () => {
   const half = twoBatches().begin(2, 7, {}, [1]);
   assert.equal(shown(findLogEnd(tailsOf(half))), { ...atSecond, strays: ['1:5 epoch'] });
 });
 
 test('where compaction took the point before a torn one, the torn one tells of it', () => {
   const torn = twoBatches().row(1, 40, 'd', '1').point(48, {}, [0]);
-  // Each partition keeps its last point: the mark's own record is left in partition 1 alone.
+  // Each partition keeps its last point: the checkpoint's own record is left in partition 1 alone.
   const tails = tailsOf(torn).map(({ records, ...tail }) => {
     const points = records.filter(({ kind }) => kind === 'point');
     const last = points[points.length - 1];
@@ -79,15 +79,15 @@ test('where compaction took the point before a torn one, the torn one tells of i
   });
   const end = findLogEnd(tails);
   assert.equal(shown(end), { ...atSecond, strays: ['0:5 point', '1:5 row'] });
-  assert.is(end?.point?.upto, 32n, 'the other partition still holds the record of the mark');
-  // The same where the begin of the epoch is not there to be taken for the mark.
+  assert.is(end?.point?.upto, 32n, 'the other partition still holds the record of the checkpoint');
+  // The same where the begin of the epoch is not there to be taken for the checkpoint.
   const bare = tails.map(({ records, ...tail }) => {
     return { ...tail, records: records.filter(({ kind }) => kind !== 'epoch') };
   });
   assert.equal(shown(findLogEnd(bare)), { ...atSecond, strays: ['0:5 point', '1:5 row'] });
 });
 
-test('tails without a common mark that do not reach the start are too short', () => {
+test('tails without a common checkpoint that do not reach the start are too short', () => {
   const topic = twoBatches().row(1, 40, 'd', '1');
   const rows = tailsOf(topic, ({ kind }) => kind === 'row', false);
   assert.is(findLogEnd(rows), null);
@@ -97,18 +97,18 @@ test('tails without a common mark that do not reach the start are too short', ()
   assert.equal(shown(findLogEnd([first, second])), { ...atSecond, strays: ['1:5 row'] });
 });
 
-test('a tail that begins behind the mark, as a torn point tells it, is too short', () => {
+test('a tail that begins behind the checkpoint, as a torn point tells it, is too short', () => {
   const torn = twoBatches().row(0, 40, 'c', '1').point(48, {}, [0]);
   const [first, second] = tailsOf(torn, () => true, false) as [Tail, Tail];
   assert.is(findLogEnd([{ ...first, records: first.records.slice(-1) }, second]), null);
 });
 
-test('an empty topic has no mark', () => {
+test('an empty topic has no checkpoint', () => {
   const empty = tailsOf(new SketchedTopic(3));
-  assert.equal(shown(findLogEnd(empty)), { mark: null, next: undefined, strays: [] });
+  assert.equal(shown(findLogEnd(empty)), { checkpoint: null, next: undefined, strays: [] });
 });
 
-test('without any mark everything is past it', () => {
+test('without any checkpoint everything is past it', () => {
   const topic = new SketchedTopic(2).begin(1, 0, { base: null }, [0]);
   assert.equal(shown(findLogEnd(tailsOf(topic)))?.strays, ['0:1 epoch']);
 });

@@ -21,8 +21,8 @@ type Piece = readonly (readonly ContentRecord[])[];
 
 /** The large batches of a topic that stands at 1:0/A. */
 function largeOf({ partitions }: SketchedTopic): AlignedLarge[] {
-  const mark = { at: at(1, 10), nextOffsets: partitions.map(() => 1n) };
-  const aligner = new Aligner(streamId, mark, 0);
+  const checkpoint = { at: at(1, 10), nextOffsets: partitions.map(() => 1n) };
+  const aligner = new Aligner(streamId, checkpoint, 0);
   for (const [partition, records] of partitions.entries()) aligner.push(partition, records);
   const large: AlignedLarge[] = [];
   for (let next = aligner.next(); next !== null; next = aligner.next()) {
@@ -73,7 +73,7 @@ interface Change {
 function topicOf(count: number, changes: readonly Change[]): SketchedTopic {
   const topic = new SketchedTopic(count, 10);
   for (let round = 0; round < 2; round += 1) {
-    let commit = Number(topic.mark.at.lsn);
+    let commit = Number(topic.checkpoint.at.lsn);
     for (const [ordinal, { gap, partition, barrier, deletes }] of changes.entries()) {
       commit += gap;
       if (barrier) topic.everywhere(commit, ordinal, { kind: 'truncate', relationId: 't' });
@@ -99,7 +99,7 @@ for (const count of [1, 2, 4]) {
           const pieces = piecesOf(topic.partitions, batch, counts);
           for (let partition = 0; partition < count; partition += 1) {
             const from = batch.from.nextOffsets[partition] ?? 0n;
-            const end = (batch.mark.nextOffsets[partition] ?? 0n) - 1n;
+            const end = (batch.checkpoint.nextOffsets[partition] ?? 0n) - 1n;
             const wanted = (topic.partitions[partition] ?? []).filter(({ offset }) => {
               return offset >= from && offset < end;
             });

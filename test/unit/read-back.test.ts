@@ -69,7 +69,7 @@ test('a count of another partition does not help', () => {
   );
 });
 
-test('a point that continues another mark is damage', () => {
+test('a point that continues another checkpoint is damage', () => {
   const previous = { at: at(1, 11), nextOffsets: [] };
   damaged((topic) => topic.point(20, { previous }), /point at offset 1 continues 1:0\/B/);
 });

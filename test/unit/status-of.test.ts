@@ -241,8 +241,8 @@ status('a follower that needs what the topic does not hold is not promotable', (
   const point = { commitTimeMicros: commitMicros };
   const topic = found({ at: at(1, 1000), point, watermarks: [watermark] });
   const readingOn = (next: bigint, agentRuns: boolean): NodeStatus => {
-    const mark = { nextOffsets: [next] };
-    const position = { at: at(1, 1000), commitTimeMicros: commitMicros, mark };
+    const checkpoint = { nextOffsets: [next] };
+    const position = { at: at(1, 1000), commitTimeMicros: commitMicros, checkpoint };
     return nodesOf(facts({ topic, b: follower(1000, { agentRuns, position }) }))[1];
   };
   for (const [next, agentRuns, promotable] of [

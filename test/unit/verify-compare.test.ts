@@ -3,7 +3,7 @@
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { bytesText } from '../../src/change/byte-size.ts';
+import { bytesText } from '../../src/change/amounts.ts';
 import { isoMicros } from '../../src/commands/points.ts';
 import { durationText } from '../../src/commands/status.ts';
 import { bucketQuery } from '../../src/verify/bucket-digest.ts';

@@ -5,7 +5,8 @@
  */
 import type { ControlLog } from '../../control/control-log.ts';
 import type { RecordOf } from '../../control/control-records.ts';
-import { type ErrorCode, errorTable, UnderstudyError } from '../../errors/understudy-error.ts';
+import { type ErrorCode, errorTable } from '../../errors/codes.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Surroundings } from '../cluster.ts';
 
 export type AgentQuestion = Omit<RecordOf<'request'>, 'kind' | 'time'>;
@@ -31,7 +32,7 @@ export async function askAgent(
   try {
     await control.waitFor(() => find() !== undefined, timeoutMs, signal);
   } catch (error) {
-    throw error instanceof UnderstudyError && error.code === 'TIMED_OUT' ? late(error) : error;
+    throw hasCode(error, 'TIMED_OUT') ? late(error) : error;
   }
   const answer = find();
   if (answer === undefined) throw new Error('an answer that was read is there');

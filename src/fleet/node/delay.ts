@@ -4,7 +4,7 @@
  * end of the log; flows out: why not, or null, and judgements. What a delayed follower has read and
  * not applied is gone when its agent ends, and has to be in the topic whole when it starts again.
  */
-import { formatDurationMs } from '../../change/duration.ts';
+import { formatDurationMs } from '../../change/amounts.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { type LogEnds, streamingLagMs } from './lag.ts';
 

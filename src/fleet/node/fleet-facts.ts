@@ -4,7 +4,7 @@
  * to judge.
  */
 import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
-import type { Mark, Point, RelationId, UnfinishedTable } from '../../change/change.ts';
+import type { Checkpoint, Point, RelationId, UnfinishedTable } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import type { ControlState } from '../../control/control-state.ts';
@@ -26,7 +26,7 @@ export interface DatabaseFacts {
     readonly at: EpochLsn;
     readonly commitTimeMicros: bigint;
     /** Where it reads on. */
-    readonly mark?: Pick<Mark, 'nextOffsets'>;
+    readonly checkpoint?: Pick<Checkpoint, 'nextOffsets'>;
     readonly unfinished?: readonly RelationId[];
   } | null;
   /** null or absent where the node is not being built from the log. */
@@ -45,10 +45,10 @@ export interface DatabaseFacts {
   readonly slots: readonly SlotWal[];
 }
 
-/** The newest mark that all partitions hold, as readLogEnd finds it. */
+/** The newest checkpoint that all partitions hold, as readLogEnd finds it. */
 export interface TopicFacts {
   readonly at: EpochLsn | null;
-  /** null where the mark is an epoch begin, which has no transaction. */
+  /** null where the checkpoint is an epoch begin, which has no transaction. */
   readonly point: (Pick<Point, 'commitTimeMicros'> & Partial<Pick<Point, 'uncovered'>>) | null;
   /** Whose rows from before the stream are not all in it. */
   readonly unfinished?: readonly UnfinishedTable[];

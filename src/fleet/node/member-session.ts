@@ -9,7 +9,7 @@ import { type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { type Owner, ownerOf } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
 
@@ -18,7 +18,7 @@ export async function openFleetLog(cluster: Cluster, releasers: Releasers): Prom
   try {
     return await cluster.openControl(releasers, null);
   } catch (error) {
-    const isMissing = error instanceof UnderstudyError && error.code === 'TOPIC_MISMATCH';
+    const isMissing = hasCode(error, 'TOPIC_MISMATCH');
     throw isMissing ? notInitialised(cluster.name, error) : error;
   }
 }

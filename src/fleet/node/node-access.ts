@@ -10,7 +10,7 @@ import { readServer, type ServerFacts } from '../../catalog/read-catalog.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { readDetached } from '../../follower/state/follower-state.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import { describeTopic } from '../../topic/kafka/admin.ts';
@@ -108,7 +108,7 @@ async function openControl(
   try {
     return await cluster.openControl(releasers, name);
   } catch (error) {
-    const isMissing = error instanceof UnderstudyError && error.code === 'TOPIC_MISMATCH';
+    const isMissing = hasCode(error, 'TOPIC_MISMATCH');
     throw isNew && isMissing ? notInitialised(cluster.name, error) : error;
   }
 }

@@ -8,7 +8,7 @@ import type { Client } from 'pg';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import type { ControlLog } from '../../control/control-log.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Logger } from '../../logger.ts';
 import { sleepOrAbort, unlessAborted } from '../../waiting.ts';
 
@@ -67,7 +67,7 @@ async function raiseAgain(client: Client, control: ControlLog, log: Logger): Pro
   try {
     await raiseStartNumber(client, control, identity);
   } catch (error) {
-    if (!(error instanceof UnderstudyError) || error.code !== 'KAFKA_UNREACHABLE') throw error;
+    if (!hasCode(error, 'KAFKA_UNREACHABLE')) throw error;
     log.debug({ node: identity.name, error }, 'the start number is told later');
   }
 }

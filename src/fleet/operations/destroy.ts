@@ -9,7 +9,7 @@ import type { Client } from 'pg';
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { dropPublication } from '../../catalog/publication.ts';
 import { dropUnderstudySchema, readNode } from '../../catalog/understudy-schema.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 import { releaseTriggers } from '../../follower/schema/held-triggers.ts';
 import { openBuild } from '../../follower/schema/schema-build.ts';
 import { readLeftDatabases } from '../../follower/state/rebuild-state.ts';
@@ -88,7 +88,7 @@ async function findNodes(
         nodes.push({ name, client, slots, databases });
       }
     } catch (error) {
-      if (!(error instanceof UnderstudyError) || error.code !== 'POSTGRES_UNREACHABLE') throw error;
+      if (!hasCode(error, 'POSTGRES_UNREACHABLE')) throw error;
       unreachable.push(name);
     }
   }

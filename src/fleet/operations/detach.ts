@@ -144,9 +144,9 @@ class Detaching {
     const decoder = new RecordDecoder(registry);
     const deadlineMs = around.nowMs() + timeoutMs;
     for (;;) {
-      const { mark } = await readLogEnd(reader, decoder, await reader.watermarks());
-      if (mark !== null && compareEpochLsn(mark.at, to) >= 0) return;
-      if (around.nowMs() >= deadlineMs) throw notInLog(to, mark?.at ?? null, timeoutMs);
+      const { checkpoint } = await readLogEnd(reader, decoder, await reader.watermarks());
+      if (checkpoint !== null && compareEpochLsn(checkpoint.at, to) >= 0) return;
+      if (around.nowMs() >= deadlineMs) throw notInLog(to, checkpoint?.at ?? null, timeoutMs);
       await around.sleep(lookMs, signal);
     }
   }

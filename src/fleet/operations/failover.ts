@@ -10,7 +10,7 @@ import { formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import { isBeingBuilt } from '../../follower/state/rebuild-state.ts';
@@ -162,7 +162,7 @@ async function agentRuns(cluster: Cluster, node: string): Promise<boolean> {
     await lock.release();
     return false;
   } catch (error) {
-    if (error instanceof UnderstudyError && error.code === 'NODE_LOCKED') return true;
+    if (hasCode(error, 'NODE_LOCKED')) return true;
     throw error;
   }
 }

@@ -300,7 +300,7 @@ class Initialisation {
     const parts = initialParts(begin, schema);
     const timeMicros = BigInt(around.nowMs()) * 1000n;
     const written = parts.length === 0 ? [] : await encoder.encodeSchema(parts, [], timeMicros);
-    const nothing = { mark: null, point: null, begin: null, strays: [] };
+    const nothing = { checkpoint: null, point: null, begin: null, strays: [] };
     const owned = await ownEpoch(
       {
         control,
@@ -309,8 +309,15 @@ class Initialisation {
         createProducer: () => this.#cluster.createProducer(partitions),
         drain: async () => ({ ...nothing, unhealed: null, unfinished: [] }),
         begin: async (_epoch, _end, producer) => {
-          const mark = await writeEpochBegin(producer, reader, encoder, begin, around, written);
-          return { mark, unfinished };
+          const checkpoint = await writeEpochBegin(
+            producer,
+            reader,
+            encoder,
+            begin,
+            around,
+            written,
+          );
+          return { checkpoint, unfinished };
         },
         onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
       },
@@ -320,10 +327,10 @@ class Initialisation {
     await owned.producer.close();
     const position = {
       streamId: this.#streamId,
-      at: owned.mark.at,
+      at: owned.checkpoint.at,
       commitTimeMicros: BigInt(around.nowMs()) * 1000n,
-      mark: owned.mark,
-      appendMs: owned.mark.nextOffsets.map(() => around.nowMs()),
+      checkpoint: owned.checkpoint,
+      appendMs: owned.checkpoint.nextOffsets.map(() => around.nowMs()),
       unfinished: unfinished.map(({ relation }) => relation),
     };
     for (const { client } of nodes) {
@@ -334,7 +341,7 @@ class Initialisation {
           await rememberSchema(client, { epoch: 1, lsn: startLsn }, schema, parts);
       });
     }
-    return owned.mark.at;
+    return owned.checkpoint.at;
   }
 
   /** In reverse; what cannot be taken back is told, and `destroy` removes it. */

@@ -16,7 +16,7 @@ import type { RelationId } from '../../change/change.ts';
 import { parseLsn } from '../../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import type { Owner } from '../../control/claim.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { checkSlot, listSlots, newestSlot, readSlot } from '../../leader/stream/slot.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { CommittedReader } from '../../topic/log.ts';
@@ -141,13 +141,13 @@ async function streamTrouble(
   const slot = newestSlot(slots, owner.epoch) ?? slotName(cluster.name, owner.epoch);
   // In this order: a leader at work confirms what the topic has, and goes on meanwhile.
   const found = await readSlot(client, slot);
-  const { mark } = await endOf(look);
-  if (mark === null) throw noMark(cluster.topic);
+  const { checkpoint } = await endOf(look);
+  if (checkpoint === null) throw noCheckpoint(cluster.topic);
   try {
-    checkSlot(found, slot, mark.at.lsn);
+    checkSlot(found, slot, checkpoint.at.lsn);
     return null;
   } catch (error) {
-    if (error instanceof UnderstudyError && error.code === 'SLOT_MISMATCH') return error;
+    if (hasCode(error, 'SLOT_MISMATCH')) return error;
     throw error;
   }
 }
@@ -160,7 +160,7 @@ function wantsAll(code: 'SCHEMA_CHANGED' | 'TIMELINE_MISMATCH', what: string): U
   );
 }
 
-function noMark(topic: string): UnderstudyError {
+function noCheckpoint(topic: string): UnderstudyError {
   return new UnderstudyError(
     'TOPIC_MISMATCH',
     `the topic ${topic} holds no point that all its partitions have`,
@@ -195,9 +195,9 @@ async function finish(
 ): Promise<boolean> {
   const wanted = new Set(relations);
   for (const beganMs = around.nowMs(); !signal.aborted; ) {
-    const { mark, unfinished } = await endOf(look);
-    if (mark !== null && mark.at.epoch > at.epoch) throw leadLost(mark.at);
-    const isTakenUp = mark !== null && compareEpochLsn(mark.at, at) >= 0;
+    const { checkpoint, unfinished } = await endOf(look);
+    if (checkpoint !== null && checkpoint.at.epoch > at.epoch) throw leadLost(checkpoint.at);
+    const isTakenUp = checkpoint !== null && compareEpochLsn(checkpoint.at, at) >= 0;
     const left = unfinished.filter(({ relation }) => wanted.has(relation));
     if (isTakenUp && left.length === 0) return true;
     if (isTakenUp) onProgress(unfinishedText(left, around.nowMs()) ?? '');

@@ -4,7 +4,7 @@
  * what the configuration says and what followers rely on. Nothing is made or changed.
  */
 
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import {
   brokerSetting,
   describeCluster,
@@ -84,7 +84,7 @@ async function lookAtTransactionTimeout({ kafka }: Cluster): Promise<Finding[]> 
     return judgeTransactionTimeout(await brokerSetting(kafka, transactionLimit));
   } catch (error) {
     // What a user may see of the brokers is not what it needs to publish.
-    if (!(error instanceof UnderstudyError) || error.code !== 'PREREQUISITE') throw error;
+    if (!hasCode(error, 'PREREQUISITE')) throw error;
     return [
       warningFinding(
         'NOT_LOOKED_AT',

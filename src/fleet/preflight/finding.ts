@@ -2,12 +2,9 @@
  * What a preflight has to say: findings. Flows in: what is wrong, with whose remedy; flows out: one
  * finding per cause, and the error that a verb refuses with because of them. Pure.
  */
-import {
-  type ErrorCode,
-  type ExitCode,
-  exitCodes,
-  UnderstudyError,
-} from '../../errors/understudy-error.ts';
+
+import { type ErrorCode, type ExitCode, exitCodes } from '../../errors/codes.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
 
 /** What is worth knowing and stops nothing. Scripts match on these as on the codes of errors. */
 export type WarningCode =

@@ -5,7 +5,7 @@
  */
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import type { ServerFacts } from '../../catalog/read-catalog.ts';
-import { bytesText } from '../../change/byte-size.ts';
+import { bytesText } from '../../change/amounts.ts';
 import { enumerate, errorFinding, type Finding, warningFinding } from './finding.ts';
 import { type NodeFacts, versionMin } from './read-node.ts';
 

@@ -1,11 +1,11 @@
 /**
  * Carries out how a node comes to own an epoch. Flows in: the actions of the owning state machine
- * (control/owning.ts); flows out: an epoch that is owned, with its verified producer and the mark
- * where the log stands, or null when another node leads. The machine decides, this file does: one
- * action after the other, each reply handed back with its ticket. An error ends the attempt; the
- * next one begins at the control log again.
+ * (control/owning.ts); flows out: an epoch that is owned, with its verified producer and the
+ * checkpoint where the log stands, or null when another node leads. The machine decides, this file
+ * does: one action after the other, each reply handed back with its ticket. An error ends the
+ * attempt; the next one begins at the control log again.
  */
-import type { Mark } from '../../change/change.ts';
+import type { Checkpoint } from '../../change/change.ts';
 import { isMine } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import {
@@ -15,7 +15,7 @@ import {
   type OwningEvent,
   stepOwning,
 } from '../../control/owning.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import type { TransactionalProducer } from '../../topic/log.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
@@ -33,7 +33,7 @@ export interface OwnEpochParts {
     epoch: number,
     end: LogEnd,
     producer: TransactionalProducer,
-  ) => Promise<Pick<LogEnd, 'unfinished'> & { readonly mark: Mark }>;
+  ) => Promise<Pick<LogEnd, 'unfinished'> & { readonly checkpoint: Checkpoint }>;
   readonly onStep: (step: 'claim' | 'init' | 'verify' | 'drain') => void;
   /** An epoch of this node that is to end, whatever its log holds. */
   readonly ending?: number;
@@ -43,7 +43,7 @@ export interface OwnedEpoch {
   readonly epoch: number;
   readonly producer: TransactionalProducer;
   readonly end: LogEnd;
-  readonly mark: Mark;
+  readonly checkpoint: Checkpoint;
 }
 
 /** How long the control log may take to answer a nonce before the attempt counts as failed. */
@@ -74,21 +74,24 @@ export async function ownEpoch(
  * A stale owner fences this one once before it sees that it has lost: then this one begins again.
  */
 async function isStillMine({ control, node }: OwnEpochParts, error: unknown): Promise<boolean> {
-  if (!(error instanceof UnderstudyError) || error.code !== 'LOST_LEADERSHIP') return false;
+  if (!hasCode(error, 'LOST_LEADERSHIP')) return false;
   const state = await control.verify(verifyTimeoutMs);
   return isMine(state, node, state.current?.epoch ?? 0);
 }
 
-/** What the log holds past the mark decides whether this epoch goes on, begins, or is voided. */
+/**
+ * What the log holds past the checkpoint decides whether this epoch goes on, begins, or is voided.
+ */
 export function foundAtEnd(end: LogEnd, epoch: number): Drained {
-  if (end.mark !== null && end.mark.at.epoch > epoch) {
+  if (end.checkpoint !== null && end.checkpoint.at.epoch > epoch) {
     throw new UnderstudyError(
       'LOST_LEADERSHIP',
-      `the topic holds epoch ${end.mark.at.epoch}, the control log gives this node epoch ${epoch}`,
+      `the topic holds epoch ${end.checkpoint.at.epoch}, the control log gives this node ` +
+        `epoch ${epoch}`,
       'One of the two topics was replaced: destroy the cluster and init it again.',
     );
   }
-  const mine = end.mark?.at.epoch === epoch;
+  const mine = end.checkpoint?.at.epoch === epoch;
   if (mine) return end.strays.length > 0 ? 'over' : 'begun';
   const halfBegun = end.strays.some((record) => record.position.epoch === epoch);
   return halfBegun ? 'over' : 'not-begun';
@@ -99,7 +102,7 @@ class OwningAttempt {
   #owning;
   #producer: TransactionalProducer | null = null;
   #end: LogEnd | null = null;
-  #mark: Mark | null = null;
+  #checkpoint: Checkpoint | null = null;
 
   constructor(parts: OwnEpochParts) {
     this.#parts = parts;
@@ -164,7 +167,7 @@ class OwningAttempt {
       case 'drain': {
         onStep('drain');
         this.#end = await this.#parts.drain(action.epoch, this.#inited());
-        this.#mark = this.#end.mark;
+        this.#checkpoint = this.#end.checkpoint;
         const isEnding = action.epoch === this.#parts.ending;
         const found = isEnding ? 'over' : foundAtEnd(this.#end, action.epoch);
         return { kind: 'drained', ticket: action.ticket, found, control: control.state };
@@ -183,11 +186,11 @@ class OwningAttempt {
     const end = this.#end;
     if (end === null) throw new Error('begin comes after drain');
     await hit('own.before-epoch-begin');
-    const { mark, unfinished } = await begin(epoch, end, producer);
-    this.#mark = mark;
-    const voids = end.strays.length > 0 ? end.mark : null;
+    const { checkpoint, unfinished } = await begin(epoch, end, producer);
+    this.#checkpoint = checkpoint;
+    const voids = end.strays.length > 0 ? end.checkpoint : null;
     const unhealed = end.unhealed ?? voids;
-    this.#end = { mark, point: null, begin: null, strays: [], unhealed, unfinished };
+    this.#end = { checkpoint, point: null, begin: null, strays: [], unhealed, unfinished };
     return { kind: 'begun', ticket };
   }
 
@@ -197,8 +200,9 @@ class OwningAttempt {
   }
 
   #owned(epoch: number): OwnedEpoch {
-    const { end, mark } = { end: this.#end, mark: this.#mark };
-    if (end === null || mark === null) throw new Error('an epoch is owned after drain and begin');
-    return { epoch, producer: this.#inited(), end, mark };
+    const { end, checkpoint } = { end: this.#end, checkpoint: this.#checkpoint };
+    if (end === null || checkpoint === null)
+      throw new Error('an epoch is owned after drain and begin');
+    return { epoch, producer: this.#inited(), end, checkpoint };
   }
 }

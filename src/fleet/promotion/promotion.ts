@@ -29,13 +29,13 @@ export interface PromotionResult {
 
 export function resultOf(
   node: string,
-  lead: Pick<Lead, 'epoch' | 'mark' | 'base' | 'sequences' | 'lacks'>,
+  lead: Pick<Lead, 'epoch' | 'checkpoint' | 'base' | 'sequences' | 'lacks'>,
   steps: PromotionResult['steps'],
 ): PromotionResult {
   return {
     node,
     epoch: lead.epoch,
-    lsn: formatEpochLsn(lead.mark.at),
+    lsn: formatEpochLsn(lead.checkpoint.at),
     base: lead.base === null ? null : formatEpochLsn(lead.base),
     sequences: lead.sequences,
     lacks: lead.lacks,

@@ -10,10 +10,10 @@
 import type { Client } from 'pg';
 import { ledElsewhere } from '../../catalog/epoch-history.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
-import type { EpochBegin, Mark, UnfinishedTable } from '../../change/change.ts';
+import type { Checkpoint, EpochBegin, UnfinishedTable } from '../../change/change.ts';
+import { unreadTable } from '../../change/change.ts';
 import { type Lsn, parseLsn } from '../../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
-import { unreadTable } from '../../change/unread-table.ts';
 import { isMine } from '../../control/claim.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
@@ -139,10 +139,10 @@ export class LeadTaking {
     if (!follower.exact) throw notBuilt(this.#node.name);
     // Of a topic that was made again there is nothing to apply: it would take the lead from who has
     // it, and could not lead.
-    const { at } = follower.position.mark;
-    const { mark } = await readLogEnd(reader, decoder, await reader.watermarks());
-    if (mark === null || compareEpochLsn(mark.at, at) < 0) {
-      const end = mark === null ? 'in nothing' : `at ${formatEpochLsn(mark.at)}`;
+    const { at } = follower.position.checkpoint;
+    const { checkpoint } = await readLogEnd(reader, decoder, await reader.watermarks());
+    if (checkpoint === null || compareEpochLsn(checkpoint.at, at) < 0) {
+      const end = checkpoint === null ? 'in nothing' : `at ${formatEpochLsn(checkpoint.at)}`;
       throw notOurLog(`this node has read up to ${formatEpochLsn(at)}; the topic ends ${end}`);
     }
     this.#onStep('schema');
@@ -192,11 +192,11 @@ export class LeadTaking {
     if (!follower.exact) throw notBuilt(this.#node.name);
     const end = await readLogEnd(reader, decoder, ends);
     const { at } = follower.position;
-    if (end.mark === null || compareEpochLsn(end.mark.at, at) !== 0) {
-      const mark = end.mark === null ? 'nothing' : formatEpochLsn(end.mark.at);
+    if (end.checkpoint === null || compareEpochLsn(end.checkpoint.at, at) !== 0) {
+      const checkpoint = end.checkpoint === null ? 'nothing' : formatEpochLsn(end.checkpoint.at);
       throw new UnderstudyError(
         'NOT_PROMOTABLE',
-        `this node stands at ${formatEpochLsn(at)} and the log ends at ${mark}`,
+        `this node stands at ${formatEpochLsn(at)} and the log ends at ${checkpoint}`,
         'Choose another node: understudy status shows which can take the lead.',
       );
     }
@@ -208,8 +208,8 @@ export class LeadTaking {
    */
   #ownLog(end: LogEnd): LogEnd {
     const { streamId } = this.#node.identity;
-    const found = end.mark === null ? 'nothing' : (end.point ?? end.begin)?.streamId;
-    if (end.mark !== null && (found === undefined || found === streamId)) return end;
+    const found = end.checkpoint === null ? 'nothing' : (end.point ?? end.begin)?.streamId;
+    if (end.checkpoint !== null && (found === undefined || found === streamId)) return end;
     throw notOurLog(
       `this node led the stream ${streamId}; the topic holds ` +
         (found === 'nothing' ? 'no point' : `the stream ${found}`),
@@ -222,7 +222,7 @@ export class LeadTaking {
     const { client, reader, decoder } = this.#node;
     const began = await readPosition(client);
     if (began === null || (await holdsBegin(reader, decoder, watermarks, began))) return;
-    const { at, nextOffsets } = began.mark;
+    const { at, nextOffsets } = began.checkpoint;
     throw notOurLog(
       `epoch ${at.epoch}, which this node led, began right before the offsets ` +
         `${nextOffsets.join(', ')}; the topic holds no begin there`,
@@ -249,16 +249,16 @@ export class LeadTaking {
       leader: name,
       systemId: server.systemId,
       timeline: server.timeline,
-      base: end.mark?.at ?? null,
+      base: end.checkpoint?.at ?? null,
       startLsn,
       slot: this.#slot,
       keySchemaId: encoder.keySchemaId,
       unfinished: unread,
     };
-    const mark = await writeEpochBegin(producer, reader, encoder, begin, cluster.around);
-    await this.#saveBegin(begin, mark);
+    const checkpoint = await writeEpochBegin(producer, reader, encoder, begin, cluster.around);
+    await this.#saveBegin(begin, checkpoint);
     this.#base = begin.base;
-    return { mark, unfinished: begin.unfinished };
+    return { checkpoint, unfinished: begin.unfinished };
   }
 
   /**
@@ -296,8 +296,8 @@ export class LeadTaking {
   async #startLsn(end: LogEnd): Promise<Lsn> {
     const { client, cluster, identity } = this.#node;
     if (this.#anew) return flushLsn(client);
-    if (this.#following === null && identity.role === 'leader' && end.mark !== null) {
-      return end.mark.at.lsn;
+    if (this.#following === null && identity.role === 'leader' && end.checkpoint !== null) {
+      return end.checkpoint.at.lsn;
     }
     this.#onStep('sequences');
     this.#sequences = await inTransaction(client, async () => {
@@ -311,17 +311,17 @@ export class LeadTaking {
   }
 
   /** What a follower would have written at this epoch begin: this node does not read its own. */
-  async #saveBegin(begin: EpochBegin, mark: Mark): Promise<void> {
+  async #saveBegin(begin: EpochBegin, checkpoint: Checkpoint): Promise<void> {
     const { client, cluster, identity } = this.#node;
     const nowMs = cluster.around.nowMs();
     await inTransaction(client, async () => {
       await saveEpoch(client, begin);
       const position = {
         streamId: identity.streamId,
-        at: mark.at,
+        at: checkpoint.at,
         commitTimeMicros: BigInt(nowMs) * 1000n,
-        mark,
-        appendMs: mark.nextOffsets.map(() => nowMs),
+        checkpoint,
+        appendMs: checkpoint.nextOffsets.map(() => nowMs),
         unfinished: begin.unfinished.map(({ relation }) => relation),
       };
       await writePosition(client, position, formatVersion);

@@ -54,25 +54,27 @@ export async function buildNode(workshop: Workshop, signal: AbortSignal): Promis
       continue;
     }
     const { decoder } = node;
-    if (node.until !== null && state.markAppendMs !== null) {
-      await arriveAtPlace(node, client, state.markAppendMs);
+    if (node.until !== null && state.checkpointAppendMs !== null) {
+      await arriveAtPlace(node, client, state.checkpointAppendMs);
     } else await findHorizon({ client, reader, decoder, nowMs }, state);
     log.info({ node: node.name, at: position.at, rows: state.rows }, 'the log is read');
     state = await readBootstrap(client);
   }
 }
 
-/** Nothing that was written behind the mark has replaced a row below it: they are all there. */
+/**
+ * Nothing that was written behind the checkpoint has replaced a row below it: they are all there.
+ */
 async function arriveAtPlace(
   node: NodeAccess,
   client: Client,
-  markAppendMs: number,
+  checkpointAppendMs: number,
 ): Promise<void> {
-  if (isKept(markAppendMs, await keptFromMs(node.control))) {
+  if (isKept(checkpointAppendMs, await keptFromMs(node.control))) {
     await inTransaction(client, () => endBootstrap(client));
     return;
   }
-  // Another mark below the place may do, or the place is refused.
+  // Another checkpoint below the place may do, or the place is refused.
   const what = 'reading took longer than the topic keeps what is replaced';
   await startOver(node, client, new StartOver(what));
 }
@@ -160,7 +162,7 @@ export async function beginAnew(
       await saveLabels(client, control.state);
       // One that came to the stream later may hold rows of its own.
       await refuseRows(client, name, tables);
-      // A table may have come since the first look, whose record lies below the mark now.
+      // A table may have come since the first look, whose record lies below the checkpoint now.
       await makePublication(client, cluster, tables);
       await saveLook(client, { ...look, state: { ...look.state, ...state } }, tables);
     },

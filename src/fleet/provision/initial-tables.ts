@@ -8,7 +8,7 @@ import { inTransaction, qualifiedName } from '../../catalog/postgres-session.ts'
 import { newShape } from '../../catalog/relation-ids.ts';
 import { displayName, type KeylessTables, type TableShape } from '../../catalog/table.ts';
 import type { RelationShape, UnfinishedTable } from '../../change/change.ts';
-import { unreadTable } from '../../change/unread-table.ts';
+import { unreadTable } from '../../change/change.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { ApplyTargets } from '../../follower/apply/apply-targets.ts';
 

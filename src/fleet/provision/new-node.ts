@@ -85,7 +85,7 @@ export async function prepareNewNode(
     name,
     streamId,
     role: 'follower',
-    epoch: look.state.mark.at.epoch,
+    epoch: look.state.checkpoint.at.epoch,
     // A node of this name may have been here before, with another database.
     startNumber: BigInt(state.startNumbers.get(name) ?? 0),
   });
@@ -99,8 +99,8 @@ export async function prepareNewNode(
     await saveLabels(client, state);
     await saveLook(client, look, tables);
   });
-  const { mark } = look.state;
-  cluster.around.log.info({ node: name, to: mark.at }, 'building this node from the log');
+  const { checkpoint } = look.state;
+  cluster.around.log.info({ node: name, to: checkpoint.at }, 'building this node from the log');
 }
 
 /** Never a node, or one whose preparation was interrupted: it has no place to go on from. */
@@ -146,7 +146,7 @@ export async function saveLook(
 ): Promise<void> {
   for (const begin of epochs) await saveEpoch(client, begin);
   for (const { shape, table } of tables) await saveRelation(client, shape, table);
-  await client.query('UPDATE understudy.node SET epoch = $1', [state.mark.at.epoch]);
+  await client.query('UPDATE understudy.node SET epoch = $1', [state.checkpoint.at.epoch]);
   await saveBootstrap(client, state);
 }
 

@@ -7,7 +7,7 @@
 import { databaseOfUrl, inTransaction } from '../../catalog/postgres-session.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import { StartOver } from '../../follower/bootstrap/start-over.ts';
 import { openBuild } from '../../follower/schema/schema-build.ts';
@@ -111,7 +111,7 @@ async function openBeside(
 /** One that was away so long that it is late itself has nobody's rows to lose. */
 function startOverBeside(error: unknown): StartOver | null {
   if (error instanceof StartOver) return error;
-  const isStale = error instanceof UnderstudyError && error.code === 'STALE';
+  const isStale = hasCode(error, 'STALE');
   return isStale ? new StartOver(error.message) : null;
 }
 
@@ -147,10 +147,10 @@ async function becomesWhole(
 /** Where the log ends now; a delayed node goes no further than it was. */
 async function placeToReach({ cluster, name, client, reader, decoder }: NodeAccess) {
   const stood = (await readPosition(client))?.at ?? { epoch: 0, lsn: 0n as EpochLsn['lsn'] };
-  const { mark } = await readLogEnd(reader, decoder, await reader.watermarks());
+  const { checkpoint } = await readLogEnd(reader, decoder, await reader.watermarks());
   const isDelayed = cluster.settings.delayMs(name) > 0;
-  if (mark === null) return stood;
-  return isDelayed && compareEpochLsn(stood, mark.at) < 0 ? stood : mark.at;
+  if (checkpoint === null) return stood;
+  return isDelayed && compareEpochLsn(stood, checkpoint.at) < 0 ? stood : checkpoint.at;
 }
 
 /** For `status`, which looks at the node's own database. */

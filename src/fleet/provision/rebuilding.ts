@@ -8,7 +8,7 @@ import { databaseOfUrl } from '../../catalog/postgres-session.ts';
 import { formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
@@ -39,7 +39,7 @@ export interface RebuildResult {
 
 /** Whether what ended a follower is answered by building it anew. */
 export function mayRebuild({ control, cluster, name }: NodeAccess, error: unknown): boolean {
-  if (!(error instanceof UnderstudyError) || error.code !== 'STALE') return false;
+  if (!hasCode(error, 'STALE')) return false;
   // Who has claimed the lead meanwhile goes on with that, or fails.
   if (ownerOf(control.state)?.node === name) return false;
   return cluster.settings.rebuild !== 'manual';

@@ -2,7 +2,9 @@
  * How far a node is that is being built from the log, in words. Flows in: the state of its
  * bootstrap; flows out: one line for `status`, and what keeps it from leading. Pure.
  */
-import { UnderstudyError, unreachable } from '../../errors/understudy-error.ts';
+
+import { unreachable } from '../../errors/bug.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { type BootstrapState, shareRead } from '../../follower/state/bootstrap-state.ts';
 import type { RebuildMark } from '../../follower/state/rebuild-state.ts';
 

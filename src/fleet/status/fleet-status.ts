@@ -215,8 +215,8 @@ export class FleetWatch {
     };
     const { reader, decoder } = this.#reader;
     const watermarks = await reader.watermarks();
-    const { mark, point, unfinished } = await readLogEnd(reader, decoder, watermarks);
-    return { at: mark?.at ?? null, point, unfinished, watermarks };
+    const { checkpoint, point, unfinished } = await readLogEnd(reader, decoder, watermarks);
+    return { at: checkpoint?.at ?? null, point, unfinished, watermarks };
   }
 
   async #dropReader(): Promise<void> {

@@ -11,7 +11,7 @@ export function missingRecords(
   { agentRuns, position }: DatabaseFacts,
 ): string[] {
   return (topic?.watermarks ?? []).flatMap(({ partition, lowWatermark, lastStableOffset }) => {
-    const next = position?.mark?.nextOffsets[partition];
+    const next = position?.checkpoint?.nextOffsets[partition];
     if (next === undefined) return [];
     if (next >= lowWatermark && (agentRuns || next <= lastStableOffset)) return [];
     const holds = `${lowWatermark} to ${lastStableOffset}`;

@@ -4,7 +4,7 @@
  * metrics, and when the log has to hear of it again. Postgres gives a slot up without asking: this
  * is said while there is still time. Pure.
  */
-import { bytesText } from '../../change/byte-size.ts';
+import { bytesText } from '../../change/amounts.ts';
 import { type SlotWal, slotLostRemedy } from '../../leader/stream/slot.ts';
 
 /** The later, the worse. */

@@ -3,7 +3,7 @@
  * Kafka is away. Flows in: this cluster's slots there, the newest epoch's first; flows out: the
  * member of the JSON, and reasons for people. Pure.
  */
-import { bytesText } from '../../change/byte-size.ts';
+import { bytesText } from '../../change/amounts.ts';
 import type { SlotWal } from '../../leader/stream/slot.ts';
 import { judgeRetention } from './retained-wal.ts';
 

@@ -9,7 +9,7 @@
  * A batch that outgrows `heldBytesMax` is no longer held: its records are checked and counted as
  * they pass, and what leaves is the offsets between which it stands in the topic.
  */
-import type { EpochBegin, Mark, Point } from '../../change/change.ts';
+import type { Checkpoint, EpochBegin, Point } from '../../change/change.ts';
 import {
   compareEpochLsn,
   comparePositions,
@@ -36,7 +36,7 @@ export interface AlignedBatch {
   readonly partitions: readonly (readonly ContentRecord[])[];
   /** What holding it costs, roughly. */
   readonly bytes: number;
-  readonly mark: Mark;
+  readonly checkpoint: Checkpoint;
   /** Per partition, the LogAppendTime of the point, milliseconds. */
   readonly appendMs: readonly number[];
   /** The newest commit time of its records, which is not always the last one's; null: no record. */
@@ -46,7 +46,7 @@ export interface AlignedBatch {
 export interface AlignedEpoch {
   readonly kind: 'epoch';
   readonly begin: EpochBegin;
-  readonly mark: Mark;
+  readonly checkpoint: Checkpoint;
   readonly appendMs: readonly number[];
 }
 
@@ -54,8 +54,8 @@ export interface AlignedEpoch {
 export interface AlignedLarge {
   readonly kind: 'large';
   readonly point: Point;
-  readonly from: Mark;
-  readonly mark: Mark;
+  readonly from: Checkpoint;
+  readonly checkpoint: Checkpoint;
   readonly appendMs: readonly number[];
   readonly newestCommitMicros: bigint | null;
 }
@@ -94,16 +94,16 @@ export class Aligner {
   readonly #streamId: string;
   readonly #heldBytesMax: number;
   readonly #held: readonly Held[];
-  #mark: Mark;
+  #checkpoint: Checkpoint;
   /** Whether the open batch has outgrown the bound. */
   #isLarge = false;
 
   /** `heldBytesMax` bounds one batch; what comes with one push is held beyond it. */
-  constructor(streamId: string, mark: Mark, heldBytesMax = Number.POSITIVE_INFINITY) {
+  constructor(streamId: string, checkpoint: Checkpoint, heldBytesMax = Number.POSITIVE_INFINITY) {
     this.#streamId = streamId;
-    this.#mark = mark;
+    this.#checkpoint = checkpoint;
     this.#heldBytesMax = heldBytesMax;
-    this.#held = mark.nextOffsets.map(() => ({
+    this.#held = checkpoint.nextOffsets.map(() => ({
       content: [],
       count: 0,
       bytes: 0,
@@ -116,9 +116,9 @@ export class Aligner {
     }));
   }
 
-  /** The newest mark that was handed out. */
-  get mark(): Mark {
-    return this.#mark;
+  /** The newest checkpoint that was handed out. */
+  get checkpoint(): Checkpoint {
+    return this.#checkpoint;
   }
 
   /** Whether a partition waits at a boundary for the others: reading on in it helps nobody. */
@@ -128,7 +128,7 @@ export class Aligner {
 
   push(partition: number, records: readonly StreamRecord[]): void {
     const held = this.#held[partition];
-    if (held === undefined) throw damage(`there is a partition ${partition}`, this.#mark.at);
+    if (held === undefined) throw damage(`there is a partition ${partition}`, this.#checkpoint.at);
     for (const record of records) held.queue.push(record);
   }
 
@@ -193,7 +193,7 @@ export class Aligner {
 
   #align(boundaries: readonly Boundary[]): Aligned {
     const [first] = boundaries;
-    if (first === undefined) throw damage('the topic has no partition', this.#mark.at);
+    if (first === undefined) throw damage('the topic has no partition', this.#checkpoint.at);
     const at = { epoch: first.position.epoch, lsn: first.position.commitLsn };
     const alike = boundaries.every(
       ({ kind, position }) =>
@@ -205,38 +205,49 @@ export class Aligner {
       });
       throw this.#gap(`the partitions stand at ${places.join(', ')}`);
     }
-    const mark = { at, nextOffsets: boundaries.map(({ offset }) => offset + 1n) };
+    const checkpoint = { at, nextOffsets: boundaries.map(({ offset }) => offset + 1n) };
     const appendMs = boundaries.map(({ timestampMs }) => timestampMs);
     const aligned =
       first.kind === 'point'
-        ? this.#batch(first.point, mark, appendMs)
-        : this.#epoch(first.begin, mark, appendMs);
+        ? this.#batch(first.point, checkpoint, appendMs)
+        : this.#epoch(first.begin, checkpoint, appendMs);
     for (const held of this.#held) forget(held);
     this.#isLarge = false;
-    this.#mark = mark;
+    this.#checkpoint = checkpoint;
     return aligned;
   }
 
-  #batch(point: Point, mark: Mark, appendMs: readonly number[]): AlignedBatch | AlignedLarge {
+  #batch(
+    point: Point,
+    checkpoint: Checkpoint,
+    appendMs: readonly number[],
+  ): AlignedBatch | AlignedLarge {
     this.#checkStream(point.streamId);
-    if (compareEpochLsn(point.previous.at, this.#mark.at) !== 0) {
+    if (compareEpochLsn(point.previous.at, this.#checkpoint.at) !== 0) {
       throw this.#gap(
-        `the point ${formatEpochLsn(mark.at)} continues ${formatEpochLsn(point.previous.at)}`,
+        `the point ${formatEpochLsn(checkpoint.at)} continues ${formatEpochLsn(point.previous.at)}`,
       );
     }
     for (const [partition, held] of this.#held.entries()) this.#addUp(point, partition, held);
     const newestCommitMicros = newestOf(this.#held);
     if (this.#isLarge) {
-      return { kind: 'large', point, from: this.#mark, mark, appendMs, newestCommitMicros };
+      return {
+        kind: 'large',
+        point,
+        from: this.#checkpoint,
+        checkpoint,
+        appendMs,
+        newestCommitMicros,
+      };
     }
     const partitions = this.#held.map(({ content }) => content);
     const bytes = this.#bytes();
-    return { kind: 'batch', point, partitions, bytes, mark, appendMs, newestCommitMicros };
+    return { kind: 'batch', point, partitions, bytes, checkpoint, appendMs, newestCommitMicros };
   }
 
   /** What a partition holds before the point is what the point counts, and all of it its own. */
   #addUp(point: Point, partition: number, { count, lowest, highest }: Held): void {
-    const begin = this.#mark.at;
+    const begin = this.#checkpoint.at;
     const stranger = [lowest, highest].find((record) => {
       if (record === null) return false;
       const { epoch, commitLsn } = record.position;
@@ -254,22 +265,22 @@ export class Aligner {
     throw this.#gap(what);
   }
 
-  #epoch(begin: EpochBegin, mark: Mark, appendMs: readonly number[]): AlignedEpoch {
+  #epoch(begin: EpochBegin, checkpoint: Checkpoint, appendMs: readonly number[]): AlignedEpoch {
     this.#checkStream(begin.streamId);
-    if (begin.epoch <= this.#mark.at.epoch) {
-      throw damage(`epoch ${begin.epoch} begins again`, this.#mark.at);
+    if (begin.epoch <= this.#checkpoint.at.epoch) {
+      throw damage(`epoch ${begin.epoch} begins again`, this.#checkpoint.at);
     }
-    if (begin.base === null || compareEpochLsn(begin.base, this.#mark.at) !== 0) {
+    if (begin.base === null || compareEpochLsn(begin.base, this.#checkpoint.at) !== 0) {
       const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
       throw this.#gap(`epoch ${begin.epoch} continues ${base}`);
     }
     // Whatever is held lies past the base and belongs to a torn batch of a lower epoch: it is
     // forgotten with the begin.
-    return { kind: 'epoch', begin, mark, appendMs };
+    return { kind: 'epoch', begin, checkpoint, appendMs };
   }
 
   #gap(what: string): GapError {
-    return new GapError(what, this.#mark.at);
+    return new GapError(what, this.#checkpoint.at);
   }
 
   #checkStream(streamId: string): void {

@@ -39,18 +39,18 @@ export function wholeBatches({
 export function positionAfter(from: FollowerPosition, portion: ApplyPortion): FollowerPosition {
   const whole = wholeBatches(portion);
   const last = whole[whole.length - 1];
-  const { mark, appendMs, commitTimeMicros, unfinished } =
+  const { checkpoint, appendMs, commitTimeMicros, unfinished } =
     last === undefined ? from : reached(last);
-  const at = portion.stopAt ?? mark.at;
-  const place = { streamId: from.streamId, at, commitTimeMicros, mark, appendMs };
+  const at = portion.stopAt ?? checkpoint.at;
+  const place = { streamId: from.streamId, at, commitTimeMicros, checkpoint, appendMs };
   // A batch that is applied in part may have begun with tables that only its point names.
   const here = portion.stopAt === null ? unfinished : [...unfinishedDuring(from, portion)];
   return { ...place, unfinished: here };
 }
 
-function reached({ mark, appendMs, point }: AlignedBatch | AlignedLarge) {
+function reached({ checkpoint, appendMs, point }: AlignedBatch | AlignedLarge) {
   const { commitTimeMicros } = point;
-  return { mark, appendMs, commitTimeMicros, unfinished: relationsOf(point.unfinished) };
+  return { checkpoint, appendMs, commitTimeMicros, unfinished: relationsOf(point.unfinished) };
 }
 
 export function relationsOf(unfinished: readonly UnfinishedTable[]): readonly RelationId[] {
@@ -76,7 +76,7 @@ export function unfinishedDuring(
 export function reachesHorizon(portion: ApplyPortion, horizon: readonly bigint[] | null): boolean {
   const last = wholeBatches(portion).at(-1);
   if (horizon === null || last === undefined || portion.stopAt !== null) return false;
-  return isExactAt(horizon, last.mark, isWholePoint(last.point));
+  return isExactAt(horizon, last.checkpoint, isWholePoint(last.point));
 }
 
 /** Bounds one apply transaction: what is coalesced is held in memory. */
@@ -85,7 +85,7 @@ export const portionRecordsMax = 20_000;
 /** Whether an epoch begin is within the limit: one in a later epoch is reached only through it. */
 export function mayBegin(epoch: AlignedEpoch, limit: ApplyLimit): boolean {
   if (limit.kind !== 'to') return limit.kind === 'none';
-  return compareEpochLsn(epoch.mark.at, limit.at) <= 0;
+  return compareEpochLsn(epoch.checkpoint.at, limit.at) <= 0;
 }
 
 /** The next batches to apply in one transaction, or null when the limit is reached. */
@@ -102,7 +102,7 @@ export function nextPortion(
   for (const aligned of waiting) {
     if (aligned.kind === 'epoch') break;
     // Wholly past the limit only when it begins there: the stop is then taken by what is before.
-    const stopAt = to !== null && compareEpochLsn(aligned.mark.at, to) > 0 ? to : null;
+    const stopAt = to !== null && compareEpochLsn(aligned.checkpoint.at, to) > 0 ? to : null;
     if (aligned.kind === 'large') {
       if (batches.length === 0) return { batches, large: aligned, stopAt };
       break;

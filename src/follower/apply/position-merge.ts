@@ -20,8 +20,8 @@ export class PositionMerge {
 
   constructor(batch: AlignedLarge) {
     this.#batch = batch;
-    this.#counts = batch.mark.nextOffsets.map(() => 0);
-    this.#merge = new OrderedMerge(batch.from.nextOffsets, batch.mark.nextOffsets, (what) => {
+    this.#counts = batch.checkpoint.nextOffsets.map(() => 0);
+    this.#merge = new OrderedMerge(batch.from.nextOffsets, batch.checkpoint.nextOffsets, (what) => {
       return this.#damage(what);
     });
   }
@@ -37,7 +37,7 @@ export class PositionMerge {
   }
 
   push(partition: number, records: readonly StreamRecord[], nextOffset: bigint): void {
-    const pointOffset = (this.#batch.mark.nextOffsets[partition] ?? 0n) - 1n;
+    const pointOffset = (this.#batch.checkpoint.nextOffsets[partition] ?? 0n) - 1n;
     const content: ContentRecord[] = [];
     for (const record of records) {
       if (record.offset >= pointOffset) break;

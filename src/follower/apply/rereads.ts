@@ -122,11 +122,11 @@ export class Rereads {
 
 /** Those of `open` that are whole at the position. */
 export function finishedAt(
-  { at, mark, unfinished }: Pick<FollowerPosition, 'at' | 'mark' | 'unfinished'>,
+  { at, checkpoint, unfinished }: Pick<FollowerPosition, 'at' | 'checkpoint' | 'unfinished'>,
   open: readonly RelationId[],
 ): RelationId[] {
   // Inside of a batch nobody knows yet whether a table that it begins to read is finished.
-  if (compareEpochLsn(at, mark.at) !== 0) return [];
+  if (compareEpochLsn(at, checkpoint.at) !== 0) return [];
   return open.filter((id) => !unfinished.includes(id));
 }
 

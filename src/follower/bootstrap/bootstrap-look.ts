@@ -1,13 +1,13 @@
 /**
  * The first look of a new node at the topic. Flows in: a reader, and the place where the node is to
- * stand; flows out: the mark that the node reads up to, the epochs that lead there, the relations,
- * and the state that the reading begins with. The last mark is found from the end of the log, so a
- * leader need not be alive; the rest is in one partition as in all.
+ * stand; flows out: the checkpoint that the node reads up to, the epochs that lead there, the
+ * relations, and the state that the reading begins with. The last checkpoint is found from the end
+ * of the log, so a leader need not be alive; the rest is in one partition as in all.
  */
 import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
 import type {
+  Checkpoint,
   EpochBegin,
-  Mark,
   Point,
   RelationShape,
   UnfinishedTable,
@@ -56,8 +56,8 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
   const { reader, decoder, streamId, nowMs } = parts;
   const watermarks = await reader.watermarks();
   const end = await readLogEnd(reader, decoder, watermarks);
-  const { mark, point } = end;
-  if (mark === null) {
+  const { checkpoint, point } = end;
+  if (checkpoint === null) {
     throw new UnderstudyError(
       'NOT_INITIALISED',
       'the topic holds no point that all its partitions have',
@@ -68,23 +68,23 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
   const search = until === null ? null : new PlaceSearch(until, await parts.keptFromMs());
   const { look, schemaParts } = await readOnce(parts, watermarks[schemaPartition], search);
   const start = search?.start ?? null;
-  if (until !== null && start === null && compareEpochLsn(until, mark.at) < 0) {
+  if (until !== null && start === null && compareEpochLsn(until, checkpoint.at) < 0) {
     throw tooEarly(until, search?.earliest ?? null);
   }
-  const begin = start === null ? endOf(end, mark) : beginOf(start);
-  const epochs = look.epochsTo(begin.mark.at);
+  const begin = start === null ? endOf(end, checkpoint) : beginOf(start);
+  const epochs = look.epochsTo(begin.checkpoint.at);
   const schema = readSchemaRecord(countingParts(schemaParts, streamId, epochs))?.schema ?? null;
   const deleteRetentionMs = await parts.deleteRetentionMs();
   const firstOffsets = watermarks.map(({ lowWatermark }) => lowWatermark);
   const beganMs = nowMs();
   const state = {
     streamId,
-    mark: begin.mark,
-    markAppendMs: begin.appendMs,
+    checkpoint: begin.checkpoint,
+    checkpointAppendMs: begin.appendMs,
     isWhole: begin.isWhole,
     commitTimeMicros: begin.point?.commitTimeMicros ?? BigInt(beganMs) * 1_000n,
     unfinished: relationsOf(begin.unfinished),
-    emptied: look.emptiedBelow(begin.mark.at, epochs),
+    emptied: look.emptiedBelow(begin.checkpoint.at, epochs),
     firstOffsets,
     offsets: firstOffsets,
     appendMs: firstOffsets.map(() => 0),
@@ -103,20 +103,20 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
 }
 
 interface Begin {
-  readonly mark: Mark;
+  readonly checkpoint: Checkpoint;
   readonly appendMs: number | null;
   readonly isWhole: boolean;
   readonly point: Point | null;
   readonly unfinished: readonly UnfinishedTable[];
 }
 
-function endOf(end: LogEnd, mark: Mark): Begin {
+function endOf(end: LogEnd, checkpoint: Checkpoint): Begin {
   const { point, unfinished } = end;
-  return { mark, appendMs: null, isWhole: isWholeAt(end), point, unfinished };
+  return { checkpoint, appendMs: null, isWhole: isWholeAt(end), point, unfinished };
 }
 
-function beginOf({ mark, appendMs, point }: PlaceStart): Begin {
-  return { mark, appendMs, isWhole: true, point, unfinished: [] };
+function beginOf({ checkpoint, appendMs, point }: PlaceStart): Begin {
+  return { checkpoint, appendMs, isWhole: true, point, unfinished: [] };
 }
 
 /** Of a place whose rows may have been replaced by younger ones. */

@@ -1,15 +1,15 @@
 /**
- * Fills the tables of a new node from the topic, up to the mark where it goes on as every follower
- * does. Flows in: the log from its beginning; flows out: rows and progress in the node's database,
- * one transaction for any number of rows, and with the last one the position row. The next portion
- * is read while one is applied; a kill costs no more than these two. What cannot be gone on with is
- * a StartOver, after which the tables are emptied.
+ * Fills the tables of a new node from the topic, up to the checkpoint where it goes on as every
+ * follower does. Flows in: the log from its beginning; flows out: rows and progress in the node's
+ * database, one transaction for any number of rows, and with the last one the position row. The
+ * next portion is read while one is applied; a kill costs no more than these two. What cannot be
+ * gone on with is a StartOver, after which the tables are emptied.
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import type { Lsn } from '../../change/lsn.ts';
+import type { EpochBase } from '../../change/position.ts';
 import { compareEpochLsn } from '../../change/position.ts';
-import type { EpochBase } from '../../change/void.ts';
 import type { CommittedReader, FetchedPartition } from '../../topic/log.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
@@ -69,8 +69,8 @@ export class Bootstrap {
     this.#state = state;
     this.#rows = state.rows;
     this.#applier = applier;
-    const { offsets, mark, emptied } = state;
-    this.#log = new CompactedLog(offsets, mark.nextOffsets, parts.epochs, emptied);
+    const { offsets, checkpoint, emptied } = state;
+    this.#log = new CompactedLog(offsets, checkpoint.nextOffsets, parts.epochs, emptied);
     // A clock that was set back meanwhile must not make it look shorter.
     this.#beforeMs = Math.max(state.readMs, parts.nowMs() - state.beganMs);
   }
@@ -85,7 +85,7 @@ export class Bootstrap {
     this.#stopped = true;
   }
 
-  /** Reads and applies up to the mark, or until it is stopped. */
+  /** Reads and applies up to the checkpoint, or until it is stopped. */
   async run(): Promise<void> {
     // What follows is not counted: a topic that was made again meanwhile would not be noticed.
     requireOffsets(await this.#parts.reader.watermarks(), this.#state.offsets);
@@ -125,13 +125,13 @@ export class Bootstrap {
   }
 
   async #take({ partition, records, nextOffset, broker }: FetchedPartition): Promise<void> {
-    const { brokers, appendMs, mark } = this.#state;
+    const { brokers, appendMs, checkpoint } = this.#state;
     const now = brokers.map((_, i) => (i === partition ? broker : null));
     const [moved] = movedPartitions(brokers, now);
     if (moved !== undefined) {
       throw new StartOver(`another broker leads partition ${moved} now, and cleans for itself`);
     }
-    const end = mark.nextOffsets[partition] ?? 0n;
+    const end = checkpoint.nextOffsets[partition] ?? 0n;
     const last = records.findLast(({ offset }) => offset < end);
     this.#state = {
       ...this.#state,
@@ -173,8 +173,15 @@ export class Bootstrap {
     const save = async (): Promise<void> => {
       await saveBootstrap(client, next);
       if (!isLast) return;
-      const { streamId, mark, commitTimeMicros, appendMs, unfinished } = next;
-      const position = { streamId, at: mark.at, commitTimeMicros, mark, appendMs, unfinished };
+      const { streamId, checkpoint, commitTimeMicros, appendMs, unfinished } = next;
+      const position = {
+        streamId,
+        at: checkpoint.at,
+        commitTimeMicros,
+        checkpoint,
+        appendMs,
+        unfinished,
+      };
       await writePosition(client, position, formatVersion);
     };
     try {
@@ -197,8 +204,8 @@ function rowsOf(steps: readonly ApplyStep[]): number {
 }
 
 /**
- * On arrival at the mark: what the broker took away unread is replaced below the end of the log as
- * it is now. Also after a kill in between; then the end is a later one, which is as good.
+ * On arrival at the checkpoint: what the broker took away unread is replaced below the end of the
+ * log as it is now. Also after a kill in between; then the end is a later one, which is as good.
  */
 export async function findHorizon(
   {
@@ -210,17 +217,17 @@ export async function findHorizon(
   state: BootstrapState,
 ): Promise<BootstrapState> {
   const watermarks = await reader.watermarks();
-  requireOffsets(watermarks, state.mark.nextOffsets);
-  const { mark, strays } = await readLogEnd(reader, decoder, watermarks);
-  const isSame = mark !== null && compareEpochLsn(mark.at, state.mark.at) === 0;
-  // A mark that was not there when the reading began is younger than it.
-  const markAgeMs = nowMs() - (isSame ? Math.min(...state.appendMs) : state.beganMs);
+  requireOffsets(watermarks, state.checkpoint.nextOffsets);
+  const { checkpoint, strays } = await readLogEnd(reader, decoder, watermarks);
+  const isSame = checkpoint !== null && compareEpochLsn(checkpoint.at, state.checkpoint.at) === 0;
+  // A checkpoint that was not there when the reading began is younger than it.
+  const checkpointAgeMs = nowMs() - (isSame ? Math.min(...state.appendMs) : state.beganMs);
   const lastStable = watermarks.map(({ lastStableOffset }) => lastStableOffset);
-  const end = { mark, strays, lastStable, markAgeMs };
+  const end = { checkpoint, strays, lastStable, checkpointAgeMs };
   const horizon = horizonOf(end, state.deleteRetentionMs);
   const next = { ...state, horizon };
   await inTransaction(client, async () => {
-    if (isExactAt(horizon, state.mark, state.isWhole)) await endBootstrap(client);
+    if (isExactAt(horizon, state.checkpoint, state.isWhole)) await endBootstrap(client);
     else await saveBootstrap(client, next);
   });
   return next;

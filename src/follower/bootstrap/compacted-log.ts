@@ -1,7 +1,7 @@
 /**
- * What a log says up to a mark, whatever compaction has taken of it. Flows in: the records of each
- * partition, the epochs that count, and where each relation was emptied last; flows out: rows in
- * the order of positions, piece after piece. Pure: no I/O.
+ * What a log says up to a checkpoint, whatever compaction has taken of it. Flows in: the records of
+ * each partition, the epochs that count, and where each relation was emptied last; flows out: rows
+ * in the order of positions, piece after piece. Pure: no I/O.
  *
  * Nothing is counted: compaction took what it took, and may go on while this is read. The order
  * makes up for it: the tombstone of a key that is spelled otherwise comes before the row that
@@ -11,8 +11,7 @@
  * would take. Void records are left out, and relation records: compaction leaves other ones in each
  * partition, and who begins has taken the newest already.
  */
-import { comparePositions } from '../../change/position.ts';
-import { type EpochBase, isVoid } from '../../change/void.ts';
+import { comparePositions, type EpochBase, isVoid } from '../../change/position.ts';
 import type { RowRecord, StreamRecord } from '../../topic/records/stream-record.ts';
 import { heldBytes } from '../apply/aligner.ts';
 import { OrderedMerge, type Piece } from '../apply/ordered-merge.ts';

@@ -2,8 +2,8 @@
  * What has to be known of a log before its first row is applied: which epochs count, by whose bases
  * void records are told, what the relations are, and where each was emptied last. Flows in: all
  * records of one partition, which has what every partition has of these; flows out: the epochs up
- * to a mark, the newest shape of each relation, and below which position its rows are no more.
- * Pure: no I/O. Values of rows are not looked into.
+ * to a checkpoint, the newest shape of each relation, and below which position its rows are no
+ * more. Pure: no I/O. Values of rows are not looked into.
  */
 import type { EpochBegin, RelationId, RelationShape } from '../../change/change.ts';
 import {
@@ -11,9 +11,9 @@ import {
   type EpochLsn,
   formatEpochLsn,
   isCovered,
+  isVoid,
   type Position,
 } from '../../change/position.ts';
-import { isVoid } from '../../change/void.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type {
   RelationRecord,
@@ -50,10 +50,13 @@ export class FirstLook {
     this.#begins.set(begin.epoch, begin);
   }
 
-  /** The reigns that lead to the mark, oldest first; one that never was whole is not among them. */
-  epochsTo(mark: EpochLsn): readonly EpochBegin[] {
+  /**
+   * The reigns that lead to the checkpoint, oldest first; one that never was whole is not among
+   * them.
+   */
+  epochsTo(checkpoint: EpochLsn): readonly EpochBegin[] {
     const epochs: EpochBegin[] = [];
-    for (let at: EpochLsn | null = mark; at !== null; ) {
+    for (let at: EpochLsn | null = checkpoint; at !== null; ) {
       const begin: EpochBegin | undefined = this.#begins.get(at.epoch);
       if (begin === undefined) throw withoutBegin(at);
       epochs.unshift(begin);
@@ -76,12 +79,12 @@ export class FirstLook {
 
   /**
    * By a truncate, or where a table is read anew: all of its rows come again behind that. What
-   * counts below the mark; compaction keeps each of these records.
+   * counts below the checkpoint; compaction keeps each of these records.
    */
-  emptiedBelow(mark: EpochLsn, epochs: readonly EpochBegin[]): Emptied {
+  emptiedBelow(checkpoint: EpochLsn, epochs: readonly EpochBegin[]): Emptied {
     const emptied = new Map<RelationId, Position>();
     for (const { relationId, position } of this.#emptying) {
-      if (!isCovered(position, mark) || isVoid(position, epochs)) continue;
+      if (!isCovered(position, checkpoint) || isVoid(position, epochs)) continue;
       const known = emptied.get(relationId);
       if (known !== undefined && comparePositions(known, position) > 0) continue;
       emptied.set(relationId, position);

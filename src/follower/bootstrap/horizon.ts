@@ -3,15 +3,15 @@
  * reading arrived, how long it took, who served it; flows out: the horizon, and the decisions.
  * Pure: no I/O.
  *
- * Reading goes up to a mark while the broker may clean behind and before it. What was taken away
- * unread stood below a newer record of its key, and that one stands below the end of the log as it
- * was on arrival: from the first mark that covers this end on, nothing is missing, if what follows
- * the mark of arrival is counted. Two things would break it. A tombstone expires: a row that was
- * read and whose tombstone was not, would stay for ever; so the reading has to take less time than
- * tombstones are kept. And replicas clean on their own: what one has served already, another may
- * never have had to delete.
+ * Reading goes up to a checkpoint while the broker may clean behind and before it. What was taken
+ * away unread stood below a newer record of its key, and that one stands below the end of the log
+ * as it was on arrival: from the first checkpoint that covers this end on, nothing is missing, if
+ * what follows the checkpoint of arrival is counted. Two things would break it. A tombstone
+ * expires: a row that was read and whose tombstone was not, would stay for ever; so the reading has
+ * to take less time than tombstones are kept. And replicas clean on their own: what one has served
+ * already, another may never have had to delete.
  */
-import type { Mark, Point } from '../../change/change.ts';
+import type { Checkpoint, Point } from '../../change/change.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
 
 /** Clocks and the moment of cleaning are not exact: a tenth of the time is left alone. */
@@ -40,29 +40,29 @@ export function movedPartitions(
   });
 }
 
-/** How the log ended when the reading had arrived at its mark. */
-export interface ArrivalEnd extends Pick<LogEnd, 'mark' | 'strays'> {
+/** How the log ended when the reading had arrived at its checkpoint. */
+export interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'strays'> {
   /** Per partition, the last stable offset. */
   readonly lastStable: readonly bigint[];
-  /** How old the last mark is at most. */
-  readonly markAgeMs: number;
+  /** How old the last checkpoint is at most. */
+  readonly checkpointAgeMs: number;
 }
 
 /**
- * Per partition, the offset that a mark has to reach. Not the last mark: behind it half a batch may
- * stand, and what that replaces is gone as well. Nobody sees half a batch any more whose tombstones
- * have expired: behind a mark that is old enough for that, whatever once stood there counts, be it
- * an aborted transaction, and somebody has to lead on.
+ * Per partition, the offset that a checkpoint has to reach. Not the last checkpoint: behind it half
+ * a batch may stand, and what that replaces is gone as well. Nobody sees half a batch any more
+ * whose tombstones have expired: behind a checkpoint that is old enough for that, whatever once
+ * stood there counts, be it an aborted transaction, and somebody has to lead on.
  */
 export function horizonOf(end: ArrivalEnd, deleteRetentionMs: number): readonly bigint[] {
-  const horizon = [...(end.mark?.nextOffsets ?? end.lastStable)];
+  const horizon = [...(end.checkpoint?.nextOffsets ?? end.lastStable)];
   for (const { partition, offset } of end.strays) {
     if (offset >= (horizon[partition] ?? 0n)) horizon[partition] = offset + 1n;
   }
-  if (end.markAgeMs < deleteRetentionMs * usableShare) return horizon;
+  if (end.checkpointAgeMs < deleteRetentionMs * usableShare) return horizon;
   return horizon.map((offset, partition) => {
     const stable = end.lastStable[partition] ?? offset;
-    // The marker of the mark's own transaction follows it.
+    // The marker of the checkpoint's own transaction follows it.
     return stable > offset + 1n ? stable : offset;
   });
 }
@@ -70,7 +70,7 @@ export function horizonOf(end: ArrivalEnd, deleteRetentionMs: number): readonly 
 /** Whether the rows of a point are the leader's: it is whole, and covers the horizon. */
 export function isExactAt(
   horizon: readonly bigint[],
-  { nextOffsets }: Pick<Mark, 'nextOffsets'>,
+  { nextOffsets }: Pick<Checkpoint, 'nextOffsets'>,
   isWhole: boolean,
 ): boolean {
   return isWhole && horizon.every((offset, partition) => (nextOffsets[partition] ?? 0n) >= offset);

@@ -1,22 +1,23 @@
 /**
  * Where a new node begins that is to stand at a chosen place. Flows in: the records of one
  * partition in their order, and from when on the broker has kept everything; flows out: the newest
- * mark at or below the place at which every row stands whole in the topic, and the earliest such
- * mark that can still be begun with. Pure: no I/O.
+ * checkpoint at or below the place at which every row stands whole in the topic, and the earliest
+ * such checkpoint that can still be begun with. Pure: no I/O.
  *
  * A broker takes a record away only for a newer one of its key that is at least as old as
- * min.compaction.lag.ms itself. So as long as all records behind a mark are younger than that,
- * whatever is missing below the mark was replaced below the mark: what is left is the rows as they
- * were there. This has to hold until the reading has arrived at the mark. Rows that lack values
- * there, or wait for being published anew, are whole at a later mark only.
+ * min.compaction.lag.ms itself. So as long as all records behind a checkpoint are younger than
+ * that, whatever is missing below the checkpoint was replaced below the checkpoint: what is left is
+ * the rows as they were there. This has to hold until the reading has arrived at the checkpoint.
+ * Rows that lack values there, or wait for being published anew, are whole at a later checkpoint
+ * only.
  */
-import type { Mark, Point } from '../../change/change.ts';
+import type { Checkpoint, Point } from '../../change/change.ts';
 import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
 import type { StreamRecord } from '../../topic/records/stream-record.ts';
 import { isWholePoint } from './horizon.ts';
 
 export interface PlaceStart {
-  readonly mark: Mark;
+  readonly checkpoint: Checkpoint;
   /** The LogAppendTime of its record, milliseconds. */
   readonly appendMs: number;
   readonly point: Point;
@@ -25,7 +26,7 @@ export interface PlaceStart {
 export class PlaceSearch {
   readonly #until: EpochLsn;
   readonly #keptFromMs: number;
-  #last: Omit<PlaceStart, 'mark'> | null = null;
+  #last: Omit<PlaceStart, 'checkpoint'> | null = null;
   #start: PlaceStart | null = null;
   #earliest: EpochLsn | null = null;
 
@@ -41,14 +42,14 @@ export class PlaceSearch {
     const { point, timestampMs } = record;
     // A point is written once the one it continues is in every partition.
     if (last !== null && compareEpochLsn(point.previous.at, atOf(last.point)) === 0) {
-      this.#found({ ...last, mark: point.previous });
+      this.#found({ ...last, checkpoint: point.previous });
     }
     this.#last = isWholePoint(point) ? { point, appendMs: timestampMs } : null;
   }
 
   #found(start: PlaceStart): void {
-    if (compareEpochLsn(start.mark.at, this.#until) <= 0) this.#start = start;
-    if (isKept(start.appendMs, this.#keptFromMs)) this.#earliest ??= start.mark.at;
+    if (compareEpochLsn(start.checkpoint.at, this.#until) <= 0) this.#start = start;
+    if (isKept(start.appendMs, this.#keptFromMs)) this.#earliest ??= start.checkpoint.at;
   }
 
   /** Null where nothing at or below the place can be begun with any more. */

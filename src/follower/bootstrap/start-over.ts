@@ -3,7 +3,7 @@
  * topic or the node, and whoever runs the bootstrap empties the tables and begins again.
  */
 import { DatabaseError } from 'pg';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 
 export class StartOver extends Error {
   /** Whether two rows stood in each other's way; the next try has to get past them. */
@@ -26,7 +26,7 @@ const conflictsMax = 3;
  * read: then one that came later may be in conflict with it. Behind the cleaning it is not.
  */
 export function startOverOf(error: unknown, conflicts: number): unknown {
-  if (!(error instanceof UnderstudyError) || error.code !== 'ROW_REFUSED') return error;
+  if (!hasCode(error, 'ROW_REFUSED')) return error;
   const { cause } = error;
   const isConflict = cause instanceof DatabaseError && conflictCodes.includes(cause.code ?? '');
   if (!isConflict || conflicts >= conflictsMax) return error;

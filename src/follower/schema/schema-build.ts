@@ -2,8 +2,8 @@
  * Makes a leader's schema on a follower. Flows in: a schema, and a session of ours under the
  * replica role, which the write guard lets pass; flows out: types, tables and identities
  * (pre-data), later all that rows can do without (post-data). Each statement is run in the
- * transaction that marks it as done, so a kill at any place is followed by the rest, and nothing is
- * run twice.
+ * transaction that marks it as done, so a kill at any place is followed by the rest, and
+ * nothing is run twice.
  *
  * What rows need and cannot be made is a clear stop. What they can do without and Postgres refuses
  * is kept with its reason, the rest is made, and it is tried again. Owners and privileges of roles

@@ -4,8 +4,9 @@
  * to go on after a kill. While there is such a state, the node is not exact; it is removed in the
  * transaction that makes it so.
  */
+
 import type { Client } from 'pg';
-import type { Mark, RelationId } from '../../change/change.ts';
+import type { Checkpoint, RelationId } from '../../change/change.ts';
 import {
   formatEpochLsn,
   formatPosition,
@@ -13,25 +14,28 @@ import {
   parseEpochLsn,
   parsePosition,
 } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { bug } from '../../errors/bug.ts';
 import type { Emptied } from '../bootstrap/first-look.ts';
 
 export interface BootstrapState {
   readonly streamId: string;
   /** Rows are read up to here without being counted, and from here on as every follower does. */
-  readonly mark: Mark;
+  readonly checkpoint: Checkpoint;
   /**
-   * The LogAppendTime of a mark that was chosen for a place, by which its rows may be known to be
-   * complete; null for the last mark of the log.
+   * The LogAppendTime of a checkpoint that was chosen for a place, by which its rows may be known
+   * to be complete; null for the last checkpoint of the log.
    */
-  readonly markAppendMs: number | null;
-  /** Whether a point of this mark says that every row below it stands whole in the topic. */
+  readonly checkpointAppendMs: number | null;
+  /** Whether a point of this checkpoint says that every row below it stands whole in the topic. */
   readonly isWhole: boolean;
   readonly commitTimeMicros: bigint;
   readonly unfinished: readonly RelationId[];
-  /** Where each relation was emptied last below the mark. */
+  /** Where each relation was emptied last below the checkpoint. */
   readonly emptied: Emptied;
-  /** Where the topic began, and where to read on; the mark's offsets at the end of the reading. */
+  /**
+   * Where the topic began, and where to read on; the checkpoint's offsets at the end of the
+   * reading.
+   */
   readonly firstOffsets: readonly bigint[];
   readonly offsets: readonly bigint[];
   /** Per partition, the LogAppendTime of the last record that was read, milliseconds. */
@@ -51,8 +55,9 @@ export interface BootstrapState {
   readonly conflicts: number;
 }
 
-interface StateJson extends Omit<BootstrapState, 'mark' | 'commitTimeMicros' | 'emptied'> {
+interface StateJson extends Omit<BootstrapState, 'checkpoint' | 'commitTimeMicros' | 'emptied'> {
   readonly emptied: readonly (readonly [RelationId, string])[];
+  /** The checkpoint, under the name it has in databases. */
   readonly mark: { readonly at: string; readonly nextOffsets: readonly string[] };
   readonly commitTimeMicros: string;
 }
@@ -66,11 +71,11 @@ export async function readBootstrap(client: Client): Promise<BootstrapState | nu
   );
   const [row] = rows;
   if (row === undefined) return null;
-  const state = JSON.parse(row.state, (key, value: unknown) => {
+  const { mark, ...state } = JSON.parse(row.state, (key, value: unknown) => {
     return bigintFields.includes(key) && Array.isArray(value) ? value.map(BigInt) : value;
   }) as StateJson;
-  const at = parseEpochLsn(state.mark.at);
-  if (at === null) throw bug('a bootstrap has no mark');
+  const at = parseEpochLsn(mark.at);
+  if (at === null) throw bug('a bootstrap has no checkpoint');
   const emptied = state.emptied.map(([relation, text]): readonly [RelationId, Position] => {
     const position = parsePosition(text);
     if (position === null) throw bug(`a bootstrap has no position of ${relation}`);
@@ -79,21 +84,21 @@ export async function readBootstrap(client: Client): Promise<BootstrapState | nu
   return {
     ...state,
     emptied: new Map(emptied),
-    mark: { at, nextOffsets: state.mark.nextOffsets.map(BigInt) },
+    checkpoint: { at, nextOffsets: mark.nextOffsets.map(BigInt) },
     commitTimeMicros: BigInt(state.commitTimeMicros),
   };
 }
 
-function bug(cause: string): UnderstudyError {
-  return new UnderstudyError('BUG', cause, 'Please report this.');
-}
-
 /** Inside the caller's transaction. */
 export async function saveBootstrap(client: Client, state: BootstrapState): Promise<void> {
-  const { mark } = state;
+  const { checkpoint, ...rest } = state;
   const emptied = [...state.emptied].map(([relation, at]) => [relation, formatPosition(at)]);
   const json = JSON.stringify(
-    { ...state, emptied, mark: { at: formatEpochLsn(mark.at), nextOffsets: mark.nextOffsets } },
+    {
+      ...rest,
+      emptied,
+      mark: { at: formatEpochLsn(checkpoint.at), nextOffsets: checkpoint.nextOffsets },
+    },
     (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value),
   );
   await client.query({
@@ -110,10 +115,10 @@ export async function endBootstrap(client: Client): Promise<void> {
 }
 
 /** The share of the reading that is done, from 0 to 1. */
-export function shareRead({ firstOffsets, offsets, mark }: BootstrapState): number {
+export function shareRead({ firstOffsets, offsets, checkpoint }: BootstrapState): number {
   let all = 0n;
   let done = 0n;
-  for (const [partition, end] of mark.nextOffsets.entries()) {
+  for (const [partition, end] of checkpoint.nextOffsets.entries()) {
     const first = firstOffsets[partition] ?? 0n;
     all += end - first;
     done += (offsets[partition] ?? first) - first;

@@ -1,11 +1,11 @@
 /**
  * Where a follower stands, kept in its own database and moved in the same transaction as the rows.
- * Flows in: marks of applied batches; flows out: the place to read on from. The move names the
- * position it starts from, so a second applier, or one that went on after a lost answer, changes
- * nothing.
+ * Flows in: checkpoints of applied batches; flows out: the place to read on from. The move names
+ * the position it starts from, so a second applier, or one that went on after a lost answer,
+ * changes nothing.
  */
 import type { Client } from 'pg';
-import type { EpochBegin, Mark, Point, RelationId } from '../../change/change.ts';
+import type { Checkpoint, EpochBegin, Point, RelationId } from '../../change/change.ts';
 import { formatLsn, parseLsn } from '../../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
@@ -16,10 +16,10 @@ export interface FollowerPosition {
   readonly at: EpochLsn;
   readonly commitTimeMicros: bigint;
   /** The last common point or epoch begin; `at` is past it only after an exact stop. */
-  readonly mark: Mark;
-  /** Per partition, the LogAppendTime of the mark, milliseconds. */
+  readonly checkpoint: Checkpoint;
+  /** Per partition, the LogAppendTime of the checkpoint, milliseconds. */
   readonly appendMs: readonly number[];
-  /** Rows of these from before the stream are still missing at the mark. */
+  /** Rows of these from before the stream are still missing at the checkpoint. */
   readonly unfinished: readonly RelationId[];
 }
 
@@ -48,7 +48,7 @@ export async function readPosition(client: Client): Promise<FollowerPosition | n
     streamId: row.stream_id,
     at: { epoch: Number(row.epoch), lsn: parseLsn(row.upto) },
     commitTimeMicros: BigInt(row.commit_time_us),
-    mark: {
+    checkpoint: {
       at: { epoch: Number(row.mark_epoch), lsn: parseLsn(row.mark_upto) },
       nextOffsets: arrayItems(row.next_offsets).map(BigInt),
     },
@@ -75,15 +75,15 @@ const positionColumns = [
 ];
 
 function positionValues(position: FollowerPosition): unknown[] {
-  const { streamId, at, commitTimeMicros, mark, appendMs, unfinished } = position;
+  const { streamId, at, commitTimeMicros, checkpoint, appendMs, unfinished } = position;
   return [
     streamId,
     at.epoch,
     formatLsn(at.lsn),
     String(commitTimeMicros),
-    mark.at.epoch,
-    formatLsn(mark.at.lsn),
-    mark.nextOffsets.map(String),
+    checkpoint.at.epoch,
+    formatLsn(checkpoint.at.lsn),
+    checkpoint.nextOffsets.map(String),
     appendMs.map(String),
     unfinished,
   ];

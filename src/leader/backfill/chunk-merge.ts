@@ -14,14 +14,14 @@
  */
 import { type Snapshot, sees } from '../../catalog/snapshot.ts';
 import type {
-  Mark,
+  Checkpoint,
   RelationId,
   RelationShape,
   RowChange,
   UnfinishedTable,
 } from '../../change/change.ts';
+import { unreadTable } from '../../change/change.ts';
 import { compareEpochLsn } from '../../change/position.ts';
-import { unreadTable } from '../../change/unread-table.ts';
 import { type ReadRow, rowOf, textOf } from './row-overlay.ts';
 
 /** Where to read on. */
@@ -55,8 +55,8 @@ interface Table {
   rows: number;
   estimate: number | null;
   since: number | null;
-  /** The mark before the batch that took the last chunk; null while there is more to read. */
-  readTo: Mark | null;
+  /** The checkpoint before the batch that took the last chunk; null while there is more to read. */
+  readTo: Checkpoint | null;
   /** Whether a point has named it: what it misses at first must not look like damage. */
   isNamed: boolean;
 }
@@ -115,7 +115,7 @@ export class ChunkMerge {
    * What a point says, where rows lack values since `unhealed`. A table is finished once all of it
    * is out and every key that was streamed without its row's values meanwhile is whole.
    */
-  unfinished(unhealed: Mark | null): readonly UnfinishedTable[] {
+  unfinished(unhealed: Checkpoint | null): readonly UnfinishedTable[] {
     for (const [relation, table] of this.#tables) {
       const { readTo, isNamed } = table;
       table.isNamed = true;
@@ -132,11 +132,15 @@ export class ChunkMerge {
   }
 
   /**
-   * A change was streamed, by the transaction `xid`; `previous` is the mark before its batch. A
-   * read changes nothing that others wrote. A key that is moved takes what its row lacks along, and
-   * is to be healed before the table is finished.
+   * A change was streamed, by the transaction `xid`; `previous` is the checkpoint before its batch.
+   * A read changes nothing that others wrote. A key that is moved takes what its row lacks along,
+   * and is to be healed before the table is finished.
    */
-  row({ op, relation, identity, was, unchanged }: RowChange, xid: number, previous: Mark): void {
+  row(
+    { op, relation, identity, was, unchanged }: RowChange,
+    xid: number,
+    previous: Checkpoint,
+  ): void {
     const table = this.#tables.get(relation.id);
     if (op === 'r' || table === undefined) return;
     if (table.readTo !== null) {
@@ -217,7 +221,7 @@ export class ChunkMerge {
   }
 
   /** The watermark has come: the table, and the rows that stand at its place in the stream. */
-  take(id: string, previous: Mark, nowMs: number): TakenChunk | null {
+  take(id: string, previous: Checkpoint, nowMs: number): TakenChunk | null {
     const [chunk, ...rest] = this.#open;
     if (chunk === undefined || chunk.id !== id) return null;
     this.#open = rest;

@@ -6,7 +6,7 @@
  */
 import type { Client } from 'pg';
 import { readEpochBases } from '../../catalog/epoch-history.ts';
-import type { Mark } from '../../change/change.ts';
+import type { Checkpoint } from '../../change/change.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
@@ -77,7 +77,7 @@ export class Healer {
     await search.close();
   }
 
-  async #searchFrom(from: Mark): Promise<RowSearch> {
+  async #searchFrom(from: Checkpoint): Promise<RowSearch> {
     const { openReader, decoder } = this.#parts;
     const epochs = await readEpochBases(await this.#opened());
     return new RowSearch(openReader(), decoder, epochs, from);

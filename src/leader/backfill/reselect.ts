@@ -15,8 +15,8 @@
  * row as of the watermark, also for a row that never rests.
  */
 import { type Snapshot, sees } from '../../catalog/snapshot.ts';
-import type { Mark, RelationId, RowChange } from '../../change/change.ts';
-import { oldestMark } from '../../change/mark.ts';
+import type { Checkpoint, RelationId, RowChange } from '../../change/change.ts';
+import { oldestCheckpoint } from '../../change/change.ts';
 import { type EpochLsn, isCovered, type Position } from '../../change/position.ts';
 import { laidOver, type ReadRow, type RowKey, rowOf, textOf, tombstoneOf } from './row-overlay.ts';
 import type { ReadableTable } from './row-reader.ts';
@@ -36,8 +36,8 @@ export interface WantedRow extends RowKey {
 }
 
 interface Wanted extends WantedRow {
-  /** The mark before the record that made it wanted. */
-  readonly since: Mark;
+  /** The checkpoint before the record that made it wanted. */
+  readonly since: Checkpoint;
   horizon: WantedRow['horizon'];
   /** The last streamed transaction that changed it since it is wanted. */
   lastXid: number | null;
@@ -74,11 +74,11 @@ export class Healing {
   readonly #wanted = new Map<string, Wanted>();
   readonly #wantedMax: number;
   /** Since where the topic has to be searched for keys. */
-  #searchFrom: Mark | null;
+  #searchFrom: Checkpoint | null;
   /** The last change that such a search has to find. */
   #searchTo: Position | null = null;
   /** Since where the keys that a search brings are wanted, while it goes on or any is left. */
-  #foundSince: Mark | null = null;
+  #foundSince: Checkpoint | null = null;
   #isSearching = false;
   #rereads = 0;
   #found = 0;
@@ -87,15 +87,15 @@ export class Healing {
   readonly #keyMakers = new Map<RelationId, number>();
 
   /** `unhealed` is what the log says: keys are wanted since then and have to be searched for. */
-  constructor(unhealed: Mark | null, limits: { readonly wantedMax?: number } = {}) {
+  constructor(unhealed: Checkpoint | null, limits: { readonly wantedMax?: number } = {}) {
     this.#searchFrom = unhealed;
     this.#wantedMax = limits.wantedMax ?? wantedMax;
   }
 
   /** Since where keys lack values in the topic; null when none does. */
-  get unhealed(): Mark | null {
+  get unhealed(): Checkpoint | null {
     const [first] = this.#wanted.values();
-    return oldestMark([this.#foundSince, this.#searchFrom, first?.since ?? null]);
+    return oldestCheckpoint([this.#foundSince, this.#searchFrom, first?.since ?? null]);
   }
 
   /** Whether a row that `want` gave is not published yet; it may be wanted anew meanwhile. */
@@ -103,8 +103,10 @@ export class Healing {
     return this.#wanted.get(textOf(row)) === row;
   }
 
-  /** A change was streamed, by the transaction `xid`; `previous` is the mark before its batch. */
-  row(change: RowChange, xid: number, previous: Mark, position: Position): void {
+  /**
+   * A change was streamed, by the transaction `xid`; `previous` is the checkpoint before its batch.
+   */
+  row(change: RowChange, xid: number, previous: Checkpoint, position: Position): void {
     const isPartial = change.unchanged.length > 0;
     if (!isPartial && this.#wanted.size === 0) return;
     if (change.op === 'c' || change.was !== null) this.#noteNewKey(change.relation.id, xid);
@@ -156,7 +158,7 @@ export class Healing {
    * Keys need their row whatever it is, or a tombstone where there is none: a change that was
    * streamed unwatched may have made the record in the topic what it is.
    */
-  want(keys: readonly RowKey[], since: Mark, nowMs: number): readonly WantedRow[] {
+  want(keys: readonly RowKey[], since: Checkpoint, nowMs: number): readonly WantedRow[] {
     return keys.map((key) => this.#want(key, since, nowMs, false));
   }
 
@@ -164,7 +166,7 @@ export class Healing {
    * Where the topic is to be searched from, once there is room for what will be found, and all of
    * it can be read: `readTo` is how far every partition was.
    */
-  nextSearch(readTo: EpochLsn): Mark | null {
+  nextSearch(readTo: EpochLsn): Checkpoint | null {
     if (this.#foundSince !== null || this.#searchFrom === null) return null;
     if (this.#searchTo !== null && !isCovered(this.#searchTo, readTo)) return null;
     if (this.#wanted.size > this.#wantedMax / 2) return null;
@@ -188,7 +190,7 @@ export class Healing {
     return this.#isSearching && this.#found === 0;
   }
 
-  #want(key: RowKey, since: Mark, nowMs: number, isFound: boolean): WantedRow {
+  #want(key: RowKey, since: Checkpoint, nowMs: number, isFound: boolean): WantedRow {
     const text = textOf(key);
     const known = this.#wanted.get(text);
     if (known !== undefined) {

@@ -1,11 +1,11 @@
 /**
- * Finds in the topic which keys need their row. Flows in: the log from a mark to its end, and the
- * bases of its epochs; flows out: keys whose last valid record is partial, and keys of void
+ * Finds in the topic which keys need their row. Flows in: the log from a checkpoint to its end, and
+ * the bases of its epochs; flows out: keys whose last valid record is partial, and keys of void
  * records: compaction keeps the newest record of a key, void or not, and may have dropped the valid
  * one beneath. Keys that were healed meanwhile may be found again: that costs a read.
  */
-import type { Mark, RelationId } from '../../change/change.ts';
-import { type EpochBase, isVoid } from '../../change/void.ts';
+import type { Checkpoint, RelationId } from '../../change/change.ts';
+import { type EpochBase, isVoid } from '../../change/position.ts';
 import type { CommittedReader } from '../../topic/log.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { StreamRecord } from '../../topic/records/stream-record.ts';
@@ -57,7 +57,10 @@ const fetchMaxWaitMs = 500;
 /** What one part may bring: beyond, the rest comes once these are done. */
 const partKeysMax = 10_000;
 
-/** A search from a mark to the end of the log as it is at its first part; the reader is its own. */
+/**
+ * A search from a checkpoint to the end of the log as it is at its first part; the reader is its
+ * own.
+ */
 export class RowSearch {
   readonly #reader: CommittedReader;
   readonly #decoder: RecordDecoder;
@@ -69,7 +72,7 @@ export class RowSearch {
     reader: CommittedReader,
     decoder: RecordDecoder,
     epochs: readonly EpochBase[],
-    from: Mark,
+    from: Checkpoint,
   ) {
     this.#reader = reader;
     this.#decoder = decoder;

@@ -8,7 +8,7 @@
  * before is in flight. A transaction larger than the bound goes out in pieces inside of its batch.
  * A named point ends its batch: `accepts` turns false until it is committed.
  */
-import type { Mark, Point, UnfinishedTable } from '../../change/change.ts';
+import type { Checkpoint, Point, UnfinishedTable } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import type { OutgoingRecord } from '../../topic/log.ts';
 
@@ -23,12 +23,12 @@ export interface BatcherOptions {
   readonly idleSoonMs: number;
   /** Idle points while only foreign WAL moves. */
   readonly idleEveryMs: number;
-  /** The mark that the first point of this run continues. */
-  readonly start: Mark;
+  /** The checkpoint that the first point of this run continues. */
+  readonly start: Checkpoint;
   readonly lastCommit: Lsn;
   readonly lastCommitTimeMicros: bigint;
   /** Since where keys lack values in the topic, the open batch included; null when none does. */
-  readonly unhealed: () => Mark | null;
+  readonly unhealed: () => Checkpoint | null;
   /** Tables whose rows from before the stream are not all in it, the open batch included. */
   readonly unfinished: () => readonly UnfinishedTable[];
 }
@@ -50,7 +50,7 @@ export class Batcher {
   #counts: number[];
   #openTransaction = false;
   #label: string | null = null;
-  #previous: Mark;
+  #previous: Checkpoint;
   /** What the next point will say; moves only at the end of a source transaction. */
   #upto: Lsn;
   #commit: Lsn;
@@ -94,8 +94,8 @@ export class Batcher {
     }
   }
 
-  /** The mark that the open batch continues, or an older one while that is on its way. */
-  get previous(): Mark {
+  /** The checkpoint that the open batch continues, or an older one while that is on its way. */
+  get previous(): Checkpoint {
     return this.#previous;
   }
 
@@ -144,9 +144,9 @@ export class Batcher {
     return nowMs >= atMs ? this.#takeCommit(true, nowMs) : { kind: 'wait', atMs };
   }
 
-  /** Kafka has committed the point: it is the mark that the next one continues. */
-  committed(mark: Mark): void {
-    this.#previous = mark;
+  /** Kafka has committed the point: it is the checkpoint that the next one continues. */
+  committed(checkpoint: Checkpoint): void {
+    this.#previous = checkpoint;
   }
 
   /** A transaction larger than the bound goes out in pieces. */

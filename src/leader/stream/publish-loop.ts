@@ -8,9 +8,11 @@
  * the transaction open in partitions, where a later abort ends it as never written. What was read
  * back as committed in every partition stays.
  */
-import type { Change, Mark, Point, RelationId } from '../../change/change.ts';
+
+import type { Change, Checkpoint, Point, RelationId } from '../../change/change.ts';
 import { zeroLsn } from '../../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn, type Position } from '../../change/position.ts';
+import { bug } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
@@ -34,10 +36,10 @@ export interface PublishLoopParts {
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
   /** Where the log stands: what was read back so far. */
-  readonly start: Mark;
+  readonly start: Checkpoint;
   /** Tells the control log of a named point, before it is confirmed. */
-  readonly recordLabel: (label: string, point: Point, mark: Mark) => Promise<void>;
-  readonly onPoint: (point: Point, mark: Mark, records: number) => void;
+  readonly recordLabel: (label: string, point: Point, checkpoint: Checkpoint) => Promise<void>;
+  readonly onPoint: (point: Point, checkpoint: Checkpoint, records: number) => void;
   readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly nowMs: () => number;
 }
@@ -266,25 +268,27 @@ export class PublishLoop {
     const offsets = await producer.commit();
     await hit('publish.after-commit');
     const at = { epoch: point.epoch, lsn: point.upto };
-    const mark = { at, nextOffsets: offsets.map((offset) => nextOffset(offset)) };
-    batcher.committed(mark);
+    const checkpoint = { at, nextOffsets: offsets.map((offset) => nextOffset(offset)) };
+    batcher.committed(checkpoint);
     for (const { onSent } of beside) onSent();
     this.#answeredAt = at;
     const records = this.#recordsInBatch;
     this.#recordsInBatch = 0;
-    this.#settled = this.#settle(point, mark, records).catch((error: unknown) => this.#fail(error));
+    this.#settled = this.#settle(point, checkpoint, records).catch((error: unknown) =>
+      this.#fail(error),
+    );
   }
 
-  async #settle(point: Point, mark: Mark, records: number): Promise<void> {
+  async #settle(point: Point, checkpoint: Checkpoint, records: number): Promise<void> {
     const { wal, recordLabel, onPoint } = this.#parts;
-    while (!this.#isSeen(mark.at)) {
+    while (!this.#isSeen(checkpoint.at)) {
       if (this.#isEnding || this.#failure !== null) return;
       await new Promise<void>((resolve) => {
         this.#onSeen = resolve;
       });
     }
-    if (point.label !== null) await recordLabel(point.label, point, mark);
-    onPoint(point, mark, records);
+    if (point.label !== null) await recordLabel(point.label, point, checkpoint);
+    onPoint(point, checkpoint, records);
     await hit('ack.before');
     wal.confirm(point.upto);
   }
@@ -344,7 +348,7 @@ function unread(at: EpochLsn): UnderstudyError {
 
 function nextOffset(offset: bigint | null): bigint {
   if (offset === null) {
-    throw new UnderstudyError('BUG', 'a point was not sent everywhere', 'Please report this.');
+    throw bug('a point was not sent everywhere');
   }
   return offset + 1n;
 }

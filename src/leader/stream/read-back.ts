@@ -4,7 +4,7 @@
  * partition, in offset order; flows out: how far all partitions are whole, or the DAMAGED error
  * that stops the stream. Pure but for the loop that feeds it.
  */
-import type { Mark } from '../../change/change.ts';
+import type { Checkpoint } from '../../change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { CommittedReader } from '../../topic/log.ts';
@@ -14,24 +14,24 @@ import type { StreamRecord } from '../../topic/records/stream-record.ts';
 /** Counts one partition between its points. */
 export class ReadBackCounter {
   readonly #partition: number;
-  #mark: EpochLsn;
+  #checkpoint: EpochLsn;
   #count = 0;
 
-  constructor(partition: number, mark: EpochLsn) {
+  constructor(partition: number, checkpoint: EpochLsn) {
     this.#partition = partition;
-    this.#mark = mark;
+    this.#checkpoint = checkpoint;
   }
 
   /** The last point or epoch begin that was read. */
-  get mark(): EpochLsn {
-    return this.#mark;
+  get checkpoint(): EpochLsn {
+    return this.#checkpoint;
   }
 
   take(record: StreamRecord): void {
     if (record.kind === 'epoch') {
       // A newer epoch voids what a torn batch left; an older one cannot follow.
-      if (record.begin.epoch <= this.#mark.epoch) throw this.#damage(record, 'begins again');
-      this.#mark = { epoch: record.begin.epoch, lsn: record.begin.startLsn };
+      if (record.begin.epoch <= this.#checkpoint.epoch) throw this.#damage(record, 'begins again');
+      this.#checkpoint = { epoch: record.begin.epoch, lsn: record.begin.startLsn };
       this.#count = 0;
       return;
     }
@@ -40,7 +40,7 @@ export class ReadBackCounter {
       return;
     }
     const { point } = record;
-    if (compareEpochLsn(point.previous.at, this.#mark) !== 0) {
+    if (compareEpochLsn(point.previous.at, this.#checkpoint) !== 0) {
       throw this.#damage(record, `continues ${formatEpochLsn(point.previous.at)}`);
     }
     if (this.#count !== point.counts[this.#partition]) {
@@ -49,15 +49,15 @@ export class ReadBackCounter {
         `counts ${point.counts[this.#partition]} records, not ${this.#count}`,
       );
     }
-    this.#mark = { epoch: point.epoch, lsn: point.upto };
+    this.#checkpoint = { epoch: point.epoch, lsn: point.upto };
     this.#count = 0;
   }
 
   #damage(record: StreamRecord, what: string): UnderstudyError {
     return new UnderstudyError(
       'DAMAGED',
-      `partition ${this.#partition} does not add up after ${formatEpochLsn(this.#mark)}: the ` +
-        `${record.kind} at offset ${record.offset} ${what}`,
+      `partition ${this.#partition} does not add up after ` +
+        `${formatEpochLsn(this.#checkpoint)}: the ${record.kind} at offset ${record.offset} ${what}`,
       'Keep the topic for analysis; destroy the cluster and init it again.',
     );
   }
@@ -73,17 +73,19 @@ export interface ReadBackListener {
 /** How often an idle leader asks, and how soon it says that there was nothing. */
 const fetchMaxWaitMs = 5_000;
 
-/** Reads on from `mark` until `signal` aborts, and closes the reader; rejects with the damage. */
+/**
+ * Reads on from `checkpoint` until `signal` aborts, and closes the reader; rejects with the damage.
+ */
 export async function readBack(
   reader: CommittedReader,
   decoder: RecordDecoder,
-  mark: Mark,
+  checkpoint: Checkpoint,
   signal: AbortSignal,
   listener: ReadBackListener,
 ): Promise<void> {
-  const offsets = [...mark.nextOffsets];
-  const counters = offsets.map((_, partition) => new ReadBackCounter(partition, mark.at));
-  let seen = mark.at;
+  const offsets = [...checkpoint.nextOffsets];
+  const counters = offsets.map((_, partition) => new ReadBackCounter(partition, checkpoint.at));
+  let seen = checkpoint.at;
   let closing: Promise<void> | null = null;
   const close = (): void => {
     closing ??= reader.close();
@@ -100,7 +102,7 @@ export async function readBack(
         offsets[fetched.partition] = fetched.nextOffset;
       }
       if (!isNew) listener.seenNothing();
-      const lowest = lowestMark(counters);
+      const lowest = lowestCheckpoint(counters);
       if (compareEpochLsn(lowest, seen) > 0) listener.seen(lowest);
       seen = lowest;
     }
@@ -114,10 +116,12 @@ export async function readBack(
   }
 }
 
-function lowestMark(counters: readonly ReadBackCounter[]): EpochLsn {
+function lowestCheckpoint(counters: readonly ReadBackCounter[]): EpochLsn {
   return counters
-    .map(({ mark }) => mark)
-    .reduce((lowest, mark) => (compareEpochLsn(mark, lowest) < 0 ? mark : lowest));
+    .map(({ checkpoint }) => checkpoint)
+    .reduce((lowest, checkpoint) =>
+      compareEpochLsn(checkpoint, lowest) < 0 ? checkpoint : lowest,
+    );
 }
 
 /**
@@ -126,7 +130,7 @@ function lowestMark(counters: readonly ReadBackCounter[]): EpochLsn {
  */
 function partitionsAt(lowest: EpochLsn, counters: readonly ReadBackCounter[]): readonly number[] {
   return [...counters.keys()].filter((partition) => {
-    const mark = counters[partition]?.mark;
-    return mark !== undefined && compareEpochLsn(mark, lowest) === 0;
+    const checkpoint = counters[partition]?.checkpoint;
+    return checkpoint !== undefined && compareEpochLsn(checkpoint, lowest) === 0;
   });
 }

@@ -14,7 +14,8 @@ import type {
 } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import { formatPosition, type Position } from '../../change/position.ts';
-import { UnderstudyError, unreachable } from '../../errors/understudy-error.ts';
+import { unreachable } from '../../errors/bug.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { watermarkPrefix } from '../backfill/row-reader.ts';
 import type { OldTuple, PgoutputMessage, RelationMessage, Tuple } from './pgoutput-decoder.ts';
 

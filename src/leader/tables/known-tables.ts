@@ -5,6 +5,7 @@
  * that is published now, or a new partition of one, gets its ids on first sight. One that is
  * published and has no key stays outside, and the WAL's changes of it have no shape.
  */
+
 import type { Client } from 'pg';
 import { readTableAccess } from '../../catalog/column-access.ts';
 import { hasOneSpelling, keyedTableOf } from '../../catalog/key-lookup.ts';
@@ -15,6 +16,7 @@ import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
 import { displayName, rootOf, type TableShape } from '../../catalog/table.ts';
 import type { RelationId, RelationShape } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
+import { bug } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { sleep } from '../../waiting.ts';
 import type { RowKey } from '../backfill/row-overlay.ts';
@@ -193,7 +195,7 @@ export class KnownTables {
     if (this.#passedOver.has(message.oid)) return null;
     const shape = this.#byOid.get(message.oid);
     if (shape !== undefined) return shape;
-    throw new UnderstudyError('BUG', `${message.name} was not learnt`, 'Please report this.');
+    throw bug(`${message.name} was not learnt`);
   }
 
   /**

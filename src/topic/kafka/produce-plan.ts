@@ -3,6 +3,7 @@
  * one batch per partition flow out, bounded in bytes; the order within a partition is kept. Decides
  * what is too large and names the record.
  */
+import { bug } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { OutgoingRecord } from '../log.ts';
 import { type BatchRange, nextBatch } from './batch-encoder.ts';
@@ -34,7 +35,7 @@ export class ProducePlan {
         this.#perPartition.set(record.partition, [record]);
       } else {
         const message = `partition ${record.partition} of ${topic} does not exist`;
-        throw new UnderstudyError('BUG', message, 'Please report this.');
+        throw bug(message);
       }
     }
   }

@@ -14,6 +14,7 @@
  * it happened, so the caller opens a new producer, which fences this one and decides what was left
  * open, and reads the log.
  */
+import { bug } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../log.ts';
 import { type BatchProducer, encodeBatch } from './batch-encoder.ts';
@@ -299,10 +300,6 @@ class KafkaTransactionalProducer implements TransactionalProducer {
 
 function throwIfError(errorCode: number, apiName: string): void {
   if (errorCode !== 0) throw new KafkaAnswerError(errorCode, apiName);
-}
-
-function bug(message: string): UnderstudyError {
-  return new UnderstudyError('BUG', message, 'Please report this.');
 }
 
 /** Nothing is connected before open(). */

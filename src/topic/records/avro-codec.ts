@@ -3,6 +3,7 @@
  * 64 bits, the Confluent frame (0x00, then the schema's registry id) around what they write, and a
  * row codec that turns a row's text values into bytes and back without losing a bit.
  */
+
 import avro from 'avsc';
 import {
   type AvroKind,
@@ -10,6 +11,7 @@ import {
   conversionOf,
 } from '../../catalog/types/column-types.ts';
 import type { PgText } from '../../change/change.ts';
+import { bug } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { RowSchema } from './row-schema.ts';
 
@@ -171,7 +173,7 @@ export class RowCodec {
     const columns = this.#columns;
     if (values.length !== columns.length) {
       const message = `${values.length} values for ${columns.length} columns of ${this.relationId}`;
-      throw new UnderstudyError('BUG', message, 'Please report this.');
+      throw bug(message);
     }
     for (let i = 0; i < columns.length; i += 1) {
       const column = columns[i] as ColumnCodec;

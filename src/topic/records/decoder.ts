@@ -3,8 +3,10 @@
  * records in the same order. Anything it does not know stops the reader: an unknown record may be
  * one that changes what the rows after it mean.
  */
+
 import type { PgText } from '../../change/change.ts';
 import { parsePosition } from '../../change/position.ts';
+import { bug } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { FetchedRecord } from '../log.ts';
 import { decodeFramed, RowCodec, readSchemaId } from './avro-codec.ts';
@@ -66,7 +68,7 @@ export class RecordDecoder {
   } {
     const codec = this.#codecs.get(readSchemaId(row.value));
     if (codec === undefined) {
-      throw new UnderstudyError('BUG', 'a row was not decoded first', 'Please report this.');
+      throw bug('a row was not decoded first');
     }
     if (codec.relationId !== row.relationId) {
       throw foreign(`a row of ${row.relationId} has a schema of ${codec.relationId}`);

@@ -3,10 +3,11 @@
  * framed Avro with its partition. Registering a schema is the only step that waits; encoding itself
  * never does, so a batch can be filled while Kafka works on the one before.
  */
+
 import type { Change, EpochBegin, Point, RelationShape, RowChange } from '../../change/change.ts';
 import { zeroLsn } from '../../change/lsn.ts';
 import { formatPosition, type Position, pointPosition } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { bug } from '../../errors/bug.ts';
 import type { OutgoingRecord } from '../log.ts';
 import { encodeFramed, RowCodec } from './avro-codec.ts';
 import {
@@ -128,7 +129,7 @@ export class RecordEncoder {
     const subject = layout.subjectName(this.#options.topic, name);
     const schemaId = await this.#options.registry.register(subject, json);
     const [first] = parts;
-    if (first === undefined) throw new UnderstudyError('BUG', 'no schema', 'Please report this.');
+    if (first === undefined) throw bug('no schema');
     const headers = { position: header('-', pointPosition(first.at), timeMicros) };
     const partition = schemaPartition;
     const written = parts.map((part) => ({
@@ -147,7 +148,7 @@ export class RecordEncoder {
     const { relation, values, unchanged, was } = change;
     const prepared = this.#relations.get(relation);
     if (prepared === undefined) {
-      throw new UnderstudyError('BUG', `${relation.id} was not prepared`, 'Please report this.');
+      throw bug(`${relation.id} was not prepared`);
     }
     const key = this.#encodeKey({
       kind: 'row',

@@ -6,8 +6,8 @@
 import { readFileSync } from 'node:fs';
 import type { Type } from 'avsc';
 import type {
+  Checkpoint,
   EpochBegin,
-  Mark,
   Point,
   RelationShape,
   UnfinishedTable,
@@ -53,19 +53,19 @@ export function checkFormat(value: { format: number }, what: string): void {
   );
 }
 
-interface AvroMark {
+interface AvroCheckpoint {
   at: string;
   nextOffsets: (number | bigint)[];
 }
 
-function markToAvro(mark: Mark): AvroMark {
-  return { at: formatEpochLsn(mark.at), nextOffsets: [...mark.nextOffsets] };
+function checkpointToAvro(checkpoint: Checkpoint): AvroCheckpoint {
+  return { at: formatEpochLsn(checkpoint.at), nextOffsets: [...checkpoint.nextOffsets] };
 }
 
-function markFromAvro(mark: AvroMark): Mark {
-  const at = parseEpochLsn(mark.at);
-  if (at === null) throw malformed(`mark at ${mark.at}`);
-  return { at, nextOffsets: mark.nextOffsets.map(BigInt) };
+function checkpointFromAvro(checkpoint: AvroCheckpoint): Checkpoint {
+  const at = parseEpochLsn(checkpoint.at);
+  if (at === null) throw malformed(`checkpoint at ${checkpoint.at}`);
+  return { at, nextOffsets: checkpoint.nextOffsets.map(BigInt) };
 }
 
 interface AvroUnfinished {
@@ -101,9 +101,9 @@ export function pointToAvro(point: Point): object {
     commit: formatLsn(point.commit),
     upto: formatLsn(point.upto),
     commitTime: point.commitTimeMicros,
-    previous: markToAvro(point.previous),
-    settled: point.settled === null ? null : markToAvro(point.settled),
-    unhealed: point.unhealed === null ? null : markToAvro(point.unhealed),
+    previous: checkpointToAvro(point.previous),
+    settled: point.settled === null ? null : checkpointToAvro(point.settled),
+    unhealed: point.unhealed === null ? null : checkpointToAvro(point.unhealed),
   };
 }
 
@@ -116,11 +116,11 @@ interface AvroPoint {
   upto: string;
   commitTime: number | bigint;
   counts: number[];
-  previous: AvroMark;
+  previous: AvroCheckpoint;
   unfinished: AvroUnfinished[];
   uncovered: string[];
-  settled: AvroMark | null;
-  unhealed: AvroMark | null;
+  settled: AvroCheckpoint | null;
+  unhealed: AvroCheckpoint | null;
   rowCounts: Record<string, number>;
   schemaOffset: number | bigint | null;
 }
@@ -136,11 +136,11 @@ export function pointFromAvro(value: unknown): Point {
     upto: parseLsn(avro.upto),
     commitTimeMicros: BigInt(avro.commitTime),
     counts: avro.counts,
-    previous: markFromAvro(avro.previous),
+    previous: checkpointFromAvro(avro.previous),
     unfinished: unfinishedFromAvro(avro.unfinished),
     uncovered: avro.uncovered,
-    settled: avro.settled === null ? null : markFromAvro(avro.settled),
-    unhealed: avro.unhealed === null ? null : markFromAvro(avro.unhealed),
+    settled: avro.settled === null ? null : checkpointFromAvro(avro.settled),
+    unhealed: avro.unhealed === null ? null : checkpointFromAvro(avro.unhealed),
     rowCounts: avro.rowCounts,
     schemaOffset: avro.schemaOffset === null ? null : BigInt(avro.schemaOffset),
   };

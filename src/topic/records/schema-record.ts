@@ -6,6 +6,7 @@
  *
  * The parts of a large one have its position in their keys, so that compaction never mixes two.
  */
+
 import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import {
@@ -13,9 +14,9 @@ import {
   encodeSchema,
   type SchemaPayload,
 } from '../../catalog/dump/schema-payload.ts';
+import type { EpochBase } from '../../change/position.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
-import type { EpochBase } from '../../change/void.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { bug } from '../../errors/bug.ts';
 import { type RecordKey, schemaKey, schemaPartKey } from './layout.ts';
 
 /** All parts lie in one partition, so that they are in order. */
@@ -76,8 +77,8 @@ export function supersededKeys(
 }
 
 /**
- * Those of a stream, as of a mark: without what a later epoch does not continue, as of tables that
- * entered it and are in no other. They cover a place, and a base that is this place has it.
+ * Those of a stream, as of a checkpoint: without what a later epoch does not continue, as of tables
+ * that entered it and are in no other. They cover a place, and a base that is this place has it.
  */
 export function countingParts(
   parts: readonly SchemaPart[],
@@ -112,7 +113,7 @@ export function readSchemaRecord(parts: readonly SchemaPart[]): SchemaRecord | n
 
 function atOf(group: readonly SchemaPart[]): EpochLsn {
   const [first] = group;
-  if (first === undefined) throw new UnderstudyError('BUG', 'a group is empty', 'Please report.');
+  if (first === undefined) throw bug('a group is empty');
   return first.at;
 }
 

@@ -3,7 +3,7 @@
  * committed or not; flows out: violations and the reigns. It follows the words of the protocol and
  * none of the product's code that reads a topic, so that both would have to err alike. Pure.
  */
-import type { EpochBegin, Mark, Point } from '../../../src/change/change.ts';
+import type { Checkpoint, EpochBegin, Point } from '../../../src/change/change.ts';
 import {
   compareEpochLsn,
   comparePositions,
@@ -28,7 +28,7 @@ export interface TopicRecord {
   readonly isTombstone: boolean;
   readonly point: Point | null;
   readonly begin: EpochBegin | null;
-  /** Whether its value carries the mark of what was rolled back. */
+  /** Whether its value carries the checkpoint of what was rolled back. */
   readonly isGhost: boolean;
 }
 
@@ -54,8 +54,8 @@ export function judgeTopic(partitions: Partitions): TopicVerdict {
   const live = partitions.map((records) =>
     records.filter((one) => one.committed && !isBeside(one) && !isVoid(one, begins)),
   );
-  const marks = live.map((records) => judgePoints(records, findings));
-  judgeAlike(marks, findings);
+  const checkpoints = live.map((records) => judgePoints(records, findings));
+  judgeAlike(checkpoints, findings);
   return { violations: findings.violations, reigns: begins, liveKeys: liveKeysOf(live) };
 }
 
@@ -139,27 +139,30 @@ function isVoid(record: TopicRecord, begins: readonly EpochBegin[]): boolean {
   });
 }
 
-interface PlacedMark {
+interface PlacedCheckpoint {
   readonly at: EpochLsn;
   readonly offset: bigint;
-  readonly previous: Mark | null;
+  readonly previous: Checkpoint | null;
 }
 
-/** Every point counts what lies before it and names the mark that it continues. */
-function judgePoints(records: readonly TopicRecord[], findings: Findings): readonly PlacedMark[] {
-  const marks: PlacedMark[] = [];
+/** Every point counts what lies before it and names the checkpoint that it continues. */
+function judgePoints(
+  records: readonly TopicRecord[],
+  findings: Findings,
+): readonly PlacedCheckpoint[] {
+  const checkpoints: PlacedCheckpoint[] = [];
   let content: TopicRecord[] = [];
   for (const record of records) {
     const { position, point, begin, offset } = record;
     if (position === null) continue;
     const at = { epoch: position.epoch, lsn: position.commitLsn };
-    const mark = marks.at(-1);
+    const checkpoint = checkpoints.at(-1);
     if (point !== null) {
-      judgePoint(record, point, mark, content, findings);
-      marks.push({ at, offset, previous: point.previous });
+      judgePoint(record, point, checkpoint, content, findings);
+      checkpoints.push({ at, offset, previous: point.previous });
     } else if (begin !== null) {
-      judgeBegin(record, begin, mark, content, findings);
-      marks.push({ at, offset, previous: null });
+      judgeBegin(record, begin, checkpoint, content, findings);
+      checkpoints.push({ at, offset, previous: null });
     } else {
       content.push(record);
       continue;
@@ -170,13 +173,13 @@ function judgePoints(records: readonly TopicRecord[], findings: Findings): reado
   if (stray !== undefined) {
     findings.add('I10', 'records stand past the last point', `${content.length}, ${place(stray)}`);
   }
-  return marks;
+  return checkpoints;
 }
 
 function judgePoint(
   record: TopicRecord,
   point: Point,
-  mark: PlacedMark | undefined,
+  checkpoint: PlacedCheckpoint | undefined,
   content: readonly TopicRecord[],
   findings: Findings,
 ): void {
@@ -186,20 +189,20 @@ function judgePoint(
     findings.add('I10', 'a point does not add up', sum);
   }
   const previous = formatEpochLsn(point.previous.at);
-  const is = mark === undefined ? 'nothing' : formatEpochLsn(mark.at);
+  const is = checkpoint === undefined ? 'nothing' : formatEpochLsn(checkpoint.at);
   if (previous !== is) {
     findings.add('I10', 'a point continues another', `${place(record)}: ${previous}, not ${is}`);
   }
   const next = point.previous.nextOffsets[record.partition];
-  if (mark !== undefined && previous === is && next !== mark.offset + 1n) {
-    const offsets = `${place(record)}: ${next}, not ${mark.offset + 1n}`;
+  if (checkpoint !== undefined && previous === is && next !== checkpoint.offset + 1n) {
+    const offsets = `${place(record)}: ${next}, not ${checkpoint.offset + 1n}`;
     findings.add('I10', 'a point misplaces the one before it', offsets);
   }
   for (const one of content) {
     const at = one.position;
-    if (at === null || mark === undefined) continue;
+    if (at === null || checkpoint === undefined) continue;
     const isOwn = at.epoch === point.epoch && at.commitLsn < point.upto;
-    if (isOwn && at.commitLsn >= mark.at.lsn) continue;
+    if (isOwn && at.commitLsn >= checkpoint.at.lsn) continue;
     findings.add('I10', 'a record is not its batch’s own', `${place(one)} before ${place(record)}`);
   }
 }
@@ -207,7 +210,7 @@ function judgePoint(
 function judgeBegin(
   record: TopicRecord,
   begin: EpochBegin,
-  mark: PlacedMark | undefined,
+  checkpoint: PlacedCheckpoint | undefined,
   content: readonly TopicRecord[],
   findings: Findings,
 ): void {
@@ -217,21 +220,28 @@ function judgeBegin(
     findings.add('I10', 'records without a point stand before an epoch', what);
   }
   const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
-  const is = mark === undefined ? 'nothing' : formatEpochLsn(mark.at);
+  const is = checkpoint === undefined ? 'nothing' : formatEpochLsn(checkpoint.at);
   if (base !== is) {
-    findings.add('I5', 'an epoch continues another mark', `${place(record)}: ${base}, not ${is}`);
+    findings.add(
+      'I5',
+      'an epoch continues another checkpoint',
+      `${place(record)}: ${base}, not ${is}`,
+    );
   }
 }
 
-function judgeAlike(marks: readonly (readonly PlacedMark[])[], findings: Findings): void {
-  const texts = marks.map((placed) => placed.map(({ at }) => formatEpochLsn(at)));
+function judgeAlike(
+  checkpoints: readonly (readonly PlacedCheckpoint[])[],
+  findings: Findings,
+): void {
+  const texts = checkpoints.map((placed) => placed.map(({ at }) => formatEpochLsn(at)));
   const [first = [], ...others] = texts;
   for (const [at, other] of others.entries()) {
     const length = Math.max(first.length, other.length);
     const differs = Array.from({ length }, (_, i) => i).find((i) => first[i] !== other[i]);
     if (differs === undefined) continue;
     const what =
-      `mark ${differs} is ${first[differs] ?? 'missing'} in partition 0, ` +
+      `checkpoint ${differs} is ${first[differs] ?? 'missing'} in partition 0, ` +
       `${other[differs] ?? 'missing'} in partition ${at + 1}`;
     findings.add('I4', 'a batch is in some partitions only', what);
   }

@@ -1,7 +1,7 @@
 /**
  * Transactions that stay open while many others commit, with nested subtransactions of which some
- * are rolled back, and some that are rolled back as a whole. What was rolled back carries a mark
- * that no node and no committed record may ever show; what was kept is there whole.
+ * are rolled back, and some that are rolled back as a whole. What was rolled back carries a
+ * checkpoint that no node and no committed record may ever show; what was kept is there whole.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
@@ -10,8 +10,8 @@ import { neverMark, type Turn, type Workload, type Written } from './workload.ts
 
 const openMsMax = 250;
 
-async function insert(client: pg.Client, id: string, mark: string): Promise<void> {
-  await client.query('INSERT INTO ghost VALUES ($1, $2)', [id, mark]);
+async function insert(client: pg.Client, id: string, checkpoint: string): Promise<void> {
+  await client.query('INSERT INTO ghost VALUES ($1, $2)', [id, checkpoint]);
 }
 
 /** Rows and a change of the kept row that are undone, one level inside of another. */
@@ -20,7 +20,7 @@ async function undone(client: pg.Client, id: string): Promise<void> {
   await insert(client, `${id}.x`, neverMark);
   await client.query('SAVEPOINT inner_one');
   await insert(client, `${id}.y`, neverMark);
-  await client.query('UPDATE ghost SET mark = $2 WHERE id = $1', [`${id}.0`, neverMark]);
+  await client.query('UPDATE ghost SET checkpoint = $2 WHERE id = $1', [`${id}.0`, neverMark]);
   await client.query('RELEASE SAVEPOINT inner_one');
   await client.query('ROLLBACK TO SAVEPOINT outer_one');
 }
@@ -28,11 +28,11 @@ async function undone(client: pg.Client, id: string): Promise<void> {
 async function write({ client, random, writer, n }: Turn): Promise<Written> {
   const id = `${writer}.${n}`;
   const rollback = random() < 0.3;
-  const mark = rollback ? neverMark : 'kept';
+  const checkpoint = rollback ? neverMark : 'kept';
   const rows = between(random, 1, 4);
   for (let row = 0; row < rows; row += 1) {
     await client.query('SAVEPOINT kept_one');
-    await insert(client, `${id}.${row}`, mark);
+    await insert(client, `${id}.${row}`, checkpoint);
     await client.query('RELEASE SAVEPOINT kept_one');
     if (row === 0) await undone(client, id);
     await sleep(random() * openMsMax);
@@ -44,9 +44,9 @@ async function write({ client, random, writer, n }: Turn): Promise<Written> {
 export const longTransactions: Workload = {
   name: 'long transactions',
   tableNames: ['ghost'],
-  tables: 'CREATE TABLE ghost (id text PRIMARY KEY, mark text NOT NULL)',
+  tables: 'CREATE TABLE ghost (id text PRIMARY KEY, checkpoint text NOT NULL)',
   write,
-  wrong: `SELECT format('row %s was rolled back: %s', id, mark) AS wrong
-    FROM ghost WHERE mark <> 'kept'`,
+  wrong: `SELECT format('row %s was rolled back: %s', id, checkpoint) AS wrong
+    FROM ghost WHERE checkpoint <> 'kept'`,
   things: `SELECT 'ghost/' || id AS thing FROM ghost`,
 };

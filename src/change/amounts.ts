@@ -1,7 +1,7 @@
 /**
- * Durations as people write them: `250ms`, `1s`, `15m`. Text flows in from understudy.yaml and the
- * command line, milliseconds flow out. A bare number is refused: it would mean seconds to some and
- * milliseconds to others.
+ * Amounts as people write and read them: durations (`250ms`, `1s`, `15m`) from understudy.yaml and
+ * the command line, and sizes (`340 B`, `1.2 kB`, `15 GB`) for messages. A bare number is refused
+ * as a duration: it would mean seconds to some and milliseconds to others.
  */
 const durationPattern = /^([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)$/;
 
@@ -32,4 +32,18 @@ export function formatDurationMs(ms: number): string {
     if (ms >= size && ms % size === 0) return `${ms / size}${unit}`;
   }
   return `${ms}ms`;
+}
+
+const byteUnits = ['B', 'kB', 'MB', 'GB', 'TB'] as const;
+
+/** A kilobyte is 1024 bytes, as in Postgres. */
+export function bytesText(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < byteUnits.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  const digits = unit === 0 || value >= 10 ? 0 : 1;
+  return `${value.toFixed(digits)} ${byteUnits[unit]}`;
 }
