@@ -1,15 +1,15 @@
 #!/usr/bin/env node
+/**
+ * The command `understudy`. Words, the environment and signals flow in; the answer flows out on
+ * stdout, lines for people and the log on stderr, and an exit code. It opens what every verb needs,
+ * closes all that a verb opened, and is the only file that ends the process.
+ */
 import { readFileSync } from 'node:fs';
 import { failureLines, failureOf, jsonLine, stackOf } from './commands/answer.ts';
 import type { Outcome } from './commands/command.ts';
 import { type GlobalOptions, type Invocation, readCommandLine } from './commands/command-line.ts';
 import { ProgressLine } from './commands/progress-line.ts';
 import type { Config } from './config/config.ts';
-/**
- * The command `understudy`. Words, the environment and signals flow in; the answer flows out on
- * stdout, lines for people and the log on stderr, and an exit code. It opens what every verb needs,
- * closes all that a verb opened, and is the only file that ends the process.
- */
 import { bug } from './errors/bug.ts';
 import { UnderstudyError } from './errors/understudy-error.ts';
 import { armFailpoints } from './failpoints.ts';

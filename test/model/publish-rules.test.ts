@@ -64,7 +64,7 @@ test('found when WAL is confirmed as it is received', async () => {
   await found(await withLoop(received, `${received}\n${confirm}`), tooEarly);
 });
 
-test('found when streaming begins past the checkpoint where a commit record may start', async () => {
+test('found when streaming begins past the checkpoint, at a commit record', async () => {
   const rules = { ...rightRules, startAt: (checkpoint: bigint) => toLsn(checkpoint + 1n) };
   await found(rules, /the log is not the WAL/);
 });

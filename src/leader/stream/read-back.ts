@@ -57,7 +57,8 @@ export class ReadBackCounter {
     return new UnderstudyError(
       'DAMAGED',
       `partition ${this.#partition} does not add up after ` +
-        `${formatEpochLsn(this.#checkpoint)}: the ${record.kind} at offset ${record.offset} ${what}`,
+        `${formatEpochLsn(this.#checkpoint)}: the ${record.kind} at offset ` +
+        `${record.offset} ${what}`,
       'Keep the topic for analysis; destroy the cluster and init it again.',
     );
   }
