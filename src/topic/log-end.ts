@@ -18,20 +18,16 @@ import { compareEpochLsn, type EpochLsn } from '../change/position.ts';
 import { bug } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { Clock } from './kafka/client.ts';
-import type {
-  CommittedReader,
-  FetchedRecord,
-  OutgoingRecord,
-  TransactionalProducer,
-  Watermarks,
-} from './log.ts';
+import type { CommittedReader, OutgoingRecord, TransactionalProducer, Watermarks } from './log.ts';
 import { findLogEnd, type LogEnd, type Tail } from './partition-tails.ts';
 import type { RecordDecoder } from './records/decoder.ts';
 import type { StreamRecord } from './records/stream-record.ts';
+import { type TailSource, tailPartition } from './tailer.ts';
 
 /** Most tails hold a point within their last records; each further look doubles this. */
 const firstLookBack = 512n;
-const fetchMaxWaitMs = 500;
+/** The smallest answer: a broker sends no less than a batch. */
+const oneBatch = { maxBytes: 1 };
 const stablePollMs = 20;
 /** Markers take milliseconds, and seconds where a broker has just returned. */
 const stablePatienceMs = 30_000;
@@ -44,7 +40,7 @@ export async function readLogEnd(
   for (let lookBack = firstLookBack; ; lookBack *= 2n) {
     const tails: Tail[] = [];
     for (const watermark of watermarks)
-      tails.push(await readTail(reader, decoder, watermark, lookBack));
+      tails.push(await readTail({ reader, decoder }, watermark, lookBack));
     const end = findLogEnd(tails);
     if (end !== null) return end;
   }
@@ -73,15 +69,28 @@ export async function holdsBegin(
     const offset = (checkpoint.nextOffsets[partition] ?? 0n) - 1n;
     if (offset < lowWatermark) continue;
     if (offset >= lastStableOffset) return false;
-    const found: StreamRecord[] = [];
-    for await (const fetched of readStretch(reader, partition, offset, offset + 1n, 1)) {
-      found.push(...(await decoder.decode(fetched.filter((one) => one.offset === offset))));
-    }
-    const [record] = found;
+    const record = await recordOf({ reader, decoder }, partition, offset);
     if (record?.kind !== 'epoch' || record.begin.streamId !== streamId) return false;
     if (compareEpochLsn(beginsAt(record.begin), checkpoint.at) !== 0) return false;
   }
   return true;
+}
+
+/** A fetch brings the whole batch around it: nothing else of it is decoded. */
+async function recordOf(
+  { reader, decoder }: TailSource,
+  partition: number,
+  offset: bigint,
+): Promise<StreamRecord | undefined> {
+  const only: TailSource['decoder'] = {
+    decode: (records) => decoder.decode(records.filter((one) => one.offset === offset)),
+  };
+  const stretch = { partition, start: offset, end: offset + 1n };
+  const found: StreamRecord[] = [];
+  for await (const { decoded } of tailPartition({ reader, decoder: only }, stretch, oneBatch)) {
+    found.push(...decoded);
+  }
+  return found[0];
 }
 
 function beginsAt({ epoch, startLsn }: EpochBegin): EpochLsn {
@@ -137,8 +146,7 @@ function stuck({ partition, lastStableOffset }: Watermarks): UnderstudyError {
 }
 
 async function readTail(
-  reader: CommittedReader,
-  decoder: RecordDecoder,
+  source: TailSource,
   watermark: Watermarks,
   lookBack: bigint,
 ): Promise<Tail> {
@@ -146,26 +154,7 @@ async function readTail(
   const isShort = lastStableOffset - lowWatermark <= lookBack;
   const start = isShort ? lowWatermark : lastStableOffset - lookBack;
   const records: StreamRecord[] = [];
-  for await (const fetched of readStretch(reader, partition, start, lastStableOffset)) {
-    records.push(...(await decoder.decode(fetched)));
-  }
+  const stretch = { partition, start, end: lastStableOffset };
+  for await (const { decoded } of tailPartition(source, stretch)) records.push(...decoded);
   return { partition, records, reachesStart: start === lowWatermark };
-}
-
-/** The committed records of one partition from an offset on, answer by answer, until `end`. */
-export async function* readStretch(
-  reader: CommittedReader,
-  partition: number,
-  start: bigint,
-  end: bigint,
-  maxBytes?: number,
-): AsyncGenerator<readonly FetchedRecord[]> {
-  const options = { maxWaitMs: fetchMaxWaitMs, ...(maxBytes !== undefined && { maxBytes }) };
-  for (let offset = start; offset < end; ) {
-    const from = new Map([[partition, offset]]);
-    const [fetched] = await reader.fetch(from, options);
-    if (fetched === undefined) return;
-    yield fetched.records;
-    offset = fetched.nextOffset;
-  }
 }

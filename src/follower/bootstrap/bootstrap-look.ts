@@ -15,7 +15,7 @@ import type {
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { CommittedReader, Watermarks } from '../../topic/log.ts';
-import { readLogEnd, readStretch } from '../../topic/log-end.ts';
+import { readLogEnd } from '../../topic/log-end.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import {
@@ -24,6 +24,7 @@ import {
   type SchemaPart,
   schemaPartition,
 } from '../../topic/records/schema-record.ts';
+import { tailPartition } from '../../topic/tailer.ts';
 import { relationsOf } from '../apply/apply-limit.ts';
 import type { BootstrapState } from '../state/bootstrap-state.ts';
 import { FirstLook } from './first-look.ts';
@@ -154,12 +155,13 @@ async function readOnce(
   const schemaParts: SchemaPart[] = [];
   if (watermark === undefined) return { look, schemaParts };
   const { partition, lowWatermark, lastStableOffset } = watermark;
-  for await (const fetched of readStretch(reader, partition, lowWatermark, lastStableOffset)) {
-    for (const record of await decoder.decode(fetched)) {
+  const stretch = { partition, start: lowWatermark, end: lastStableOffset };
+  for await (const { decoded, records } of tailPartition({ reader, decoder }, stretch)) {
+    for (const record of decoded) {
       look.take(record);
       search?.take(record);
     }
-    schemaParts.push(...decoder.schemaParts(fetched));
+    schemaParts.push(...decoder.schemaParts(records));
   }
   return { look, schemaParts };
 }
