@@ -17,10 +17,10 @@ import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../
 import type { RecordDecoder } from '../topic/records/decoder.ts';
 import type { RecordEncoder } from '../topic/records/encoder.ts';
 import { backoffDelayMs, sleepOrAbort, unlessAborted } from '../waiting.ts';
-import { ChunkMerge } from './backfill/chunk-merge.ts';
-import { ChunkReader } from './backfill/chunk-reader.ts';
-import { Healing } from './backfill/reselect.ts';
-import { Healer } from './backfill/reselect-reader.ts';
+import { BackfillMerge } from './backfill/backfill-merge.ts';
+import { BackfillReader } from './backfill/backfill-reader.ts';
+import { Reselect } from './backfill/reselect.ts';
+import { ReselectReader } from './backfill/reselect-reader.ts';
 import type { RowKey } from './backfill/row-overlay.ts';
 import { Batcher } from './stream/batcher.ts';
 import { PublishLoop } from './stream/publish-loop.ts';
@@ -104,8 +104,8 @@ export async function lead(
     await parts.recordLabel(parts.lastPoint.label, parts.lastPoint, parts.checkpoint);
   }
   const statusEveryMs = await checkServer(parts, start);
-  const healing = new Healing(parts.unhealed);
-  const chunks = new ChunkMerge(parts.unfinished);
+  const healing = new Reselect(parts.unhealed);
+  const chunks = new BackfillMerge(parts.unfinished);
   const batcher = batcherOf(parts, healing, chunks);
   const tables = await KnownTables.open({
     ...parts,
@@ -148,10 +148,10 @@ export async function lead(
       readBack(parts.reader, parts.decoder, parts.checkpoint, all, loop),
       watchTables(parts, tables, batcher, all),
       unlessAborted(
-        new Healer({ ...parts, healing, tables, seenAt: () => loop.seenAt }).run(all),
+        new ReselectReader({ ...parts, healing, tables, seenAt: () => loop.seenAt }).run(all),
         all,
       ),
-      unlessAborted(new ChunkReader({ ...parts, chunks, tables }).run(all), all),
+      unlessAborted(new BackfillReader({ ...parts, chunks, tables }).run(all), all),
       onStreaming(all, {
         publishRows: (keys) => publishRows({ ...parts, tables, batcher, healing }, keys, all),
         publishBeside: (records) => loop.publishBeside(records),
@@ -170,7 +170,7 @@ export async function lead(
 interface RowsParts extends Pick<LeaderParts, 'nowMs'> {
   readonly tables: KnownTables;
   readonly batcher: Batcher;
-  readonly healing: Healing;
+  readonly healing: Reselect;
 }
 
 /** A key that cannot be a key of the table would be read in vain for ever. */
@@ -214,7 +214,7 @@ async function allUntilFailure(
   if (failure !== null) throw (failure as { readonly error: unknown }).error;
 }
 
-function batcherOf(parts: LeaderParts, healing: Healing, chunks: ChunkMerge): Batcher {
+function batcherOf(parts: LeaderParts, healing: Reselect, chunks: BackfillMerge): Batcher {
   return new Batcher({
     streamId: parts.streamId,
     epoch: parts.epoch,

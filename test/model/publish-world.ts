@@ -10,8 +10,8 @@
 import type { Checkpoint, Point } from '../../src/change/change.ts';
 import { type Lsn, toLsn, zeroLsn } from '../../src/change/lsn.ts';
 import { foundAtEnd } from '../../src/fleet/promotion/own-epoch.ts';
-import { ChunkMerge } from '../../src/leader/backfill/chunk-merge.ts';
-import { Healing } from '../../src/leader/backfill/reselect.ts';
+import { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
+import { Reselect } from '../../src/leader/backfill/reselect.ts';
 import { Batcher } from '../../src/leader/stream/batcher.ts';
 import { PublishLoop } from '../../src/leader/stream/publish-loop.ts';
 import { checkSlot } from '../../src/leader/stream/slot.ts';
@@ -248,8 +248,8 @@ export class PublishWorld {
     checkSlot({ ...slot, confirmedFlush: confirmed }, 's', from);
     const wal = this.postgres.stream(from);
     const ending = new AbortController();
-    const healing = new Healing(point?.unhealed ?? null);
-    const chunks = new ChunkMerge(point?.unfinished ?? []);
+    const healing = new Reselect(point?.unhealed ?? null);
+    const chunks = new BackfillMerge(point?.unfinished ?? []);
     const loop = new this.#rules.Loop({
       wal,
       builder: new TransactionBuilder('stream', this.#epoch, () => table),
@@ -279,7 +279,12 @@ export class PublishWorld {
     this.#run = run;
   }
 
-  #batcher(start: Checkpoint, point: Point | null, healing: Healing, chunks: ChunkMerge): Batcher {
+  #batcher(
+    start: Checkpoint,
+    point: Point | null,
+    healing: Reselect,
+    chunks: BackfillMerge,
+  ): Batcher {
     const { Batches } = this.#rules;
     return new Batches({
       streamId,

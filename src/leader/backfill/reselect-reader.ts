@@ -14,12 +14,12 @@ import type { CommittedReader } from '../../topic/log.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import type { KnownTables } from '../tables/known-tables.ts';
-import { type Healing, type ReadRound, roundKeysMax, type WantedRow } from './reselect.ts';
+import { type ReadRound, type Reselect, roundKeysMax, type WantedRow } from './reselect.ts';
+import { ReselectSearch } from './reselect-search.ts';
 import { isBusy, isPassing, nextTransactionId, oldestRunning, readRows } from './row-reader.ts';
-import { RowSearch } from './row-search.ts';
 
-export interface HealerParts {
-  readonly healing: Healing;
+export interface ReselectReaderParts {
+  readonly healing: Reselect;
   readonly tables: KnownTables;
   readonly decoder: RecordDecoder;
   /** Of the leader's database, for reads alone. */
@@ -40,14 +40,14 @@ const retryMs = 1_000;
 const brokenRetryMs = 60_000;
 const failuresWorthAWarning = 10;
 
-export class Healer {
-  readonly #parts: HealerParts;
+export class ReselectReader {
+  readonly #parts: ReselectReaderParts;
   #session: Client | null = null;
-  #search: RowSearch | null = null;
+  #search: ReselectSearch | null = null;
   #failuresInARow = 0;
   #keysMax = roundKeysMax;
 
-  constructor(parts: HealerParts) {
+  constructor(parts: ReselectReaderParts) {
     this.#parts = parts;
   }
 
@@ -77,10 +77,10 @@ export class Healer {
     await search.close();
   }
 
-  async #searchFrom(from: Checkpoint): Promise<RowSearch> {
+  async #searchFrom(from: Checkpoint): Promise<ReselectSearch> {
     const { openReader, decoder } = this.#parts;
     const epochs = await readEpochBases(await this.#opened());
-    return new RowSearch(openReader(), decoder, epochs, from);
+    return new ReselectSearch(openReader(), decoder, epochs, from);
   }
 
   async #read({ relationId, keys }: ReadRound, signal: AbortSignal): Promise<void> {

@@ -69,7 +69,7 @@ export const roundKeysMax = 500;
 /** More are searched for in the topic, once there is room. */
 const wantedMax = 50_000;
 
-export class Healing {
+export class Reselect {
   /** In the order in which they became wanted. */
   readonly #wanted = new Map<string, Wanted>();
   readonly #wantedMax: number;

@@ -19,8 +19,8 @@ import type { Logger } from '../../logger.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../../topic/log.ts';
 import type { RecordEncoder } from '../../topic/records/encoder.ts';
 import { unlessAborted } from '../../waiting.ts';
-import type { ChunkMerge } from '../backfill/chunk-merge.ts';
-import type { Healing } from '../backfill/reselect.ts';
+import type { BackfillMerge } from '../backfill/backfill-merge.ts';
+import type { Reselect } from '../backfill/reselect.ts';
 import type { KnownTables } from '../tables/known-tables.ts';
 import type { BatchAction, Batcher } from './batcher.ts';
 import type { BuiltEvent, TransactionBuilder } from './transaction-builder.ts';
@@ -31,8 +31,8 @@ export interface PublishLoopParts {
   readonly builder: TransactionBuilder;
   readonly tables: Pick<KnownTables, 'learn' | 'rereadable'>;
   readonly batcher: Batcher;
-  readonly healing: Pick<Healing, 'row' | 'truncated' | 'reread' | 'take'>;
-  readonly chunks: Pick<ChunkMerge, 'row' | 'take' | 'reread'>;
+  readonly healing: Pick<Reselect, 'row' | 'truncated' | 'reread' | 'take'>;
+  readonly chunks: Pick<BackfillMerge, 'row' | 'take' | 'reread'>;
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
   /** Where the log stands: what was read back so far. */

@@ -74,7 +74,7 @@ function asUnfinished({ relation, after, rows, estimate, since }: Table): Unfini
 const openMax = 2;
 const changedMax = 100_000;
 
-export class ChunkMerge {
+export class BackfillMerge {
   readonly #tables = new Map<RelationId, Table>();
   readonly #changedMax: number;
   /** The last streamed transaction that changed a key, by its text. */

@@ -1,11 +1,11 @@
 /**
  * How rows from before the stream are merged into it, case by case. That no row is lost or undone
- * in any order of events is shown in test/model/chunks.test.ts.
+ * in any order of events is shown in test/model/backfill.test.ts.
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Checkpoint, RowChange } from '../../src/change/change.ts';
-import { ChunkMerge, type ChunkRead } from '../../src/leader/backfill/chunk-merge.ts';
+import { BackfillMerge, type ChunkRead } from '../../src/leader/backfill/backfill-merge.ts';
 import { at, shapeOf } from '../support/builders.ts';
 
 const shape = shapeOf('public.t', 'id int', 'note text');
@@ -24,13 +24,13 @@ function change(id: string): RowChange {
   return { ...head, identity: [id], values: [id, 'new'] };
 }
 
-function merged(...relations: readonly string[]): ChunkMerge {
-  const merge = new ChunkMerge(relations.map((relation) => ({ relation, ...unread })));
+function merged(...relations: readonly string[]): BackfillMerge {
+  const merge = new BackfillMerge(relations.map((relation) => ({ relation, ...unread })));
   merge.setHorizon(1n, merge.forgotten);
   return merge;
 }
 
-const chunks = suite('ChunkMerge');
+const chunks = suite('BackfillMerge');
 
 chunks('chunk follows chunk, of which two are under way, table after table', () => {
   const merge = merged('public.t', 'public.u');
@@ -84,7 +84,7 @@ chunks('a table is finished once the rows that lack values are whole', () => {
 });
 
 chunks('nothing is read before a transaction id of now is known, and has been passed', () => {
-  const merge = new ChunkMerge([{ relation: 'public.t', ...unread }]);
+  const merge = new BackfillMerge([{ relation: 'public.t', ...unread }]);
   assert.ok(merge.wantsHorizon);
   assert.is(merge.next(), null);
   merge.setHorizon(120n, merge.forgotten);
@@ -94,7 +94,7 @@ chunks('nothing is read before a transaction id of now is known, and has been pa
 });
 
 chunks('more changes than are remembered begin it anew', () => {
-  const merge = new ChunkMerge([{ relation: 'public.t', ...unread }], { changedMax: 1 });
+  const merge = new BackfillMerge([{ relation: 'public.t', ...unread }], { changedMax: 1 });
   merge.setHorizon(1n, merge.forgotten);
   merge.read('1', chunkOf(['1', '2']));
   merge.row(change('1'), 150, before);
@@ -115,10 +115,10 @@ chunks('a watermark of another run, or of a chunk that was given up, brings noth
 });
 
 chunks('changes of tables that are finished, or never were unfinished, are not remembered', () => {
-  const merge = new ChunkMerge([], { changedMax: 1 });
+  const merge = new BackfillMerge([], { changedMax: 1 });
   for (const id of ['1', '2', '3']) merge.row(change(id), 150, before);
   assert.ok(merge.isDone);
-  const other = new ChunkMerge([{ relation: 'public.u', ...unread }], { changedMax: 1 });
+  const other = new BackfillMerge([{ relation: 'public.u', ...unread }], { changedMax: 1 });
   other.setHorizon(1n, other.forgotten);
   for (const id of ['1', '2', '3']) other.row(change(id), 150, before);
   assert.not(other.wantsHorizon);
@@ -177,7 +177,7 @@ chunks('a finished table is unfinished when it is read anew, and named by a poin
 });
 
 chunks('an id that was told before the last reading anew began is of no use', () => {
-  const merge = new ChunkMerge([]);
+  const merge = new BackfillMerge([]);
   merge.reread('public.t');
   const { forgotten } = merge;
   merge.reread('public.t');

@@ -8,11 +8,11 @@
 import type { Snapshot } from '../../src/catalog/snapshot.ts';
 import type { Checkpoint, RowChange, UnfinishedTable } from '../../src/change/change.ts';
 import { toLsn } from '../../src/change/lsn.ts';
-import type { ChunkMerge, NextChunk } from '../../src/leader/backfill/chunk-merge.ts';
-import type { Healing } from '../../src/leader/backfill/reselect.ts';
+import type { BackfillMerge, NextChunk } from '../../src/leader/backfill/backfill-merge.ts';
+import type { Reselect } from '../../src/leader/backfill/reselect.ts';
 import type { ReadRow, RowKey } from '../../src/leader/backfill/row-overlay.ts';
-import { HealingLog } from './healing-log.ts';
-import type { HealingBounds, HealingRules } from './healing-rules.ts';
+import { BackfillLog } from './backfill-log.ts';
+import type { BackfillBounds, BackfillRules } from './backfill-rules.ts';
 import type { Rows } from './model-follower.ts';
 import {
   changesOf,
@@ -31,7 +31,7 @@ import {
   writesOf,
 } from './model-writes.ts';
 
-export type HealingChoice = readonly [what: number, how: number];
+export type BackfillChoice = readonly [what: number, how: number];
 
 interface Read {
   readonly id: string;
@@ -50,17 +50,17 @@ interface Chunk {
 const firstLsn = toLsn(100n);
 const atFirst = { relation: relationId, after: null, rows: 0, estimate: null, since: null };
 
-export class HealingWorld {
-  readonly #rules: HealingRules;
-  readonly #bounds: HealingBounds;
+export class BackfillWorld {
+  readonly #rules: BackfillRules;
+  readonly #bounds: BackfillBounds;
   readonly #before: Rows;
   readonly #wal = new ModelTransactions(firstLsn);
-  readonly #log: HealingLog;
+  readonly #log: BackfillLog;
   #streamed = 0;
   /** Whether something was written that nobody was told of, and no reading has begun since. */
   #isUntold = false;
-  #healing: Healing;
-  #chunks: ChunkMerge;
+  #healing: Reselect;
+  #chunks: BackfillMerge;
   #read: Read | null = null;
   #chunk: Chunk | null = null;
   /** An answer of the server that is on its way. */
@@ -73,7 +73,7 @@ export class HealingWorld {
   #unhealed: Checkpoint | null = null;
   #unfinished: readonly UnfinishedTable[];
 
-  constructor(rules: HealingRules, bounds: HealingBounds) {
+  constructor(rules: BackfillRules, bounds: BackfillBounds) {
     this.#rules = rules;
     this.#bounds = bounds;
     const old = keys.slice(0, bounds.rowsBefore).map((key): [string, Row] => {
@@ -81,12 +81,12 @@ export class HealingWorld {
     });
     this.#before = new Map(old);
     this.#unfinished = old.length === 0 ? [] : [atFirst];
-    this.#log = new HealingLog(rules, firstLsn, this.#before);
+    this.#log = new BackfillLog(rules, firstLsn, this.#before);
     this.#healing = new rules.Heal(null, bounds);
     this.#chunks = new rules.Chunks(this.#unfinished, bounds);
   }
 
-  step([what, how]: HealingChoice): void {
+  step([what, how]: BackfillChoice): void {
     this.#nowMs += 400;
     const moves = [
       () => this.#write(how),

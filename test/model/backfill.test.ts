@@ -10,10 +10,10 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import type * as rereadRules from '../../src/follower/apply/rereads.ts';
-import type { ChunkMerge } from '../../src/leader/backfill/chunk-merge.ts';
-import type { Healing } from '../../src/leader/backfill/reselect.ts';
-import { type HealingRules, rightRules } from './healing-rules.ts';
-import { HealingWorld } from './healing-world.ts';
+import type { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
+import type { Reselect } from '../../src/leader/backfill/reselect.ts';
+import { type BackfillRules, rightRules } from './backfill-rules.ts';
+import { BackfillWorld } from './backfill-world.ts';
 import { leftOut } from './left-out.ts';
 import { breaks, holds } from './random-runs.ts';
 
@@ -21,7 +21,7 @@ const runsMax = 20_000;
 const wrongRow = /is published as|the topic holds/;
 const lacksRow = /a follower has no row to complete|a follower holds|that is not there/;
 
-function chunks(rules: HealingRules, rereads = false): fc.IProperty<unknown> {
+function chunks(rules: BackfillRules, rereads = false): fc.IProperty<unknown> {
   const choices = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 20, maxLength: 150 });
   const bounds = fc.record({
     wantedMax: fc.integer({ min: 1, max: 3 }),
@@ -31,16 +31,16 @@ function chunks(rules: HealingRules, rereads = false): fc.IProperty<unknown> {
     pointsEvery: fc.integer({ min: 1, max: rereads ? 8 : 1 }),
   });
   return fc.property(choices, bounds, (chosen, bound) => {
-    const world = new HealingWorld(rules, bound);
+    const world = new BackfillWorld(rules, bound);
     for (const choice of chosen) world.step(choice);
     world.finish();
   });
 }
 
-async function without(rule: string, instead: string): Promise<HealingRules> {
-  const file = 'src/leader/backfill/chunk-merge.ts';
-  const left = await leftOut<{ ChunkMerge: typeof ChunkMerge }>(file, rule, instead);
-  return { ...rightRules, Chunks: left.ChunkMerge };
+async function without(rule: string, instead: string): Promise<BackfillRules> {
+  const file = 'src/leader/backfill/backfill-merge.ts';
+  const left = await leftOut<{ BackfillMerge: typeof BackfillMerge }>(file, rule, instead);
+  return { ...rightRules, Chunks: left.BackfillMerge };
 }
 
 test('rows that were there come into the stream as they are, and none is forgotten', async () => {
@@ -105,7 +105,7 @@ test('found when a restart takes all tables for finished', async () => {
 });
 
 test('found when a restart goes on where the log does not stand', async () => {
-  const rules: HealingRules = {
+  const rules: BackfillRules = {
     ...rightRules,
     unfinishedAgain: (tables) => tables.map((table) => ({ ...table, after: ['k1'] })),
   };
@@ -165,9 +165,9 @@ async function readingOf(rule: string, instead: string): Promise<typeof rereadRu
 }
 
 test('found when such a reading also ends inside of a batch', async () => {
-  const file = 'src/leader/backfill/chunk-merge.ts';
+  const file = 'src/leader/backfill/backfill-merge.ts';
   const rule = '...unreadTable(relation), readTo: null, isNamed: false';
-  const { ChunkMerge: Chunks } = await leftOut<{ ChunkMerge: typeof ChunkMerge }>(
+  const { BackfillMerge: Chunks } = await leftOut<{ BackfillMerge: typeof BackfillMerge }>(
     file,
     rule,
     '...unreadTable(relation), readTo: null, isNamed: true',
@@ -200,7 +200,7 @@ test('found when a row that lacks values is taken for one that has not come', as
 test('found when a single row is read by who does not see what a reading anew sees', async () => {
   const rule = "if (wanted.relationId === relationId) wanted.horizon = 'unknown';";
   const file = 'src/leader/backfill/reselect.ts';
-  const { Healing: Heal } = await leftOut<{ Healing: typeof Healing }>(file, rule, '');
+  const { Reselect: Heal } = await leftOut<{ Reselect: typeof Reselect }>(file, rule, '');
   await breaks(chunks({ ...rightRules, Heal }, true), runsMax, /is published as|never healed/);
 });
 

@@ -4,27 +4,27 @@
  */
 import type { UnfinishedTable } from '../../src/change/change.ts';
 import { finishedAt, rowsThatCame } from '../../src/follower/apply/rereads.ts';
-import { ChunkMerge } from '../../src/leader/backfill/chunk-merge.ts';
-import { Healing } from '../../src/leader/backfill/reselect.ts';
-import { FoundKeys } from '../../src/leader/backfill/row-search.ts';
+import { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
+import { Reselect } from '../../src/leader/backfill/reselect.ts';
+import { FoundKeys } from '../../src/leader/backfill/reselect-search.ts';
 import type { FollowerRules } from './model-follower.ts';
 
 /** The classes and functions may be those of a module with a rule left out. */
-export interface HealingRules extends FollowerRules {
-  readonly Heal: typeof Healing;
+export interface BackfillRules extends FollowerRules {
+  readonly Heal: typeof Reselect;
   readonly Found: typeof FoundKeys;
-  readonly Chunks: typeof ChunkMerge;
+  readonly Chunks: typeof BackfillMerge;
   /** What a restart makes of what the last point says. */
   readonly unfinishedAgain: (unfinished: readonly UnfinishedTable[]) => readonly UnfinishedTable[];
 }
 
-export const rightRules: HealingRules = {
-  ...{ Heal: Healing, Found: FoundKeys, Chunks: ChunkMerge },
+export const rightRules: BackfillRules = {
+  ...{ Heal: Reselect, Found: FoundKeys, Chunks: BackfillMerge },
   unfinishedAgain: (unfinished) => unfinished,
   ...{ finishedAt, rowsThatCame, keepsSeen: false },
 };
 
-export interface HealingBounds {
+export interface BackfillBounds {
   /** How many keys a leader remembers. */
   readonly wantedMax: number;
   readonly changedMax: number;

@@ -1,14 +1,14 @@
 /**
  * Keys that are equal and spelled differently: a tombstone takes whatever row is equal to its key,
  * so it goes out only where that can be none, or together with that row. All else of healing is in
- * test/model/healing.test.ts.
+ * test/model/reselect.test.ts.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { hasOneSpelling, type KeyedTable } from '../../src/catalog/key-lookup.ts';
 import { parseSnapshot, sees } from '../../src/catalog/snapshot.ts';
 import type { RowChange } from '../../src/change/change.ts';
-import { Healing, type RoundTable } from '../../src/leader/backfill/reselect.ts';
+import { Reselect, type RoundTable } from '../../src/leader/backfill/reselect.ts';
 import type { ReadRow, RowKey } from '../../src/leader/backfill/row-overlay.ts';
 import { at, place, shapeOf } from '../support/builders.ts';
 
@@ -22,8 +22,8 @@ function keyOf(text: string): RowKey {
   return { relationId: shape.id, identity: [text] };
 }
 
-function wanting(...texts: readonly string[]): Healing {
-  const healing = new Healing(null);
+function wanting(...texts: readonly string[]): Reselect {
+  const healing = new Reselect(null);
   healing.want(texts.map(keyOf), since, 0);
   healing.setHorizon(texts.map(keyOf), 50n, healing.rereads);
   return healing;
@@ -34,7 +34,7 @@ function rowAt(text: string): ReadRow {
 }
 
 function read(
-  healing: Healing,
+  healing: Reselect,
   table: RoundTable,
   rows: Record<string, ReadRow | null>,
   meanwhile: () => void = () => undefined,
@@ -91,7 +91,7 @@ test('a watermark of a read that was given up changes nothing', () => {
 });
 
 test('a row that is wanted anew does not keep who asked for it waiting', () => {
-  const healing = new Healing(null);
+  const healing = new Reselect(null);
   const [asked] = healing.want([keyOf('7')], since, 0);
   assert.ok(asked && healing.isOpen(asked));
   healing.row(made('7'), 60, since, place(1, 20));
@@ -105,7 +105,7 @@ test('a row that is wanted anew does not keep who asked for it waiting', () => {
 
 test('a key that was asked for and is found too is wanted since the older checkpoint', () => {
   const old = { at: at(1, 5), nextOffsets: [0n] };
-  const healing = new Healing(old);
+  const healing = new Reselect(old);
   assert.equal(healing.nextSearch(at(1, 100)), old);
   healing.want([keyOf('7')], since, 0);
   healing.found([keyOf('7')], true, 0);
@@ -138,7 +138,7 @@ test('a snapshot sees what had ended, in whichever cycle of ids', () => {
 });
 
 test('what waits when its table is read anew is read by who sees all that began before', () => {
-  const healing = new Healing(null);
+  const healing = new Reselect(null);
   const head = { kind: 'row', op: 'u', relation: shape, was: null } as const;
   const partial: RowChange = { ...head, identity: ['1'], values: ['1', null], unchanged: ['body'] };
   healing.row(partial, 20, since, place(1, 12));

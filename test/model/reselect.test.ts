@@ -6,28 +6,32 @@
 // time-limit: 300s
 import fc from 'fast-check';
 import { test } from 'uvu';
-import type { Healing } from '../../src/leader/backfill/reselect.ts';
-import { type HealingRules, rightRules } from './healing-rules.ts';
-import { HealingWorld } from './healing-world.ts';
+import type { Reselect } from '../../src/leader/backfill/reselect.ts';
+import { type BackfillRules, rightRules } from './backfill-rules.ts';
+import { BackfillWorld } from './backfill-world.ts';
 import { leftOut } from './left-out.ts';
 import { breaks, holds } from './random-runs.ts';
 
-const healingFile = 'src/leader/backfill/reselect.ts';
+const reselectFile = 'src/leader/backfill/reselect.ts';
 const runsMax = 20_000;
 const wrongRow = /is published as/;
 
-function healing(rules: HealingRules): fc.IProperty<unknown> {
+function healing(rules: BackfillRules): fc.IProperty<unknown> {
   const choices = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 20, maxLength: 150 });
   return fc.property(choices, fc.integer({ min: 1, max: 3 }), (chosen, wantedMax) => {
     const others = { changedMax: 1, rowsBefore: 0, rereads: false, pointsEvery: 1 };
-    const world = new HealingWorld(rules, { wantedMax, ...others });
+    const world = new BackfillWorld(rules, { wantedMax, ...others });
     for (const choice of chosen) world.step(choice);
     world.finish();
   });
 }
 
-async function without(rule: string, instead: string): Promise<HealingRules> {
-  const { Healing: Heal } = await leftOut<{ Healing: typeof Healing }>(healingFile, rule, instead);
+async function without(rule: string, instead: string): Promise<BackfillRules> {
+  const { Reselect: Heal } = await leftOut<{ Reselect: typeof Reselect }>(
+    reselectFile,
+    rule,
+    instead,
+  );
   return { ...rightRules, Heal };
 }
 

@@ -13,7 +13,7 @@ import { keys, relationId } from './model-writes.ts';
 
 const stopsMax = 6;
 
-export class HealingLog {
+export class BackfillLog {
   readonly follower: ModelFollower;
   readonly #truths = new Map<Lsn, Rows | null>();
   readonly #records: ContentRecord[] = [];

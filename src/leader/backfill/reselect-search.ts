@@ -61,7 +61,7 @@ const partKeysMax = 10_000;
  * A search from a checkpoint to the end of the log as it is at its first part; the reader is its
  * own.
  */
-export class RowSearch {
+export class ReselectSearch {
   readonly #reader: CommittedReader;
   readonly #decoder: RecordDecoder;
   readonly #epochs: readonly EpochBase[];

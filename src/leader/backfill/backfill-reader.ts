@@ -12,7 +12,7 @@ import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import type { KnownTables } from '../tables/known-tables.ts';
-import type { ChunkMerge, NextChunk } from './chunk-merge.ts';
+import type { BackfillMerge, NextChunk } from './backfill-merge.ts';
 import type { ReadRow } from './row-overlay.ts';
 import {
   isBusy,
@@ -23,8 +23,8 @@ import {
   readRow,
 } from './row-reader.ts';
 
-export interface ChunkReaderParts {
-  readonly chunks: ChunkMerge;
+export interface BackfillReaderParts {
+  readonly chunks: BackfillMerge;
   readonly tables: Pick<KnownTables, 'oidOf' | 'readable'>;
   /** Of the leader's database, for reads alone. */
   readonly openReadSession: () => Promise<Client>;
@@ -56,15 +56,15 @@ const quickMs = 100;
 const slowMs = 500;
 const tellEveryMs = 10_000;
 
-export class ChunkReader {
-  readonly #parts: ChunkReaderParts;
+export class BackfillReader {
+  readonly #parts: BackfillReaderParts;
   #session: Client | null = null;
   #table: ReadTable | null = null;
   #rows = rowsAtFirst;
   #told: { readonly atMs: number; readonly table: string; readonly rows: number };
   #isDone: boolean;
 
-  constructor(parts: ChunkReaderParts) {
+  constructor(parts: BackfillReaderParts) {
     this.#parts = parts;
     this.#told = { atMs: parts.nowMs(), table: '', rows: 0 };
     this.#isDone = parts.chunks.isDone;
