@@ -109,13 +109,8 @@ export interface Point {
   /** Rows of these from before the stream are still missing in it. */
   readonly unfinished: readonly UnfinishedTable[];
   readonly uncovered: readonly string[];
-  /** The last position before which a snapshot saw every streamed transaction. */
-  readonly settled: Checkpoint | null;
   /** Since where keys are unhealed; null when none is. */
   readonly unhealed: Checkpoint | null;
-  readonly rowCounts: Readonly<Record<RelationId, number>>;
-  /** Where the newest schema record begins in partition 0; null where it has to be looked for. */
-  readonly schemaOffset: bigint | null;
 }
 
 /** A place every partition holds: a point or a whole epoch begin, and the offsets after it. */

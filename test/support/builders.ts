@@ -51,10 +51,7 @@ export function pointOf(changes: Partial<Point>): Point {
     previous: { at: at(1, 0), nextOffsets: [] },
     unfinished: [],
     uncovered: [],
-    settled: null,
     unhealed: null,
-    rowCounts: {},
-    schemaOffset: null,
     ...changes,
   };
 }

@@ -73,10 +73,7 @@ test('a batch is whole transactions, and its point tells all of it', () => {
     previous: { at: at(3, 100), nextOffsets: [5n, 6n] },
     unfinished: [],
     uncovered: [],
-    settled: null,
     unhealed: null,
-    rowCounts: {},
-    schemaOffset: null,
   });
 });
 

@@ -43,7 +43,7 @@ function point(epoch: number, upto: number, counts: readonly number[], previous:
   const value: Point = {
     ...{ streamId: 's', label: null, epoch, commit: zeroLsn, upto: lsn(upto), counts },
     ...{ commitTimeMicros: 0n, previous: { at: previous, nextOffsets: [] }, unfinished: [] },
-    ...{ uncovered: [], settled: null, unhealed: null, rowCounts: {}, schemaOffset: null },
+    ...{ uncovered: [], unhealed: null },
   };
   return { ...row(epoch, upto, -1), kind: 'point', point: value };
 }

@@ -175,10 +175,7 @@ export class Batcher {
       previous: this.#previous,
       unfinished: unfinished(),
       uncovered: this.#uncovered,
-      settled: null,
       unhealed: unhealed(),
-      rowCounts: {},
-      schemaOffset: null,
     };
     this.#counts = new Array(partitions).fill(0);
     this.#label = null;

@@ -94,6 +94,9 @@ function malformed(what: string): UnderstudyError {
   );
 }
 
+/** Fields of a point that no version gave a meaning: written with these values, never read. */
+const unusedInFormat1 = { settled: null, rowCounts: {}, schemaOffset: null };
+
 export function pointToAvro(point: Point): object {
   return {
     format: formatVersion,
@@ -102,7 +105,7 @@ export function pointToAvro(point: Point): object {
     upto: formatLsn(point.upto),
     commitTime: point.commitTimeMicros,
     previous: checkpointToAvro(point.previous),
-    settled: point.settled === null ? null : checkpointToAvro(point.settled),
+    ...unusedInFormat1,
     unhealed: point.unhealed === null ? null : checkpointToAvro(point.unhealed),
   };
 }
@@ -119,10 +122,7 @@ interface AvroPoint {
   previous: AvroCheckpoint;
   unfinished: AvroUnfinished[];
   uncovered: string[];
-  settled: AvroCheckpoint | null;
   unhealed: AvroCheckpoint | null;
-  rowCounts: Record<string, number>;
-  schemaOffset: number | bigint | null;
 }
 
 export function pointFromAvro(value: unknown): Point {
@@ -139,10 +139,7 @@ export function pointFromAvro(value: unknown): Point {
     previous: checkpointFromAvro(avro.previous),
     unfinished: unfinishedFromAvro(avro.unfinished),
     uncovered: avro.uncovered,
-    settled: avro.settled === null ? null : checkpointFromAvro(avro.settled),
     unhealed: avro.unhealed === null ? null : checkpointFromAvro(avro.unhealed),
-    rowCounts: avro.rowCounts,
-    schemaOffset: avro.schemaOffset === null ? null : BigInt(avro.schemaOffset),
   };
 }
 
