@@ -1,7 +1,6 @@
 /**
- * Writes docs/errors.md. Flows in: the table of errors and the exit codes of
- * src/errors/codes.ts. Flows out: the page. It promises that the page says nothing the
- * table does not; a test compares them.
+ * Writes docs/errors.md from the table of errors and the exit codes in src/errors/codes.ts. The page
+ * holds nothing that the table does not; a test compares the two.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -9,29 +8,29 @@ import { type ErrorCode, errorTable, exitCodes } from '../src/errors/codes.ts';
 
 /** No Partial: a new exit code does not compile until it is explained. */
 const exitMeanings: Readonly<Record<keyof typeof exitCodes, string>> = {
-  ok: 'Done. `check` found no errors; it may have warned.',
-  usage: 'What you typed or what the file says is wrong. Known without a connection.',
-  unreachable: 'A server cannot be connected to, or refuses the login.',
-  notOwner: 'This node is not the owner, or it lost the race.',
+  ok: 'Success. `check` found no errors; there may be warnings.',
+  usage: 'The command line or the configuration file is wrong. Found without a connection.',
+  unreachable: 'A server cannot be reached, or it refuses the login.',
+  notOwner: 'This node is not the owner, or another node claimed the epoch first.',
   notAsRequired: 'The servers answer but are not as required. Nothing was changed.',
-  timedOut: 'What was waited for did not happen in time.',
-  needsAllowDataLoss: 'Goes on only with `--allow-data-loss`.',
-  dataDiscarded: 'Done. Data was discarded, and saved beforehand.',
+  timedOut: 'An expected event did not happen in time.',
+  needsAllowDataLoss: 'The command needs `--allow-data-loss`.',
+  dataDiscarded: 'Success. Transactions were discarded; they were saved first.',
   different: 'Verification found a difference.',
-  bug: 'Understudy broke one of its own rules. Please report it.',
+  bug: 'An internal rule of Understudy was broken. Please report it.',
 };
 
 const intro = `# Errors
 
 <!-- Written by scripts/write-error-docs.ts from src/errors/codes.ts: change it there. -->
 
-Every refusal is one line of cause and one line \`HINT:\` with the exact remedy, on stderr. With
-\`--json\` the same stands on stdout as
+Every error is one line of cause and one line \`HINT:\` with the exact remedy, on stderr. With
+\`--json\` it is also one object on stdout:
 \`{"error": {"code": "…", "message": "…", "hint": "…", "exit": 4}}\`. Codes and exit codes are
 never renamed, so scripts may match on them.
 
-An agent that runs tries again by itself, with growing pauses, after an error whose row says so. It
-stops at every other one, because trying again cannot help until somebody has acted.
+A running agent retries after an error whose row says so, with increasing pauses. It stops at every
+other error: a retry cannot succeed before an operator has acted.
 `;
 
 function row(cells: readonly string[]): string {
@@ -54,7 +53,7 @@ export function renderErrorDocs(): string {
     row(['---:', '---']),
     ...exits,
     '\n## Error codes\n',
-    row(['code', 'exit', 'tried again', 'meaning']),
+    row(['code', 'exit', 'retried', 'meaning']),
     row(['---', '---:', '---', '---']),
     ...errors,
     '',

@@ -1,10 +1,10 @@
 /**
- * A rule of this program that it broke itself (BUG, exit 70). Nothing that a person does or a
- * server answers leads here.
+ * An internal rule of this program that was broken (BUG, exit 70). Neither a user nor a server can
+ * cause it.
  */
 import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
 
-/** `broken` says which rule, in one line. */
+/** `broken` names the rule, in one line. */
 export function bug(broken: string, cause?: unknown, facts?: ErrorFacts): UnderstudyError {
   return new UnderstudyError('BUG', broken, 'Please report this.', cause, facts);
 }

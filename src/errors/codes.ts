@@ -58,7 +58,7 @@ export const errorTable = {
   LOST_LEADERSHIP: entry(
     'notOwner',
     false,
-    'Another node claimed the next epoch, or this one was never the owner.',
+    'Another node claimed the next epoch, or this node never owned one.',
   ),
   CLAIM_LOST: entry('notOwner', false, 'Another claim for the same epoch came first.'),
   RESTORED_COPY: entry(
@@ -71,29 +71,33 @@ export const errorTable = {
     false,
     'A server, a setting or a permission is not as required.',
   ),
-  TABLE_UNSUPPORTED: entry('notAsRequired', false, 'A table cannot be replicated as it stands.'),
+  TABLE_UNSUPPORTED: entry('notAsRequired', false, 'A table cannot be replicated as it is.'),
   TABLE_NOT_EMPTY: entry(
     'notAsRequired',
     false,
-    'A table holds rows that cannot be taken over: a follower’s own, or rows without a key.',
+    'A table that has to be empty holds rows: those of a follower, or rows without a key.',
   ),
   ALREADY_INITIALISED: entry('notAsRequired', false, 'The cluster exists already.'),
   NOT_INITIALISED: entry('notAsRequired', false, 'The cluster has not been initialised.'),
   TOPIC_MISMATCH: entry(
     'notAsRequired',
     false,
-    'The topic is not the one this stream was written to.',
+    'The topic was re-created or emptied, or another stream was written to it.',
   ),
   FORMAT_TOO_NEW: entry(
     'notAsRequired',
     false,
     'A newer version of Understudy wrote what was read.',
   ),
-  SCHEMA_DIFFERS: entry('notAsRequired', false, 'A table differs from what the stream says of it.'),
+  SCHEMA_DIFFERS: entry(
+    'notAsRequired',
+    false,
+    'A table differs from its description in the stream.',
+  ),
   SCHEMA_CHANGED: entry(
     'notAsRequired',
     false,
-    'A published table was changed, dropped or made again.',
+    'A published table was changed, dropped or re-created.',
   ),
   SCHEMA_DUMP_FAILED: entry(
     'notAsRequired',
@@ -108,39 +112,51 @@ export const errorTable = {
   MESSAGE_UNKNOWN: entry(
     'notAsRequired',
     false,
-    'Postgres or the topic said something this version does not know.',
+    'Postgres or the topic sent something that this version does not know.',
   ),
-  TYPE_RANGE: entry('notAsRequired', false, 'A value is outside of what its Avro type can hold.'),
+  TYPE_RANGE: entry('notAsRequired', false, 'A value is outside the range of its Avro type.'),
   RECORD_TOO_LARGE: entry('notAsRequired', false, 'A row is larger than the topic accepts.'),
-  SLOT_MISMATCH: entry('notAsRequired', false, 'The slot is missing, lost, or ahead of the topic.'),
-  TIMELINE_MISMATCH: entry('notAsRequired', false, 'The server is not the one the epoch began on.'),
+  SLOT_MISMATCH: entry(
+    'notAsRequired',
+    false,
+    'The replication slot is missing, lost, or ahead of the topic.',
+  ),
+  TIMELINE_MISMATCH: entry(
+    'notAsRequired',
+    false,
+    'The server is not the one on which the epoch began.',
+  ),
   FORKED: entry(
     'notAsRequired',
     false,
-    'A node applied what the leader of the next epoch never had.',
+    'A node applied transactions that the leader of the next epoch never had.',
   ),
   DAMAGED: entry(
     'notAsRequired',
     false,
-    'The topic does not add up: records are missing or too many.',
+    'Record counts do not match a consistency point: the topic lost or duplicated records.',
   ),
   UNFINISHED: entry(
     'notAsRequired',
     false,
-    'A node lacks rows from before the stream, or is being built: it is not exact yet.',
+    'A node is not exact yet: it is being built, or a table of it is backfilling.',
   ),
-  NOT_PROMOTABLE: entry('notAsRequired', false, 'The node cannot take the lead.'),
-  STALE: entry('notAsRequired', false, 'A node was away longer than the topic keeps each change.'),
-  DETACHED: entry('notAsRequired', false, 'The node was detached: it is a database of its own.'),
+  NOT_PROMOTABLE: entry('notAsRequired', false, 'The node cannot be promoted.'),
+  STALE: entry(
+    'notAsRequired',
+    false,
+    'A node was offline longer than the topic keeps every change.',
+  ),
+  DETACHED: entry('notAsRequired', false, 'The node was detached: it is an independent database.'),
   ROW_REFUSED: entry('notAsRequired', false, 'A follower’s Postgres refuses a row.'),
-  TIMED_OUT: entry('timedOut', true, 'What was waited for did not happen in time.'),
+  TIMED_OUT: entry('timedOut', true, 'An expected event did not happen in time.'),
   NEEDS_ALLOW_DATA_LOSS: entry(
     'needsAllowDataLoss',
     false,
-    'Acknowledged writes may be lost; that must be allowed by name.',
+    'Acknowledged writes may be lost; `--allow-data-loss` has to allow it.',
   ),
   DIFFERENT: entry('different', false, 'Verification found a difference.'),
-  BUG: entry('bug', false, 'Understudy broke one of its own rules; please report it.'),
+  BUG: entry('bug', false, 'An internal rule of Understudy was broken; please report it.'),
 } as const satisfies Record<string, ErrorEntry>;
 
 export type ErrorCode = keyof typeof errorTable;

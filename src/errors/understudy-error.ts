@@ -1,11 +1,11 @@
 /**
- * The one error class that reaches people: a code, one line of cause, one hint with the exact
- * remedy, and the facts as fields for the log. Thrown by the named factories of this folder, one
- * file for each family of failures, and by nothing else. Messages never hold a secret.
+ * The one error class that users see: a code, one line of cause, one hint with the exact remedy,
+ * and the facts as fields for the log. Only the named factories of this folder create it, one file
+ * for each family of failures. Messages never hold a secret.
  */
 import { type ErrorCode, type ExitCode, errorTable } from './codes.ts';
 
-/** What the message names, for the log: `{ node: 'b', at: '3:0/16B3748' }`. */
+/** The names and numbers of the message, as fields for the log: `{ node: 'b', at: '3:0/16B3748' }`. */
 export type ErrorFacts = Readonly<Record<string, string | number | boolean | null>>;
 
 export class UnderstudyError extends Error {
