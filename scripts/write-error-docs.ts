@@ -1,6 +1,6 @@
 /**
- * Writes docs/errors.md from the table of errors and the exit codes in src/errors/codes.ts. The page
- * holds nothing that the table does not; a test compares the two.
+ * Writes docs/errors.md from the table of errors and the exit codes in src/errors/codes.ts. The
+ * page holds nothing that the table does not; a test compares the two.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -45,7 +45,7 @@ function hintLine(different: readonly string[], isAllShown: boolean, isRepaired:
   const repair = `Repair them: understudy verify ${different.join(' ')} --repair. `;
   const show = `See both rows: understudy verify ${different.join(' ')} --show-rows. `;
   const nodes = different.join(' or ');
-  const more = `Do not promote ${nodes}; "When rows differ" in docs/operations.md says what to do.`;
+  const more = `Do not promote ${nodes}; see "Rows differ" in docs/operations/runbooks.md.`;
   return `HINT: ${isAllShown ? '' : show}${isRepaired ? '' : repair}${more}`;
 }
 

@@ -5,7 +5,9 @@
  */
 import { type ErrorCode, type ExitCode, errorTable } from './codes.ts';
 
-/** The names and numbers of the message, as fields for the log: `{ node: 'b', at: '3:0/16B3748' }`. */
+/**
+ * The names and numbers of the message, as fields for the log: `{ node: 'b', at: '3:0/16B3748' }`.
+ */
 export type ErrorFacts = Readonly<Record<string, string | number | boolean | null>>;
 
 export class UnderstudyError extends Error {

@@ -1,7 +1,7 @@
 /**
  * GET /metrics in the text format of Prometheus. Flows in: figures of each node that this process
  * serves, as plain values; flows out: one text. What is unknown has no sample: a zero would be a
- * lie. Names and meanings are part of what a version promises (docs/operations.md). Pure.
+ * lie. Names and meanings are part of what a version promises (docs/operations/watch.md). Pure.
  */
 import type { EpochLsn } from '../change/position.ts';
 

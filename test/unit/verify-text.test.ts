@@ -95,7 +95,7 @@ text('people see tables, keys and what to do next', () => {
     '',
     'DIFFERENT at 3:0/FF: b',
     'HINT: See both rows: understudy verify b --show-rows. Repair them: understudy verify b ' +
-      '--repair. Do not promote b; "When rows differ" in docs/operations.md says what to do.',
+      '--repair. Do not promote b; see "Rows differ" in docs/operations/runbooks.md.',
   ]);
   assert.equal(verificationOutcome(verified(table('public.t')), plainly).lines.slice(-1), [
     'equal at 3:0/FF: every row is that of node a',

@@ -4,11 +4,12 @@
  * that nobody has to find it by reading.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { quick } from '../../scripts/mutations/quick-list.ts';
 import { withServers } from '../../scripts/mutations/server-list.ts';
+import { renderMutations } from '../../scripts/mutations/write-table.ts';
 import { renderErrorDocs } from '../../scripts/write-error-docs.ts';
 
 interface SourceFile {
@@ -150,19 +151,49 @@ rules('docs/errors.md is what scripts/write-error-docs.ts writes', () => {
   assert.is(readFileSync('docs/errors.md', 'utf8'), renderErrorDocs());
 });
 
-const prose = ['README.md', 'CONTRIBUTING.md', 'docs/guarantees.md', 'docs/architecture.md'];
+const pages: readonly string[] = [
+  ...['README.md', 'CONTRIBUTING.md'],
+  ...readdirSync('docs', { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => join('docs', name)),
+];
 
-rules('every test that a page names is there', () => {
-  const named = prose.flatMap((path) =>
-    [...readFileSync(path, 'utf8').matchAll(/`(test\/[\w/-]+\.test\.ts)`/g)].map(
-      ([, test = '']) => ({ path, test }),
-    ),
+/** Each text that a pattern's first group finds in a page, with the page. */
+function named(pattern: RegExp): readonly { readonly page: string; readonly name: string }[] {
+  return pages.flatMap((page) =>
+    [...readFileSync(page, 'utf8').matchAll(pattern)].map(([, name = '']) => ({ page, name })),
   );
-  assert.ok(named.length > 20);
+}
+
+rules('every file and folder of the project that a page names is there', () => {
+  const paths = named(/`((?:src|test|scripts|schemas)\/[\w./-]*)`/g);
+  assert.ok(paths.length > 80);
   assert.equal(
-    named.filter(({ test }) => !existsSync(test)),
+    paths.filter(({ name }) => !existsSync(name)),
     [],
   );
+});
+
+/** As GitHub names a heading in an address. */
+function anchorOf(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replace(/[^\w\- ]/g, '')
+    .replaceAll(' ', '-');
+}
+
+rules('every link between pages leads to a page and to a heading of it', () => {
+  const links = named(/\]\((?!https?:)([^)]+)\)/g);
+  assert.ok(links.length > 60);
+  const broken = links.filter(({ page, name }) => {
+    const [path = '', anchor] = name.split('#');
+    const target = path === '' ? page : join(dirname(page), path);
+    if (!existsSync(target)) return true;
+    if (anchor === undefined) return false;
+    const headings = readFileSync(target, 'utf8').matchAll(/^#+ (.*)$/gm);
+    return ![...headings].some(([, heading = '']) => anchorOf(heading) === anchor);
+  });
+  assert.equal(broken, []);
 });
 
 rules('every guarantee has a number, its condition and its tests', () => {
@@ -179,16 +210,8 @@ rules('every guarantee has a number, its condition and its tests', () => {
   assert.equal(bare, []);
 });
 
-rules('CONTRIBUTING.md lists every mutation with the tests that see it', () => {
-  const page = readFileSync('CONTRIBUTING.md', 'utf8');
-  const rows = [...quick, ...withServers].map(({ name, harm, tests }) => {
-    const seenBy = tests.map((path) => path.replace(/^test\/|\.test\.ts$/g, ''));
-    return `| \`${name}\` | ${harm} | ${seenBy.map((path) => `\`${path}\``).join(', ')} |`;
-  });
-  assert.equal(
-    rows.filter((row) => !page.includes(row)),
-    [],
-  );
+rules('scripts/mutations/README.md is what write-table.ts writes', () => {
+  assert.is(readFileSync('scripts/mutations/README.md', 'utf8'), renderMutations());
 });
 
 rules('what a mutation breaks stands in the source once', () => {
