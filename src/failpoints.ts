@@ -47,15 +47,15 @@ export const failpointNames = [
   'schema.after-statement',
 ] as const;
 
-export type FailpointName = (typeof failpointNames)[number];
+type FailpointName = (typeof failpointNames)[number];
 
 /** kill is SIGKILL to this process, error a failure that is retried, pause a wait. */
-export type FailpointAction =
+type FailpointAction =
   | { readonly kind: 'kill' }
   | { readonly kind: 'error' }
   | { readonly kind: 'pause'; readonly ms: number };
 
-export interface ArmedFailpoint {
+interface ArmedFailpoint {
   readonly name: FailpointName;
   readonly action: FailpointAction;
   /** The pass at which it happens, from 1. */

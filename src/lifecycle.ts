@@ -17,13 +17,13 @@ import {
   withTimeout,
 } from './waiting.ts';
 
-export interface RunBackoff extends Backoff {
+interface RunBackoff extends Backoff {
   /** What has worked for this long was well: the next failure counts as the first. */
   readonly steadyMs: number;
 }
 
 /** The first retry is nearly at once; the cap is how long an outage may be over unnoticed. */
-export const defaultBackoff: RunBackoff = { baseMs: 100, capMs: 30_000, steadyMs: 60_000 };
+const defaultBackoff: RunBackoff = { baseMs: 100, capMs: 30_000, steadyMs: 60_000 };
 
 const warnFromMs = 1000;
 const errorFromMs = 10_000;
@@ -75,7 +75,7 @@ export function isRetriable(error: unknown): boolean {
   return connectionMessages.has(error.message);
 }
 
-export interface RunUntilStopped {
+interface RunUntilStopped {
   /** Names the loop in the log. */
   readonly name: string;
   readonly signal: AbortSignal;
@@ -124,7 +124,7 @@ function isEndOfAbort(error: unknown, signal: AbortSignal): boolean {
   return isAbortOf(error, signal) || isRetriable(error);
 }
 
-export type StopSignal = 'SIGTERM' | 'SIGINT' | 'SIGPIPE';
+type StopSignal = 'SIGTERM' | 'SIGINT' | 'SIGPIPE';
 
 /** Numbers as the shell adds them to 128 when a signal ended a process. */
 const signalNumbers: Readonly<Record<StopSignal, number>> = { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 };
@@ -145,7 +145,7 @@ export class Stopped extends Error {
 }
 
 /** The part of a process that is listened to. */
-export interface SignalSource {
+interface SignalSource {
   on(event: 'SIGTERM' | 'SIGINT', listener: () => void): unknown;
   off(event: 'SIGTERM' | 'SIGINT', listener: () => void): unknown;
 }

@@ -7,7 +7,7 @@ import { type DestinationStream, destination, type Logger as PinoLogger, pino } 
 import { hasCode, UnderstudyError } from './errors/understudy-error.ts';
 import { redacted, redactText } from './redact.ts';
 
-export type LogFields = Readonly<Record<string, unknown>>;
+type LogFields = Readonly<Record<string, unknown>>;
 
 /** What is handed to every part that has something to say. Errors go under the field `error`. */
 export interface Logger {
@@ -23,9 +23,9 @@ export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
 export const logFormats = ['json', 'human'] as const;
-export type LogFormat = (typeof logFormats)[number];
+type LogFormat = (typeof logFormats)[number];
 
-export interface LoggerOptions {
+interface LoggerOptions {
   readonly level: LogLevel;
   readonly format: LogFormat;
   /** Takes secrets out of a text; the configuration knows more of them once it is loaded. */
@@ -100,7 +100,7 @@ const secretKey = /^(password|passwd|auth|sasl|url|secret|authorization)$/i;
 const deepestField = 4;
 
 /** Secrets out, errors and bigints in a form that JSON has. */
-export function cleanFields(
+function cleanFields(
   fields: LogFields,
   redact: (text: string) => string,
   withStack: boolean,
@@ -127,7 +127,7 @@ export function cleanFields(
 /** A chain of causes longer than this repeats itself. */
 const longestCauseChain = 8;
 
-export interface ErrorFields {
+interface ErrorFields {
   readonly code?: string;
   readonly message: string;
   readonly hint?: string;
@@ -137,7 +137,7 @@ export interface ErrorFields {
 }
 
 /** The stack is for our own bugs and for debugging; anywhere else it hides the one line. */
-export function errorFields(
+function errorFields(
   error: Error,
   redact: (text: string) => string,
   withStack: boolean,

@@ -9,7 +9,7 @@
  */
 const lingerMs = 2000;
 
-export type OpenResources = ReadonlyMap<string, number>;
+type OpenResources = ReadonlyMap<string, number>;
 
 /** Kinds of resources that keep the process alive, as Node names them, with their counts. */
 export function openResources(): OpenResources {
@@ -21,7 +21,7 @@ export function openResources(): OpenResources {
 }
 
 /** `TCPSocketWrap 2, Timeout 1`: what is open now and was not before. */
-export function describeLeft(before: OpenResources, now: OpenResources): string {
+function describeLeft(before: OpenResources, now: OpenResources): string {
   const left: string[] = [];
   for (const [name, count] of now) {
     const more = count - (before.get(name) ?? 0);

@@ -51,7 +51,7 @@ import {
 import { whileLeading } from './reign-tasks.ts';
 
 /** What whoever runs an agent hears of an attempt. */
-export interface AgentEvents extends WorkEvents {
+interface AgentEvents extends WorkEvents {
   /** The node's lock is held and its log is read. */
   readonly onServed: () => void;
 }

@@ -11,7 +11,7 @@ import { keepSchemaNew } from '../fleet/provision/schema-renewal.ts';
 import type { Leading } from '../leader/leader.ts';
 import { unlessAborted } from '../waiting.ts';
 
-export interface Reign {
+interface Reign {
   readonly node: NodeAccess;
   /** A session for nothing else. */
   readonly client: Client;

@@ -7,7 +7,7 @@ import { parseLsn } from '../change/lsn.ts';
 import type { EpochBase } from '../change/position.ts';
 import type { ServerFacts } from './read-catalog.ts';
 
-export type ServerOfReign = Pick<ServerFacts, 'systemId' | 'timeline'>;
+type ServerOfReign = Pick<ServerFacts, 'systemId' | 'timeline'>;
 
 export async function readEpochBases(client: Client): Promise<EpochBase[]> {
   const { rows } = await client.query<{

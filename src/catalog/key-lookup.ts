@@ -11,7 +11,7 @@ import type { KeyOperators, TableAccess, TextInput } from './column-access.ts';
 import { qualifiedName, quoteIdentifier } from './postgres-session.ts';
 import type { TableShape } from './table.ts';
 
-export interface KeyedColumn {
+interface KeyedColumn {
   readonly id: ColumnId;
   readonly name: string;
   /** As format_type prints it under an empty search_path: safe to put into SQL as it is. */

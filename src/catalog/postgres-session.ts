@@ -43,7 +43,7 @@ export const sessionSettings = {
   tcp_keepalives_count: '3',
 } as const;
 
-export interface SessionOptions {
+interface SessionOptions {
   /** Shown in pg_stat_activity: `understudy b applier`. */
   readonly applicationName: string;
   /** session_replication_role = replica: ordinary triggers, and so the write guard, stay silent. */
@@ -171,7 +171,7 @@ export function databaseOfUrl(url: string): string {
 }
 
 /** host:port/database, which may be shown to anybody. */
-export function describeServer(client: Client): string {
+function describeServer(client: Client): string {
   return `${client.host}:${client.port}/${client.database ?? ''}`;
 }
 
@@ -247,7 +247,7 @@ export function qualifiedName(schema: string, table: string): string {
   return `${escapeIdentifier(schema)}.${escapeIdentifier(table)}`;
 }
 
-export type Isolation = 'READ COMMITTED' | 'REPEATABLE READ';
+type Isolation = 'READ COMMITTED' | 'REPEATABLE READ';
 
 /**
  * Runs `work` in one transaction. It commits, or it throws what `work` or the commit threw; after a

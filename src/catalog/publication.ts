@@ -9,7 +9,7 @@ import type { Client } from 'pg';
 import { qualifiedName, quoteIdentifier } from './postgres-session.ts';
 import type { TableShape } from './table.ts';
 
-export type PublishedTable = Pick<TableShape, 'schema' | 'name' | 'isPartition'>;
+type PublishedTable = Pick<TableShape, 'schema' | 'name' | 'isPartition'>;
 
 export async function createPublication(
   client: Client,

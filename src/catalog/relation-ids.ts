@@ -30,7 +30,7 @@ function giveId(name: string, used: Set<string>): string {
   return id;
 }
 
-export interface ShapeIds {
+interface ShapeIds {
   readonly relation: RelationId;
   /** By attnum. */
   readonly columns: ReadonlyMap<number, ColumnId>;

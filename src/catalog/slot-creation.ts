@@ -7,7 +7,7 @@
 import type { Client } from 'pg';
 import type { UnderstudyError } from '../errors/understudy-error.ts';
 
-export interface SlotCreation<Result> {
+interface SlotCreation<Result> {
   readonly maker: Client;
   /** Another session of the same server, with the right to end the maker's. */
   readonly control: Client;

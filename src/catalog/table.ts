@@ -36,7 +36,7 @@ export interface UniqueIndex {
   readonly equality: readonly string[];
 }
 
-export type ReplicaIdentity = 'default' | 'index' | 'full' | 'nothing';
+type ReplicaIdentity = 'default' | 'index' | 'full' | 'nothing';
 
 export interface TableShape {
   readonly oid: number;
@@ -79,14 +79,14 @@ export function isAppendOnly(table: TableShape, keyless: KeylessTables): boolean
   return keyless === 'append' && table.identityAttnums === null && hasValues;
 }
 
-export type TableProblemCode =
+type TableProblemCode =
   | 'NO_IDENTITY'
   | 'IDENTITY_NOTHING'
   | 'FULL_WITHOUT_PRIMARY_KEY'
   | 'DEFERRABLE_IDENTITY'
   | 'GENERATED_IDENTITY';
 
-export interface TableProblem {
+interface TableProblem {
   readonly code: TableProblemCode;
   readonly message: string;
   readonly hint: string;

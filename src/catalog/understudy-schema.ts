@@ -9,7 +9,7 @@ import { UnderstudyError } from '../errors/understudy-error.ts';
 import { inTransaction } from './postgres-session.ts';
 
 /** Raised whenever the schema changes in a way that an older version would misread. */
-export const understudySchemaFormat = 1;
+const understudySchemaFormat = 1;
 
 /** schemas/ stands beside src/ here and beside dist/ in the package: the same way up from both. */
 const schemaFile = new URL('../../schemas/sql/001-understudy.sql', import.meta.url);

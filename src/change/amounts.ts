@@ -14,7 +14,7 @@ const unitMs: Readonly<Record<string, number>> = {
 };
 
 /** Node fires a timer that is longer than 2^31 - 1 ms at once, so nothing longer may pass. */
-export const longestDurationMs = 2 ** 31 - 1;
+const longestDurationMs = 2 ** 31 - 1;
 
 /** Parses a duration, or null for any other text and for what no timer can hold. */
 export function parseDurationMs(text: string): number | null {

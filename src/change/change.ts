@@ -54,7 +54,7 @@ export interface RowChange {
   readonly was: readonly string[] | null;
 }
 
-export interface TruncateChange {
+interface TruncateChange {
   readonly kind: 'truncate';
   readonly relation: RelationShape;
 }
@@ -63,12 +63,12 @@ export interface TruncateChange {
  * All rows of the table come again from here on. What has not come once points no longer name the
  * table as unfinished is not in it.
  */
-export interface RereadChange {
+interface RereadChange {
   readonly kind: 'reread';
   readonly relation: RelationShape;
 }
 
-export interface RelationChange {
+interface RelationChange {
   readonly kind: 'relation';
   readonly relation: RelationShape;
 }

@@ -21,7 +21,7 @@ export interface Position {
 }
 
 /** A point sorts below every record of a transaction that commits exactly at its `upto`. */
-export const pointOrdinal = -1;
+const pointOrdinal = -1;
 
 export function pointPosition(at: EpochLsn): Position {
   return { epoch: at.epoch, commitLsn: at.lsn, ordinal: pointOrdinal };

@@ -9,7 +9,7 @@ import { UnderstudyError } from '../errors/understudy-error.ts';
 import { Stopped } from '../lifecycle.ts';
 import { isAbortOf } from '../waiting.ts';
 
-export interface Failure {
+interface Failure {
   /** STOPPED is an interrupted command: the only one that is nobody's error. */
   readonly code: ErrorCode | 'STOPPED';
   readonly message: string;
@@ -74,7 +74,7 @@ export function failureLines(failure: Failure): readonly string[] {
   return [`error: ${failure.message}`, `HINT: ${failure.hint}`];
 }
 
-export type Cell = string | number | bigint | boolean | null;
+type Cell = string | number | bigint | boolean | null;
 
 /** A table for people: columns as wide as needed, numbers to the right, `-` for the unknown. */
 export function tableLines(

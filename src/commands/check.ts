@@ -9,7 +9,7 @@ import { preflight } from '../fleet/preflight/preflight.ts';
 import { clusterOf } from './cluster-of.ts';
 import type { Command } from './command.ts';
 
-export type CheckInput = Readonly<Record<string, never>>;
+type CheckInput = Readonly<Record<string, never>>;
 
 export const checkCommand: Command<CheckInput> = {
   name: 'check',

@@ -25,7 +25,7 @@ export function clusterOf(context: CommandContext): Cluster {
   });
 }
 
-export function clusterSettingsOf(config: Config): ClusterSettings {
+function clusterSettingsOf(config: Config): ClusterSettings {
   const { brokers, ssl, sasl } = config.kafka();
   return {
     cluster: config.cluster,

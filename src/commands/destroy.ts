@@ -9,7 +9,7 @@ import { dismantle } from '../fleet/operations/destroy.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption } from './command.ts';
 
-export interface DestroyInput {
+interface DestroyInput {
   readonly yes: boolean;
 }
 

@@ -12,7 +12,7 @@ import { type Command, durationOption, requiredText, textOption } from './comman
 import { type PointReference, parsePointReference } from './point-reference.ts';
 import { resolveIn } from './resolve-point.ts';
 
-export interface DetachInput {
+interface DetachInput {
   readonly node: string;
   /** Null is where the node stands. */
   readonly at: PointReference | null;

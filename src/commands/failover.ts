@@ -17,7 +17,7 @@ import {
   requiredText,
 } from './command.ts';
 
-export interface FailoverInput {
+interface FailoverInput {
   readonly node: string;
   /** Says what would be done and lost, and changes nothing. */
   readonly dryRun: boolean;

@@ -12,7 +12,7 @@ import { findingLines } from './check.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption, textOption } from './command.ts';
 
-export interface InitInput {
+interface InitInput {
   /** null when it was not named: the first node of the configuration. */
   readonly leader: string | null;
   readonly replaceRows: boolean;

@@ -13,7 +13,7 @@ export type PointReference =
 
 const labelPattern = /^[a-z][a-z0-9_.-]{0,62}$/;
 
-export function isPointLabel(text: string): boolean {
+function isPointLabel(text: string): boolean {
   return labelPattern.test(text);
 }
 

@@ -12,7 +12,7 @@ import { type Command, requiredText } from './command.ts';
 import { parsePointLabel } from './point-reference.ts';
 import { namedPoint } from './points.ts';
 
-export interface PointInput {
+interface PointInput {
   readonly label: string;
 }
 

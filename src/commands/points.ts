@@ -11,7 +11,7 @@ import { tableLines } from './answer.ts';
 import { clusterOf } from './cluster-of.ts';
 import type { Command } from './command.ts';
 
-export type PointsInput = Readonly<Record<string, never>>;
+type PointsInput = Readonly<Record<string, never>>;
 
 export const pointsCommand: Command<PointsInput> = {
   name: 'points',
@@ -29,7 +29,7 @@ export const pointsCommand: Command<PointsInput> = {
   },
 };
 
-export interface NamedPoint {
+interface NamedPoint {
   readonly label: string;
   readonly lsn: string;
   /** When the transaction before the point was committed. */

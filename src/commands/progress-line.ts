@@ -4,7 +4,7 @@
  * written every few seconds, so that a log stays readable.
  */
 
-export interface ProgressLineParts {
+interface ProgressLineParts {
   readonly write: (text: string) => void;
   /** The width of the terminal; null where nobody sees a line change. */
   readonly columns: () => number | null;

@@ -8,7 +8,7 @@ import { type RebuildAnswer, rebuild } from '../fleet/operations/rebuild.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption, requiredText } from './command.ts';
 
-export interface RebuildInput {
+interface RebuildInput {
   readonly node: string;
   readonly inPlace: boolean;
 }

@@ -5,7 +5,7 @@
  */
 import { type BoundCommand, bindCommand } from './command.ts';
 
-export interface VerbEntry {
+interface VerbEntry {
   /** What follows the verb, for --help. */
   readonly synopsis: string;
   readonly summary: string;

@@ -10,7 +10,7 @@ import { type ResnapshotResult, resnapshot } from '../fleet/operations/resnapsho
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption } from './command.ts';
 
-export interface ResnapshotInput {
+interface ResnapshotInput {
   /** null is all. */
   readonly patterns: readonly string[] | null;
   readonly wait: boolean;

@@ -20,7 +20,7 @@ import { type Command, type CommandContext, type Outcome, textOption } from './c
 import { type PointReference, parsePointReference } from './point-reference.ts';
 import { resolvePoint } from './resolve-point.ts';
 
-export interface RunInput {
+interface RunInput {
   /** At least one, each once. */
   readonly nodes: readonly string[];
   readonly http: ListenAddress | null;

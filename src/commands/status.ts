@@ -12,7 +12,7 @@ import { tableLines } from './answer.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, type CommandContext, flagOption, type Outcome } from './command.ts';
 
-export interface StatusInput {
+interface StatusInput {
   /** Again and again until stopped. */
   readonly watch: boolean;
 }
@@ -58,7 +58,7 @@ function onScreen(lines: readonly string[]): readonly string[] {
   return [`${home}${first}`, ...rest.slice(0, -1), `${rest.at(-1) ?? ''}${clearBelow}`];
 }
 
-export function statusLines(status: FleetStatus): readonly string[] {
+function statusLines(status: FleetStatus): readonly string[] {
   const { cluster, stream, epoch, leader, durability } = status;
   const known = (value: string | number | null): string => (value === null ? '-' : String(value));
   const head =

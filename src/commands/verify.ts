@@ -23,7 +23,7 @@ import {
 } from './command.ts';
 import { progressText, verificationLines } from './verify-text.ts';
 
-export interface VerifyInput {
+interface VerifyInput {
   /** Each once; empty is every follower. */
   readonly nodes: readonly string[];
   readonly keysMax: number;

@@ -13,7 +13,7 @@ import { type Command, durationOption, requiredText, textOption } from './comman
 import { type PointReference, parsePointReference } from './point-reference.ts';
 import { resolvePoint } from './resolve-point.ts';
 
-export interface WaitInput {
+interface WaitInput {
   readonly node: string;
   readonly at: PointReference;
   readonly timeoutMs: number;

@@ -13,34 +13,34 @@ import { readConfigText } from './file.ts';
 import type { ConfigFile } from './schema.ts';
 import { nearestWord } from './suggest.ts';
 
-export interface TlsSettings {
+interface TlsSettings {
   readonly ca?: string;
   readonly cert?: string;
   readonly key?: string;
   readonly rejectUnauthorized?: boolean;
 }
 
-export interface SaslSettings {
+interface SaslSettings {
   readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512';
   readonly username: string;
   readonly password: string;
 }
 
-export interface KafkaSettings {
+interface KafkaSettings {
   /** `host:port`, at least one. */
   readonly brokers: readonly string[];
   readonly ssl: boolean | TlsSettings;
   readonly sasl: SaslSettings | null;
 }
 
-export interface RegistrySettings {
+interface RegistrySettings {
   /** Without a closing slash. */
   readonly url: string;
   readonly auth: { readonly username: string; readonly password: string } | null;
 }
 
 /** What init makes the topics with; nothing in it is a secret. */
-export interface TopicSettings {
+interface TopicSettings {
   readonly partitions: number;
   /** null is min(3, brokers). */
   readonly replication: number | null;
@@ -48,7 +48,7 @@ export interface TopicSettings {
   readonly overrides: Readonly<Record<string, string>>;
 }
 
-export interface ConfigSource {
+interface ConfigSource {
   readonly text: string;
   /** As it is named in errors. */
   readonly name: string;
@@ -231,7 +231,7 @@ export class Config {
   }
 }
 
-export interface ConfigLocation {
+interface ConfigLocation {
   /** The value of --config, if it was given. */
   readonly option: string | undefined;
   readonly workingDirectory: string;

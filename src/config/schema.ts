@@ -154,7 +154,7 @@ export const knownKeys: Readonly<Record<string, readonly string[]>> = {
   points: Object.keys(pointsShape),
 };
 
-export interface LaterSetting {
+interface LaterSetting {
   readonly path: readonly string[];
   /** The one value this version serves, as it is written in the file. */
   readonly today: string;

@@ -29,12 +29,12 @@ import { StateWaiters } from './state-waiters.ts';
  * claim that stands there twice, with a rival's in between, would lose to it at compaction, which
  * keeps the last of equal keys, long after it has won.
  */
-export interface ControlProducer {
+interface ControlProducer {
   append(key: string, value: string | null): Promise<{ readonly offset: bigint }>;
   close(): Promise<void>;
 }
 
-export interface ControlLogDeps {
+interface ControlLogDeps {
   readonly reader: CommittedReader;
   readonly producer: ControlProducer;
   /** Null for a command that serves no node. */
@@ -48,7 +48,7 @@ export interface ControlLogDeps {
   readonly sleep: (delayMs: number, signal?: AbortSignal) => Promise<void>;
 }
 
-export type ClaimOutcome =
+type ClaimOutcome =
   | { readonly won: true; readonly epoch: number; readonly claimId: string }
   | { readonly won: false; readonly owner: Owner | null };
 

@@ -13,7 +13,7 @@ import { formatEpochLsn, parseEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 
 /** Raised when a kind, a field or a rule of the fold changes; an older agent then stops. */
-export const controlFormat = 1;
+const controlFormat = 1;
 
 const id = z.string().min(1).max(64);
 const node = z.string().min(1).max(64);
@@ -121,7 +121,7 @@ const controlRecord = z.discriminatedUnion('kind', [
 export type ControlRecord = Readonly<z.output<typeof controlRecord>>;
 export type RecordOf<K extends ControlRecord['kind']> = Extract<ControlRecord, { kind: K }>;
 
-export interface ControlText {
+interface ControlText {
   readonly key: string;
   readonly value: string;
 }

@@ -44,7 +44,7 @@ import {
   saveEpoch,
 } from './state/follower-state.ts';
 
-export interface FollowerParts {
+interface FollowerParts {
   readonly client: Client;
   /** The follower's own: it is closed with it. */
   readonly reader: CommittedReader;

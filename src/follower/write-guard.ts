@@ -32,14 +32,14 @@ const pollMs = 50;
 /** Transactions of an application are over by then, or are worth being named. */
 const defaultMaxWaitMs = 30_000;
 
-export interface GuardOptions {
+interface GuardOptions {
   /** For all waiting together. */
   readonly maxWaitMs?: number;
   readonly now?: () => number;
   readonly sleep?: (ms: number) => Promise<unknown>;
 }
 
-export interface GuardState {
+interface GuardState {
   /** Nothing is missing. */
   readonly armed: boolean;
   readonly refusesDdl: boolean;

@@ -15,7 +15,7 @@ export interface ListenAddress {
   readonly port: number;
 }
 
-export interface Health {
+interface Health {
   readonly ok: boolean;
 }
 

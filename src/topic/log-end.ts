@@ -47,7 +47,7 @@ export async function readLogEnd(
 }
 
 /** An epoch's begin, and where it was written. */
-export interface WrittenBegin extends Pick<EpochBegin, 'streamId'> {
+interface WrittenBegin extends Pick<EpochBegin, 'streamId'> {
   /** Behind the begin in each partition. */
   readonly checkpoint: Checkpoint;
 }
@@ -97,7 +97,7 @@ function beginsAt({ epoch, startLsn }: EpochBegin): EpochLsn {
   return { epoch, lsn: startLsn };
 }
 
-export interface Readable {
+interface Readable {
   /** Of the last record in each partition. */
   readonly offsets: readonly bigint[];
   /** Past them all. */

@@ -16,7 +16,7 @@ export interface TailSource<T = StreamRecord> {
 }
 
 /** A fetched partition with its decoded records; the decoder may leave records out. */
-export interface TailedPartition<T = StreamRecord> extends FetchedPartition {
+interface TailedPartition<T = StreamRecord> extends FetchedPartition {
   readonly decoded: readonly T[];
 }
 
@@ -24,9 +24,9 @@ export interface TailedPartition<T = StreamRecord> extends FetchedPartition {
  * A broker answers as soon as it has records; this only bounds how long a fetch waits where there
  * are none.
  */
-export const fetchMaxWaitMs = 500;
+const fetchMaxWaitMs = 500;
 
-export interface TailOptions {
+interface TailOptions {
   /** Default: `fetchMaxWaitMs`. */
   readonly maxWaitMs?: number;
   /** For each partition and fetch; default: the reader's. */

@@ -12,7 +12,7 @@ import { equalDigests, type TableDigest } from './table-digest.ts';
  * The follower lacks the table, has one that the leader has not, has it with other columns or
  * another identity, or holds other rows in it.
  */
-export type TableDifference = 'missing' | 'extra' | 'columns' | 'rows';
+type TableDifference = 'missing' | 'extra' | 'columns' | 'rows';
 
 /** A value as it prints, by its column's name on the leader; null is NULL. */
 export type ShownRow = Readonly<Record<string, string | null>>;

@@ -25,7 +25,7 @@ export interface Bucket extends Digest {
 /** By their digits. Only buckets that have rows. */
 export type Buckets = ReadonlyMap<string, Bucket>;
 
-export interface BothBuckets {
+interface BothBuckets {
   readonly leader: Buckets;
   readonly follower: Buckets;
 }
@@ -95,7 +95,7 @@ export async function narrow(
  * Lists all suspects when they are few; else splits all of them when the answer has room for that;
  * else goes on with the first of them only.
  */
-export function nextStep(suspects: readonly Suspect[], bounds: NarrowingBounds): Step {
+function nextStep(suspects: readonly Suspect[], bounds: NarrowingBounds): Step {
   const digits = suspects[0]?.digits.length ?? 0;
   const take = (count: number, finer: number): Step => ({
     digits: Math.min(digits + finer, keyDigits),

@@ -17,7 +17,7 @@ import {
   readPublishedTables,
 } from './published-tables.ts';
 
-export interface LeaderSnapshotParts {
+interface LeaderSnapshotParts {
   readonly url: string;
   readonly applicationName: string;
   /** A session on the leader, outside of a transaction; afterwards inside of the snapshot. */
@@ -28,7 +28,7 @@ export interface LeaderSnapshotParts {
   readonly signal: AbortSignal;
 }
 
-export interface LeaderSnapshot {
+interface LeaderSnapshot {
   readonly lsn: Lsn;
   readonly tables: readonly PublishedTable[];
 }

@@ -14,7 +14,7 @@ export interface ProgressState {
   readonly nodes: readonly NodeState[];
 }
 
-export interface NodeState {
+interface NodeState {
   readonly name: string;
   readonly tables: number;
   readonly tablesDone: number;
@@ -28,7 +28,7 @@ interface NodePart extends NodeState {
   rows: bigint;
 }
 
-export interface NodeProgress {
+interface NodeProgress {
   readonly onRead: (part: ReadPart) => void;
   readonly onTable: () => void;
 }

@@ -73,7 +73,7 @@ export async function digestTable(
   };
 }
 
-export interface RangeReading<Row> {
+interface RangeReading<Row> {
   readonly query: (range: PageRange) => QueryConfig;
   /** Takes one row of an answer and says how many rows of the table it stands for. */
   readonly take: (row: Row) => bigint;

@@ -17,7 +17,7 @@ const replicaIdentity = new RegExp(
 );
 const attachment = new RegExp(`^ALTER INDEX ${inSchema} ATTACH PARTITION ${inSchema}$`);
 
-export interface PartedPostData {
+interface PartedPostData {
   readonly identity: readonly string[];
   readonly rest: readonly string[];
 }

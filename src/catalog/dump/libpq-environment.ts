@@ -9,7 +9,7 @@ import { rootCertificates } from 'node:tls';
 import { Client } from 'pg';
 import { sessionConfig } from '../postgres-session.ts';
 
-export interface LibpqEnvironment {
+interface LibpqEnvironment {
   readonly env: Readonly<Record<string, string>>;
   /**
    * The certificates that Node trusts, where the URL names none: libpq trusts none by itself. They

@@ -15,7 +15,7 @@ import { libpqEnvironment } from './libpq-environment.ts';
 import type { SchemaPayload } from './schema-payload.ts';
 import { splitStatements } from './sql-statements.ts';
 
-export interface DumpOptions {
+interface DumpOptions {
   /** The program, by path or by a name on PATH. */
   readonly pgDump: string;
   readonly url: string;

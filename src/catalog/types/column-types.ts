@@ -12,7 +12,7 @@ import {
 import { doubleFromText, floatFromText, textFromDouble, textFromFloat } from './float-text.ts';
 
 /** The JavaScript value of each kind. Longs are numbers where that is exact, bigints beyond. */
-export interface AvroValues {
+interface AvroValues {
   boolean: boolean;
   int: number;
   long: number | bigint;

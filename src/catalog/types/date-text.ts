@@ -6,10 +6,10 @@
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 
 /** Postgres' own sentinels for infinity, the extreme values of the types. */
-export const dateInfinity = 2_147_483_647;
-export const dateMinusInfinity = -2_147_483_648;
-export const timestampInfinity = 9_223_372_036_854_775_807n;
-export const timestampMinusInfinity = -9_223_372_036_854_775_808n;
+const dateInfinity = 2_147_483_647;
+const dateMinusInfinity = -2_147_483_648;
+const timestampInfinity = 9_223_372_036_854_775_807n;
+const timestampMinusInfinity = -9_223_372_036_854_775_808n;
 
 /** Below this many seconds (the year 2255) microseconds are exact as a JavaScript number. */
 const numberSecondsMax = 9_000_000_000;

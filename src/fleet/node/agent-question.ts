@@ -9,9 +9,9 @@ import { type ErrorCode, errorTable } from '../../errors/codes.ts';
 import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Surroundings } from '../cluster.ts';
 
-export type AgentQuestion = Omit<RecordOf<'request'>, 'kind' | 'time'>;
+type AgentQuestion = Omit<RecordOf<'request'>, 'kind' | 'time'>;
 
-export interface AskOptions {
+interface AskOptions {
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
   /** What it means that there is no answer. */

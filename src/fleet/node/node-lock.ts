@@ -28,7 +28,7 @@ export async function isLocked(client: Client): Promise<boolean> {
   return rows[0]?.locked === 't';
 }
 
-export interface NodeLock {
+interface NodeLock {
   /** Rejects when the session ends: whoever holds the lock must stop then. */
   readonly lost: Promise<never>;
   release(): Promise<void>;

@@ -21,7 +21,7 @@ import { controlTopic, publicationName, slotPrefix } from '../../topic/records/l
 import type { Cluster } from '../cluster.ts';
 import { lockNode } from '../node/node-lock.ts';
 
-export interface Dismantled {
+interface Dismantled {
   readonly cluster: string;
   readonly removed: boolean;
   readonly nodes: readonly {

@@ -45,7 +45,7 @@ export interface DetachResult {
 }
 
 /** A node that is marked, and with what its detaching goes on. */
-export interface MarkedNode {
+interface MarkedNode {
   readonly cluster: Cluster;
   readonly control: ControlLog;
   readonly name: string;

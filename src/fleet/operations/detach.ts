@@ -30,7 +30,7 @@ import {
   requirePlace,
 } from './detach-steps.ts';
 
-export interface DetachRequest {
+interface DetachRequest {
   readonly node: string;
   /** Null is where the node stands. */
   readonly at: ((control: ControlLog) => Promise<EpochLsn>) | null;

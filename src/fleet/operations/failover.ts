@@ -24,7 +24,7 @@ import type { PromotionResult } from '../promotion/promotion.ts';
 import { lackTexts, requireNothingToCome } from '../provision/schema-building.ts';
 import { notBuilt } from '../status/building-text.ts';
 
-export interface FailoverRequest {
+interface FailoverRequest {
   readonly node: string;
   readonly dryRun: boolean;
   readonly allowDataLoss: boolean;

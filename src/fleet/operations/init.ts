@@ -45,7 +45,7 @@ import {
 } from '../provision/initial-tables.ts';
 import { makeTopics } from '../provision/initial-topics.ts';
 
-export interface Initialised {
+interface Initialised {
   readonly cluster: string;
   readonly stream: string;
   readonly leader: string;
@@ -72,7 +72,7 @@ interface StreamStart {
 /** Creating a slot waits for the open transactions of the whole server. */
 const slotTimeoutMs = 60_000;
 
-export interface InitOptions {
+interface InitOptions {
   readonly leader: string;
   /** Whether the leader's rows may take the place of what followers hold. */
   readonly replaceRows: boolean;

@@ -20,7 +20,7 @@ import { isLocked } from '../node/node-lock.ts';
 import { rebuildWaitMs } from '../node/requests.ts';
 import type { RebuildResult } from '../provision/rebuilding.ts';
 
-export interface RebuildRequest {
+interface RebuildRequest {
   readonly node: string;
   /** Null is the way of the configuration. */
   readonly way: RebuildWay | null;

@@ -12,7 +12,7 @@ import { askAgent } from '../node/agent-question.ts';
 import { openFleetLog } from '../node/member-session.ts';
 import type { Verification } from './verify.ts';
 
-export interface RepairOptions {
+interface RepairOptions {
   readonly signal: AbortSignal;
   /** What begins, one line for people. */
   readonly onStage: (line: string) => void;

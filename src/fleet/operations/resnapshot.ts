@@ -31,7 +31,7 @@ import { requireLeader } from '../promotion/next-epoch.ts';
 import { readAnew, type StreamTable, streamTables, withoutKey } from '../promotion/reading-anew.ts';
 import { unfinishedText } from '../status/unfinished-text.ts';
 
-export interface ResnapshotRequest {
+interface ResnapshotRequest {
   /** As in `tables` of understudy.yaml; null is every table of the stream. */
   readonly patterns: readonly string[] | null;
   /** Whether the slot is given up although nothing seems to be wrong with it. */

@@ -31,7 +31,7 @@ import { buildingText, rebuildText } from '../status/building-text.ts';
 import { lacksText } from '../status/unfinished-text.ts';
 import { chooseNodes, type LeftOut } from './judge-verified-nodes.ts';
 
-export interface VerificationOptions {
+interface VerificationOptions {
   /** Empty is every follower. */
   readonly nodes: readonly string[];
   /** How many keys are told for each table; with 0 none are looked for. */

@@ -7,7 +7,7 @@ import { type ErrorCode, type ExitCode, exitCodes } from '../../errors/codes.ts'
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 
 /** What is worth knowing and stops nothing. Scripts match on these as on the codes of errors. */
-export type WarningCode =
+type WarningCode =
   | 'SHARED_SERVER'
   | 'SYSTEM_ID_COPIED'
   | 'LOCALE_DIFFERS'
@@ -66,7 +66,7 @@ export function findingOf(error: unknown, object: string): Finding {
   return errorFinding(error.code, object, message, error.hint);
 }
 
-export function isUnreachable(finding: Finding): boolean {
+function isUnreachable(finding: Finding): boolean {
   if (finding.severity === 'warning') return false;
   return new UnderstudyError(finding.code, '', '').exit === exitCodes.unreachable;
 }

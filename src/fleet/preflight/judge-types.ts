@@ -8,7 +8,7 @@ import { displayName, type TableShape } from '../../catalog/table.ts';
 import { errorFinding, type Finding } from './finding.ts';
 
 /** What the text of its values is made of. */
-export interface TypeFacts {
+interface TypeFacts {
   readonly kind: 'enum' | 'composite' | 'domain' | 'range';
   /** Labels in order, `name type` of attributes in order, or the one type below it. */
   readonly parts: readonly string[];

@@ -19,7 +19,7 @@ import {
   tablesWithRows,
 } from './read-node.ts';
 
-export interface PreflightOptions {
+interface PreflightOptions {
   /** Whose tables are the model; null is who leads now, before init the first of the file. */
   readonly leader: string | null;
   /** Before init topics of this name are init's to refuse; afterwards they have to fit. */

@@ -74,7 +74,7 @@ export interface DatabaseFacts {
 export const versionMin = 150_000;
 
 /** A person waits for the answer; a server that is up takes milliseconds. */
-export const connectTimeoutMs = 5_000;
+const connectTimeoutMs = 5_000;
 /** Catalogs of ten thousand tables are read within a second. */
 const lookMaxMs = 30_000;
 /** A table that is being rewritten is not waited for. */
@@ -89,7 +89,7 @@ export interface NodeLook {
 }
 
 /** A server of an older version tells its version and no more: the rest is asked in newer SQL. */
-export type LookedNode =
+type LookedNode =
   | { readonly kind: 'too old'; readonly server: ServerFacts }
   | { readonly kind: 'looked'; readonly facts: NodeFacts };
 

@@ -21,7 +21,7 @@ import type { TransactionalProducer } from '../../topic/log.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
 import type { Surroundings } from '../cluster.ts';
 
-export interface OwnEpochParts {
+interface OwnEpochParts {
   readonly control: ControlLog;
   readonly node: string;
   readonly around: Pick<Surroundings, 'nowMs' | 'randomId'>;

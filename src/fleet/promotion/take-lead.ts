@@ -49,7 +49,7 @@ export interface Lead extends OwnedEpoch {
   readonly lacks: readonly string[];
 }
 
-export type OnStep = (step: string) => void;
+type OnStep = (step: string) => void;
 
 /** Creating a slot waits for the open transactions of the whole server. */
 const slotTimeoutMs = 30_000;

@@ -252,7 +252,7 @@ async function grantStatements(client: Client, from: string, to: string): Promis
 }
 
 /** Whatever it is called now; nothing where it is gone. Gives its name. */
-export async function dropDatabase(maintenance: Client, oid: string): Promise<string | null> {
+async function dropDatabase(maintenance: Client, oid: string): Promise<string | null> {
   const { rows } = await maintenance.query<{ name: string }>(
     'SELECT datname AS name FROM pg_database WHERE oid = $1',
     [oid],

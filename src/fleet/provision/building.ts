@@ -34,7 +34,7 @@ import {
 } from './new-node.ts';
 
 /** What an agent builds with; the session is the applier's. */
-export interface Workshop {
+interface Workshop {
   readonly node: NodeAccess;
   readonly client: Client;
   readonly reader: CommittedReader;

@@ -45,7 +45,7 @@ export function initialParts(
   return schemaParts({ streamId, at: { epoch, lsn: startLsn }, schema });
 }
 
-export interface InitialTables {
+interface InitialTables {
   readonly published: readonly TableShape[];
   readonly shapes: ReadonlyMap<string, RelationShape>;
   /** Nothing is to be read: what rows can do without may be made before them. */

@@ -38,13 +38,13 @@ import { withRows } from './initial-tables.ts';
 import { schemaBuildOptions } from './schema-building.ts';
 
 /** A relation of the stream, and the table of this node that is to hold its rows. */
-export interface MatchedTable {
+interface MatchedTable {
   readonly shape: RelationShape;
   /** null for a relation that was dropped. */
   readonly table: TableShape | null;
 }
 
-export interface NewNodeOptions {
+interface NewNodeOptions {
   /** Whether its tables can only come from the topic. */
   readonly needsSchema?: boolean;
   /** Where it is to stand; null for the end of the log. */

@@ -10,7 +10,7 @@ import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import { sleep, sleepOrAbort } from '../../waiting.ts';
 
-export interface Swap {
+interface Swap {
   readonly node: string;
   /** The name that the new one takes. */
   readonly database: string;
@@ -20,7 +20,7 @@ export interface Swap {
 }
 
 /** Two sessions in another database of the server. */
-export interface SwapSessions {
+interface SwapSessions {
   readonly renaming: Client;
   readonly ending: Client;
 }

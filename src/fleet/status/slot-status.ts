@@ -21,7 +21,7 @@ export interface SlotStatus {
 /** The usual: a few batches on their way, and what the server wrote since the last look. */
 const unpublishedBytesMax = 16 * 1024 * 1024;
 
-export interface SlotReport {
+interface SlotReport {
   readonly status: SlotStatus | null;
   /** Of a leader: the end of its stream, whether or not an agent has met it. */
   readonly lost: readonly string[];

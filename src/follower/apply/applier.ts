@@ -27,7 +27,7 @@ const conflictCodes: readonly string[] = ['23505', '23P01', '428C9'];
 const truncateRefusedCode = '0A000';
 
 /** Where a transaction leads, and what it may rely on. */
-export interface ApplyMove {
+interface ApplyMove {
   readonly from: FollowerPosition;
   readonly to: FollowerPosition;
   readonly labelled: readonly Point[];

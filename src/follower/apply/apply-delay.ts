@@ -11,7 +11,7 @@
  */
 import type { Aligned } from './aligner.ts';
 
-export interface Due {
+interface Due {
   /** How many of those that wait may be applied. */
   readonly count: number;
   /** How long until one more may be; null when only something new can change that. */

@@ -15,7 +15,7 @@ export function keptForMs(smallestCompactionLagMs: number): number {
   return smallestCompactionLagMs * certainShare;
 }
 
-export function isStale(awayMs: number, smallestCompactionLagMs: number | null): boolean {
+function isStale(awayMs: number, smallestCompactionLagMs: number | null): boolean {
   return smallestCompactionLagMs !== null && awayMs >= keptForMs(smallestCompactionLagMs);
 }
 

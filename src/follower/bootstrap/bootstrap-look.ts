@@ -31,7 +31,7 @@ import { FirstLook } from './first-look.ts';
 import { isWholeAt } from './horizon.ts';
 import { PlaceSearch, type PlaceStart } from './place-search.ts';
 
-export interface LookParts {
+interface LookParts {
   readonly reader: CommittedReader;
   readonly decoder: RecordDecoder;
   readonly streamId: string;

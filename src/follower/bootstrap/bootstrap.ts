@@ -25,7 +25,7 @@ import { CompactedLog, pieceBytes } from './compacted-log.ts';
 import { horizonOf, isExactAt, isTooSlow, movedPartitions } from './horizon.ts';
 import { StartOver, startOverOf } from './start-over.ts';
 
-export interface BootstrapParts {
+interface BootstrapParts {
   readonly client: Client;
   readonly reader: CommittedReader;
   readonly decoder: RecordDecoder;

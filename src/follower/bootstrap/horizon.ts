@@ -17,7 +17,7 @@ import type { LogEnd } from '../../topic/partition-tails.ts';
 /** Clocks and the moment of cleaning are not exact: a tenth of the time is left alone. */
 const usableShare = 0.9;
 
-export interface ReadingSoFar {
+interface ReadingSoFar {
   /** From the first fetch on. */
   readonly readMs: number;
   /** The smallest delete.retention.ms the topic had meanwhile. */
@@ -41,7 +41,7 @@ export function movedPartitions(
 }
 
 /** How the log ended when the reading had arrived at its checkpoint. */
-export interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'strays'> {
+interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'strays'> {
   /** Per partition, the last stable offset. */
   readonly lastStable: readonly bigint[];
   /** How old the last checkpoint is at most. */

@@ -40,7 +40,7 @@ export interface ChunkRead {
   readonly estimate: number | null;
 }
 
-export interface TakenChunk {
+interface TakenChunk {
   readonly shape: RelationShape;
   readonly rows: readonly RowChange[];
 }

@@ -23,7 +23,7 @@ import {
   readRow,
 } from './row-reader.ts';
 
-export interface BackfillReaderParts {
+interface BackfillReaderParts {
   readonly chunks: BackfillMerge;
   readonly tables: Pick<KnownTables, 'oidOf' | 'readable'>;
   /** Of the leader's database, for reads alone. */

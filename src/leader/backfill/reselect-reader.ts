@@ -18,7 +18,7 @@ import { type ReadRound, type Reselect, roundKeysMax, type WantedRow } from './r
 import { ReselectSearch } from './reselect-search.ts';
 import { isBusy, isPassing, nextTransactionId, oldestRunning, readRows } from './row-reader.ts';
 
-export interface ReselectReaderParts {
+interface ReselectReaderParts {
   readonly healing: Reselect;
   readonly tables: KnownTables;
   readonly decoder: RecordDecoder;

@@ -48,7 +48,7 @@ export class FoundKeys {
   }
 }
 
-export interface SearchedPart {
+interface SearchedPart {
   readonly keys: readonly RowKey[];
   readonly isAll: boolean;
 }

@@ -26,7 +26,7 @@ export interface ReadableTable {
   readonly hasOneSpelling: boolean;
 }
 
-export interface RowsRead {
+interface RowsRead {
   readonly snapshot: Snapshot;
   /** Of as many of the keys as were read, in their order. */
   readonly rows: readonly { readonly key: RowKey; readonly row: ReadRow | null }[];

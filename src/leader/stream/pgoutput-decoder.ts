@@ -11,10 +11,10 @@ import { type Lsn, toLsn } from '../../change/lsn.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 
 /** null is SQL NULL; undefined is a TOASTed value that did not change and was not sent. */
-export type TupleValue = string | null | undefined;
+type TupleValue = string | null | undefined;
 export type Tuple = readonly TupleValue[];
 
-export interface RelationColumn {
+interface RelationColumn {
   readonly name: string;
   readonly typeOid: number;
   readonly typeModifier: number;

@@ -26,7 +26,7 @@ import type { BatchAction, Batcher } from './batcher.ts';
 import type { BuiltEvent, TransactionBuilder } from './transaction-builder.ts';
 import type { WalEvent, WalSession } from './wal-session.ts';
 
-export interface PublishLoopParts {
+interface PublishLoopParts {
   readonly wal: Pick<WalSession, 'shift' | 'onReadable' | 'confirm'>;
   readonly builder: TransactionBuilder;
   readonly tables: Pick<KnownTables, 'learn' | 'rereadable'>;

@@ -64,7 +64,7 @@ export class ReadBackCounter {
   }
 }
 
-export interface ReadBackListener {
+interface ReadBackListener {
   /** All partitions were read up to there. */
   seen(at: EpochLsn): void;
   /** The brokers had nothing new all the while that they were asked to wait. */

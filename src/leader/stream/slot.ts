@@ -132,7 +132,7 @@ export async function createSlot(
   return parseLsn(rows[0]?.lsn ?? '');
 }
 
-export interface ExportedSlot {
+interface ExportedSlot {
   readonly consistentPoint: Lsn;
   /** For SET TRANSACTION SNAPSHOT, until `walsender` runs its next command or ends. */
   readonly snapshot: string;

@@ -5,7 +5,7 @@
  */
 import type { Lsn } from '../../change/lsn.ts';
 
-export interface StandbyStatus {
+interface StandbyStatus {
   /** Sent as both write and flush: everything below is committed in Kafka. */
   readonly flush: Lsn;
   /** What synchronous_commit = remote_apply waits for. */

@@ -38,12 +38,12 @@ export type BuiltEvent =
  * The relation a message speaks of; throws when it is not what the stream knows of the table. Null
  * for one that is not in the stream: its changes are none of it.
  */
-export type RelationLookup = (message: RelationMessage) => RelationShape | null;
+type RelationLookup = (message: RelationMessage) => RelationShape | null;
 
 /** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
-export const pointPrefix = 'understudy.point';
+const pointPrefix = 'understudy.point';
 /** The prefix of the one that has a table read anew; it holds the stream and a relation id. */
-export const rereadPrefix = 'understudy.reread';
+const rereadPrefix = 'understudy.reread';
 const labelPattern = /^[a-z][a-z0-9_.-]{0,62}$/;
 
 type LogicalMessage = Extract<PgoutputMessage, { readonly kind: 'message' }>;

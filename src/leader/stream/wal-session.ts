@@ -18,7 +18,7 @@ export type WalEvent =
   | { readonly kind: 'message'; readonly message: PgoutputMessage }
   | { readonly kind: 'keepalive'; readonly walEnd: Lsn };
 
-export interface WalSessionOptions {
+interface WalSessionOptions {
   /** Connection settings with the fixed session settings among its `options`. */
   readonly connection: ClientConfig;
   readonly slot: string;

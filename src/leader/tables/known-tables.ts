@@ -44,7 +44,7 @@ const allTables = ['*.*'];
 const visibleLooksMax = 100;
 const visiblePauseMs = 50;
 
-export interface KnownTablesParts {
+interface KnownTablesParts {
   readonly client: Client;
   readonly publication: string;
   /** Hears of tables whose rows are to be read, before any change of them. */
@@ -54,7 +54,7 @@ export interface KnownTablesParts {
 }
 
 /** What the stream does not have, by name. */
-export interface Uncovered {
+interface Uncovered {
   /** The configuration asks for them, and they came later. */
   readonly unpublished: readonly string[];
   readonly outside: readonly string[];

@@ -17,7 +17,7 @@ export interface TopicDescription {
   readonly settings: Readonly<Record<string, string>>;
 }
 
-export interface NewTopic {
+interface NewTopic {
   readonly topic: string;
   readonly partitions: number;
   readonly replication: number;

@@ -28,7 +28,7 @@ const noHeaders: Readonly<Record<string, Buffer>> = Object.freeze({});
 const headerNamesMax = 16;
 const headerNames: { readonly bytes: Buffer; readonly name: string }[] = [];
 
-export interface DecodedBatches {
+interface DecodedBatches {
   readonly records: readonly FetchedRecord[];
   readonly nextOffset: bigint;
 }

@@ -18,7 +18,7 @@ import { answerName, ClosedError, isConnectionLost, isMoved, KafkaAnswerError } 
 import { fetchCommitted, type RawPartition } from './fetch.ts';
 import { listOffsets, type offsetOf } from './wire.ts';
 
-export interface CommittedReaderOptions {
+interface CommittedReaderOptions {
   readonly topic: string;
   readonly partitions: number;
 }

@@ -20,7 +20,7 @@ export interface RawPartition {
   readonly batches: Buffer;
 }
 
-export interface RawFetch {
+interface RawFetch {
   readonly errorCode: number;
   readonly partitions: readonly RawPartition[];
 }

@@ -19,7 +19,7 @@ import {
 } from './errors.ts';
 import { produce } from './wire.ts';
 
-export interface PlainProducer {
+interface PlainProducer {
   append(key: string, value: string | null): Promise<{ readonly offset: bigint }>;
   close(): Promise<void>;
 }

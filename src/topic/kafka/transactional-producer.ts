@@ -37,7 +37,7 @@ import {
   produce,
 } from './wire.ts';
 
-export interface TransactionalProducerOptions {
+interface TransactionalProducerOptions {
   readonly topic: string;
   /** How many partitions the topic has. */
   readonly partitions: number;

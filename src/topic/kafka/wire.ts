@@ -133,7 +133,7 @@ export class WireReader {
   }
 }
 
-export interface PartitionError {
+interface PartitionError {
   readonly partition: number;
   readonly errorCode: number;
 }
@@ -240,7 +240,7 @@ export interface PartitionBatch {
   readonly bytes: Buffer;
 }
 
-export interface ProducedPartition extends PartitionError {
+interface ProducedPartition extends PartitionError {
   readonly baseOffset: bigint;
 }
 
@@ -287,7 +287,7 @@ export function produce(
 
 export const offsetOf = { lastStable: -1n, first: -2n } as const;
 
-export interface ListedOffset extends PartitionError {
+interface ListedOffset extends PartitionError {
   readonly offset: bigint;
 }
 

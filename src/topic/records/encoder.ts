@@ -25,7 +25,7 @@ import { rowSchemaOf } from './row-schema.ts';
 import { keyOfPart, type SchemaPart, schemaPartition, supersededKeys } from './schema-record.ts';
 import type { SchemaRegistry } from './schema-registry.ts';
 
-export interface RecordEncoderOptions {
+interface RecordEncoderOptions {
   readonly topic: string;
   readonly partitions: number;
   readonly registry: Pick<SchemaRegistry, 'register'>;

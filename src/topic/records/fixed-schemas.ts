@@ -19,7 +19,7 @@ import { avroType } from './avro-codec.ts';
 import { formatVersion } from './layout.ts';
 import type { SchemaPart } from './schema-record.ts';
 
-export interface FixedSchema {
+interface FixedSchema {
   readonly name: string;
   readonly json: object;
   readonly type: Type;

@@ -13,7 +13,7 @@ import {
 /** Carried by every point, epoch begin and SQL object; an agent refuses a newer one. */
 export const formatVersion = 1;
 
-export type RecordKind =
+type RecordKind =
   | 'row'
   | 'point'
   | 'relation'

@@ -7,7 +7,7 @@
 import { type AvroKind, avroKindOf } from '../../catalog/types/column-types.ts';
 import type { ColumnShape, RelationShape } from '../../change/change.ts';
 
-export interface RowField {
+interface RowField {
   readonly name: string;
   readonly type: unknown;
   readonly default?: null;

@@ -27,7 +27,7 @@ const partBytesMax = 512 * 1024;
 /** What a schema may come to when it is unpacked: far above any, far below what a process holds. */
 const schemaBytesMax = 512 * 1024 * 1024;
 
-export type SchemaEncoding = 'json' | 'json+gzip';
+type SchemaEncoding = 'json' | 'json+gzip';
 
 export interface SchemaPart {
   readonly streamId: string;
