@@ -6,7 +6,7 @@
  * takes for equal, by its operator and its collation, is what must be found, nothing more or less.
  */
 import type { Client } from 'pg';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { castFromText, identityWithoutOrder } from '../errors/table.ts';
 import { quoteIdentifier } from './postgres-session.ts';
 import { displayName, identityIndexOf, type TableShape, type UniqueIndex } from './table.ts';
 
@@ -141,11 +141,7 @@ async function readJson<Row>(
 function operatorsOf(table: TableShape, row: KeyRow): KeyOperators {
   const { equal, less, greater } = row;
   if (equal === null || less === null || greater === null) {
-    throw new UnderstudyError(
-      'TABLE_UNSUPPORTED',
-      `the identity of ${displayName(table)} is an index without operators for its order`,
-      'Give the table a primary key of its type’s default operator class.',
-    );
+    throw identityWithoutOrder(displayName(table));
   }
   return {
     ...{ equal, less, greater },
@@ -168,11 +164,7 @@ function inputsOf(table: TableShape, casts: readonly CastRow[]): Map<number, Tex
   const own = casts.filter(({ tableOid }) => tableOid === table.oid);
   for (const { type, isElement } of own) {
     if (isElement) continue;
-    throw new UnderstudyError(
-      'TABLE_UNSUPPORTED',
-      `${displayName(table)} has a column of the type ${type}, to which a function casts text`,
-      `Drop that cast: DROP CAST (text AS ${type});`,
-    );
+    throw castFromText(displayName(table), type);
   }
   return new Map(own.map(({ attnum }) => [attnum, 'array element']));
 }

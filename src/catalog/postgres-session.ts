@@ -8,7 +8,13 @@
 
 import { Client, type ClientConfig, escapeIdentifier, escapeLiteral } from 'pg';
 import { bug } from '../errors/bug.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
+import {
+  type PostgresServer,
+  postgresConnectionLost,
+  postgresUnreachable,
+} from '../errors/unreachable.ts';
+import { invalidPostgresUrl } from '../errors/usage.ts';
 
 /**
  * Settings of every session of ours, the walsender's included. Text on the path is defined by them.
@@ -110,7 +116,7 @@ export async function connectPostgres(url: string, options: SessionOptions): Pro
   try {
     await client.connect();
   } catch (error) {
-    throw connectError(client, error);
+    throw postgresUnreachable(serverOf(client), codeOf(error), messageOf(error), error);
   }
   return client;
 }
@@ -121,11 +127,7 @@ function newClient(url: string, options: SessionOptions): Client {
   } catch (error) {
     // The cause is left out: a parser's error may quote the URL and with it the password.
     const reason = error instanceof Error && 'code' in error ? String(error.code) : 'malformed';
-    throw new UnderstudyError(
-      'CONFIG_INVALID',
-      `cannot use the Postgres URL ${redactUrl(url)} (${reason})`,
-      'Write it as postgres://user:password@host:port/database, with special characters as %XX.',
-    );
+    throw invalidPostgresUrl(redactUrl(url), reason);
   }
 }
 
@@ -138,12 +140,7 @@ const watches = new WeakMap<Client, Watch>();
 
 function noteLoss(client: Client, watch: Watch, cause: Error): void {
   if (watch.lost !== null) return;
-  watch.lost = new UnderstudyError(
-    'POSTGRES_UNREACHABLE',
-    `lost the connection to ${describeServer(client)}: ${messageOf(cause)}`,
-    'See the log of that Postgres server; the agent connects again by itself.',
-    cause,
-  );
+  watch.lost = postgresConnectionLost(serverOf(client), messageOf(cause), cause);
   for (const listener of watch.listeners) listener(watch.lost);
 }
 
@@ -170,9 +167,9 @@ export function databaseOfUrl(url: string): string {
   return decodeURIComponent(new URL(url).pathname.slice(1));
 }
 
-/** host:port/database, which may be shown to anybody. */
-function describeServer(client: Client): string {
-  return `${client.host}:${client.port}/${client.database ?? ''}`;
+function serverOf(client: Client): PostgresServer {
+  const { host, port, database, user } = client;
+  return { host, port, database: database ?? '', user: user ?? '' };
 }
 
 function messageOf(error: unknown): string {
@@ -185,44 +182,6 @@ function messageOf(error: unknown): string {
 function codeOf(error: unknown): string {
   if (error instanceof Error && 'code' in error) return String(error.code);
   return error instanceof Error && error.message === 'timeout expired' ? 'ETIMEDOUT' : '';
-}
-
-function connectError(client: Client, error: unknown): UnderstudyError {
-  const code = codeOf(error);
-  return new UnderstudyError(
-    code === '42501' ? 'PREREQUISITE' : 'POSTGRES_UNREACHABLE',
-    `cannot connect to ${describeServer(client)} as ${client.user ?? ''}: ${messageOf(error)}`,
-    connectHint(client, code),
-    error,
-  );
-}
-
-function connectHint(client: Client, code: string): string {
-  const user = quoteIdentifier(client.user ?? '');
-  switch (code) {
-    case '28P01':
-      return `The password is wrong: correct it in the URL, or ALTER ROLE ${user} PASSWORD '…'.`;
-    case '28000':
-      return `Let the role in: CREATE ROLE ${user} LOGIN … and a line for it in pg_hba.conf.`;
-    case '3D000':
-      return `Make the database: CREATE DATABASE ${quoteIdentifier(client.database ?? '')}.`;
-    case '42501':
-      return `As a superuser: GRANT SET ON PARAMETER session_replication_role TO ${user}.`;
-    case '53300':
-      return 'Raise max_connections, or end sessions that are not needed.';
-    case '57P03':
-      return 'The server is starting up, shutting down or recovering: wait, then try again.';
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return `The host name ${client.host} does not resolve: correct it in the URL.`;
-    case 'ETIMEDOUT':
-      return `Nothing answers at ${client.host}:${client.port}: check the address and firewalls.`;
-    case 'ECONNREFUSED':
-    case 'ENOENT':
-      return `Start Postgres at ${client.host}:${client.port}, or correct the URL.`;
-    default:
-      return 'Check the URL and the log of that Postgres server.';
-  }
 }
 
 /** The URL with its passwords blacked out, also when it is malformed. */

@@ -6,7 +6,7 @@
 
 import type { Client } from 'pg';
 import { bug } from '../errors/bug.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { invalidTablePattern } from '../errors/usage.ts';
 import { qualifiedName, quoteLiteral } from './postgres-session.ts';
 import { identityIndexOf, type TableColumn, type TableShape, type UniqueIndex } from './table.ts';
 
@@ -136,11 +136,7 @@ export function compilePattern(
 ): (table: { readonly schema: string; readonly name: string }) => boolean {
   const dot = pattern.indexOf('.');
   if (dot < 1 || dot === pattern.length - 1) {
-    throw new UnderstudyError(
-      'CONFIG_INVALID',
-      `the table pattern ${JSON.stringify(pattern)} is not of the form schema.table`,
-      `Write it with its schema, for example "public.${pattern.replaceAll('.', '') || '*'}".`,
-    );
+    throw invalidTablePattern(pattern);
   }
   const schema = globOf(pattern.slice(0, dot));
   const name = globOf(pattern.slice(dot + 1));

@@ -7,7 +7,7 @@
 
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
 import { bug } from '../errors/bug.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { withoutIdentity } from '../errors/table.ts';
 import { displayName, isAppendOnly, type KeylessTables, type TableShape } from './table.ts';
 
 /** The name itself, or with `#2` and so on when that was ever used. The id joins `used`. */
@@ -49,8 +49,7 @@ export function shapeOf(
     throw bug(message);
   };
   if (table.identityAttnums === null && !isAppendOnly(table, keyless)) {
-    const message = `${displayName(table)} has no replica identity`;
-    throw new UnderstudyError('TABLE_UNSUPPORTED', message, 'Run: understudy check');
+    throw withoutIdentity(displayName(table));
   }
   return {
     id: ids.relation,

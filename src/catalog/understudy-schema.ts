@@ -5,7 +5,9 @@
  */
 import { readFile } from 'node:fs/promises';
 import type { Client } from 'pg';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { belongsToOtherNode } from '../errors/cluster.ts';
+import { foreignUnderstudySchema } from '../errors/prerequisite.ts';
+import { newerFormat } from '../errors/topic.ts';
 import { inTransaction } from './postgres-session.ts';
 
 /** Raised whenever the schema changes in a way that an older version would misread. */
@@ -32,11 +34,7 @@ export async function readNode(client: Client): Promise<NodeIdentity | null> {
   const found = tables.rows[0];
   if (found === undefined || found.schema === null) return null;
   if (found.node === null) {
-    throw new UnderstudyError(
-      'PREREQUISITE',
-      'the database has a schema named understudy that is not ours',
-      'Rename it: ALTER SCHEMA understudy RENAME TO …;',
-    );
+    throw foreignUnderstudySchema();
   }
   // The format first: of a newer one nothing else is known, its columns included.
   const { rows: formats } = await client.query<{ format: string }>(
@@ -45,11 +43,7 @@ export async function readNode(client: Client): Promise<NodeIdentity | null> {
   if (formats[0] === undefined) return null;
   const format = Number(formats[0].format);
   if (format > understudySchemaFormat) {
-    throw new UnderstudyError(
-      'FORMAT_TOO_NEW',
-      `the understudy schema has format ${format}, this version knows ${understudySchemaFormat}`,
-      'Install the version of pg-understudy that the other agents run.',
-    );
+    throw newerFormat('the understudy schema', format, understudySchemaFormat);
   }
   const { rows } = await client.query<Record<string, string>>(
     'SELECT cluster, name, stream_id, role, epoch, start_number FROM understudy.node',
@@ -71,11 +65,7 @@ export async function installUnderstudySchema(client: Client, node: NodeIdentity
   await inTransaction(client, async () => {
     const known = await readNode(client);
     if (known !== null && (known.cluster !== node.cluster || known.name !== node.name)) {
-      throw new UnderstudyError(
-        'ALREADY_INITIALISED',
-        `the database is node ${known.name} of cluster ${known.cluster}`,
-        'Take it out there first with: understudy destroy, or correct the URL of the node.',
-      );
+      throw belongsToOtherNode(known.name, known.cluster);
     }
     await client.query(sql);
     await writeNode(client, node);

@@ -10,7 +10,9 @@
  */
 
 import { bug } from '../errors/bug.ts';
+import { controlLogClosed } from '../errors/timed-out.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
+import { controlLogStuck } from '../errors/unreachable.ts';
 import type { Logger } from '../logger.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
 import { backoffDelayMs } from '../waiting.ts';
@@ -130,7 +132,7 @@ class KafkaControlLog implements ControlLog {
       const before = this.#next;
       await this.#readOnce();
       empty = this.#next === before ? empty + 1 : 0;
-      if (empty === emptyFetchesMax) throw stuck(before, end);
+      if (empty === emptyFetchesMax) throw controlLogStuck(before, end);
     }
     this.#ended = this.#follow();
   }
@@ -218,7 +220,7 @@ class KafkaControlLog implements ControlLog {
         await this.#pause(failures, error);
       }
     }
-    this.#waiters.end(closedError());
+    this.#waiters.end(controlLogClosed());
     return null;
   }
 
@@ -277,22 +279,6 @@ class KafkaControlLog implements ControlLog {
 
 function isPassing(error: unknown): error is UnderstudyError {
   return error instanceof UnderstudyError && error.retry;
-}
-
-function stuck(next: bigint, end: bigint): UnderstudyError {
-  return new UnderstudyError(
-    'KAFKA_UNREACHABLE',
-    `the control log ends at ${end}, and nothing comes from ${next} on`,
-    'Look at the broker that leads the control topic: its log says why it sends nothing.',
-  );
-}
-
-function closedError(): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    'the control log was closed while something was waited for',
-    'Nothing is wrong if this process was stopped. Start it again to go on.',
-  );
 }
 
 /**

@@ -10,7 +10,8 @@
  */
 import { z } from 'zod';
 import { formatEpochLsn, parseEpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { newerFormat, unknownControlRecord } from '../errors/topic.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
 
 /** Raised when a kind, a field or a rule of the fold changes; an older agent then stops. */
 const controlFormat = 1;
@@ -175,20 +176,18 @@ export function decodeControlRecord(
   offset: bigint,
 ): ControlRecord {
   const where = `record ${offset} of the control log (key ${JSON.stringify(key)})`;
-  if (value === null) throw unknown(where, 'is a tombstone, and nothing may be deleted there');
+  const unknown = (problem: string): UnderstudyError =>
+    unknownControlRecord(where, problem, offset);
+  if (value === null) throw unknown('is a tombstone: records of the control log are never deleted');
   const opened = envelope.safeParse(parseJson(value));
-  if (!opened.success) throw unknown(where, 'is not one that Understudy wrote');
+  if (!opened.success) throw unknown('was not written by Understudy');
   const { format, ...fields } = opened.data;
   if (format > controlFormat) {
-    throw new UnderstudyError(
-      'FORMAT_TOO_NEW',
-      `${where} has format ${format}, this version reads up to ${controlFormat}`,
-      'Install on this node the version of pg-understudy that the other nodes run.',
-    );
+    throw newerFormat(where, format, controlFormat);
   }
   const parsed = controlRecord.safeDecode(fields as z.input<typeof controlRecord>);
-  if (!parsed.success) throw unknown(where, firstIssue(parsed.error));
-  if (controlKey(parsed.data) !== key) throw unknown(where, 'has a key that is not its own');
+  if (!parsed.success) throw unknown(firstIssue(parsed.error));
+  if (controlKey(parsed.data) !== key) throw unknown('has a key that does not fit its value');
   return parsed.data;
 }
 
@@ -205,13 +204,4 @@ function firstIssue(error: z.core.$ZodError): string {
   const issue = error.issues[0];
   const path = issue?.path.map(String).join('.') ?? '';
   return `is not known to this version: ${path === '' ? '' : `${path}: `}${issue?.message ?? ''}`;
-}
-
-function unknown(where: string, what: string): UnderstudyError {
-  return new UnderstudyError(
-    'MESSAGE_UNKNOWN',
-    `${where} ${what}`,
-    'Install the newest version of pg-understudy on this node. If a person or another program ' +
-      'wrote the record, the topic cannot be trusted: make a new cluster with `understudy init`.',
-  );
 }

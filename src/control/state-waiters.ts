@@ -3,7 +3,8 @@
  * Flows out: each wait's end, exactly once: the first state its predicate holds for, the error, the
  * abort of its signal, or TIMED_OUT. Nobody waits without a limit, so nothing is kept for ever.
  */
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { controlLogTimeout } from '../errors/timed-out.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
 import type { ControlState } from './control-state.ts';
 
 interface Waiter {
@@ -37,7 +38,7 @@ export class StateWaiters {
       this.#waiters.add(waiter);
       signal?.addEventListener('abort', () => reject(signal.reason), { signal: over.signal });
       this.#sleep(timeoutMs, over.signal).then(
-        () => reject(timedOut(timeoutMs)),
+        () => reject(controlLogTimeout(timeoutMs)),
         // Ended by `over`, when the wait has ended in another way; else the sleep itself failed.
         reject,
       );
@@ -69,12 +70,4 @@ export class StateWaiters {
     this.#ended = error;
     this.rejectAll(error);
   }
-}
-
-function timedOut(timeoutMs: number): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `the control log did not say what was waited for within ${timeoutMs} ms`,
-    'Check that Kafka is reachable and that the agents run: `understudy status` shows both.',
-  );
 }

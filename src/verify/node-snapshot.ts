@@ -9,7 +9,7 @@ import { quoteIdentifier, sessionConfig } from '../catalog/postgres-session.ts';
 import { createWithin } from '../catalog/slot-creation.ts';
 import { formatLsn, type Lsn, parseLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { followerDidNotHold, leaderSnapshotTimeout } from '../errors/timed-out.ts';
 import {
   lockTables,
   type PublishedTable,
@@ -80,21 +80,11 @@ async function createTemporarySlot(
          (SNAPSHOT 'export')`,
       ),
     discard: async () => undefined,
-    late: (blockers) => notReady(timeoutMs, blockers),
+    late: (blockers) => leaderSnapshotTimeout(timeoutMs, blockers),
   });
   const [made] = rows;
   if (made === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');
   return { lsn: parseLsn(made.consistent_point), snapshot: made.snapshot_name };
-}
-
-function notReady(timeoutMs: number, blockers: string): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `the leader gave no consistent snapshot within ${timeoutMs} ms: it waits for every open ` +
-      `transaction of the server (${blockers})`,
-    'Wait for those transactions, or end them (SELECT pg_terminate_backend(pid)), then verify ' +
-      'again.',
-  );
 }
 
 /**
@@ -123,10 +113,6 @@ export async function openFollowerSnapshot(
   );
   const [row] = rows;
   if (row?.epoch === String(at.epoch) && row.upto === formatLsn(at.lsn)) return tables;
-  throw new UnderstudyError(
-    'TIMED_OUT',
-    `node ${node} did not stand still at ${formatEpochLsn(at)}: its snapshot is of ` +
-      `${row === undefined ? 'nothing' : `${row.epoch}:${row.upto}`}`,
-    'Run one verify at a time, and again when this was the only one.',
-  );
+  const snapshotAt = row === undefined ? null : `${row.epoch}:${row.upto}`;
+  throw followerDidNotHold(node, formatEpochLsn(at), snapshotAt);
 }

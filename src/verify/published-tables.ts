@@ -7,7 +7,8 @@
 import type { Client } from 'pg';
 import { qualifiedName } from '../catalog/postgres-session.ts';
 import type { ColumnId, RelationId } from '../change/change.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { changedDuringVerify, identityColumnMissing } from '../errors/table.ts';
+import { tableLockTimeout } from '../errors/timed-out.ts';
 
 export interface PublishedTable {
   readonly relationId: RelationId;
@@ -55,8 +56,7 @@ export function columnNames(table: PublishedTable, ids: readonly ColumnId[]): re
   return ids.map((id) => {
     const name = names.get(id);
     if (name !== undefined) return name;
-    const what = `${table.schema}.${table.name} lost the column ${id} of its identity`;
-    throw new UnderstudyError('SCHEMA_CHANGED', what, 'Put the column back, then verify again.');
+    throw identityColumnMissing(`${table.schema}.${table.name}`, id);
   });
 }
 
@@ -91,7 +91,7 @@ export async function readLockedTables(
   const known = new Set(locked.map(({ oid }) => oid));
   const rows = await readTableRows(client);
   for (const { changed, oid, schema, name } of rows) {
-    if (changed || !known.has(oid)) throw changedMeanwhile(`${schema}.${name} was changed`);
+    if (changed || !known.has(oid)) throw changedDuringVerify(`${schema}.${name}`);
   }
   return rows;
 }
@@ -108,25 +108,11 @@ export async function explainChange<Result>(step: () => Promise<Result>): Promis
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === undefinedTable || code === undefinedColumn || code === invalidSchema) {
-      throw changedMeanwhile('a table of the stream was changed', error);
+      throw changedDuringVerify(null, error);
     }
     if (code === lockNotAvailable) {
-      throw new UnderstudyError(
-        'TIMED_OUT',
-        `a table of the stream was locked by a schema change for ${lockTimeoutMs} ms`,
-        'Wait until the schema change is over, then run verify again.',
-        error,
-      );
+      throw tableLockTimeout(lockTimeoutMs, error);
     }
     throw error;
   }
-}
-
-function changedMeanwhile(what: string, cause?: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'SCHEMA_CHANGED',
-    `${what} while the comparison began`,
-    'Run verify again when no schema change, TRUNCATE or VACUUM FULL is under way.',
-    cause,
-  );
 }

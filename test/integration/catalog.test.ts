@@ -169,7 +169,7 @@ test('a missing database is named with the SQL that makes it', async () => {
     assert.unreachable();
   } catch (error) {
     assert.match(String(error), /database "no_such" does not exist/);
-    assert.is((error as UnderstudyError).hint, 'Make the database: CREATE DATABASE "no_such".');
+    assert.is((error as UnderstudyError).hint, 'Create the database: CREATE DATABASE "no_such".');
   }
 });
 

@@ -9,7 +9,7 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { dumpFailed, unusableDump } from '../../errors/schema-dump.ts';
 import { redactText } from '../../redact.ts';
 import { libpqEnvironment } from './libpq-environment.ts';
 import type { SchemaPayload } from './schema-payload.ts';
@@ -86,13 +86,13 @@ export async function requireFittingDump(pgDump: string, serverVersion: number):
   const { code, output, errors } = await run(pgDump, ['--version'], process.env, versionMaxMs);
   const found = /\(PostgreSQL\) (\d+)/.exec(output.toString('utf8'))?.[1];
   if (code !== 0 || found === undefined) {
-    throw dumpFailed(
-      `${pgDump} cannot be run: ${lastLine(errors) || 'it tells no version'}`,
+    throw unusableDump(
+      `${pgDump} cannot be run: ${lastLine(errors) || 'it reports no version'}`,
       wanted,
     );
   }
   if (Number(found) < wanted) {
-    throw dumpFailed(`${pgDump} is of version ${found}, the server of version ${wanted}`, wanted);
+    throw unusableDump(`${pgDump} has version ${found}, the server has version ${wanted}`, wanted);
   }
 }
 
@@ -104,20 +104,7 @@ async function runDump(
   const { code, output, errors } = await run(pgDump, args, env, dumpMaxMs);
   if (code === 0) return output.toString('utf8');
   const reason = lastLine(errors) || `it ended with ${code ?? 'a signal'}`;
-  throw new UnderstudyError(
-    'SCHEMA_DUMP_FAILED',
-    `pg_dump could not read the schema: ${reason}`,
-    'Remove what it names, or make the tables on every node yourself and set ddl: manual.',
-  );
-}
-
-function dumpFailed(message: string, version: number): UnderstudyError {
-  return new UnderstudyError(
-    'SCHEMA_DUMP_FAILED',
-    message,
-    `Install the client programs of PostgreSQL ${version} or newer here, or set pgDump to such a ` +
-      'pg_dump. Without one, make the tables on every node yourself and set ddl: manual.',
-  );
+  throw dumpFailed(reason);
 }
 
 interface Ran {

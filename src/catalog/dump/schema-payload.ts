@@ -4,7 +4,7 @@
  * empty tables from nothing else. Pure.
  */
 import type { RelationShape } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { malformedSchemaRecord } from '../../errors/topic.ts';
 
 export interface SchemaPayload {
   /** server_version_num of the server that was dumped: 150018. */
@@ -34,11 +34,7 @@ export function decodeSchema(text: string): SchemaPayload {
   ) {
     return { serverVersion, preData, postData, relations };
   }
-  throw new UnderstudyError(
-    'MESSAGE_UNKNOWN',
-    'the schema record of the topic holds no schema',
-    'Another program wrote to the topic: stop it, then re-create the cluster with init.',
-  );
+  throw malformedSchemaRecord();
 }
 
 function isTexts(value: unknown): value is readonly string[] {

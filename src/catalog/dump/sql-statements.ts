@@ -8,7 +8,8 @@
  * As in psql, strings conform to the standard (a backslash is one, except in E''), and a body of
  * BEGIN ATOMIC … END is looked for in statements that begin as those of routines do.
  */
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { unreadableDump } from '../../errors/schema-dump.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 
 export function splitStatements(script: string): string[] {
   return new Splitter(script).run();
@@ -173,9 +174,5 @@ const shownCharsMax = 60;
 function unreadable(text: string, at: number, what: string): UnderstudyError {
   const line = text.slice(0, at).split('\n').length;
   const shown = text.slice(at, at + shownCharsMax).split('\n', 1)[0] ?? '';
-  return new UnderstudyError(
-    'MESSAGE_UNKNOWN',
-    `line ${line} of the schema dump ${what}: ${JSON.stringify(shown)}`,
-    'Set pgDump to the pg_dump of the leader’s server version; if it is that one, report this.',
-  );
+  return unreadableDump(line, what, shown);
 }

@@ -3,7 +3,7 @@
  * in and out: the text under DateStyle ISO and TimeZone UTC, years before Christ and infinities
  * included. Promises the same text back. The calendar is the proleptic Gregorian one of Postgres.
  */
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { timestampOutOfRange } from '../../errors/topic.ts';
 
 /** Postgres' own sentinels for infinity, the extreme values of the types. */
 const dateInfinity = 2_147_483_647;
@@ -45,11 +45,7 @@ export function microsFromTimestampText(text: string): number | bigint {
   if (Math.abs(seconds) < numberSecondsMax) return seconds * 1_000_000 + micros;
   const total = BigInt(seconds) * 1_000_000n + BigInt(micros);
   if (total < timestampInfinity) return total;
-  throw new UnderstudyError(
-    'TYPE_RANGE',
-    `the timestamp ${text} is past what 64-bit microseconds since 1970 can hold`,
-    'Change the value to one before 294247-01-10, or to infinity.',
-  );
+  throw timestampOutOfRange(text);
 }
 
 /** `zone` is empty for a timestamp and `+00` for a timestamptz. */

@@ -1,0 +1,62 @@
+/**
+ * An expected event that did not happen in time (TIMED_OUT). `timeoutMs` is how long it was waited
+ * for.
+ */
+import { UnderstudyError } from './understudy-error.ts';
+
+export function controlLogTimeout(timeoutMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the expected record was not in the control log within ${timeoutMs} ms`,
+    'Check that Kafka is reachable and that the agents run: `understudy status` shows both.',
+    undefined,
+    { timeoutMs },
+  );
+}
+
+/** For a wait that was under way. */
+export function controlLogClosed(): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    'the control log was closed during a wait',
+    'Nothing is wrong if this process was stopped. Start it again to continue.',
+  );
+}
+
+/** `blockers` are the transactions that hold up the creation of its slot. */
+export function leaderSnapshotTimeout(timeoutMs: number, blockers: string): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the leader returned no consistent snapshot within ${timeoutMs} ms: it waits for every open ` +
+      `transaction of the server (${blockers})`,
+    'Wait for those transactions, or end them (SELECT pg_terminate_backend(pid)), then run ' +
+      'verify again.',
+    undefined,
+    { timeoutMs, blockers },
+  );
+}
+
+/** `found` is the position of its snapshot; null where it has none. */
+export function followerDidNotHold(
+  node: string,
+  at: string,
+  found: string | null,
+): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `node ${node} did not stop at ${at}: the position of its snapshot is ${found ?? 'missing'}`,
+    'Run verify again; run one verify at a time.',
+    undefined,
+    { node, at, found },
+  );
+}
+
+export function tableLockTimeout(timeoutMs: number, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `a schema change locked a table of the stream for more than ${timeoutMs} ms`,
+    'Wait until the schema change is over, then run verify again.',
+    cause,
+    { timeoutMs },
+  );
+}

@@ -1,0 +1,24 @@
+/**
+ * What is wrong on the command line or in understudy.yaml, known without a connection: USAGE,
+ * CONFIG_INVALID, NODE_UNKNOWN, LABEL_INVALID, NOT_IN_THIS_VERSION.
+ */
+import { UnderstudyError } from './understudy-error.ts';
+
+/** `shownUrl` without its password. No cause: the error of a parser may quote the URL. */
+export function invalidPostgresUrl(shownUrl: string, reason: string): UnderstudyError {
+  return new UnderstudyError(
+    'CONFIG_INVALID',
+    `cannot use the Postgres URL ${shownUrl} (${reason})`,
+    'Write it as postgres://user:password@host:port/database, with special characters as %XX.',
+  );
+}
+
+export function invalidTablePattern(pattern: string): UnderstudyError {
+  return new UnderstudyError(
+    'CONFIG_INVALID',
+    `the table pattern ${JSON.stringify(pattern)} does not have the form schema.table`,
+    `Write it with its schema, for example "public.${pattern.replaceAll('.', '') || '*'}".`,
+    undefined,
+    { pattern },
+  );
+}
