@@ -40,7 +40,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
       },
       {
         file: 'src/fleet/provision/building.ts',
-        find: 'await refuseRows(client, name, tables);',
+        find: 'await refuseNewNodeRows(client, name, tables);',
         replace: '',
       },
     ],

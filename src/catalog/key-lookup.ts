@@ -78,7 +78,7 @@ export function hasOneSpelling(table: KeyedTable): boolean {
   });
 }
 
-export function tableOf(table: KeyedTable): string {
+export function quotedTable(table: KeyedTable): string {
   return qualifiedName(table.schema, table.name);
 }
 
@@ -106,7 +106,7 @@ export function rowsByKeySql(table: KeyedTable, columns: readonly number[]): str
   const keys = unnestTexts('k', identityColumns(table), 'place');
   return (
     `SELECT ${['k.place', ...values].join(', ')} FROM ${keys} ` +
-    `JOIN ONLY ${tableOf(table)} AS t ON ${keyMatch(table)}`
+    `JOIN ONLY ${quotedTable(table)} AS t ON ${keyMatch(table)}`
   );
 }
 

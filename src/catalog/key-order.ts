@@ -5,7 +5,7 @@
  * values are parameters.
  */
 
-import { identityColumns, type KeyedTable, operatorsAt, tableOf } from './key-lookup.ts';
+import { identityColumns, type KeyedTable, operatorsAt, quotedTable } from './key-lookup.ts';
 import { quoteIdentifier } from './postgres-session.ts';
 
 /** At most `rowsMax` rows past the key, or from the first one, all columns as text. */
@@ -13,7 +13,7 @@ export function rowsInOrderSql(table: KeyedTable, hasAfter: boolean, rowsMax: nu
   const columns = table.columns.map(({ name }) => `t.${quoteIdentifier(name)}`);
   const order = keys(table).map(({ column, less }) => `${column} USING ${less}`);
   return (
-    `SELECT ${columns.join(', ')} FROM ONLY ${tableOf(table)} AS t` +
+    `SELECT ${columns.join(', ')} FROM ONLY ${quotedTable(table)} AS t` +
     `${hasAfter ? ` WHERE ${isAfter(table)}` : ''} ORDER BY ${order.join(', ')} LIMIT ${rowsMax}`
   );
 }

@@ -11,7 +11,7 @@ import {
   foldControl,
 } from '../../src/control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found } from '../../src/fleet/node/fleet-facts.ts';
-import { statusOf } from '../../src/fleet/status/judge-status.ts';
+import { judgeStatus } from '../../src/fleet/status/judge-status.ts';
 import type { NodeStatus } from '../../src/fleet/status/node-status.ts';
 import type { SlotWal } from '../../src/leader/stream/slot.ts';
 import { at, lsn } from './builders.ts';
@@ -96,7 +96,7 @@ export function facts(
 }
 
 export function nodesOf(input: FleetFacts): readonly [NodeStatus, NodeStatus] {
-  const [a, b] = statusOf(input).nodes;
+  const [a, b] = judgeStatus(input).nodes;
   if (a === undefined || b === undefined) throw new Error('there are two nodes');
   return [a, b];
 }

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert';
 import type { ServerFacts } from '../../src/catalog/read-catalog.ts';
 import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
 import type { Finding } from '../../src/fleet/preflight/finding.ts';
-import type { DatabaseFacts, NodeFacts } from '../../src/fleet/preflight/read-node.ts';
+import type { CheckedDatabase, NodeFacts } from '../../src/fleet/preflight/read-node.ts';
 
 export const soundServer: ServerFacts = {
   systemId: '7000000000000000001',
@@ -25,7 +25,7 @@ export const soundServer: ServerFacts = {
   canSetReplicaRole: true,
 };
 
-const soundDatabase: DatabaseFacts = {
+const soundDatabase: CheckedDatabase = {
   oid: 16_384,
   serverStartedAt: '2026-01-01 00:00:00+00',
   collate: 'C',
@@ -51,7 +51,7 @@ const soundDatabase: DatabaseFacts = {
 export interface Changes {
   readonly name?: string;
   readonly server?: Partial<ServerFacts>;
-  readonly database?: Partial<DatabaseFacts>;
+  readonly database?: Partial<CheckedDatabase>;
   readonly node?: Partial<NodeFacts>;
   readonly tables?: readonly TableShape[];
 }

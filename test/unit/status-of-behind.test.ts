@@ -18,7 +18,7 @@ import {
   time,
 } from '../support/fleet-facts.ts';
 
-const status = suite('statusOf');
+const status = suite('judgeStatus');
 
 /** Node b is delayed by 15 minutes; the newest point was committed so long ago. */
 function delayedNode(ageMs: number, upto = 900): NodeStatus {

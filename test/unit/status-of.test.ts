@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import { emptyControlState, foldControl } from '../../src/control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found } from '../../src/fleet/node/fleet-facts.ts';
-import { isUninitialised, statusOf } from '../../src/fleet/status/judge-status.ts';
+import { isUninitialised, judgeStatus } from '../../src/fleet/status/judge-status.ts';
 import type { NodeStatus } from '../../src/fleet/status/node-status.ts';
 import { at, lsn } from '../support/builders.ts';
 import {
@@ -26,10 +26,10 @@ import {
   time,
 } from '../support/fleet-facts.ts';
 
-const status = suite('statusOf');
+const status = suite('judgeStatus');
 
 status('a sound fleet', () => {
-  assert.equal(statusOf(facts()), {
+  assert.equal(judgeStatus(facts()), {
     cluster: 'shop',
     stream: 'stream-1',
     epoch: 1,
@@ -118,7 +118,7 @@ status('a leader that was replaced is fenced and no leader any more', () => {
     slots: active,
   });
   const input = facts({ control: found(control(claim(1, 'a'), claim(2, 'b'))), b });
-  const result = statusOf(input);
+  const result = judgeStatus(input);
   assert.is(result.leader, 'b');
   assert.is(result.epoch, 2);
   const [a, now] = nodesOf(input);
@@ -203,7 +203,7 @@ status('damage keeps everybody from being promoted until it is repaired', () => 
 status('without Kafka what is unknown is null, with the reason once', () => {
   const missing = { kind: 'missing', reason: 'no broker' } as const;
   const input = facts({ control: missing, topic: missing, b: follower(900) });
-  const { epoch, leader: leads, durability, topic, stream: streamId } = statusOf(input);
+  const { epoch, leader: leads, durability, topic, stream: streamId } = judgeStatus(input);
   assert.equal([epoch, leads, durability, topic, streamId], [null, null, null, null, 'stream-1']);
   const [a, b] = nodesOf(input);
   assert.is(a.role, 'leader');

@@ -10,11 +10,11 @@ import * as assert from 'uvu/assert';
 import { decodeBatches } from '../../src/topic/kafka/batch-decoder.ts';
 import {
   type BatchProducer,
-  batchBytesMax,
   batchHeader,
-  batchRecordsMax,
   encodeBatch,
   nextBatch,
+  recordBatchBytesMax,
+  recordBatchRecordsMax,
 } from '../../src/topic/kafka/batch-encoder.ts';
 import { crc32c } from '../../src/topic/kafka/crc32c.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
@@ -110,13 +110,13 @@ test('kafkajs reads the same', async () => {
 });
 
 test('batches are bounded in bytes and in records; a larger record is alone', () => {
-  const small = Array.from({ length: batchRecordsMax + 1 }, (_, index) => row(`k${index}`));
-  assert.equal(nextBatch(small, 0).end, batchRecordsMax);
-  const large = { ...row('large'), value: Buffer.alloc(batchBytesMax + 1) };
+  const small = Array.from({ length: recordBatchRecordsMax + 1 }, (_, index) => row(`k${index}`));
+  assert.equal(nextBatch(small, 0).end, recordBatchRecordsMax);
+  const large = { ...row('large'), value: Buffer.alloc(recordBatchBytesMax + 1) };
   const records = [row('a'), large, row('b')];
   assert.is(nextBatch(records, 0).end, 1);
   assert.is(nextBatch(records, 1).end, 2);
-  const half = { ...row('half'), value: Buffer.alloc(batchBytesMax / 2) };
+  const half = { ...row('half'), value: Buffer.alloc(recordBatchBytesMax / 2) };
   assert.is(nextBatch([half, half, half], 0).end, 1);
 });
 

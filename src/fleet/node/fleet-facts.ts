@@ -1,6 +1,6 @@
 /**
  * What can be found out about a fleet without asking an agent. Flows in: looks at databases, topic
- * and control log; flows out: facts, each either found or missing with its reason, for `statusOf`
+ * and control log; flows out: facts, each either found or missing with its reason, for `judgeStatus`
  * to judge.
  */
 import type { NodeIdentity } from '../../catalog/understudy-schema.ts';

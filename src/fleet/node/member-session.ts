@@ -13,6 +13,12 @@ import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
 
+/** A session on the database of a node. */
+export interface NodeSession {
+  readonly name: string;
+  readonly client: Client;
+}
+
 /** The control log, for a command that serves no node; without its topic there is no cluster. */
 export async function openFleetLog(cluster: Cluster, releasers: Releasers): Promise<ControlLog> {
   try {

@@ -32,13 +32,13 @@ import { deleteTopic, describeTopic } from '../../topic/kafka/admin.ts';
 import { RecordEncoder } from '../../topic/records/encoder.ts';
 import * as layout from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
+import type { NodeSession } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
 import { writeEpochBegin } from '../promotion/epoch-begin.ts';
 import { ownEpoch } from '../promotion/own-epoch.ts';
 import { giveSchema, initialParts, readInitialSchema } from '../provision/initial-schema.ts';
 import {
-  type NodeSession,
-  refuseRows,
+  refuseFollowerRows,
   replaceRows,
   shapesOf,
   unfinishedAtFirst,
@@ -176,7 +176,7 @@ class Initialisation {
       await this.#publish(node, published, shapes);
       await armGuard(node.client);
       if (this.#replaceRows && !isBuilt) await replaceRows(node, published, shapes);
-      else await refuseRows(node, published);
+      else await refuseFollowerRows(node, published);
     }
     this.#onStep('beginning epoch 1');
     const at = await this.#beginEpoch(nodes, leader, start);

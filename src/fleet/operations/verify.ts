@@ -26,7 +26,7 @@ import { Progress, type ProgressState } from '../../verify/progress.ts';
 import { digestTable, type TableDigest } from '../../verify/table-digest.ts';
 import type { Cluster } from '../cluster.ts';
 import { askAgent } from '../node/agent-question.ts';
-import { openFleetLog, openMember } from '../node/member-session.ts';
+import { type NodeSession, openFleetLog, openMember } from '../node/member-session.ts';
 import { buildingText, rebuildText } from '../status/building-text.ts';
 import { lacksText } from '../status/unfinished-text.ts';
 import { chooseNodes, type LeftOut } from './judge-verified-nodes.ts';
@@ -61,11 +61,6 @@ const holdTimeoutMs = 10_000;
  */
 const slotTimeoutMs = 20_000;
 const reachTimeoutMs = 30_000;
-
-interface NodeSession {
-  readonly name: string;
-  readonly client: Client;
-}
 
 export async function verifyFleet(
   cluster: Cluster,

@@ -13,7 +13,7 @@ import {
   type TableShape,
 } from '../../catalog/table.ts';
 import { enumerate, errorFinding, type Finding, warningFinding } from './finding.ts';
-import { alter, isInStream } from './judge-fleet.ts';
+import { alterTable, isInStream } from './judge-fleet.ts';
 import { nodeObject } from './judge-server.ts';
 import { judgeTypes } from './judge-types.ts';
 import type { NodeFacts } from './read-node.ts';
@@ -93,14 +93,14 @@ function judgeCopy(
   }
   if (copy.persistence !== 'permanent') {
     const message = `${name} is ${copy.persistence} on node ${node}: a crash there empties it`;
-    return [differs(message, `On ${node}: ${alter(table)} SET LOGGED;`)];
+    return [differs(message, `On ${node}: ${alterTable(table)} SET LOGGED;`)];
   }
   const columns = giveColumnIds(table.columns, new Set());
   const shape = shapeOf(table, { relation: name, columns }, keyless);
   const difference = compareWithTable(shape, copy);
   if (difference !== null) {
     const message = `node ${node} has another table than the leader: ${difference}`;
-    return [differs(message, `On ${node}: ${alter(table)} … until the two are equal.`)];
+    return [differs(message, `On ${node}: ${alterTable(table)} … until the two are equal.`)];
   }
   const equality = equalityOf(table);
   if (equality !== equalityOf(copy)) {
@@ -136,7 +136,7 @@ function judgeNullability(table: TableShape, copy: TableShape, node: string): Fi
       'NOT_NULL_DIFFERS',
       `${nodeObject(node)}: ${displayName(table)}`,
       `${displayName(table)} is NOT NULL on node ${node} only: ${enumerate(stricter)}`,
-      `A null from the leader stops it. On ${node}: ${alter(table)} ${drops.join(', ')};`,
+      `A null from the leader stops it. On ${node}: ${alterTable(table)} ${drops.join(', ')};`,
     ),
   ];
 }
@@ -181,7 +181,7 @@ function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Find
         `${nodeObject(follower.name)}: ${name}`,
         `the ${kind} ${trigger} on ${name} would fire for replicated rows on node ` +
           `${follower.name}: it is disabled there while the node follows`,
-        `To be rid of this: ${alter(table)} ENABLE ${kind.toUpperCase()} ` +
+        `To be rid of this: ${alterTable(table)} ENABLE ${kind.toUpperCase()} ` +
           `${quoteIdentifier(trigger)};`,
       ),
     ];

@@ -154,12 +154,12 @@ function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
   const name = displayName(table);
   if (table.persistence === 'unlogged') {
     const message = `${name} is unlogged on ${leader.name}: its rows are not replicated`;
-    const hint = `${alter(table)} SET LOGGED; on every node, or leave it out of tables.`;
+    const hint = `${alterTable(table)} SET LOGGED; on every node, or leave it out of tables.`;
     return [warningFinding('TABLE_UNLOGGED', name, message, hint)];
   }
   return [];
 }
 
-export function alter(table: TableShape): string {
+export function alterTable(table: TableShape): string {
   return `ALTER TABLE ${qualifiedName(table.schema, table.name)}`;
 }

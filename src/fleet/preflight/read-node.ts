@@ -21,7 +21,7 @@ import { type TypesByName, typesOfDatabase } from './judge-types.ts';
 export interface NodeFacts {
   readonly name: string;
   readonly server: ServerFacts;
-  readonly database: DatabaseFacts;
+  readonly database: CheckedDatabase;
   /** Whether the role may create event triggers, which vanilla Postgres allows superusers only. */
   readonly canCreateEventTriggers: boolean;
   /** What the database says of itself as a node; null before init. */
@@ -34,7 +34,7 @@ export interface NodeFacts {
   readonly matchedTables: readonly TableShape[];
 }
 
-export interface DatabaseFacts {
+export interface CheckedDatabase {
   readonly oid: number;
   /** With the system identifier it tells one server from its physical copy. */
   readonly serverStartedAt: string;
@@ -157,9 +157,9 @@ async function mayCreateEventTriggers(client: Client): Promise<boolean> {
   }
 }
 
-async function readDatabase(client: Client, cluster: string): Promise<DatabaseFacts> {
+async function readDatabase(client: Client, cluster: string): Promise<CheckedDatabase> {
   const slots = `understudy\\_${cluster.replaceAll('_', '\\_')}\\_%`;
-  return readJson<DatabaseFacts>(client, databaseQuery, slots);
+  return readJson<CheckedDatabase>(client, databaseQuery, slots);
 }
 
 async function readJson<Value>(client: Client, text: string, ...values: string[]): Promise<Value> {

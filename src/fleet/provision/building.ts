@@ -28,7 +28,7 @@ import {
   deleteRetentionMs,
   makePublication,
   matchTables,
-  refuseRows,
+  refuseNewNodeRows,
   saveLabels,
   saveLook,
 } from './new-node.ts';
@@ -161,7 +161,7 @@ export async function beginAnew(
       await client.query('DELETE FROM understudy.rebuild');
       await saveLabels(client, control.state);
       // One that came to the stream later may hold rows of its own.
-      await refuseRows(client, name, tables);
+      await refuseNewNodeRows(client, name, tables);
       // A table may have come since the first look, whose record lies below the checkpoint now.
       await makePublication(client, cluster, tables);
       await saveLook(client, { ...look, state: { ...look.state, ...state } }, tables);

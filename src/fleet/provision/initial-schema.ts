@@ -16,8 +16,8 @@ import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { buildFromSchema, buildPostData } from '../../follower/schema/schema-build.ts';
 import { type SchemaPart, schemaParts } from '../../topic/records/schema-record.ts';
 import type { Cluster } from '../cluster.ts';
+import type { NodeSession } from '../node/member-session.ts';
 import { enumerate } from '../preflight/finding.ts';
-import type { NodeSession } from './initial-tables.ts';
 import { schemaBuildOptions } from './schema-building.ts';
 
 /** Null where the tables are made by hand: `ddl: manual`. */

@@ -11,11 +11,7 @@ import type { RelationShape, UnfinishedTable } from '../../change/change.ts';
 import { unreadTable } from '../../change/change.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { ApplyTargets } from '../../follower/apply/apply-targets.ts';
-
-export interface NodeSession {
-  readonly name: string;
-  readonly client: Client;
-}
+import type { NodeSession } from '../node/member-session.ts';
 
 /** Shapes by qualified name, with the ids that a new stream gives. */
 export function shapesOf(
@@ -92,7 +88,7 @@ export async function replaceRows(
   shapes: ReadonlyMap<string, RelationShape>,
 ): Promise<void> {
   const keyed = keyedTables(tables, shapes);
-  await refuseRows(
+  await refuseFollowerRows(
     node,
     tables.filter((table) => !keyed.includes(table)),
   );
@@ -106,7 +102,10 @@ export async function replaceRows(
 }
 
 /** A follower gets every row from the stream: one of its own would be nobody's. */
-export async function refuseRows(node: NodeSession, tables: readonly TableShape[]): Promise<void> {
+export async function refuseFollowerRows(
+  node: NodeSession,
+  tables: readonly TableShape[],
+): Promise<void> {
   const [table] = await withRows(node.client, tables);
   if (table === undefined) return;
   throw new UnderstudyError(

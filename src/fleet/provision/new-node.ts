@@ -78,7 +78,7 @@ export async function prepareNewNode(
   if (look.schema === null && needsSchema) throw withoutSchema(name);
   const isEmpty = await hasNone(client, look.relations);
   if (look.schema === null || !isEmpty) {
-    await refuseRows(client, name, await matchTables(client, cluster, look));
+    await refuseNewNodeRows(client, name, await matchTables(client, cluster, look));
   }
   await installUnderstudySchema(client, {
     cluster: cluster.name,
@@ -93,7 +93,7 @@ export async function prepareNewNode(
   const tables = await matchTables(client, cluster, look);
   await armGuard(client);
   // Somebody may have written until now.
-  await refuseRows(client, name, tables);
+  await refuseNewNodeRows(client, name, tables);
   await inTransaction(client, async () => {
     await makePublication(client, cluster, tables);
     await saveLabels(client, state);
@@ -219,7 +219,7 @@ function requireEqual(shape: RelationShape, table: TableShape | undefined): Tabl
 }
 
 /** Rows of a node that is to be built are nobody's. */
-export async function refuseRows(
+export async function refuseNewNodeRows(
   client: Client,
   node: string,
   tables: readonly MatchedTable[],

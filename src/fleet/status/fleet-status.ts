@@ -29,7 +29,7 @@ import type { Cluster } from '../cluster.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from '../node/fleet-facts.ts';
 import { notInitialised } from '../node/member-session.ts';
 import { isNodeLocked } from '../node/node-lock.ts';
-import { isUninitialised, statusOf } from './judge-status.ts';
+import { isUninitialised, judgeStatus } from './judge-status.ts';
 import type { FleetStatus } from './node-status.ts';
 
 /** Whoever asks for a status wants it now; a server that needs longer is as good as away. */
@@ -75,7 +75,7 @@ export class FleetWatch {
     ]);
     const nowMs = around.nowMs();
     const facts: FleetFacts = { cluster: name, topicName: topic, ...kafka, nodes, nowMs };
-    if (!isUninitialised(facts)) return statusOf(facts);
+    if (!isUninitialised(facts)) return judgeStatus(facts);
     throw notInitialised(name);
   }
 

@@ -63,7 +63,7 @@ function leaderWalOf(
   return leading.sort(compareEpochLsn).at(-1) ?? null;
 }
 
-export function statusOf(facts: FleetFacts): FleetStatus {
+export function judgeStatus(facts: FleetFacts): FleetStatus {
   const fleet = fleetOf(facts);
   const { control, owner } = fleet;
   const found = facts.nodes.map(({ database }) =>

@@ -1,6 +1,6 @@
 /**
  * The JSON of `status`, by which programs and people see a fleet. Flows in and out: nothing but its
- * form; statusOf fills it. What is unknown is null. Part of what a version promises
+ * form; judgeStatus fills it. What is unknown is null. Part of what a version promises
  * (docs/commands.md).
  */
 import type { SlotStatus } from './slot-status.ts';

@@ -36,14 +36,14 @@ interface SlotReport {
 export function slotReport([slot]: readonly SlotWal[]): SlotReport {
   const { level, message } = judgeRetention(slot ?? null);
   if (slot === undefined || level === 'lost') {
-    const status = slot === undefined ? null : statusOf(slot);
+    const status = slot === undefined ? null : slotStatusOf(slot);
     return { status, lost: [message], backlog: [], retention: [], left: [] };
   }
   const unpublished = slot.unconfirmedBytes ?? 0;
   const isBehind = unpublished >= unpublishedBytesMax;
   const kept = bytesText(slot.retainedBytes ?? 0);
   return {
-    status: statusOf(slot),
+    status: slotStatusOf(slot),
     lost: [],
     backlog: isBehind ? [`the topic lacks ${bytesText(unpublished)} of its WAL`] : [],
     retention: level === 'fine' ? [] : [message],
@@ -51,7 +51,7 @@ export function slotReport([slot]: readonly SlotWal[]): SlotReport {
   };
 }
 
-function statusOf(slot: SlotWal): SlotStatus {
+function slotStatusOf(slot: SlotWal): SlotStatus {
   const { name, walStatus, retainedBytes, unconfirmedBytes, safeBytes } = slot;
   return { name, walStatus, retainedBytes, unpublishedBytes: unconfirmedBytes, safeBytes };
 }

@@ -7,7 +7,7 @@ import {
   identityColumns,
   type KeyedTable,
   keyMatch,
-  tableOf,
+  quotedTable,
   unnestTexts,
 } from '../../catalog/key-lookup.ts';
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
@@ -25,7 +25,7 @@ export interface ApplyTarget extends KeyedTable {
 /** Takes one text array per identity column. */
 export function deleteSql(target: ApplyTarget): string {
   const keys = unnestTexts('k', identityColumns(target));
-  return `DELETE FROM ONLY ${tableOf(target)} AS t USING ${keys} WHERE ${keyMatch(target)}`;
+  return `DELETE FROM ONLY ${quotedTable(target)} AS t USING ${keys} WHERE ${keyMatch(target)}`;
 }
 
 /** Takes one text array per column. */
@@ -44,17 +44,19 @@ export function insertSql(target: ApplyTarget): string {
   const names = target.columns.map(({ name }) => quoteIdentifier(name));
   const values = target.columns.map(({ type }, i) => `v.v${i}::${type}`);
   return (
-    `INSERT INTO ${tableOf(target)} (${names.join(', ')}) OVERRIDING SYSTEM VALUE ` +
+    `INSERT INTO ${quotedTable(target)} (${names.join(', ')}) OVERRIDING SYSTEM VALUE ` +
     `SELECT ${values.join(', ')} FROM ${unnestTexts('v', target.columns)}`
   );
 }
 
 /** A partitioned table has no rows of its own: its partitions are named beside it. */
 export function truncateSql(targets: readonly ApplyTarget[]): string {
-  const names = targets.map((target) => `${target.partitioned ? '' : 'ONLY '}${tableOf(target)}`);
+  const names = targets.map(
+    (target) => `${target.partitioned ? '' : 'ONLY '}${quotedTable(target)}`,
+  );
   return `TRUNCATE ${names.join(', ')}`;
 }
 
 export function deleteAllSql(target: ApplyTarget): string {
-  return `DELETE FROM ${target.partitioned ? '' : 'ONLY '}${tableOf(target)}`;
+  return `DELETE FROM ${target.partitioned ? '' : 'ONLY '}${quotedTable(target)}`;
 }

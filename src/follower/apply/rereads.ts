@@ -6,7 +6,7 @@
  * as the identity's index does.
  */
 import type { Client } from 'pg';
-import { identityColumns, keyMatch, tableOf, unnestTexts } from '../../catalog/key-lookup.ts';
+import { identityColumns, keyMatch, quotedTable, unnestTexts } from '../../catalog/key-lookup.ts';
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import type { RelationId } from '../../change/change.ts';
 import { compareEpochLsn } from '../../change/position.ts';
@@ -67,7 +67,7 @@ export class Rereads {
     );
     await this.#client.query(
       `CREATE TABLE ${seenTable(number)} AS ` +
-        `SELECT ${columns.join(', ')} FROM ONLY ${tableOf(target)} WITH NO DATA`,
+        `SELECT ${columns.join(', ')} FROM ONLY ${quotedTable(target)} WITH NO DATA`,
     );
     // Keys are values: whatever this database grants by default, they are nobody's business.
     await this.#client.query(`REVOKE ALL ON ${seenTable(number)} FROM PUBLIC`);

@@ -6,7 +6,7 @@
  * only briefly.
  */
 import { type Client, DatabaseError } from 'pg';
-import { type KeyedTable, rowsByKeySql, tableOf } from '../../catalog/key-lookup.ts';
+import { type KeyedTable, quotedTable, rowsByKeySql } from '../../catalog/key-lookup.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import { parseSnapshot, type Snapshot } from '../../catalog/snapshot.ts';
 import type { PgText, RelationShape } from '../../change/change.ts';
@@ -62,7 +62,7 @@ export async function readMarked(
   await inTransaction(
     client,
     async () => {
-      const name = tableOf(table.keyed);
+      const name = quotedTable(table.keyed);
       await client.query(`SET LOCAL lock_timeout = ${lockTimeoutMs}`);
       await client.query(`LOCK TABLE ONLY ${name} IN ACCESS SHARE MODE`);
       const { rows } = await client.query<{ snapshot: string; oid: string }>(

@@ -11,10 +11,10 @@ import { crc32c } from './crc32c.ts';
  * Bytes of one batch, well under the 1,048,588 that Kafka's default max.message.bytes allows, so
  * that topics with default settings take them too. A record that is larger travels alone.
  */
-export const batchBytesMax = 900_000;
+export const recordBatchBytesMax = 900_000;
 
 /** kafkajs consumers spread a batch over the arguments of one call, which has a limit. */
-export const batchRecordsMax = 8_000;
+export const recordBatchRecordsMax = 8_000;
 
 /** Who writes; all -1 for a producer without transactions. */
 export interface BatchProducer {
@@ -163,10 +163,10 @@ export interface BatchRange {
 export function nextBatch(records: readonly OutgoingRecord[], start: number): BatchRange {
   let sizeBytes: number = batchHeader.records;
   let end = start;
-  for (const stop = Math.min(records.length, start + batchRecordsMax); end < stop; end += 1) {
+  for (const stop = Math.min(records.length, start + recordBatchRecordsMax); end < stop; end += 1) {
     const size = bodySize(records[end] as OutgoingRecord, end - start);
     const grown = sizeBytes + varintSize(size) + size;
-    if (grown > batchBytesMax && end > start) break;
+    if (grown > recordBatchBytesMax && end > start) break;
     sizeBytes = grown;
   }
   return { start, end, sizeBytes };
