@@ -1,12 +1,12 @@
 /**
- * The control log as it is followed: one reader that lasts as long as the process, the fold of all
- * it has read, and appending. Flows in: records of all nodes. Flows out: the current ControlState,
- * and answers to waiters. It promises that the state is whole up to the end of the log when `open`
- * resolves, that it only ever moves forward in log order, and that after `verify` it is at least as
- * new as the log was at the call.
+ * Follows the control log: one reader that lives as long as the process, the fold of all records it
+ * has read, and a producer that appends. Records of all nodes flow in; the current ControlState
+ * flows out, to listeners and to waits. It promises that the state is complete up to the end of the
+ * log when `openControlLog` resolves, that it only moves forward in log order, and that after
+ * `verify` it is at least as new as the log was at the call.
  *
- * A reader that fails for a while is tried again, since an unreachable control log must not stop a
- * running leader; who waits is told. A record that this version does not understand ends the log.
+ * A read that fails is retried, since an unreachable control log must not stop a running leader;
+ * waits end with the error. A record that this version does not know ends the log.
  */
 
 import { bug } from '../errors/bug.ts';
@@ -15,8 +15,7 @@ import { UnderstudyError } from '../errors/understudy-error.ts';
 import { controlLogStuck } from '../errors/unreachable.ts';
 import type { Logger } from '../logger.ts';
 import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
-import { backoffDelayMs } from '../waiting.ts';
-import { nextClaim, type Owner } from './claim.ts';
+import { backoffDelayMs, type Sleep, sleepOrAbort } from '../waiting.ts';
 import {
   type ControlRecord,
   decodeControlRecord,
@@ -27,9 +26,9 @@ import { type ControlState, emptyControlState, foldControl } from './control-sta
 import { StateWaiters } from './state-waiters.ts';
 
 /**
- * Lays a record down at most once per call: no retry once a request may have reached the broker. A
- * claim that stands there twice, with a rival's in between, would lose to it at compaction, which
- * keeps the last of equal keys, long after it has won.
+ * Appends a record at most once per call: no retry once a request may have reached the broker. A
+ * claim that is in the log twice, with another node's claim in between, would lose to that one
+ * after compaction, which keeps the last record of a key: long after it has won.
  */
 interface ControlProducer {
   append(key: string, value: string | null): Promise<{ readonly offset: bigint }>;
@@ -39,63 +38,57 @@ interface ControlProducer {
 interface ControlLogDeps {
   readonly reader: CommittedReader;
   readonly producer: ControlProducer;
-  /** Null for a command that serves no node. */
+  /** Null for a command, which serves no node. */
   readonly node: string | null;
   readonly log: Logger;
-  /** Milliseconds since 1970; written into records for people, never compared. */
-  readonly now: () => number;
   readonly randomId: () => string;
   readonly random: () => number;
-  /** Rejects when the signal is aborted. */
-  readonly sleep: (delayMs: number, signal?: AbortSignal) => Promise<void>;
+  readonly sleep: Sleep;
 }
-
-type ClaimOutcome =
-  | { readonly won: true; readonly epoch: number; readonly claimId: string }
-  | { readonly won: false; readonly owner: Owner | null };
 
 export interface ControlLog {
   readonly state: ControlState;
   /** Resolves with null after `close`, and with the error that ended the log before. */
   readonly ended: Promise<UnderstudyError | null>;
-  /** LogAppendTime of the newest record: after `verify`, what the brokers' clocks say now. */
+  /** LogAppendTime of the newest record: after `verify`, the present time of the brokers. */
   readonly newestAppendMs: number;
-  /** A rejection leaves open whether the record is there: look after a `verify`. */
+  /** A rejection leaves open whether the record is in the log: check after a `verify`. */
   append(record: ControlRecord): Promise<{ readonly offset: bigint }>;
-  /** Resolves with a state that holds everything appended by anybody before the call. */
+  /** Resolves with a state that holds everything that any node appended before the call. */
   verify(timeoutMs: number): Promise<ControlState>;
   waitFor(
     predicate: (state: ControlState) => boolean,
     timeoutMs: number,
     signal?: AbortSignal,
   ): Promise<ControlState>;
-  /** Calls back after every portion that was read; a listener must not throw. */
+  /**
+   * Calls back after every portion that was read; a listener must not throw. The returned function
+   * removes it.
+   */
   onChange(listener: (state: ControlState) => void): () => void;
-  /** Claims the epoch after the current one. When it rejects, the claim may still be accepted. */
-  claim(timeoutMs: number): Promise<ClaimOutcome>;
   answers(requestId: string): readonly RecordOf<'answer'>[];
   /** Closes the reader and the producer too. */
   close(): Promise<void>;
 }
 
-/** How long a fetch waits at the broker: only how often an idle process asks depends on it. */
+/** How long a fetch waits at the broker. It only decides how often an idle process fetches. */
 const fetchWaitMs = 5_000;
-/** The reader itself has tried for seconds before it fails; twice in a row is no hiccup. */
-const failuresUntilTold = 2;
-/** The cap is how late the end of an outage may be noticed. */
+/** The reader has retried for seconds before it fails: two failures in a row are an outage. */
+const failuresUntilReported = 2;
+/** The cap bounds how late the end of an outage is noticed. */
 const pauses = { baseMs: 200, capMs: 5_000 };
-/** At `fetchWaitMs` each: a broker that has records and for so long gives none is not working. */
+/** At `fetchWaitMs` each: a broker that has records and returns none for so long is broken. */
 const emptyFetchesMax = 6;
-/** Nonces may stand there twice, so they are tried again; the caller's time limit ends it too. */
+/** A nonce may be in the log twice, so its append is retried, within the time limit of `verify`. */
 const nonceTriesMax = 5;
 const partition = 0;
 
 class KafkaControlLog implements ControlLog {
   readonly #deps: ControlLogDeps;
-  readonly #waiters: StateWaiters;
+  readonly #waiters = new StateWaiters();
   readonly #listeners = new Set<(state: ControlState) => void>();
   readonly #stopping = new AbortController();
-  /** Tells this process's nonces from those of an earlier one of the same node. */
+  /** Distinguishes this process's nonces from those of an earlier process of the node. */
   readonly #instance: string;
   #noncesMade = 0;
   #nonceSeen = 0;
@@ -107,7 +100,6 @@ class KafkaControlLog implements ControlLog {
   constructor(deps: ControlLogDeps) {
     this.#deps = deps;
     this.#instance = deps.randomId();
-    this.#waiters = new StateWaiters(deps.sleep);
   }
 
   get state(): ControlState {
@@ -122,7 +114,7 @@ class KafkaControlLog implements ControlLog {
     return this.#ended;
   }
 
-  /** Reads what there is now, then goes on reading in the background. */
+  /** Reads up to the present end of the log, then continues in the background. */
   async open(): Promise<void> {
     const { reader } = this.#deps;
     const [watermarks] = await reader.watermarks();
@@ -147,9 +139,9 @@ class KafkaControlLog implements ControlLog {
     const made = this.#noncesMade;
     const value = `${this.#instance}/${made}`;
     const wait = new AbortController();
-    // A later nonce of this process says as much, and compaction may have dropped the earlier.
+    // A later nonce of this process proves as much, and compaction may have dropped this one.
     const seen = this.waitFor(() => this.#nonceSeen >= made, timeoutMs, wait.signal);
-    // That it was appended is heard from the reader; that it could not be ends the wait.
+    // The reader shows that the append succeeded; its failure ends the wait.
     this.#appendNonce(value).catch((error: unknown) => wait.abort(error));
     return seen;
   }
@@ -180,22 +172,6 @@ class KafkaControlLog implements ControlLog {
     return () => this.#listeners.delete(listener);
   }
 
-  async claim(timeoutMs: number): Promise<ClaimOutcome> {
-    const { node, randomId } = this.#deps;
-    if (node === null) throw bug('a command that serves no node cannot claim an epoch');
-    const claim = { ...nextClaim(this.#state, node), id: randomId() };
-    const append = this.append({ kind: 'claim', ...claim, time: this.#time() });
-    const failure = await append.then(
-      () => null,
-      (error: unknown) => error,
-    );
-    const { claims, current } = await this.verify(timeoutMs);
-    if (current?.claimId === claim.id) return { won: true, epoch: claim.epoch, claimId: claim.id };
-    // As long as nobody has taken the epoch, a claim without an answer can still arrive and win.
-    if (failure !== null && claims.length < claim.epoch) throw failure;
-    return { won: false, owner: current };
-  }
-
   answers(requestId: string): readonly RecordOf<'answer'>[] {
     return this.#state.answers.get(requestId) ?? [];
   }
@@ -216,7 +192,7 @@ class KafkaControlLog implements ControlLog {
         if (this.#stopping.signal.aborted) break;
         failures += 1;
         if (!isPassing(error)) return this.#end(error);
-        if (failures >= failuresUntilTold) this.#waiters.rejectAll(error);
+        if (failures >= failuresUntilReported) this.#waiters.rejectAll(error);
         await this.#pause(failures, error);
       }
     }
@@ -224,7 +200,7 @@ class KafkaControlLog implements ControlLog {
     return null;
   }
 
-  /** What cannot be read now can never be read: every wait, now and later, says so. */
+  /** The log can never be read any further: every present and later wait ends with the error. */
   #end(error: unknown): UnderstudyError {
     const failure =
       error instanceof UnderstudyError ? error : bug('reading the control log failed', error);
@@ -235,22 +211,18 @@ class KafkaControlLog implements ControlLog {
   async #pause(failures: number, error: UnderstudyError): Promise<void> {
     const { log, sleep, random } = this.#deps;
     const delayMs = backoffDelayMs(failures, pauses, random);
-    log.warn({ failures, delayMs, error }, 'the control log cannot be read, trying again');
-    const { signal } = this.#stopping;
-    // An aborted sleep ends the loop by its own condition; it has no other way to fail.
-    await sleep(delayMs, signal).catch((reason: unknown) => {
-      if (!signal.aborted) throw reason;
-    });
+    log.warn({ failures, delayMs, error }, 'reading the control log failed, retrying');
+    await sleepOrAbort(delayMs, this.#stopping.signal, sleep);
   }
 
   async #readOnce(): Promise<void> {
     const from = new Map([[partition, this.#next]]);
     const [fetched] = await this.#deps.reader.fetch(from, { maxWaitMs: fetchWaitMs });
-    if (fetched === undefined) throw bug('a fetch of one partition answered none');
+    if (fetched === undefined) throw bug('a fetch of one partition returned none');
     if (!this.#stopping.signal.aborted) this.#take(fetched);
   }
 
-  /** All of the portion or nothing, so that an error leaves a state that is right. */
+  /** Takes all of a portion or nothing, so that an error leaves a correct state. */
   #take(fetched: FetchedPartition): void {
     const records = fetched.records.map(({ key, value, offset }) =>
       decodeControlRecord(key.toString(), value?.toString() ?? null, offset),
@@ -271,10 +243,6 @@ class KafkaControlLog implements ControlLog {
     if (instance !== this.#instance) return;
     this.#nonceSeen = Math.max(this.#nonceSeen, Number(made));
   }
-
-  #time(): string {
-    return new Date(this.#deps.now()).toISOString();
-  }
 }
 
 function isPassing(error: unknown): error is UnderstudyError {
@@ -282,7 +250,8 @@ function isPassing(error: unknown): error is UnderstudyError {
 }
 
 /**
- * Resolves when all that the log holds now has been read. Closes reader and producer at its end.
+ * Resolves when the log has been read to its present end. The ControlLog owns reader and producer
+ * from here on: its `close`, or a failure to open, closes both.
  */
 export async function openControlLog(deps: ControlLogDeps): Promise<ControlLog> {
   const log = new KafkaControlLog(deps);

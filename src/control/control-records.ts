@@ -1,12 +1,16 @@
 /**
- * What the control log says, record by record. Flows in as a ControlRecord, flows out as the JSON
- * text of a key and a value, and back: text, because people look at this topic with kcat. Decoding
- * is strict: a record that this version does not know in full is an error, since whoever skipped a
- * claim or a release that he does not understand would go on as a leader that others have left.
+ * The records of the control log: a ControlRecord to the JSON text of a key and a value, and back.
+ * Text, because users read this topic with kcat. Decoding is strict: a record that this version
+ * does not know in full is an error, since a leader that skipped a claim or a release would
+ * continue in an epoch that the other nodes have left.
  *
  * The topic is compacted, and compaction keeps the last record of a key. Hence every key is unique,
- * so that all records stay and stay where they are, but for those kinds whose last record is all
- * that counts (start, nonce, compaction-lag, repair, answer).
+ * so that all records stay at their offsets, but for the kinds of which only the last record is
+ * used (start, nonce, compaction-lag, repair, answer).
+ *
+ * This version appends no release, abort, repair or durability: switchover, the repair of damage
+ * and other durabilities than async are not part of it. They belong to format 1 all the same, and
+ * readers fold them: a node of this version understands the log of a node that appends them.
  */
 import { z } from 'zod';
 import { formatEpochLsn, parseEpochLsn } from '../change/position.ts';
@@ -19,7 +23,7 @@ const controlFormat = 1;
 const id = z.string().min(1).max(64);
 const node = z.string().min(1).max(64);
 const epoch = z.int().positive();
-/** For people who read the log. No rule compares it: two machines' clocks never decide anything. */
+/** For users who read the log. No rule compares it: the clocks of two machines decide nothing. */
 const time = z.iso.datetime();
 
 const decimal = z.codec(z.string().regex(/^(0|[1-9][0-9]{0,18})$/), z.bigint(), {
@@ -52,15 +56,15 @@ const failure = z.strictObject({
 });
 
 const shapes = {
-  /** Takes epoch `epoch` if it is the first to name the claim that owns the epoch before it. */
+  /** Owns epoch `epoch` if it is the first to name the claim that owns the epoch before it. */
   claim: { id, epoch, node, predecessor: id.nullable(), time },
-  /** The owner lets go for a switchover; only a new claim of its own brings it back. */
+  /** The owner ends its epoch for a switchover; after it, only a new claim can make it owner. */
   release: { claim: id, request: id, node, time },
-  /** The owner gives this switchover up; a release for it that comes later counts no more. */
+  /** The owner aborts this switchover; a later release for it is void. */
   abort: { claim: id, request: id, node, reason: z.string(), time },
-  /** How often a node was started: a database that knows a lower number is a restored copy. */
+  /** How often a node was started: a database with a lower number is a restored copy. */
   start: { node, number: z.int().positive(), time },
-  /** What `init` created: the identity of the stream, and its topic's settings at that time. */
+  /** Written by `init`: the identity of the stream, and the topic settings at that time. */
   stream: {
     streamId: id,
     cluster: z.string().min(1),
@@ -68,22 +72,25 @@ const shapes = {
     topic: z.record(z.string(), z.string()),
     time,
   },
-  /** A named point, written after its Kafka commit and before Postgres hears of it. */
+  /** A named point, written after its Kafka commit and before the confirmation to Postgres. */
   point: {
     label: z.string().regex(/^[a-z][a-z0-9_.-]{0,62}$/),
     at: epochLsn,
     commitTimeMicros: decimal,
-    /** Per partition, the offset of the point's record. */
+    /** For each partition, the offset of the point's record. */
     offsets: z.array(decimal),
   },
+  /** A node found records missing or too many in the topic after `at`. */
   damage: { id, epoch, at: epochLsn.nullable(), reason: z.string(), node, time },
+  /** Closes the damage of that id. */
   repair: { damage: id, node, time },
-  /** A follower became a database of its own at `at`; whoever reads this never lets it follow. */
+  /** A follower became an independent database at `at`; it never follows again. */
   detach: { id, node, at: epochLsn, time },
-  /** A min.compaction.lag.ms that the topic has had; the smallest one decides what is damage. */
+  /** A min.compaction.lag.ms that the topic has had. The smallest one separates damage from age. */
   'compaction-lag': { ms: z.int().nonnegative() },
+  /** The durability of the leader changed: async, log or apply:N. */
   durability: { id, epoch, node, durability: z.string().min(1), time },
-  /** A command asks the agent of `node`; later steps of the same request may follow. */
+  /** From a command to the agent of `node`; further steps of the same request may follow. */
   request: {
     id,
     step: id,
@@ -94,7 +101,7 @@ const shapes = {
   },
   /** `result` is null where `error` says why there is none. */
   answer: { request: id, step: id, node, result: z.json(), error: failure.nullable(), time },
-  /** Says nothing: whoever has read it has read everything before it. Commands have no node. */
+  /** A process that reads its own nonce has read all records before it. A command has no node. */
   nonce: { node: node.nullable(), value: z.string().min(1) },
 } as const;
 
@@ -140,7 +147,7 @@ export function controlKey(record: ControlRecord): string {
     case 'stream':
       return `stream/${record.streamId}`;
     case 'point':
-      // With its position: under the label alone, compaction would let the later of two win.
+      // With its position: under the label alone, compaction would keep the later of two.
       return `point/${record.label}/${formatEpochLsn(record.at)}`;
     case 'damage':
     case 'detach':
@@ -169,7 +176,7 @@ export function encodeControlRecord(record: ControlRecord): ControlText {
 
 const envelope = z.looseObject({ format: z.int().positive(), kind: z.string() });
 
-/** Throws FORMAT_TOO_NEW, or MESSAGE_UNKNOWN for whatever is not exactly one of our records. */
+/** Throws FORMAT_TOO_NEW, or MESSAGE_UNKNOWN for what is not exactly one of our records. */
 export function decodeControlRecord(
   key: string,
   value: string | null,
@@ -195,7 +202,7 @@ function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    // Not JSON is no envelope either: the caller turns it into the one error for both.
+    // No envelope either: the caller reports both as one error.
     return undefined;
   }
 }

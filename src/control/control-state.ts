@@ -1,10 +1,10 @@
 /**
- * Everything the control log says, as a pure fold. Flows in: records in log order, in portions of
- * any size. Flows out: a ControlState that is never changed afterwards. It promises that neither
- * the size of the portions nor compaction makes a difference: whoever reads the log years later
- * sees what those saw who watched it being written.
+ * The content of the control log, as a pure fold: records in log order, in portions of any size, to
+ * a ControlState that is never changed afterwards. It promises that neither the size of the
+ * portions nor compaction makes a difference: a node that reads the log years later has the state
+ * of the nodes that followed it while it was written.
  *
- * The state grows with what people did (named points, commands, promotions), as the log does.
+ * The state grows with the actions of users (named points, commands, promotions), as the log does.
  */
 import { unreachable } from '../errors/bug.ts';
 import { type ClaimState, foldClaim, noClaims } from './claim.ts';
@@ -16,16 +16,14 @@ export interface ControlState extends ClaimState {
   /** Named points; the first record of a label counts. */
   readonly labels: ReadonlyMap<string, RecordOf<'point'>>;
   readonly startNumbers: ReadonlyMap<string, number>;
-  /** The last nonce of each node; that of commands stands under the empty name. */
-  readonly nonces: ReadonlyMap<string, string>;
-  /** By id, what is damaged and not repaired. */
+  /** By id, damage that was not repaired. */
   readonly openDamage: ReadonlyMap<string, RecordOf<'damage'>>;
   readonly repaired: ReadonlySet<string>;
   /** By node, where it left the cluster; the first record counts. */
   readonly detached: ReadonlyMap<string, RecordOf<'detach'>>;
   readonly durability: RecordOf<'durability'> | null;
   readonly smallestCompactionLagMs: number | null;
-  /** By request id; one record a step, in the order of their last records. */
+  /** By request id: one record for each step, in the order of their last records. */
   readonly requests: ReadonlyMap<string, readonly RecordOf<'request'>[]>;
   readonly answers: ReadonlyMap<string, readonly RecordOf<'answer'>[]>;
 }
@@ -35,7 +33,6 @@ export const emptyControlState: ControlState = {
   stream: null,
   labels: new Map(),
   startNumbers: new Map(),
-  nonces: new Map(),
   openDamage: new Map(),
   repaired: new Set(),
   detached: new Map(),
@@ -57,7 +54,6 @@ function draftOf(state: ControlState) {
     ...state,
     labels: new Map(state.labels),
     startNumbers: new Map(state.startNumbers),
-    nonces: new Map(state.nonces),
     openDamage: new Map(state.openDamage),
     repaired: new Set(state.repaired),
     detached: new Map(state.detached),
@@ -85,7 +81,7 @@ function apply(draft: Draft, record: ControlRecord): void {
       draft.startNumbers.set(record.node, record.number);
       return;
     case 'nonce':
-      draft.nonces.set(record.node ?? '', record.value);
+      // It is evidence for the process that appended it: control-log.ts.
       return;
     case 'damage':
       if (!draft.repaired.has(record.id)) draft.openDamage.set(record.id, record);
@@ -98,7 +94,7 @@ function apply(draft: Draft, record: ControlRecord): void {
       if (!draft.detached.has(record.node)) draft.detached.set(record.node, record);
       return;
     case 'durability':
-      // A deposed leader's last word about its own reign says nothing about the present one.
+      // What a deposed leader writes about its own epoch does not apply to the present one.
       if (record.epoch >= (draft.current?.epoch ?? 0)) draft.durability = record;
       return;
     case 'compaction-lag':
@@ -118,7 +114,7 @@ function apply(draft: Draft, record: ControlRecord): void {
   }
 }
 
-/** The last record of a step counts and stands last, as compaction leaves it. */
+/** The last record of a step counts and comes last, as compaction leaves it. */
 function withStep<T extends { readonly step: string }>(
   steps: readonly T[] | undefined,
   record: T,

@@ -1,10 +1,11 @@
 /**
- * Those who wait for the control log to say something. Flow in: states, in log order, and errors.
- * Flows out: each wait's end, exactly once: the first state its predicate holds for, the error, the
- * abort of its signal, or TIMED_OUT. Nobody waits without a limit, so nothing is kept for ever.
+ * Waits for a state of the control log. Each wait ends exactly once: with the first state for which
+ * its predicate holds, with the error of the log, with the abort of its signal, or with TIMED_OUT.
+ * Every wait has a time limit, so no waiter is kept for ever.
  */
 import { controlLogTimeout } from '../errors/timed-out.ts';
 import type { UnderstudyError } from '../errors/understudy-error.ts';
+import { interruptible, withTimeout } from '../waiting.ts';
 import type { ControlState } from './control-state.ts';
 
 interface Waiter {
@@ -15,42 +16,32 @@ interface Waiter {
 
 export class StateWaiters {
   readonly #waiters = new Set<Waiter>();
-  readonly #sleep: (delayMs: number, signal?: AbortSignal) => Promise<void>;
   #ended: UnderstudyError | null = null;
 
-  constructor(sleep: (delayMs: number, signal?: AbortSignal) => Promise<void>) {
-    this.#sleep = sleep;
-  }
-
+  /** `state` is the present one: a wait for what it holds already ends at once. */
   async wait(
     state: ControlState,
     predicate: Waiter['predicate'],
     timeoutMs: number,
-    signal?: AbortSignal,
+    signal: AbortSignal = new AbortController().signal,
   ): Promise<ControlState> {
-    signal?.throwIfAborted();
+    signal.throwIfAborted();
     if (this.#ended !== null) throw this.#ended;
     if (predicate(state)) return state;
-    const over = new AbortController();
     let waiter: Waiter | undefined;
     const outcome = new Promise<ControlState>((resolve, reject) => {
       waiter = { predicate, resolve, reject };
       this.#waiters.add(waiter);
-      signal?.addEventListener('abort', () => reject(signal.reason), { signal: over.signal });
-      this.#sleep(timeoutMs, over.signal).then(
-        () => reject(controlLogTimeout(timeoutMs)),
-        // Ended by `over`, when the wait has ended in another way; else the sleep itself failed.
-        reject,
-      );
     });
     try {
-      return await outcome;
+      const timedOut = (): UnderstudyError => controlLogTimeout(timeoutMs);
+      return await withTimeout(interruptible(outcome, signal), timeoutMs, timedOut);
     } finally {
-      over.abort();
       if (waiter !== undefined) this.#waiters.delete(waiter);
     }
   }
 
+  /** Judges every wait by this state, at once: no later state can take its place. */
   settle(state: ControlState): void {
     for (const { predicate, resolve, reject } of this.#waiters) {
       try {
@@ -61,11 +52,12 @@ export class StateWaiters {
     }
   }
 
-  /** For a failure that may pass: those who come later wait as usual. */
+  /** For a failure that may pass: later waits begin as usual. */
   rejectAll(error: UnderstudyError): void {
     for (const { reject } of this.#waiters) reject(error);
   }
 
+  /** Ends all present and later waits. */
   end(error: UnderstudyError): void {
     this.#ended = error;
     this.rejectAll(error);

@@ -106,13 +106,12 @@ export class Cluster {
   /** `node` is null for a command, which speaks for none. */
   async openControl(releasers: Releasers, node: string | null): Promise<ControlLog> {
     const topic = controlTopic(this.name);
-    const { log, nowMs, sleep, random, randomId } = this.around;
+    const { log, sleep, random, randomId } = this.around;
     const control = await openControlLog({
       reader: createCommittedReader(this.kafka, { topic, partitions: 1 }),
       producer: createPlainProducer(this.kafka, topic),
       node,
       log,
-      now: nowMs,
       sleep,
       random,
       randomId,

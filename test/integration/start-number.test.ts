@@ -44,7 +44,6 @@ test.before(async () => {
     producer: createPlainProducer(topics.client, topic),
     node: 'a',
     log,
-    now: Date.now,
     randomId: randomUUID,
     random: Math.random,
     sleep,

@@ -1,6 +1,6 @@
 /**
- * The fold over the whole control log: what each kind leaves behind, and that neither portions nor
- * compaction nor the moment of reading makes a difference.
+ * The fold over the whole control log: the effect of each kind of record, and that neither portions
+ * nor compaction nor the moment of reading makes a difference.
  */
 import fc from 'fast-check';
 import { test } from 'uvu';
@@ -61,7 +61,7 @@ test('the smallest compaction lag ever set is kept', () => {
   assert.is(fold(...lags).smallestCompactionLagMs, 3);
 });
 
-test('what a deposed leader says of durability is not heard', () => {
+test('a durability record of a deposed leader is ignored', () => {
   const claims: ControlRecord[] = [
     { kind: 'claim', id: 'a1', epoch: 1, node: 'a', predecessor: null, time },
     { kind: 'claim', id: 'b1', epoch: 2, node: 'b', predecessor: 'a1', time },
@@ -70,12 +70,11 @@ test('what a deposed leader says of durability is not heard', () => {
   assert.is(state.durability?.durability, 'log');
 });
 
-test('start numbers and nonces are the last of their node', () => {
+test('the start number of a node is its last one', () => {
   const state = fold(
     { kind: 'start', node: 'a', number: 1, time },
     { kind: 'start', node: 'b', number: 5, time },
     { kind: 'start', node: 'a', number: 2, time },
-    { kind: 'nonce', node: null, value: 'i/1' },
   );
   assert.equal(
     [...state.startNumbers],
@@ -84,10 +83,9 @@ test('start numbers and nonces are the last of their node', () => {
       ['b', 5],
     ],
   );
-  assert.is(state.nonces.get(''), 'i/1');
 });
 
-test('a state that was handed out never changes', () => {
+test('a state that was returned never changes', () => {
   const before = fold(point('x', 1n), damage('d1'));
   const copy = structuredClone(before);
   foldControl(before, [point('y', 2n), damage('d2'), { kind: 'compaction-lag', ms: 1 }]);
@@ -120,7 +118,7 @@ function another(log: readonly ControlRecord[], choice: number): ControlRecord {
   return records[choice % records.length] as ControlRecord;
 }
 
-/** What Kafka leaves: the last record of each key, where it stood. A tail is never compacted. */
+/** What Kafka keeps: the last record of each key, at its offset. A tail is never compacted. */
 function compact(log: readonly ControlRecord[], upTo: number): ControlRecord[] {
   const lastOf = new Map(log.slice(0, upTo).map((record, at) => [controlKey(record), at]));
   return log.filter((record, at) => at >= upTo || lastOf.get(controlKey(record)) === at);
@@ -153,7 +151,7 @@ function shown(state: ControlState): string {
   });
 }
 
-test('compaction changes nothing that anybody sees', () => {
+test('compaction changes no state', () => {
   fc.assert(
     fc.property(logs, fc.nat(), (log, cut) => {
       const compacted = compact(log, cut % (log.length + 1));
@@ -173,7 +171,7 @@ test('the size of the portions changes nothing', () => {
   );
 });
 
-test('why the producer must not repeat a claim: compaction would crown the loser', () => {
+test('why the producer must not repeat a claim: compaction would make the loser the owner', () => {
   const claims = ['a', 'b', 'a'].map(
     (node): ControlRecord => ({ kind: 'claim', id: node, epoch: 1, node, predecessor: null, time }),
   );
