@@ -6,6 +6,14 @@
 
 export type Sleep = (ms: number, signal?: AbortSignal) => Promise<void>;
 
+/** Handed in, so that a test can run a night in a millisecond. */
+export interface Clock {
+  readonly nowMs: () => number;
+  readonly sleep: (delayMs: number) => Promise<unknown>;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+}
+
 /** Rejects with the signal's reason as soon as it is aborted. */
 export const sleep: Sleep = (ms, signal) =>
   new Promise<void>((resolve, reject) => {
@@ -23,6 +31,8 @@ export const sleep: Sleep = (ms, signal) =>
     }, ms);
     signal?.addEventListener('abort', onAbort, { once: true });
   });
+
+export const systemClock: Clock = { nowMs: Date.now, sleep, random: Math.random };
 
 /** For loops that check the signal themselves: an abort ends the wait and is no error. */
 export async function sleepOrAbort(

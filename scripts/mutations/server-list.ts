@@ -211,9 +211,9 @@ export const withServers: readonly Mutation[] = [
     harm: 'rows are written under the id of another table’s schema, and read as its rows',
     edits: [
       {
-        file: 'src/topic/records/schema-registry.ts',
-        find: 'if (!isSame(schema, await this.schemaById(id))) throw',
-        replace: 'if (id < 0) throw',
+        file: 'src/topic/schema-registry.ts',
+        find: 'if (!isSame(schema, await this.schemaById(id)))',
+        replace: 'if (id < 0)',
       },
     ],
     tests: ['test/fault/registry.test.ts'],

@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Config } from '../config/config.ts';
 import { Cluster, type ClusterSettings } from '../fleet/cluster.ts';
-import type { RegistrySettings } from '../topic/records/schema-registry.ts';
+import type { RegistrySettings } from '../topic/schema-registry.ts';
 import type { CommandContext } from './command.ts';
 
 /** Brokers show it in their logs and quotas. */

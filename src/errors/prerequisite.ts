@@ -12,3 +12,118 @@ export function foreignUnderstudySchema(): UnderstudyError {
     'Rename it: ALTER SCHEMA understudy RENAME TO …;',
   );
 }
+
+/** `answer` is the Kafka name of the error code. */
+export function kafkaPermissionMissing(
+  facts: { readonly action: string; readonly topic: string; readonly answer: string },
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `Kafka does not let this user ${facts.action} ${facts.topic} (${facts.answer})`,
+    'Grant the ACLs of docs/configuration.md: Read, Write, Describe, DescribeConfigs, Create ' +
+      'on the topics of the cluster, and Write, Describe on its transactional ids.',
+    cause,
+    facts,
+  );
+}
+
+export function transactionTimeoutRefused(cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    'the transaction timeout is larger than the brokers allow',
+    'Raise transaction.max.timeout.ms of the brokers to its default of 900000.',
+    cause,
+  );
+}
+
+export function transactionTimedOut(
+  openMs: number,
+  timeoutMs: number,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `Kafka ended a transaction that was open for ${openMs} ms, its limit is ${timeoutMs}`,
+    'Raise transaction.max.timeout.ms of the brokers, or split the source transaction.',
+    cause,
+    { openMs, timeoutMs },
+  );
+}
+
+export function kafkaTooOld(cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    'the brokers do not speak the protocol versions that are needed',
+    'Use Kafka 2.3 or later.',
+    cause,
+  );
+}
+
+export function tooFewBrokers(topic: string, replication: number, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `${topic} cannot have ${replication} replicas: there are fewer brokers`,
+    'Lower kafka.replication in understudy.yaml, or start more brokers.',
+    cause,
+    { topic, replication },
+  );
+}
+
+export function topicPolicyViolated(topic: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `a policy of the brokers does not allow ${topic} as wanted`,
+    'Let an administrator create the topic with the settings of docs/configuration.md.',
+    cause,
+    { topic },
+  );
+}
+
+/** `batch` names it: the batch at offset 7 of shop.changes partition 0. */
+export function compressionUnsupported(batch: string, codec: number): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `${batch} is compressed in a way that is not supported (codec ${codec})`,
+    'Set compression.type of the topic to producer, uncompressed or gzip.',
+    undefined,
+    { codec },
+  );
+}
+
+export function registryRefusesSchema(
+  url: string,
+  status: number,
+  reason: string,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the schema registry at ${url} refuses a schema (${status}): ${reason}`,
+    'Set the compatibility of the subjects of this cluster to NONE, and allow registering.',
+    cause,
+    { registry: url, status },
+  );
+}
+
+export function schemaMissing(url: string, id: number): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the schema registry at ${url} does not know schema ${id}`,
+    'Point registry.url at the registry that the topic was written with, or restore its data.',
+    undefined,
+    { registry: url, id },
+  );
+}
+
+/** The registry gave an id under which it holds another schema. */
+export function otherSchema(url: string, subject: string, id: number): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the schema registry at ${url} gives ${subject} the id ${id}, which is another schema`,
+    'Nothing was written with it. Restore the data of the registry: two of its schemas share ' +
+      'an id, or two registries answer at one address.',
+    undefined,
+    { registry: url, subject, id },
+  );
+}

@@ -60,3 +60,13 @@ export function tableLockTimeout(timeoutMs: number, cause: unknown): UnderstudyE
     { timeoutMs },
   );
 }
+
+export function topicWithoutLeaders(topic: string, withinMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `${topic} was created, but not every partition has a leader after ${withinMs} ms`,
+    'Check that enough brokers run, then retry.',
+    undefined,
+    { topic, withinMs },
+  );
+}

@@ -1,8 +1,15 @@
 /**
- * Records, topics and values that are not what this version writes: TOPIC_MISMATCH, DAMAGED,
- * MESSAGE_UNKNOWN, FORMAT_TOO_NEW, RECORD_TOO_LARGE, TYPE_RANGE.
+ * Failures of the topics: not the ones that the stream was written to (TOPIC_MISMATCH), records
+ * missing or too many (DAMAGED), records that this version cannot read (MESSAGE_UNKNOWN,
+ * FORMAT_TOO_NEW), and rows that the topic cannot hold (RECORD_TOO_LARGE, TYPE_RANGE).
  */
-import { UnderstudyError } from './understudy-error.ts';
+import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
+
+/**
+ * Nothing smaller than a new cluster helps where the topic itself is another one: no record of it
+ * can be put back, and a leader must not write behind what followers cannot read.
+ */
+const startOver = 'run understudy destroy --yes, then understudy init.';
 
 /** `what` is a record or an object in a database that carries a format version. */
 export function newerFormat(what: string, format: number, known: number): UnderstudyError {
@@ -50,5 +57,189 @@ export function timestampOutOfRange(text: string): UnderstudyError {
     'Change the value to one before 294247-01-10, or to infinity.',
     undefined,
     { value: text },
+  );
+}
+
+/** The number of partitions decides where the records of a key are. */
+export function partitionsChanged(facts: {
+  readonly topic: string;
+  readonly found: number;
+  readonly expected: number;
+}): UnderstudyError {
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    `${facts.topic} has ${facts.found} partitions, the stream has ${facts.expected}`,
+    `The number is fixed at init. Restore the topic as it was; if it is lost, ${startOver}`,
+    undefined,
+    facts,
+  );
+}
+
+/** A reader wants a partition that the brokers do not know. */
+export function partitionMissing(facts: {
+  readonly topic: string;
+  readonly partition: number;
+  readonly found: number;
+}): UnderstudyError {
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    `${facts.topic} has ${facts.found} partitions: partition ${facts.partition} is missing`,
+    `The number is fixed at init. Restore the topic as it was; if it is lost, ${startOver}`,
+    undefined,
+    facts,
+  );
+}
+
+export function topicMissing(topic: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    `${topic} or one of its partitions does not exist`,
+    `Check kafka.brokers and cluster in understudy.yaml. If the topic was deleted, ${startOver}`,
+    cause,
+    { topic },
+  );
+}
+
+/** `what` says how the log shows it: it ends, or goes on, below what it held before. */
+export function topicRecreated(what: string, facts: ErrorFacts): UnderstudyError {
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    what,
+    `The topic was truncated, or deleted and re-created: ${startOver}`,
+    undefined,
+    facts,
+  );
+}
+
+/** The records of another stream: the topic, or the control log, was re-created by another init. */
+export function otherStream(
+  what: string,
+  facts: { readonly found: string; readonly expected: string },
+): UnderstudyError {
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    what,
+    `Topics of this cluster were deleted and re-created: ${startOver}`,
+    undefined,
+    facts,
+  );
+}
+
+/** An offset that a reader asked for and the log does not hold: there is no silent reset. */
+export function offsetMissing(what: string, facts: ErrorFacts, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'DAMAGED',
+    what,
+    `Records were deleted, or the topic was deleted and re-created: ${startOver}`,
+    cause,
+    facts,
+  );
+}
+
+/** Records that were in the topic are missing, or there are records that no leader wrote. */
+export function damagedLog(what: string, facts: ErrorFacts = {}): UnderstudyError {
+  return new UnderstudyError(
+    'DAMAGED',
+    what,
+    `Keep the topic for analysis, then ${startOver}`,
+    undefined,
+    facts,
+  );
+}
+
+/** `batch` names it: the batch at offset 7 of shop.changes partition 0. */
+export function damagedBatch(batch: string, what: string): UnderstudyError {
+  return new UnderstudyError(
+    'DAMAGED',
+    `${batch} ${what}`,
+    'Check the disks of the brokers; restore the partition from a healthy replica.',
+  );
+}
+
+/** A record of a kind or a form that this version does not know: perhaps a newer one wrote it. */
+export function unknownRecord(
+  what: string,
+  facts: ErrorFacts = {},
+  cause?: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `this version cannot read a record of the topic: ${what}`,
+    'Install the version of pg-understudy that the leader runs; if it is the same, another ' +
+      'program wrote to the topic.',
+    cause,
+    facts,
+  );
+}
+
+/** A record that no version writes. */
+export function foreignRecord(
+  what: string,
+  facts: ErrorFacts = {},
+  cause?: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    what,
+    `Another program wrote to the topic: stop it, then ${startOver}`,
+    cause,
+    facts,
+  );
+}
+
+export function unknownRegistryAnswer(url: string, request: string): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `the schema registry at ${url} gave an unknown answer to ${request}`,
+    'Check that registry.url is the address of a Confluent-compatible registry.',
+    undefined,
+    { registry: url },
+  );
+}
+
+export interface TooLargeRecord {
+  readonly topic: string;
+  readonly partition: number;
+  readonly sizeBytes: number;
+  /** Names the record by its key: `the row ("4711") of public.orders`. */
+  readonly record: string;
+  /** What no record may exceed, whatever the topic allows. */
+  readonly recordBytesMax: number;
+}
+
+export function recordTooLarge(facts: TooLargeRecord, cause?: unknown): UnderstudyError {
+  const { topic, partition, sizeBytes, record, recordBytesMax } = facts;
+  return new UnderstudyError(
+    'RECORD_TOO_LARGE',
+    `${record} takes ${sizeBytes} bytes, more than partition ${partition} of ${topic} accepts`,
+    sizeBytes > recordBytesMax
+      ? `No record may be larger than ${recordBytesMax} bytes, whatever the topic allows: ` +
+          'shorten or delete the row, then run understudy resnapshot --all --new-slot.'
+      : raiseLimit(topic, sizeBytes, recordBytesMax),
+    cause,
+    { topic, partition, sizeBytes, record },
+  );
+}
+
+function raiseLimit(topic: string, sizeBytes: number, recordBytesMax: number): string {
+  const mebibyte = 1024 * 1024;
+  const enough = Math.min(Math.ceil(sizeBytes / mebibyte) * mebibyte, recordBytesMax);
+  return (
+    `kafka-configs --bootstrap-server … --alter --entity-type topics --entity-name ${topic} ` +
+    `--add-config max.message.bytes=${enough}, then start the agent again.`
+  );
+}
+
+export function batchTooLarge(
+  facts: { readonly topic: string; readonly partition: number; readonly sizeBytes: number },
+  cause?: unknown,
+): UnderstudyError {
+  const { topic, partition, sizeBytes } = facts;
+  return new UnderstudyError(
+    'RECORD_TOO_LARGE',
+    `partition ${partition} of ${topic} refuses a batch of ${sizeBytes} bytes`,
+    `Raise max.message.bytes of ${topic}: Kafka's default of 1048588 is enough for this batch.`,
+    cause,
+    facts,
   );
 }

@@ -2,7 +2,7 @@
  * Servers that cannot be reached or that refuse the login (POSTGRES_UNREACHABLE, KAFKA_UNREACHABLE,
  * REGISTRY_UNREACHABLE). All of these are retried.
  */
-import { UnderstudyError } from './understudy-error.ts';
+import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
 
 /** Where a session was to lead. Holds no password. */
 export interface PostgresServer {
@@ -78,5 +78,98 @@ export function controlLogStuck(nextOffset: bigint, endOffset: bigint): Understu
     'Check the broker that leads the control topic: its log says why it returns nothing.',
     undefined,
     { nextOffset: String(nextOffset), endOffset: String(endOffset) },
+  );
+}
+
+/** `brokers` as understudy.yaml names them. */
+export function kafkaUnreachable(
+  brokers: readonly string[],
+  reason: string,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `Kafka at ${brokers.join(', ')} cannot be reached: ${reason}`,
+    /certificate|TLS|SSL|wrong version number/i.test(reason)
+      ? 'Check kafka.ssl in understudy.yaml: the certificates, or whether the brokers speak TLS.'
+      : 'Check that the brokers run, and kafka.brokers and kafka.ssl in understudy.yaml.',
+    cause,
+    { brokers: brokers.join(',') },
+  );
+}
+
+export function kafkaRefusesLogin(brokers: readonly string[], cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `Kafka at ${brokers.join(', ')} refuses the login`,
+    'Check kafka.sasl (mechanism, username, password) in understudy.yaml.',
+    cause,
+    { brokers: brokers.join(',') },
+  );
+}
+
+export function kafkaTimedOut(brokers: readonly string[], withinMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `Kafka at ${brokers.join(', ')} does not answer within ${withinMs} ms`,
+    'Check that the brokers run, and kafka.brokers and kafka.ssl in understudy.yaml.',
+    undefined,
+    { brokers: brokers.join(','), withinMs },
+  );
+}
+
+/** An answer that is an error code of the protocol; `answer` is its Kafka name. */
+export function kafkaRefuses(
+  facts: { readonly brokers: string; readonly action: string; readonly topic: string },
+  answer: string,
+  cause: unknown,
+): UnderstudyError {
+  const { brokers, action, topic } = facts;
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `Kafka at ${brokers} cannot ${action} ${topic} now (${answer})`,
+    answer.startsWith('NOT_ENOUGH_REPLICAS')
+      ? 'Bring the missing brokers back, or lower min.insync.replicas.'
+      : 'The agent retries by itself; if this stays, read the logs of the brokers.',
+    cause,
+    { ...facts, answer },
+  );
+}
+
+/** Nothing behind an open transaction can be read; the next epoch ends those of this cluster. */
+export function openTransaction(partition: number, offset: bigint): UnderstudyError {
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `a transaction is open in partition ${partition} at offset ${offset}, and nothing behind it ` +
+      'can be read',
+    'If this stays, another program writes to the topic: find it with kafka-transactions.sh ' +
+      'find-hanging, and end it with abort.',
+    undefined,
+    { partition, offset: String(offset) },
+  );
+}
+
+export function registryUnreachable(
+  url: string,
+  reason: string,
+  cause?: unknown,
+  facts: ErrorFacts = {},
+): UnderstudyError {
+  return new UnderstudyError(
+    'REGISTRY_UNREACHABLE',
+    `the schema registry at ${url} cannot be used: ${reason}`,
+    'Check that it runs, and registry.url in understudy.yaml (with its path: /apis/ccompat/v7).',
+    cause,
+    { registry: url, ...facts },
+  );
+}
+
+export function registryRefusesLogin(url: string, status: number, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'REGISTRY_UNREACHABLE',
+    `the schema registry at ${url} refuses the login (${status})`,
+    'Check registry.auth in understudy.yaml, and that the user may read and write subjects.',
+    cause,
+    { registry: url, status },
   );
 }

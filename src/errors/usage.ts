@@ -22,3 +22,31 @@ export function invalidTablePattern(pattern: string): UnderstudyError {
     { pattern },
   );
 }
+
+export function partitionsRefused(
+  topic: string,
+  partitions: number,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'CONFIG_INVALID',
+    `${topic} cannot have ${partitions} partitions`,
+    'Set kafka.partitions in understudy.yaml to 1 or more.',
+    cause,
+    { topic, partitions },
+  );
+}
+
+export function topicSettingRefused(
+  topic: string,
+  settings: readonly string[],
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'CONFIG_INVALID',
+    `Kafka refuses a setting of ${topic}: ${settings.join(', ')}`,
+    'Check kafka.topic in understudy.yaml against the topic settings of this Kafka version.',
+    cause,
+    { topic },
+  );
+}

@@ -15,11 +15,12 @@ import { createPlainProducer } from '../topic/kafka/plain-producer.ts';
 import { createTransactionalProducer } from '../topic/kafka/transactional-producer.ts';
 import type { CommittedReader, TransactionalProducer } from '../topic/log.ts';
 import { changesTopic, controlTopic, transactionalId } from '../topic/records/layout.ts';
+import { recordName } from '../topic/records/record-name.ts';
 import {
   connectRegistry,
   type RegistrySettings,
   type SchemaRegistry,
-} from '../topic/records/schema-registry.ts';
+} from '../topic/schema-registry.ts';
 import type { Sleep } from '../waiting.ts';
 
 export interface ClusterSettings {
@@ -100,6 +101,7 @@ export class Cluster {
       topic: this.topic,
       partitions,
       transactionalId: transactionalId(this.name),
+      recordName,
     });
   }
 

@@ -16,8 +16,8 @@
 import type { Checkpoint, EpochBegin } from '../change/change.ts';
 import { compareEpochLsn, type EpochLsn } from '../change/position.ts';
 import { bug } from '../errors/bug.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
-import type { Clock } from './kafka/client.ts';
+import { openTransaction } from '../errors/unreachable.ts';
+import type { Clock } from '../waiting.ts';
 import type { CommittedReader, OutgoingRecord, TransactionalProducer, Watermarks } from './log.ts';
 import { findLogEnd, type LogEnd, type Tail } from './partition-tails.ts';
 import type { RecordDecoder } from './records/decoder.ts';
@@ -129,20 +129,12 @@ export async function commitReadably(
       return lastStableOffset <= (offsets[partition] ?? 0n);
     });
     if (behind === undefined) return { offsets, ends };
-    if (clock.nowMs() > deadlineMs) throw stuck(behind);
+    // The next attempt ends what a crash of the coordinator left open; not what a stranger opened.
+    if (clock.nowMs() > deadlineMs) {
+      throw openTransaction(behind.partition, behind.lastStableOffset);
+    }
     await clock.sleep(stablePollMs);
   }
-}
-
-/** The next try ends what a crash of the coordinator left open; not what a stranger opened. */
-function stuck({ partition, lastStableOffset }: Watermarks): UnderstudyError {
-  return new UnderstudyError(
-    'KAFKA_UNREACHABLE',
-    `a transaction is open in partition ${partition} at offset ${lastStableOffset}, and nothing ` +
-      'behind it can be read',
-    'If this stays, another program writes to the topic: see kafka-transactions.sh ' +
-      'find-hanging, and end it with abort.',
-  );
 }
 
 async function readTail(

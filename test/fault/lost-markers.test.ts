@@ -10,11 +10,12 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
 import { createTopic } from '../../src/topic/kafka/admin.ts';
-import { connectKafka, type KafkaClient, systemClock } from '../../src/topic/kafka/client.ts';
+import { connectKafka, type KafkaClient } from '../../src/topic/kafka/client.ts';
 import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts';
 import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
 import type { CommittedReader, TransactionalProducer } from '../../src/topic/log.ts';
 import { commitReadably } from '../../src/topic/log-end.ts';
+import { systemClock } from '../../src/waiting.ts';
 import { readUpTo, record, rejection, texts } from '../support/topic-stack.ts';
 
 const topic = 'changes';

@@ -21,7 +21,7 @@ import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts
 import type { CommittedReader } from '../../src/topic/log.ts';
 import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { changesTopic } from '../../src/topic/records/layout.ts';
-import { connectRegistry } from '../../src/topic/records/schema-registry.ts';
+import { connectRegistry } from '../../src/topic/schema-registry.ts';
 import { withTimeout } from '../../src/waiting.ts';
 import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';

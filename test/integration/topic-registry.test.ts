@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, request } from 'node:http';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
-import { connectRegistry, type SchemaRegistry } from '../../src/topic/records/schema-registry.ts';
+import { connectRegistry, type SchemaRegistry } from '../../src/topic/schema-registry.ts';
 import { FailingRegistry } from '../support/failing-registry.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { rejection, testLog } from '../support/topic-stack.ts';

@@ -6,7 +6,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
-import { RecordTooLargeError } from '../../src/topic/kafka/errors.ts';
 import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 import {
@@ -153,10 +152,11 @@ test('a record the topic does not take is named, and its transaction is never re
   await producer.send([record(0, 'before', '1')]);
   const tooLarge = record(0, 'huge', 'x'.repeat(2_100_000));
   const failure = await rejection(producer.send([record(0, 'same', '1'), tooLarge]));
-  assert.instance(failure, RecordTooLargeError);
   assert.is(failure.code, 'RECORD_TOO_LARGE');
-  assert.is((failure as RecordTooLargeError).key.toString(), 'huge');
-  assert.match(failure.message, new RegExp(`2100\\d{3} bytes, .* partition 0 of ${topic}`));
+  assert.match(
+    failure.message,
+    new RegExp(`^huge takes 2100\\d{3} bytes, .* partition 0 of ${topic}`),
+  );
   // Dead for ever, by the same error.
   assert.is(await rejection(producer.commit()), failure);
   assert.is(await rejection(producer.send([record(0, 'after', '1')])), failure);

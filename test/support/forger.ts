@@ -16,7 +16,7 @@ import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { RecordEncoder } from '../../src/topic/records/encoder.ts';
 import { encodePositionHeader, PositionHeaderDecoder } from '../../src/topic/records/headers.ts';
 import { changesTopic, transactionalId } from '../../src/topic/records/layout.ts';
-import { connectRegistry } from '../../src/topic/records/schema-registry.ts';
+import { connectRegistry } from '../../src/topic/schema-registry.ts';
 import { shapeOf } from './builders.ts';
 import type { Fleet } from './fleet.ts';
 import type { Stack } from './stack.ts';

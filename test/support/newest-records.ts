@@ -8,12 +8,12 @@ import { connectKafka } from '../../src/topic/kafka/client.ts';
 import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts';
 import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { changesTopic } from '../../src/topic/records/layout.ts';
-import { connectRegistry } from '../../src/topic/records/schema-registry.ts';
 import type {
   RereadRecord,
   RowRecord,
   TruncateRecord,
 } from '../../src/topic/records/stream-record.ts';
+import { connectRegistry } from '../../src/topic/schema-registry.ts';
 import type { Fleet } from './fleet.ts';
 import type { Stack } from './stack.ts';
 import { testLog } from './topic-stack.ts';

@@ -71,7 +71,8 @@ export class TopicStack {
     client = this.client,
     transactionalId = topic,
   ): TransactionalProducer {
-    const options = { topic, partitions, transactionalId };
+    const recordName = (key: Buffer): string => key.toString();
+    const options = { topic, partitions, transactionalId, recordName };
     const producer = createTransactionalProducer(client, options);
     this.#open.push(producer);
     return producer;

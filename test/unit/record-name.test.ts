@@ -4,7 +4,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { RecordTooLargeError, recordBytesMax } from '../../src/topic/kafka/errors.ts';
+import { recordBytesMax, tooLarge } from '../../src/topic/kafka/produce-plan.ts';
 import { encodeFramed } from '../../src/topic/records/avro-codec.ts';
 import { fixedSchemas } from '../../src/topic/records/fixed-schemas.ts';
 import * as layout from '../../src/topic/records/layout.ts';
@@ -41,8 +41,18 @@ test('other records have names too, and foreign bytes have none', () => {
   }
 });
 
-test('a record that is too large says which row, how large, and the command that helps', () => {
-  const { message, hint, exit } = new RecordTooLargeError('t', 2, 9_000_000, rowKey('5'));
+function rangeOf(end: number, sizeBytes: number) {
+  return { start: 0, end, sizeBytes };
+}
+
+function refused(sizeBytes: number) {
+  const record = { partition: 2, key: rowKey('5'), value: null, headers: {} };
+  const batch = { partition: 2, records: [record], range: rangeOf(1, sizeBytes) };
+  return tooLarge({ topic: 't', partitions: 3, recordName }, batch);
+}
+
+test('an error says which row is too large, how large, and the command that helps', () => {
+  const { message, hint, exit } = refused(9_000_000);
   assert.is(
     message,
     'the row ("5") of public.orders takes 9000000 bytes, more than partition 2 of t accepts',
@@ -52,11 +62,16 @@ test('a record that is too large says which row, how large, and the command that
 });
 
 test('beyond what any broker takes no setting is promised to help', () => {
-  const just = new RecordTooLargeError('t', 0, recordBytesMax, rowKey('5'));
-  assert.match(just.hint, new RegExp(`max.message.bytes=${recordBytesMax},`));
-  const beyond = new RecordTooLargeError('t', 0, recordBytesMax + 1, rowKey('5'));
+  assert.match(refused(recordBytesMax).hint, new RegExp(`max.message.bytes=${recordBytesMax},`));
+  const beyond = refused(recordBytesMax + 1);
   assert.not.match(beyond.hint, /kafka-configs/);
-  assert.match(beyond.hint, /without that row/);
+  assert.match(beyond.hint, /shorten or delete the row/);
+});
+
+test('a batch of several records is refused without a name', () => {
+  const record = { partition: 2, key: rowKey('5'), value: null, headers: {} };
+  const batch = { partition: 2, records: [record, record], range: rangeOf(2, 9_000_000) };
+  assert.is(tooLarge({ topic: 't', partitions: 3, recordName }, batch).facts['record'], undefined);
 });
 
 test.run();

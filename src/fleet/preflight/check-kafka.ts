@@ -11,14 +11,15 @@ import {
   describeTopic,
   type TopicDescription,
 } from '../../topic/kafka/admin.ts';
-import { type Clock, probeKafka } from '../../topic/kafka/client.ts';
+import { probeKafka } from '../../topic/kafka/client.ts';
 import { transactionTimeoutMsDefault } from '../../topic/kafka/transactional-producer.ts';
 import {
   changesTopicSettings,
   controlTopic,
   controlTopicSettings,
 } from '../../topic/records/layout.ts';
-import { connectRegistry } from '../../topic/records/schema-registry.ts';
+import { connectRegistry } from '../../topic/schema-registry.ts';
+import type { Clock } from '../../waiting.ts';
 import { withTimeout } from '../../waiting.ts';
 import type { Cluster, ClusterSettings } from '../cluster.ts';
 import { whyDelayTooLong } from '../node/delay.ts';

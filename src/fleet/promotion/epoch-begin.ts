@@ -7,10 +7,10 @@
  * wrote meanwhile would lie before the begin that is written in its place.
  */
 import type { Checkpoint, EpochBegin } from '../../change/change.ts';
-import type { Clock } from '../../topic/kafka/client.ts';
 import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../../topic/log.ts';
 import { commitReadably } from '../../topic/log-end.ts';
 import type { RecordEncoder } from '../../topic/records/encoder.ts';
+import type { Clock } from '../../waiting.ts';
 
 export async function writeEpochBegin(
   producer: TransactionalProducer,

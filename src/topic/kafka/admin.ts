@@ -4,7 +4,9 @@
  * rows flow. A missing permission is PREREQUISITE with the ACLs that are needed.
  */
 import kafkajs, { type Admin } from 'kafkajs';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { tooFewBrokers, topicPolicyViolated } from '../../errors/prerequisite.ts';
+import { topicWithoutLeaders } from '../../errors/timed-out.ts';
+import { partitionsRefused, topicSettingRefused } from '../../errors/usage.ts';
 import type { KafkaClient } from './client.ts';
 import { createCommittedReader } from './committed-reader.ts';
 import { answerName, type KafkaAction } from './errors.ts';
@@ -145,13 +147,7 @@ async function waitForLeaders(client: KafkaClient, admin: Admin, topic: string):
     // Without leaders kafkajs rejects with LEADER_NOT_AVAILABLE, after tries of its own.
     const partitions = await partitionsOf(admin, topic);
     if (partitions?.every(({ leader }) => leader >= 0)) return;
-    if (nowMs() > deadlineMs) {
-      throw new UnderstudyError(
-        'TIMED_OUT',
-        `${topic} was made, but not every partition has a leader after ${createTimeoutMs} ms`,
-        'Check that enough brokers run, then try again.',
-      );
-    }
+    if (nowMs() > deadlineMs) throw topicWithoutLeaders(topic, createTimeoutMs);
     await sleep(pollMs);
   }
 }
@@ -167,36 +163,16 @@ async function waitForReplicas(client: KafkaClient, wanted: NewTopic): Promise<v
 }
 
 function explainCreate(error: unknown, wanted: NewTopic): unknown {
-  const { topic, partitions, replication } = wanted;
+  const { topic, partitions, replication, settings } = wanted;
   switch (answerName(error)) {
     case 'INVALID_REPLICATION_FACTOR':
-      return new UnderstudyError(
-        'PREREQUISITE',
-        `${topic} cannot have ${replication} replicas: there are fewer brokers`,
-        'Lower kafka.replication in understudy.yaml, or start more brokers.',
-        error,
-      );
+      return tooFewBrokers(topic, replication, error);
     case 'INVALID_PARTITIONS':
-      return new UnderstudyError(
-        'CONFIG_INVALID',
-        `${topic} cannot have ${partitions} partitions`,
-        'Set kafka.partitions in understudy.yaml to 1 or more.',
-        error,
-      );
+      return partitionsRefused(topic, partitions, error);
     case 'INVALID_CONFIG':
-      return new UnderstudyError(
-        'CONFIG_INVALID',
-        `Kafka refuses a setting of ${topic}: ${Object.keys(wanted.settings).join(', ')}`,
-        'Check kafka.topic in understudy.yaml against the topic settings of this Kafka version.',
-        error,
-      );
+      return topicSettingRefused(topic, Object.keys(settings), error);
     case 'POLICY_VIOLATION':
-      return new UnderstudyError(
-        'PREREQUISITE',
-        `a policy of the brokers does not allow ${topic} as wanted`,
-        'Let an administrator create the topic with the settings of docs/configuration.md.',
-        error,
-      );
+      return topicPolicyViolated(topic, error);
     default:
       return error;
   }

@@ -8,7 +8,8 @@
  * key: a key of four zero bytes looks like the key of an abort marker.
  */
 import { gunzipSync } from 'node:zlib';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { compressionUnsupported } from '../../errors/prerequisite.ts';
+import { damagedBatch } from '../../errors/topic.ts';
 import type { FetchedRecord } from '../log.ts';
 import { batchHeader, batchMagic, transactionalBit } from './batch-encoder.ts';
 import { crc32c } from './crc32c.ts';
@@ -110,11 +111,7 @@ function recordBytes(batch: Buffer, attributes: number, where: string): [Buffer,
   const compression = attributes & compressionBits;
   if (compression === 0) return [batch, batchHeader.records];
   if (compression === gzip) return [gunzipSync(batch.subarray(batchHeader.records)), 0];
-  throw new UnderstudyError(
-    'PREREQUISITE',
-    `${where} is compressed in a way that is not supported (codec ${compression})`,
-    'Set compression.type of the topic to producer, uncompressed or gzip.',
-  );
+  throw compressionUnsupported(where, compression);
 }
 
 function isAbortMarker(batch: Buffer, attributes: number, where: string): boolean {
@@ -127,14 +124,6 @@ function isAbortMarker(batch: Buffer, attributes: number, where: string): boolea
   cursor.varint();
   const key = cursor.bytes();
   return key !== null && key.length >= 4 && key.readInt16BE(2) === abortMarker;
-}
-
-function damaged(where: string, what: string): UnderstudyError {
-  return new UnderstudyError(
-    'DAMAGED',
-    `${where} ${what}`,
-    'Check the brokers’ disks; restore the partition from a healthy replica.',
-  );
 }
 
 /** Appends the records of one batch, leaving out those below `fromOffset`. */
@@ -237,10 +226,10 @@ export function decodeBatches(
 
 function checkBatch(batch: Buffer, where: string): void {
   if (batch.readInt8(batchHeader.magic) !== batchMagic) {
-    throw damaged(where, 'has an unknown format');
+    throw damagedBatch(where, 'has an unknown format');
   }
   const checksum = crc32c(batch, batchHeader.attributes, batch.length);
   if (checksum !== batch.readUInt32BE(batchHeader.crc)) {
-    throw damaged(where, 'does not match its checksum');
+    throw damagedBatch(where, 'does not match its checksum');
   }
 }

@@ -5,12 +5,13 @@
  * may be tried again is decided by the caller who knows what the request does.
  */
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { Kafka, type KafkaConfig, type LogEntry, logLevel, type SASLOptions } from 'kafkajs';
 import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { kafkaTimedOut } from '../../errors/unreachable.ts';
+import type { Logger } from '../../logger.ts';
+import { type Clock, systemClock, withTimeout } from '../../waiting.ts';
 import {
   ClosedError,
   type ErrorContext,
@@ -28,22 +29,8 @@ export interface KafkaSettings {
   readonly clientId: string;
 }
 
-/** What is used of a logger; pino's fits. */
-export interface TopicLogger {
-  debug(fields: object, message: string): void;
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
-
-export interface Clock {
-  readonly nowMs: () => number;
-  readonly sleep: (delayMs: number) => Promise<unknown>;
-  /** From 0 up to 1. */
-  readonly random: () => number;
-}
-
-export const systemClock: Clock = { nowMs: Date.now, sleep, random: Math.random };
+/** What a client logs: what it retries, and at warn what it cannot do. */
+type KafkaLog = Pick<Logger, 'debug' | 'warn'>;
 
 /** A broker that is up answers a SYN within milliseconds; this leaves room for a lost packet. */
 const connectTimeoutMs = 5_000;
@@ -57,7 +44,7 @@ const keepAliveMs = 60_000;
 const connectRoundsMin = 2;
 
 /** Settings that every connection and the admin client share. */
-function kafkajsOptions(settings: KafkaSettings, log: TopicLogger) {
+function kafkajsOptions(settings: KafkaSettings, log: KafkaLog) {
   return {
     brokers: [...settings.brokers],
     clientId: settings.clientId,
@@ -91,7 +78,7 @@ export class TopicConnection {
   readonly #sockets = new Set<Socket>();
   #closed: ClosedError | null = null;
 
-  constructor(settings: KafkaSettings, log: TopicLogger, topic: string) {
+  constructor(settings: KafkaSettings, log: KafkaLog, topic: string) {
     this.topic = topic;
     const { logCreator, logLevel: level, ...options } = kafkajsOptions(settings, log);
     this.#cluster = new Cluster({
@@ -195,7 +182,7 @@ const unsupportedVersion = 35;
 /** What the producers, the reader and the admin functions are made from. */
 export interface KafkaClient {
   readonly brokers: readonly string[];
-  readonly log: TopicLogger;
+  readonly log: KafkaLog;
   readonly clock: Clock;
   /** A new set of connections; nothing is connected before its open(). */
   connection(topic: string): TopicConnection;
@@ -207,7 +194,7 @@ export interface KafkaClient {
 /** Makes a client; it connects lazily. Use `probeKafka` to learn whether brokers answer. */
 export function connectKafka(
   settings: KafkaSettings,
-  log: TopicLogger,
+  log: KafkaLog,
   clock: Clock = systemClock,
 ): KafkaClient {
   if (!quietIdleTimers()) {
@@ -228,21 +215,13 @@ export function connectKafka(
 /** Resolves when a broker answers and lets us in, else rejects with KAFKA_UNREACHABLE. */
 export async function probeKafka(client: KafkaClient, withinMs: number): Promise<void> {
   const connection = client.connection('the probe');
-  const answered = new AbortController();
-  const lateness = sleep(withinMs, 'late' as const, { signal: answered.signal }).catch(
-    () => 'late',
-  );
   try {
-    if ((await Promise.race([connection.connect(), lateness])) !== 'late') return;
+    await withTimeout(connection.connect(), withinMs, () =>
+      kafkaTimedOut(client.brokers, withinMs),
+    );
   } catch (error) {
     throw client.explain(error, { action: 'connect', topic: null, transactionalId: null });
   } finally {
-    answered.abort();
     connection.close();
   }
-  throw new UnderstudyError(
-    'KAFKA_UNREACHABLE',
-    `Kafka at ${client.brokers.join(', ')} does not answer within ${withinMs} ms`,
-    'Check that the brokers run, and kafka.brokers and kafka.ssl in understudy.yaml.',
-  );
 }

@@ -9,8 +9,8 @@
  * metadata, a bounded number of times; what other partitions answered meanwhile is kept.
  */
 
-import { UnderstudyError } from '../../errors/understudy-error.ts';
-import { boundedDelayMs } from '../../waiting.ts';
+import { offsetMissing, partitionMissing, topicRecreated } from '../../errors/topic.ts';
+import { boundedDelayMs, interruptible } from '../../waiting.ts';
 import type { CommittedReader, FetchedPartition, Watermarks } from '../log.ts';
 import { decodeBatches } from './batch-decoder.ts';
 import type { KafkaClient, TopicConnection } from './client.ts';
@@ -49,11 +49,10 @@ class KafkaCommittedReader implements CommittedReader {
   readonly #client: KafkaClient;
   readonly #topic: string;
   readonly #partitions: readonly number[];
-  /** Rejects what is waited for now, when close() comes. */
-  readonly #interrupts = new Set<(reason: Error) => void>();
+  /** Aborted by close(), with a ClosedError as its reason: it ends every wait. */
+  readonly #closing = new AbortController();
   #connection: TopicConnection | null = null;
   #opening: Promise<void> | null = null;
-  #closed: ClosedError | null = null;
   /** Which partition a fetch names first: the answer may end before the last. */
   #turn = 0;
 
@@ -105,9 +104,8 @@ class KafkaCommittedReader implements CommittedReader {
   }
 
   async close(): Promise<void> {
-    if (this.#closed !== null) return;
-    this.#closed = new ClosedError(`the reader of ${this.#topic}`);
-    for (const interrupt of this.#interrupts) interrupt(this.#closed);
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort(new ClosedError(`the reader of ${this.#topic}`));
     this.#disconnect();
   }
 
@@ -137,15 +135,16 @@ class KafkaCommittedReader implements CommittedReader {
 
   /** Asks the leaders, all at once, until each partition is answered or the tries are used up. */
   async #ask<T>(partitions: readonly number[], ask: Ask<T>): Promise<ReadonlyMap<number, T>> {
+    const { signal } = this.#closing;
     const answers = new Map<number, T>();
     for (let tries = 1; ; tries += 1) {
-      if (this.#closed !== null) throw this.#closed;
+      signal.throwIfAborted();
       const missing = partitions.filter((partition) => !answers.has(partition));
       try {
-        await this.#interruptible(this.#askLeaders(missing, ask, answers));
+        await interruptible(this.#askLeaders(missing, ask, answers), signal);
         return answers;
       } catch (error) {
-        if (this.#closed !== null) throw this.#closed;
+        signal.throwIfAborted();
         const isLost = isConnectionLost(error);
         // What a broken connection had half received must not be taken for the next answer.
         if (isLost) this.#disconnect();
@@ -153,7 +152,7 @@ class KafkaCommittedReader implements CommittedReader {
         this.#client.log.debug({ topic: this.#topic, tries, error }, 'reading is tried again');
       }
       const { sleep, random } = this.#client.clock;
-      await this.#interruptible(sleep(boundedDelayMs(tries, pauses, random)));
+      await interruptible(sleep(boundedDelayMs(tries, pauses, random)), signal);
       await this.#learnLeaders();
     }
   }
@@ -168,7 +167,8 @@ class KafkaCommittedReader implements CommittedReader {
     const perLeader = new Map<number, number[]>();
     for (const partition of partitions) {
       const leader = leaders.get(partition);
-      if (leader === undefined) throw this.#missing(partition, leaders.size);
+      if (leader === undefined)
+        throw partitionMissing({ topic: this.#topic, partition, found: leaders.size });
       const group = perLeader.get(leader);
       if (group === undefined) perLeader.set(leader, [partition]);
       else group.push(partition);
@@ -180,14 +180,6 @@ class KafkaCommittedReader implements CommittedReader {
     for (const partition of partitions) {
       if (!into.has(partition)) throw new KafkaAnswerError(unanswered, 'Fetch');
     }
-  }
-
-  /** Not a race against one lasting promise: that would hold on to every wait of its life. */
-  #interruptible<T>(work: Promise<T>): Promise<T> {
-    const { promise, reject, resolve } = withResolvers<T>();
-    this.#interrupts.add(reject);
-    work.then(resolve, reject).finally(() => this.#interrupts.delete(reject));
-    return promise;
   }
 
   async #connected(): Promise<TopicConnection> {
@@ -216,20 +208,13 @@ class KafkaCommittedReader implements CommittedReader {
     await this.#connection?.refreshMetadata().catch(() => this.#disconnect());
   }
 
-  #missing(partition: number, count: number): UnderstudyError {
-    return new UnderstudyError(
-      'TOPIC_MISMATCH',
-      `${this.#topic} has ${count} partitions: partition ${partition} is not there`,
-      'Partitions of a topic of Understudy are fixed at init; restore it as it was.',
-    );
-  }
-
   /**
    * A broker answers with nothing where the log ends below what is asked for and an open
    * transaction reaches past it. One that has just returned may be behind for moments; a topic that
    * was made again stays so, and would be waited on for ever.
    */
   async #requireReached(from: ReadonlyMap<number, bigint>): Promise<void> {
+    const topic = this.#topic;
     const { sleep, nowMs } = this.#client.clock;
     const deadlineMs = nowMs() + behindPatienceMs;
     for (;;) {
@@ -237,14 +222,14 @@ class KafkaCommittedReader implements CommittedReader {
       if (behind === undefined) return;
       const { partition, lastStableOffset } = behind;
       if (nowMs() > deadlineMs) {
-        throw new UnderstudyError(
-          'TOPIC_MISMATCH',
-          `${this.#topic} partition ${partition} can be read up to offset ${lastStableOffset}, ` +
-            `and was up to ${from.get(partition)} before`,
-          'The topic was truncated or made again: destroy the cluster and init it again.',
+        const before = from.get(partition) ?? 0n;
+        throw topicRecreated(
+          `${topic} partition ${partition} can be read up to offset ${lastStableOffset}, and ` +
+            `was up to ${before} before`,
+          { topic, partition, end: String(lastStableOffset), before: String(before) },
         );
       }
-      await this.#interruptible(sleep(behindPauseMs));
+      await interruptible(sleep(behindPauseMs), this.#closing.signal);
     }
   }
 
@@ -258,14 +243,15 @@ class KafkaCommittedReader implements CommittedReader {
       if (offset === undefined) return false;
       return offset < limit.lowWatermark || offset > limit.lastStableOffset;
     });
-    throw new UnderstudyError(
-      'DAMAGED',
-      outside === undefined
-        ? `an offset is not in ${this.#topic}`
-        : `offset ${from.get(outside.partition)} is not in ${this.#topic} partition ` +
-            `${outside.partition}, which holds ${outside.lowWatermark} to ` +
-            `${outside.lastStableOffset}`,
-      'Records were removed, or the topic was made again: destroy the cluster and init it again.',
+    const topic = this.#topic;
+    if (outside === undefined)
+      throw offsetMissing(`an offset is not in ${topic}`, { topic }, error);
+    const { partition, lowWatermark, lastStableOffset } = outside;
+    const offset = from.get(partition);
+    throw offsetMissing(
+      `offset ${offset} is not in ${topic} partition ${partition}, which holds ${lowWatermark} ` +
+        `to ${lastStableOffset}`,
+      { topic, partition, offset: String(offset) },
       error,
     );
   }
@@ -285,16 +271,6 @@ function isBehind(
 
 function triesFor(error: unknown): number {
   return answerName(error) === 'UNKNOWN_TOPIC_OR_PARTITION' ? triesUnknownMax : triesMax;
-}
-
-function withResolvers<T>() {
-  let resolve: (value: T) => void = () => undefined;
-  let reject: (reason: Error) => void = () => undefined;
-  const promise = new Promise<T>((onValue, onReason) => {
-    resolve = onValue;
-    reject = onReason;
-  });
-  return { promise, resolve, reject };
 }
 
 /** LEADER_NOT_AVAILABLE: a leader that leaves a partition out of its answer does not lead it. */

@@ -3,8 +3,15 @@
  * UnderstudyError with a cause and a remedy flows out; what may be tried again is decided here and
  * nowhere else. No setting that could hold a secret is ever part of a message.
  */
+import { otherPublisher } from '../../errors/ownership.ts';
+import {
+  kafkaPermissionMissing,
+  kafkaTooOld,
+  transactionTimeoutRefused,
+} from '../../errors/prerequisite.ts';
+import { topicMissing } from '../../errors/topic.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
-import { recordName } from '../records/record-name.ts';
+import { kafkaRefuses, kafkaRefusesLogin, kafkaUnreachable } from '../../errors/unreachable.ts';
 
 /** The codes that the requests of this directory can be answered with, by their Kafka names. */
 const errorNames: Readonly<Record<number, string>> = {
@@ -74,35 +81,6 @@ export class ClosedError extends Error {
 
 /** No record is larger: with its request it would pass the brokers' socket.request.max.bytes. */
 export const recordBytesMax = 99 * 1024 * 1024;
-
-/** A record that the topic does not take, named by its table and key where it is one of ours. */
-export class RecordTooLargeError extends UnderstudyError {
-  readonly key: Buffer;
-
-  constructor(topic: string, partition: number, sizeBytes: number, key: Buffer, cause?: unknown) {
-    super(
-      'RECORD_TOO_LARGE',
-      `${recordName(key) ?? 'a record'} takes ${sizeBytes} bytes, more than partition ` +
-        `${partition} of ${topic} accepts`,
-      sizeBytes > recordBytesMax ? hintBeyondAll : hintToRaise(topic, sizeBytes),
-      cause,
-    );
-    this.key = key;
-  }
-}
-
-function hintToRaise(topic: string, sizeBytes: number): string {
-  const mebibyte = 1024 * 1024;
-  const enough = Math.min(Math.ceil(sizeBytes / mebibyte) * mebibyte, recordBytesMax);
-  return (
-    `kafka-configs --bootstrap-server … --alter --entity-type topics --entity-name ${topic} ` +
-    `--add-config max.message.bytes=${enough}, then start the agent again.`
-  );
-}
-
-const hintBeyondAll =
-  `No record may be larger than ${recordBytesMax} bytes, whatever the topic allows: make the ` +
-  'cluster again without that row.';
 
 /** The partition moved, or its new leader is not ready: another look at the metadata finds it. */
 const movedNames = new Set([
@@ -193,77 +171,27 @@ export function explain(error: unknown, context: ErrorContext): Error {
 }
 
 function explainAnswer(name: string, cause: unknown, context: ErrorContext): UnderstudyError {
+  const { brokers, action, transactionalId } = context;
   const topic = context.topic ?? 'the cluster';
-  if (fencedNames.has(name)) {
-    return new UnderstudyError(
-      'LOST_LEADERSHIP',
-      `another publisher took over ${context.transactionalId ?? topic} (${name})`,
-      'This is expected after a promotion. Look at `understudy status` for the leader.',
-      cause,
-    );
-  }
+  if (fencedNames.has(name)) return otherPublisher(transactionalId ?? topic, name, cause);
   if (authorizationNames.has(name)) {
-    return new UnderstudyError(
-      'PREREQUISITE',
-      `Kafka does not let this user ${context.action} ${topic} (${name})`,
-      'Grant the ACLs of docs/configuration.md: Read, Write, Describe, DescribeConfigs, Create ' +
-        'on the topics of the cluster, and Write, Describe on its transactional ids.',
-      cause,
-    );
+    return kafkaPermissionMissing({ action, topic, answer: name }, cause);
   }
-  if (name === 'UNKNOWN_TOPIC_OR_PARTITION') {
-    return new UnderstudyError(
-      'TOPIC_MISMATCH',
-      `${topic} or one of its partitions does not exist`,
-      'Check kafka.brokers and cluster in understudy.yaml, or restore the topic.',
-      cause,
-    );
+  switch (name) {
+    case 'UNKNOWN_TOPIC_OR_PARTITION':
+      return topicMissing(topic, cause);
+    case 'INVALID_TRANSACTION_TIMEOUT':
+      return transactionTimeoutRefused(cause);
+    case 'UNSUPPORTED_VERSION':
+      return kafkaTooOld(cause);
+    default:
+      return kafkaRefuses({ brokers: brokers.join(', '), action, topic }, name, cause);
   }
-  if (name === 'INVALID_TRANSACTION_TIMEOUT') {
-    return new UnderstudyError(
-      'PREREQUISITE',
-      'the transaction timeout is larger than the brokers allow',
-      'Raise transaction.max.timeout.ms of the brokers to its default of 900000.',
-      cause,
-    );
-  }
-  if (name === 'UNSUPPORTED_VERSION') {
-    return new UnderstudyError(
-      'PREREQUISITE',
-      'the brokers do not speak the protocol versions that are needed',
-      'Use Kafka 2.3 or later.',
-      cause,
-    );
-  }
-  return new UnderstudyError(
-    'KAFKA_UNREACHABLE',
-    `Kafka at ${context.brokers.join(', ')} cannot ${context.action} ${topic} now (${name})`,
-    name.startsWith('NOT_ENOUGH_REPLICAS')
-      ? 'Bring the missing brokers back, or lower min.insync.replicas.'
-      : 'It is tried again; look at the brokers’ logs when it does not pass.',
-    cause,
-  );
 }
 
-function explainConnection(cause: unknown, context: ErrorContext): UnderstudyError {
-  const brokers = context.brokers.join(', ');
-  if (isRefusedLogin(cause)) {
-    return new UnderstudyError(
-      'KAFKA_UNREACHABLE',
-      `Kafka at ${brokers} refuses the login`,
-      'Check kafka.sasl (mechanism, username, password) in understudy.yaml.',
-      cause,
-    );
-  }
-  const reason = innermostReason(cause);
-  return new UnderstudyError(
-    'KAFKA_UNREACHABLE',
-    `Kafka at ${brokers} cannot be reached: ${reason}`,
-    /certificate|TLS|SSL|wrong version number/i.test(reason)
-      ? 'Check kafka.ssl in understudy.yaml: the certificates, or whether the brokers speak TLS.'
-      : 'Check that the brokers run, and kafka.brokers and kafka.ssl in understudy.yaml.',
-    cause,
-  );
+function explainConnection(cause: unknown, { brokers }: ErrorContext): UnderstudyError {
+  if (isRefusedLogin(cause)) return kafkaRefusesLogin(brokers, cause);
+  return kafkaUnreachable(brokers, innermostReason(cause), cause);
 }
 
 function isRefusedLogin(error: unknown): boolean {

@@ -5,18 +5,13 @@
  * a rival's in between, would count at another place after compaction than before. A rejection
  * leaves open whether the record is there; whoever needs to know reads the log.
  */
+import { recordTooLarge } from '../../errors/topic.ts';
 import { boundedDelayMs } from '../../waiting.ts';
 import type { OutgoingRecord } from '../log.ts';
 import { encodeBatch, nextBatch, plainProducer } from './batch-encoder.ts';
 import type { KafkaClient, TopicConnection } from './client.ts';
-import {
-  ClosedError,
-  isConnectionLost,
-  isMoved,
-  isTooLarge,
-  KafkaAnswerError,
-  RecordTooLargeError,
-} from './errors.ts';
+import { ClosedError, isConnectionLost, isMoved, isTooLarge, KafkaAnswerError } from './errors.ts';
+import { recordBytesMax } from './produce-plan.ts';
 import { produce } from './wire.ts';
 
 interface PlainProducer {
@@ -91,7 +86,12 @@ class KafkaPlainProducer implements PlainProducer {
     if (produced !== undefined && errorCode === 0) return produced.baseOffset;
     const error = new KafkaAnswerError(errorCode, request.apiName);
     if (!isTooLarge(error)) throw error;
-    throw new RecordTooLargeError(this.#topic, partition, range.sizeBytes, record.key, error);
+    const { sizeBytes } = range;
+    const topic = this.#topic;
+    throw recordTooLarge(
+      { topic, partition, sizeBytes, record: `the record ${record.key}`, recordBytesMax },
+      error,
+    );
   }
 
   async #connected(): Promise<TopicConnection> {

@@ -4,13 +4,25 @@
  * what is too large and names the record.
  */
 import { bug } from '../../errors/bug.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { batchTooLarge, recordTooLarge } from '../../errors/topic.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { OutgoingRecord } from '../log.ts';
 import { type BatchRange, nextBatch } from './batch-encoder.ts';
-import { RecordTooLargeError, recordBytesMax } from './errors.ts';
+
+/** No record is larger: with its request it would pass the brokers' socket.request.max.bytes. */
+export const recordBytesMax = 99 * 1024 * 1024;
 
 /** No request is larger, unless by a single record: brokers refuse above 100 MB by default. */
 const requestBytesMax = 16 * 1024 * 1024;
+
+/** Where a producer writes. */
+export interface ProducedTopic {
+  readonly topic: string;
+  /** How many partitions the topic has. */
+  readonly partitions: number;
+  /** Names a record by its key, for an error message; null for a key of unknown form. */
+  readonly recordName?: (key: Buffer) => string | null;
+}
 
 export interface PlannedBatch {
   readonly partition: number;
@@ -20,21 +32,21 @@ export interface PlannedBatch {
 }
 
 export class ProducePlan {
-  readonly #topic: string;
+  readonly #topic: ProducedTopic;
   readonly #perPartition = new Map<number, OutgoingRecord[]>();
   /** Per partition, how many records were planned. */
   readonly #planned = new Map<number, number>();
 
-  constructor(topic: string, records: readonly OutgoingRecord[], partitions: number) {
+  constructor(topic: ProducedTopic, records: readonly OutgoingRecord[]) {
     this.#topic = topic;
     for (const record of records) {
       const group = this.#perPartition.get(record.partition);
       if (group !== undefined) {
         group.push(record);
-      } else if (record.partition >= 0 && record.partition < partitions) {
+      } else if (record.partition >= 0 && record.partition < topic.partitions) {
         this.#perPartition.set(record.partition, [record]);
       } else {
-        const message = `partition ${record.partition} of ${topic} does not exist`;
+        const message = `partition ${record.partition} of ${topic.topic} does not exist`;
         throw bug(message);
       }
     }
@@ -63,17 +75,17 @@ export class ProducePlan {
   }
 }
 
-/** For a batch that is refused for its size: a single record is named by its key. */
-export function tooLarge(topic: string, batch: PlannedBatch, cause?: unknown): UnderstudyError {
-  const { partition, records, range } = batch;
-  const first = records[range.start];
-  if (range.end - range.start === 1 && first !== undefined) {
-    return new RecordTooLargeError(topic, partition, range.sizeBytes, first.key, cause);
+/** For a batch that is refused for its size: a single record is named. */
+export function tooLarge(
+  { topic, recordName }: ProducedTopic,
+  { partition, records, range }: PlannedBatch,
+  cause?: unknown,
+): UnderstudyError {
+  const { start, end, sizeBytes } = range;
+  const first = records[start];
+  if (end - start > 1 || first === undefined) {
+    return batchTooLarge({ topic, partition, sizeBytes }, cause);
   }
-  return new UnderstudyError(
-    'RECORD_TOO_LARGE',
-    `partition ${partition} of ${topic} refuses a batch of ${range.sizeBytes} bytes`,
-    `Raise max.message.bytes of ${topic}: Kafka's default of 1048588 is enough for this batch.`,
-    cause,
-  );
+  const record = recordName?.(first.key) ?? 'a record';
+  return recordTooLarge({ topic, partition, sizeBytes, record, recordBytesMax }, cause);
 }

@@ -15,7 +15,8 @@
  * open, and reads the log.
  */
 import { bug } from '../../errors/bug.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { transactionTimedOut } from '../../errors/prerequisite.ts';
+import { partitionsChanged, topicRecreated } from '../../errors/topic.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../log.ts';
 import { type BatchProducer, encodeBatch } from './batch-encoder.ts';
 import type { KafkaClient, TopicConnection } from './client.ts';
@@ -26,7 +27,7 @@ import {
   isTooLarge,
   KafkaAnswerError,
 } from './errors.ts';
-import { type PlannedBatch, ProducePlan, tooLarge } from './produce-plan.ts';
+import { type PlannedBatch, type ProducedTopic, ProducePlan, tooLarge } from './produce-plan.ts';
 import {
   addPartitionsToTransaction,
   commitTransaction,
@@ -37,10 +38,7 @@ import {
   produce,
 } from './wire.ts';
 
-interface TransactionalProducerOptions {
-  readonly topic: string;
-  /** How many partitions the topic has. */
-  readonly partitions: number;
+interface TransactionalProducerOptions extends ProducedTopic {
   readonly transactionalId: string;
   /** After this the broker ends an open transaction by itself. */
   readonly transactionTimeoutMs?: number;
@@ -67,6 +65,7 @@ interface PendingBatch extends PlannedBatch, PartitionBatch {}
 class KafkaTransactionalProducer implements TransactionalProducer {
   readonly #client: KafkaClient;
   readonly #topic: string;
+  readonly #produced: ProducedTopic;
   readonly #transactionalId: string;
   readonly #timeoutMs: number;
   readonly #connection: TopicConnection;
@@ -86,6 +85,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
   constructor(client: KafkaClient, options: TransactionalProducerOptions) {
     this.#client = client;
     this.#topic = options.topic;
+    this.#produced = options;
     this.#transactionalId = options.transactionalId;
     this.#timeoutMs = options.transactionTimeoutMs ?? transactionTimeoutMsDefault;
     this.#connection = client.connection(options.topic);
@@ -111,7 +111,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
   send(records: readonly OutgoingRecord[]): Promise<void> {
     return this.#once('send', async () => {
       const identity = this.#opened();
-      const plan = new ProducePlan(this.#topic, records, this.#sequences.length);
+      const plan = new ProducePlan(this.#produced, records);
       await this.#join(identity, plan.partitions);
       for (;;) {
         const round = this.#nextRound(identity, plan);
@@ -163,12 +163,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
   #explain(error: unknown): Error {
     const openMs = this.#client.clock.nowMs() - this.#beganAtMs;
     if (isFenced(error) && this.#joined.size > 0 && openMs >= this.#timeoutMs) {
-      return new UnderstudyError(
-        'PREREQUISITE',
-        `Kafka ended a transaction that was open for ${openMs} ms, its limit is ${this.#timeoutMs}`,
-        'Raise transaction.max.timeout.ms of the brokers, or split the source transaction.',
-        error,
-      );
+      return transactionTimedOut(openMs, this.#timeoutMs, error);
     }
     return this.#client.explain(error, {
       action: 'write',
@@ -183,13 +178,9 @@ class KafkaTransactionalProducer implements TransactionalProducer {
   }
 
   #checkPartitions(): void {
-    const count = this.#connection.leaders().size;
-    if (count === this.#sequences.length) return;
-    throw new UnderstudyError(
-      'TOPIC_MISMATCH',
-      `${this.#topic} has ${count} partitions, the stream has ${this.#sequences.length}`,
-      'Partitions of a topic of Understudy are fixed at init; restore it as it was.',
-    );
+    const found = this.#connection.leaders().size;
+    const expected = this.#sequences.length;
+    if (found !== expected) throw partitionsChanged({ topic: this.#topic, found, expected });
   }
 
   async #findCoordinator(): Promise<number> {
@@ -277,7 +268,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
       if (produced === undefined) throw bug(`no answer for partition ${partition}`);
       if (produced.errorCode !== 0) {
         const error = new KafkaAnswerError(produced.errorCode, request.apiName);
-        throw isTooLarge(error) ? tooLarge(this.#topic, batch, error) : error;
+        throw isTooLarge(error) ? tooLarge(this.#produced, batch, error) : error;
       }
       this.#requireLater(partition, produced.baseOffset);
       const next = produced.baseOffset + BigInt(range.end - range.start);
@@ -290,10 +281,10 @@ class KafkaTransactionalProducer implements TransactionalProducer {
   #requireLater(partition: number, offset: bigint): void {
     const due = this.#nextOffsets[partition] ?? 0n;
     if (offset >= due) return;
-    throw new UnderstudyError(
-      'TOPIC_MISMATCH',
-      `${this.#topic} wrote at offset ${offset} of partition ${partition}, where ${due} is next`,
-      'The topic was truncated or made again: destroy the cluster and init it again.',
+    const topic = this.#topic;
+    throw topicRecreated(
+      `${topic} wrote at offset ${offset} of partition ${partition}, where ${due} is next`,
+      { topic, partition, offset: String(offset), expected: String(due) },
     );
   }
 }

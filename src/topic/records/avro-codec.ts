@@ -12,7 +12,7 @@ import {
 } from '../../catalog/types/column-types.ts';
 import type { PgText } from '../../change/change.ts';
 import { bug } from '../../errors/bug.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { foreignRecord } from '../../errors/topic.ts';
 import type { RowSchema } from './row-schema.ts';
 
 const frameBytes = 5;
@@ -111,11 +111,7 @@ export function encodeFramed(schemaId: number, type: avro.Type, value: unknown):
 
 export function readSchemaId(framed: Buffer): number {
   if (framed.length < frameBytes || framed[0] !== 0) {
-    throw new UnderstudyError(
-      'MESSAGE_UNKNOWN',
-      'a record of the topic is not framed Avro',
-      'Another program wrote to the topic: stop it, then re-create the cluster with init.',
-    );
+    throw foreignRecord('a record of the topic is not framed Avro');
   }
   return framed.readInt32BE(1);
 }
@@ -123,11 +119,8 @@ export function readSchemaId(framed: Buffer): number {
 export function decodeFramed(type: avro.Type, framed: Buffer): unknown {
   const { value, offset } = decodeBody(type, framed);
   if (offset !== framed.length) {
-    throw new UnderstudyError(
-      'MESSAGE_UNKNOWN',
-      `a record of the topic does not end where its schema says (${offset} of ${framed.length})`,
-      'Another program wrote to the topic: stop it, then re-create the cluster with init.',
-    );
+    const ends = `${offset} of ${framed.length}`;
+    throw foreignRecord(`a record of the topic does not end where its schema says (${ends})`);
   }
   return value;
 }
@@ -136,12 +129,9 @@ function decodeBody(type: avro.Type, framed: Buffer): { value: unknown; offset: 
   try {
     return type.decode(framed, frameBytes);
   } catch (error) {
-    throw new UnderstudyError(
-      'MESSAGE_UNKNOWN',
-      `a record of the topic cannot be read by its schema ${framed.readInt32BE(1)}`,
-      'Another program wrote to the topic: stop it, then re-create the cluster with init.',
-      error,
-    );
+    const schemaId = framed.readInt32BE(1);
+    const what = `a record of the topic cannot be read by its schema ${schemaId}`;
+    throw foreignRecord(what, { schemaId }, error);
   }
 }
 

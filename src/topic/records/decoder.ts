@@ -7,8 +7,10 @@
 import type { PgText } from '../../change/change.ts';
 import { parsePosition } from '../../change/position.ts';
 import { bug } from '../../errors/bug.ts';
+import { unknownRecord } from '../../errors/topic.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { FetchedRecord } from '../log.ts';
+import type { SchemaRegistry } from '../schema-registry.ts';
 import { decodeFramed, RowCodec, readSchemaId } from './avro-codec.ts';
 import {
   checkFormat,
@@ -22,7 +24,6 @@ import { decodeTexts, PositionHeaderDecoder } from './headers.ts';
 import type { RecordKey } from './layout.ts';
 import type { RowSchema } from './row-schema.ts';
 import type { SchemaPart } from './schema-record.ts';
-import type { SchemaRegistry } from './schema-registry.ts';
 import type { RowRecord, StreamRecord } from './stream-record.ts';
 
 export class RecordDecoder {
@@ -71,7 +72,7 @@ export class RecordDecoder {
       throw bug('a row was not decoded first');
     }
     if (codec.relationId !== row.relationId) {
-      throw foreign(`a row of ${row.relationId} has a schema of ${codec.relationId}`);
+      throw unknownRecord(`a row of ${row.relationId} has a schema of ${codec.relationId}`);
     }
     return { columnIds: codec.columnIds, values: codec.decode(row.value) };
   }
@@ -81,7 +82,7 @@ export class RecordDecoder {
     if (this.#codecs.has(schemaId)) return;
     const schema = (await this.#registry.schemaById(schemaId)) as RowSchema;
     if (typeof schema.relationId !== 'string' || !Array.isArray(schema.fields)) {
-      throw foreign(`a row has schema ${schemaId}, which is not a row schema`);
+      throw unknownRecord(`a row has schema ${schemaId}, which is not a row schema`);
     }
     this.#codecs.set(schemaId, new RowCodec(schema));
   }
@@ -90,7 +91,7 @@ export class RecordDecoder {
     const schemaId = readSchemaId(record.key);
     this.#keySchemaId ??= schemaId;
     if (schemaId !== this.#keySchemaId) {
-      throw foreign(`a key has schema ${schemaId} instead of ${this.#keySchemaId}`);
+      throw unknownRecord(`a key has schema ${schemaId} instead of ${this.#keySchemaId}`);
     }
     return decodeFramed(fixedSchemas.key.type, record.key) as RecordKey;
   }
@@ -101,8 +102,9 @@ export class RecordDecoder {
       return this.#decodeRecord(record);
     } catch (error) {
       if (error instanceof UnderstudyError) throw error;
-      const place = `partition ${record.partition}, offset ${record.offset}`;
-      throw foreign(`the record at ${place} is not readable`, error);
+      const { partition, offset } = record;
+      const what = `the record at partition ${partition}, offset ${offset} is not readable`;
+      throw unknownRecord(what, { partition, offset: String(offset) }, error);
     }
   }
 
@@ -112,16 +114,18 @@ export class RecordDecoder {
     const { op, position, commitTimeMicros } = this.#headers.decode(record.headers['position']);
     const placed = { partition, offset, timestampMs, position, commitTimeMicros };
     if (key.kind === 'row') {
-      if (op === '-' || (value === null) !== (op === 'd')) throw foreign(`a row has op ${op}`);
+      if (op === '-' || (value === null) !== (op === 'd'))
+        throw unknownRecord(`a row has op ${op}`);
       const was = decodeTexts('was', record.headers);
       const unchanged = decodeTexts('unchanged', record.headers);
-      if (unchanged !== null && op !== 'u') throw foreign(`a row of op ${op} left values out`);
+      if (unchanged !== null && op !== 'u')
+        throw unknownRecord(`a row of op ${op} left values out`);
       const { relation: relationId, identity } = key;
       const row = { op, relationId, identity, key: record.key, value, was, unchanged };
       return { kind: 'row', ...placed, ...row };
     }
     if (key.kind === 'fence' || key.kind === 'schema') return null;
-    if (value === null) throw foreign(`a ${key.kind} has no value`);
+    if (value === null) throw unknownRecord(`a ${key.kind} has no value`);
     switch (key.kind) {
       case 'point':
         return { kind: 'point', ...placed, point: pointFromAvro(read('point', value)) };
@@ -134,11 +138,12 @@ export class RecordDecoder {
         const { kind, relation: relationId } = key;
         const stated = read(kind, value) as { format: number; position: string };
         checkFormat(stated, `a ${kind} of ${relationId}`);
-        if (parsePosition(stated.position) === null) throw foreign(`a ${kind} has no position`);
+        if (parsePosition(stated.position) === null)
+          throw unknownRecord(`a ${kind} has no position`);
         return { kind, ...placed, relationId };
       }
       default:
-        throw foreign(`a record is of the unknown kind ${JSON.stringify(key.kind)}`);
+        throw unknownRecord(`a record is of the unknown kind ${JSON.stringify(key.kind)}`);
     }
   }
 }
@@ -150,14 +155,4 @@ export class RecordDecoder {
 function read(kind: Exclude<keyof typeof fixedSchemas, 'key'>, value: Buffer): unknown {
   readSchemaId(value);
   return decodeFramed(fixedSchemas[kind].type, value);
-}
-
-function foreign(what: string, cause?: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'MESSAGE_UNKNOWN',
-    `the topic holds what this version does not know: ${what}`,
-    'Run the version of pg-understudy that the leader runs; if it is the same, another program ' +
-      'wrote to the topic.',
-    cause,
-  );
 }

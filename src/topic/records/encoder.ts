@@ -9,6 +9,7 @@ import { zeroLsn } from '../../change/lsn.ts';
 import { formatPosition, type Position, pointPosition } from '../../change/position.ts';
 import { bug } from '../../errors/bug.ts';
 import type { OutgoingRecord } from '../log.ts';
+import type { SchemaRegistry } from '../schema-registry.ts';
 import { encodeFramed, RowCodec } from './avro-codec.ts';
 import {
   epochToAvro,
@@ -23,7 +24,6 @@ import * as layout from './layout.ts';
 import { partitionOf } from './partitioner.ts';
 import { rowSchemaOf } from './row-schema.ts';
 import { keyOfPart, type SchemaPart, schemaPartition, supersededKeys } from './schema-record.ts';
-import type { SchemaRegistry } from './schema-registry.ts';
 
 interface RecordEncoderOptions {
   readonly topic: string;

@@ -14,7 +14,8 @@ import type {
 } from '../../change/change.ts';
 import { formatLsn, parseLsn } from '../../change/lsn.ts';
 import { formatEpochLsn, parseEpochLsn } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { foreignRecord, newerFormat } from '../../errors/topic.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import { avroType } from './avro-codec.ts';
 import { formatVersion } from './layout.ts';
 import type { SchemaPart } from './schema-record.ts';
@@ -46,11 +47,7 @@ export type FixedKind = Exclude<keyof typeof fixedSchemas, 'key'>;
 /** An agent refuses what a newer one wrote: it may mean something this version would misread. */
 export function checkFormat(value: { format: number }, what: string): void {
   if (value.format <= formatVersion) return;
-  throw new UnderstudyError(
-    'FORMAT_TOO_NEW',
-    `${what} has format ${value.format}; this version reads up to ${formatVersion}`,
-    'Install the version that the other agents run: npm install pg-understudy@latest',
-  );
+  throw newerFormat(what, value.format, formatVersion);
 }
 
 interface AvroCheckpoint {
@@ -87,11 +84,7 @@ function unfinishedFromAvro(tables: readonly AvroUnfinished[]): UnfinishedTable[
 }
 
 function malformed(what: string): UnderstudyError {
-  return new UnderstudyError(
-    'MESSAGE_UNKNOWN',
-    `a record of the topic holds a malformed ${what}`,
-    'Another program wrote to the topic: stop it, then re-create the cluster with init.',
-  );
+  return foreignRecord(`a record of the topic holds a malformed ${what}`);
 }
 
 /** Fields of a point that no version gave a meaning: written with these values, never read. */

@@ -7,7 +7,8 @@
 import type { RowOp } from '../../change/change.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../change/lsn.ts';
 import type { Position } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { foreignRecord } from '../../errors/topic.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 
 /** `-` on everything that is no row. */
 export type HeaderOp = RowOp | '-';
@@ -41,11 +42,7 @@ export class PositionHeaderDecoder {
     const text = header === undefined ? '' : header.toString('latin1');
     const match = headerPattern.exec(text);
     if (match === null) {
-      throw new UnderstudyError(
-        'MESSAGE_UNKNOWN',
-        `a record carries no readable position header: ${JSON.stringify(text)}`,
-        'Another program wrote to the topic: stop it, then re-create the cluster with init.',
-      );
+      throw unreadable('position', text);
     }
     const [, op = '-', epoch = '', lsn = '', ordinal = '', time = ''] = match;
     if (lsn !== this.#lsnText) {
@@ -80,11 +77,14 @@ export function decodeTexts(
   const texts = parsedJson(text);
   const readable = Array.isArray(texts) && texts.every((value) => typeof value === 'string');
   if (readable) return texts;
-  throw new UnderstudyError(
-    'MESSAGE_UNKNOWN',
-    `a record carries no readable ${name} header: ${JSON.stringify(text)}`,
-    'Another program wrote to the topic: stop it, then re-create the cluster with init.',
-  );
+  throw unreadable(name, text);
+}
+
+function unreadable(header: string, text: string): UnderstudyError {
+  return foreignRecord(`a record carries no readable ${header} header: ${JSON.stringify(text)}`, {
+    header,
+    text,
+  });
 }
 
 /** Undefined for what is no JSON. */

@@ -10,9 +10,12 @@
  * refuses the second.
  */
 import createApi from '@kafkajs/confluent-schema-registry/dist/api/index.js';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
-import { boundedDelayMs } from '../../waiting.ts';
-import { type Clock, systemClock, type TopicLogger } from '../kafka/client.ts';
+import { otherSchema, registryRefusesSchema, schemaMissing } from '../errors/prerequisite.ts';
+import { unknownRegistryAnswer } from '../errors/topic.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
+import { registryRefusesLogin, registryUnreachable } from '../errors/unreachable.ts';
+import type { Logger } from '../logger.ts';
+import { boundedDelayMs, type Clock, systemClock } from '../waiting.ts';
 
 export interface RegistrySettings {
   readonly url: string;
@@ -42,14 +45,14 @@ const pauses = { baseMs: 200, capMs: 3_200 };
 class ConfluentRegistry implements SchemaRegistry {
   readonly #api: Api;
   readonly #shownUrl: string;
-  readonly #log: TopicLogger;
+  readonly #log: Pick<Logger, 'debug'>;
   readonly #clock: Clock;
   readonly #ids = new Map<string, Promise<number>>();
   readonly #schemas = new Map<number, Promise<object>>();
   /** Subjects that are known to take any change. */
   readonly #openSubjects = new Set<string>();
 
-  constructor(settings: RegistrySettings, log: TopicLogger, clock: Clock) {
+  constructor(settings: RegistrySettings, log: Pick<Logger, 'debug'>, clock: Clock) {
     const url = new URL(settings.url);
     const username = settings.auth?.username ?? decodeURIComponent(url.username);
     const password = settings.auth?.password ?? decodeURIComponent(url.password);
@@ -72,8 +75,11 @@ class ConfluentRegistry implements SchemaRegistry {
       const body = { schema: JSON.stringify(schema) };
       const answer = await this.#ask(() => this.#api.Subject.register({ ...timed, subject, body }));
       const id = answer?.['id'];
-      if (typeof id !== 'number') throw this.#unknownAnswer(`registering ${subject}`);
-      if (!isSame(schema, await this.schemaById(id))) throw this.#otherSchema(subject, id);
+      if (typeof id !== 'number')
+        throw unknownRegistryAnswer(this.#shownUrl, `registering ${subject}`);
+      if (!isSame(schema, await this.schemaById(id))) {
+        throw otherSchema(this.#shownUrl, subject, id);
+      }
       if (!isOpen) await this.#allowAnyChange(subject);
       this.#openSubjects.add(subject);
       return id;
@@ -83,10 +89,10 @@ class ConfluentRegistry implements SchemaRegistry {
   schemaById(id: number): Promise<object> {
     return kept(this.#schemas, id, async () => {
       const answer = await this.#findSchema(id);
-      if (answer === null) throw this.#unknownSchema(id);
+      if (answer === null) throw schemaMissing(this.#shownUrl, id);
       const text = answer['schema'];
       const schema: unknown = typeof text === 'string' ? JSON.parse(text) : null;
-      if (!isObject(schema)) throw this.#unknownAnswer(`asking for schema ${id}`);
+      if (!isObject(schema)) throw unknownRegistryAnswer(this.#shownUrl, `asking for schema ${id}`);
       return schema;
     });
   }
@@ -143,53 +149,12 @@ class ConfluentRegistry implements SchemaRegistry {
     // The client puts its name and the registry's own words into the message, never a header.
     const reason = reasonOf(error);
     if (status === 401 || status === 403) {
-      return new UnderstudyError(
-        'REGISTRY_UNREACHABLE',
-        `the schema registry at ${this.#shownUrl} refuses the login (${status})`,
-        'Check registry.auth in understudy.yaml, and that the user may read and write subjects.',
-        error,
-      );
+      return registryRefusesLogin(this.#shownUrl, status, error);
     }
     if (status !== null && status < 500 && status !== tooManyRequests && status !== notFound) {
-      return new UnderstudyError(
-        'PREREQUISITE',
-        `the schema registry at ${this.#shownUrl} refuses a schema (${status}): ${reason}`,
-        'Set the compatibility of the subjects of this cluster to NONE, and allow registering.',
-        error,
-      );
+      return registryRefusesSchema(this.#shownUrl, status, reason, error);
     }
-    return new UnderstudyError(
-      'REGISTRY_UNREACHABLE',
-      `the schema registry at ${this.#shownUrl} cannot be used: ${reason}`,
-      'Check that it runs, and registry.url in understudy.yaml (with its path: /apis/ccompat/v7).',
-      error,
-    );
-  }
-
-  #unknownSchema(id: number): UnderstudyError {
-    return new UnderstudyError(
-      'PREREQUISITE',
-      `the schema registry at ${this.#shownUrl} does not know schema ${id}`,
-      'Point registry.url at the registry the topic was written with, or restore its data.',
-    );
-  }
-
-  #otherSchema(subject: string, id: number): UnderstudyError {
-    return new UnderstudyError(
-      'PREREQUISITE',
-      `the schema registry at ${this.#shownUrl} gives ${subject} the id ${id}, which is another ` +
-        'schema',
-      'Nothing was written with it. Restore the data of the registry: two of its schemas share ' +
-        'an id, or two registries answer at one address.',
-    );
-  }
-
-  #unknownAnswer(doing: string): UnderstudyError {
-    return new UnderstudyError(
-      'MESSAGE_UNKNOWN',
-      `the schema registry at ${this.#shownUrl} gave an unknown answer to ${doing}`,
-      'Check that registry.url is the address of a Confluent-compatible registry.',
-    );
+    return registryUnreachable(this.#shownUrl, reason, error);
   }
 }
 
@@ -253,7 +218,7 @@ function kept<K, V>(known: Map<K, Promise<V>>, key: K, ask: () => Promise<V>): P
 /** Connects lazily. */
 export function connectRegistry(
   settings: RegistrySettings,
-  log: TopicLogger,
+  log: Pick<Logger, 'debug'>,
   clock: Clock = systemClock,
 ): SchemaRegistry {
   return new ConfluentRegistry(settings, log, clock);
