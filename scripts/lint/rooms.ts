@@ -31,6 +31,7 @@ export const rooms: readonly Room[] = [
   room('process-end.ts'),
   room('catalog/types'),
   room('catalog', 'catalog/types'),
+  room('catalog/dump', 'catalog'),
   room('topic/log.ts'),
   room('topic/kafka', 'topic/log.ts'),
   room('topic/schema-registry.ts'),

@@ -1,19 +1,23 @@
 /**
- * The `understudy` schema in a node's database. Flows in: who the node is; flows out: the schema as
- * schemas/sql defines it, and the node's row. Installing again repairs; a database that a newer
- * version wrote, or that belongs to another cluster, is refused untouched.
+ * The `understudy` schema in a node's database: installs it as schemas/sql defines it, with the row
+ * that says which node the database is, and reads that row and the history of epochs. A second
+ * installation repairs the schema. A database that a newer version wrote, or that belongs to
+ * another cluster, is refused and not changed.
  */
 import { readFile } from 'node:fs/promises';
 import type { Client } from 'pg';
+import { parseLsn } from '../change/lsn.ts';
+import type { EpochBase } from '../change/position.ts';
 import { belongsToOtherNode } from '../errors/cluster.ts';
 import { foreignUnderstudySchema } from '../errors/prerequisite.ts';
 import { newerFormat } from '../errors/topic.ts';
 import { inTransaction } from './postgres-session.ts';
+import type { ServerFacts } from './read-catalog.ts';
 
 /** Raised whenever the schema changes in a way that an older version would misread. */
 const understudySchemaFormat = 1;
 
-/** schemas/ stands beside src/ here and beside dist/ in the package: the same way up from both. */
+/** In the repository schemas/ is beside src/, in the package beside dist/: one path for both. */
 const schemaFile = new URL('../../schemas/sql/001-understudy.sql', import.meta.url);
 
 export interface NodeIdentity {
@@ -22,7 +26,7 @@ export interface NodeIdentity {
   readonly streamId: string;
   readonly role: 'leader' | 'follower';
   readonly epoch: number;
-  /** Counts the starts of the node's agent; a restored copy is known by a lower one. */
+  /** The number of starts of the node's agent. A restored copy has a lower one. */
   readonly startNumber: bigint;
 }
 
@@ -36,7 +40,7 @@ export async function readNode(client: Client): Promise<NodeIdentity | null> {
   if (found.node === null) {
     throw foreignUnderstudySchema();
   }
-  // The format first: of a newer one nothing else is known, its columns included.
+  // The format first: of a newer one nothing else is known, not even the columns.
   const { rows: formats } = await client.query<{ format: string }>(
     'SELECT format FROM understudy.node',
   );
@@ -70,18 +74,18 @@ export async function installUnderstudySchema(client: Client, node: NodeIdentity
     await client.query(sql);
     await writeNode(client, node);
   });
-  // After the commit: transactions that began before it may not know the event trigger yet.
+  // After the commit: older transactions may not see the event trigger yet.
   await noteWatchedSince(client);
 }
 
-/** Notes since when every new transaction knows the event trigger understudy_watch. */
+/** Records since when every new transaction sees the event trigger understudy_watch. */
 export async function noteWatchedSince(client: Client): Promise<void> {
   await client.query(
     'UPDATE understudy.node SET watched_since = clock_timestamp() WHERE watched_since IS NULL',
   );
 }
 
-/** Writes the node's row as it is to be. */
+/** Creates or replaces the node's row. */
 export async function writeNode(client: Client, node: NodeIdentity): Promise<void> {
   await client.query(
     `INSERT INTO understudy.node (cluster, name, stream_id, role, epoch, start_number, format)
@@ -102,7 +106,45 @@ export async function writeNode(client: Client, node: NodeIdentity): Promise<voi
   );
 }
 
-/** Drops everything of ours in the database; the write guard has to be removed before. */
+/** Drops the schema with all its objects; the write guard has to be removed before. */
 export async function dropUnderstudySchema(client: Client): Promise<void> {
   await client.query('DROP SCHEMA IF EXISTS understudy CASCADE');
+}
+
+type ServerIdentity = Pick<ServerFacts, 'systemId' | 'timeline'>;
+
+/** The valid epochs, each with the base that it continues: void records are recognised by them. */
+export async function readEpochBases(client: Client): Promise<EpochBase[]> {
+  const { rows } = await client.query<{
+    epoch: string;
+    base_epoch: string | null;
+    base_upto: string | null;
+  }>('SELECT epoch, base_epoch, base_upto FROM understudy.epochs');
+  return rows.map(({ epoch, base_epoch, base_upto }) => ({
+    epoch: Number(epoch),
+    base:
+      base_epoch === null || base_upto === null
+        ? null
+        : { epoch: Number(base_epoch), lsn: parseLsn(base_upto) },
+  }));
+}
+
+/**
+ * The server on which the node last led, if it is not this one or has another timeline: LSNs of
+ * that epoch are comparable only there. Null too for a node that never led.
+ */
+export async function ledElsewhere(
+  client: Client,
+  node: string,
+  server: ServerIdentity,
+): Promise<ServerIdentity | null> {
+  const { rows } = await client.query<{ system_id: string; timeline: string }>(
+    'SELECT system_id, timeline FROM understudy.epochs WHERE leader = $1 ORDER BY epoch DESC ' +
+      'LIMIT 1',
+    [node],
+  );
+  const [row] = rows;
+  if (row === undefined) return null;
+  const led = { systemId: row.system_id, timeline: Number(row.timeline) };
+  return led.systemId === server.systemId && led.timeline === server.timeline ? null : led;
 }

@@ -5,12 +5,13 @@
  * bounded, and a restart forgets all of it but what the last point says. Some changes reach no
  * stream, and the follower is written to: whatever is asked for then makes up for it.
  */
-import type { Snapshot } from '../../src/catalog/snapshot.ts';
+
 import type { Checkpoint, RowChange, UnfinishedTable } from '../../src/change/change.ts';
 import { toLsn } from '../../src/change/lsn.ts';
 import type { BackfillMerge, NextChunk } from '../../src/leader/backfill/backfill-merge.ts';
 import type { Reselect } from '../../src/leader/backfill/reselect.ts';
 import type { ReadRow, RowKey } from '../../src/leader/backfill/row-overlay.ts';
+import type { Snapshot } from '../../src/leader/backfill/snapshot.ts';
 import { BackfillLog } from './backfill-log.ts';
 import type { BackfillBounds, BackfillRules } from './backfill-rules.ts';
 import type { Rows } from './model-follower.ts';

@@ -4,10 +4,11 @@
  * transactions, and choices of the next; flows out: states, snapshots, and the changes that
  * pgoutput would tell. Pure.
  */
-import type { Snapshot } from '../../src/catalog/snapshot.ts';
+
 import type { RowChange } from '../../src/change/change.ts';
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
 import type { ReadRow } from '../../src/leader/backfill/row-overlay.ts';
+import type { Snapshot } from '../../src/leader/backfill/snapshot.ts';
 import { shapeOf } from '../support/builders.ts';
 
 export interface Row {

@@ -6,10 +6,10 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { hasOneSpelling, type KeyedTable } from '../../src/catalog/key-lookup.ts';
-import { parseSnapshot, sees } from '../../src/catalog/snapshot.ts';
 import type { RowChange } from '../../src/change/change.ts';
 import { Reselect, type RoundTable } from '../../src/leader/backfill/reselect.ts';
 import type { ReadRow, RowKey } from '../../src/leader/backfill/row-overlay.ts';
+import { parseSnapshot, sees } from '../../src/leader/backfill/snapshot.ts';
 import { at, place, shapeOf } from '../support/builders.ts';
 
 const shape = shapeOf('public.price', 'id numeric', 'body text');

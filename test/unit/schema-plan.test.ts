@@ -4,8 +4,8 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { partPostData } from '../../src/catalog/dump/identity-indexes.ts';
 import { schemaStatements } from '../../src/catalog/dump/schema-dump.ts';
+import { splitPostData } from '../../src/catalog/dump/schema-payload.ts';
 import {
   buildSteps,
   describeStatement,
@@ -40,7 +40,7 @@ test('identities come with the tables, all else later', () => {
     'ALTER INDEX public.root_v_idx ATTACH PARTITION public.leaf_v_idx',
   ];
   const mixed = [...rest.slice(0, 3), ...identity, ...rest.slice(3)];
-  assert.equal(partPostData(mixed), { identity, rest });
+  assert.equal(splitPostData(mixed), { identity, rest });
 });
 
 test('settings of a dump hold for what comes behind them, and each step has its own', () => {

@@ -7,11 +7,10 @@
  */
 import type { Client } from 'pg';
 import { beginNextEpochHere } from '../../agent/stand-in.ts';
-import { ledElsewhere } from '../../catalog/epoch-history.ts';
 import { readPublicationState } from '../../catalog/publication.ts';
 import { readServer, readTables } from '../../catalog/read-catalog.ts';
 import { displayName } from '../../catalog/table.ts';
-import { readNode } from '../../catalog/understudy-schema.ts';
+import { ledElsewhere, readNode } from '../../catalog/understudy-schema.ts';
 import type { RelationId } from '../../change/change.ts';
 import { parseLsn } from '../../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';

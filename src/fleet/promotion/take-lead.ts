@@ -8,8 +8,8 @@
  * all that the log holds, and begins at an LSN of its own.
  */
 import type { Client } from 'pg';
-import { ledElsewhere } from '../../catalog/epoch-history.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
+import { ledElsewhere } from '../../catalog/understudy-schema.ts';
 import type { Checkpoint, EpochBegin, UnfinishedTable } from '../../change/change.ts';
 import { unreadTable } from '../../change/change.ts';
 import { type Lsn, parseLsn } from '../../change/lsn.ts';

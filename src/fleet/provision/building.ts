@@ -5,9 +5,9 @@
  * that a kill leaves one or the other.
  */
 import type { Client } from 'pg';
-import { readEpochBases } from '../../catalog/epoch-history.ts';
 import { loadKnownRelations } from '../../catalog/known-relations.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
+import { readEpochBases } from '../../catalog/understudy-schema.ts';
 import { Applier } from '../../follower/apply/applier.ts';
 import { ApplyTargets } from '../../follower/apply/apply-targets.ts';
 import { Bootstrap, findHorizon } from '../../follower/bootstrap/bootstrap.ts';

@@ -4,8 +4,9 @@
  * under, so that any of them can be the first after a crash; and what is known of a single one:
  * what it is called, which roles it names. Pure.
  */
-import { partPostData } from '../../catalog/dump/identity-indexes.ts';
+
 import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
+import { splitPostData } from '../../catalog/dump/schema-payload.ts';
 
 export type BuildPhase = 'pre-data' | 'post-data';
 
@@ -18,7 +19,7 @@ export interface BuildStep {
 
 /** Rows are found by their identity, so its indexes come with the tables. */
 export function buildSteps(schema: Pick<SchemaPayload, 'preData' | 'postData'>): BuildStep[] {
-  const { identity, rest } = partPostData(schema.postData);
+  const { identity, rest } = splitPostData(schema.postData);
   return [
     ...stepsOf('pre-data', schema.preData),
     ...stepsOf('pre-data', identity),

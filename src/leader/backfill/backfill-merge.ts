@@ -12,7 +12,7 @@
  * them. Where nobody remembers (after a restart, and beyond a bound), the next snapshot has to see
  * every transaction that began before.
  */
-import { type Snapshot, sees } from '../../catalog/snapshot.ts';
+
 import type {
   Checkpoint,
   RelationId,
@@ -23,6 +23,7 @@ import type {
 import { unreadTable } from '../../change/change.ts';
 import { compareEpochLsn } from '../../change/position.ts';
 import { type ReadRow, rowOf, textOf } from './row-overlay.ts';
+import { type Snapshot, sees } from './snapshot.ts';
 
 /** Where to read on. */
 export interface NextChunk {

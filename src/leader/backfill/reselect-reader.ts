@@ -5,7 +5,7 @@
  * delays its rows and nothing else.
  */
 import type { Client } from 'pg';
-import { readEpochBases } from '../../catalog/epoch-history.ts';
+import { readEpochBases } from '../../catalog/understudy-schema.ts';
 import type { Checkpoint } from '../../change/change.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import { hit } from '../../failpoints.ts';

@@ -14,12 +14,13 @@
  * change over a row that has it already does no harm, and the newest comes last: the result is the
  * row as of the watermark, also for a row that never rests.
  */
-import { type Snapshot, sees } from '../../catalog/snapshot.ts';
+
 import type { Checkpoint, RelationId, RowChange } from '../../change/change.ts';
 import { oldestCheckpoint } from '../../change/change.ts';
 import { type EpochLsn, isCovered, type Position } from '../../change/position.ts';
 import { laidOver, type ReadRow, type RowKey, rowOf, textOf, tombstoneOf } from './row-overlay.ts';
 import type { ReadableTable } from './row-reader.ts';
+import { type Snapshot, sees } from './snapshot.ts';
 
 /** Rows of one table that are to be read in one transaction. */
 export interface ReadRound {

@@ -8,11 +8,11 @@
 import { type Client, DatabaseError } from 'pg';
 import { type KeyedTable, quotedTable, rowsByKeySql } from '../../catalog/key-lookup.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
-import { parseSnapshot, type Snapshot } from '../../catalog/snapshot.ts';
 import type { PgText, RelationShape } from '../../change/change.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import type { ReadRow, RowKey } from './row-overlay.ts';
+import { parseSnapshot, type Snapshot } from './snapshot.ts';
 
 /** The prefix of the logical message that says where in the WAL a read stands. */
 export const watermarkPrefix = 'understudy.watermark';

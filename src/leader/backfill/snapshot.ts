@@ -1,15 +1,15 @@
 /**
- * What a snapshot of Postgres sees. Flows in: its text, as pg_current_snapshot() gives it, and
- * transaction ids as they stand in the WAL; flows out: whether it sees the transaction. A
- * transaction whose commit was decoded may still be unseen: for microseconds always, and for as
- * long as it waits for a synchronous standby, where the snapshot ends below it and does not name
- * it. Pure: the same answer as pg_visible_in_snapshot.
+ * Which transactions a snapshot of Postgres sees, by its text, as pg_current_snapshot() returns it,
+ * and by transaction ids as they are in the WAL. A transaction whose commit was decoded may still
+ * be invisible: for microseconds always, and for as long as it waits for a synchronous standby,
+ * where the snapshot ends below it and does not list it. Pure: the same result as
+ * pg_visible_in_snapshot.
  */
 
 export interface Snapshot {
-  /** Everything below has ended. */
+  /** All transactions below it have ended. */
   readonly xmin: bigint;
-  /** Nothing from here on is seen. */
+  /** No transaction from here on is seen. */
   readonly xmax: bigint;
   readonly running: ReadonlySet<bigint>;
 }
@@ -24,7 +24,7 @@ export function parseSnapshot(text: string): Snapshot {
   return { xmin: BigInt(xmin), xmax: BigInt(xmax), running: new Set(ids.map(BigInt)) };
 }
 
-/** `xid` as the WAL has it, without its epoch: it belongs to the cycle in which it is nearest. */
+/** `xid` as the WAL has it, without its epoch: of all cycles the nearest to `xmax` is meant. */
 export function sees({ xmin, xmax, running }: Snapshot, xid: number): boolean {
   const full = widened(xid, xmax);
   return full < xmin || (full < xmax && !running.has(full));
