@@ -138,7 +138,7 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/promotion/own-epoch.ts',
-        find: `end.strays.length > 0 ? 'over' : 'begun'`,
+        find: `end.pastCheckpoint.length > 0 ? 'over' : 'begun'`,
         replace: `'begun'`,
       },
     ],

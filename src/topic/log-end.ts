@@ -1,16 +1,15 @@
 /**
- * Reads where the log ends: every partition's committed tail, further and further back until a
- * checkpoint is found that all partitions hold. Flows in: a reader, a decoder and how far to read;
- * flows out: a LogEnd. The reader goes up to the last stable offsets it was told, past every
- * marker.
+ * Reads the end of a log: the committed tail of every partition, longer and longer ones until they
+ * hold a checkpoint that all partitions have. Flows in: a reader, a decoder and the offsets to read
+ * up to; flows out: a LogEnd.
  *
- * How far to read is the delicate part. A last stable offset can lie below a transaction that was
- * committed and answered: a coordinator that crashes after its answer and before the markers loads
- * the decision when it returns, and drops markers of partitions whose leader it does not know yet
- * (Kafka 4.3.1, seen after every second kill -9 of a lone broker). The transaction is complete for
- * the coordinator and open in the partitions, until the same producer ends another one there. A
- * leader that took that offset for the end would begin its epoch below a batch that the slot was
- * told of.
+ * The offsets to read up to are the delicate part. A last stable offset can be below a transaction
+ * that was committed and answered: a coordinator that crashes after its answer and before the
+ * markers loads the decision when it returns, and drops the markers of partitions whose leader it
+ * does not know yet (Kafka 4.3.1, seen after every second kill -9 of a lone broker). The transaction
+ * is complete for the coordinator and open in the partitions, until the same producer ends another
+ * one there. A leader that took that offset for the end would begin its epoch below a batch that was
+ * confirmed to the slot. `commitReadably` is the way out.
  */
 
 import type { Checkpoint, EpochBegin } from '../change/change.ts';
@@ -24,8 +23,8 @@ import type { RecordDecoder } from './records/decoder.ts';
 import type { StreamRecord } from './records/stream-record.ts';
 import { type TailSource, tailPartition } from './tailer.ts';
 
-/** Most tails hold a point within their last records; each further look doubles this. */
-const firstLookBack = 512n;
+/** Most tails hold a point within their last records; each longer tail doubles this. */
+const firstTailOffsets = 512n;
 /** The smallest answer: a broker sends no less than a batch. */
 const oneBatch = { maxBytes: 1 };
 const stablePollMs = 20;
@@ -37,27 +36,27 @@ export async function readLogEnd(
   decoder: RecordDecoder,
   watermarks: readonly Watermarks[],
 ): Promise<LogEnd> {
-  for (let lookBack = firstLookBack; ; lookBack *= 2n) {
+  for (let length = firstTailOffsets; ; length *= 2n) {
     const tails: Tail[] = [];
     for (const watermark of watermarks)
-      tails.push(await readTail({ reader, decoder }, watermark, lookBack));
+      tails.push(await readTail({ reader, decoder }, watermark, length));
     const end = findLogEnd(tails);
     if (end !== null) return end;
   }
 }
 
-/** An epoch's begin, and where it was written. */
+/** The begin of an epoch, and where it was written. */
 interface WrittenBegin extends Pick<EpochBegin, 'streamId'> {
-  /** Behind the begin in each partition. */
+  /** After the begin in each partition. */
   readonly checkpoint: Checkpoint;
 }
 
 /**
- * Whether a log is the one in which an epoch began: every partition has the begin where
- * `checkpoint` says that it ended. A topic that was deleted and made again may be longer than the
- * first one, and what its end holds may be of the same stream: an agent wrote on without knowing.
- * Nothing is said of a partition whose beginning was deleted behind that place. Reads one record of
- * each partition.
+ * Whether a log is the one in which an epoch began: every partition has the begin just before the
+ * offset in `checkpoint`. A topic that was deleted and re-created may be longer than the first one,
+ * and the records at its end may be of the same stream: an agent went on writing without noticing.
+ * A partition that was truncated past that offset is passed over. Reads one record of each
+ * partition.
  */
 export async function holdsBegin(
   reader: CommittedReader,
@@ -76,7 +75,7 @@ export async function holdsBegin(
   return true;
 }
 
-/** A fetch brings the whole batch around it: nothing else of it is decoded. */
+/** A fetch returns the whole batch around the record: nothing else of it is decoded. */
 async function recordOf(
   { reader, decoder }: TailSource,
   partition: number,
@@ -100,16 +99,16 @@ function beginsAt({ epoch, startLsn }: EpochBegin): EpochLsn {
 interface Readable {
   /** Of the last record in each partition. */
   readonly offsets: readonly bigint[];
-  /** Past them all. */
+  /** Read after the commit: past those records in every partition. */
   readonly ends: readonly Watermarks[];
 }
 
 /**
  * Commits records to every partition and waits until all can be read: everything that was ever
- * committed lies below them then, and stays. For whoever has fenced the others, who then write
- * nothing more. A transaction that was decided and left open ends with this one, committed: if it
- * was whole, it was the former leader's last batch, whose rows are in its WAL; if not, it is torn,
- * and the next epoch voids it.
+ * committed is below them then, and stays. For a node that has fenced the other producers, which
+ * then write nothing more. A transaction that was decided and left open ends with this one,
+ * committed: if it was whole, it was the former leader's last batch, whose rows are in its WAL; if
+ * not, it is torn, and the next epoch voids it.
  */
 export async function commitReadably(
   producer: TransactionalProducer,
@@ -129,7 +128,8 @@ export async function commitReadably(
       return lastStableOffset <= (offsets[partition] ?? 0n);
     });
     if (behind === undefined) return { offsets, ends };
-    // The next attempt ends what a crash of the coordinator left open; not what a stranger opened.
+    // The next attempt ends what a crash of the coordinator left open, but not what another
+    // program opened.
     if (clock.nowMs() > deadlineMs) {
       throw openTransaction(behind.partition, behind.lastStableOffset);
     }
@@ -137,14 +137,10 @@ export async function commitReadably(
   }
 }
 
-async function readTail(
-  source: TailSource,
-  watermark: Watermarks,
-  lookBack: bigint,
-): Promise<Tail> {
+async function readTail(source: TailSource, watermark: Watermarks, length: bigint): Promise<Tail> {
   const { partition, lowWatermark, lastStableOffset } = watermark;
-  const isShort = lastStableOffset - lowWatermark <= lookBack;
-  const start = isShort ? lowWatermark : lastStableOffset - lookBack;
+  const isShort = lastStableOffset - lowWatermark <= length;
+  const start = isShort ? lowWatermark : lastStableOffset - length;
   const records: StreamRecord[] = [];
   const stretch = { partition, start, end: lastStableOffset };
   for await (const { decoded } of tailPartition(source, stretch)) records.push(...decoded);

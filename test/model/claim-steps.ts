@@ -123,9 +123,16 @@ function atEnd(world: World, epoch: number): Drained | null {
   if (!drainsLook && begun !== null && begun.epoch > epoch) return 'not-begun';
   const at = begun === null ? null : { epoch: begun.epoch, lsn: zeroLsn };
   const checkpoint = at === null ? null : { at, nextOffsets: [] };
-  const strays = torn === null ? [] : [strayOf(torn)];
+  const pastCheckpoint = torn === null ? [] : [strayOf(torn)];
   try {
-    const end = { checkpoint, point: null, begin: null, strays, unhealed: null, unfinished: [] };
+    const end = {
+      checkpoint,
+      point: null,
+      begin: null,
+      pastCheckpoint,
+      unhealed: null,
+      unfinished: [],
+    };
     const found = foundAtEnd(end, epoch);
     if (found !== 'over' || mutation !== 'torn-goes-on') return found;
     return begun?.epoch === epoch ? 'begun' : 'not-begun';

@@ -264,7 +264,7 @@ export class PublishWorld {
       recordLabel: (label, { upto }) => this.#tell(label, upto),
       onPoint: (seen, at) => {
         const { unhealed, unfinished } = seen;
-        const end = { checkpoint: at, point: seen, begin: null, strays: [] };
+        const end = { checkpoint: at, point: seen, begin: null, pastCheckpoint: [] };
         this.#memory = { ...end, unhealed, unfinished };
       },
       nowMs: () => 0,

@@ -21,7 +21,7 @@ import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, beginOf, pointOf, SketchedTopic, shapeOf, streamId } from '../support/builders.ts';
 
 const checkpoint = { at: at(1, 50), nextOffsets: [10n, 20n] };
-const young = { checkpoint, strays: [], lastStable: [11n, 21n], checkpointAgeMs: 10 };
+const young = { checkpoint, pastCheckpoint: [], lastStable: [11n, 21n], checkpointAgeMs: 10 };
 
 test('the horizon is the last checkpoint, though commit markers follow it', () => {
   assert.equal(horizonOf(young, 1_000), [10n, 20n]);
@@ -29,7 +29,7 @@ test('the horizon is the last checkpoint, though commit markers follow it', () =
 
 test('half a batch behind the last checkpoint moves the horizon behind it', () => {
   const stray = { partition: 1, offset: 23n } as StreamRecord;
-  assert.equal(horizonOf({ ...young, strays: [stray] }, 1_000), [10n, 24n]);
+  assert.equal(horizonOf({ ...young, pastCheckpoint: [stray] }, 1_000), [10n, 24n]);
 });
 
 test('behind a checkpoint older than tombstones whatever once stood there counts', () => {

@@ -50,7 +50,7 @@ test('an empty log has no epoch', () => {
     checkpoint: null,
     point: null,
     begin: null,
-    strays: [],
+    pastCheckpoint: [],
     unhealed: null,
     unfinished: [],
   };

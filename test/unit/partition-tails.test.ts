@@ -24,7 +24,9 @@ function shown(end: LogEnd | null) {
   return {
     checkpoint: end.checkpoint === null ? null : formatEpochLsn(end.checkpoint.at),
     next: end.checkpoint?.nextOffsets.map(Number),
-    strays: end.strays.map(({ partition, offset, kind }) => `${partition}:${offset} ${kind}`),
+    pastCheckpoint: end.pastCheckpoint.map(
+      ({ partition, offset, kind }) => `${partition}:${offset} ${kind}`,
+    ),
   };
 }
 
@@ -36,7 +38,7 @@ function twoBatches(): SketchedTopic {
   return topic.row(1, 20, 'b', '1').point(32);
 }
 
-const atSecond = { checkpoint: '1:0/20', next: [5, 5], strays: [] };
+const atSecond = { checkpoint: '1:0/20', next: [5, 5], pastCheckpoint: [] };
 
 test('the newest point that all partitions hold is the checkpoint', () => {
   const end = findLogEnd(tailsOf(twoBatches()));
@@ -47,25 +49,25 @@ test('the newest point that all partitions hold is the checkpoint', () => {
 
 test('a whole epoch begin is the checkpoint, and says so', () => {
   const end = findLogEnd(tailsOf(twoBatches().begin(2, 7)));
-  assert.equal(shown(end), { checkpoint: '2:0/7', next: [6, 6], strays: [] });
+  assert.equal(shown(end), { checkpoint: '2:0/7', next: [6, 6], pastCheckpoint: [] });
   assert.is(end?.begin?.epoch, 2);
   assert.is(end?.point, null);
 });
 
 test('what was committed past equal last points is seen', () => {
   const end = findLogEnd(tailsOf(twoBatches().row(1, 32, 'c', '1')));
-  assert.equal(shown(end), { ...atSecond, strays: ['1:5 row'] });
+  assert.equal(shown(end), { ...atSecond, pastCheckpoint: ['1:5 row'] });
 });
 
 test('a point in some partitions only is past the checkpoint', () => {
   const torn = twoBatches().row(0, 40, 'c', '1').row(1, 40, 'd', '1').point(48, {}, [0]);
-  const strays = ['0:5 row', '0:6 point', '1:5 row'];
-  assert.equal(shown(findLogEnd(tailsOf(torn))), { ...atSecond, strays });
+  const pastCheckpoint = ['0:5 row', '0:6 point', '1:5 row'];
+  assert.equal(shown(findLogEnd(tailsOf(torn))), { ...atSecond, pastCheckpoint });
 });
 
 test('a half epoch begin is past the checkpoint', () => {
   const half = twoBatches().begin(2, 7, {}, [1]);
-  assert.equal(shown(findLogEnd(tailsOf(half))), { ...atSecond, strays: ['1:5 epoch'] });
+  assert.equal(shown(findLogEnd(tailsOf(half))), { ...atSecond, pastCheckpoint: ['1:5 epoch'] });
 });
 
 test('where compaction took the point before a torn one, the torn one tells of it', () => {
@@ -78,13 +80,13 @@ test('where compaction took the point before a torn one, the torn one tells of i
     return { ...tail, records: kept };
   });
   const end = findLogEnd(tails);
-  assert.equal(shown(end), { ...atSecond, strays: ['0:5 point', '1:5 row'] });
+  assert.equal(shown(end), { ...atSecond, pastCheckpoint: ['0:5 point', '1:5 row'] });
   assert.is(end?.point?.upto, 32n, 'the other partition still holds the record of the checkpoint');
   // The same where the begin of the epoch is not there to be taken for the checkpoint.
   const bare = tails.map(({ records, ...tail }) => {
     return { ...tail, records: records.filter(({ kind }) => kind !== 'epoch') };
   });
-  assert.equal(shown(findLogEnd(bare)), { ...atSecond, strays: ['0:5 point', '1:5 row'] });
+  assert.equal(shown(findLogEnd(bare)), { ...atSecond, pastCheckpoint: ['0:5 point', '1:5 row'] });
 });
 
 test('tails without a common checkpoint that do not reach the start are too short', () => {
@@ -94,7 +96,7 @@ test('tails without a common checkpoint that do not reach the start are too shor
   const [first, second] = tailsOf(topic, () => true, false) as [Tail, Tail];
   assert.is(findLogEnd([first, { ...second, records: second.records.slice(-1) }]), null);
   assert.is(findLogEnd([first, { ...second, records: [] }]), null);
-  assert.equal(shown(findLogEnd([first, second])), { ...atSecond, strays: ['1:5 row'] });
+  assert.equal(shown(findLogEnd([first, second])), { ...atSecond, pastCheckpoint: ['1:5 row'] });
 });
 
 test('a tail that begins behind the checkpoint, as a torn point tells it, is too short', () => {
@@ -105,12 +107,12 @@ test('a tail that begins behind the checkpoint, as a torn point tells it, is too
 
 test('an empty topic has no checkpoint', () => {
   const empty = tailsOf(new SketchedTopic(3));
-  assert.equal(shown(findLogEnd(empty)), { checkpoint: null, next: undefined, strays: [] });
+  assert.equal(shown(findLogEnd(empty)), { checkpoint: null, next: undefined, pastCheckpoint: [] });
 });
 
 test('without any checkpoint everything is past it', () => {
   const topic = new SketchedTopic(2).begin(1, 0, { base: null }, [0]);
-  assert.equal(shown(findLogEnd(tailsOf(topic)))?.strays, ['0:1 epoch']);
+  assert.equal(shown(findLogEnd(tailsOf(topic)))?.pastCheckpoint, ['0:1 epoch']);
 });
 
 test('what is unhealed is as the last point says, at an epoch begin as its base may say', () => {

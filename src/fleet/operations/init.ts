@@ -300,7 +300,7 @@ class Initialisation {
     const parts = initialParts(begin, schema);
     const timeMicros = BigInt(around.nowMs()) * 1000n;
     const written = parts.length === 0 ? [] : await encoder.encodeSchema(parts, [], timeMicros);
-    const nothing = { checkpoint: null, point: null, begin: null, strays: [] };
+    const nothing = { checkpoint: null, point: null, begin: null, pastCheckpoint: [] };
     const owned = await ownEpoch(
       {
         control,

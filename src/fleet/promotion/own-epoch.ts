@@ -92,8 +92,8 @@ export function foundAtEnd(end: LogEnd, epoch: number): Drained {
     );
   }
   const mine = end.checkpoint?.at.epoch === epoch;
-  if (mine) return end.strays.length > 0 ? 'over' : 'begun';
-  const halfBegun = end.strays.some((record) => record.position.epoch === epoch);
+  if (mine) return end.pastCheckpoint.length > 0 ? 'over' : 'begun';
+  const halfBegun = end.pastCheckpoint.some((record) => record.position.epoch === epoch);
   return halfBegun ? 'over' : 'not-begun';
 }
 
@@ -188,9 +188,9 @@ class OwningAttempt {
     await hit('own.before-epoch-begin');
     const { checkpoint, unfinished } = await begin(epoch, end, producer);
     this.#checkpoint = checkpoint;
-    const voids = end.strays.length > 0 ? end.checkpoint : null;
+    const voids = end.pastCheckpoint.length > 0 ? end.checkpoint : null;
     const unhealed = end.unhealed ?? voids;
-    this.#end = { checkpoint, point: null, begin: null, strays: [], unhealed, unfinished };
+    this.#end = { checkpoint, point: null, begin: null, pastCheckpoint: [], unhealed, unfinished };
     return { kind: 'begun', ticket };
   }
 

@@ -218,12 +218,12 @@ export async function findHorizon(
 ): Promise<BootstrapState> {
   const watermarks = await reader.watermarks();
   requireOffsets(watermarks, state.checkpoint.nextOffsets);
-  const { checkpoint, strays } = await readLogEnd(reader, decoder, watermarks);
+  const { checkpoint, pastCheckpoint } = await readLogEnd(reader, decoder, watermarks);
   const isSame = checkpoint !== null && compareEpochLsn(checkpoint.at, state.checkpoint.at) === 0;
   // A checkpoint that was not there when the reading began is younger than it.
   const checkpointAgeMs = nowMs() - (isSame ? Math.min(...state.appendMs) : state.beganMs);
   const lastStable = watermarks.map(({ lastStableOffset }) => lastStableOffset);
-  const end = { checkpoint, strays, lastStable, checkpointAgeMs };
+  const end = { checkpoint, pastCheckpoint, lastStable, checkpointAgeMs };
   const horizon = horizonOf(end, state.deleteRetentionMs);
   const next = { ...state, horizon };
   await inTransaction(client, async () => {

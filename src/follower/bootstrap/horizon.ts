@@ -41,7 +41,7 @@ export function movedPartitions(
 }
 
 /** How the log ended when the reading had arrived at its checkpoint. */
-interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'strays'> {
+interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'pastCheckpoint'> {
   /** Per partition, the last stable offset. */
   readonly lastStable: readonly bigint[];
   /** How old the last checkpoint is at most. */
@@ -56,7 +56,7 @@ interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'strays'> {
  */
 export function horizonOf(end: ArrivalEnd, deleteRetentionMs: number): readonly bigint[] {
   const horizon = [...(end.checkpoint?.nextOffsets ?? end.lastStable)];
-  for (const { partition, offset } of end.strays) {
+  for (const { partition, offset } of end.pastCheckpoint) {
     if (offset >= (horizon[partition] ?? 0n)) horizon[partition] = offset + 1n;
   }
   if (end.checkpointAgeMs < deleteRetentionMs * usableShare) return horizon;
