@@ -1,15 +1,10 @@
 /**
  * The rooms of src/ and what each may import: one line for each room, from the vocabulary up to the
- * command line. A file belongs to the longest path that it begins with. It may import its own room,
- * the rooms inside it, and what its line names. A line names only rooms that stand above it in this
- * table, so imports point downwards and there is no cycle between rooms.
+ * command line. A file belongs to the longest path that contains it. It may import its own room,
+ * the rooms inside it that are above it in this table, and what its line names. A line names only
+ * rooms that are above it, so imports point downwards and there is no cycle between rooms.
  */
-export interface Room {
-  /** A folder or a file below src/. */
-  readonly path: string;
-  /** Rooms, with all that lies in them. */
-  readonly mayImport: readonly string[];
-}
+import type { Room } from './judge-rooms.ts';
 
 /** Of the logger only the type: the log itself is handed in. */
 const everywhere = ['change', 'redact.ts', 'errors', 'failpoints.ts', 'logger.ts', 'waiting.ts'];
@@ -73,5 +68,10 @@ export const rooms: readonly Room[] = [
   room('index.ts', 'topic'),
 ];
 
-/** The only files that may import the logger itself. */
-export const makesTheLog = ['cli.ts', 'commands'];
+/** The only rooms that may import the logger itself. */
+export const createTheLog = ['cli.ts', 'commands'];
+
+/** Files below the least length, each with its reason. */
+export const mayBeShort: Readonly<Record<string, string>> = {
+  'errors/bug.ts': 'a family of errors is one file, however small',
+};
