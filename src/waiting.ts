@@ -124,6 +124,10 @@ export class WakeUp {
     });
   }
 
+  get hasSleepers(): boolean {
+    return this.#sleepers.size > 0;
+  }
+
   wake(): void {
     for (const end of [...this.#sleepers]) end();
   }

@@ -148,7 +148,11 @@ export const quick: readonly Mutation[] = [
     name: 'slot-ahead-accepted',
     harm: 'streaming begins behind what the log lacks',
     edits: [
-      { file: 'src/leader/stream/slot.ts', find: 'slot.confirmedFlush > start', replace: 'false' },
+      {
+        file: 'src/leader/stream/slot.ts',
+        find: 'slot.confirmedFlushLsn > start',
+        replace: 'false',
+      },
     ],
     tests: ['test/unit/check-slot.test.ts'],
   },
@@ -281,7 +285,7 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/tables/table-difference.ts',
-        find: `return isSame ? null : 'its identity was another for a while';`,
+        find: `return isSame ? null : 'it had another identity for a while';`,
         replace: 'return isSame ? null : null;',
       },
     ],

@@ -94,8 +94,8 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/stream/wal-session.ts',
-        find: '  #confirmed: Lsn;',
-        replace: '  #confirmed: Lsn;\n  #received = 0n as Lsn;',
+        find: '  #confirmedLsn: Lsn;',
+        replace: '  #confirmedLsn: Lsn;\n  #received = 0n as Lsn;',
       },
       {
         file: 'src/leader/stream/wal-session.ts',
@@ -105,8 +105,9 @@ export const withServers: readonly Mutation[] = [
       },
       {
         file: 'src/leader/stream/wal-session.ts',
-        find: 'const status = { flush: this.#confirmed, apply: this.#confirmed,',
-        replace: `const flush = this.#received > this.#confirmed ? this.#received : this.#confirmed;
+        find: 'const status = { flush: this.#confirmedLsn, apply: this.#confirmedLsn,',
+        replace: `const received = this.#received > this.#confirmedLsn;
+    const flush = received ? this.#received : this.#confirmedLsn;
     const status = { flush, apply: flush,`,
       },
     ],
@@ -223,10 +224,9 @@ export const withServers: readonly Mutation[] = [
     harm: 'what was committed in Kafka and not yet confirmed is published twice',
     edits: [
       {
-        file: 'src/leader/leader.ts',
-        find: 'const start = parts.checkpoint.at.lsn;',
-        replace: `const start =
-    (await readSlot(parts.client, parts.slot))?.confirmedFlush ?? parts.checkpoint.at.lsn;`,
+        file: 'src/leader/stream/stream-run.ts',
+        find: 'const start = checkpoint.at.lsn;',
+        replace: 'const start = (await readSlot())?.confirmedFlushLsn ?? checkpoint.at.lsn;',
       },
     ],
     tests: ['test/integration/crash-points.test.ts'],

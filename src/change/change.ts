@@ -54,6 +54,12 @@ export interface RowChange {
   readonly was: readonly string[] | null;
 }
 
+/** Which row: its relation, and the text of its identity columns. */
+export interface RowKey {
+  readonly relationId: RelationId;
+  readonly identity: readonly string[];
+}
+
 interface TruncateChange {
   readonly kind: 'truncate';
   readonly relation: RelationShape;

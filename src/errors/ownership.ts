@@ -18,3 +18,14 @@ export function otherPublisher(
     { transactionalId, answer },
   );
 }
+
+/** `position` as text: `3:0/16B3748`. */
+export function serverBehindEpoch(position: string): UnderstudyError {
+  return new UnderstudyError(
+    'TIMELINE_MISMATCH',
+    `position ${position} is past the end of this server’s WAL`,
+    'This server was restored from an older copy: fail over to a follower.',
+    undefined,
+    { at: position },
+  );
+}

@@ -55,3 +55,60 @@ export function changedDuringVerify(table: string | null, cause?: unknown): Unde
     { table },
   );
 }
+
+/** Only REPLICA IDENTITY FULL lets Postgres change a row that has no key. */
+export function changedWithoutIdentity(
+  table: string,
+  what: 'updated' | 'deleted',
+): UnderstudyError {
+  return new UnderstudyError(
+    'TABLE_UNSUPPORTED',
+    `a row of ${table} was ${what}: the table has no identity, so rows can only be added to it`,
+    'Give the table a primary key, then destroy the cluster and init it again: the identity of a ' +
+      'table in the stream cannot change in this version.',
+    undefined,
+    { table },
+  );
+}
+
+/** `what` says in which way, in one clause: `its columns were changed`. */
+export function tableChanged(table: string, what: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_CHANGED',
+    `the published table ${table} is not as it was at init: ${what}`,
+    'Schema changes are not replicated in this version: undo the change, or destroy the ' +
+      'cluster and init it again.',
+    undefined,
+    { table },
+  );
+}
+
+/** `resnapshotCures` says whether the stream can continue once the rows were read again. */
+export function changesNotSent(
+  table: string,
+  what: string,
+  resnapshotCures: boolean,
+): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_CHANGED',
+    `rows of the published table ${table} changed and were not sent: ${what}`,
+    resnapshotCures
+      ? 'Make the table on followers as it is here, then read its rows again: ' +
+          `understudy resnapshot ${table}`
+      : 'The stream cannot be completed: destroy the cluster and init it again.',
+    undefined,
+    { table },
+  );
+}
+
+/** `what` says in which way: `was dropped`. */
+export function publicationChanged(publication: string, what: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_CHANGED',
+    `the publication ${publication} ${what}`,
+    'Changes are missing in the stream, of any table. Read every table again: ' +
+      'understudy resnapshot --all',
+    undefined,
+    { publication },
+  );
+}

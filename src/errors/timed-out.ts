@@ -70,3 +70,26 @@ export function topicWithoutLeaders(topic: string, withinMs: number): Understudy
     { topic, withinMs },
   );
 }
+
+export function rowsNotPublished(rows: number, timeoutMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `${rows} rows could not be read within ${timeoutMs} ms`,
+    'See which transaction blocks them on the leader: SELECT pid, xact_start, query FROM ' +
+      'pg_stat_activity ORDER BY xact_start; they are published once it has ended.',
+    undefined,
+    { rows, timeoutMs },
+  );
+}
+
+/** Creating a slot waits for every open transaction of the server; `blockers` names them. */
+export function slotNotReady(slot: string, timeoutMs: number, blockers: string): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the slot ${slot} was not ready within ${timeoutMs} ms: creating one waits for every open ` +
+      `transaction of the server (${blockers})`,
+    'End those transactions (SELECT pg_terminate_backend(pid)), then retry.',
+    undefined,
+    { slot, timeoutMs },
+  );
+}

@@ -243,3 +243,35 @@ export function batchTooLarge(
     facts,
   );
 }
+
+/** `what` says what Postgres sent: `a row outside of a transaction`. */
+export function unexpectedPgoutput(what: string, cause?: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `Postgres sent ${what}`,
+    'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
+    cause,
+  );
+}
+
+export function rowWithoutIdentity(table: string): UnderstudyError {
+  return new UnderstudyError(
+    'MESSAGE_UNKNOWN',
+    `Postgres sent a row of ${table} without its identity column`,
+    'Check that the replica identity of the table is its primary key or a NOT NULL unique index.',
+    undefined,
+    { table },
+  );
+}
+
+/** As a record it would be too large for any broker, however the value is encoded. */
+export function valueTooLarge(bytes: number, bytesMax: number): UnderstudyError {
+  return new UnderstudyError(
+    'RECORD_TOO_LARGE',
+    `Postgres sent a value of ${bytes} bytes; the limit is ${bytesMax}`,
+    'Delete or shorten the value, then read every table again from a new slot: ' +
+      'understudy resnapshot --all --new-slot',
+    undefined,
+    { bytes, bytesMax },
+  );
+}

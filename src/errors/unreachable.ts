@@ -173,3 +173,22 @@ export function registryRefusesLogin(url: string, status: number, cause: unknown
     { registry: url, status },
   );
 }
+
+export function walsenderEnded(): UnderstudyError {
+  return new UnderstudyError(
+    'POSTGRES_UNREACHABLE',
+    'the replication connection to the leader ended',
+    'Check that the leader’s Postgres runs: pg_isready.',
+  );
+}
+
+/** A coordinator that died after its answer leaves the transaction open in a partition. */
+export function commitNotReadable(at: string): UnderstudyError {
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `the commit of point ${at} was acknowledged and cannot be read`,
+    'The agent retries after a new transaction. If this stays, check the health of the brokers.',
+    undefined,
+    { at },
+  );
+}

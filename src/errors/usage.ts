@@ -50,3 +50,14 @@ export function topicSettingRefused(
     { topic },
   );
 }
+
+/** A request of another version, or for rows that no key identifies. */
+export function keyOfNoRow(relation: string, columns: number): UnderstudyError {
+  return new UnderstudyError(
+    'USAGE',
+    `${relation} has no rows with a key of ${columns} columns`,
+    'Run the version of pg-understudy that the leader runs; rows without a key are not repaired.',
+    undefined,
+    { relation, columns },
+  );
+}

@@ -122,7 +122,7 @@ test('a slot that somebody drops ends the stream', async () => {
     await fleet.sql('a', drop, [slotName()]).catch(() => undefined);
   }
   await fleet.sql('a', 'INSERT INTO item VALUES (2)');
-  await stops(agent, 'SLOT_MISMATCH', /is gone.*resnapshot --all/);
+  await stops(agent, 'SLOT_MISMATCH', /does not exist.*resnapshot --all/);
   const a = await statusOf('a');
   assert.is(a.state, 'stopped');
   assert.is(a.slot, null);

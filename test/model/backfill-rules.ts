@@ -11,15 +11,15 @@ import type { FollowerRules } from './model-follower.ts';
 
 /** The classes and functions may be those of a module with a rule left out. */
 export interface BackfillRules extends FollowerRules {
-  readonly Heal: typeof Reselect;
+  readonly Reselects: typeof Reselect;
   readonly Found: typeof FoundKeys;
-  readonly Chunks: typeof BackfillMerge;
+  readonly Backfills: typeof BackfillMerge;
   /** What a restart makes of what the last point says. */
   readonly unfinishedAgain: (unfinished: readonly UnfinishedTable[]) => readonly UnfinishedTable[];
 }
 
 export const rightRules: BackfillRules = {
-  ...{ Heal: Reselect, Found: FoundKeys, Chunks: BackfillMerge },
+  ...{ Reselects: Reselect, Found: FoundKeys, Backfills: BackfillMerge },
   unfinishedAgain: (unfinished) => unfinished,
   ...{ finishedAt, rowsThatCame, keepsSeen: false },
 };

@@ -6,12 +6,13 @@
  * stream, and the follower is written to: whatever is asked for then makes up for it.
  */
 
-import type { Checkpoint, RowChange, UnfinishedTable } from '../../src/change/change.ts';
+import type { Checkpoint, RowChange, RowKey, UnfinishedTable } from '../../src/change/change.ts';
 import { toLsn } from '../../src/change/lsn.ts';
 import type { BackfillMerge, NextChunk } from '../../src/leader/backfill/backfill-merge.ts';
 import type { Reselect } from '../../src/leader/backfill/reselect.ts';
-import type { ReadRow, RowKey } from '../../src/leader/backfill/row-overlay.ts';
+import type { ReadRow } from '../../src/leader/backfill/row-overlay.ts';
 import type { Snapshot } from '../../src/leader/backfill/snapshot.ts';
+import { StreamObserver } from '../../src/leader/backfill/stream-observer.ts';
 import { BackfillLog } from './backfill-log.ts';
 import type { BackfillBounds, BackfillRules } from './backfill-rules.ts';
 import type { Rows } from './model-follower.ts';
@@ -60,8 +61,10 @@ export class BackfillWorld {
   #streamed = 0;
   /** Whether something was written that nobody was told of, and no reading has begun since. */
   #isUntold = false;
-  #healing: Reselect;
-  #chunks: BackfillMerge;
+  #reselect: Reselect;
+  #backfill: BackfillMerge;
+  /** Both as production composes them. */
+  #observer: StreamObserver;
   #read: Read | null = null;
   #chunk: Chunk | null = null;
   /** An answer of the server that is on its way. */
@@ -83,8 +86,13 @@ export class BackfillWorld {
     this.#before = new Map(old);
     this.#unfinished = old.length === 0 ? [] : [atFirst];
     this.#log = new BackfillLog(rules, firstLsn, this.#before);
-    this.#healing = new rules.Heal(null, bounds);
-    this.#chunks = new rules.Chunks(this.#unfinished, bounds);
+    this.#reselect = new rules.Reselects(null, bounds);
+    this.#backfill = new rules.Backfills(this.#unfinished, bounds);
+    this.#observer = this.#observe();
+  }
+
+  #observe(): StreamObserver {
+    return new StreamObserver(this.#reselect, this.#backfill, () => this.#nowMs);
   }
 
   step([what, how]: BackfillChoice): void {
@@ -187,8 +195,7 @@ export class BackfillWorld {
     const before = this.#log.checkpointAt(commitLsn);
     if (rereads) {
       this.#isUntold = false;
-      this.#healing.reread(relationId);
-      this.#chunks.reread(relationId);
+      this.#observer.resnapshot(relationId);
       this.#log.table('reread', commitLsn);
     }
     if (isSilent) this.#isUntold = true;
@@ -200,7 +207,7 @@ export class BackfillWorld {
   #tell(transaction: Transaction, before: Checkpoint): void {
     for (const write of transaction.writes) {
       if (write.kind === 'truncate') {
-        this.#healing.truncated(relationId);
+        this.#observer.truncated(relationId);
         this.#log.table('truncate', transaction.commitLsn);
         continue;
       }
@@ -211,9 +218,7 @@ export class BackfillWorld {
   /** What a read gives is the row as of its watermark. */
   #tellRead(transaction: Transaction, watermark: string, before: Checkpoint): void {
     const truths = this.#truth();
-    const healed = this.#healing.take(watermark, this.#nowMs);
-    const chunk = this.#chunks.take(watermark, before, this.#nowMs);
-    for (const change of [...healed, ...(chunk?.rows ?? [])]) {
+    for (const change of this.#observer.takeAt(watermark, before).rows) {
       const [key = ''] = change.identity;
       const truth = truths.get(key);
       const wanted = truth === undefined ? null : [key, truth.small, truth.large];
@@ -226,8 +231,7 @@ export class BackfillWorld {
   }
 
   #append(change: RowChange, { xid, commitLsn }: Transaction, before: Checkpoint): void {
-    this.#healing.row(change, xid, before, { epoch: 1, commitLsn, ordinal: 0 });
-    this.#chunks.row(change, xid, before);
+    this.#observer.row(change, xid, before, { epoch: 1, commitLsn, ordinal: 0 });
     this.#log.row(change, commitLsn);
   }
 
@@ -241,35 +245,36 @@ export class BackfillWorld {
     const readTo = this.#wal.all[this.#streamed]?.commitLsn ?? this.#wal.nextLsn;
     if (readTo !== this.#readTo) {
       this.#readTo = readTo;
-      this.#unhealed = this.#healing.unhealed;
-      this.#unfinished = this.#chunks.unfinished(this.#unhealed);
-      this.#log.point(readTo, this.#unhealed, this.#unfinished);
+      const { unhealed, unfinished } = this.#observer.takeForPoint();
+      this.#unhealed = unhealed;
+      this.#unfinished = unfinished;
+      this.#log.point(readTo, unhealed, unfinished);
     }
     this.#log.follow(how);
   }
 
   #search(): void {
-    const from = this.#healing.nextSearch({ epoch: 1, lsn: this.#readTo });
+    const from = this.#reselect.takeSearch({ epoch: 1, lsn: this.#readTo });
     if (from === null) return;
     const found = new this.#rules.Found([{ epoch: 1, base: null }]);
     for (const record of this.#log.records) {
       if (record.position.commitLsn < this.#readTo) found.take(record);
     }
-    this.#healing.found(found.keys, true, this.#nowMs);
+    this.#reselect.found(found.keys, true, this.#nowMs);
   }
 
   #begin(): void {
     if (this.#read !== null) return;
-    const round = this.#healing.next(this.#nowMs);
+    const round = this.#reselect.next(this.#nowMs);
     if ('atMs' in round) return;
     if (round.keys.some(({ horizon }) => horizon === 'unknown')) {
       const { xid } = this.#wal.commit({});
-      this.#healing.setHorizon(round.keys, wide(xid), this.#healing.rereads);
+      this.#reselect.setHorizon(round.keys, wide(xid), this.#reselect.resnapshots);
     }
     this.#reads += 1;
     this.#read = { id: `${this.#reads}`, keys: [...round.keys], state: 'begun' };
     const shape = { shape: table, hasOneSpelling: true };
-    this.#healing.begin(this.#read.id, shape, round.keys);
+    this.#reselect.begin(this.#read.id, shape, round.keys);
   }
 
   #takeRows(): void {
@@ -295,13 +300,13 @@ export class BackfillWorld {
   #commitRead(): void {
     const read = this.#read;
     if (read === null || read.state !== 'read') return;
-    this.#healing.read(this.#snapshot, this.#rows);
+    this.#reselect.read(this.#snapshot, this.#rows);
     this.#wal.commit({ watermark: read.id });
     read.state = 'committed';
   }
 
   #askHorizon(): void {
-    const { wantsHorizon, forgotten } = this.#chunks;
+    const { wantsHorizon, forgotten } = this.#backfill;
     if (wantsHorizon) this.#horizon = { nextXid: wide(this.#wal.commit({}).xid), forgotten };
   }
 
@@ -309,10 +314,10 @@ export class BackfillWorld {
     const isLocked = this.#wal.all.some(({ writes, isSeen }) => !isSeen && isTruncate(writes));
     if (this.#chunk !== null || isLocked) return;
     if (this.#horizon !== null) {
-      this.#chunks.setHorizon(this.#horizon.nextXid, this.#horizon.forgotten);
+      this.#backfill.setHorizon(this.#horizon.nextXid, this.#horizon.forgotten);
     }
     this.#horizon = null;
-    const next = this.#chunks.next();
+    const next = this.#backfill.next();
     if (next === null) return;
     const seen = this.#seen();
     const after = next.after?.[0] ?? '';
@@ -331,15 +336,16 @@ export class BackfillWorld {
     const id = `${this.#reads}`;
     const { snapshot, rows, isLast } = chunk;
     const read = { shape: table, snapshot, rows, isLast, estimate: null };
-    if (this.#chunks.read(id, read)) this.#wal.commit({ watermark: id });
+    if (this.#backfill.read(id, read)) this.#wal.commit({ watermark: id });
   }
 
   /** All that was streamed is in the log, which says what is missing. */
   #restart(): void {
     this.#publish(1);
-    const { Heal, Chunks, unfinishedAgain } = this.#rules;
-    this.#healing = new Heal(this.#unhealed, this.#bounds);
-    this.#chunks = new Chunks(unfinishedAgain(this.#unfinished), this.#bounds);
+    const { Reselects, Backfills, unfinishedAgain } = this.#rules;
+    this.#reselect = new Reselects(this.#unhealed, this.#bounds);
+    this.#backfill = new Backfills(unfinishedAgain(this.#unfinished), this.#bounds);
+    this.#observer = this.#observe();
     this.#read = null;
     this.#chunk = null;
     this.#horizon = null;

@@ -40,7 +40,7 @@ function chunks(rules: BackfillRules, rereads = false): fc.IProperty<unknown> {
 async function without(rule: string, instead: string): Promise<BackfillRules> {
   const file = 'src/leader/backfill/backfill-merge.ts';
   const left = await leftOut<{ BackfillMerge: typeof BackfillMerge }>(file, rule, instead);
-  return { ...rightRules, Chunks: left.BackfillMerge };
+  return { ...rightRules, Backfills: left.BackfillMerge };
 }
 
 test('rows that were there come into the stream as they are, and none is forgotten', async () => {
@@ -167,14 +167,14 @@ async function readingOf(rule: string, instead: string): Promise<typeof rereadRu
 test('found when such a reading also ends inside of a batch', async () => {
   const file = 'src/leader/backfill/backfill-merge.ts';
   const rule = '...unreadTable(relation), readTo: null, isNamed: false';
-  const { BackfillMerge: Chunks } = await leftOut<{ BackfillMerge: typeof BackfillMerge }>(
+  const { BackfillMerge: Backfills } = await leftOut<{ BackfillMerge: typeof BackfillMerge }>(
     file,
     rule,
     '...unreadTable(relation), readTo: null, isNamed: true',
   );
   const inside = 'if (compareEpochLsn(at, checkpoint.at) !== 0) return [];';
   const { finishedAt } = await readingOf(inside, '');
-  const property = chunks({ ...rightRules, Chunks, finishedAt }, true);
+  const property = chunks({ ...rightRules, Backfills, finishedAt }, true);
   await breaks(property, runsMax, /a follower removes/);
 });
 
@@ -200,8 +200,8 @@ test('found when a row that lacks values is taken for one that has not come', as
 test('found when a single row is read by who does not see what a reading anew sees', async () => {
   const rule = "if (wanted.relationId === relationId) wanted.horizon = 'unknown';";
   const file = 'src/leader/backfill/reselect.ts';
-  const { Reselect: Heal } = await leftOut<{ Reselect: typeof Reselect }>(file, rule, '');
-  await breaks(chunks({ ...rightRules, Heal }, true), runsMax, /is published as|never healed/);
+  const { Reselect: Reselects } = await leftOut<{ Reselect: typeof Reselect }>(file, rule, '');
+  await breaks(chunks({ ...rightRules, Reselects }, true), runsMax, /is published as|never healed/);
 });
 
 test.run();

@@ -7,7 +7,7 @@
  */
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
 import type { PgoutputMessage } from '../../src/leader/stream/pgoutput-decoder.ts';
-import type { WalEvent } from '../../src/leader/stream/wal-session.ts';
+import type { WalEvent, WalSource } from '../../src/leader/stream/stages.ts';
 
 export interface SourceTransaction {
   readonly commitLsn: Lsn;
@@ -64,7 +64,7 @@ export class ModelPostgres {
 }
 
 /** One connection; `shift`, `onReadable` and `confirm` are those of the real session. */
-export class ModelWalsender {
+export class ModelWalsender implements WalSource {
   readonly #postgres: ModelPostgres;
   readonly #start: Lsn;
   readonly #queue: WalEvent[] = [];

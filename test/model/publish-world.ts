@@ -7,15 +7,14 @@
  * label of the last point is told again.
  */
 
-import type { Checkpoint, Point } from '../../src/change/change.ts';
-import { type Lsn, toLsn, zeroLsn } from '../../src/change/lsn.ts';
+import { type Lsn, toLsn } from '../../src/change/lsn.ts';
 import { foundAtEnd } from '../../src/fleet/promotion/own-epoch.ts';
 import { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
 import { Reselect } from '../../src/leader/backfill/reselect.ts';
+import { StreamObserver } from '../../src/leader/backfill/stream-observer.ts';
 import { Batcher } from '../../src/leader/stream/batcher.ts';
 import { PublishLoop } from '../../src/leader/stream/publish-loop.ts';
-import { checkSlot } from '../../src/leader/stream/slot.ts';
-import { TransactionBuilder } from '../../src/leader/stream/transaction-builder.ts';
+import { StreamRun } from '../../src/leader/stream/stream-run.ts';
 import { findLogEnd, type LogEnd } from '../../src/topic/partition-tails.ts';
 import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { RecordEncoder } from '../../src/topic/records/encoder.ts';
@@ -27,22 +26,19 @@ import { ModelPostgres, type ModelWalsender } from './model-wal.ts';
 export interface PublishRules {
   readonly Loop: typeof PublishLoop;
   readonly Batches: typeof Batcher;
-  /** Where streaming begins behind a checkpoint. */
-  readonly startAt: (checkpoint: Lsn) => Lsn;
+  readonly Run: typeof StreamRun;
   /** Whether a restart inits a producer and reads the log, or goes on from memory. */
   readonly startsAnew: boolean;
   /** What the end of the log is read behind; its own transaction may be aborted by a crash. */
   readonly fence: 'may-abort' | 'none';
-  readonly tellsLastLabel: boolean;
 }
 
 export const rightRules: PublishRules = {
   Loop: PublishLoop,
   Batches: Batcher,
-  startAt: (checkpoint) => checkpoint,
+  Run: StreamRun,
   startsAnew: true,
   fence: 'may-abort',
-  tellsLastLabel: true,
 };
 
 /** The second number says how, where there are several ways. */
@@ -209,7 +205,8 @@ export class PublishWorld {
   /** Owns the epoch, or the next one where the log is torn; the epoch begin may tear as well. */
   async #start(how: number): Promise<void> {
     const producer = new ModelProducer(this.topic, this.#rules.startsAnew);
-    if (this.#memory !== null && !this.#rules.startsAnew) return this.#lead(producer, this.#memory);
+    if (this.#memory !== null && !this.#rules.startsAnew)
+      return this.#lead(producer, this.#memory, how);
     const { fence } = this.#rules;
     if (fence !== 'none') this.topic.append(producer, encoder.encodeFence(this.#epoch, 0n));
     if (fence === 'may-abort' && this.#faultsLeft > 0 && how % 3 === 1) {
@@ -225,7 +222,7 @@ export class PublishWorld {
       this.#epoch += 1;
       return this.#start(how);
     }
-    if (found === 'begun') return this.#lead(producer, end);
+    if (found === 'begun') return this.#lead(producer, end, how);
     const begin = beginOf({
       epoch: this.#epoch,
       base: end.checkpoint?.at ?? null,
@@ -238,68 +235,69 @@ export class PublishWorld {
     return this.#start(how + 1);
   }
 
-  async #lead(producer: ModelProducer, end: LogEnd): Promise<void> {
+  async #lead(producer: ModelProducer, end: LogEnd, how: number): Promise<void> {
     const { checkpoint, point } = end;
     if (checkpoint === null) throw new Error('a log that has begun has a checkpoint');
-    if (point?.label != null && this.#rules.tellsLastLabel) this.told.set(point.label, point.upto);
-    const from = this.#rules.startAt(checkpoint.at.lsn);
-    const { confirmed } = this.postgres;
-    const slot = { name: 's', plugin: 'pgoutput', active: false, walStatus: 'reserved' };
-    checkSlot({ ...slot, confirmedFlush: confirmed }, 's', from);
+    const { Run, Loop, Batches } = this.#rules;
+    const reselect = new Reselect(end.unhealed);
+    const backfill = new BackfillMerge(end.unfinished);
+    const idle = { idleSoonMs: this.#idleMs, idleEveryMs: this.#idleMs };
+    const run = new Run(
+      {
+        ...{ streamId, epoch: this.#epoch, slot: 's', checkpoint, lastPoint: point },
+        observer: new StreamObserver(reselect, backfill, () => 0),
+        ...{ encoder, producer },
+        recordLabel: (label, { upto }) => this.#tell(label, upto),
+        log: { info: () => undefined, warn: () => undefined },
+        nowMs: () => 0,
+      },
+      { recordsMax, bytesMax: 10_000, ...idle },
+      { Batcher: Batches, PublishLoop: Loop },
+    );
+    const from = await this.#prepare(run, how);
+    if (from === null) return;
     const wal = this.postgres.stream(from);
     const ending = new AbortController();
-    const healing = new Reselect(point?.unhealed ?? null);
-    const chunks = new BackfillMerge(point?.unfinished ?? []);
-    const loop = new this.#rules.Loop({
-      wal,
-      builder: new TransactionBuilder('stream', this.#epoch, () => table),
-      tables: { learn: async () => undefined, rereadable: async () => table },
-      log: { info: () => undefined, warn: () => undefined },
-      batcher: this.#batcher(checkpoint, point, healing, chunks),
-      healing,
-      chunks,
-      encoder,
-      producer,
-      start: checkpoint,
-      recordLabel: (label, { upto }) => this.#tell(label, upto),
-      onPoint: (seen, at) => {
-        const { unhealed, unfinished } = seen;
-        const end = { checkpoint: at, point: seen, begin: null, pastCheckpoint: [] };
-        this.#memory = { ...end, unhealed, unfinished };
-      },
-      nowMs: () => 0,
+    const tables = {
+      learn: async () => undefined,
+      shapeOf: () => table,
+      forResnapshot: async () => table,
+    };
+    const loop = run.loop(wal, tables, (seen, at) => {
+      const { unhealed, unfinished } = seen;
+      this.#memory = {
+        checkpoint: at,
+        point: seen,
+        begin: null,
+        pastCheckpoint: [],
+        unhealed,
+        unfinished,
+      };
     });
     const done = loop.run(ending.signal);
-    const run: Run = { wal, producer, loop, ending, ended: false, done };
-    // What ended it is known: it was made to.
+    const started: Run = { wal, producer, loop, ending, ended: false, done };
+    // The error that ends a run is one that the world caused.
     const ended = (): void => {
-      run.ended = true;
+      started.ended = true;
     };
-    run.done.then(ended, ended);
-    this.#run = run;
+    done.then(ended, ended);
+    this.#run = started;
   }
 
-  #batcher(
-    start: Checkpoint,
-    point: Point | null,
-    healing: Reselect,
-    chunks: BackfillMerge,
-  ): Batcher {
-    const { Batches } = this.#rules;
-    return new Batches({
-      streamId,
-      epoch: this.#epoch,
-      partitions,
-      recordsMax,
-      bytesMax: 10_000,
-      idleSoonMs: this.#idleMs,
-      idleEveryMs: this.#idleMs,
-      start,
-      lastCommit: point?.commit ?? zeroLsn,
-      lastCommitTimeMicros: 0n,
-      unhealed: () => healing.unhealed,
-      unfinished: () => chunks.unfinished(healing.unhealed),
-    });
+  /** Null where the control log did not answer: the next start tries again. */
+  async #prepare(run: StreamRun, how: number): Promise<Lsn | null> {
+    const { confirmed } = this.postgres;
+    const slot = { name: 's', plugin: 'pgoutput', active: false, walStatus: 'reserved' };
+    const prepared = run.prepare(async () => ({ ...slot, confirmedFlushLsn: confirmed }));
+    const isFailed = this.#telling.length > 0 && this.#faultsLeft > 0 && how % 3 === 2;
+    if (isFailed) this.#faultsLeft -= 1;
+    for (const { tell, fail } of this.#telling.splice(0)) {
+      if (isFailed) fail();
+      else tell();
+    }
+    if (!isFailed) return prepared;
+    await prepared.catch(() => undefined);
+    return null;
   }
 
   /** A named point goes to the control log, whose answer takes its time as well. */

@@ -27,12 +27,12 @@ function healing(rules: BackfillRules): fc.IProperty<unknown> {
 }
 
 async function without(rule: string, instead: string): Promise<BackfillRules> {
-  const { Reselect: Heal } = await leftOut<{ Reselect: typeof Reselect }>(
+  const { Reselect: Reselects } = await leftOut<{ Reselect: typeof Reselect }>(
     reselectFile,
     rule,
     instead,
   );
-  return { ...rightRules, Heal };
+  return { ...rightRules, Reselects };
 }
 
 test('what is published is the row as of its place, and in the end none is lacking', async () => {

@@ -39,15 +39,15 @@ chunks('chunk follows chunk, of which two are under way, table after table', () 
   assert.equal(merge.next(), { relationId: 'public.t', after: ['2'] });
   merge.read('2', chunkOf(['3'], true));
   assert.is(merge.next(), null, 'enough is under way');
-  assert.equal(merge.unfinished(null)[0], { relation: 'public.t', ...unread });
+  assert.equal(merge.takeForPoint(null)[0], { relation: 'public.t', ...unread });
   const ids = merge.take('1', before, nowMs)?.rows.map(({ identity }) => identity[0]);
   assert.equal(ids, ['1', '2']);
   const so = { relation: 'public.t', after: ['2'], rows: 2, estimate: 7, since: nowMs };
-  assert.equal(merge.unfinished(null)[0], so);
+  assert.equal(merge.takeForPoint(null)[0], so);
   assert.equal(merge.next(), { relationId: 'public.u', after: null });
   assert.is(merge.take('2', before, nowMs)?.rows.length, 1);
   assert.equal(
-    merge.unfinished(null).map(({ relation }) => relation),
+    merge.takeForPoint(null).map(({ relation }) => relation),
     ['public.u'],
   );
 });
@@ -77,10 +77,10 @@ chunks('a table is finished once the rows that lack values are whole', () => {
   assert.equal(merge.take('1', before, nowMs), { shape, rows: [] });
   assert.ok(merge.isDone);
   assert.is(merge.next(), null);
-  assert.is(merge.unfinished(before).length, 1);
-  assert.is(merge.unfinished({ ...before, at: at(1, 5) }).length, 1);
-  assert.equal(merge.unfinished({ ...before, at: at(1, 11) }), []);
-  assert.equal(merge.unfinished(before), [], 'finished stays finished');
+  assert.is(merge.takeForPoint(before).length, 1);
+  assert.is(merge.takeForPoint({ ...before, at: at(1, 5) }).length, 1);
+  assert.equal(merge.takeForPoint({ ...before, at: at(1, 11) }), []);
+  assert.equal(merge.takeForPoint(before), [], 'finished stays finished');
 });
 
 chunks('nothing is read before a transaction id of now is known, and has been passed', () => {
@@ -111,7 +111,7 @@ chunks('a watermark of another run, or of a chunk that was given up, brings noth
   assert.is(merge.take('stranger', before, nowMs), null);
   merge.abandon('public.t');
   assert.is(merge.take('1', before, nowMs), null);
-  assert.equal(merge.unfinished(null), [{ relation: 'public.t', ...unread }]);
+  assert.equal(merge.takeForPoint(null), [{ relation: 'public.t', ...unread }]);
 });
 
 chunks('changes of tables that are finished, or never were unfinished, are not remembered', () => {
@@ -146,8 +146,8 @@ chunks('a table that enters is named by a point, however soon it is read', () =>
   merge.setHorizon(1n, merge.forgotten);
   merge.read('1', chunkOf([], true));
   merge.take('1', before, nowMs);
-  assert.is(merge.unfinished(null).length, 1);
-  assert.is(merge.unfinished(null).length, 0);
+  assert.is(merge.takeForPoint(null).length, 1);
+  assert.is(merge.takeForPoint(null).length, 0);
 });
 
 chunks('a table that is read anew begins with its first row, whatever was read of it', () => {
@@ -156,8 +156,8 @@ chunks('a table that is read anew begins with its first row, whatever was read o
   merge.read('1', chunkOf(['1', '2']));
   merge.take('1', before, nowMs);
   merge.read('2', chunkOf(['3'], true));
-  merge.reread('public.t');
-  assert.equal(merge.unfinished(null), [{ relation: 'public.t', ...unread }]);
+  merge.restart('public.t');
+  assert.equal(merge.takeForPoint(null), [{ relation: 'public.t', ...unread }]);
   assert.is(merge.take('2', before, nowMs), null, 'what was read before counts for nothing');
   merge.setHorizon(160n, merge.forgotten);
   assert.equal(merge.next(), { relationId: 'public.t', after: null });
@@ -168,19 +168,19 @@ chunks('a table that is read anew begins with its first row, whatever was read o
 
 chunks('a finished table is unfinished when it is read anew, and named by a point', () => {
   const merge = merged();
-  merge.reread('public.t');
+  merge.restart('public.t');
   merge.setHorizon(1n, merge.forgotten);
   merge.read('1', chunkOf([], true));
   merge.take('1', before, nowMs);
-  assert.is(merge.unfinished(null).length, 1);
-  assert.is(merge.unfinished(null).length, 0);
+  assert.is(merge.takeForPoint(null).length, 1);
+  assert.is(merge.takeForPoint(null).length, 0);
 });
 
 chunks('an id that was told before the last reading anew began is of no use', () => {
   const merge = new BackfillMerge([]);
-  merge.reread('public.t');
+  merge.restart('public.t');
   const { forgotten } = merge;
-  merge.reread('public.t');
+  merge.restart('public.t');
   merge.setHorizon(120n, forgotten);
   assert.ok(merge.wantsHorizon);
   assert.is(merge.next(), null);

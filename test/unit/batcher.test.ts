@@ -6,7 +6,8 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Checkpoint, Point } from '../../src/change/change.ts';
-import { type BatchAction, Batcher, type BatcherOptions } from '../../src/leader/stream/batcher.ts';
+import { Batcher, type BatcherOptions } from '../../src/leader/stream/batcher.ts';
+import type { BatchAction } from '../../src/leader/stream/stages.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 import { at, lsn, streamId } from '../support/builders.ts';
 
@@ -21,8 +22,7 @@ function batcherOf(changes: Partial<BatcherOptions> = {}): Batcher {
     idleEveryMs: 1_000,
     start: { at: at(3, 100), nextOffsets: [5n, 6n] },
     lastCommit: lsn(90),
-    unhealed: () => null,
-    unfinished: () => [],
+    observer: { takeForPoint: () => ({ unhealed: null, unfinished: [] }) },
     lastCommitTimeMicros: 9n,
     ...changes,
   });
@@ -258,7 +258,9 @@ test('over any run no record is lost or parted from its point, and ends only gro
 
 test('a point says since where rows lack values when it is taken', () => {
   let unhealed: Checkpoint | null = null;
-  const batcher = batcherOf({ unhealed: () => unhealed });
+  const batcher = batcherOf({
+    observer: { takeForPoint: () => ({ unhealed, unfinished: [] }) },
+  });
   transaction(batcher, 100, 120, 0);
   assert.is(commit(batcher).unhealed, null);
   const since = { at: at(3, 120), nextOffsets: [7n, 8n] };

@@ -12,7 +12,7 @@ const sound: SlotState = {
   name: 's',
   plugin: 'pgoutput',
   active: false,
-  confirmedFlush: lsn(100),
+  confirmedFlushLsn: lsn(100),
   walStatus: 'reserved',
 };
 
@@ -37,8 +37,8 @@ test('a slot that is ahead by one byte is refused', () => {
   refused(sound, 99, /ahead of the topic/);
 });
 
-test('a slot that is gone, lost its WAL or decodes otherwise is refused', () => {
-  refused(null, 100, /is gone/);
+test('a slot that was dropped, lost its WAL or has another plugin is refused', () => {
+  refused(null, 100, /does not exist: it was dropped/);
   refused({ ...sound, walStatus: 'lost' }, 100, /lost its WAL/);
   refused({ ...sound, plugin: 'test_decoding' }, 100, /decodes with test_decoding/);
 });

@@ -66,7 +66,7 @@ test('another identity, more of it, less of it, or none, is told', () => {
   for (const change of [
     ...[{ of: 'note', partOfKey: true }, { of: 'id', partOfKey: false }, { partOfKey: false }],
   ]) {
-    assert.match(messageDifference(messageOf(change), orders) ?? '', /identity was another/);
+    assert.match(messageDifference(messageOf(change), orders) ?? '', /had another identity/);
   }
 });
 
@@ -77,7 +77,7 @@ test('with FULL every column is marked, and the old row tells the key', () => {
 test('a table without identity has no column marked', () => {
   const keyless = { ...orders, identityAttnums: null };
   assert.is(messageDifference(messageOf({ partOfKey: false }), keyless), null);
-  assert.match(messageDifference(messageOf({}), keyless) ?? '', /identity was another/);
+  assert.match(messageDifference(messageOf({}), keyless) ?? '', /had another identity/);
 });
 
 test.run();

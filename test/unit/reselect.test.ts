@@ -1,14 +1,14 @@
 /**
  * Keys that are equal and spelled differently: a tombstone takes whatever row is equal to its key,
- * so it goes out only where that can be none, or together with that row. All else of healing is in
+ * so it goes out only where that can be none, or together with that row. All else of reselect is in
  * test/model/reselect.test.ts.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { hasOneSpelling, type KeyedTable } from '../../src/catalog/key-lookup.ts';
-import type { RowChange } from '../../src/change/change.ts';
+import type { RowChange, RowKey } from '../../src/change/change.ts';
 import { Reselect, type RoundTable } from '../../src/leader/backfill/reselect.ts';
-import type { ReadRow, RowKey } from '../../src/leader/backfill/row-overlay.ts';
+import type { ReadRow } from '../../src/leader/backfill/row-overlay.ts';
 import { parseSnapshot, sees } from '../../src/leader/backfill/snapshot.ts';
 import { at, place, shapeOf } from '../support/builders.ts';
 
@@ -23,10 +23,10 @@ function keyOf(text: string): RowKey {
 }
 
 function wanting(...texts: readonly string[]): Reselect {
-  const healing = new Reselect(null);
-  healing.want(texts.map(keyOf), since, 0);
-  healing.setHorizon(texts.map(keyOf), 50n, healing.rereads);
-  return healing;
+  const reselect = new Reselect(null);
+  reselect.want(texts.map(keyOf), since, 0);
+  reselect.setHorizon(texts.map(keyOf), 50n, reselect.resnapshots);
+  return reselect;
 }
 
 function rowAt(text: string): ReadRow {
@@ -34,17 +34,17 @@ function rowAt(text: string): ReadRow {
 }
 
 function read(
-  healing: Reselect,
+  reselect: Reselect,
   table: RoundTable,
   rows: Record<string, ReadRow | null>,
   meanwhile: () => void = () => undefined,
 ): string[] {
   const keys = Object.keys(rows).map(keyOf);
-  healing.begin('id', table, keys);
+  reselect.begin('id', table, keys);
   const found = Object.entries(rows).map(([text, row]) => ({ key: keyOf(text), row }));
-  healing.read(all, found);
+  reselect.read(all, found);
   meanwhile();
-  return healing.take('id', 0).map(({ op, identity }) => `${op} ${identity}`);
+  return reselect.take('id', 0).map(({ op, identity }) => `${op} ${identity}`);
 }
 
 function made(text: string): RowChange {
@@ -58,10 +58,10 @@ test('a key without a row gets a tombstone', () => {
 });
 
 test('not where a key was made meanwhile that may be equal to it', () => {
-  const healing = wanting('7');
-  const make = (): void => healing.row(made('7.0'), 99, since, place(1, 20));
-  assert.equal(read(healing, manySpellings, { 7: null }, make), []);
-  assert.equal(read(healing, manySpellings, { 7: null }), ['d 7']);
+  const reselect = wanting('7');
+  const make = (): void => reselect.row(made('7.0'), 99, since, place(1, 20));
+  assert.equal(read(reselect, manySpellings, { 7: null }, make), []);
+  assert.equal(read(reselect, manySpellings, { 7: null }), ['d 7']);
   const unseen = wanting('7');
   unseen.row(made('7.0'), 100, since, place(1, 20));
   assert.equal(read(unseen, manySpellings, { 7: null }), []);
@@ -71,45 +71,45 @@ test('not where a key was made meanwhile that may be equal to it', () => {
 });
 
 test('a key whose row is spelled differently goes out with that row alone', () => {
-  const healing = wanting('1.0');
-  assert.equal(read(healing, manySpellings, { '1.0': rowAt('1.00') }), []);
-  const round = healing.next(0);
+  const reselect = wanting('1.0');
+  assert.equal(read(reselect, manySpellings, { '1.0': rowAt('1.00') }), []);
+  const round = reselect.next(0);
   assert.equal('keys' in round && round.keys.map(({ identity }) => identity[0]), ['1.00']);
-  healing.setHorizon([keyOf('1.00')], 50n, healing.rereads);
+  reselect.setHorizon([keyOf('1.00')], 50n, reselect.resnapshots);
   const both = { '1.0': rowAt('1.00'), '1.00': rowAt('1.00') };
-  assert.equal(read(healing, manySpellings, both), ['d 1.0', 'r 1.00']);
-  assert.is(healing.unhealed, null);
+  assert.equal(read(reselect, manySpellings, both), ['d 1.0', 'r 1.00']);
+  assert.is(reselect.unhealed, null);
 });
 
 test('a watermark of a read that was given up changes nothing', () => {
-  const healing = wanting('7');
-  healing.begin('old', manySpellings, [keyOf('7')]);
-  healing.read(all, [{ key: keyOf('7'), row: rowAt('7') }]);
-  healing.abandon();
-  assert.equal(healing.take('old', 0), []);
-  assert.equal(healing.unhealed, since);
+  const reselect = wanting('7');
+  reselect.begin('old', manySpellings, [keyOf('7')]);
+  reselect.read(all, [{ key: keyOf('7'), row: rowAt('7') }]);
+  reselect.abandon();
+  assert.equal(reselect.take('old', 0), []);
+  assert.equal(reselect.unhealed, since);
 });
 
 test('a row that is wanted anew does not keep who asked for it waiting', () => {
-  const healing = new Reselect(null);
-  const [asked] = healing.want([keyOf('7')], since, 0);
-  assert.ok(asked && healing.isOpen(asked));
-  healing.row(made('7'), 60, since, place(1, 20));
+  const reselect = new Reselect(null);
+  const [asked] = reselect.want([keyOf('7')], since, 0);
+  assert.ok(asked && reselect.isOpen(asked));
+  reselect.row(made('7'), 60, since, place(1, 20));
   const partial = { ...made('7'), op: 'u' as const, unchanged: ['body'] };
-  healing.row(partial, 61, since, place(1, 30));
-  assert.not(healing.isOpen(asked));
-  healing.next(0);
-  const again = healing.next(1_000);
+  reselect.row(partial, 61, since, place(1, 30));
+  assert.not(reselect.isOpen(asked));
+  reselect.next(0);
+  const again = reselect.next(1_000);
   assert.equal('keys' in again && again.keys.map(({ identity }) => identity[0]), ['7']);
 });
 
 test('a key that was asked for and is found too is wanted since the older checkpoint', () => {
   const old = { at: at(1, 5), nextOffsets: [0n] };
-  const healing = new Reselect(old);
-  assert.equal(healing.nextSearch(at(1, 100)), old);
-  healing.want([keyOf('7')], since, 0);
-  healing.found([keyOf('7')], true, 0);
-  assert.equal(healing.unhealed, old);
+  const reselect = new Reselect(old);
+  assert.equal(reselect.takeSearch(at(1, 100)), old);
+  reselect.want([keyOf('7')], since, 0);
+  reselect.found([keyOf('7')], true, 0);
+  assert.equal(reselect.unhealed, old);
 });
 
 test('types that print equal values alike are known', () => {
@@ -138,26 +138,26 @@ test('a snapshot sees what had ended, in whichever cycle of ids', () => {
 });
 
 test('what waits when its table is read anew is read by who sees all that began before', () => {
-  const healing = new Reselect(null);
+  const reselect = new Reselect(null);
   const head = { kind: 'row', op: 'u', relation: shape, was: null } as const;
   const partial: RowChange = { ...head, identity: ['1'], values: ['1', null], unchanged: ['body'] };
-  healing.row(partial, 20, since, place(1, 12));
-  healing.reread('public.other');
-  healing.next(0);
+  reselect.row(partial, 20, since, place(1, 12));
+  reselect.resnapshot('public.other');
+  reselect.next(0);
   const open = (): unknown => {
-    const round = healing.next(5_000);
+    const round = reselect.next(5_000);
     return 'keys' in round ? round.keys.map(({ horizon }) => horizon) : round;
   };
   assert.equal(open(), [null]);
-  healing.reread(shape.id);
+  reselect.resnapshot(shape.id);
   assert.equal(open(), ['unknown']);
-  assert.equal(read(healing, oneSpelling, { '1': null }), [], 'it may not have seen enough');
-  healing.setHorizon([keyOf('1')], 40n, healing.rereads - 1);
+  assert.equal(read(reselect, oneSpelling, { '1': null }), [], 'it may not have seen enough');
+  reselect.setHorizon([keyOf('1')], 40n, reselect.resnapshots - 1);
   assert.equal(open(), ['unknown'], 'what was told before the reading counts for nothing');
-  healing.setHorizon([keyOf('1')], 50n, healing.rereads);
-  const gone = read(healing, oneSpelling, { '1': null });
+  reselect.setHorizon([keyOf('1')], 50n, reselect.resnapshots);
+  const gone = read(reselect, oneSpelling, { '1': null });
   assert.equal(gone, ['d 1'], 'that the row is gone was not streamed');
-  assert.is(healing.unhealed, null);
+  assert.is(reselect.unhealed, null);
 });
 
 test.run();

@@ -67,7 +67,7 @@ test('what is said names the slot, the size, the end and the remedy', () => {
   assert.match(busy.hint, /slower than its writers.*free space of the disk/);
   for (const gone of [null, keeping(0, { walStatus: 'lost' })]) {
     assert.match(judgeRetention(gone).message, /what it writes reaches nobody/);
-    assert.match(judgeRetention(gone).hint, /have every row read anew.*resnapshot --all/);
+    assert.match(judgeRetention(gone).hint, /Read every table again.*resnapshot --all/);
   }
 });
 

@@ -11,10 +11,8 @@ import type {
   RelationMessage,
   Tuple,
 } from '../../src/leader/stream/pgoutput-decoder.ts';
-import {
-  type BuiltEvent,
-  TransactionBuilder,
-} from '../../src/leader/stream/transaction-builder.ts';
+import type { BuiltEvent } from '../../src/leader/stream/stages.ts';
+import { TransactionBuilder } from '../../src/leader/stream/transaction-builder.ts';
 import { lsn, place, shapeOf } from '../support/builders.ts';
 
 const orders = shapeOf('public.orders', 'id text', 'note text', 'body text');
@@ -31,9 +29,9 @@ const commit: PgoutputMessage = { kind: 'commit', commitLsn: lsn(100), endLsn: l
 
 /** A builder that is inside of a transaction and knows both tables. */
 function opened(): (...messages: readonly PgoutputMessage[]) => BuiltEvent[] {
-  const builder = new TransactionBuilder('stream', 3, ({ name }) =>
-    name === 'orders' ? orders : lines,
-  );
+  const builder = new TransactionBuilder('stream', 3, {
+    shapeOf: ({ name }) => (name === 'orders' ? orders : lines),
+  });
   for (const message of [begin, relationMessage('orders'), relationMessage('lines')]) {
     builder.build(message);
   }
@@ -95,7 +93,7 @@ test('begin and commit are handed on with their LSNs', () => {
 
 test('rows without an identity are known by their positions, and cannot be changed', () => {
   const log = { ...lines, identity: [] };
-  const builder = new TransactionBuilder('stream', 3, () => log);
+  const builder = new TransactionBuilder('stream', 3, { shapeOf: () => log });
   const build = (...messages: readonly PgoutputMessage[]): BuiltEvent[] =>
     messages.flatMap((message) => builder.build(message));
   const row: PgoutputMessage = { kind: 'insert', oid: 8, values: ['a'] };
@@ -108,7 +106,7 @@ test('rows without an identity are known by their positions, and cannot be chang
     ],
   );
   const old = { kind: 'O', values: ['a'] } as const;
-  refused('TABLE_UNSUPPORTED', /public\.lines was updated: it has no identity/, () =>
+  refused('TABLE_UNSUPPORTED', /public\.lines was updated: the table has no identity/, () =>
     build({ kind: 'update', oid: 8, old, values: ['b'] }),
   );
   refused('TABLE_UNSUPPORTED', /public\.lines was deleted/, () =>

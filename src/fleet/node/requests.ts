@@ -8,6 +8,8 @@
  * comparison holds the follower, it stands exactly where it was told to, and goes on by itself when
  * the command is not heard of again.
  */
+
+import type { RowKey } from '../../change/change.ts';
 import { type EpochLsn, formatEpochLsn, parseEpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { RecordOf } from '../../control/control-records.ts';
@@ -15,7 +17,6 @@ import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { ApplyLimit } from '../../follower/apply/apply-limit.ts';
 import type { Follower } from '../../follower/follower.ts';
 import type { RebuildWay } from '../../follower/state/rebuild-state.ts';
-import type { RowKey } from '../../leader/backfill/row-overlay.ts';
 import type { Leading } from '../../leader/leader.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import { shownError } from './shown-error.ts';

@@ -5,7 +5,8 @@
  * is said while there is still time. Pure.
  */
 import { bytesText } from '../../change/amounts.ts';
-import { type SlotWal, slotLostRemedy } from '../../leader/stream/slot.ts';
+import { slotLostHint } from '../../errors/slot.ts';
+import type { SlotWal } from '../../leader/stream/slot.ts';
 
 /** The later, the worse. */
 export type RetentionLevel = 'fine' | 'warning' | 'urgent' | 'lost';
@@ -46,7 +47,7 @@ export function judgeRetention(wal: SlotWal | null, before: RetentionLevel = 'fi
 }
 
 function lost(message: string): Retention {
-  return { level: 'lost', message, hint: slotLostRemedy };
+  return { level: 'lost', message, hint: slotLostHint };
 }
 
 function levelOf({ walStatus, retainedBytes, safeBytes }: SlotWal, before: RetentionLevel) {

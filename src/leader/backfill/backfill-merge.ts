@@ -1,16 +1,16 @@
 /**
- * Rows from before the stream, merged into it. Flows in: the tables that are unfinished, every
- * change of a row as it is streamed, and chunks of these tables read in the order of their keys;
- * flows out: which chunk to read next, the rows to publish at a chunk's watermark, and how far each
- * table is. Pure: no I/O and no clock.
+ * Merges a backfill into the stream: rows that predate it, and all rows of a table at a resnapshot.
+ * Flows in: the tables that are backfilling, every change of a row as it is streamed, and chunks of
+ * these tables read in the order of their keys; flows out: which chunk to read next, the rows to
+ * publish at a chunk's watermark, and the progress of each table. Pure: no I/O and no clock.
  *
  * A row that was read goes out unless its key was streamed since a snapshot saw all its changes:
- * then the topic has it, or it is partial and healing.ts reads it, so a row that never rests does
- * not starve. That a change was streamed before the chunk was read says nothing: commits are not
- * seen in the order in which the WAL has them, and one that waits for a synchronous standby is
- * streamed long before it is seen. So changed keys are remembered until a chunk's snapshot sees
- * them. Where nobody remembers (after a restart, and beyond a bound), the next snapshot has to see
- * every transaction that began before.
+ * then the topic has it, or it is partial and reselect.ts reads it, so a row that is always being
+ * changed does not starve. That a change was streamed before the chunk was read says nothing:
+ * commits do not become visible in the order in which the WAL has them, and one that waits for a
+ * synchronous standby is streamed long before it is visible. So changed keys are remembered until a
+ * chunk's snapshot sees them. Where they are not remembered (after a restart, and beyond a bound),
+ * the next snapshot has to see every transaction that began before.
  */
 
 import type {
@@ -22,10 +22,10 @@ import type {
 } from '../../change/change.ts';
 import { unreadTable } from '../../change/change.ts';
 import { compareEpochLsn } from '../../change/position.ts';
-import { type ReadRow, rowOf, textOf } from './row-overlay.ts';
+import { keyText, type ReadRow, rowOf } from './row-overlay.ts';
 import { type Snapshot, sees } from './snapshot.ts';
 
-/** Where to read on. */
+/** The next chunk to read: rows with keys after `after`. */
 export interface NextChunk {
   readonly relationId: RelationId;
   readonly after: readonly string[] | null;
@@ -36,7 +36,7 @@ export interface ChunkRead {
   readonly snapshot: Snapshot;
   /** In the order of keys. */
   readonly rows: readonly ReadRow[];
-  /** Nothing comes after them. */
+  /** Whether the table has no rows after them. */
   readonly isLast: boolean;
   readonly estimate: number | null;
 }
@@ -58,7 +58,7 @@ interface Table {
   since: number | null;
   /** The checkpoint before the batch that took the last chunk; null while there is more to read. */
   readTo: Checkpoint | null;
-  /** Whether a point has named it: what it misses at first must not look like damage. */
+  /** Whether a point has named it: until then followers would take its missing rows for damage. */
   isNamed: boolean;
 }
 
@@ -71,7 +71,7 @@ function asUnfinished({ relation, after, rows, estimate, since }: Table): Unfini
   return { relation, after, rows, estimate, since };
 }
 
-/** One is read while the other's watermark is on its way. */
+/** One is read while the watermark of the other is on its way. */
 const openMax = 2;
 const changedMax = 100_000;
 
@@ -80,43 +80,47 @@ export class BackfillMerge {
   readonly #changedMax: number;
   /** The last streamed transaction that changed a key, by its text. */
   readonly #changed = new Map<string, Changed>();
-  /** Transactions below are to be seen by the next chunk; null where none is unknown. */
+  /**
+   * The next chunk must see all transactions below. Unknown until it is set; null where any
+   * snapshot will do.
+   */
   #horizon: bigint | 'unknown' | null = 'unknown';
   #forgotten = 0;
   /** In the order in which they were read. */
   #open: OpenChunk[] = [];
 
   constructor(
-    unfinished: readonly UnfinishedTable[],
+    backfilling: readonly UnfinishedTable[],
     limits: { readonly changedMax?: number } = {},
   ) {
-    for (const table of unfinished)
+    for (const table of backfilling)
       this.#tables.set(table.relation, { ...table, readTo: null, isNamed: true });
     this.#changedMax = limits.changedMax ?? changedMax;
   }
 
   /**
-   * A table enters the stream, before any change of it: its rows are to be read from the first on,
-   * by who sees whatever was open when it entered: that is not in the stream.
+   * A table enters the stream, before any change of it: its rows are read from the first on, by a
+   * snapshot that sees every transaction that was open when it entered: those are not streamed.
    */
   enter(relation: RelationId): void {
-    if (!this.#tables.has(relation)) this.reread(relation);
+    if (!this.#tables.has(relation)) this.restart(relation);
   }
 
   /**
-   * All its rows are to be read, also those that were: what was streamed before this place counts
-   * for nothing, so it has to be seen by whoever reads. Points name the table at least once.
+   * All its rows have to be read, also those that were read before. What was streamed before this
+   * position does not count, so every snapshot must see it. Points name the table at least once.
    */
-  reread(relation: RelationId): void {
+  restart(relation: RelationId): void {
     this.#tables.set(relation, { ...unreadTable(relation), readTo: null, isNamed: false });
     this.#forgetChanges();
   }
 
   /**
-   * What a point says, where rows lack values since `unhealed`. A table is finished once all of it
-   * is out and every key that was streamed without its row's values meanwhile is whole.
+   * What a point says, where rows are partial since `unhealed`; a point is taken as having said it.
+   * A table is complete, and no longer named, once all of it is published and so is the whole row
+   * of every key that was streamed as a partial row meanwhile.
    */
-  unfinished(unhealed: Checkpoint | null): readonly UnfinishedTable[] {
+  takeForPoint(unhealed: Checkpoint | null): readonly UnfinishedTable[] {
     for (const [relation, table] of this.#tables) {
       const { readTo, isNamed } = table;
       table.isNamed = true;
@@ -127,15 +131,15 @@ export class BackfillMerge {
     return [...this.#tables.values()].map(asUnfinished);
   }
 
-  /** What is left to be read, the table under way first. */
+  /** The tables with rows not yet read, the one that is being read first. */
   get reading(): readonly UnfinishedTable[] {
     return [...this.#tables.values()].filter(({ readTo }) => readTo === null).map(asUnfinished);
   }
 
   /**
    * A change was streamed, by the transaction `xid`; `previous` is the checkpoint before its batch.
-   * A read changes nothing that others wrote. A key that is moved takes what its row lacks along,
-   * and is to be healed before the table is finished.
+   * Rows of a read are no changes. A partial row whose key changed may have had no base under its
+   * old key: it is reselected before the table counts as complete.
    */
   row(
     { op, relation, identity, was, unchanged }: RowChange,
@@ -148,7 +152,7 @@ export class BackfillMerge {
       if (was !== null && unchanged.length > 0) table.readTo = previous;
       return;
     }
-    const text = textOf({ relationId: relation.id, identity });
+    const text = keyText({ relationId: relation.id, identity });
     const known = this.#changed.get(text);
     if (known !== undefined) {
       known.xid = xid;
@@ -165,22 +169,22 @@ export class BackfillMerge {
     this.#forgotten += 1;
   }
 
-  /** Whether the id of a transaction that begins now has to be told before the next chunk. */
+  /** Whether `setHorizon` has to be called before the next chunk. */
   get wantsHorizon(): boolean {
     return this.#horizon === 'unknown';
   }
 
-  /** How often changes were forgotten so far. */
+  /** How many times changes were forgotten so far. */
   get forgotten(): number {
     return this.#forgotten;
   }
 
-  /** `nextXid` was the next transaction id at a time after changes were `forgotten` so often. */
+  /** `nextXid` was the next transaction id at a time when `forgotten` had this value. */
   setHorizon(nextXid: bigint, forgotten: number): void {
     if (this.#horizon === 'unknown' && forgotten === this.#forgotten) this.#horizon = nextXid;
   }
 
-  /** Null while nothing is to be read, or enough waits for its watermark. */
+  /** Null while there is nothing to read, or enough chunks wait for their watermarks. */
   next(): NextChunk | null {
     if (this.#open.length >= openMax || this.#horizon === 'unknown') return null;
     for (const { relation, after, readTo } of this.#tables.values()) {
@@ -194,15 +198,15 @@ export class BackfillMerge {
     return null;
   }
 
-  /** Whether anything is left to be read. */
+  /** Whether no rows are left to be read. */
   get isDone(): boolean {
     for (const { readTo } of this.#tables.values()) if (readTo === null) return false;
     return true;
   }
 
   /**
-   * The chunk that was asked for last, before its watermark `id` is written. False where it came
-   * too early, or for nothing: it is to be read again.
+   * The chunk that `next` gave last was read; its watermark `id` is not yet written. False where
+   * its snapshot is too old: the chunk has to be read again.
    */
   read(id: string, chunk: ChunkRead): boolean {
     if (this.#horizon === 'unknown') return false;
@@ -212,7 +216,7 @@ export class BackfillMerge {
     return true;
   }
 
-  /** What was read and has not come to its watermark came to nothing; others are read first. */
+  /** A read failed: chunks without their watermark are dropped, and other tables are read first. */
   abandon(relation: RelationId): void {
     this.#open = [];
     const table = this.#tables.get(relation);
@@ -221,7 +225,7 @@ export class BackfillMerge {
     this.#tables.set(relation, table);
   }
 
-  /** The watermark has come: the table, and the rows that stand at its place in the stream. */
+  /** The watermark is reached: the table, and the rows to publish at its position. */
   take(id: string, previous: Checkpoint, nowMs: number): TakenChunk | null {
     const [chunk, ...rest] = this.#open;
     if (chunk === undefined || chunk.id !== id) return null;
@@ -230,7 +234,7 @@ export class BackfillMerge {
     const table = this.#tables.get(shape.id);
     if (table === undefined) return null;
     const isChanged = ({ identity }: ReadRow): boolean => {
-      return this.#changed.has(textOf({ relationId: shape.id, identity }));
+      return this.#changed.has(keyText({ relationId: shape.id, identity }));
     };
     const rows = chunk.rows.filter((row) => !isChanged(row)).map((row) => rowOf(shape, row, null));
     table.after = chunk.rows[chunk.rows.length - 1]?.identity ?? table.after;
@@ -242,7 +246,7 @@ export class BackfillMerge {
     return { shape, rows };
   }
 
-  /** Whatever reads from now on sees them too. */
+  /** Every later snapshot sees them too. */
   #forgetSeen(snapshot: Snapshot): void {
     const seen = new Map<number, boolean>();
     for (const [text, { relationId, xid }] of this.#changed) {

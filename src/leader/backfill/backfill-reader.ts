@@ -1,32 +1,25 @@
 /**
- * Reads the rows from before the stream, chunk after chunk. Flows in: what chunk-merge.ts wants to
- * be read; flows out: rows and watermarks for it, from a session of its own that is opened with the
- * first need. Each chunk is one short transaction, and grows or shrinks with the time it takes. A
- * table that is locked, or a transaction that has run for long, delays the reading and nothing
- * else.
+ * Reads the chunks of a backfill. Flows in: what backfill-merge.ts wants to be read; flows out:
+ * rows and watermarks for it, from a session of its own that is opened at the first need. Each
+ * chunk is one short transaction, and grows or shrinks with the time it takes. A table that is
+ * locked, or a transaction that has been open for long, delays the backfill and nothing else.
  */
 import type { Client } from 'pg';
 import { rowsInOrderSql } from '../../catalog/key-order.ts';
 import type { PgText } from '../../change/change.ts';
+import { bug } from '../../errors/bug.ts';
 import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
 import { sleepOrAbort } from '../../waiting.ts';
-import type { KnownTables } from '../tables/known-tables.ts';
+import type { KnownTables, ReadableTable } from '../tables/known-tables.ts';
 import type { BackfillMerge, NextChunk } from './backfill-merge.ts';
 import type { ReadRow } from './row-overlay.ts';
-import {
-  isBusy,
-  isPassing,
-  nextTransactionId,
-  type ReadableTable,
-  readMarked,
-  readRow,
-} from './row-reader.ts';
+import { isBusy, isPassing, nextTransactionId, readRow, readWithWatermark } from './row-reader.ts';
 
 interface BackfillReaderParts {
-  readonly chunks: BackfillMerge;
+  readonly backfill: BackfillMerge;
   readonly tables: Pick<KnownTables, 'oidOf' | 'readable'>;
-  /** Of the leader's database, for reads alone. */
+  /** A session on the leader's database, for reads alone. */
   readonly openReadSession: () => Promise<Client>;
   readonly log: Logger;
   readonly nowMs: () => number;
@@ -38,73 +31,75 @@ interface ReadTable extends ReadableTable {
   readonly stamp: string;
 }
 
-interface Look {
+interface TableState {
   readonly stamp: string;
   readonly estimate: number | null;
 }
 
-const lookEveryMs = 20;
-const idleLookEveryMs = 200;
+const pollEveryMs = 20;
+const idlePollEveryMs = 200;
 const retryMs = 500;
-/** What a chunk may hold in memory, but for the last row. */
+/** Bounds what a chunk holds in memory, except for the last row. */
 const bytesMax = 4 * 1024 * 1024;
 const rowsAtFirst = 500;
 const rowsMax = 5_000;
 const fetchRowsMax = 500;
-/** A chunk that takes less is doubled, one that takes longer halved. */
+/** A chunk that takes less time is doubled, one that takes longer than `slowMs` is halved. */
 const quickMs = 100;
 const slowMs = 500;
-const tellEveryMs = 10_000;
+const progressEveryMs = 10_000;
 
 export class BackfillReader {
   readonly #parts: BackfillReaderParts;
   #session: Client | null = null;
   #table: ReadTable | null = null;
   #rows = rowsAtFirst;
-  #told: { readonly atMs: number; readonly table: string; readonly rows: number };
+  #logged: { readonly atMs: number; readonly table: string; readonly rows: number };
   #isDone: boolean;
 
   constructor(parts: BackfillReaderParts) {
     this.#parts = parts;
-    this.#told = { atMs: parts.nowMs(), table: '', rows: 0 };
-    this.#isDone = parts.chunks.isDone;
+    this.#logged = { atMs: parts.nowMs(), table: '', rows: 0 };
+    this.#isDone = parts.backfill.isDone;
   }
 
-  /** Until `signal` aborts; rejects when a session is lost. */
+  /** Runs until `signal` aborts; rejects when a session is lost. */
   async run(signal: AbortSignal): Promise<void> {
-    const { chunks } = this.#parts;
+    const { backfill } = this.#parts;
     while (!signal.aborted) {
-      this.#tell();
-      if (chunks.wantsHorizon && !chunks.isDone) {
-        const { forgotten } = chunks;
-        chunks.setHorizon(await nextTransactionId(await this.#opened()), forgotten);
+      this.#logProgress();
+      if (backfill.wantsHorizon && !backfill.isDone) {
+        const { forgotten } = backfill;
+        backfill.setHorizon(await nextTransactionId(await this.#opened()), forgotten);
       }
-      const next = chunks.next();
+      const next = backfill.next();
       const isRead = next !== null && (await this.#read(next));
       if (!isRead) await sleepOrAbort(next === null ? this.#pauseMs() : retryMs, signal);
     }
   }
 
-  /** A watermark that is on its way comes at once. */
+  /**
+   * While there is something to read, the watermark that frees a place comes within milliseconds.
+   */
   #pauseMs(): number {
-    return this.#isDone ? idleLookEveryMs : lookEveryMs;
+    return this.#isDone ? idlePollEveryMs : pollEveryMs;
   }
 
-  /** False where it was in vain. */
+  /** False where the chunk could not be used. */
   async #read(next: NextChunk): Promise<boolean> {
-    const { chunks, randomId, log } = this.#parts;
+    const { backfill, randomId, log } = this.#parts;
     try {
       const session = await this.#opened();
       const table = await this.#tableOf(session, next.relationId);
       const id = randomId();
       let isTaken = false;
-      await readMarked(session, table, id, async (snapshot) => {
-        const { stamp, estimate } = await lookAt(session, table.oid);
-        // Nobody can change it now; whether it is as the stream says has to be found out anew.
+      await readWithWatermark(session, table, id, async (snapshot) => {
+        const { stamp, estimate } = await readState(session, table.oid);
+        // The table is locked now, and was changed before: it has to be compared again.
         if (stamp !== table.stamp) return false;
         const read = await this.#readChunk(session, table, next);
         await hit('chunk.after-read');
-        isTaken = chunks.read(id, { ...read, shape: table.shape, snapshot, estimate });
+        isTaken = backfill.read(id, { ...read, shape: table.shape, snapshot, estimate });
         return isTaken;
       });
       if (!isTaken) this.#table = null;
@@ -112,10 +107,10 @@ export class BackfillReader {
       return isTaken;
     } catch (error) {
       if (!isPassing(error)) throw error;
-      chunks.abandon(next.relationId);
+      backfill.abandon(next.relationId);
       this.#table = null;
       const level = isBusy(error) ? 'debug' : 'warn';
-      log[level]({ relationId: next.relationId, error }, 'rows are read again later');
+      log[level]({ relationId: next.relationId, error }, 'backfill failed, retrying later');
       return false;
     }
   }
@@ -127,7 +122,7 @@ export class BackfillReader {
   ): Promise<{ readonly rows: readonly ReadRow[]; readonly isLast: boolean }> {
     const beganMs = this.#parts.nowMs();
     const wanted = this.#rows;
-    // The order is the index's: whatever else looks cheaper for one chunk reads all of the table.
+    // The index gives the order; any plan that seems cheaper for one chunk reads the whole table.
     await session.query(
       'SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; ' +
         'SET LOCAL enable_sort = off',
@@ -166,10 +161,10 @@ export class BackfillReader {
     if (this.#table?.shape.id === relationId) return this.#table;
     const { tables } = this.#parts;
     const oid = tables.oidOf(relationId);
-    const stamp = oid === null ? '' : (await lookAt(session, oid)).stamp;
-    // Compared after the stamp was taken: while it stays the same, so does what was compared.
+    const stamp = oid === null ? '' : (await readState(session, oid)).stamp;
+    // The stamp is read first: while it stays the same, so does what is compared here.
     const table = await tables.readable(relationId);
-    if (table === null) throw new RangeError(`${relationId} was never a table of this node`);
+    if (table === null) throw bug(`${relationId} is backfilling and not a table of this node`);
     this.#table = { ...table, stamp };
     return this.#table;
   }
@@ -179,16 +174,16 @@ export class BackfillReader {
     return this.#session;
   }
 
-  #tell(): void {
-    const { chunks, log, nowMs } = this.#parts;
+  #logProgress(): void {
+    const { backfill, log, nowMs } = this.#parts;
     const wasDone = this.#isDone;
-    this.#isDone = chunks.isDone;
-    if (this.#isDone && !wasDone) log.info({}, 'every row from before the stream was read');
+    this.#isDone = backfill.isDone;
+    if (this.#isDone && !wasDone) log.info({}, 'backfill complete');
     if (this.#isDone || wasDone) return;
-    const { atMs, table, rows } = this.#told;
-    const [reading, ...more] = chunks.reading;
-    if (reading === undefined || nowMs() - atMs < tellEveryMs) return;
-    this.#told = { atMs: nowMs(), table: reading.relation, rows: reading.rows };
+    const { atMs, table, rows } = this.#logged;
+    const [reading, ...more] = backfill.reading;
+    if (reading === undefined || nowMs() - atMs < progressEveryMs) return;
+    this.#logged = { atMs: nowMs(), table: reading.relation, rows: reading.rows };
     const seconds = (nowMs() - atMs) / 1_000;
     const perSecond = table === reading.relation ? (reading.rows - rows) / seconds : null;
     const left = reading.estimate === null ? null : reading.estimate - reading.rows;
@@ -197,9 +192,9 @@ export class BackfillReader {
       {
         ...{ table: reading.relation, rows: reading.rows, estimate: reading.estimate },
         ...{ perSecond: rounded(perSecond), secondsLeft: rounded(secondsLeft) },
-        tablesToCome: more.length,
+        tablesLeft: more.length,
       },
-      'reading rows from before the stream',
+      'backfill progress',
     );
   }
 }
@@ -208,8 +203,10 @@ function rounded(value: number | null): number | null {
   return value === null ? null : Math.round(value);
 }
 
-/** Its columns as they are now, by the rows that describe them, and how many rows there may be. */
-async function lookAt(session: Client, oid: number): Promise<Look> {
+/**
+ * A stamp of its columns, from the catalog rows that describe them, and how many rows it may have.
+ */
+async function readState(session: Client, oid: number): Promise<TableState> {
   const { rows } = await session.query<{ stamp: string | null; estimate: string }>(
     `SELECT c.reltuples::bigint AS estimate, (
        SELECT string_agg(a.attnum || ':' || a.xmin, ',' ORDER BY a.attnum)

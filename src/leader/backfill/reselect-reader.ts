@@ -1,8 +1,8 @@
 /**
- * Reads the rows that the topic lacks. Flows in: what healing.ts wants to be read; flows out: rows
- * and watermarks for it, from a session of its own that is opened with the first need, and keys
- * that a search of the topic found. A table that is locked, or a transaction that has run for long,
- * delays its rows and nothing else.
+ * Reads the rows that reselect.ts wants. Flows in: which keys to read; flows out: their rows and
+ * watermarks, from a session of its own that is opened at the first need, and keys that a search of
+ * the topic found. A table that is locked, or a transaction that has been open for long, delays its
+ * rows and nothing else.
  */
 import type { Client } from 'pg';
 import { readEpochBases } from '../../catalog/understudy-schema.ts';
@@ -19,31 +19,31 @@ import { ReselectSearch } from './reselect-search.ts';
 import { isBusy, isPassing, nextTransactionId, oldestRunning, readRows } from './row-reader.ts';
 
 interface ReselectReaderParts {
-  readonly healing: Reselect;
+  readonly reselect: Reselect;
   readonly tables: KnownTables;
   readonly decoder: RecordDecoder;
-  /** Of the leader's database, for reads alone. */
+  /** A session on the leader's database, for reads alone. */
   readonly openReadSession: () => Promise<Client>;
   readonly openReader: () => CommittedReader;
-  /** How far every partition was read back. */
+  /** Up to where every partition was read back. */
   readonly seenAt: () => EpochLsn;
   readonly log: Logger;
   readonly nowMs: () => number;
   readonly randomId: () => string;
 }
 
-const lookEveryMs = 200;
-const watermarkLookEveryMs = 20;
-/** A locked table, and what else ends by itself. */
+const pollEveryMs = 200;
+const watermarkPollEveryMs = 20;
+/** After a locked table, and other failures that end by themselves. */
 const retryMs = 1_000;
-/** A row that cannot be read, alone. */
+/** After a row that cannot be read even alone. */
 const brokenRetryMs = 60_000;
 const failuresWorthAWarning = 10;
 
 export class ReselectReader {
   readonly #parts: ReselectReaderParts;
   #session: Client | null = null;
-  #search: ReselectSearch | null = null;
+  #open: ReselectSearch | null = null;
   #failuresInARow = 0;
   #keysMax = roundKeysMax;
 
@@ -51,29 +51,29 @@ export class ReselectReader {
     this.#parts = parts;
   }
 
-  /** Until `signal` aborts; rejects when a session or the topic is lost. */
+  /** Runs until `signal` aborts; rejects when a session or the topic is lost. */
   async run(signal: AbortSignal): Promise<void> {
-    const { healing, nowMs } = this.#parts;
+    const { reselect, nowMs } = this.#parts;
     while (!signal.aborted) {
-      await this.#searchOn();
-      const round = healing.next(nowMs(), this.#keysMax);
-      if ('atMs' in round) await sleepOrAbort(lookEveryMs, signal);
+      await this.#search();
+      const round = reselect.next(nowMs(), this.#keysMax);
+      if ('atMs' in round) await sleepOrAbort(pollEveryMs, signal);
       else await this.#read(round, signal);
     }
   }
 
-  async #searchOn(): Promise<void> {
-    const { healing, nowMs, log } = this.#parts;
-    const from = healing.nextSearch(this.#parts.seenAt());
-    if (from !== null) this.#search = await this.#searchFrom(from);
-    else if (!healing.wantsMoreFound) return;
-    const search = this.#search;
+  async #search(): Promise<void> {
+    const { reselect, nowMs, log } = this.#parts;
+    const from = reselect.takeSearch(this.#parts.seenAt());
+    if (from !== null) this.#open = await this.#searchFrom(from);
+    else if (!reselect.wantsMoreFound) return;
+    const search = this.#open;
     if (search === null) return;
     const { keys, isAll } = await search.next();
-    healing.found(keys, isAll, nowMs());
-    log.info({ keys: keys.length, isAll }, 'searched the topic for rows that lack values');
+    reselect.found(keys, isAll, nowMs());
+    log.info({ keys: keys.length, isAll }, 'searched the topic for rows to reselect');
     if (!isAll) return;
-    this.#search = null;
+    this.#open = null;
     await search.close();
   }
 
@@ -84,60 +84,62 @@ export class ReselectReader {
   }
 
   async #read({ relationId, keys }: ReadRound, signal: AbortSignal): Promise<void> {
-    const { healing, tables, nowMs, randomId, log } = this.#parts;
+    const { reselect, tables, nowMs, randomId, log } = this.#parts;
     const session = await this.#opened();
     const { ready, waiting } = await this.#split(session, keys);
-    healing.postpone(waiting, nowMs() + retryMs);
+    reselect.postpone(waiting, nowMs() + retryMs);
     if (ready.length === 0) return;
     try {
       const table = await tables.readable(relationId);
       if (table === null || table.keyed.identity.length === 0) {
-        // Void rows of a table that never was here, or without a key: no other record can stand
-        // under theirs.
-        log.info({ relationId, keys: ready.length }, 'void rows of no table are left as they are');
-        healing.drop(ready);
+        // Void rows of a table that this node never had, or without a key: no valid record can be
+        // below theirs.
+        log.info({ relationId, keys: ready.length }, 'void rows of an unknown table are kept');
+        reselect.drop(ready);
         return;
       }
       const id = randomId();
-      healing.begin(id, table, ready);
-      await readRows(session, table, ready, id, (read) => healing.read(read.snapshot, read.rows));
+      reselect.begin(id, table, ready);
+      await readRows(session, table, ready, id, (read) => reselect.read(read.snapshot, read.rows));
     } catch (error) {
-      healing.abandon();
+      reselect.abandon();
       if (!isPassing(error)) throw error;
-      this.#putOff(relationId, ready, error);
+      this.#postpone(relationId, ready, error);
       return;
     }
     this.#failuresInARow = 0;
     this.#keysMax = Math.min(roundKeysMax, this.#keysMax * 2);
     await hit('heal.after-watermark');
-    while (healing.isReading && !signal.aborted) await sleepOrAbort(watermarkLookEveryMs, signal);
+    while (reselect.isReading && !signal.aborted) await sleepOrAbort(watermarkPollEveryMs, signal);
   }
 
-  /** Those for which a snapshot of now sees all that their unwatched changes may have been. */
+  /**
+   * Which keys a snapshot taken now may be used for: it sees all changes that were not observed.
+   */
   async #split(session: Client, keys: readonly WantedRow[]) {
-    const { healing } = this.#parts;
+    const { reselect } = this.#parts;
     if (keys.some(({ horizon }) => horizon === 'unknown')) {
-      const { rereads } = healing;
-      healing.setHorizon(keys, await nextTransactionId(session), rereads);
+      const { resnapshots } = reselect;
+      reselect.setHorizon(keys, await nextTransactionId(session), resnapshots);
     }
-    const isWatched = keys.every(({ horizon }) => horizon === null);
-    const oldest = isWatched ? 0n : await oldestRunning(session);
+    const isObserved = keys.every(({ horizon }) => horizon === null);
+    const oldest = isObserved ? 0n : await oldestRunning(session);
     const isReady = ({ horizon }: WantedRow): boolean => {
       return horizon === null || (horizon !== 'unknown' && oldest >= horizon);
     };
     return { ready: keys.filter(isReady), waiting: keys.filter((key) => !isReady(key)) };
   }
 
-  /** What is wrong with one row must not hold up the others: they are read in smaller parts. */
-  #putOff(relationId: string, keys: readonly WantedRow[], error: unknown): void {
-    const { healing, nowMs } = this.#parts;
-    this.#tell(relationId, error);
+  /** A row that cannot be read must not delay the others: they are read in smaller parts. */
+  #postpone(relationId: string, keys: readonly WantedRow[], error: unknown): void {
+    const { reselect, nowMs } = this.#parts;
+    this.#logFailure(relationId, error);
     if (isBusy(error)) {
-      healing.postpone(keys, nowMs() + retryMs);
+      reselect.postpone(keys, nowMs() + retryMs);
       return;
     }
     this.#keysMax = Math.max(1, Math.ceil(keys.length / 2));
-    healing.postpone(keys, nowMs() + (keys.length === 1 ? brokenRetryMs : retryMs));
+    reselect.postpone(keys, nowMs() + (keys.length === 1 ? brokenRetryMs : retryMs));
   }
 
   async #opened(): Promise<Client> {
@@ -145,9 +147,9 @@ export class ReselectReader {
     return this.#session;
   }
 
-  #tell(relationId: string, error: unknown): void {
+  #logFailure(relationId: string, error: unknown): void {
     this.#failuresInARow += 1;
     const level = this.#failuresInARow < failuresWorthAWarning ? 'debug' : 'warn';
-    this.#parts.log[level]({ relationId, error }, 'rows that lack values are read again later');
+    this.#parts.log[level]({ relationId, error }, 'reselect failed, retrying later');
   }
 }

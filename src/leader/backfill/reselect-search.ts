@@ -1,15 +1,15 @@
 /**
  * Finds in the topic which keys need their row. Flows in: the log from a checkpoint to its end, and
  * the bases of its epochs; flows out: keys whose last valid record is partial, and keys of void
- * records: compaction keeps the newest record of a key, void or not, and may have dropped the valid
- * one beneath. Keys that were healed meanwhile may be found again: that costs a read.
+ * records: compaction keeps the newest record of a key, void or not, and may have removed the valid
+ * one below it. Keys whose row was published meanwhile may be found again: that costs a read.
  */
-import type { Checkpoint, RelationId } from '../../change/change.ts';
+import type { Checkpoint, RelationId, RowKey } from '../../change/change.ts';
 import { type EpochBase, isVoid } from '../../change/position.ts';
 import type { CommittedReader } from '../../topic/log.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { StreamRecord } from '../../topic/records/stream-record.ts';
-import type { RowKey } from './row-overlay.ts';
+import { type TailSource, tail } from '../../topic/tailer.ts';
 
 /** The keys of one partition, in offset order. */
 export class FoundKeys {
@@ -30,14 +30,14 @@ export class FoundKeys {
 
   take(record: StreamRecord): void {
     if (record.kind !== 'row' && record.kind !== 'truncate') return;
-    const isOfNobody = isVoid(record.position, this.#epochs);
+    const isVoided = isVoid(record.position, this.#epochs);
     if (record.kind === 'truncate') {
-      if (!isOfNobody) this.#truncated(record.relationId);
+      if (!isVoided) this.#truncated(record.relationId);
       return;
     }
     const text = record.key.toString('latin1');
     const { relationId, identity } = record;
-    if (isOfNobody || record.unchanged !== null) this.#keys.set(text, { relationId, identity });
+    if (isVoided || record.unchanged !== null) this.#keys.set(text, { relationId, identity });
     else this.#keys.delete(text);
   }
 
@@ -53,17 +53,13 @@ interface SearchedPart {
   readonly isAll: boolean;
 }
 
-const fetchMaxWaitMs = 500;
-/** What one part may bring: beyond, the rest comes once these are done. */
+/** The keys of one part; the search continues once these are done. */
 const partKeysMax = 10_000;
 
-/**
- * A search from a checkpoint to the end of the log as it is at its first part; the reader is its
- * own.
- */
+/** A search from a checkpoint to the end that the log has at its first part. Owns its reader. */
 export class ReselectSearch {
   readonly #reader: CommittedReader;
-  readonly #decoder: RecordDecoder;
+  readonly #source: TailSource;
   readonly #epochs: readonly EpochBase[];
   readonly #offsets: bigint[];
   #ends: readonly bigint[] | null = null;
@@ -75,7 +71,7 @@ export class ReselectSearch {
     from: Checkpoint,
   ) {
     this.#reader = reader;
-    this.#decoder = decoder;
+    this.#source = { reader, decoder };
     this.#epochs = epochs;
     this.#offsets = [...from.nextOffsets];
   }
@@ -85,26 +81,25 @@ export class ReselectSearch {
     const keys: RowKey[] = [];
     for (const [partition, end] of ends.entries()) {
       const found = new FoundKeys(this.#epochs);
-      while ((this.#offsets[partition] ?? end) < end) {
-        if (keys.length + found.size >= keysMax)
-          return { keys: [...keys, ...found.keys], isAll: false };
-        await this.#readOn(partition, end, found);
+      const offset = (): bigint => this.#offsets[partition] ?? end;
+      const wanted = (): ReadonlyMap<number, bigint> => {
+        const isOver = offset() >= end || keys.length + found.size >= keysMax;
+        return new Map(isOver ? [] : [[partition, offset()]]);
+      };
+      for await (const tailed of tail(this.#source, wanted)) {
+        for (const { decoded, nextOffset } of tailed) {
+          for (const record of decoded) found.take(record);
+          this.#offsets[partition] = nextOffset;
+        }
       }
       keys.push(...found.keys);
+      if (offset() < end) return { keys, isAll: false };
     }
     return { keys, isAll: true };
   }
 
   close(): Promise<void> {
     return this.#reader.close();
-  }
-
-  async #readOn(partition: number, end: bigint, found: FoundKeys): Promise<void> {
-    const from = new Map([[partition, this.#offsets[partition] ?? end]]);
-    const [fetched] = await this.#reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
-    if (fetched === undefined) return;
-    for (const record of await this.#decoder.decode(fetched.records)) found.take(record);
-    this.#offsets[partition] = fetched.nextOffset;
   }
 
   async #endsOnce(): Promise<readonly bigint[]> {

@@ -1,28 +1,28 @@
 /**
- * Which rows are published once more, and with what values. Flows in: every change of a row as it
- * is streamed, keys from elsewhere that need their row, and reads of this server's tables; flows
- * out: the keys to read next, and whole rows (or tombstones) for the place in the WAL where a read
- * left its watermark. Pure: no I/O and no clock.
+ * Reselect: which rows are published once more, and with what values. Flows in: every change of a
+ * row as it is streamed, keys from elsewhere that need their row, and reads of this server's
+ * tables; flows out: the keys to read next, and whole rows (or tombstones) for the position in the
+ * WAL where a read left its watermark. Pure: no I/O and no clock.
  *
  * An update that leaves a large value alone is streamed without it: followers have the value, but
- * the topic, once compacted, has not. So the row is read and published whole. What was read is the
- * row at the read's snapshot, and its place in the stream is the watermark: in between lie changes
- * that were streamed already, or are seen late, since commits are not seen in the order in which
- * the WAL has them. A read counts for a key only when its snapshot sees the last transaction that
- * had changed the row when the read began; then it sees all before it too, because a row has one
- * writer at a time. Everything streamed since the read began is laid over what was read. Laying a
- * change over a row that has it already does no harm, and the newest comes last: the result is the
- * row as of the watermark, also for a row that never rests.
+ * the topic, once compacted, does not. So the row is read and published whole. What was read is the
+ * row at the read's snapshot, and its position in the stream is the watermark: in between are
+ * changes that were streamed already, or become visible late, since commits do not become visible
+ * in the order in which the WAL has them. A read counts for a key only when its snapshot sees the
+ * last transaction that had changed the row when the read began; then it sees all before it too,
+ * because a row has one writer at a time. Everything streamed since the read began is laid over
+ * what was read. Laying a change over a row that has it already does no harm, and the newest comes
+ * last: the result is the row as of the watermark, also for a row that is always being changed.
  */
 
-import type { Checkpoint, RelationId, RowChange } from '../../change/change.ts';
+import type { Checkpoint, RelationId, RowChange, RowKey } from '../../change/change.ts';
 import { oldestCheckpoint } from '../../change/change.ts';
 import { type EpochLsn, isCovered, type Position } from '../../change/position.ts';
-import { laidOver, type ReadRow, type RowKey, rowOf, textOf, tombstoneOf } from './row-overlay.ts';
-import type { ReadableTable } from './row-reader.ts';
+import type { ReadableTable } from '../tables/known-tables.ts';
+import { keyText, laidOver, type ReadRow, rowOf, tombstoneOf } from './row-overlay.ts';
 import { type Snapshot, sees } from './snapshot.ts';
 
-/** Rows of one table that are to be read in one transaction. */
+/** Keys of one table to read in one transaction. */
 export interface ReadRound {
   readonly relationId: RelationId;
   readonly keys: readonly WantedRow[];
@@ -30,8 +30,8 @@ export interface ReadRound {
 
 export interface WantedRow extends RowKey {
   /**
-   * Its changes were not watched from the beginning: reads must see all transactions below. Unknown
-   * until it is set; null where any snapshot may do.
+   * Reads must see all transactions below, because not all changes of the row were observed.
+   * Unknown until it is set; null where any snapshot will do.
    */
   readonly horizon: bigint | 'unknown' | null;
 }
@@ -42,11 +42,11 @@ interface Wanted extends WantedRow {
   horizon: WantedRow['horizon'];
   /** The last streamed transaction that changed it since it is wanted. */
   lastXid: number | null;
-  /** When it is read; null until it was looked at for the first time. */
+  /** When to read it; null until `next` has seen it for the first time. */
   dueMs: number | null;
   /** While it is being read: what was streamed since. */
   overlay: RowChange | null;
-  /** Came from a search of the topic. */
+  /** Whether a search of the topic found it. */
   isFound: boolean;
 }
 
@@ -59,49 +59,49 @@ interface Round {
   snapshot: Snapshot | null;
   /** By key; null where the table has no such row, absent where it was not read. */
   rows: ReadonlyMap<string, ReadRow | null>;
-  /** A key of the table was made since the read began. */
+  /** Whether a key was added to the table since the read began. */
   hasNewKeys: boolean;
 }
 
-/** Keys of a hot row come together; far below the time after which compaction may begin. */
+/** Collects the changes of a hot row; far below the time after which compaction may begin. */
 const delayMs = 1_000;
 const retryMs = 1_000;
 export const roundKeysMax = 500;
-/** More are searched for in the topic, once there is room. */
+/** Further ones are searched for in the topic, once there is room. */
 const wantedMax = 50_000;
 
 export class Reselect {
   /** In the order in which they became wanted. */
   readonly #wanted = new Map<string, Wanted>();
   readonly #wantedMax: number;
-  /** Since where the topic has to be searched for keys. */
+  /** From where the topic has to be searched for keys. */
   #searchFrom: Checkpoint | null;
   /** The last change that such a search has to find. */
   #searchTo: Position | null = null;
-  /** Since where the keys that a search brings are wanted, while it goes on or any is left. */
+  /** From where the keys of a search are wanted, while the search or any of them is not done. */
   #foundSince: Checkpoint | null = null;
   #isSearching = false;
-  #rereads = 0;
+  #resnapshots = 0;
   #found = 0;
   #round: Round | null = null;
-  /** The last streamed transaction that made a key, by relation. */
+  /** The last streamed transaction that added a key, by relation. */
   readonly #keyMakers = new Map<RelationId, number>();
 
-  /** `unhealed` is what the log says: keys are wanted since then and have to be searched for. */
+  /** `unhealed` is what the log says: since then keys are wanted, and have to be searched for. */
   constructor(unhealed: Checkpoint | null, limits: { readonly wantedMax?: number } = {}) {
     this.#searchFrom = unhealed;
     this.#wantedMax = limits.wantedMax ?? wantedMax;
   }
 
-  /** Since where keys lack values in the topic; null when none does. */
+  /** Since where rows of the topic are partial; null when none is. */
   get unhealed(): Checkpoint | null {
     const [first] = this.#wanted.values();
     return oldestCheckpoint([this.#foundSince, this.#searchFrom, first?.since ?? null]);
   }
 
-  /** Whether a row that `want` gave is not published yet; it may be wanted anew meanwhile. */
+  /** Whether a row that `want` returned is not yet published; not of one wanted again since. */
   isOpen(row: WantedRow): boolean {
-    return this.#wanted.get(textOf(row)) === row;
+    return this.#wanted.get(keyText(row)) === row;
   }
 
   /**
@@ -112,9 +112,9 @@ export class Reselect {
     if (!isPartial && this.#wanted.size === 0) return;
     if (change.op === 'c' || change.was !== null) this.#noteNewKey(change.relation.id, xid);
     const key = { relationId: change.relation.id, identity: change.identity };
-    const text = textOf(key);
+    const text = keyText(key);
     if (!isPartial) {
-      // The record is whole, or the row is gone: the topic has what there is.
+      // The record is whole, or the row is deleted: the topic has what there is.
       this.#forget(text);
       return;
     }
@@ -145,29 +145,29 @@ export class Reselect {
   }
 
   /**
-   * Its rows are read anew, since changes of them may not have been streamed: whoever reads has to
-   * see all that began before, and a read under way counts for nothing.
+   * A resnapshot: changes of the table may not have been streamed, so a read has to see all
+   * transactions that began before, and one under way does not count.
    */
-  reread(relationId: RelationId): void {
-    this.#rereads += 1;
+  resnapshot(relationId: RelationId): void {
+    this.#resnapshots += 1;
     for (const wanted of this.#wanted.values()) {
       if (wanted.relationId === relationId) wanted.horizon = 'unknown';
     }
   }
 
   /**
-   * Keys need their row whatever it is, or a tombstone where there is none: a change that was
-   * streamed unwatched may have made the record in the topic what it is.
+   * The rows of these keys have to be published as they are, or a tombstone where there is none:
+   * the record in the topic may come from a change that was not observed here.
    */
   want(keys: readonly RowKey[], since: Checkpoint, nowMs: number): readonly WantedRow[] {
     return keys.map((key) => this.#want(key, since, nowMs, false));
   }
 
   /**
-   * Where the topic is to be searched from, once there is room for what will be found, and all of
-   * it can be read: `readTo` is how far every partition was.
+   * Begins a search of the topic, if one is needed, there is room for what it finds, and all of it
+   * can be read: every partition was read back up to `readTo`. Returns where to search from.
    */
-  nextSearch(readTo: EpochLsn): Checkpoint | null {
+  takeSearch(readTo: EpochLsn): Checkpoint | null {
     if (this.#foundSince !== null || this.#searchFrom === null) return null;
     if (this.#searchTo !== null && !isCovered(this.#searchTo, readTo)) return null;
     if (this.#wanted.size > this.#wantedMax / 2) return null;
@@ -178,7 +178,7 @@ export class Reselect {
     return this.#foundSince;
   }
 
-  /** What a search found; `isAll` unless there is more to come once these are done. */
+  /** What a search found; `isAll` is false where it continues once these are done. */
   found(keys: readonly RowKey[], isAll: boolean, nowMs: number): void {
     if (this.#foundSince === null) return;
     this.#isSearching = !isAll;
@@ -186,13 +186,13 @@ export class Reselect {
     this.#endSearch();
   }
 
-  /** The part of a search that was found before is done. */
+  /** Whether the keys that a search found so far are done, and the search is not. */
   get wantsMoreFound(): boolean {
     return this.#isSearching && this.#found === 0;
   }
 
   #want(key: RowKey, since: Checkpoint, nowMs: number, isFound: boolean): WantedRow {
-    const text = textOf(key);
+    const text = keyText(key);
     const known = this.#wanted.get(text);
     if (known !== undefined) {
       known.horizon ??= 'unknown';
@@ -215,7 +215,7 @@ export class Reselect {
 
   /** There is nothing to publish for them. */
   drop(keys: readonly RowKey[]): void {
-    for (const key of keys) this.#forget(textOf(key));
+    for (const key of keys) this.#forget(keyText(key));
   }
 
   #forget(text: string): void {
@@ -228,7 +228,7 @@ export class Reselect {
     if (this.#found === 0 && !this.#isSearching) this.#foundSince = null;
   }
 
-  /** The keys to read now, of one table; else when to ask again, null for not before a change. */
+  /** The keys to read now, of one table; else when to ask again, or null: not before a change. */
   next(nowMs: number, keysMax = roundKeysMax): ReadRound | { readonly atMs: number | null } {
     let atMs: number | null = null;
     const due: Wanted[] = [];
@@ -245,36 +245,36 @@ export class Reselect {
     return first === undefined ? { atMs } : { relationId: first.relationId, keys: due };
   }
 
-  /** How often tables were read anew so far. */
-  get rereads(): number {
-    return this.#rereads;
+  /** How many resnapshots began so far. */
+  get resnapshots(): number {
+    return this.#resnapshots;
   }
 
   /**
-   * `nextXid` was the next transaction id at a time after the keys were wanted, and tables were
-   * read anew `rereads` times.
+   * `nextXid` was the next transaction id at a time when the keys were wanted, and `resnapshots`
+   * had this value.
    */
-  setHorizon(keys: readonly RowKey[], nextXid: bigint, rereads: number): void {
-    if (rereads !== this.#rereads) return;
+  setHorizon(keys: readonly RowKey[], nextXid: bigint, resnapshots: number): void {
+    if (resnapshots !== this.#resnapshots) return;
     for (const key of keys) {
-      const wanted = this.#wanted.get(textOf(key));
+      const wanted = this.#wanted.get(keyText(key));
       if (wanted?.horizon === 'unknown') wanted.horizon = nextXid;
     }
   }
 
-  /** From here on changes of these keys are laid over what will have been read. */
+  /** A read of these keys begins: their changes are laid over what it will have read. */
   begin(id: string, table: RoundTable, keys: readonly RowKey[]): void {
     this.abandon();
     const wanted = new Map<string, { entry: Wanted; seenBy: number | null }>();
     for (const key of keys) {
-      const text = textOf(key);
+      const text = keyText(key);
       const entry = this.#wanted.get(text);
       if (entry !== undefined) wanted.set(text, { entry, seenBy: entry.lastXid });
     }
     this.#round = { table, id, wanted, snapshot: null, rows: new Map(), hasNewKeys: false };
   }
 
-  /** Before the watermark is written. Keys that were not read are due as before. */
+  /** The read is done; its watermark is not yet written. Keys that were not read stay due. */
   read(
     snapshot: Snapshot,
     rows: readonly { readonly key: RowKey; readonly row: ReadRow | null }[],
@@ -282,7 +282,7 @@ export class Reselect {
     const round = this.#round;
     if (round === null) return;
     round.snapshot = snapshot;
-    round.rows = new Map(rows.map(({ key, row }) => [textOf(key), row]));
+    round.rows = new Map(rows.map(({ key, row }) => [keyText(key), row]));
     for (const [text, { entry }] of round.wanted) {
       if (round.rows.has(text)) continue;
       entry.overlay = null;
@@ -295,15 +295,15 @@ export class Reselect {
     return this.#round !== null;
   }
 
-  /** They cannot be read before. */
+  /** They cannot be read before `untilMs`. */
   postpone(keys: readonly RowKey[], untilMs: number): void {
     for (const key of keys) {
-      const wanted = this.#wanted.get(textOf(key));
+      const wanted = this.#wanted.get(keyText(key));
       if (wanted !== undefined) wanted.dueMs = untilMs;
     }
   }
 
-  /** The read came to nothing. */
+  /** The read failed, or its watermark is reached. */
   abandon(retryAtMs = 0): void {
     for (const { entry } of this.#round?.wanted.values() ?? []) {
       entry.overlay = null;
@@ -312,51 +312,51 @@ export class Reselect {
     this.#round = null;
   }
 
-  /** The watermark has come: what stands at its place in the stream. */
+  /** The watermark is reached: what to publish at its position. */
   take(id: string, nowMs: number): RowChange[] {
     const round = this.#round;
     if (round === null || round.id !== id) return [];
     const { shape } = round.table;
-    const mayBury = this.#mayBury(round);
+    const mayDelete = this.#mayDelete(round);
     const whole: RowChange[] = [];
-    const gone: RowChange[] = [];
-    const asked: RowKey[] = [];
+    const deleted: RowChange[] = [];
+    const respelled: RowKey[] = [];
     for (const [text, { entry, seenBy }] of round.wanted) {
       const row = round.rows.get(text);
       if (this.#wanted.get(text) !== entry || row === undefined) continue;
       if (!isSeen(round.snapshot, entry, seenBy)) continue;
-      if (row !== null && textOf({ ...entry, identity: row.identity }) !== text) {
-        asked.push(entry);
+      if (row !== null && keyText({ ...entry, identity: row.identity }) !== text) {
+        respelled.push(entry);
         continue;
       }
       if (row !== null) whole.push(rowOf(shape, row, entry.overlay));
-      else if (entry.horizon !== null && entry.overlay === null && mayBury) {
-        gone.push(tombstoneOf(shape, entry));
+      else if (entry.horizon !== null && entry.overlay === null && mayDelete) {
+        deleted.push(tombstoneOf(shape, entry));
       } else continue;
       this.#forget(text);
     }
-    gone.push(...this.#respelled(round, asked, whole, nowMs));
+    deleted.push(...this.#respelled(round, respelled, whole, nowMs));
     this.abandon(nowMs + retryMs);
-    return [...gone, ...whole];
+    return [...deleted, ...whole];
   }
 
   /**
-   * A key that is equal to another one in the eyes of Postgres has no row of its own. Its tombstone
-   * would take that row from followers, so it goes out only together with it.
+   * Postgres takes two spellings for one key, so this spelling has no row of its own. On followers
+   * its tombstone would delete the row of the other one, so the two go out together or not at all.
    */
   #respelled(
     round: Round,
-    asked: readonly RowKey[],
+    keys: readonly RowKey[],
     whole: readonly RowChange[],
     nowMs: number,
   ): RowChange[] {
-    return asked.flatMap((key) => {
-      const text = textOf(key);
+    return keys.flatMap((key) => {
+      const text = keyText(key);
       const entry = round.wanted.get(text)?.entry;
       const row = round.rows.get(text);
       if (entry === undefined || row == null || entry.horizon === null) return [];
       const actual = { ...key, identity: row.identity };
-      const isOut = whole.some(({ identity }) => textOf({ ...key, identity }) === textOf(actual));
+      const isOut = whole.some(({ identity }) => keyText({ ...key, identity }) === keyText(actual));
       if (!isOut) {
         this.want([actual], entry.since, nowMs);
         return [];
@@ -367,10 +367,10 @@ export class Reselect {
   }
 
   /**
-   * A tombstone takes whatever row has an equal key, and that may be a new one under another
+   * A tombstone deletes whatever row has an equal key, and that may be a new one under another
    * spelling, which the read did not see.
    */
-  #mayBury({ table, snapshot, hasNewKeys }: Round): boolean {
+  #mayDelete({ table, snapshot, hasNewKeys }: Round): boolean {
     if (table.hasOneSpelling) return true;
     const maker = this.#keyMakers.get(table.shape.id);
     return !hasNewKeys && snapshot !== null && (maker === undefined || sees(snapshot, maker));

@@ -1,13 +1,8 @@
 /**
- * A row that was read, with what was streamed of it since. Flows in: the row at a snapshot, and the
- * changes of its key; flows out: the change that makes it whole in the stream. Pure.
+ * A row that was read, overlaid with the changes of its key that were streamed since. Takes the row
+ * at a snapshot and those changes; gives the change that publishes the whole row. Pure.
  */
-import type { PgText, RelationId, RelationShape, RowChange } from '../../change/change.ts';
-
-export interface RowKey {
-  readonly relationId: RelationId;
-  readonly identity: readonly string[];
-}
+import type { PgText, RelationShape, RowChange, RowKey } from '../../change/change.ts';
 
 /** What the table holds under a key; equal keys may be spelled differently. */
 export interface ReadRow {
@@ -46,7 +41,7 @@ export function tombstoneOf(relation: RelationShape, { identity }: RowKey): RowC
   return { kind: 'row', op: 'd', relation, identity, values: null, unchanged: [], was: null };
 }
 
-/** For maps: texts of Postgres hold no zero byte. */
-export function textOf({ relationId, identity }: RowKey): string {
+/** A key as one string, for maps: texts of Postgres hold no zero byte. */
+export function keyText({ relationId, identity }: RowKey): string {
   return `${relationId}\0${identity.join('\0')}`;
 }

@@ -1,39 +1,29 @@
 /**
  * Reads rows in one short transaction that leaves a watermark in the WAL. Flows in: a table, and
- * keys or the key to go on after; flows out: the snapshot and the rows, before the watermark. The
- * lock comes before the snapshot: one that is older than a wait behind ALTER TABLE or TRUNCATE
- * would see an empty table. The lock also keeps both out until the watermark, and is waited for
- * only briefly.
+ * keys or the key after which to continue; flows out: the snapshot and the rows, before the
+ * watermark. The lock comes before the snapshot: a snapshot that is older than a wait for ALTER
+ * TABLE or TRUNCATE would see an empty table. The lock also blocks both until the watermark; the
+ * wait for it is short.
  */
 import { type Client, DatabaseError } from 'pg';
 import { type KeyedTable, quotedTable, rowsByKeySql } from '../../catalog/key-lookup.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
-import type { PgText, RelationShape } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { PgText, RowKey } from '../../change/change.ts';
+import { tableChanged } from '../../errors/table.ts';
 import { hit } from '../../failpoints.ts';
-import type { ReadRow, RowKey } from './row-overlay.ts';
+import { watermarkPrefix } from '../stream/transaction-builder.ts';
+import type { ReadableTable } from '../tables/known-tables.ts';
+import type { ReadRow } from './row-overlay.ts';
 import { parseSnapshot, type Snapshot } from './snapshot.ts';
-
-/** The prefix of the logical message that says where in the WAL a read stands. */
-export const watermarkPrefix = 'understudy.watermark';
-
-/** A table of the stream, as it is read here. */
-export interface ReadableTable {
-  readonly oid: number;
-  readonly shape: RelationShape;
-  readonly keyed: KeyedTable;
-  /** Whether equal keys always have the same text. */
-  readonly hasOneSpelling: boolean;
-}
 
 interface RowsRead {
   readonly snapshot: Snapshot;
-  /** Of as many of the keys as were read, in their order. */
+  /** The keys that were read, from the first on: not all where their rows are large. */
   readonly rows: readonly { readonly key: RowKey; readonly row: ReadRow | null }[];
 }
 
 const lockTimeoutMs = 500;
-/** What is held in memory between read and watermark, but for the last row. */
+/** Bounds what is held in memory between read and watermark, except for the last row. */
 const bytesMax = 8 * 1024 * 1024;
 const fetchRowsMax = 200;
 
@@ -45,15 +35,15 @@ export async function readRows(
   id: string,
   onRead: (read: RowsRead) => void,
 ): Promise<void> {
-  await readMarked(client, table, id, async (snapshot) => {
+  await readWithWatermark(client, table, id, async (snapshot) => {
     onRead({ snapshot, rows: await fetchRows(client, table.keyed, keys) });
     await hit('heal.after-read');
     return true;
   });
 }
 
-/** Without a watermark where `read` says that what it read is of no use. */
-export async function readMarked(
+/** No watermark is written where `read` returns false: what it read cannot be used. */
+export async function readWithWatermark(
   client: Client,
   table: Pick<ReadableTable, 'oid' | 'keyed'>,
   id: string,
@@ -70,7 +60,10 @@ export async function readMarked(
            $1::pg_catalog.regclass::pg_catalog.oid AS oid`,
         [name],
       );
-      if (Number(rows[0]?.oid) !== table.oid) throw otherTable(table.keyed);
+      if (Number(rows[0]?.oid) !== table.oid) {
+        const { schema, name: called } = table.keyed;
+        throw tableChanged(`${schema}.${called}`, 'it was dropped and re-created');
+      }
       if (!(await read(parseSnapshot(rows[0]?.snapshot ?? '')))) return;
       await client.query('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2)', [
         watermarkPrefix,
@@ -81,17 +74,20 @@ export async function readMarked(
   );
 }
 
-/** Of the table or of a row: the stream looks itself whether the table is as it was. */
+/**
+ * Whether the table or a row caused the error, so that a later read may succeed. Whether the table
+ * still is what the stream knows is checked elsewhere.
+ */
 export function isPassing(error: unknown): boolean {
   return error instanceof DatabaseError && !/^(08|57)/.test(error.code ?? '08');
 }
 
-/** A lock that was not to be had in time, or a deadlock. */
+/** Whether it is a lock that was not granted in time, or a deadlock. */
 export function isBusy(error: unknown): boolean {
   return error instanceof DatabaseError && /^(55P03|40)/.test(error.code ?? '');
 }
 
-/** A transaction id that was given now: all transactions before it have a lower one. */
+/** A transaction id that is assigned now: all transactions before it have a lower one. */
 export async function nextTransactionId(client: Client): Promise<bigint> {
   const { rows } = await client.query<{ id: string }>(
     'SELECT pg_catalog.pg_current_xact_id() AS id',
@@ -99,7 +95,7 @@ export async function nextTransactionId(client: Client): Promise<bigint> {
   return BigInt(rows[0]?.id ?? '0');
 }
 
-/** The oldest transaction that still runs: all below have ended. */
+/** The oldest transaction that is still running: all below have ended. */
 export async function oldestRunning(client: Client): Promise<bigint> {
   const { rows } = await client.query<{ id: string }>(
     'SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) AS id',
@@ -107,7 +103,7 @@ export async function oldestRunning(client: Client): Promise<bigint> {
   return BigInt(rows[0]?.id ?? '0');
 }
 
-/** Key after key, until enough is held. */
+/** Reads key after key, until the bound of memory is reached. */
 async function fetchRows(
   client: Client,
   table: KeyedTable,
@@ -123,7 +119,7 @@ async function fetchRows(
       values: table.identity.map((_, k) => part.map(({ identity }) => identity[k] ?? null)),
       rowMode: 'array',
     });
-    const found = new Map(rows.map(([place, ...values]) => [Number(place) - 1, values]));
+    const found = new Map(rows.map(([ordinal, ...values]) => [Number(ordinal) - 1, values]));
     for (const [i, key] of part.entries()) {
       const values = found.get(i);
       read.push({ key, row: values === undefined ? null : readRow(table, values) });
@@ -138,12 +134,4 @@ async function fetchRows(
 
 export function readRow(table: KeyedTable, values: readonly PgText[]): ReadRow {
   return { identity: table.identity.map((index) => values[index] ?? ''), values };
-}
-
-function otherTable({ schema, name }: KeyedTable): UnderstudyError {
-  return new UnderstudyError(
-    'SCHEMA_CHANGED',
-    `${schema}.${name} is another table than the one in the stream`,
-    'Schema changes are not replicated in this version: destroy the cluster and init it again.',
-  );
 }

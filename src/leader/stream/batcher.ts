@@ -4,46 +4,35 @@
  * for the publish loop. It holds no I/O and no clock.
  *
  * A batch is whole source transactions and ends in one point. It is committed as soon as Kafka is
- * free and no source transaction is open in it: under load batches grow by themselves while the one
- * before is in flight. A transaction larger than the bound goes out in pieces inside of its batch.
- * A named point ends its batch: `accepts` turns false until it is committed.
+ * free and no source transaction is open in it: under load batches grow by themselves while the
+ * previous one is in flight. A transaction larger than the bound goes out in pieces inside of its
+ * batch. A named point ends its batch: `accepts` turns false until it is committed.
  */
-import type { Checkpoint, Point, UnfinishedTable } from '../../change/change.ts';
+import type { Checkpoint, Point } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import type { OutgoingRecord } from '../../topic/log.ts';
+import type { BatchAction, BatchPolicy, RowObserver } from './stages.ts';
 
 export interface BatcherOptions {
   readonly streamId: string;
   readonly epoch: number;
   readonly partitions: number;
-  /** Records that may wait for Kafka before the WAL is left standing. */
+  /** Records that may wait for Kafka before the WAL is no longer read. */
   readonly recordsMax: number;
   readonly bytesMax: number;
   /** Idle points directly after a change of WAL, so that tokens become visible. */
   readonly idleSoonMs: number;
-  /** Idle points while only foreign WAL moves. */
+  /** Idle points while only WAL of other tables and databases moves. */
   readonly idleEveryMs: number;
   /** The checkpoint that the first point of this run continues. */
   readonly start: Checkpoint;
   readonly lastCommit: Lsn;
   readonly lastCommitTimeMicros: bigint;
-  /** Since where keys lack values in the topic, the open batch included; null when none does. */
-  readonly unhealed: () => Checkpoint | null;
-  /** Tables whose rows from before the stream are not all in it, the open batch included. */
-  readonly unfinished: () => readonly UnfinishedTable[];
+  /** Says what each point does, about the open batch too. */
+  readonly observer: Pick<RowObserver, 'takeForPoint'>;
 }
 
-export type BatchAction =
-  | { readonly kind: 'send'; readonly records: readonly OutgoingRecord[] }
-  | {
-      readonly kind: 'commit';
-      readonly records: readonly OutgoingRecord[];
-      readonly point: Point;
-    }
-  /** Nothing to do before `atMs`; null when only a new event can change that. */
-  | { readonly kind: 'wait'; readonly atMs: number | null };
-
-export class Batcher {
+export class Batcher implements BatchPolicy {
   readonly #options: BatcherOptions;
   #records: OutgoingRecord[] = [];
   #bytes = 0;
@@ -74,7 +63,6 @@ export class Batcher {
     this.#pendingCommitTimeMicros = options.lastCommitTimeMicros;
   }
 
-  /** Whether another event may be fed. While it is false the WAL waits in the socket. */
   get accepts(): boolean {
     if (this.#label !== null && !this.#openTransaction) return false;
     return this.#records.length < this.#options.recordsMax && this.#bytes < this.#options.bytesMax;
@@ -94,7 +82,6 @@ export class Batcher {
     }
   }
 
-  /** The checkpoint that the open batch continues, or an older one while that is on its way. */
   get previous(): Checkpoint {
     return this.#previous;
   }
@@ -111,40 +98,35 @@ export class Batcher {
     this.#commitTimeMicros = this.#pendingCommitTimeMicros;
   }
 
-  /**
-   * The server has decoded everything below `walEnd`. Inside of a transaction that says nothing:
-   * its own rows are still to come.
-   */
+  /** Inside of a transaction a keepalive says nothing: the rows of its commit are not yet read. */
   keepalive(walEnd: Lsn): void {
     if (!this.#openTransaction && walEnd > this.#walEnd) this.#walEnd = walEnd;
   }
 
-  /** Every point from now on names these tables; true when they are others than before. */
+  /** Every point from now on names these tables; returns whether they differ from before. */
   setUncovered(tables: readonly string[]): boolean {
     if (tables.join() === this.#uncovered.join()) return false;
     this.#uncovered = tables;
     return true;
   }
 
-  /** The same with one more, at once. */
+  /** Adds one, at once. */
   addUncovered(table: string): void {
     if (!this.#uncovered.includes(table)) this.#uncovered = [...this.#uncovered, table];
   }
 
-  /** What to do now that Kafka is free. */
   next(nowMs: number): BatchAction {
     if (!this.#openTransaction && this.#hasTransactions()) return this.#takeCommit(false, nowMs);
     if (this.#openTransaction) return this.#insideTransaction();
     if (this.#walEnd <= this.#upto) return { kind: 'wait', atMs: null };
     const { idleSoonMs, idleEveryMs } = this.#options;
-    // The first idle points follow soon, so that a reader's token is covered; a long row of them
-    // means that only WAL of others moves.
+    // The first idle points follow soon, so that a reader's token is covered; many in a row mean
+    // that only WAL of other tables and databases moves.
     const soon = this.#idlePointsInARow * idleSoonMs < idleEveryMs;
     const atMs = this.#lastPointMs + (soon ? Math.min(idleSoonMs, idleEveryMs) : idleEveryMs);
     return nowMs >= atMs ? this.#takeCommit(true, nowMs) : { kind: 'wait', atMs };
   }
 
-  /** Kafka has committed the point: it is the checkpoint that the next one continues. */
   committed(checkpoint: Checkpoint): void {
     this.#previous = checkpoint;
   }
@@ -160,10 +142,10 @@ export class Batcher {
   }
 
   #takeCommit(idle: boolean, nowMs: number): BatchAction {
-    // Everything below the last keepalive is in this batch too. A named point alone stands directly
-    // after its transaction.
+    // Everything below the last keepalive is in this batch too, except for a named point: it is
+    // directly after its transaction.
     if (this.#label === null) this.#upto = this.#walEnd;
-    const { streamId, epoch, partitions, unhealed, unfinished } = this.#options;
+    const { streamId, epoch, partitions, observer } = this.#options;
     const point: Point = {
       streamId,
       label: this.#label,
@@ -173,9 +155,8 @@ export class Batcher {
       commitTimeMicros: this.#commitTimeMicros,
       counts: this.#counts,
       previous: this.#previous,
-      unfinished: unfinished(),
       uncovered: this.#uncovered,
-      unhealed: unhealed(),
+      ...observer.takeForPoint(),
     };
     this.#counts = new Array(partitions).fill(0);
     this.#label = null;

@@ -8,7 +8,8 @@
  */
 import { constants, isUtf8 } from 'node:buffer';
 import { type Lsn, toLsn } from '../../change/lsn.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { unexpectedPgoutput, valueTooLarge } from '../../errors/topic.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 
 /** null is SQL NULL; undefined is a TOASTed value that did not change and was not sent. */
 type TupleValue = string | null | undefined;
@@ -62,9 +63,11 @@ export type PgoutputMessage =
       readonly prefix: string;
       readonly content: string;
     }
-  /** Type and origin messages: known, and of no meaning here. */
+  /** Type and origin messages: known, and without a meaning here. */
   | { readonly kind: 'ignored' };
 
+/** What a string can hold. As a record it would be too large for any broker anyway. */
+const valueBytesMax = constants.MAX_STRING_LENGTH;
 /** Microseconds from 1970-01-01 to Postgres' own epoch, 2000-01-01. */
 const postgresEpochMicros = 946_684_800_000_000n;
 
@@ -128,11 +131,11 @@ class Cursor {
     return this.#bytes.toString('utf8', start, this.#at);
   }
 
-  /** As `sized`, but bytes that are no UTF-8 are refused: they would be replaced without a word. */
+  /** As `sized`, but bytes that are not UTF-8 are refused: they would be replaced silently. */
   sizedText(): string {
     const start = this.#skipSized();
     const value = this.#bytes.toString('utf8', start, this.#at);
-    // Only a replaced byte or a real U+FFFD gives this character: the exact look is rare.
+    // Only a replaced byte or a real U+FFFD gives this character: the exact check is rare.
     if (value.includes('\ufffd') && !isUtf8(this.#bytes.subarray(start, this.#at))) {
       throw unknownMessage('a value that is not UTF-8');
     }
@@ -146,7 +149,7 @@ class Cursor {
     if (length < 0 || start + length > this.#bytes.length) {
       throw unknownMessage(`a value of ${length} bytes`);
     }
-    if (length > constants.MAX_STRING_LENGTH) throw tooLarge(length);
+    if (length > valueBytesMax) throw valueTooLarge(length, valueBytesMax);
     this.#at = start + length;
     return start;
   }
@@ -272,21 +275,6 @@ function expect(found: string, wanted: string, where: string): void {
   if (found !== wanted) throw unknownMessage(`${JSON.stringify(found)} in an ${where}`);
 }
 
-/** As a record it would be too large for any broker, however the value is encoded. */
-function tooLarge(bytes: number): UnderstudyError {
-  return new UnderstudyError(
-    'RECORD_TOO_LARGE',
-    `Postgres sent a value of ${bytes} bytes, and no value may have more than ` +
-      `${constants.MAX_STRING_LENGTH}`,
-    'Make the cluster again without that row.',
-  );
-}
-
 function unknownMessage(what: string, cause?: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'MESSAGE_UNKNOWN',
-    `Postgres sent ${what}, which this version cannot read`,
-    'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
-    cause,
-  );
+  return unexpectedPgoutput(`${what}, which this version cannot read`, cause);
 }

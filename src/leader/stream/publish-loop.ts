@@ -1,43 +1,47 @@
 /**
  * The leader's central loop: from WAL to Kafka and back to the slot. Flows in: WAL events, and how
  * far the topic was read back; flows out: Kafka transactions that end in points, then the
- * confirmation of exactly what they cover. After any error the loop ends and whoever started it
- * throws the producer away and reads from the log where it stands.
+ * confirmation of exactly what they cover. After any error the loop ends; its caller discards the
+ * producer, and reads the end of the log before the next run.
  *
- * Kafka's answer to a commit is not enough to confirm: a coordinator that dies behind it can leave
- * the transaction open in partitions, where a later abort ends it as never written. What was read
- * back as committed in every partition stays.
+ * Kafka's answer to a commit is not enough to confirm: a coordinator that dies after its answer can
+ * leave the transaction open in partitions, where a later abort ends it as never written. What was
+ * read back as committed in every partition stays.
  */
 
 import type { Change, Checkpoint, Point, RelationId } from '../../change/change.ts';
 import { zeroLsn } from '../../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn, type Position } from '../../change/position.ts';
-import { bug } from '../../errors/bug.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { bug, unreachable } from '../../errors/bug.ts';
+import { commitNotReadable } from '../../errors/unreachable.ts';
 import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../../topic/log.ts';
 import type { RecordEncoder } from '../../topic/records/encoder.ts';
-import { unlessAborted } from '../../waiting.ts';
-import type { BackfillMerge } from '../backfill/backfill-merge.ts';
-import type { Reselect } from '../backfill/reselect.ts';
-import type { KnownTables } from '../tables/known-tables.ts';
-import type { BatchAction, Batcher } from './batcher.ts';
-import type { BuiltEvent, TransactionBuilder } from './transaction-builder.ts';
-import type { WalEvent, WalSession } from './wal-session.ts';
+import { unlessAborted, WakeUp } from '../../waiting.ts';
+import type {
+  BatchAction,
+  BatchPolicy,
+  BuiltEvent,
+  ChangeBuilder,
+  Publisher,
+  RowObserver,
+  StreamTables,
+  WalEvent,
+  WalSource,
+} from './stages.ts';
 
-interface PublishLoopParts {
-  readonly wal: Pick<WalSession, 'shift' | 'onReadable' | 'confirm'>;
-  readonly builder: TransactionBuilder;
-  readonly tables: Pick<KnownTables, 'learn' | 'rereadable'>;
-  readonly batcher: Batcher;
-  readonly healing: Pick<Reselect, 'row' | 'truncated' | 'reread' | 'take'>;
-  readonly chunks: Pick<BackfillMerge, 'row' | 'take' | 'reread'>;
+export interface PublishLoopParts {
+  readonly wal: WalSource;
+  readonly builder: ChangeBuilder;
+  readonly tables: Pick<StreamTables, 'learn' | 'forResnapshot'>;
+  readonly observer: Omit<RowObserver, 'takeForPoint'>;
+  readonly batcher: BatchPolicy;
   readonly encoder: RecordEncoder;
   readonly producer: TransactionalProducer;
-  /** Where the log stands: what was read back so far. */
+  /** The end of the log: what was read back so far. */
   readonly start: Checkpoint;
-  /** Tells the control log of a named point, before it is confirmed. */
+  /** Writes a named point to the control log, before it is confirmed. */
   readonly recordLabel: (label: string, point: Point, checkpoint: Checkpoint) => Promise<void>;
   readonly onPoint: (point: Point, checkpoint: Checkpoint, records: number) => void;
   readonly log: Pick<Logger, 'info' | 'warn'>;
@@ -47,31 +51,31 @@ interface PublishLoopParts {
 /** After this much feeding other work of the process gets its turn. */
 const feedEventsMax = 2_000;
 /** Each is a fetch that waited at the brokers; markers take seconds where a broker returns. */
-const looksInVainMax = 3;
+const emptyFetchesMax = 3;
 
-export class PublishLoop {
+export class PublishLoop implements Publisher {
   readonly #parts: PublishLoopParts;
-  /** Of the source transaction under way. */
+  /** Of the open source transaction. */
   #commitTimeMicros = 0n;
   #commitLsn = zeroLsn;
   #xid = 0;
   #inFlight: Promise<void> | null = null;
-  #wakeUp: (() => void) | null = null;
+  readonly #work = new WakeUp();
   #failure: { readonly error: unknown } | null = null;
-  /** Records sent in pieces of the batch that is still open. */
+  /** Records of the open batch that were sent so far. */
   #recordsInBatch = 0;
   /** Up to where every partition was read back. */
   #seenAt: EpochLsn;
-  /** The point that was answered last. */
+  /** The point whose commit was answered last. */
   #answeredAt: EpochLsn;
-  /** Fulfilled once that point was read back, told and confirmed, or the end came first. */
+  /** Fulfilled once that point was read back and confirmed, or the run ended first. */
   #settled: Promise<void> = Promise.resolve();
-  /** Resolves what waits for the next sight of the topic, or for the end. */
-  #onSeen: (() => void) | null = null;
-  /** How often a look at the topic found nothing new while a point was awaited. */
-  #looksInVain = 0;
+  /** Woken when more of the topic was read back, and when the run ends. */
+  readonly #readBack = new WakeUp();
+  /** How many fetches in a row returned nothing new while a point was awaited. */
+  #emptyFetches = 0;
   #isEnding = false;
-  /** What goes out with the next point, beside the stream: no count has it. */
+  /** What goes out with the next point, beside the stream: no count includes it. */
   #beside: { readonly records: readonly OutgoingRecord[]; readonly onSent: () => void }[] = [];
 
   constructor(parts: PublishLoopParts) {
@@ -84,37 +88,36 @@ export class PublishLoop {
     return this.#seenAt;
   }
 
-  /** Records that are no part of the stream; resolves once they are committed, with a point. */
   publishBeside(records: readonly OutgoingRecord[]): Promise<void> {
     return new Promise((onSent) => {
       this.#beside.push({ records, onSent });
     });
   }
 
-  /** Every partition was read back as committed up to `at`. */
   seen(at: EpochLsn): void {
     this.#seenAt = at;
-    this.#looksInVain = 0;
-    this.#endSeenWait();
+    this.#emptyFetches = 0;
+    this.#readBack.wake();
   }
 
   /**
-   * A look at the topic found nothing new, for seconds. What was answered and stays unread is open
-   * in a partition, until this producer ends another transaction there: the next owner's fence.
+   * A commit that was answered and stays unread is open in a partition, until this producer ends
+   * another transaction there: the fence of the next run does.
    */
   seenNothing(): void {
-    this.#looksInVain = this.#onSeen === null ? 0 : this.#looksInVain + 1;
-    if (this.#looksInVain >= looksInVainMax) this.#fail(unread(this.#answeredAt));
+    this.#emptyFetches = this.#readBack.hasSleepers ? this.#emptyFetches + 1 : 0;
+    if (this.#emptyFetches >= emptyFetchesMax) {
+      this.#fail(commitNotReadable(formatEpochLsn(this.#answeredAt)));
+    }
   }
 
-  /** Ends when `signal` aborts, after what is in flight; rejects with the first error. */
   async run(signal: AbortSignal): Promise<void> {
-    const wake = (): void => {
+    const end = (): void => {
       this.#isEnding = true;
-      this.#wake();
-      this.#endSeenWait();
+      this.#work.wake();
+      this.#readBack.wake();
     };
-    signal.addEventListener('abort', wake);
+    signal.addEventListener('abort', end);
     try {
       while (!signal.aborted) {
         await this.#feed(signal);
@@ -122,7 +125,7 @@ export class PublishLoop {
         await this.#wait(this.#act(), signal);
       }
     } finally {
-      signal.removeEventListener('abort', wake);
+      signal.removeEventListener('abort', end);
       await this.#inFlight;
       await this.#settled;
     }
@@ -147,7 +150,7 @@ export class PublishLoop {
     }
     const { message } = event;
     if (message.kind === 'relation') {
-      // A server that fell silent must not hold up the end of a run that failed elsewhere.
+      // A server that stopped answering must not delay the end of a run that failed elsewhere.
       await unlessAborted(this.#parts.tables.learn(message, this.#commitLsn), signal);
       if (signal.aborted) return;
     }
@@ -167,22 +170,18 @@ export class PublishLoop {
         const { change, position } = built;
         const { relation } = change;
         if (!encoder.isPrepared(relation)) await encoder.prepare(relation);
-        this.#note(change, position);
+        this.#observe(change, position);
         batcher.add(encoder.encode(change, position, this.#commitTimeMicros));
         return;
       }
       case 'watermark': {
-        const { healing, chunks, builder, nowMs } = this.#parts;
-        const healed = healing.take(built.id, nowMs());
-        const taken = chunks.take(built.id, batcher.previous, nowMs());
-        // Also a table without rows is told of: followers publish it when they lead.
-        const known = taken === null ? [] : builder.announce(taken.shape);
-        const reads = builder.reads([...healed, ...(taken?.rows ?? [])]);
-        for (const read of [...known, ...reads]) await this.#put(read, signal);
+        const { observer, builder } = this.#parts;
+        const read = observer.takeAt(built.id, batcher.previous);
+        for (const event of builder.read(read)) await this.#put(event, signal);
         return;
       }
-      case 'reread':
-        await this.#reread(built.relationId, signal);
+      case 'resnapshot':
+        await this.#resnapshot(built.relationId, signal);
         return;
       case 'label':
         batcher.label(built.label);
@@ -190,42 +189,44 @@ export class PublishLoop {
       case 'commit':
         batcher.end(built.endLsn);
         return;
+      default:
+        unreachable(built);
     }
   }
 
-  /** Whoever may run SQL on the leader may ask, for a table that is none, too. */
-  async #reread(relationId: RelationId, signal: AbortSignal): Promise<void> {
+  /** Any user who may run SQL on the leader may request one, also for a table that is none. */
+  async #resnapshot(relationId: RelationId, signal: AbortSignal): Promise<void> {
     const { tables, builder, log } = this.#parts;
-    const shape = await unlessAborted(tables.rereadable(relationId), signal);
+    const relation = await unlessAborted(tables.forResnapshot(relationId), signal);
     if (signal.aborted) return;
-    if (shape == null) {
-      log.warn({ relationId }, 'asked to read a table anew that is none of the stream’s');
+    if (relation == null) {
+      log.warn({ relationId }, 'ignored resnapshot request: table is not part of the stream');
       return;
     }
-    log.info({ relationId }, 'every row of this table is read anew');
-    for (const built of builder.reread(shape)) await this.#put(built, signal);
+    log.info({ relationId }, 'resnapshot of a table begins');
+    for (const built of builder.resnapshot(relation)) await this.#put(built, signal);
   }
 
-  #note(change: Change, position: Position): void {
-    const { healing, chunks, batcher } = this.#parts;
+  #observe(change: Change, position: Position): void {
+    const { observer, batcher } = this.#parts;
     switch (change.kind) {
       case 'row':
-        healing.row(change, this.#xid, batcher.previous, position);
-        chunks.row(change, this.#xid, batcher.previous);
+        observer.row(change, this.#xid, batcher.previous, position);
         return;
       case 'truncate':
-        healing.truncated(change.relation.id);
+        observer.truncated(change.relation.id);
         return;
       case 'reread':
-        healing.reread(change.relation.id);
-        chunks.reread(change.relation.id);
+        observer.resnapshot(change.relation.id);
         return;
       case 'relation':
         return;
+      default:
+        unreachable(change);
     }
   }
 
-  /** Starts what the batcher says when Kafka is free; gives when to look again without events. */
+  /** Starts what the batcher says when Kafka is free; gives when to ask it again without events. */
   #act(): number | null {
     if (this.#inFlight !== null) return null;
     const action = this.#parts.batcher.next(this.#parts.nowMs());
@@ -233,7 +234,7 @@ export class PublishLoop {
     this.#inFlight = this.#perform(action).then(
       () => {
         this.#inFlight = null;
-        this.#wake();
+        this.#work.wake();
       },
       (error: unknown) => {
         this.#inFlight = null;
@@ -261,7 +262,7 @@ export class PublishLoop {
     this.#beside = [];
     const extra = beside.flatMap(({ records }) => records);
     await producer.send([...rest, ...extra, ...encoder.encodePoint(point)]);
-    // No point is committed before all partitions hold the one that it continues.
+    // A point is committed only once every partition holds the one that it continues.
     await this.#settled;
     if (this.#failure !== null || !this.#isSeen(this.#answeredAt)) return;
     await hit('publish.before-commit');
@@ -283,9 +284,7 @@ export class PublishLoop {
     const { wal, recordLabel, onPoint } = this.#parts;
     while (!this.#isSeen(checkpoint.at)) {
       if (this.#isEnding || this.#failure !== null) return;
-      await new Promise<void>((resolve) => {
-        this.#onSeen = resolve;
-      });
+      await this.#readBack.sleep();
     }
     if (point.label !== null) await recordLabel(point.label, point, checkpoint);
     onPoint(point, checkpoint, records);
@@ -293,44 +292,24 @@ export class PublishLoop {
     wal.confirm(point.upto);
   }
 
-  /** Another epoch's begin says nothing about a point that was not seen before it. */
+  /** The begin of another epoch says nothing about a point that was not seen before it. */
   #isSeen(at: EpochLsn): boolean {
     return at.epoch === this.#seenAt.epoch && at.lsn <= this.#seenAt.lsn;
   }
 
   #fail(error: unknown): void {
     this.#failure ??= { error };
-    this.#wake();
-    this.#endSeenWait();
+    this.#work.wake();
+    this.#readBack.wake();
   }
 
-  #endSeenWait(): void {
-    const onSeen = this.#onSeen;
-    this.#onSeen = null;
-    onSeen?.();
-  }
-
-  /**
-   * Sleeps until there is something to do. One promise for each sleep, which whatever happens first
-   * resolves: a race against a promise that lasts would keep every sleep of its life.
-   */
+  /** Sleeps until there is something to do. */
   async #wait(untilMs: number | null, signal: AbortSignal): Promise<void> {
     const { wal, batcher, nowMs } = this.#parts;
     if (signal.aborted || this.#failure !== null) return;
-    const slept = new Promise<void>((resolve) => {
-      this.#wakeUp = resolve;
-    });
-    if (batcher.accepts) wal.onReadable(() => this.#wake());
-    const delayMs = untilMs === null ? null : Math.max(0, untilMs - nowMs());
-    const timer = delayMs === null ? null : setTimeout(() => this.#wake(), delayMs);
+    const slept = this.#work.sleep(untilMs === null ? null : Math.max(0, untilMs - nowMs()));
+    if (batcher.accepts) wal.onReadable(() => this.#work.wake());
     await slept;
-    if (timer !== null) clearTimeout(timer);
-  }
-
-  #wake(): void {
-    const wakeUp = this.#wakeUp;
-    this.#wakeUp = null;
-    wakeUp?.();
   }
 
   #throwFailure(): void {
@@ -338,17 +317,7 @@ export class PublishLoop {
   }
 }
 
-function unread(at: EpochLsn): UnderstudyError {
-  return new UnderstudyError(
-    'KAFKA_UNREACHABLE',
-    `the point ${formatEpochLsn(at)} was answered as committed and cannot be read`,
-    'It is tried again behind a new transaction. If this stays, look at the brokers’ health.',
-  );
-}
-
 function nextOffset(offset: bigint | null): bigint {
-  if (offset === null) {
-    throw bug('a point was not sent everywhere');
-  }
+  if (offset === null) throw bug('a point was not sent to every partition');
   return offset + 1n;
 }

@@ -1,15 +1,18 @@
 /**
- * The leader reads its own topic and counts: what it saw in every partition may be confirmed to
- * Postgres, and damage is found although no follower runs. Flows in: committed records of every
- * partition, in offset order; flows out: how far all partitions are whole, or the DAMAGED error
- * that stops the stream. Pure but for the loop that feeds it.
+ * The leader reads its own topic back and counts: what was read in every partition may be confirmed
+ * to Postgres, and damage is found although no follower runs. Flows in: committed records of every
+ * partition, in offset order; flows out: up to where all partitions are whole, or the DAMAGED error
+ * that stops the stream. Pure except for the loop that reads.
  */
 import type { Checkpoint } from '../../change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { damagedLog } from '../../errors/topic.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { CommittedReader } from '../../topic/log.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { StreamRecord } from '../../topic/records/stream-record.ts';
+import { tail } from '../../topic/tailer.ts';
+import type { ReadBackListener } from './stages.ts';
 
 /** Counts one partition between its points. */
 export class ReadBackCounter {
@@ -30,7 +33,7 @@ export class ReadBackCounter {
   take(record: StreamRecord): void {
     if (record.kind === 'epoch') {
       // A newer epoch voids what a torn batch left; an older one cannot follow.
-      if (record.begin.epoch <= this.#checkpoint.epoch) throw this.#damage(record, 'begins again');
+      if (record.begin.epoch <= this.#checkpoint.epoch) throw this.#damaged(record, 'begins again');
       this.#checkpoint = { epoch: record.begin.epoch, lsn: record.begin.startLsn };
       this.#count = 0;
       return;
@@ -41,10 +44,10 @@ export class ReadBackCounter {
     }
     const { point } = record;
     if (compareEpochLsn(point.previous.at, this.#checkpoint) !== 0) {
-      throw this.#damage(record, `continues ${formatEpochLsn(point.previous.at)}`);
+      throw this.#damaged(record, `continues ${formatEpochLsn(point.previous.at)}`);
     }
     if (this.#count !== point.counts[this.#partition]) {
-      throw this.#damage(
+      throw this.#damaged(
         record,
         `counts ${point.counts[this.#partition]} records, not ${this.#count}`,
       );
@@ -53,29 +56,21 @@ export class ReadBackCounter {
     this.#count = 0;
   }
 
-  #damage(record: StreamRecord, what: string): UnderstudyError {
-    return new UnderstudyError(
-      'DAMAGED',
-      `partition ${this.#partition} does not add up after ` +
-        `${formatEpochLsn(this.#checkpoint)}: the ${record.kind} at offset ` +
-        `${record.offset} ${what}`,
-      'Keep the topic for analysis; destroy the cluster and init it again.',
+  #damaged(record: StreamRecord, found: string): UnderstudyError {
+    const at = formatEpochLsn(this.#checkpoint);
+    return damagedLog(
+      `partition ${this.#partition}: record counts do not match the consistency point after ` +
+        `${at}: the ${record.kind} at offset ${record.offset} ${found}`,
+      { partition: this.#partition, at, offset: `${record.offset}` },
     );
   }
 }
 
-interface ReadBackListener {
-  /** All partitions were read up to there. */
-  seen(at: EpochLsn): void;
-  /** The brokers had nothing new all the while that they were asked to wait. */
-  seenNothing(): void;
-}
-
-/** How often an idle leader asks, and how soon it says that there was nothing. */
+/** How long an idle leader waits at the brokers, and how soon it reports that there was nothing. */
 const fetchMaxWaitMs = 5_000;
 
 /**
- * Reads on from `checkpoint` until `signal` aborts, and closes the reader; rejects with the damage.
+ * Reads from `checkpoint` until `signal` aborts, then closes the reader; rejects with the damage.
  */
 export async function readBack(
   reader: CommittedReader,
@@ -93,14 +88,16 @@ export async function readBack(
   };
   signal.addEventListener('abort', close, { once: true });
   try {
-    while (!signal.aborted) {
-      const behind = partitionsAt(seen, counters).map((i) => [i, offsets[i] ?? 0n] as const);
+    const wanted = (): ReadonlyMap<number, bigint> => {
+      return new Map(partitionsAt(seen, counters).map((i) => [i, offsets[i] ?? 0n]));
+    };
+    const options = { maxWaitMs: fetchMaxWaitMs, signal };
+    for await (const fetched of tail({ reader, decoder }, wanted, options)) {
       let isNew = false;
-      for (const fetched of await reader.fetch(new Map(behind), { maxWaitMs: fetchMaxWaitMs })) {
-        const counter = counters[fetched.partition];
-        for (const record of await decoder.decode(fetched.records)) counter?.take(record);
-        isNew ||= offsets[fetched.partition] !== fetched.nextOffset;
-        offsets[fetched.partition] = fetched.nextOffset;
+      for (const { partition, decoded, nextOffset } of fetched) {
+        for (const record of decoded) counters[partition]?.take(record);
+        isNew ||= offsets[partition] !== nextOffset;
+        offsets[partition] = nextOffset;
       }
       if (!isNew) listener.seenNothing();
       const lowest = lowestCheckpoint(counters);
@@ -108,7 +105,7 @@ export async function readBack(
       seen = lowest;
     }
   } catch (error) {
-    // Closing the reader under a waiting fetch is how an abort ends it.
+    // After an abort, which closes the reader, nothing is read: what failed does not matter.
     if (!signal.aborted) throw error;
   } finally {
     signal.removeEventListener('abort', close);
@@ -126,8 +123,8 @@ function lowestCheckpoint(counters: readonly ReadBackCounter[]): EpochLsn {
 }
 
 /**
- * Only those that are furthest behind are read: a broker whose partitions are ahead would hold its
- * answer back until the next batch, and the others' with it.
+ * Only the partitions that are furthest behind are read: a broker whose partitions are ahead would
+ * delay its answer until the next batch, and with it the answers of the others.
  */
 function partitionsAt(lowest: EpochLsn, counters: readonly ReadBackCounter[]): readonly number[] {
   return [...counters.keys()].filter((partition) => {

@@ -1,20 +1,21 @@
 /**
- * The leader's replication slot. Flows in: a session on the leader's database; flows out: what the
- * slot is like, and slots created or dropped. A slot is made at a known consistent point; creating
- * waits for every open transaction of the server, so it is bounded, and what a timed-out creation
- * may leave behind is looked up and dropped: an orphan would fill the disk.
+ * The leader's replication slot: reads it, creates and drops it, and checks it against the topic.
+ * A slot is created at a known consistent point. Creating one waits for every open transaction of
+ * the server, so it is bounded, and what a creation that timed out may leave behind is dropped: an
+ * orphan would keep WAL until the disk is full.
  */
 import type { Client } from 'pg';
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { createWithin } from '../../catalog/slot-creation.ts';
-import { type Lsn, parseLsn } from '../../change/lsn.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../change/lsn.ts';
+import { slotAhead, slotLost, slotMissing, slotOfOtherPlugin } from '../../errors/slot.ts';
+import { slotNotReady } from '../../errors/timed-out.ts';
 
 export interface SlotState {
   readonly name: string;
   readonly plugin: string | null;
   readonly active: boolean;
-  readonly confirmedFlush: Lsn;
+  readonly confirmedFlushLsn: Lsn;
   /** reserved, extended, unreserved or lost. */
   readonly walStatus: string;
 }
@@ -40,7 +41,7 @@ export async function readSlot(client: Client, name: string): Promise<SlotState 
     name: row.slot_name,
     plugin: row.plugin,
     active: row.active === 't',
-    confirmedFlush: parseLsn(row.confirmed_flush_lsn ?? '0/0'),
+    confirmedFlushLsn: parseLsn(row.confirmed_flush_lsn ?? '0/0'),
     walStatus: row.wal_status ?? 'lost',
   };
 }
@@ -55,7 +56,7 @@ export async function listSlots(client: Client, prefix: string): Promise<string[
   return rows.map((row) => row.slot_name);
 }
 
-/** The one of the newest epoch up to `epoch`: that of a node's last reign. */
+/** The one of the newest epoch up to `epoch`: the slot with which a node last led. */
 export function newestSlot(slots: readonly string[], epoch: number): string | null {
   const numbered = slots
     .map((slot) => ({ slot, epoch: Number(slot.slice(slot.lastIndexOf('_') + 1)) }))
@@ -64,7 +65,7 @@ export function newestSlot(slots: readonly string[], epoch: number): string | nu
   return numbered[0]?.slot ?? null;
 }
 
-/** How much WAL a slot keeps, and how much more it may before Postgres gives it up. */
+/** How much WAL a slot keeps, and how much more before Postgres invalidates it. */
 export interface SlotWal {
   readonly name: string;
   readonly active: boolean;
@@ -72,9 +73,9 @@ export interface SlotWal {
   readonly walStatus: string;
   /** Kept on the server's disk because of this slot; null once the slot is lost. */
   readonly retainedBytes: number | null;
-  /** Of it, what was not confirmed: the topic does not have it yet. */
+  /** The part of it that was not confirmed: the topic does not have it yet. */
   readonly unconfirmedBytes: number | null;
-  /** What may still be written before the slot is in danger; null is no limit. */
+  /** What may still be written before the slot may be lost; null is no limit. */
   readonly safeBytes: number | null;
 }
 
@@ -99,7 +100,7 @@ export async function readSlotWal(client: Client, prefix: string): Promise<SlotW
     [prefix],
   );
   return rows.map((row) => {
-    // What a lost slot still says of LSNs is no WAL that anybody could read.
+    // A lost slot still has LSNs, but no WAL that could be read.
     const isLost = row.wal_status === 'lost';
     return {
       name: row.name,
@@ -116,7 +117,7 @@ function bytesOf(text: string | null): number | null {
   return text === null ? null : Number(text);
 }
 
-/** Creates a logical slot and gives its consistent point, within `timeoutMs` or not at all. */
+/** Creates a logical slot and returns its consistent point, within `timeoutMs` or not at all. */
 export async function createSlot(
   maker: Client,
   control: Client,
@@ -154,7 +155,7 @@ export async function createExportedSlot(
   return { consistentPoint, snapshot: rows[0]?.snapshot_name ?? '' };
 }
 
-/** Rejects with TIMED_OUT after `timeoutMs`, leaving nothing behind. */
+/** Rejects with TIMED_OUT after `timeoutMs`, and leaves no slot behind. */
 async function boundedCreation<Result>(
   maker: Client,
   control: Client,
@@ -165,20 +166,13 @@ async function boundedCreation<Result>(
   return createWithin({
     ...{ maker, control, create, timeoutMs },
     discard: () => dropSlot(control, name),
-    late: (blockers) => {
-      return new UnderstudyError(
-        'TIMED_OUT',
-        `the slot ${name} was not ready within ${timeoutMs} ms: creating one waits for every ` +
-          `open transaction of the server (${blockers})`,
-        'End those transactions (SELECT pg_terminate_backend(pid)) and try again.',
-      );
-    },
+    late: (blockers) => slotNotReady(name, timeoutMs, blockers),
   });
 }
 
 /**
- * Drops a slot of ours, if it is there. Whoever holds it, a creation that outlived its client or
- * the walsender of a dead connection, is ended first.
+ * Drops a slot of ours, if it exists. The backend that holds it is ended first: a creation that
+ * outlived its client, or the walsender of a dead connection.
  */
 export async function dropSlot(client: Client, name: string): Promise<void> {
   await client.query(
@@ -193,41 +187,12 @@ export async function dropSlot(client: Client, name: string): Promise<void> {
   );
 }
 
-/** What the loss of a slot means; also what `status` and the watch over the WAL say. */
-export const slotLostRemedy =
-  'Changes after the last point are not in the stream: have every row read anew, which also ' +
-  'removes what is no more: understudy resnapshot --all. Until then the leader’s rows are whole, ' +
-  'and followers stay at the last point.';
-
-/** What must hold before streaming starts at `start`; Postgres itself would start elsewhere. */
+/** What must hold before streaming starts at `start`: Postgres itself would start elsewhere. */
 export function checkSlot(slot: SlotState | null, name: string, start: Lsn): void {
-  const remedy =
-    'The stream cannot go on from this slot: have every row read anew, from a new one: ' +
-    'understudy resnapshot --all';
-  if (slot === null) {
-    const message = `the replication slot ${name} is gone: somebody dropped it`;
-    throw new UnderstudyError('SLOT_MISMATCH', message, slotLostRemedy);
-  }
-  if (slot.walStatus === 'lost') {
-    throw new UnderstudyError(
-      'SLOT_MISMATCH',
-      `the replication slot ${name} has lost its WAL: Postgres gave it up (` +
-        'max_slot_wal_keep_size, or idle_replication_slot_timeout)',
-      slotLostRemedy,
-    );
-  }
-  if (slot.plugin !== 'pgoutput') {
-    throw new UnderstudyError(
-      'SLOT_MISMATCH',
-      `the replication slot ${name} decodes with ${slot.plugin ?? 'nothing'}, not pgoutput`,
-      remedy,
-    );
-  }
-  if (slot.confirmedFlush > start) {
-    throw new UnderstudyError(
-      'SLOT_MISMATCH',
-      `the replication slot ${name} is ahead of the topic: what lies between is in neither`,
-      remedy,
-    );
+  if (slot === null) throw slotMissing(name);
+  if (slot.walStatus === 'lost') throw slotLost(name);
+  if (slot.plugin !== 'pgoutput') throw slotOfOtherPlugin(name, slot.plugin);
+  if (slot.confirmedFlushLsn > start) {
+    throw slotAhead(name, formatLsn(slot.confirmedFlushLsn), formatLsn(start));
   }
 }

@@ -1,7 +1,7 @@
 /**
- * The standby status update of the streaming replication protocol: the one place where WAL is let
- * go. Flows in: exact LSNs; flows out: the 34 bytes Postgres reads. Nothing is added to an LSN:
- * everything below it, strictly, may be discarded by the server.
+ * The standby status update of the streaming replication protocol, the one message that lets
+ * Postgres discard WAL. Takes exact LSNs; gives the 34 bytes that Postgres reads. Nothing is added
+ * to an LSN: the server may discard everything below it, strictly.
  */
 import type { Lsn } from '../../change/lsn.ts';
 

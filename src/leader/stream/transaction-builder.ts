@@ -1,49 +1,24 @@
 /**
  * From pgoutput messages to changes with positions. Flows in: decoded messages in WAL order; flows
- * out: begin, change, label and commit events, each change with its place in the log. A value that
- * Postgres left out because it is large and did not change is taken from the old row where that was
- * sent (REPLICA IDENTITY FULL); otherwise the row is partial and names the column.
+ * out: begin, change, label and commit events, each change with its position. A value that Postgres
+ * left out because it is large and did not change is taken from the old row where that was sent
+ * (REPLICA IDENTITY FULL); otherwise the row is partial and names the column.
  */
-import type {
-  Change,
-  ColumnId,
-  ColumnShape,
-  PgText,
-  RelationShape,
-  RowChange,
-} from '../../change/change.ts';
+import type { Change, ColumnId, ColumnShape, PgText, RelationShape } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import { formatPosition, type Position } from '../../change/position.ts';
 import { unreachable } from '../../errors/bug.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
-import { watermarkPrefix } from '../backfill/row-reader.ts';
+import { changedWithoutIdentity } from '../../errors/table.ts';
+import { rowWithoutIdentity, unexpectedPgoutput } from '../../errors/topic.ts';
 import type { OldTuple, PgoutputMessage, RelationMessage, Tuple } from './pgoutput-decoder.ts';
-
-export type BuiltEvent =
-  | {
-      readonly kind: 'begin';
-      readonly commitLsn: Lsn;
-      readonly commitTimeMicros: bigint;
-      readonly xid: number;
-    }
-  | { readonly kind: 'change'; readonly change: Change; readonly position: Position }
-  | { readonly kind: 'label'; readonly label: string }
-  /** A read of this id stands here in the WAL. */
-  | { readonly kind: 'watermark'; readonly id: string }
-  /** Somebody asked here to have all rows of the table read anew. */
-  | { readonly kind: 'reread'; readonly relationId: string }
-  | { readonly kind: 'commit'; readonly endLsn: Lsn };
-
-/**
- * The relation a message speaks of; throws when it is not what the stream knows of the table. Null
- * for one that is not in the stream: its changes are none of it.
- */
-type RelationLookup = (message: RelationMessage) => RelationShape | null;
+import type { BuiltEvent, ChangeBuilder, ObservedRead, StreamTables } from './stages.ts';
 
 /** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
 const pointPrefix = 'understudy.point';
-/** The prefix of the one that has a table read anew; it holds the stream and a relation id. */
-const rereadPrefix = 'understudy.reread';
+/** The prefix of the one that requests a resnapshot; it holds the stream and a relation id. */
+const resnapshotPrefix = 'understudy.reread';
+/** The prefix of the one that gives a read its position in the WAL. */
+export const watermarkPrefix = 'understudy.watermark';
 const labelPattern = /^[a-z][a-z0-9_.-]{0,62}$/;
 
 type LogicalMessage = Extract<PgoutputMessage, { readonly kind: 'message' }>;
@@ -51,24 +26,24 @@ type LogicalMessage = Extract<PgoutputMessage, { readonly kind: 'message' }>;
 interface KnownRelation {
   readonly shape: RelationShape;
   readonly name: string;
-  /** Where in `shape.columns` each identity column stands, in identity order. */
+  /** The index in `shape.columns` of each identity column, in identity order. */
   readonly identityIndexes: readonly number[];
 }
 
-export class TransactionBuilder {
+export class TransactionBuilder implements ChangeBuilder {
   readonly #streamId: string;
   readonly #epoch: number;
-  readonly #lookup: RelationLookup;
+  readonly #tables: Pick<StreamTables, 'shapeOf'>;
   readonly #relations = new Map<number, KnownRelation | null>();
-  /** Relations whose record this leader has put into the stream. */
+  /** Relations whose record was published in this run. */
   readonly #announced = new Set<RelationShape>();
   #commitLsn: Lsn | null = null;
   #ordinal = 0;
 
-  constructor(streamId: string, epoch: number, lookup: RelationLookup) {
+  constructor(streamId: string, epoch: number, tables: Pick<StreamTables, 'shapeOf'>) {
     this.#streamId = streamId;
     this.#epoch = epoch;
-    this.#lookup = lookup;
+    this.#tables = tables;
   }
 
   build(message: PgoutputMessage): BuiltEvent[] {
@@ -102,39 +77,33 @@ export class TransactionBuilder {
     }
   }
 
-  /** Rows that were read, at the place of their watermark. */
-  reads(changes: readonly RowChange[]): BuiltEvent[] {
-    return changes.flatMap((change) => this.#changes(change.relation, change));
+  read({ relation, rows }: ObservedRead): BuiltEvent[] {
+    const announced = relation === null ? [] : this.#changes(relation);
+    return [...announced, ...rows.flatMap((change) => this.#changes(change.relation, change))];
   }
 
-  /** The table's own record, unless this leader has put it into the stream. */
-  announce(relation: RelationShape): BuiltEvent[] {
-    return this.#changes(relation);
-  }
-
-  /** The table's rows come again after this place. */
-  reread(relation: RelationShape): BuiltEvent[] {
+  resnapshot(relation: RelationShape): BuiltEvent[] {
     return this.#changes(relation, { kind: 'reread', relation });
   }
 
-  /** Anybody may write such a message; only what point() lets through can be a label. */
+  /** Any user may write such a message; only what point() lets through can be a label. */
   #message({ prefix, transactional, content }: LogicalMessage): BuiltEvent[] {
     if (!transactional) return [];
     if (prefix === watermarkPrefix) return [{ kind: 'watermark', id: content }];
-    if (prefix === rereadPrefix) return this.#rereads(content);
+    if (prefix === resnapshotPrefix) return this.#resnapshotRequest(content);
     const isLabel = prefix === pointPrefix && labelPattern.test(content);
     return isLabel ? [{ kind: 'label', label: content }] : [];
   }
 
-  /** Only who may read our tables knows the stream. */
-  #rereads(content: string): BuiltEvent[] {
+  /** Only a user who may read the tables of `understudy` knows the stream id. */
+  #resnapshotRequest(content: string): BuiltEvent[] {
     const own = `${this.#streamId} `;
     if (!content.startsWith(own)) return [];
-    return [{ kind: 'reread', relationId: content.slice(own.length) }];
+    return [{ kind: 'resnapshot', relationId: content.slice(own.length) }];
   }
 
   #learn(message: RelationMessage): void {
-    const shape = this.#lookup(message);
+    const shape = this.#tables.shapeOf(message);
     if (shape === null) {
       this.#relations.set(message.oid, null);
       return;
@@ -189,7 +158,7 @@ export class TransactionBuilder {
     });
   }
 
-  /** TRUNCATE a, b stays together: no relation record stands between its parts. */
+  /** TRUNCATE a, b stays together: no relation record comes between its parts. */
   #truncate(oids: readonly number[]): BuiltEvent[] {
     const shapes = oids.flatMap((oid) => this.#relation(oid)?.shape ?? []);
     const announced = shapes.flatMap((shape) => this.#changes(shape));
@@ -199,15 +168,11 @@ export class TransactionBuilder {
     return [...announced, ...truncated];
   }
 
-  /** Places changes in the transaction; the relation's own record goes before its first row. */
+  /** Gives changes their positions; the relation's own record precedes its first change. */
   #changes(relation: RelationShape, ...changes: Change[]): BuiltEvent[] {
     const commitLsn = this.#commitLsn;
     if (commitLsn === null) {
-      throw new UnderstudyError(
-        'MESSAGE_UNKNOWN',
-        'Postgres sent a row outside of a transaction',
-        'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
-      );
+      throw unexpectedPgoutput('a row outside of a transaction');
     }
     const announce: Change[] = this.#announced.has(relation)
       ? []
@@ -220,25 +185,17 @@ export class TransactionBuilder {
     });
   }
 
-  /** Postgres itself refuses to change such a row, unless REPLICA IDENTITY FULL tells of it. */
-  #keyed(oid: number, what: string): KnownRelation | null {
+  /** Postgres itself refuses to change such a row, except under REPLICA IDENTITY FULL. */
+  #keyed(oid: number, what: 'updated' | 'deleted'): KnownRelation | null {
     const known = this.#relation(oid);
     if (known === null || known.identityIndexes.length > 0) return known;
-    throw new UnderstudyError(
-      'TABLE_UNSUPPORTED',
-      `a row of ${known.name} was ${what}: it has no identity, so rows can only be added to it`,
-      'Give the table a primary key, then destroy the cluster and init it again.',
-    );
+    throw changedWithoutIdentity(known.name, what);
   }
 
   #relation(oid: number): KnownRelation | null {
     const known = this.#relations.get(oid);
     if (known !== undefined) return known;
-    throw new UnderstudyError(
-      'MESSAGE_UNKNOWN',
-      `Postgres sent a row of the relation ${oid} without describing it first`,
-      'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
-    );
+    throw unexpectedPgoutput(`a row of the relation ${oid} without describing it first`);
   }
 }
 
@@ -253,11 +210,8 @@ const noRow = { values: null, unchanged: nothing } as const;
 function rowOf(known: KnownRelation, tuple: Tuple, old: OldTuple | null): BuiltRow {
   const { columns } = known.shape;
   if (tuple.length !== columns.length) {
-    throw new UnderstudyError(
-      'MESSAGE_UNKNOWN',
-      `Postgres sent ${tuple.length} values for the ${columns.length} columns of ${known.name}`,
-      'Check that the server is a released PostgreSQL 15 or later; if it is, please report this.',
-    );
+    const counts = `${tuple.length} values for the ${columns.length} columns of ${known.name}`;
+    throw unexpectedPgoutput(counts);
   }
   let unchanged: ColumnId[] | null = null;
   const values = tuple.map((value, index) => {
@@ -271,14 +225,16 @@ function rowOf(known: KnownRelation, tuple: Tuple, old: OldTuple | null): BuiltR
   return { values, unchanged: unchanged ?? nothing };
 }
 
-/** What an old row says of a column; an old key says nothing but the key. */
+/** The value of a column in the old row; an old key holds nothing but the key. */
 function keptValue(known: KnownRelation, index: number, old: OldTuple | null) {
   if (old === null) return undefined;
   const isSent = old.kind === 'O' || known.identityIndexes.includes(index);
   return isSent ? old.values[index] : undefined;
 }
 
-/** A row without an identity is known by its position: no two are alike, and none is ever meant. */
+/**
+ * A row without an identity is known by its position: no two are alike, and none is ever changed.
+ */
 function placed(change: Change, position: Position): Change {
   if (change.kind !== 'row' || change.relation.identity.length > 0) return change;
   return { ...change, identity: [formatPosition(position)] };
@@ -288,11 +244,7 @@ function identityOf(known: KnownRelation, values: Tuple): string[] {
   return known.identityIndexes.map((index) => {
     const value = values[index];
     if (typeof value === 'string') return value;
-    throw new UnderstudyError(
-      'MESSAGE_UNKNOWN',
-      `Postgres sent a row of ${known.name} without its identity column`,
-      'Check that the replica identity of the table is its primary key or a NOT NULL unique index.',
-    );
+    throw rowWithoutIdentity(known.name);
   });
 }
 

@@ -1,7 +1,8 @@
 /**
  * One walsender connection. Flows in: a slot, a publication and the exact LSN to begin at; flows
  * out: decoded messages and keepalives in WAL order, and upstream only what the caller confirms,
- * byte for byte. It never acknowledges by itself, so nothing that is not in the log is ever let go.
+ * byte for byte. It never acknowledges by itself, so Postgres discards nothing that is not in the
+ * log.
  *
  * pg-logical-replication brings the connection; its own acknowledging is switched off, because it
  * sends LSN + 1 (the next commit record may start exactly at the LSN) and the last received LSN.
@@ -10,20 +11,17 @@
 import type { Client, ClientConfig } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { formatLsn, type Lsn, parseLsn } from '../../change/lsn.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
-import { decodePgoutput, type PgoutputMessage } from './pgoutput-decoder.ts';
+import { walsenderEnded } from '../../errors/unreachable.ts';
+import { decodePgoutput } from './pgoutput-decoder.ts';
+import type { WalEvent, WalSource } from './stages.ts';
 import { standbyStatus } from './standby-status.ts';
-
-export type WalEvent =
-  | { readonly kind: 'message'; readonly message: PgoutputMessage }
-  | { readonly kind: 'keepalive'; readonly walEnd: Lsn };
 
 interface WalSessionOptions {
   /** Connection settings with the fixed session settings among its `options`. */
   readonly connection: ClientConfig;
   readonly slot: string;
   readonly publication: string;
-  /** Postgres starts later without a word when its slot is ahead: the caller has compared. */
+  /** Postgres silently starts later when its slot is ahead: the caller has checked the slot. */
   readonly startLsn: Lsn;
   /** A third of the server's wal_sender_timeout; 0 when that is off. */
   readonly statusEveryMs: number;
@@ -31,7 +29,7 @@ interface WalSessionOptions {
 
 /** Beyond this many undelivered bytes the socket is paused: Postgres waits, nothing is lost. */
 const queuedBytesMax = 8 * 1024 * 1024;
-/** What a decoded message costs beside its bytes: of small rows it is most of it. */
+/** What a decoded message costs besides its bytes: most of the memory of small rows. */
 const eventBytes = 500;
 
 interface PausableStream {
@@ -45,7 +43,7 @@ interface ServiceInternals {
 }
 
 /**
- * Hands the raw bytes on and asks for pgoutput with messages: the library's own plugin does not.
+ * Hands on the raw bytes and asks for pgoutput with messages: the library's own plugin does not.
  */
 class PgoutputPlugin {
   readonly options = {};
@@ -70,20 +68,20 @@ class PgoutputPlugin {
   }
 }
 
-export class WalSession {
+export class WalSession implements WalSource {
   readonly #service: LogicalReplicationService;
   readonly #queue: WalEvent[] = [];
   #taken = 0;
   #queuedBytes = 0;
   #paused = false;
-  #confirmed: Lsn;
+  #confirmedLsn: Lsn;
   #failure: unknown = null;
   #closed = false;
   #wake: (() => void) | null = null;
   #statusTimer: NodeJS.Timeout | null = null;
 
   private constructor(options: WalSessionOptions) {
-    this.#confirmed = options.startLsn;
+    this.#confirmedLsn = options.startLsn;
     this.#service = new LogicalReplicationService(options.connection, {
       acknowledge: { auto: false, timeoutSeconds: 0 },
     });
@@ -118,8 +116,8 @@ export class WalSession {
       const ended = service.subscribe(plugin, options.slot, formatLsn(options.startLsn));
       ended.then(
         () => {
-          this.#fail(connectionEnded());
-          reject(connectionEnded());
+          this.#fail(walsenderEnded());
+          reject(walsenderEnded());
         },
         (error: unknown) => {
           this.#fail(error);
@@ -132,7 +130,6 @@ export class WalSession {
     }
   }
 
-  /** The next event, or null when none is queued. Throws once the connection has failed. */
   shift(): WalEvent | null {
     const event = this.#queue[this.#taken];
     if (event === undefined) {
@@ -149,27 +146,21 @@ export class WalSession {
     return event;
   }
 
-  /** Calls back once when `shift` has something to say, an event or the failure; at once if so. */
   onReadable(callback: () => void): void {
     this.#wake = callback;
     if (this.#taken < this.#queue.length || this.#failure !== null) this.#signal();
   }
 
-  /** Lets Postgres discard WAL below `lsn`: only after Kafka has committed everything below it. */
-  confirm(lsn: Lsn): void {
-    if (lsn <= this.#confirmed) return;
-    this.#confirmed = lsn;
+  confirm(upto: Lsn): void {
+    if (upto <= this.#confirmedLsn) return;
+    this.#confirmedLsn = upto;
     this.#sendStatus();
-  }
-
-  get confirmed(): Lsn {
-    return this.#confirmed;
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     if (this.#statusTimer !== null) clearInterval(this.#statusTimer);
-    this.#fail(connectionEnded());
+    this.#fail(walsenderEnded());
     this.#resume();
     await this.#service.destroy();
   }
@@ -201,10 +192,10 @@ export class WalSession {
     this.#connection()?.stream.resume();
   }
 
-  /** Write and flush are equal, else Postgres would stop telling where its WAL ends. */
+  /** Write and flush are equal, else Postgres would stop sending where its WAL ends. */
   #sendStatus(): void {
     if (this.#closed) return;
-    const status = { flush: this.#confirmed, apply: this.#confirmed, nowMs: Date.now() };
+    const status = { flush: this.#confirmedLsn, apply: this.#confirmedLsn, nowMs: Date.now() };
     this.#connection()?.sendCopyFromChunk(standbyStatus(status));
   }
 
@@ -222,12 +213,4 @@ export class WalSession {
     this.#wake = null;
     wake?.();
   }
-}
-
-function connectionEnded(): UnderstudyError {
-  return new UnderstudyError(
-    'POSTGRES_UNREACHABLE',
-    'the replication connection to the leader ended',
-    'Check that the leader’s Postgres runs: pg_isready.',
-  );
 }

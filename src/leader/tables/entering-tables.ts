@@ -1,7 +1,7 @@
 /**
- * Tables that enter the stream while it runs. Flows in: tables that are published and new to it;
- * flows out: their ids, kept in this database, and which of them hold rows that are still to be
- * read. That is kept too until a point names them, so that a crash in between forgets none.
+ * Tables that enter the stream while it runs. Takes tables that are published and new to it; keeps
+ * their ids in this database, and which of them hold rows that are not yet read. That is kept until
+ * a point names them, so that a crash in between forgets none.
  */
 import type { Client } from 'pg';
 import { saveRelation } from '../../catalog/known-relations.ts';
@@ -9,7 +9,7 @@ import { inTransaction } from '../../catalog/postgres-session.ts';
 import type { TableShape } from '../../catalog/table.ts';
 import type { RelationId, RelationShape } from '../../change/change.ts';
 
-/** `isToRead`: rows that it holds are not in the stream. */
+/** `isToRead`: it may hold rows that are not in the stream. */
 export async function enterTable(
   client: Client,
   shape: RelationShape,
@@ -31,7 +31,7 @@ export async function enterTable(
   });
 }
 
-/** Partitions that are not in the stream, of tables that were read anew without them. */
+/** Partitions that are not in the stream: the resnapshot of their table was done without them. */
 export async function unreadPartitions(client: Client): Promise<ReadonlySet<number>> {
   const { rows } = await client.query<{ oid: string }>(
     'SELECT table_oid::bigint AS oid FROM understudy.unread_partitions',
@@ -39,7 +39,7 @@ export async function unreadPartitions(client: Client): Promise<ReadonlySet<numb
   return new Set(rows.map(({ oid }) => Number(oid)));
 }
 
-/** Tables whose rows nobody has begun to read, as far as this database knows. */
+/** Tables whose backfill has not begun, as far as this database knows. */
 export async function tablesToRead(client: Client): Promise<RelationId[]> {
   const { rows } = await client.query<{ id: string }>(
     'SELECT relation_id AS id FROM understudy.to_read ORDER BY relation_id',
@@ -47,7 +47,7 @@ export async function tablesToRead(client: Client): Promise<RelationId[]> {
   return rows.map(({ id }) => id);
 }
 
-/** From now on points say so. */
+/** Points name these tables now, so this database need not. */
 export async function forgetToRead(client: Client, relations: ReadonlySet<string>): Promise<void> {
   if (relations.size === 0) return;
   await client.query('DELETE FROM understudy.to_read WHERE relation_id = ANY ($1)', [
@@ -55,7 +55,7 @@ export async function forgetToRead(client: Client, relations: ReadonlySet<string
   ]);
 }
 
-/** A table with all that is below it, as its publication has it. */
+/** A table with all partitions below it, as the publication has them. */
 export function withPartitions(root: TableShape, tables: readonly TableShape[]): TableShape[] {
   const below = tables.filter(
     ({ parentOid, isPartition }) => isPartition && parentOid === root.oid,

@@ -2,26 +2,26 @@
  * The published tables as the leader knows them. Flows in: relation messages and this database's
  * catalog; flows out: the shape of each relation with its stream ids, columns in the order in which
  * Postgres sends them here. A table that is no longer what the stream says stops the leader; one
- * that is published now, or a new partition of one, gets its ids on first sight. One that is
- * published and has no key stays outside, and the WAL's changes of it have no shape.
+ * that is newly published, or a new partition, gets its ids when it is first seen. One that is
+ * published and has no key stays outside the stream, and its changes in the WAL have no shape.
  */
 
 import type { Client } from 'pg';
 import { readTableAccess } from '../../catalog/column-access.ts';
-import { hasOneSpelling, keyedTableOf } from '../../catalog/key-lookup.ts';
+import { hasOneSpelling, type KeyedTable, keyedTableOf } from '../../catalog/key-lookup.ts';
 import { type KnownRelation, loadKnownRelations } from '../../catalog/known-relations.ts';
 import { readPublicationState } from '../../catalog/publication.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
 import { displayName, rootOf, type TableShape } from '../../catalog/table.ts';
-import type { RelationId, RelationShape } from '../../change/change.ts';
+import type { RelationId, RelationShape, RowKey } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import { bug } from '../../errors/bug.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { changesNotSent, publicationChanged, tableChanged } from '../../errors/table.ts';
+import { keyOfNoRow } from '../../errors/usage.ts';
 import { sleep } from '../../waiting.ts';
-import type { RowKey } from '../backfill/row-overlay.ts';
-import type { ReadableTable } from '../backfill/row-reader.ts';
 import type { RelationMessage } from '../stream/pgoutput-decoder.ts';
+import type { StreamTables } from '../stream/stages.ts';
 import {
   enterTable,
   forgetToRead,
@@ -31,50 +31,53 @@ import {
   withPartitions,
 } from './entering-tables.ts';
 import { type OutsideProblem, OutsideTables, problemOfTree } from './outside-tables.ts';
-import {
-  changed,
-  inTableOrder,
-  messageDifference,
-  recreated,
-  renamed,
-} from './table-difference.ts';
+import { inTableOrder, messageDifference, recreated, renamed } from './table-difference.ts';
 
 const allTables = ['*.*'];
-/** Together 5 s: far longer than from the record of a commit to its being seen. */
-const visibleLooksMax = 100;
-const visiblePauseMs = 50;
+/** Together 5 s: far longer than a commit takes from its record in the WAL to being visible. */
+const visiblePollsMax = 100;
+const visiblePollMs = 50;
 
 interface KnownTablesParts {
   readonly client: Client;
   readonly publication: string;
-  /** Hears of tables whose rows are to be read, before any change of them. */
+  /** Called for tables that need a backfill, before any change of them. */
   readonly onEnter: (relationId: RelationId) => void;
-  /** Hears of tables that are published and cannot enter the stream, each once. */
+  /** Called for tables that are published and cannot enter the stream, once for each. */
   readonly onOutside: (table: string, problem: OutsideProblem) => void;
 }
 
-/** What the stream does not have, by name. */
+/** A table of the stream, as it is read here. */
+export interface ReadableTable {
+  readonly oid: number;
+  readonly shape: RelationShape;
+  readonly keyed: KeyedTable;
+  /** Whether equal keys always have the same text. */
+  readonly hasOneSpelling: boolean;
+}
+
+/** Tables that are not in the stream, by name. */
 interface Uncovered {
-  /** The configuration asks for them, and they came later. */
+  /** They match the configuration and are not published. */
   readonly unpublished: readonly string[];
+  /** They are published and cannot enter the stream. */
   readonly outside: readonly string[];
 }
 
-export class KnownTables {
+export class KnownTables implements StreamTables {
   readonly #client: Client;
   readonly #parts: KnownTablesParts;
   readonly #byOid = new Map<number, RelationShape>();
   readonly #known: KnownRelation[];
-  /** One after the other: two looks may see the same new table. */
+  /** One after the other: `learn` and `check` may find the same new table. */
   #entering: Promise<void> = Promise.resolve();
   /** Named as unfinished by points that can be read. */
   readonly #named = new Set<RelationId>();
-
   readonly #outside: OutsideTables;
-  /** Published tables that were told to be outside. */
-  readonly #told = new Set<number>();
-  /** Relations whose last message was of no relation of the stream. */
-  readonly #passedOver = new Set<number>();
+  /** Tables for which `onOutside` was called. */
+  readonly #reported = new Set<number>();
+  /** Relations whose changes are left out, as of their last message. */
+  readonly #leftOut = new Set<number>();
 
   private constructor(parts: KnownTablesParts, known: KnownRelation[], outside: OutsideTables) {
     this.#client = parts.client;
@@ -91,15 +94,15 @@ export class KnownTables {
     return tables;
   }
 
-  /** A point that can be read says that these are unfinished. */
+  /** A point that can be read names these as unfinished. */
   named(relations: readonly RelationId[]): void {
     for (const relation of relations) this.#named.add(relation);
   }
 
   /**
-   * Takes a relation message before its rows, in a transaction that commits at `commitLsn`:
-   * compares, or gives ids to a table that is new. What it was before it could enter the stream is
-   * passed over: every transaction that commits below is seen by whoever reads its rows.
+   * A relation message precedes its rows, in a transaction that commits at `commitLsn`. A form that
+   * the table had before it could enter the stream is left out: the reads of its backfill see every
+   * transaction that commits below that LSN.
    */
   async learn(message: RelationMessage, commitLsn: Lsn): Promise<void> {
     const table = await this.#tableOf(message.oid);
@@ -107,70 +110,68 @@ export class KnownTables {
       this.#knownOf(message.oid) ?? (table === undefined ? null : await this.#enter(table));
     if (known === null) {
       this.#requireOutside(message, table);
-      this.#passedOver.add(message.oid);
+      this.#leftOut.add(message.oid);
       return;
     }
     const name = `${known.shape.schema}.${known.shape.name}`;
-    if (table === undefined) throw changed(name, 'it was dropped');
+    if (table === undefined) throw tableChanged(name, 'it was dropped');
     const { shape, enteredLsn } = known;
     const difference =
       renamed(shape, table) ?? recreated(known, table) ?? compareWithTable(shape, table);
-    if (difference !== null) throw changed(name, difference);
+    if (difference !== null) throw tableChanged(name, difference);
     const sent = messageDifference(message, table);
     const isBefore = enteredLsn !== null && commitLsn < enteredLsn;
-    if (sent !== null && !isBefore) throw changed(name, sent);
-    if (sent === null) this.#passedOver.delete(message.oid);
-    else this.#passedOver.add(message.oid);
+    if (sent !== null && !isBefore) throw tableChanged(name, sent);
+    if (sent === null) this.#leftOut.delete(message.oid);
+    else this.#leftOut.add(message.oid);
     this.#byOid.set(message.oid, inTableOrder(shape, table));
   }
 
-  /** Else it may have been a partition, whose rows belong to a table of the stream. */
+  /** Any other table may have been a partition, whose rows belong to a table of the stream. */
   #requireOutside({ oid, schema, name }: RelationMessage, table: TableShape | undefined): void {
     if (this.#outside.has(oid)) return;
-    const what = table === undefined ? 'it was dropped' : 'it is not published any more';
-    throw changed(`${schema}.${name}`, what);
+    const what = table === undefined ? 'it was dropped' : 'it is no longer published';
+    throw tableChanged(`${schema}.${name}`, what);
   }
 
-  /** A commit is decoded before other sessions see it: a table made by it comes a moment later. */
+  /** A commit is decoded before other sessions see it, and so is a table that it created. */
   async #tableOf(oid: number): Promise<TableShape | undefined> {
-    for (let looks = 1; ; looks += 1) {
+    for (let polls = 1; ; polls += 1) {
       const tables = await readTables(this.#client, allTables);
       const table = tables.find((one) => one.oid === oid);
-      if (table !== undefined || looks === visibleLooksMax) return table;
-      await sleep(visiblePauseMs);
+      if (table !== undefined || polls === visiblePollsMax) return table;
+      await sleep(visiblePollMs);
     }
   }
 
-  /** Throws at a key that no row of the stream can have. */
+  /**
+   * Throws if no row of the stream can have this key: it would be read in vain, again and again.
+   */
   requireKey({ relationId, identity }: RowKey): void {
     const shape = this.#known.find(({ shape: { id } }) => id === relationId)?.shape;
     if (shape !== undefined && shape.identity.length === identity.length && identity.length > 0) {
       return;
     }
-    throw new UnderstudyError(
-      'USAGE',
-      `${relationId} has no rows with a key of ${identity.length} columns`,
-      'Run the version of pg-understudy that the leader runs; rows without a key are not repaired.',
-    );
+    throw keyOfNoRow(relationId, identity.length);
   }
 
-  /** Of the relation's table here; null for one that this node never had. */
+  /** The OID of the relation's table here; null for one that this node never had. */
   oidOf(relationId: RelationId): number | null {
     return this.#known.find(({ shape: { id } }) => id === relationId)?.tableOid ?? null;
   }
 
   /**
-   * How the rows of a relation are read here, whether or not any came through the stream yet; null
-   * for one that this node never had.
+   * How the rows of a relation are read here, whether or not the stream has any of them yet; null
+   * for a relation that this node never had.
    */
   async readable(relationId: RelationId): Promise<ReadableTable | null> {
     const known = this.#known.find(({ shape: { id } }) => id === relationId);
     const tables = await readTables(this.#client, allTables);
     const table = tables.find(({ oid }) => oid === known?.tableOid);
     if (known === undefined) return null;
-    if (table === undefined) throw changed(relationId, 'it was dropped');
+    if (table === undefined) throw tableChanged(relationId, 'it was dropped');
     const difference = compareWithTable(known.shape, table);
-    if (difference !== null) throw changed(displayName(table), difference);
+    if (difference !== null) throw tableChanged(displayName(table), difference);
     const shape = this.#byOid.get(table.oid) ?? inTableOrder(known.shape, table);
     this.#byOid.set(table.oid, shape);
     const access = await readTableAccess(this.#client, [table]);
@@ -178,8 +179,10 @@ export class KnownTables {
     return { oid: table.oid, shape, keyed, hasOneSpelling: hasOneSpelling(keyed) };
   }
 
-  /** Of a relation whose rows can be read anew: one with a key, and rows of its own. */
-  async rereadable(relationId: RelationId): Promise<RelationShape | null> {
+  /**
+   * A relation with a key, and with rows of its own: those of a partitioned table are elsewhere.
+   */
+  async forResnapshot(relationId: RelationId): Promise<RelationShape | null> {
     const known = this.#known.find(({ shape: { id } }) => id === relationId);
     if (known === undefined || known.shape.dropped || known.shape.identity.length === 0) {
       return null;
@@ -190,21 +193,20 @@ export class KnownTables {
     return (await this.readable(relationId))?.shape ?? null;
   }
 
-  /** The shape of a relation that `learn` has taken; null where it is outside of the stream. */
   shapeOf(message: RelationMessage): RelationShape | null {
-    if (this.#passedOver.has(message.oid)) return null;
+    if (this.#leftOut.has(message.oid)) return null;
     const shape = this.#byOid.get(message.oid);
     if (shape !== undefined) return shape;
-    throw bug(`${message.name} was not learnt`);
+    throw bug(`no relation message of ${message.name} was compared with the catalog`);
   }
 
   /**
-   * Looks whether the published tables are still those of the stream: one that was dropped and made
-   * again would go on under the old id with rows that no delete ever removed.
+   * Checks that the published tables are still those of the stream: one that was dropped and
+   * re-created would continue under the old id, with rows that no delete ever removed.
    */
   async check(patterns: readonly string[]): Promise<Uncovered> {
     const { publication } = this.#parts;
-    // A partition that enters while this looks is not in what was read of the catalog before.
+    // A partition that enters during this check is not in what was read from the catalog before.
     const present = [...this.#known];
     const tables = await readTables(this.#client, allTables);
     const { rows } = await this.#client.query<{ oid: string }>(
@@ -214,7 +216,7 @@ export class KnownTables {
     );
     const published = new Set(rows.map(({ oid }) => Number(oid)));
     await this.#checkPublication(publication);
-    await this.#refuseUnseen();
+    await this.#refuseUnsent();
     const named = new Set(this.#named);
     await forgetToRead(this.#client, named);
     for (const relation of named) this.#named.delete(relation);
@@ -232,11 +234,12 @@ export class KnownTables {
       if (shape.dropped) continue;
       const table = tables.find(({ oid }) => oid === tableOid);
       const name = `${shape.schema}.${shape.name}`;
-      if (table === undefined) throw changed(name, 'it was dropped, or dropped and made again');
+      if (table === undefined)
+        throw tableChanged(name, 'it was dropped, or dropped and re-created');
       const difference = renamed(shape, table) ?? recreated(known, table);
-      if (difference !== null) throw changed(name, difference);
+      if (difference !== null) throw tableChanged(name, difference);
       if (!published.has(table.oid) && !table.isPartition) {
-        throw changed(name, `it is no longer in the publication ${publication}`);
+        throw tableChanged(name, `it is no longer in the publication ${publication}`);
       }
     }
     const wanted = await readTables(this.#client, patterns);
@@ -246,8 +249,8 @@ export class KnownTables {
     return { unpublished: missing.map(displayName), outside };
   }
 
-  /** Changes of rows that no row message tells of, as the event triggers have noted them. */
-  async #refuseUnseen(): Promise<void> {
+  /** Changes of rows without a row message, as the event triggers have recorded them. */
+  async #refuseUnsent(): Promise<void> {
     const { rows } = await this.#client.query<{ name: string; what: string; curable: string }>(
       `SELECT coalesce(n.nspname || '.' || c.relname, 'a dropped table') AS name, u.what,
          r.relation_id IS NOT NULL AND u.what !~ 'identity' AS curable
@@ -256,28 +259,17 @@ export class KnownTables {
        LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
        LEFT JOIN understudy.relations r ON r.table_oid = c.oid LIMIT 1`,
     );
-    const [unseen] = rows;
-    if (unseen === undefined) return;
-    const { name, what } = unseen;
-    throw new UnderstudyError(
-      'SCHEMA_CHANGED',
-      `rows of the published table ${name} changed and were not sent: ${what}`,
-      unseen.curable === 't'
-        ? `Make the table on followers as it is here, then have its rows read anew: ` +
-            `understudy resnapshot ${name}`
-        : 'What was not sent cannot be caught up: destroy the cluster and init it again.',
-    );
+    const [unsent] = rows;
+    if (unsent === undefined) return;
+    throw changesNotSent(unsent.name, unsent.what, unsent.curable === 't');
   }
 
   async #checkPublication(publication: string): Promise<void> {
     const state = await readPublicationState(this.#client, publication);
     if (state === 'whole') return;
-    throw new UnderstudyError(
-      'SCHEMA_CHANGED',
-      state === 'missing'
-        ? `the publication ${publication} was dropped`
-        : `the publication ${publication} no longer publishes every change of its tables`,
-      'What was not sent has to be read anew, with all tables: understudy resnapshot --all',
+    throw publicationChanged(
+      publication,
+      state === 'missing' ? 'was dropped' : 'no longer publishes every change of its tables',
     );
   }
 
@@ -285,20 +277,18 @@ export class KnownTables {
     return this.#known.find(({ tableOid }) => tableOid === oid);
   }
 
-  /** Null where it cannot be in the stream. */
+  /** Null if the table cannot enter the stream. */
   async #enter(table: TableShape): Promise<KnownRelation | null> {
     const entered = this.#entering.then(() => this.#enterOnce(table));
-    this.#entering = entered.then(
-      () => undefined,
-      () => undefined,
-    );
+    // The failure is thrown below; the next table does not depend on it.
+    this.#entering = entered.catch(() => undefined);
     await entered;
     return this.#knownOf(table.oid) ?? null;
   }
 
   /**
-   * A new partition comes alone, and empty, unless its root was read anew without it; a table that
-   * was added, with its rows.
+   * A new partition enters alone, and empty, unless a resnapshot of its root was done without it; a
+   * table that was added enters with its rows.
    */
   async #enterOnce(table: TableShape): Promise<void> {
     if (this.#knownOf(table.oid) !== undefined) return;
@@ -316,8 +306,8 @@ export class KnownTables {
     const problem = problemOfTree(tree) ?? (await this.#oldPublicationProblem(table));
     if (problem !== null) {
       await this.#outside.add(tree);
-      if (!this.#told.has(table.oid)) this.#parts.onOutside(displayName(table), problem);
-      this.#told.add(table.oid);
+      if (!this.#reported.has(table.oid)) this.#parts.onOutside(displayName(table), problem);
+      this.#reported.add(table.oid);
       return;
     }
     for (const added of tree) {
@@ -328,7 +318,7 @@ export class KnownTables {
     await this.#outside.remove(tree);
   }
 
-  /** Itself, or what it is a partition of. */
+  /** Whether it, or what it is a partition of, is published. */
   async #isPublished({ oid }: TableShape): Promise<boolean> {
     const { rows } = await this.#client.query(
       `SELECT FROM pg_catalog.pg_publication_rel r

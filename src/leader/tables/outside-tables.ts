@@ -1,14 +1,14 @@
 /**
- * Published tables that cannot be in the stream, for want of a key. Flows in: tables as the catalog
- * has them; flows out: what keeps them out, and which they are, also once they are dropped or out
- * of the publication: their changes stay in the WAL. Nothing of such a table was ever promised:
- * points name it as uncovered, followers have no row of it, and when it enters, all of its rows are
- * read.
+ * Published tables that cannot be in the stream, because they have no key. Takes tables as the
+ * catalog has them; gives the reason, and remembers which tables they are, also once they are
+ * dropped or unpublished: their changes stay in the WAL. The stream promises nothing about such a
+ * table: points name it as uncovered, followers have no row of it, and when it enters, all of its
+ * rows are read.
  */
 import type { Client } from 'pg';
 import { problemsOf, type TableShape } from '../../catalog/table.ts';
 
-/** Why, and what helps. */
+/** Why it cannot enter, and the remedy. */
 export interface OutsideProblem {
   readonly message: string;
   readonly hint: string;
@@ -34,7 +34,7 @@ export class OutsideTables {
     return this.#oids.has(oid);
   }
 
-  /** Kept before any change of them is passed over. */
+  /** Saved before any change of them is left out. */
   async add(tables: readonly TableShape[]): Promise<void> {
     const oids = tables.map(({ oid }) => oid).filter((oid) => !this.#oids.has(oid));
     if (oids.length === 0) return;
@@ -45,7 +45,7 @@ export class OutsideTables {
     for (const oid of oids) this.#oids.add(oid);
   }
 
-  /** They are in the stream now. */
+  /** They have entered the stream. */
   async remove(tables: readonly TableShape[]): Promise<void> {
     const oids = tables.map(({ oid }) => oid).filter((oid) => this.#oids.has(oid));
     if (oids.length === 0) return;

@@ -1,27 +1,29 @@
 /**
- * In what a table is no longer what the stream knows it by. Flows in: the known relation, the table
- * as the catalog has it now, and as a relation message describes it at its place of the WAL; flows
- * out: one difference in words, or the columns in the order in which Postgres sends them. Pure.
+ * In what a table is no longer what the stream knows it by. Takes the known relation, the table as
+ * the catalog has it now, and the table as a relation message describes it at its position in the
+ * WAL; gives one difference as a clause, or the columns in the order in which Postgres sends them.
+ * Pure.
  */
 import type { KnownRelation } from '../../catalog/known-relations.ts';
 import { displayName, type TableShape } from '../../catalog/table.ts';
 import type { RelationShape } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { RelationMessage } from '../stream/pgoutput-decoder.ts';
 
 /** Rows would still find their table by its id, but a follower keeps the name of init. */
 export function renamed(shape: RelationShape, table: TableShape): string | null {
   if (shape.schema === table.schema && shape.name === table.name) return null;
-  return `it is called ${displayName(table)} now`;
+  return `it was renamed to ${displayName(table)}`;
 }
 
-/** A column of the same name that came anew holds other values in every row, and no row says so. */
+/**
+ * A re-created column of the same name has other values in every row, and no row is sent for it.
+ */
 export function recreated({ shape, attnums }: KnownRelation, table: TableShape): string | null {
   for (const { id, name } of shape.columns) {
     const column = table.columns.find((one) => one.name === name);
     const attnum = attnums.get(id);
     if (column === undefined || attnum === undefined || column.attnum === attnum) continue;
-    return `its column ${name} was dropped and made again`;
+    return `its column ${name} was dropped and re-created`;
   }
   return null;
 }
@@ -36,10 +38,10 @@ export function inTableOrder(shape: RelationShape, table: TableShape): RelationS
 }
 
 /**
- * The message tells the table as it was at that place of the WAL, the catalog as it is now, or was:
- * a commit is decoded before it is seen. A type that is wider by its modifier alone would have its
- * values cut off by a follower. Under another identity an update of ours is no key change, and
- * comes without the old key. With FULL every column is marked, and the old row tells the key.
+ * The message describes the table at its position in the WAL, the catalog as it is now, or shortly
+ * before: a commit is decoded before it is visible. Where a type was widened by its modifier alone,
+ * followers would cut off values. Under another identity an update of our key is no key change, and
+ * comes without the old key. With FULL every column is marked, and the old row has the key.
  */
 export function messageDifference(message: RelationMessage, table: TableShape): string | null {
   const columns = table.columns.filter(({ generated }) => generated === 'no');
@@ -56,14 +58,5 @@ export function messageDifference(message: RelationMessage, table: TableShape): 
   const isSame = columns.every(({ attnum }, i) => {
     return message.columns[i]?.partOfKey === identity.has(attnum);
   });
-  return isSame ? null : 'its identity was another for a while';
-}
-
-export function changed(table: string, what: string): UnderstudyError {
-  return new UnderstudyError(
-    'SCHEMA_CHANGED',
-    `the published table ${table} is not as it was at init: ${what}`,
-    'Schema changes are not replicated in this version: undo the change, or destroy the ' +
-      'cluster and init it again.',
-  );
+  return isSame ? null : 'it had another identity for a while';
 }
