@@ -1,5 +1,5 @@
 /**
- * Amounts as people write and read them: durations (`250ms`, `1s`, `15m`) from understudy.yaml and
+ * Amounts as users write and read them: durations (`250ms`, `1s`, `15m`) from understudy.yaml and
  * the command line, and sizes (`340 B`, `1.2 kB`, `15 GB`) for messages. A bare number is refused
  * as a duration: it would mean seconds to some and milliseconds to others.
  */

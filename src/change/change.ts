@@ -1,5 +1,5 @@
 /**
- * The vocabulary of the path: what a leader says and a follower hears, before any encoding. Row
+ * The types of the path, before any encoding: what a leader publishes and a follower applies. Row
  * values are Postgres text under fixed session settings (docs/types.md), null is SQL NULL; nothing
  * on the path holds a value in another form, so nothing can round or normalise it.
  */
@@ -13,7 +13,7 @@ export type ColumnId = string;
 
 export type PgText = string | null;
 
-/** c insert, u update, d delete, r read (snapshot or healing). */
+/** c insert, u update, d delete, r read (backfill or reselect). */
 export type RowOp = 'c' | 'u' | 'd' | 'r';
 
 export interface ColumnShape {
@@ -26,7 +26,7 @@ export interface ColumnShape {
   readonly missing: PgText;
 }
 
-/** A table as the stream knows it. Columns stand in the order of the table's attnums. */
+/** A table as the stream knows it. Columns are in the order of the table's attnums. */
 export interface RelationShape {
   readonly id: RelationId;
   readonly schema: string;
@@ -34,7 +34,7 @@ export interface RelationShape {
   readonly columns: readonly ColumnShape[];
   /**
    * Column ids of the replica identity, in the order of its index. Empty for a table without one,
-   * whose rows can only be added: each is known by its position.
+   * whose rows can only be added: the position of a row is its key.
    */
   readonly identity: readonly ColumnId[];
   readonly dropped: boolean;
@@ -48,7 +48,7 @@ export interface RowChange {
   readonly identity: readonly string[];
   /** One value per column of `relation`, or null when the row is deleted. */
   readonly values: readonly PgText[] | null;
-  /** Columns that kept a value which Postgres did not send: null stands in `values` for them. */
+  /** Columns whose value Postgres did not send, because it is unchanged: null in `values`. */
   readonly unchanged: readonly ColumnId[];
   /** The old identity, on the new row of a key change. */
   readonly was: readonly string[] | null;
@@ -66,8 +66,8 @@ interface TruncateChange {
 }
 
 /**
- * All rows of the table come again from here on. What has not come once points no longer name the
- * table as unfinished is not in it.
+ * A resnapshot of the table begins: all its rows follow. A row that has not followed once points no
+ * longer name the table as unfinished was deleted.
  */
 interface RereadChange {
   readonly kind: 'reread';
@@ -79,47 +79,47 @@ interface RelationChange {
   readonly relation: RelationShape;
 }
 
-/** What a source transaction consists of, in order; each takes one ordinal. */
+/** The parts of a source transaction, in order; each takes one ordinal. */
 export type Change = RowChange | TruncateChange | RereadChange | RelationChange;
 
-/** A table with rows that were not streamed, or are read anew: as far as the stream has them. */
+/** A table that is backfilling, and how far it is. */
 export interface UnfinishedTable {
   readonly relation: RelationId;
   /** The last key that was read, in the order of the identity's index; null before the first. */
   readonly after: readonly string[] | null;
   /** How many rows were read. */
   readonly rows: number;
-  /** How many there are, by Postgres' own estimate; null when it has none. */
+  /** The estimate of Postgres of all rows; null when it has none. */
   readonly estimate: number | null;
-  /** When reading it began, milliseconds since 1970; null before. */
+  /** When the backfill began, milliseconds since 1970; null before. */
   readonly since: number | null;
 }
 
-/** A table of which every row is still to be read. */
+/** A table whose backfill has not begun. */
 export function unreadTable(relation: RelationId): UnfinishedTable {
   return { relation, after: null, rows: 0, estimate: null, since: null };
 }
 
-/** The end of a batch, in every partition: what is below `upto` is here, whole. */
+/** The end of a batch, in every partition: all transactions below `upto` are in the log, whole. */
 export interface Point {
   readonly streamId: string;
   readonly label: string | null;
   readonly epoch: number;
-  /** Commit LSN of the last transaction covered, for people; 0/0 before the first. */
+  /** Commit LSN of the last transaction covered, for display; 0/0 before the first. */
   readonly commit: Lsn;
   readonly upto: Lsn;
   readonly commitTimeMicros: bigint;
   /** Per partition: committed records of this epoch since the previous point, points excluded. */
   readonly counts: readonly number[];
   readonly previous: Checkpoint;
-  /** Rows of these from before the stream are still missing in it. */
+  /** The tables that are backfilling. */
   readonly unfinished: readonly UnfinishedTable[];
   readonly uncovered: readonly string[];
-  /** Since where keys are unhealed; null when none is. */
+  /** Rows after this checkpoint may be partial; null when none is. */
   readonly unhealed: Checkpoint | null;
 }
 
-/** A place every partition holds: a point or a whole epoch begin, and the offsets after it. */
+/** A point or a whole epoch begin, which every partition holds, and the offsets after it. */
 export interface Checkpoint {
   readonly at: EpochLsn;
   /** Per partition, the offset after the record of the checkpoint. */

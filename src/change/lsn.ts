@@ -1,6 +1,6 @@
 /**
- * A Postgres WAL address. Flows in as text (`0/16B3748`) or as the eight bytes of the replication
- * protocol, flows out as a branded bigint, so that no other number passes for one.
+ * A Postgres WAL address: text (`0/16B3748`) or the eight bytes of the replication protocol
+ * outside, a branded bigint inside, so that no other number passes for one.
  *
  * Commit LSNs only order records. Every LSN that is shown, stored or acknowledged is an *end* LSN
  * L: a transaction is covered when its commit LSN < L, strictly, because the next commit record may

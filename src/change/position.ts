@@ -1,6 +1,6 @@
 /**
- * Where something stands in the log. A Position orders all records; an EpochLsn is the end LSN that
- * people, tokens and position rows carry. Both have one text form, used in headers, keys and JSON.
+ * Positions in the log. A Position orders all records; an EpochLsn is the end LSN that users,
+ * tokens and position rows carry. Both have one text form, used in headers, keys and JSON.
  *
  * Inside an epoch commit LSNs order transactions; across epochs the epoch does. Two leaders' LSNs
  * are never compared.
@@ -79,7 +79,7 @@ export interface EpochBase {
   readonly base: EpochLsn | null;
 }
 
-/** What an epoch does not continue of lower ones counts for nobody. */
+/** Void records: those of lower epochs past the base that an epoch continues. */
 export function isVoid(position: Position, epochs: readonly EpochBase[]): boolean {
   return epochs.some(({ epoch, base }) => {
     return position.epoch < epoch && (base === null || !isCovered(position, base));

@@ -100,7 +100,7 @@ export function topicMissing(topic: string, cause: unknown): UnderstudyError {
   );
 }
 
-/** `what` says how the log shows it: it ends, or goes on, below what it held before. */
+/** `what` is the evidence: the log ends, or continues, below an offset that it held before. */
 export function topicRecreated(what: string, facts: ErrorFacts): UnderstudyError {
   return new UnderstudyError(
     'TOPIC_MISMATCH',
@@ -125,7 +125,7 @@ export function otherStream(
   );
 }
 
-/** An offset that a reader asked for and the log does not hold: there is no silent reset. */
+/** A reader fetched from an offset that the log does not hold, and never resets by itself. */
 export function offsetMissing(what: string, facts: ErrorFacts, cause: unknown): UnderstudyError {
   return new UnderstudyError(
     'DAMAGED',

@@ -6,10 +6,10 @@
  * The offsets to read up to are the delicate part. A last stable offset can be below a transaction
  * that was committed and answered: a coordinator that crashes after its answer and before the
  * markers loads the decision when it returns, and drops the markers of partitions whose leader it
- * does not know yet (Kafka 4.3.1, seen after every second kill -9 of a lone broker). The transaction
- * is complete for the coordinator and open in the partitions, until the same producer ends another
- * one there. A leader that took that offset for the end would begin its epoch below a batch that was
- * confirmed to the slot. `commitReadably` is the way out.
+ * does not know yet (Kafka 4.3.1, seen after every second kill -9 of a lone broker). The
+ * transaction is complete for the coordinator and open in the partitions, until the same producer
+ * ends another one there. A leader that took that offset for the end would begin its epoch below a
+ * batch that was confirmed to the slot. `commitReadably` is the way out.
  */
 
 import type { Checkpoint, EpochBegin } from '../change/change.ts';

@@ -1,7 +1,7 @@
 /**
- * What the path needs of a log, so that a second Kafka client can stand behind it: a producer whose
- * transactions are whole or absent, and a reader that never chooses an offset by itself. Both are
- * pull-based and hold no memory of where the caller stands: back-pressure is not calling them.
+ * The interfaces of a log, so that another Kafka client can implement them: a producer whose
+ * transactions are whole or absent, and a reader that never chooses an offset by itself. Both work
+ * only when called and keep no position of the caller: back-pressure is not calling them.
  */
 
 export interface OutgoingRecord {
@@ -15,13 +15,14 @@ export interface OutgoingRecord {
 
 /**
  * One producer object lives from `open` to its first error. After any rejection it is dead: every
- * later call rejects, and the caller makes a new one and reads the log to learn what was committed.
+ * later call rejects, and the caller creates a new one and reads the log to learn what was
+ * committed.
  */
 export interface TransactionalProducer {
   /** Fences the former owner of the transactional id and ends its open transaction. */
   open(): Promise<void>;
   /**
-   * Appends to the open transaction, beginning one if there is none. Order per partition is kept.
+   * Appends to the open transaction, or begins one. Order per partition is kept.
    */
   send(records: readonly OutgoingRecord[]): Promise<void>;
   /**
@@ -46,15 +47,15 @@ export interface FetchedRecord {
 
 export interface FetchedPartition {
   readonly partition: number;
-  /** Committed records in offset order; markers and aborted records are already gone. */
+  /** Committed records in offset order; without markers and aborted records. */
   readonly records: readonly FetchedRecord[];
-  /** Where to go on: past everything that was looked at, markers and aborted records included. */
+  /** Where the next fetch continues: past all that was read, markers and aborted records too. */
   readonly nextOffset: bigint;
   /** The log start offset. */
   readonly lowWatermark: bigint;
-  /** Every transaction below is decided; what is read reaches up to here. */
+  /** Every transaction below is decided; a fetch returns records up to here. */
   readonly lastStableOffset: bigint;
-  /** Whose log this is: each broker compacts for itself. */
+  /** The broker that returned them: each broker compacts its own copy. */
   readonly broker: number;
 }
 
@@ -66,11 +67,11 @@ export interface Watermarks {
 
 /** Reads committed records at offsets the caller names. */
 export interface CommittedReader {
-  /** Low watermark and last stable offset of every partition, asked of the brokers now. */
+  /** Low watermark and last stable offset of every partition, as the brokers report them now. */
   watermarks(): Promise<readonly Watermarks[]>;
   /**
    * One fetch of the named partitions from the named offsets. Waits at the broker up to `maxWaitMs`
-   * until anything is there; resolves with one entry per named partition, possibly without records.
+   * until there are records; resolves with one entry per named partition, possibly without records.
    * An offset below the low watermark or past the end rejects with DAMAGED: never a silent reset.
    */
   fetch(

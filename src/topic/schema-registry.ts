@@ -1,9 +1,9 @@
 /**
- * Schemas by id. A subject and a schema flow in and an id flows out; an id flows in and the schema
- * flows out as its writer registered it, with the attributes (`pgType`, `columnId`) that an Avro
- * library drops. Both are kept for the life of the object, so that a distinct schema is registered
- * and read back once. Our subjects have compatibility NONE: readers decode by the writer's schema,
- * and a table may change in ways that no compatibility level allows.
+ * Registers schemas, and reads them by id as their writer registered them, with the attributes
+ * (`pgType`, `columnId`) that an Avro library drops. Both directions are cached for the life of the
+ * object, so that a schema is registered and read back once. Our subjects have compatibility NONE:
+ * readers decode by the writer's schema, and a table may change in ways that no compatibility level
+ * allows.
  *
  * The registry client is used for its requests only. Its register() parses the schema, and sets the
  * compatibility level after the first schema, so that a crash in between leaves a subject that
@@ -24,13 +24,13 @@ export interface RegistrySettings {
 
 export interface SchemaRegistry {
   /**
-   * The id of the schema under the subject; registers it when it is not there. An id that stands
-   * for another schema is refused: what is written under it could never be read right.
+   * The id of the schema under the subject; registers it when it is missing. An id that belongs to
+   * another schema is refused: rows written under it would be misread.
    */
   register(subject: string, schema: object): Promise<number>;
   /** The schema as it was registered. */
   schemaById(id: number): Promise<object>;
-  /** Asks for the list of subjects: whether the registry answers and lets us in. */
+  /** Requests the list of subjects: whether the registry answers and accepts the login. */
   probe(): Promise<void>;
 }
 
@@ -38,8 +38,8 @@ type Api = ReturnType<typeof createApi.default>;
 
 /** A registry answers within milliseconds; one that starts or elects a leader takes seconds. */
 const answerTimeoutMs = 10_000;
-/** Six tries last 3 to 6 s together, besides the time the registry takes. */
-const triesMax = 6;
+/** Six attempts last 3 to 6 s together, besides the time the registry takes. */
+const attemptsMax = 6;
 const pauses = { baseMs: 200, capMs: 3_200 };
 
 class ConfluentRegistry implements SchemaRegistry {
@@ -70,13 +70,15 @@ class ConfluentRegistry implements SchemaRegistry {
 
   register(subject: string, schema: object): Promise<number> {
     const key = `${subject}\n${canonicalJson(schema)}`;
-    return kept(this.#ids, key, async () => {
+    return cached(this.#ids, key, async () => {
       const isOpen = this.#openSubjects.has(subject) || (await this.#allowAnyChange(subject));
       const body = { schema: JSON.stringify(schema) };
-      const answer = await this.#ask(() => this.#api.Subject.register({ ...timed, subject, body }));
+      const answer = await this.#request(() =>
+        this.#api.Subject.register({ ...timed, subject, body }),
+      );
       const id = answer?.['id'];
       if (typeof id !== 'number')
-        throw unknownRegistryAnswer(this.#shownUrl, `registering ${subject}`);
+        throw unknownRegistryAnswer(this.#shownUrl, `the registration of ${subject}`);
       if (!isSame(schema, await this.schemaById(id))) {
         throw otherSchema(this.#shownUrl, subject, id);
       }
@@ -87,27 +89,28 @@ class ConfluentRegistry implements SchemaRegistry {
   }
 
   schemaById(id: number): Promise<object> {
-    return kept(this.#schemas, id, async () => {
+    return cached(this.#schemas, id, async () => {
       const answer = await this.#findSchema(id);
       if (answer === null) throw schemaMissing(this.#shownUrl, id);
       const text = answer['schema'];
       const schema: unknown = typeof text === 'string' ? JSON.parse(text) : null;
-      if (!isObject(schema)) throw unknownRegistryAnswer(this.#shownUrl, `asking for schema ${id}`);
+      if (!isObject(schema))
+        throw unknownRegistryAnswer(this.#shownUrl, `the request for schema ${id}`);
       return schema;
     });
   }
 
-  /** One of several registry instances may hear of a new schema a moment after another. */
+  /** One of several registry instances may know a new schema a moment later than another. */
   async #findSchema(id: number) {
-    for (let tries = 1; ; tries += 1) {
-      const answer = await this.#ask(() => this.#api.Schema.find({ ...timed, id }), notFound);
-      if (answer !== null || tries === triesMax) return answer;
-      await this.#clock.sleep(boundedDelayMs(tries, pauses, this.#clock.random));
+    for (let attempts = 1; ; attempts += 1) {
+      const answer = await this.#request(() => this.#api.Schema.find({ ...timed, id }), notFound);
+      if (answer !== null || attempts === attemptsMax) return answer;
+      await this.#clock.sleep(boundedDelayMs(attempts, pauses, this.#clock.random));
     }
   }
 
   async probe(): Promise<void> {
-    await this.#ask(() => this.#api.Subject.all(timed));
+    await this.#request(() => this.#api.Subject.all(timed));
   }
 
   /**
@@ -116,32 +119,35 @@ class ConfluentRegistry implements SchemaRegistry {
    */
   async #allowAnyChange(subject: string): Promise<boolean> {
     const body = { compatibility: 'NONE' };
-    const config = await this.#ask(() => this.#api.Subject.config({ ...timed, subject }), notFound);
+    const config = await this.#request(
+      () => this.#api.Subject.config({ ...timed, subject }),
+      notFound,
+    );
     if (config?.['compatibilityLevel'] === 'NONE') return true;
-    const updated = await this.#ask(
+    const updated = await this.#request(
       () => this.#api.Subject.updateConfig({ ...timed, subject, body }),
       notFound,
     );
     return updated !== null;
   }
 
-  /** Tries again what a registry that starts or fails over refuses; null for `absentStatus`. */
-  async #ask(
-    request: () => Promise<{ data(): unknown }>,
+  /** Retries what a registry refuses while it starts or fails over; null for `absentStatus`. */
+  async #request(
+    send: () => Promise<{ data(): unknown }>,
     absentStatus?: number,
   ): Promise<Readonly<Record<string, unknown>> | null> {
-    for (let tries = 1; ; tries += 1) {
+    for (let attempts = 1; ; attempts += 1) {
       try {
-        const answer = (await request()).data();
+        const answer = (await send()).data();
         return isObject(answer) ? answer : {};
       } catch (error) {
         const status = statusOf(error);
         if (status !== null && status === absentStatus) return null;
         const isTransient = status === null || status >= 500 || status === tooManyRequests;
-        if (!isTransient || tries === triesMax) throw this.#explain(error, status);
-        this.#log.debug({ status, tries }, 'the registry is asked again');
+        if (!isTransient || attempts === attemptsMax) throw this.#explain(error, status);
+        this.#log.debug({ status, attempts }, 'request to the schema registry failed, retrying');
       }
-      await this.#clock.sleep(boundedDelayMs(tries, pauses, this.#clock.random));
+      await this.#clock.sleep(boundedDelayMs(attempts, pauses, this.#clock.random));
     }
   }
 
@@ -170,7 +176,7 @@ function statusOf(error: unknown): number | null {
   return status === 400 && error.message.includes('Error, status 400') ? null : status;
 }
 
-/** The first line, without the client's name and the status it made up. */
+/** The first line, without the client's name and the status that it invents. */
 function reasonOf(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   return (message.split('\n', 1)[0] ?? '').replace(/^understudy - (Error, status 400: )?/, '');
@@ -181,8 +187,8 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
 }
 
 /**
- * What a record written under the id means to its readers. Registries write the rest of a schema in
- * their own way.
+ * The members that decide what a record written under the id means to its readers. Registries
+ * rewrite the rest of a schema in their own way.
  */
 function isSame(wanted: object, found: object): boolean {
   return canonicalJson(meaningOf(wanted)) === canonicalJson(meaningOf(found));
@@ -205,14 +211,15 @@ function canonicalJson(value: unknown): string {
   );
 }
 
-/** Keeps what was asked for; a failure is not kept, so that the next call asks again. */
-function kept<K, V>(known: Map<K, Promise<V>>, key: K, ask: () => Promise<V>): Promise<V> {
+/** Caches the answer; a failure is not cached, so that the next call sends the request again. */
+function cached<K, V>(known: Map<K, Promise<V>>, key: K, request: () => Promise<V>): Promise<V> {
   const present = known.get(key);
   if (present !== undefined) return present;
-  const asked = ask();
-  known.set(key, asked);
-  asked.catch(() => known.delete(key));
-  return asked;
+  const answer = request();
+  known.set(key, answer);
+  // The caller has the rejection; here it only clears the cache.
+  answer.catch(() => known.delete(key));
+  return answer;
 }
 
 /** Connects lazily. */

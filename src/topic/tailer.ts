@@ -36,8 +36,8 @@ interface TailOptions {
 }
 
 /**
- * Fetches again and again from where `wanted` says, and ends where it names no partition. After an
- * abort an error of the reader is how the fetch under way ends, and none of the caller's.
+ * Fetches from the offsets that `wanted` returns, until it returns none. After an abort an error of
+ * the reader only means that the fetch under way ended, and is not thrown.
  */
 export async function* tail<T>(
   source: TailSource<T>,

@@ -217,7 +217,7 @@ async function encode(encoder: RecordEncoder, golden: GoldenCase): Promise<Outgo
   }
 }
 
-/** The point as a writer would write it that had a use for these fields. */
+/** The point as a version would write it that used these fields. */
 function filled(record: OutgoingRecord, unused: UnusedFields | undefined): OutgoingRecord {
   if (unused === undefined || record.value === null) return record;
   const { type } = fixedSchemas.point;

@@ -12,7 +12,7 @@ import {
   initProducerId,
   type ProducerIdentity,
   produce,
-} from '../../src/topic/kafka/wire.ts';
+} from '../../src/topic/kafka/requests.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 
 const transactionTimeoutMs = 60_000;

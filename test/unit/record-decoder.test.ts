@@ -111,7 +111,7 @@ test('only an update leaves values out, and it names their columns', async () =>
   ]);
   assert.equal(row?.kind === 'row' && row.unchanged, ['n']);
   const insert = { position: Buffer.from('c 1:0/10:2 7'), unchanged };
-  await refused(/a row of op c left values out/, [fetched({ headers: insert })]);
+  await refused(/a row of op c has unchanged columns/, [fetched({ headers: insert })]);
   const unreadable = { ...fetched({}).headers, unchanged: Buffer.from('n') };
   await refused(/no readable unchanged header/, [fetched({ headers: unreadable })]);
 });

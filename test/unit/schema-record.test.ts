@@ -9,12 +9,12 @@ import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { RecordEncoder } from '../../src/topic/records/encoder.ts';
 import {
-  countingParts,
   keyOfPart,
   readSchemaRecord,
   type SchemaRecord,
   schemaParts,
   supersededKeys,
+  validParts,
 } from '../../src/topic/records/schema-record.ts';
 import { at, shapeOf } from '../support/builders.ts';
 
@@ -57,16 +57,16 @@ test('what a later epoch does not continue is no schema of it, however new', () 
   const first = { epoch: 1, base: null };
   const newest = (base: number): SchemaRecord['at'] | undefined => {
     const epochs = [first, { epoch: 2, base: at(1, base) }];
-    return readSchemaRecord(countingParts(parts, 's', epochs))?.at;
+    return readSchemaRecord(validParts(parts, 's', epochs))?.at;
   };
-  assert.equal(readSchemaRecord(countingParts(parts, 's', [first])), large);
+  assert.equal(readSchemaRecord(validParts(parts, 's', [first])), large);
   assert.equal(newest(0x21), large.at);
   assert.equal(newest(0x20), large.at, 'it covers what lies below its place');
   assert.equal(newest(0x1f), small.at);
   assert.is(newest(0x0f), undefined);
-  assert.equal(countingParts(parts, 'another stream', [first]), []);
+  assert.equal(validParts(parts, 'another stream', [first]), []);
   const early = schemaParts({ ...small, at: at(2, 0x1) });
-  assert.equal(countingParts(early, 's', [first]), [], 'of an epoch that never began');
+  assert.equal(validParts(early, 's', [first]), [], 'of an epoch that never began');
 });
 
 test('a large schema comes in parts, and is read from them in any order', () => {

@@ -19,10 +19,10 @@ import { readLogEnd } from '../../topic/log-end.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import {
-  countingParts,
   readSchemaRecord,
   type SchemaPart,
   schemaPartition,
+  validParts,
 } from '../../topic/records/schema-record.ts';
 import { tailPartition } from '../../topic/tailer.ts';
 import { relationsOf } from '../apply/apply-limit.ts';
@@ -74,7 +74,7 @@ export async function lookFirst(parts: LookParts): Promise<LogLook> {
   }
   const begin = start === null ? endOf(end, checkpoint) : beginOf(start);
   const epochs = look.epochsTo(begin.checkpoint.at);
-  const schema = readSchemaRecord(countingParts(schemaParts, streamId, epochs))?.schema ?? null;
+  const schema = readSchemaRecord(validParts(schemaParts, streamId, epochs))?.schema ?? null;
   const deleteRetentionMs = await parts.deleteRetentionMs();
   const firstOffsets = watermarks.map(({ lowWatermark }) => lowWatermark);
   const beganMs = nowMs();

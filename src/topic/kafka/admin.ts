@@ -1,7 +1,7 @@
 /**
- * Topics as things that are made, looked at and removed. Names and settings flow in, what the
- * brokers say of them flows out. Each call has its own short connection: none of this happens while
- * rows flow. A missing permission is PREREQUISITE with the ACLs that are needed.
+ * Creates, describes and deletes topics, and reads settings of brokers. Each call has its own short
+ * connection: none of this happens while rows flow. A missing permission is PREREQUISITE with the
+ * ACLs that are needed.
  */
 import kafkajs, { type Admin } from 'kafkajs';
 import { tooFewBrokers, topicPolicyViolated } from '../../errors/prerequisite.ts';
@@ -52,8 +52,8 @@ export async function describeTopic(
 }
 
 /**
- * Resolves when every partition has a leader that answers. True when this call made the topic,
- * false when it was there before, whatever its settings.
+ * Resolves when every partition has a leader that answers. True when this call created the
+ * topic, false when it existed before, whatever its settings.
  */
 export async function createTopic(client: KafkaClient, wanted: NewTopic): Promise<boolean> {
   const { topic, partitions, replication, settings } = wanted;
@@ -98,7 +98,7 @@ export async function describeCluster(
   });
 }
 
-/** A setting of the brokers, as the first of them has it; null when it does not say. */
+/** A setting of the brokers, as the first of them has it; null when its answer has none. */
 export async function brokerSetting(client: KafkaClient, name: string): Promise<string | null> {
   return withAdmin(client, 'describe', null, async (admin) => {
     const { brokers } = await admin.describeCluster();
@@ -144,7 +144,7 @@ async function partitionsOf(admin: Admin, topic: string) {
 async function waitForLeaders(client: KafkaClient, admin: Admin, topic: string): Promise<void> {
   const { nowMs, sleep } = client.clock;
   for (const deadlineMs = nowMs() + createTimeoutMs; ; ) {
-    // Without leaders kafkajs rejects with LEADER_NOT_AVAILABLE, after tries of its own.
+    // Without leaders kafkajs rejects with LEADER_NOT_AVAILABLE, after retries of its own.
     const partitions = await partitionsOf(admin, topic);
     if (partitions?.every(({ leader }) => leader >= 0)) return;
     if (nowMs() > deadlineMs) throw topicWithoutLeaders(topic, createTimeoutMs);

@@ -1,7 +1,7 @@
 /**
  * Reads Kafka record batches (format 2) as they come in a fetch answer. Raw batches and the list of
- * aborted transactions flow in; committed records flow out, and the offset after everything that
- * was looked at, which a batch without a record left in it moves on as well. Keys, values and
+ * aborted transactions flow in; committed records flow out, and the offset after the last batch
+ * that was read, which a batch without a record left in it advances as well. Keys, values and
  * headers are views into the answer: holding one record holds the answer it came in.
  *
  * What is aborted is decided by producer id, batch and control record only, never by the bytes of a
@@ -25,7 +25,7 @@ const abortMarker = 0;
 const emptyKey = Buffer.alloc(0);
 const noHeaders: Readonly<Record<string, Buffer>> = Object.freeze({});
 
-/** Names that came once are not made again; a topic of ours has three. */
+/** Known names are not decoded again; a topic of ours has three. */
 const headerNamesMax = 16;
 const headerNames: { readonly bytes: Buffer; readonly name: string }[] = [];
 
@@ -161,7 +161,7 @@ function decodeRecords(
   }
 }
 
-/** Producers whose open transaction was aborted, while batches are gone through in order. */
+/** Producers whose open transaction was aborted, while batches are read in order. */
 class AbortedProducers {
   readonly #waiting: AbortedTransaction[];
   readonly #producers = new Set<bigint>();
@@ -189,7 +189,7 @@ class AbortedProducers {
   }
 }
 
-/** Goes through whole batches; one that was cut off at the end is left for the next fetch. */
+/** Reads whole batches; one that is cut off at the end is left for the next fetch. */
 export function decodeBatches(
   raw: Buffer,
   aborted: readonly AbortedTransaction[],
@@ -208,8 +208,8 @@ export function decodeBatches(
     const where = `the batch at offset ${baseOffset} of ${from.topic} partition ${from.partition}`;
     checkBatch(batch, where);
     const lastOffset = baseOffset + BigInt(batch.readInt32BE(batchHeader.lastOffsetDelta));
-    // Below the first offset asked for nothing is wanted, not even a marker: an old transaction's
-    // marker must not end the abort of a newer one.
+    // Nothing counts below the first offset of the fetch, not even a marker: the marker of an old
+    // transaction must not end the abort of a newer one.
     if (lastOffset < from.offset) continue;
     const attributes = batch.readInt16BE(batchHeader.attributes);
     const producerId = batch.readBigInt64BE(batchHeader.producerId);

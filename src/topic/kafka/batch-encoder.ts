@@ -16,7 +16,7 @@ export const recordBatchBytesMax = 900_000;
 /** kafkajs consumers spread a batch over the arguments of one call, which has a limit. */
 export const recordBatchRecordsMax = 8_000;
 
-/** Who writes; all -1 for a producer without transactions. */
+/** The identity of the producer; all -1 for one without transactions. */
 export interface BatchProducer {
   readonly producerId: bigint;
   readonly producerEpoch: number;
@@ -56,7 +56,7 @@ const tombstoneSize = 1;
 const attributesSize = 1;
 const timestampDeltaSize = 1;
 
-/** Names come from a handful of constants; their bytes are made once. */
+/** Names come from a handful of constants; their bytes are encoded once. */
 const headerNames = new Map<string, Buffer>();
 
 function headerNameBytes(name: string): Buffer {
@@ -102,7 +102,7 @@ function headersSize(headers: OutgoingRecord['headers']): number {
   return size + varintSize(count);
 }
 
-/** Size of a record's body at the given place of its batch, without its length prefix. */
+/** Size of a record's body at the given index of its batch, without its length prefix. */
 function bodySize(record: OutgoingRecord, offsetDelta: number): number {
   const { key, value } = record;
   return (
@@ -172,7 +172,9 @@ export function nextBatch(records: readonly OutgoingRecord[], start: number): Ba
   return { start, end, sizeBytes };
 }
 
-/** Encodes the range as one batch. Topics of ours stamp their own time in place of ours. */
+/**
+ * Encodes the range as one batch. Our topics replace the timestamp by the broker's (LogAppendTime).
+ */
 export function encodeBatch(
   records: readonly OutgoingRecord[],
   range: BatchRange,

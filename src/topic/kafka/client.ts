@@ -1,8 +1,8 @@
 /**
- * The way to the brokers. Addresses, TLS and login flow in once; connections flow out, each with
- * its own sockets, so that closing one ends what it waits for at once and touches no other. kafkajs
- * does connecting, TLS, login and metadata; requests are ours, and each is sent exactly once: what
- * may be tried again is decided by the caller who knows what the request does.
+ * Connections to the brokers, each with sockets of its own: closing one ends its waits at once and
+ * touches no other. kafkajs connects, negotiates TLS, logs in and reads metadata; requests are
+ * ours, and each is sent exactly once: the caller knows what a request does, and decides whether to
+ * retry it.
  */
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
@@ -37,7 +37,7 @@ const connectTimeoutMs = 5_000;
 const loginTimeoutMs = 10_000;
 /** Requests of kafkajs itself: metadata and versions. Ours carry their own. */
 const metadataTimeoutMs = 15_000;
-/** Leaders are looked up anew when one moved, so age alone is no reason to ask often. */
+/** Metadata is also refreshed when a leader moved, so age alone is no reason to refresh often. */
 const metadataAgeMs = 300_000;
 const keepAliveMs = 60_000;
 /** Connecting goes through the list of brokers; fewer rounds than this would miss a late one. */
@@ -62,8 +62,8 @@ function kafkajsOptions(settings: KafkaSettings, log: KafkaLog) {
       retries: Math.max(connectRoundsMin, settings.brokers.length),
     },
     logLevel: logLevel.INFO,
-    // kafkajs calls an error what is tried again a moment later: all its lines go to debug, and
-    // what does fail reaches people as an error of ours.
+    // kafkajs logs an error for what it retries a moment later: all its lines go to debug, and
+    // what does fail is thrown as an error of ours.
     logCreator:
       () =>
       ({ namespace, log: { message, timestamp: _, ...fields } }: LogEntry) =>
@@ -91,12 +91,12 @@ export class TopicConnection {
     });
   }
 
-  /** Resolves when a broker let us in. */
+  /** Resolves when a broker accepted the login. */
   async connect(): Promise<void> {
     await this.#cluster.connect();
   }
 
-  /** Connects and learns who leads the partitions of the topic. */
+  /** Connects and reads which brokers lead the partitions of the topic. */
   async open(): Promise<void> {
     await this.#cluster.connect();
     await this.#cluster.addTargetTopic(this.topic);
@@ -135,7 +135,7 @@ export class TopicConnection {
     });
   }
 
-  /** Asks one broker after the other until one answers, for what every broker knows. */
+  /** Sends to one broker after the other until one answers, for what every broker knows. */
   async requestAny<T>(request: KafkaRequest<T>): Promise<T> {
     let failure: unknown = new Error('no broker is known');
     for (const nodeId of this.#cluster.getNodeIds()) {
@@ -149,7 +149,7 @@ export class TopicConnection {
     throw failure;
   }
 
-  /** Ends all sockets now; whatever waits for an answer rejects. */
+  /** Closes all sockets now; every wait for an answer rejects. */
   close(): void {
     if (this.#closed !== null) return;
     this.#closed = new ClosedError(`the connection to ${this.topic}`);
@@ -179,7 +179,7 @@ export class TopicConnection {
 
 const unsupportedVersion = 35;
 
-/** What the producers, the reader and the admin functions are made from. */
+/** What producers, readers and the admin functions take. */
 export interface KafkaClient {
   readonly brokers: readonly string[];
   readonly log: KafkaLog;
@@ -191,14 +191,14 @@ export interface KafkaClient {
   explain(error: unknown, context: Omit<ErrorContext, 'brokers'>): Error;
 }
 
-/** Makes a client; it connects lazily. Use `probeKafka` to learn whether brokers answer. */
+/** The client connects lazily. `probeKafka` checks whether brokers answer. */
 export function connectKafka(
   settings: KafkaSettings,
   log: KafkaLog,
   clock: Clock = systemClock,
 ): KafkaClient {
   if (!quietIdleTimers()) {
-    log.warn({}, 'this kafkajs is not the version that is known: its idle timers stay as they are');
+    log.warn({}, 'unknown version of kafkajs: its idle timers are not replaced');
   }
   const { ssl, sasl, ...options } = kafkajsOptions(settings, log);
   const config = { ...options, ...(ssl && { ssl }), ...(sasl && { sasl }) } satisfies KafkaConfig;
@@ -212,7 +212,7 @@ export function connectKafka(
   };
 }
 
-/** Resolves when a broker answers and lets us in, else rejects with KAFKA_UNREACHABLE. */
+/** Resolves when a broker accepts the login, else rejects with KAFKA_UNREACHABLE. */
 export async function probeKafka(client: KafkaClient, withinMs: number): Promise<void> {
   const connection = client.connection('the probe');
   try {

@@ -1,12 +1,12 @@
 /**
  * Reads committed records at offsets the caller names, without a consumer group: a group member
- * rejoins by itself after a pause or a move of a leader, and then starts where its group says, not
- * where the rows say. Offsets flow in, records and the next offsets flow out. Promises: an offset
- * that is not in the log is an error and never a reset; markers and aborted records are passed but
- * not returned; `nextOffset` always moves past what was looked at.
+ * rejoins by itself after a pause or a move of a leader, and then starts at the offset of its
+ * group, not at the one in the position row. Offsets flow in, records and the next offsets flow
+ * out. Promises: an offset that is not in the log is an error and never a reset; markers and
+ * aborted records are passed over; `nextOffset` is always past everything that was read.
  *
- * A leader that moved or a connection that broke is met by a new connection and a new look at the
- * metadata, a bounded number of times; what other partitions answered meanwhile is kept.
+ * After the move of a leader or a broken connection it reconnects and refreshes the metadata, a
+ * bounded number of times; what other partitions answered meanwhile is kept.
  */
 
 import { offsetMissing, partitionMissing, topicRecreated } from '../../errors/topic.ts';
@@ -16,7 +16,7 @@ import { decodeBatches } from './batch-decoder.ts';
 import type { KafkaClient, TopicConnection } from './client.ts';
 import { answerName, ClosedError, isConnectionLost, isMoved, KafkaAnswerError } from './errors.ts';
 import { fetchCommitted, type RawPartition } from './fetch.ts';
-import { listOffsets, type offsetOf } from './wire.ts';
+import { listOffsets, type offsetOf } from './requests.ts';
 
 interface CommittedReaderOptions {
   readonly topic: string;
@@ -26,18 +26,18 @@ interface CommittedReaderOptions {
 /** Per partition and fetch: some 10,000 small rows, which cost ten times as much once decoded. */
 const partitionBytesDefault = 1024 * 1024;
 
-/** A topic that was just made is unknown to some brokers for moments; a missing one for ever. */
-const triesUnknownMax = 6;
+/** A new topic is unknown to some brokers for moments; a missing one stays so. */
+const attemptsUnknownMax = 6;
 
-/** Fourteen tries last 9 to 17 s together: an election, or the restart of a broker. */
-const triesMax = 14;
+/** Fourteen attempts last 9 to 17 s together: an election, or the restart of a broker. */
+const attemptsMax = 14;
 const pauses = { baseMs: 50, capMs: 2_000 };
 
-/** Longer than a broker takes to know its own log again. */
+/** Longer than a broker takes after a restart to recover the end of its log. */
 const behindPatienceMs = 20_000;
 const behindPauseMs = 250;
 
-/** Answers collect in `into`; an error leaves the others in place. */
+/** Adds answers to `into`; after an error those of other partitions stay there. */
 type Ask<T> = (
   connection: TopicConnection,
   leader: number,
@@ -53,7 +53,7 @@ class KafkaCommittedReader implements CommittedReader {
   readonly #closing = new AbortController();
   #connection: TopicConnection | null = null;
   #opening: Promise<void> | null = null;
-  /** Which partition a fetch names first: the answer may end before the last. */
+  /** Rotates the partition that a fetch names first: an answer may end before the last one. */
   #turn = 0;
 
   constructor(client: KafkaClient, options: CommittedReaderOptions) {
@@ -133,11 +133,11 @@ class KafkaCommittedReader implements CommittedReader {
     });
   }
 
-  /** Asks the leaders, all at once, until each partition is answered or the tries are used up. */
+  /** Asks all leaders at once, until each partition is answered or the attempts are used up. */
   async #ask<T>(partitions: readonly number[], ask: Ask<T>): Promise<ReadonlyMap<number, T>> {
     const { signal } = this.#closing;
     const answers = new Map<number, T>();
-    for (let tries = 1; ; tries += 1) {
+    for (let attempts = 1; ; attempts += 1) {
       signal.throwIfAborted();
       const missing = partitions.filter((partition) => !answers.has(partition));
       try {
@@ -146,14 +146,14 @@ class KafkaCommittedReader implements CommittedReader {
       } catch (error) {
         signal.throwIfAborted();
         const isLost = isConnectionLost(error);
-        // What a broken connection had half received must not be taken for the next answer.
+        // A half received answer of a broken connection must not be taken for the next one.
         if (isLost) this.#disconnect();
-        if (tries >= triesFor(error) || !(isLost || isMoved(error))) throw error;
-        this.#client.log.debug({ topic: this.#topic, tries, error }, 'reading is tried again');
+        if (attempts >= attemptsFor(error) || !(isLost || isMoved(error))) throw error;
+        this.#client.log.debug({ topic: this.#topic, attempts, error }, 'read failed, retrying');
       }
       const { sleep, random } = this.#client.clock;
-      await interruptible(sleep(boundedDelayMs(tries, pauses, random)), signal);
-      await this.#learnLeaders();
+      await interruptible(sleep(boundedDelayMs(attempts, pauses, random)), signal);
+      await this.#refreshLeaders();
     }
   }
 
@@ -174,7 +174,7 @@ class KafkaCommittedReader implements CommittedReader {
       else group.push(partition);
     }
     const asked = Array.from(perLeader, ([leader, group]) => ask(connection, leader, group, into));
-    // All are waited for, so that no answer arrives in a later call.
+    // Waits for all of them, so that no answer arrives in a later call.
     const outcomes = await Promise.allSettled(asked);
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
     for (const partition of partitions) {
@@ -203,15 +203,15 @@ class KafkaCommittedReader implements CommittedReader {
     this.#opening = null;
   }
 
-  /** A failure here shows again in the try that follows, which is the one that counts. */
-  async #learnLeaders(): Promise<void> {
+  /** After a failure the next attempt fails in the same way, and reports it. */
+  async #refreshLeaders(): Promise<void> {
     await this.#connection?.refreshMetadata().catch(() => this.#disconnect());
   }
 
   /**
-   * A broker answers with nothing where the log ends below what is asked for and an open
-   * transaction reaches past it. One that has just returned may be behind for moments; a topic that
-   * was made again stays so, and would be waited on for ever.
+   * A broker returns nothing where the log ends below the offset of the fetch and an open
+   * transaction reaches past it. A broker that has just restarted may be behind for moments; a
+   * topic that was re-created stays behind, and the fetch would be repeated for ever.
    */
   async #requireReached(from: ReadonlyMap<number, bigint>): Promise<void> {
     const topic = this.#topic;
@@ -269,11 +269,11 @@ function isBehind(
   return lastStableOffset < (from.get(partition) ?? 0n);
 }
 
-function triesFor(error: unknown): number {
-  return answerName(error) === 'UNKNOWN_TOPIC_OR_PARTITION' ? triesUnknownMax : triesMax;
+function attemptsFor(error: unknown): number {
+  return answerName(error) === 'UNKNOWN_TOPIC_OR_PARTITION' ? attemptsUnknownMax : attemptsMax;
 }
 
-/** LEADER_NOT_AVAILABLE: a leader that leaves a partition out of its answer does not lead it. */
+/** LEADER_NOT_AVAILABLE: a broker that leaves a partition out of its answer does not lead it. */
 const unanswered = 5;
 
 export function createCommittedReader(

@@ -1,6 +1,6 @@
 /**
  * CRC-32C, the checksum of Kafka's record batches. Bytes flow in, an unsigned 32-bit number flows
- * out. Eight bytes are taken per step (tables for each of their places), because the checksum is
+ * out. Eight bytes are taken per step (a table for each of them), because the checksum is
  * the one part of writing and reading a batch that touches every byte in JavaScript.
  */
 const reflectedPolynomial = 0x82f63b78;

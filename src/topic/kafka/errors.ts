@@ -1,7 +1,6 @@
 /**
- * What Kafka's refusals mean. Error codes of the protocol and errors of kafkajs flow in, an
- * UnderstudyError with a cause and a remedy flows out; what may be tried again is decided here and
- * nowhere else. No setting that could hold a secret is ever part of a message.
+ * What Kafka's error codes and the errors of kafkajs mean: which of them are passing, and the
+ * UnderstudyError for the others. No setting that could hold a secret is ever part of a message.
  */
 import { otherPublisher } from '../../errors/ownership.ts';
 import {
@@ -71,7 +70,7 @@ export class KafkaAnswerError extends Error {
   }
 }
 
-/** What was asked for cannot come any more because its owner called close(). */
+/** A wait that ended because the owner of the object called close(). */
 export class ClosedError extends Error {
   constructor(what: string) {
     super(`${what} is closed`);
@@ -82,7 +81,7 @@ export class ClosedError extends Error {
 /** No record is larger: with its request it would pass the brokers' socket.request.max.bytes. */
 export const recordBytesMax = 99 * 1024 * 1024;
 
-/** The partition moved, or its new leader is not ready: another look at the metadata finds it. */
+/** The partition moved, or its new leader is not ready: fresh metadata names the new leader. */
 const movedNames = new Set([
   'UNKNOWN_TOPIC_OR_PARTITION',
   'LEADER_NOT_AVAILABLE',
@@ -95,7 +94,7 @@ const movedNames = new Set([
   'OFFSET_NOT_AVAILABLE',
 ]);
 
-/** The coordinator refused before it did anything, and may do it a moment later. */
+/** The coordinator refused before it did anything, and may accept a moment later. */
 const coordinatorBusyNames = new Set([
   'CONCURRENT_TRANSACTIONS',
   'COORDINATOR_LOAD_IN_PROGRESS',
@@ -150,7 +149,7 @@ export function isFenced(error: unknown): boolean {
   return isNamed(error, fencedNames);
 }
 
-/** No answer: a connection broke, a broker is away, or nothing came in time. */
+/** No answer: a connection broke, a broker is down, or the answer timed out. */
 export function isConnectionLost(error: unknown): boolean {
   if (!(error instanceof Error) || answerName(error) !== null) return false;
   return error.name.startsWith('KafkaJS') && !isRefusedLogin(error);
@@ -163,7 +162,7 @@ export interface ErrorContext {
   readonly transactionalId: string | null;
 }
 
-/** Says what an error of Kafka or kafkajs means for people. An UnderstudyError stays itself. */
+/** The error to report for one of Kafka or kafkajs. An UnderstudyError stays as it is. */
 export function explain(error: unknown, context: ErrorContext): Error {
   if (error instanceof UnderstudyError || error instanceof ClosedError) return error;
   const name = answerName(error);
@@ -200,7 +199,7 @@ function isRefusedLogin(error: unknown): boolean {
   return error.cause !== undefined && isRefusedLogin(error.cause);
 }
 
-/** kafkajs wraps; the first line of the innermost error says what happened. */
+/** kafkajs wraps errors: the first line of the innermost one is the reason. */
 function innermostReason(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error.cause instanceof Error) return innermostReason(error.cause);

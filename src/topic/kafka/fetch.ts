@@ -25,7 +25,7 @@ interface RawFetch {
   readonly partitions: readonly RawPartition[];
 }
 
-/** What the network may add to the wait that the broker was asked for. */
+/** What the network may add to the broker's own wait. */
 const answerGraceMs = 30_000;
 
 /** No answer is larger than this, except by one record batch that is larger on its own. */
@@ -44,7 +44,7 @@ export function fetchCommitted(
   const bytesMax = Math.min(answerBytesMax, partitionBytesMax * from.length);
   const writer = new WireWriter().int32(noReplica).int32(maxWaitMs).int32(bytesMin);
   writer.int32(bytesMax).int8(readCommitted);
-  // No fetch session: each request names all it wants, so that no state is kept at the broker.
+  // No fetch session: each request names all its partitions, so the broker keeps no state.
   writer.int32(0).int32(-1).int32(1).string(topic).int32(from.length);
   for (const [partition, offset] of from) {
     writer.int32(partition).int32(unknown).int64(offset).int64(-1n).int32(partitionBytesMax);

@@ -1,9 +1,9 @@
 /**
- * Makes idle Kafka connections idle. After every response kafkajs 2.2.4 arms a timer to look at its
- * queue, also when the queue is empty: about 1,000 wake-ups a second for each connection, 2.4 % of
- * a core, and on Node 24 a TimeoutNegativeWarning, since the delay it computes is negative. What
- * flows in is the class of the request queue; its one method is replaced by one that arms the timer
- * only while something waits in the queue. A class of another shape is left as it is.
+ * Stops the timers of idle Kafka connections. After every response kafkajs 2.2.4 arms a timer to
+ * check its request queue, also when the queue is empty: about 1,000 wake-ups a second for each
+ * connection, 2.4 % of a core, and on Node 24 a TimeoutNegativeWarning, since the delay it computes
+ * is negative. One method of the queue's class is replaced by one that arms the timer only while
+ * requests wait in the queue. A class of another shape is left as it is.
  */
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
 
@@ -15,10 +15,12 @@ interface QueueFields {
   checkPendingRequests(): void;
 }
 
-/** As in kafkajs: how soon a queue that is full of requests in flight is looked at again. */
+/** As in kafkajs: how soon a queue that is full of requests in flight is checked again. */
 const pendingCheckMs = 10;
 
-/** Text of the replaced method; another text means another version, to be judged anew. */
+/**
+ * Text of the replaced method; another text means another version, which has to be examined first.
+ */
 const expectedText = 'let scheduleAt = this.throttledUntil - Date.now()';
 
 function scheduleCheckPendingRequests(this: QueueFields): void {
@@ -33,7 +35,7 @@ function scheduleCheckPendingRequests(this: QueueFields): void {
   );
 }
 
-/** Safe to call again. Says whether the timers are quiet now. */
+/** Can be called more than once. True when the timers are replaced. */
 export function quietIdleTimers(): boolean {
   const prototype = RequestQueue.prototype as unknown as Record<string, unknown>;
   const present = prototype['scheduleCheckPendingRequests'];

@@ -1,9 +1,9 @@
 /**
- * Appends single records to partition 0 of a topic: the control log. A key and a value flow in, the
- * offset flows out once all in-sync replicas have it. A call lays its record down at most once:
- * what may have reached the log is never sent again, because a claim that stands there twice, with
- * a rival's in between, would count at another place after compaction than before. A rejection
- * leaves open whether the record is there; whoever needs to know reads the log.
+ * Appends single records to partition 0 of a topic: the control log. A call resolves with the
+ * offset once all in-sync replicas have the record, and writes it at most once: a record that may
+ * have reached the log is never sent again, because a claim that is in the log twice, with a
+ * rival's in between, would count at another offset after compaction than before. A rejection
+ * leaves open whether the record is in the log; a caller that needs to know reads the log.
  */
 import { recordTooLarge } from '../../errors/topic.ts';
 import { boundedDelayMs } from '../../waiting.ts';
@@ -12,7 +12,7 @@ import { encodeBatch, nextBatch, plainProducer } from './batch-encoder.ts';
 import type { KafkaClient, TopicConnection } from './client.ts';
 import { ClosedError, isConnectionLost, isMoved, isTooLarge, KafkaAnswerError } from './errors.ts';
 import { recordBytesMax } from './produce-plan.ts';
-import { produce } from './wire.ts';
+import { produce } from './requests.ts';
 
 interface PlainProducer {
   append(key: string, value: string | null): Promise<{ readonly offset: bigint }>;
@@ -21,8 +21,8 @@ interface PlainProducer {
 
 const partition = 0;
 
-/** Nine tries last 6 to 12 s together: an election, or the restart of a broker. */
-const triesMax = 9;
+/** Nine attempts last 6 to 12 s together: an election, or the restart of a broker. */
+const attemptsMax = 9;
 const pauses = { baseMs: 100, capMs: 3_000 };
 
 class KafkaPlainProducer implements PlainProducer {
@@ -57,7 +57,7 @@ class KafkaPlainProducer implements PlainProducer {
   }
 
   async #appendWithRetry(record: OutgoingRecord): Promise<{ readonly offset: bigint }> {
-    for (let tries = 1; ; tries += 1) {
+    for (let attempts = 1; ; attempts += 1) {
       if (this.#isClosed) throw new ClosedError(`the producer of ${this.#topic}`);
       let isSent = false;
       try {
@@ -65,14 +65,14 @@ class KafkaPlainProducer implements PlainProducer {
         isSent = true;
         return { offset: await this.#appendOnce(connection, record) };
       } catch (error) {
-        // What a broken connection had half received must not be taken for the next answer.
+        // A half received answer of a broken connection must not be taken for the next one.
         this.#disconnect();
         if (this.#isClosed) throw new ClosedError(`the producer of ${this.#topic}`);
         const isSafe = isSent ? isRefusal(error) : isConnectionLost(error) || isMoved(error);
-        if (tries === triesMax || !isSafe) throw this.#explain(error);
+        if (attempts === attemptsMax || !isSafe) throw this.#explain(error);
       }
       const { sleep, random } = this.#client.clock;
-      await sleep(boundedDelayMs(tries, pauses, random));
+      await sleep(boundedDelayMs(attempts, pauses, random));
     }
   }
 
@@ -116,8 +116,8 @@ class KafkaPlainProducer implements PlainProducer {
 }
 
 /**
- * Answers that are given before anything is appended. Not among them: NOT_LEADER, which a broker
- * also answers when it loses the lead after it has appended.
+ * Answers that a broker gives before it appends anything. NOT_LEADER is not one of them: a broker
+ * also gives it when it stops being the leader after it has appended.
  */
 function isRefusal(error: unknown): boolean {
   if (!(error instanceof KafkaAnswerError)) return false;

@@ -1,7 +1,7 @@
 /**
- * Cuts what is to be written into produce requests. Records of any partitions flow in, rounds of
- * one batch per partition flow out, bounded in bytes; the order within a partition is kept. Decides
- * what is too large and names the record.
+ * Divides records into produce requests. Records of any partitions flow in, rounds of one batch per
+ * partition flow out, bounded in bytes; the order within a partition is kept. Decides what is too
+ * large and names the record.
  */
 import { bug } from '../../errors/bug.ts';
 import { batchTooLarge, recordTooLarge } from '../../errors/topic.ts';

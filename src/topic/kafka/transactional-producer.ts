@@ -1,18 +1,17 @@
 /**
  * Writes whole transactions to the topic under one transactional id. Records flow in, offsets flow
  * out once the transaction is committed. Promises: what is not committed is never read; nothing is
- * written twice; order per partition is kept; and after the first rejection the object does nothing
- * any more.
+ * written twice; order per partition is kept; and after the first rejection every call rejects.
  *
  * The protocol is spoken directly instead of through the producer of kafkajs. That one rolls its
  * sequence numbers back after a failed send and uses them again for other records, which the broker
  * then takes for duplicates: it acknowledges them, and they are absent from the log. Here a
- * sequence number is used for one batch of bytes and sent once. Tried again is only what a
- * coordinator refused before doing anything (it still writes the markers of the transaction before,
- * or it is just moving) and what changes nothing when done twice (joining a partition to the open
- * transaction). Neither a write nor a commit is ever tried again: a lost answer leaves open whether
- * it happened, so the caller opens a new producer, which fences this one and decides what was left
- * open, and reads the log.
+ * sequence number is used for one batch of bytes and sent once. Only two things are retried: what a
+ * coordinator refused before it did anything (it still writes the markers of the transaction
+ * before, or is being moved), and what has no effect when done twice (joining a partition to the
+ * open transaction). Neither a write nor a commit is ever retried: a lost answer leaves open
+ * whether it happened, so the caller opens a new producer, which fences this one and ends its open
+ * transaction, and reads the log.
  */
 import { bug } from '../../errors/bug.ts';
 import { transactionTimedOut } from '../../errors/prerequisite.ts';
@@ -36,7 +35,7 @@ import {
   type PartitionBatch,
   type ProducerIdentity,
   produce,
-} from './wire.ts';
+} from './requests.ts';
 
 interface TransactionalProducerOptions extends ProducedTopic {
   readonly transactionalId: string;
@@ -48,13 +47,13 @@ interface TransactionalProducerOptions extends ProducedTopic {
 export const transactionTimeoutMsDefault = 900_000;
 
 /**
- * Markers of a transaction are written within milliseconds, so the first looks are close together;
- * later ones are for a partition whose leader is just being elected.
+ * Markers of a transaction are written within milliseconds, so the first retries are close
+ * together; later ones are for a partition whose leader is being elected.
  */
 const busyDelayFirstMs = 1;
 const busyDelayFactor = 1.3;
 const busyDelayMaxMs = 250;
-/** Longer than an election or the start of a broker; after that somebody should look. */
+/** Longer than an election or the start of a broker. */
 const busyPatienceMs = 60_000;
 
 /** Sequence numbers wrap at 2^31, as brokers expect. */
@@ -74,7 +73,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
   /** Partitions that joined the open transaction. */
   readonly #joined = new Set<number>();
   readonly #lastOffsets: (bigint | null)[];
-  /** What is written next gets this offset, or a later one: markers take offsets too. */
+  /** The next record gets this offset or a later one: markers take offsets too. */
   readonly #nextOffsets: bigint[];
   #identity: ProducerIdentity | null = null;
   #coordinator = -1;
@@ -206,7 +205,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
     }
   }
 
-  /** Makes partitions part of the open transaction, before anything is written to them. */
+  /** Adds partitions to the open transaction, before anything is written to them. */
   async #join(identity: ProducerIdentity, touched: readonly number[]): Promise<void> {
     const added = touched.filter((partition) => !this.#joined.has(partition));
     if (added.length === 0) return;
@@ -277,7 +276,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
     }
   }
 
-  /** A log that goes backwards has lost what was committed, or is another one of the same name. */
+  /** A log that goes backwards has lost committed records, or is another one of the same name. */
   #requireLater(partition: number, offset: bigint): void {
     const due = this.#nextOffsets[partition] ?? 0n;
     if (offset >= due) return;

@@ -76,7 +76,7 @@ const exactLong = avro.types.LongType.__with(
   true,
 );
 
-/** A long stands in a schema by its name alone or as an object with a logical type. */
+/** A schema has a long as its name alone or as an object with a logical type. */
 function isLongSchema(schema: unknown): boolean {
   if (typeof schema === 'string') return schema === 'long';
   return (schema as { type?: unknown } | null)?.type === 'long';
@@ -93,7 +93,7 @@ export function avroType(schema: unknown): avro.Type {
   );
 }
 
-/** What is returned is a copy, so it is reused at once; a larger record gets one of its own. */
+/** Results are copied out of it, so every record uses it; a larger record has its own buffer. */
 const scratch = Buffer.allocUnsafe(64 * 1024);
 
 export function encodeFramed(schemaId: number, type: avro.Type, value: unknown): Buffer {

@@ -1,7 +1,7 @@
 /**
- * From records to what they mean. Flows in: fetched records in offset order; flows out: stream
- * records in the same order. Anything it does not know stops the reader: an unknown record may be
- * one that changes what the rows after it mean.
+ * Decodes records. Flows in: fetched records in offset order; flows out: stream records in the same
+ * order. A record of an unknown kind or form stops the reader: it may be one that changes what the
+ * rows after it mean.
  */
 
 import type { PgText } from '../../change/change.ts';
@@ -32,16 +32,16 @@ export class RecordDecoder {
   readonly #codecs = new Map<number, RowCodec>();
   #keySchemaId: number | null;
 
-  /** Key bytes begin with the id of the key schema: under another one they are other keys. */
+  /** Key bytes begin with the id of the key schema: with another id they are other keys. */
   constructor(registry: Pick<SchemaRegistry, 'schemaById'>, keySchemaId: number | null = null) {
     this.#registry = registry;
     this.#keySchemaId = keySchemaId;
   }
 
   /**
-   * Decodes in order; waits only for row schemas that were never seen before. Fences say nothing to
-   * a reader, and schemas nothing to one that has its tables: both are left out, as they are of the
-   * counts.
+   * Decodes in order; waits only for row schemas that it has not read before. Fences and schema
+   * records are left out, as they are of the counts: a fence has no meaning for readers, and a
+   * reader that has its tables needs no schema.
    */
   async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
     const decoded: StreamRecord[] = [];
@@ -62,7 +62,7 @@ export class RecordDecoder {
     });
   }
 
-  /** The values of a row that `decode` gave, with the ids of their columns in the same order. */
+  /** The values of a row that `decode` returned, with the column ids in the same order. */
   rowValues(row: RowRecord & { value: Buffer }): {
     columnIds: readonly string[];
     values: PgText[];
@@ -96,7 +96,7 @@ export class RecordDecoder {
     return decodeFramed(fixedSchemas.key.type, record.key) as RecordKey;
   }
 
-  /** What a parser throws at strange bytes does not name the record: this does. */
+  /** The error of a parser does not name the record: this one does. */
   #decodeOrRefuse(record: FetchedRecord): StreamRecord | null {
     try {
       return this.#decodeRecord(record);
@@ -119,7 +119,7 @@ export class RecordDecoder {
       const was = decodeTexts('was', record.headers);
       const unchanged = decodeTexts('unchanged', record.headers);
       if (unchanged !== null && op !== 'u')
-        throw unknownRecord(`a row of op ${op} left values out`);
+        throw unknownRecord(`a row of op ${op} has unchanged columns`);
       const { relation: relationId, identity } = key;
       const row = { op, relationId, identity, key: record.key, value, was, unchanged };
       return { kind: 'row', ...placed, ...row };
@@ -149,8 +149,8 @@ export class RecordDecoder {
 }
 
 /**
- * The fixed schemas are read as this version knows them: a format version inside each value, not
- * its schema id, says whether that is right, and schemas of one format never differ.
+ * Decodes by the fixed schema of this version, whatever the schema id: schemas of one format never
+ * differ, and each value carries its format version.
  */
 function read(kind: Exclude<keyof typeof fixedSchemas, 'key'>, value: Buffer): unknown {
   readSchemaId(value);

@@ -1,7 +1,7 @@
 /**
- * From changes to records. Flows in: changes, points and epoch begins of one leader; flows out:
- * framed Avro with its partition. Registering a schema is the only step that waits; encoding itself
- * never does, so a batch can be filled while Kafka works on the one before.
+ * Encodes changes. Flows in: changes, points and epoch begins of one leader; flows out: framed Avro
+ * with its partition. Only the registration of a schema waits; encoding itself never does, so a
+ * batch can be filled while Kafka works on the one before.
  */
 
 import type { Change, EpochBegin, Point, RelationShape, RowChange } from '../../change/change.ts';
@@ -36,7 +36,9 @@ interface PreparedRelation {
   readonly codec: RowCodec;
 }
 
-/** That of the schema record is asked for when one is written: most agents never do. */
+/**
+ * Without the schema record's: it is registered when one is written, which most agents never do.
+ */
 type FixedIds = Readonly<Record<Exclude<keyof typeof fixedSchemas, 'schema'>, number>>;
 
 export class RecordEncoder {
@@ -63,7 +65,7 @@ export class RecordEncoder {
     return new RecordEncoder(options, fixedIds);
   }
 
-  /** Key bytes begin with this id: a stream whose registry gives another one cannot go on. */
+  /** Key bytes begin with this id: a stream whose registry returns another one cannot continue. */
   get keySchemaId(): number {
     return this.#fixedIds.key;
   }
@@ -79,7 +81,7 @@ export class RecordEncoder {
     this.#relations.set(relation, { schemaId, codec: new RowCodec(schema) });
   }
 
-  /** A row goes to the partition of its key; what concerns a table goes to every partition. */
+  /** A row goes to the partition of its key; a record about a table goes to every partition. */
   encode(change: Change, position: Position, commitTimeMicros: bigint): OutgoingRecord[] {
     switch (change.kind) {
       case 'row':
@@ -112,14 +114,14 @@ export class RecordEncoder {
     return this.#everywhere('epoch', key, epochToAvro(begin), position, commitTimeMicros);
   }
 
-  /** Says nothing to a reader; whoever begins to lead writes it to learn where the log ends. */
+  /** Readers ignore it: a node that is promoted writes it to learn where the log ends. */
   encodeFence(epoch: number, timeMicros: bigint): OutgoingRecord[] {
     const key = this.#encodeKey(layout.fenceKey);
     const position = pointPosition({ epoch, lsn: zeroLsn });
     return this.#inEveryPartition(key, null, header('-', position, timeMicros));
   }
 
-  /** `superseded` are the parts of the schema before it, of which no record shall be left. */
+  /** `superseded` are the parts of the schema before it; their keys get tombstones. */
   async encodeSchema(
     parts: readonly SchemaPart[],
     superseded: readonly SchemaPart[],
@@ -138,10 +140,10 @@ export class RecordEncoder {
       value: encodeFramed(schemaId, type, schemaPartToAvro(part)),
       headers,
     }));
-    const buried = supersededKeys(superseded, parts).map((key) => {
+    const tombstones = supersededKeys(superseded, parts).map((key) => {
       return { partition, key: this.#encodeKey(key), value: null, headers };
     });
-    return [...written, ...buried];
+    return [...written, ...tombstones];
   }
 
   #encodeRow(change: RowChange, position: Position, commitTimeMicros: bigint): OutgoingRecord {

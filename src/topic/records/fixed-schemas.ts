@@ -1,7 +1,7 @@
 /**
- * The schemas every changes topic shares, read from schemas/*.avsc, and the mapping between their
- * Avro records and the vocabulary of change/. LSNs stand in them as text and lists as plain arrays,
- * so that any Avro consumer reads them without knowing Postgres.
+ * The schemas that all changes topics share, read from schemas/*.avsc, and the mapping between
+ * their Avro records and the types of change/. They hold LSNs as text and lists as plain arrays, so
+ * that any Avro consumer can read them without knowing Postgres.
  */
 import { readFileSync } from 'node:fs';
 import type { Type } from 'avsc';
@@ -44,7 +44,7 @@ export const fixedSchemas = {
 
 export type FixedKind = Exclude<keyof typeof fixedSchemas, 'key'>;
 
-/** An agent refuses what a newer one wrote: it may mean something this version would misread. */
+/** An agent refuses what a newer one wrote: this version may misread it. */
 export function checkFormat(value: { format: number }, what: string): void {
   if (value.format <= formatVersion) return;
   throw newerFormat(what, value.format, formatVersion);
@@ -87,7 +87,7 @@ function malformed(what: string): UnderstudyError {
   return foreignRecord(`a record of the topic holds a malformed ${what}`);
 }
 
-/** Fields of a point that no version gave a meaning: written with these values, never read. */
+/** Fields of a point that no version uses: written with these values, never read. */
 const unusedInFormat1 = { settled: null, rowCounts: {}, schemaOffset: null };
 
 export function pointToAvro(point: Point): object {
@@ -143,7 +143,7 @@ export function relationToAvro(relation: RelationShape): object {
 export function relationFromAvro(value: unknown): RelationShape {
   const { format, ...relation } = value as RelationShape & { format: number };
   checkFormat({ format }, `the relation record of ${relation.id}`);
-  // Plain objects, not instances of a class that the Avro library made.
+  // Plain objects, not instances of a class of the Avro library.
   return { ...relation, columns: relation.columns.map((column) => ({ ...column })) };
 }
 
@@ -165,7 +165,7 @@ interface AvroEpochBegin {
 
 export function epochFromAvro(value: unknown): EpochBegin {
   const avro = value as Omit<EpochBegin, 'base' | 'startLsn' | 'unfinished'> & AvroEpochBegin;
-  checkFormat(avro, `the beginning of epoch ${avro.epoch}`);
+  checkFormat(avro, `the begin of epoch ${avro.epoch}`);
   const base = avro.base === null ? null : parseEpochLsn(avro.base);
   if (avro.base !== null && base === null) throw malformed('epoch base');
   return {

@@ -1,8 +1,8 @@
 /**
- * The headers of a record: `position` as people read it with kcat, `u 3:0/16B3748:17
- * 1763700000123456` (op, epoch:commit LSN:ordinal, commit time in µs); `was`, the old identity on
- * the new row of a key change; `unchanged`, the ids of columns that the record has no value of.
- * Flows in on the leader, out on the follower, exact both ways.
+ * The headers of a record: `position` as text for kcat, `u 3:0/16B3748:17 1763700000123456` (op,
+ * epoch:commit LSN:ordinal, commit time in µs); `was`, the old identity on the new row of a key
+ * change; `unchanged`, the ids of columns for which the record has no value. The leader encodes
+ * them, followers decode them, exact both ways.
  */
 import type { RowOp } from '../../change/change.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../change/lsn.ts';
@@ -10,7 +10,7 @@ import type { Position } from '../../change/position.ts';
 import { foreignRecord } from '../../errors/topic.ts';
 import type { UnderstudyError } from '../../errors/understudy-error.ts';
 
-/** `-` on everything that is no row. */
+/** `-` on every record that is not a row. */
 export type HeaderOp = RowOp | '-';
 
 export interface PositionHeader {
@@ -30,7 +30,7 @@ const headerPattern =
 
 /**
  * Decodes headers of one partition. Consecutive records mostly belong to one transaction, so the
- * LSN and the time of the last one are remembered: their text is compared, not parsed again.
+ * LSN and the time of the last one are cached: their text is compared, not parsed again.
  */
 export class PositionHeaderDecoder {
   #lsnText = '';
@@ -87,7 +87,7 @@ function unreadable(header: string, text: string): UnderstudyError {
   });
 }
 
-/** Undefined for what is no JSON. */
+/** Undefined for invalid JSON, which the caller reports. */
 function parsedJson(text: string): unknown {
   try {
     return JSON.parse(text);

@@ -1,7 +1,7 @@
 /**
- * What stands where: the names of a cluster's topics, slots, publication and registry subjects, the
- * kinds of records with their keys, and the settings a changes topic is made with. Other programs
- * rely on every name here; nothing in this file may change without a new format version.
+ * The names of a cluster's topics, slots, publication and registry subjects, the kinds of records
+ * with their keys, and the settings with which topics are created. Other programs rely on every
+ * name here; nothing in this file may change without a new format version.
  */
 import {
   type EpochLsn,
@@ -38,7 +38,7 @@ export function controlTopic(cluster: string): string {
   return `${cluster}.control`;
 }
 
-/** One for all nodes: initialising it fences whoever published before. */
+/** One for all nodes: initialising it fences the previous publisher. */
 export function transactionalId(cluster: string): string {
   return `understudy-${cluster}`;
 }
@@ -48,7 +48,7 @@ export function slotName(cluster: string, epoch: number): string {
   return `${slotPrefix(cluster)}${epoch}`;
 }
 
-/** What the slots of all epochs begin with. */
+/** The prefix of the slots of all epochs. */
 export function slotPrefix(cluster: string): string {
   return `understudy_${cluster}_`;
 }
@@ -73,7 +73,7 @@ export function truncateKey(relation: string, position: Position): RecordKey {
   return { kind: 'truncate', relation, identity: [formatPosition(position)] };
 }
 
-/** Likewise: for who builds a table from the log, what lies below is gone. */
+/** Likewise: a node that is built from the log ignores rows of the table below it. */
 export function rereadKey(relation: string, position: Position): RecordKey {
   return { kind: 'reread', relation, identity: [formatPosition(position)] };
 }
@@ -82,10 +82,10 @@ export function epochKey(epoch: number): RecordKey {
   return { kind: 'epoch', relation: '', identity: [String(epoch)] };
 }
 
-/** Its value is null: compaction keeps none, readers pass over it. */
+/** Its value is null: compaction keeps none, readers ignore it. */
 export const fenceKey: RecordKey = { kind: 'fence', relation: '', identity: [] };
 
-/** Of a schema in one part: the next one takes its place. */
+/** Of a schema in one part: the next one replaces it. */
 export const schemaKey: RecordKey = { kind: 'schema', relation: '', identity: [] };
 
 /** Keyed by position, so that compaction keeps all parts of one or none. */

@@ -1,7 +1,7 @@
 /**
- * Which partition a key belongs to: Kafka's default partitioner, murmur2 of the key's bytes modulo
- * the number of partitions. Any other client that produces or looks up by key finds the same one.
- * A key flows in, a partition flows out; nothing is allocated.
+ * The partition of a key: Kafka's default partitioner, murmur2 of the key's bytes modulo the number
+ * of partitions. Any other client that produces or reads by key finds the same one. Nothing is
+ * allocated.
  */
 const seed = 0x9747b28c;
 const multiplier = 0x5bd1e995;

@@ -1,7 +1,7 @@
 /**
- * Names a record for people by what its key says. Flows in: the bytes of a key; flows out: `the row
- * ("4711") of public.orders`, or null for bytes that are no key of ours. Values of a key are cut
- * short, and stay on one line whatever they hold.
+ * Names a record in an error message by its key: `the row ("4711") of public.orders`, or null for
+ * bytes that are not a key of the changes topic. Values of a key are shortened, and stay on one
+ * line whatever they hold.
  */
 import { decodeFramed } from './avro-codec.ts';
 import { fixedSchemas } from './fixed-schemas.ts';
@@ -24,7 +24,7 @@ function shortened(value: string): string {
   return JSON.stringify(isLong ? `${value.slice(0, valueCharsMax)}…` : value);
 }
 
-/** What is no key of ours, such as one of the control log, is no error here. */
+/** Null for other keys, such as those of the control log: they are no error here. */
 function decodedKey(key: Buffer): RecordKey | null {
   if (key.length === 0 || key[0] !== 0) return null;
   try {

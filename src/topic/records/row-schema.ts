@@ -41,8 +41,8 @@ const avroTypes: Readonly<Record<AvroKind, unknown>> = {
 };
 
 /**
- * Avro takes its primitive types for no names of records; a field `__proto__` is no member of a
- * JavaScript object.
+ * Avro does not accept its primitive types as names of records; a field `__proto__` is not a member
+ * of a JavaScript object.
  */
 const reservedNames: ReadonlySet<string> = new Set([
   ...['null', 'boolean', 'int', 'long', 'float', 'double', 'bytes', 'string'],
@@ -82,7 +82,7 @@ function fieldNames(columns: readonly ColumnShape[]): string[] {
   });
 }
 
-/** Fields stand in the order of the shape's columns. */
+/** Fields are in the order of the shape's columns. */
 export function rowSchemaOf(shape: RelationShape): RowSchema {
   const identity = new Set(shape.identity);
   const names = fieldNames(shape.columns);

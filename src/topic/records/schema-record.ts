@@ -1,8 +1,8 @@
 /**
- * The schema record: how the leader's schema stands in the topic. Flows in: a schema and the
+ * The schema record, by which the topic holds the leader's schema. Flows in: a schema and the
  * position it covers; flows out: one part, or several compressed ones where it is large, and from
- * parts the newest schema of which all parts are there. A torn one is never taken for a whole: its
- * parts say how many they are, and what they add up to. Pure.
+ * parts the newest schema that has all its parts. A torn one is never taken for a whole: each part
+ * carries the number of parts and the digest of the whole. Pure.
  *
  * The parts of a large one have its position in their keys, so that compaction never mixes two.
  */
@@ -19,12 +19,12 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/pos
 import { bug } from '../../errors/bug.ts';
 import { type RecordKey, schemaKey, schemaPartKey } from './layout.ts';
 
-/** All parts lie in one partition, so that they are in order. */
+/** All parts are in one partition, so that they are in order. */
 export const schemaPartition = 0;
 
 /** Below every limit that brokers have by default, with room for the frame and the headers. */
 const partBytesMax = 512 * 1024;
-/** What a schema may come to when it is unpacked: far above any, far below what a process holds. */
+/** The size limit of an unpacked schema: far above any, far below the memory of a process. */
 const schemaBytesMax = 512 * 1024 * 1024;
 
 type SchemaEncoding = 'json' | 'json+gzip';
@@ -65,7 +65,7 @@ export function keyOfPart({ at, part, encoding }: SchemaPart): RecordKey {
   return encoding === 'json' ? schemaKey : schemaPartKey(at, part);
 }
 
-/** Keys that no newer schema takes the place of by itself: they are to be buried. */
+/** Keys that the newer schema does not replace: they need tombstones. */
 export function supersededKeys(
   older: readonly SchemaPart[],
   newer: readonly SchemaPart[],
@@ -77,10 +77,11 @@ export function supersededKeys(
 }
 
 /**
- * Those of a stream, as of a checkpoint: without what a later epoch does not continue, as of tables
- * that entered it and are in no other. They cover a place, and a base that is this place has it.
+ * The parts that are valid in a stream up to the last of `epochs`: void ones may hold tables that
+ * only the abandoned end of an epoch had. A schema covers what is below its position, so one at
+ * exactly the base of a later epoch is valid.
  */
-export function countingParts(
+export function validParts(
   parts: readonly SchemaPart[],
   streamId: string,
   epochs: readonly EpochBase[],
@@ -117,14 +118,14 @@ function atOf(group: readonly SchemaPart[]): EpochLsn {
   return first.at;
 }
 
-/** In the place of a part that is not there: without it the digest is another one. */
+/** In place of a missing part: without it the digest differs. */
 const noBytes = Buffer.alloc(0);
 
-/** Null for a torn one: another part may be on its way, or is gone with the epoch that wrote it. */
+/** Null for a torn one: a part may not be written yet, or its epoch ended before it was. */
 function assembled(group: readonly SchemaPart[]): SchemaRecord | null {
   const [first] = group;
   if (first === undefined) return null;
-  // A part that was written twice, by an epoch begin that was tried again, is one part.
+  // A part that is in the topic twice, because an epoch begin was retried, is one part.
   const byNumber = new Map(group.map((part) => [part.part, part.bytes]));
   const ordered = Array.from({ length: first.parts }, (_, part) => byNumber.get(part) ?? noBytes);
   const whole = Buffer.concat(ordered);

@@ -1,6 +1,6 @@
 /**
- * What a record of the changes topic means, decoded as far as the aligner needs it: a row keeps its
- * value as bytes, because only the last change of a key in a batch is ever turned into columns.
+ * The records of the changes topic, decoded as far as the aligner needs: a row keeps its value as
+ * bytes, because only the last change of a key in a batch is ever decoded into columns.
  */
 import type { EpochBegin, Point, RelationId, RelationShape, RowOp } from '../../change/change.ts';
 import type { Position } from '../../change/position.ts';
@@ -23,7 +23,7 @@ export interface RowRecord extends Placed {
   /** Framed Avro; null when the row is deleted. */
   readonly value: Buffer | null;
   readonly was: readonly string[] | null;
-  /** Ids of columns whose value the row had before and this record lacks; null when it is whole. */
+  /** On a partial row, the ids of the columns that keep their values; null on a whole row. */
   readonly unchanged: readonly string[] | null;
 }
 
@@ -47,7 +47,7 @@ export interface TruncateRecord extends Placed {
   readonly relationId: RelationId;
 }
 
-/** All rows of the relation come again above this position. */
+/** A resnapshot of the relation begins: all its rows follow above this position. */
 export interface RereadRecord extends Placed {
   readonly kind: 'reread';
   readonly relationId: RelationId;

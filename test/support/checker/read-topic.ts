@@ -12,7 +12,8 @@ import {
 } from '../../../src/topic/kafka/client.ts';
 import { createCommittedReader } from '../../../src/topic/kafka/committed-reader.ts';
 import { fetchCommitted } from '../../../src/topic/kafka/fetch.ts';
-import { type KafkaRequest, listOffsets } from '../../../src/topic/kafka/wire.ts';
+import { listOffsets } from '../../../src/topic/kafka/requests.ts';
+import type { KafkaRequest } from '../../../src/topic/kafka/wire.ts';
 import type { CommittedReader, FetchedRecord } from '../../../src/topic/log.ts';
 import { decodeFramed } from '../../../src/topic/records/avro-codec.ts';
 import {
