@@ -7,11 +7,11 @@
 
 import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
+import { deposed } from '../errors/ownership.ts';
 import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
 import { hit } from '../failpoints.ts';
 import type { Cluster } from '../fleet/cluster.ts';
-import { deposed } from '../fleet/node/deposed.ts';
-import { type NodeAccess, openNode } from '../fleet/node/node-access.ts';
+import { type NodeAccess, type NodeDatabase, openNode } from '../fleet/node/node-access.ts';
 import { epochAsked, RequestDesk } from '../fleet/node/requests.ts';
 import {
   type DetachResult,
@@ -24,6 +24,7 @@ import { type Lead, LeadTaking } from '../fleet/promotion/take-lead.ts';
 import { startOver } from '../fleet/provision/building.ts';
 import type { FollowerAtWork } from '../fleet/provision/follower-at-work.ts';
 import { type WorkEvents, whileFollowing } from '../fleet/provision/following.ts';
+import { prepareNewNode } from '../fleet/provision/new-node.ts';
 import {
   dropReplaced,
   goOnRebuilding,
@@ -70,7 +71,8 @@ export async function serveNode(
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
-    const node = await openNode(cluster, name, releasers, { mayBuild: true, until });
+    const prepare = (database: NodeDatabase): Promise<void> => prepareNewNode(database, { until });
+    const node = await openNode(cluster, name, releasers, { prepare, until });
     events.onServed();
     await hit('agent.after-start');
     const agent = new Agent(node, releasers, events);
@@ -273,7 +275,7 @@ export class Agent {
       const isFenced = hasCode(error, 'LOST_LEADERSHIP');
       // Whatever failed because the reign is over: the guard comes first.
       if (!isFenced && !ended.signal.aborted) throw error;
-      await control.verify(30_000);
+      await control.verify();
       // Fenced by a stale owner that stepped down: the epoch is still ours, begin again.
       if (isFenced && isMine(control.state, name, taken.epoch)) {
         throw new UnderstudyError('KAFKA_UNREACHABLE', error.message, error.hint, error);

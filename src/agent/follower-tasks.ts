@@ -4,10 +4,10 @@
  * the node.
  */
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { answerable } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { NodeAccess } from '../fleet/node/node-access.ts';
 import { type AgentRequest, type RequestDesk, targetOf, wayOf } from '../fleet/node/requests.ts';
-import { shownError } from '../fleet/node/shown-error.ts';
 import { detachNode, requirePlace } from '../fleet/operations/detach-steps.ts';
 import type { FollowerAtWork } from '../fleet/provision/follower-at-work.ts';
 import { beginRebuild } from '../fleet/provision/rebuilding.ts';
@@ -72,7 +72,7 @@ export async function answerDetach(
     cluster.around.log.info({ node: name, at: result.lsn }, 'detached');
     return 'detached';
   } catch (error) {
-    await desk.answer(request, null, shownError(error));
+    await desk.answer(request, null, answerable(error));
     cluster.around.log.warn({ node: name, error }, 'not detached');
     return 'again';
   }
@@ -88,7 +88,7 @@ export async function answerRebuild(
     const result = await beginRebuild(node, wayOf(request), 'it was asked for');
     await desk.answer(request, { ...result }, null);
   } catch (error) {
-    await desk.answer(request, null, shownError(error));
+    await desk.answer(request, null, answerable(error));
     node.cluster.around.log.warn({ node: node.name, error }, 'not rebuilt');
   }
   return 'again';

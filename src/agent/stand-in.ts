@@ -83,7 +83,7 @@ async function withNode<Result>(
 ): Promise<Result> {
   const releasers = new Releasers(closeTimeoutMs);
   try {
-    return await work(await openNode(cluster, name, releasers, { mayBuild: false }), releasers);
+    return await work(await openNode(cluster, name, releasers, { prepare: null }), releasers);
   } finally {
     await releasers.close();
   }

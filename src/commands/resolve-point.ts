@@ -5,9 +5,10 @@
 
 import type { EpochLsn } from '../change/position.ts';
 import type { ControlLog } from '../control/control-log.ts';
+import { notInitialised } from '../errors/cluster.ts';
 import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
 import type { Cluster } from '../fleet/cluster.ts';
-import { notInitialised, openFleetLog } from '../fleet/node/member-session.ts';
+import { openFleetLog } from '../fleet/node/member-session.ts';
 import type { CommandContext } from './command.ts';
 import type { PointReference } from './point-reference.ts';
 

@@ -55,7 +55,7 @@ export interface ControlLog {
   /** A rejection leaves open whether the record is in the log: check after a `verify`. */
   append(record: ControlRecord): Promise<{ readonly offset: bigint }>;
   /** Resolves with a state that holds everything that any node appended before the call. */
-  verify(timeoutMs: number): Promise<ControlState>;
+  verify(timeoutMs?: number): Promise<ControlState>;
   waitFor(
     predicate: (state: ControlState) => boolean,
     timeoutMs: number,
@@ -71,6 +71,8 @@ export interface ControlLog {
   close(): Promise<void>;
 }
 
+/** Far longer than working brokers need: an election, the restart of a broker. */
+const verifyTimeoutMs = 30_000;
 /** How long a fetch waits at the broker. It only decides how often an idle process fetches. */
 const fetchWaitMs = 5_000;
 /** The reader has retried for seconds before it fails: two failures in a row are an outage. */
@@ -134,7 +136,7 @@ class KafkaControlLog implements ControlLog {
     return this.#deps.producer.append(key, value);
   }
 
-  async verify(timeoutMs: number): Promise<ControlState> {
+  async verify(timeoutMs: number = verifyTimeoutMs): Promise<ControlState> {
     this.#noncesMade += 1;
     const made = this.#noncesMade;
     const value = `${this.#instance}/${made}`;

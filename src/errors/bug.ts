@@ -13,3 +13,9 @@ export function bug(broken: string, cause?: unknown, facts?: ErrorFacts): Unders
 export function unreachable(value: never): never {
   throw bug(`unexpected ${JSON.stringify(value)}`);
 }
+
+/** An error that an agent sends as its answer to a command. Only its log has more than the text. */
+export function answerable(error: unknown): UnderstudyError {
+  if (error instanceof UnderstudyError) return error;
+  return new UnderstudyError('BUG', String(error), 'See the log of the agent.', error);
+}

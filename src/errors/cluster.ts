@@ -15,3 +15,43 @@ export function belongsToOtherNode(node: string, cluster: string): UnderstudyErr
     { node, cluster },
   );
 }
+
+export function notInitialised(cluster: string, cause?: unknown): UnderstudyError {
+  const message = `the cluster ${cluster} has not been initialised`;
+  return new UnderstudyError('NOT_INITIALISED', message, 'Run: understudy init', cause, {
+    cluster,
+  });
+}
+
+/** The topics exist, and the last step of init is missing. */
+export function initUnfinished(cluster: string): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_INITIALISED',
+    `the control log of ${cluster} names no stream: init did not end`,
+    'Run: understudy destroy --yes, then: understudy init',
+    undefined,
+    { cluster },
+  );
+}
+
+export function nodeOfNoCluster(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_INITIALISED',
+    `node ${node} belongs to no cluster`,
+    'Run: understudy init',
+    undefined,
+    { node },
+  );
+}
+
+/** The control log says that the node leads, and its database is not a node. */
+export function leaderLostDatabase(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_INITIALISED',
+    `node ${node} leads, and its database belongs to no cluster`,
+    'If its database is lost, promote another node first (understudy failover), then run this ' +
+      'again; else correct the URL of the node.',
+    undefined,
+    { node },
+  );
+}

@@ -1,7 +1,8 @@
 /**
- * Nodes that are not, or are no longer, the owner of what they want to write: of the epoch, of a
- * claim or of a node.
+ * Which agent serves a node and which node owns the epoch: NODE_LOCKED, LOST_LEADERSHIP,
+ * CLAIM_LOST, RESTORED_COPY, TIMELINE_MISMATCH and NOT_PROMOTABLE.
  */
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** Kafka fenced the producer; `answer` is the name of its error code. */
@@ -27,5 +28,129 @@ export function serverBehindEpoch(position: string): UnderstudyError {
     'This server was restored from an older copy: fail over to a follower.',
     undefined,
     { at: position },
+  );
+}
+
+const seeWhoCan = 'Choose another node: understudy status shows which ones are promotable.';
+
+/** `holder` describes the session that holds the lock. */
+export function nodeLocked(node: string, holder: string): UnderstudyError {
+  return new UnderstudyError(
+    'NODE_LOCKED',
+    `another agent serves node ${node} (${holder})`,
+    'One agent per node: stop the other one first, or let it serve the node.',
+    undefined,
+    { node, holder },
+  );
+}
+
+/** Of a node that led. Its database may hold commits that the stream never got. */
+export function deposed(node: string, owner: string | null): UnderstudyError {
+  return new UnderstudyError(
+    'LOST_LEADERSHIP',
+    `node ${node} no longer leads: ${owner ?? 'another node'} claimed the next epoch`,
+    'Its writes are refused, and it cannot follow with this database. Save what only this ' +
+      'database holds, then give the node a new empty database and start its agent, which builds ' +
+      `it from the log: understudy run ${node}`,
+    undefined,
+    { node, owner },
+  );
+}
+
+/** The control log gives this node an epoch that the changes topic is already past. */
+export function topicPastEpoch(inTopic: number, owned: number): UnderstudyError {
+  return new UnderstudyError(
+    'LOST_LEADERSHIP',
+    `the topic holds epoch ${inTopic}, the control log gives this node epoch ${owned}`,
+    'One of the two topics was replaced: destroy the cluster and init it again.',
+    undefined,
+    { inTopic, owned },
+  );
+}
+
+export function claimLost(owner: string | null): UnderstudyError {
+  return new UnderstudyError(
+    'CLAIM_LOST',
+    `node ${owner ?? 'of another claim'} took the lead first`,
+    'See who leads now: understudy status',
+    undefined,
+    { owner },
+  );
+}
+
+/** Compared are the start numbers of the database and of the control log. */
+export function restoredCopy(node: string, ofDatabase: bigint, ofLog: bigint): UnderstudyError {
+  return new UnderstudyError(
+    'RESTORED_COPY',
+    `the database of node ${node} has start number ${ofDatabase}, the control log has ${ofLog}`,
+    'It was restored from an older copy and may lack writes. If this node leads, promote another ' +
+      'one first (understudy failover). Then give it a new empty database and start its agent, ' +
+      `which builds it from the log: understudy run ${node}`,
+    undefined,
+    { node, ofDatabase: String(ofDatabase), ofLog: String(ofLog) },
+  );
+}
+
+interface ServerTimeline {
+  readonly systemId: string;
+  readonly timeline: number;
+}
+
+/** The server is another than the one on which the node led. */
+export function serverChanged(
+  node: string,
+  led: ServerTimeline,
+  now: ServerTimeline,
+): UnderstudyError {
+  return new UnderstudyError(
+    'TIMELINE_MISMATCH',
+    `node ${node} led on system ${led.systemId}, timeline ${led.timeline}; its server is now ` +
+      `system ${now.systemId}, timeline ${now.timeline}`,
+    'The LSNs of the stream do not apply to this server: promote a follower (understudy failover).',
+    undefined,
+    { node, systemId: now.systemId, timeline: now.timeline },
+  );
+}
+
+export function notCaughtUp(node: string, withinMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} did not reach the end of the log within ${withinMs} ms`,
+    'Wait until understudy status shows it streaming, or choose another node.',
+    undefined,
+    { node, withinMs },
+  );
+}
+
+/** All of the log is applied, and the position is not where the log ends. */
+export function notAtLogEnd(node: string, at: EpochLsn, end: EpochLsn | null): UnderstudyError {
+  const [atText, endText] = [formatEpochLsn(at), end === null ? null : formatEpochLsn(end)];
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} is at ${atText}, and the log ends at ${endText ?? 'no point'}`,
+    seeWhoCan,
+    undefined,
+    { node, at: atText, end: endText },
+  );
+}
+
+/** `lacks`: what of the schema is not built yet. */
+export function schemaIncomplete(node: string, lacks: readonly string[]): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} lacks a part of the schema: ${lacks.join('; ')}`,
+    'Wait until understudy status shows it promotable, or choose another node.',
+    undefined,
+    { node },
+  );
+}
+
+export function stoppedDuringSchema(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} stopped following while its schema was being built`,
+    'See its log, then retry.',
+    undefined,
+    { node },
   );
 }

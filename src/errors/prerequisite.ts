@@ -2,6 +2,7 @@
  * A server, a setting or a permission that is not as required (PREREQUISITE): the servers answer,
  * and nothing was changed.
  */
+import { formatDurationMs } from '../change/amounts.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** The schema exists, without a table of ours in it. */
@@ -125,5 +126,48 @@ export function otherSchema(url: string, subject: string, id: number): Understud
       'an id, or two registries answer at one address.',
     undefined,
     { registry: url, subject, id },
+  );
+}
+
+export function delayTooLong(facts: {
+  readonly node: string;
+  readonly delayMs: number;
+  readonly topic: string;
+  readonly compactionLagMs: number;
+}): UnderstudyError {
+  const { node, delayMs, topic, compactionLagMs } = facts;
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} is delayed by ${formatDurationMs(delayMs)}, and ${topic} keeps every change ` +
+      `for ${formatDurationMs(compactionLagMs)}`,
+    `Shorten nodes.${node}.delay, or: kafka-configs.sh --alter --entity-type topics ` +
+      `--entity-name ${topic} --add-config min.compaction.lag.ms=${delayMs * 2}`,
+    undefined,
+    facts,
+  );
+}
+
+/** Between a release and the next claim. */
+export function leaderless(cluster: string, formerLeader: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `no node leads ${cluster}: node ${formerLeader} released its epoch`,
+    'See which nodes are promotable: understudy status',
+    undefined,
+    { cluster, formerLeader },
+  );
+}
+
+/** The URL of the node leads to the database of `found`. */
+export function otherMember(
+  node: string,
+  found: { readonly name: string; readonly cluster: string },
+): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the database of node ${node} is node ${found.name} of cluster ${found.cluster}`,
+    'Correct the URL of the node in understudy.yaml.',
+    undefined,
+    { node, found: found.name, cluster: found.cluster },
   );
 }

@@ -275,3 +275,32 @@ export function valueTooLarge(bytes: number, bytesMax: number): UnderstudyError 
     { bytes, bytesMax },
   );
 }
+
+/** The node belongs to an earlier cluster of the same name. */
+export function nodeOfOtherStream(node: string, ofTopics: string, ofNode: string): UnderstudyError {
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    `the topics belong to the stream ${ofTopics}, node ${node} to ${ofNode}`,
+    'The cluster was initialised again without this node: give the node a new empty database and ' +
+      `start its agent, which builds it from the log: understudy run ${node}`,
+    undefined,
+    { node, ofTopics, ofNode },
+  );
+}
+
+export function partitionsDiffer(facts: {
+  readonly topic: string;
+  readonly ofStream: number;
+  readonly ofTopic: number;
+  readonly configured: number;
+}): UnderstudyError {
+  const { topic, ofStream, ofTopic, configured } = facts;
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    `the stream has ${ofStream} partitions, ${topic} ${ofTopic}, understudy.yaml ${configured}`,
+    `The number is fixed at init: set kafka.partitions to ${ofStream}. If the topic itself was ` +
+      `changed, ${startOver}`,
+    undefined,
+    facts,
+  );
+}

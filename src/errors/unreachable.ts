@@ -192,3 +192,13 @@ export function commitNotReadable(at: string): UnderstudyError {
     { at },
   );
 }
+
+export function databaseMissing(node: string, database: string): UnderstudyError {
+  return new UnderstudyError(
+    'POSTGRES_UNREACHABLE',
+    `the server of node ${node} has no database ${JSON.stringify(database)}`,
+    `Create it: CREATE DATABASE "${database}", or correct the URL of the node.`,
+    undefined,
+    { node, database },
+  );
+}

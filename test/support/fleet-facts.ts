@@ -10,7 +10,7 @@ import {
   emptyControlState,
   foldControl,
 } from '../../src/control/control-state.ts';
-import type { DatabaseFacts, FleetFacts, Found } from '../../src/fleet/node/fleet-facts.ts';
+import type { DatabaseFacts, FleetFacts, Found } from '../../src/fleet/status/fleet-facts.ts';
 import { judgeStatus } from '../../src/fleet/status/judge-status.ts';
 import type { NodeStatus } from '../../src/fleet/status/node-status.ts';
 import type { SlotWal } from '../../src/leader/stream/slot.ts';

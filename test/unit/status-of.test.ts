@@ -6,7 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { ControlRecord } from '../../src/control/control-records.ts';
 import { emptyControlState, foldControl } from '../../src/control/control-state.ts';
-import type { DatabaseFacts, FleetFacts, Found } from '../../src/fleet/node/fleet-facts.ts';
+import type { DatabaseFacts, FleetFacts, Found } from '../../src/fleet/status/fleet-facts.ts';
 import { isUninitialised, judgeStatus } from '../../src/fleet/status/judge-status.ts';
 import type { NodeStatus } from '../../src/fleet/status/node-status.ts';
 import { at, lsn } from '../support/builders.ts';

@@ -6,11 +6,9 @@
 import type { ControlLog } from '../../control/control-log.ts';
 import { keptForMs } from '../../follower/apply/staleness.ts';
 
-const verifyTimeoutMs = 30_000;
-
 /** The broker has just given a time to a record of ours. */
 export async function brokerNowMs(control: ControlLog): Promise<number> {
-  await control.verify(verifyTimeoutMs);
+  await control.verify();
   return control.newestAppendMs;
 }
 

@@ -1,15 +1,17 @@
 /**
- * How a command finds its way to a node. Flows in: the control log's state, or a node's name; flows
- * out: who leads, or a session on a database that is known to be that node of this cluster. What
- * keeps a command from going on is told with its remedy.
+ * How a command finds its way to a node: who leads by the control log's state, and a session on a
+ * database that is known to be that node of this cluster. What keeps a command from continuing is
+ * an error with its remedy.
  */
 import type { Client } from 'pg';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
-import { type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { type Owner, ownerOf } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
+import { nodeOfNoCluster, notInitialised } from '../../errors/cluster.ts';
+import { detachedAt } from '../../errors/follower.ts';
+import { leaderless, otherMember } from '../../errors/prerequisite.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
 
@@ -29,41 +31,23 @@ export async function openFleetLog(cluster: Cluster, releasers: Releasers): Prom
   }
 }
 
-/** Who leads, or why nobody does. */
+/** The leader, or an error that says why there is none. */
 export function leaderOf(state: ControlState, cluster: string): Owner {
   const owner = ownerOf(state);
   if (owner !== null) return owner;
   if (state.stream === null || state.current === null) {
     throw notInitialised(cluster);
   }
-  throw new UnderstudyError(
-    'PREREQUISITE',
-    `nobody leads ${cluster}: node ${state.current.node} gave the lead away`,
-    'See who can take it: understudy status',
-  );
+  throw leaderless(cluster, state.current.node);
 }
 
-export function notInitialised(cluster: string, cause?: unknown): UnderstudyError {
-  const message = `the cluster ${cluster} has not been initialised`;
-  return new UnderstudyError('NOT_INITIALISED', message, 'Run: understudy init', cause);
-}
-
-/** A node that was detached follows no more, and does not take the lead. */
+/** A node that was detached neither follows nor leads. */
 export function requireAttached({ detached }: ControlState, node: string): void {
   const record = detached.get(node);
   if (record !== undefined) throw detachedAt(node, record.at);
 }
 
-export function detachedAt(node: string, at: EpochLsn): UnderstudyError {
-  return new UnderstudyError(
-    'DETACHED',
-    `node ${node} was detached at ${formatEpochLsn(at)} and is a database of its own`,
-    'Take it out of understudy.yaml. Where understudy status says that this has not ended: ' +
-      `understudy detach ${node}`,
-  );
-}
-
-/** Also serves `wait` while Kafka is away: it asks nothing but the database. */
+/** Also serves `wait` while Kafka is unreachable: it needs nothing but the database. */
 export async function openMember(
   cluster: Cluster,
   releasers: Releasers,
@@ -75,23 +59,13 @@ export async function openMember(
   return client;
 }
 
-/** The database of a node says that it is that node of this cluster, or why it is refused. */
+/** The identity of a database that is that node of this cluster; any other is refused. */
 export function requireMember(
   found: NodeIdentity | null,
   cluster: string,
   node: string,
 ): NodeIdentity {
   if (found?.cluster === cluster && found.name === node) return found;
-  if (found === null) {
-    throw new UnderstudyError(
-      'NOT_INITIALISED',
-      `node ${node} belongs to no cluster`,
-      'Run: understudy init',
-    );
-  }
-  throw new UnderstudyError(
-    'PREREQUISITE',
-    `the database of node ${node} is node ${found.name} of cluster ${found.cluster}`,
-    'Correct the URL of the node in understudy.yaml.',
-  );
+  if (found === null) throw nodeOfNoCluster(node);
+  throw otherMember(node, found);
 }

@@ -10,7 +10,8 @@ import {
   onLost,
   urlOfDatabase,
 } from '../../catalog/postgres-session.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { nodeLocked } from '../../errors/ownership.ts';
+import { databaseMissing } from '../../errors/unreachable.ts';
 
 /** `unds`: keeps our advisory locks apart from those of applications. */
 const lockClass = 0x756e6473;
@@ -63,19 +64,11 @@ export async function takeLock(client: Client, database: string, node: string): 
   );
   const row = rows[0];
   if (row === undefined) {
-    throw new UnderstudyError(
-      'POSTGRES_UNREACHABLE',
-      `the server of node ${node} has no database ${JSON.stringify(database)}`,
-      `Create it: CREATE DATABASE "${database}", or correct the URL of the node.`,
-    );
+    throw databaseMissing(node, database);
   }
   if (row.locked === 't') return;
   const holder = await describeHolder(client, row.oid);
-  throw new UnderstudyError(
-    'NODE_LOCKED',
-    `another agent serves node ${node} (${holder})`,
-    'One agent per node: stop the other one first, or leave it in charge.',
-  );
+  throw nodeLocked(node, holder);
 }
 
 async function describeHolder(client: Client, databaseOid: string): Promise<string> {

@@ -13,13 +13,13 @@ import type { RowKey } from '../../change/change.ts';
 import { type EpochLsn, formatEpochLsn, parseEpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { RecordOf } from '../../control/control-records.ts';
+import { answerable } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { ApplyLimit } from '../../follower/apply/apply-limit.ts';
 import type { Follower } from '../../follower/follower.ts';
 import type { RebuildWay } from '../../follower/state/rebuild-state.ts';
 import type { Leading } from '../../leader/leader.ts';
 import { sleepOrAbort } from '../../waiting.ts';
-import { shownError } from './shown-error.ts';
 
 export type AgentRequest = RecordOf<'request'>;
 
@@ -133,7 +133,7 @@ export class RequestDesk {
       try {
         await this.answer(request, await reply(request), null);
       } catch (error) {
-        await this.answer(request, null, shownError(error));
+        await this.answer(request, null, answerable(error));
       }
     }
   }

@@ -8,7 +8,8 @@ import type { Client } from 'pg';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import type { ControlLog } from '../../control/control-log.ts';
-import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
+import { restoredCopy } from '../../errors/ownership.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 import type { Logger } from '../../logger.ts';
 import { sleepOrAbort, unlessAborted } from '../../waiting.ts';
 
@@ -23,15 +24,7 @@ export async function raiseStartNumber(
 ): Promise<NodeIdentity> {
   const { name } = identity;
   const known = BigInt(control.state.startNumbers.get(name) ?? 0);
-  if (identity.startNumber < known) {
-    throw new UnderstudyError(
-      'RESTORED_COPY',
-      `the database of node ${name} stands at start number ${identity.startNumber}, the control ` +
-        `log at ${known}`,
-      'It was restored from an older copy and may have lost writes: destroy the cluster and ' +
-        'init it again.',
-    );
-  }
+  if (identity.startNumber < known) throw restoredCopy(name, identity.startNumber, known);
   const startNumber = identity.startNumber + 1n;
   // The database first: a crash in between leaves it ahead, never behind.
   await inTransaction(client, () =>

@@ -29,8 +29,7 @@ import type { NodeAccess } from '../node/node-access.ts';
 import { advanceSequences, type SequenceChange } from '../promotion/sequences.ts';
 import { type StepTime, StepTimes } from '../promotion/step-times.ts';
 import type { FollowerAtWork } from '../provision/follower-at-work.ts';
-import { openBuildTexts } from '../provision/schema-building.ts';
-import { notExact } from '../status/building-text.ts';
+import { notExact, openBuildTexts } from '../status/building-text.ts';
 import { lacksText } from '../status/unfinished-text.ts';
 
 /** The JSON of detach. What the log holds beyond `lsn` is not discarded: the others have it. */

@@ -11,6 +11,8 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/pos
 import { ownerOf } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { RecordOf } from '../../control/control-records.ts';
+import { notInitialised } from '../../errors/cluster.ts';
+import { detachedAt } from '../../errors/follower.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { readDetached, readPosition } from '../../follower/state/follower-state.ts';
 import { Releasers } from '../../lifecycle.ts';
@@ -19,7 +21,7 @@ import { RecordDecoder } from '../../topic/records/decoder.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import { askAgent } from '../node/agent-question.ts';
-import { detachedAt, notInitialised, openFleetLog, requireMember } from '../node/member-session.ts';
+import { openFleetLog, requireMember } from '../node/member-session.ts';
 import { isLocked, lockNode } from '../node/node-lock.ts';
 import { detachWaitMs } from '../node/requests.ts';
 import {
@@ -40,7 +42,6 @@ interface DetachRequest {
   readonly signal: AbortSignal;
 }
 
-const verifyTimeoutMs = 30_000;
 /** Between two looks at the end of the log, and at whether the agent that was asked still runs. */
 const lookMs = 500;
 
@@ -52,7 +53,7 @@ export async function detach(
   const releasers = new Releasers();
   try {
     const control = await openFleetLog(cluster, releasers);
-    await control.verify(verifyTimeoutMs);
+    await control.verify();
     const client = await cluster.openSession(releasers, request.node, 'detach');
     return await new Detaching(cluster, control, client, request, people, releasers).run();
   } finally {
@@ -108,7 +109,7 @@ class Detaching {
   /** Where an earlier detach of this node stands; null when there was none. */
   async #begun(): Promise<{ readonly at: EpochLsn; readonly isOver: boolean } | null> {
     const { node } = this.#request;
-    await this.#control.verify(verifyTimeoutMs);
+    await this.#control.verify();
     const { state } = this.#control;
     const found = await readNode(this.#client);
     const record = state.detached.get(node);

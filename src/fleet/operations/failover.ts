@@ -21,8 +21,7 @@ import { requireAttached } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
 import { failoverWaitMs } from '../node/requests.ts';
 import type { PromotionResult } from '../promotion/promotion.ts';
-import { lackTexts, requireNothingToCome } from '../provision/schema-building.ts';
-import { notBuilt } from '../status/building-text.ts';
+import { lackTexts, notBuilt, requireNothingToCome } from '../status/building-text.ts';
 
 interface FailoverRequest {
   readonly node: string;
@@ -46,8 +45,6 @@ export interface FailoverPlan {
   readonly lacks: readonly string[];
 }
 
-const verifyTimeoutMs = 30_000;
-
 export async function failover(
   cluster: Cluster,
   request: FailoverRequest,
@@ -56,7 +53,7 @@ export async function failover(
   const releasers = new Releasers();
   try {
     const control = await cluster.openControl(releasers, null);
-    await control.verify(verifyTimeoutMs);
+    await control.verify();
     const plan = await planOf(cluster, control, request.node, releasers);
     if (request.dryRun) return plan;
     if (!request.allowDataLoss) throw needsAllowance(plan);

@@ -57,7 +57,7 @@ interface Initialised {
   readonly built: readonly string[];
 }
 
-import { schemaBuildOptions } from '../provision/schema-building.ts';
+import { schemaBuildOptions } from '../provision/schema-finish.ts';
 import { rememberSchema } from '../provision/schema-renewal.ts';
 
 type OnStep = (line: string) => void;

@@ -10,8 +10,8 @@ import { formatEpochLsn } from '../../change/position.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Cluster } from '../cluster.ts';
-import { delayText } from '../node/delay.ts';
 import { leaderOf, requireAttached } from '../node/member-session.ts';
+import { delayText } from '../status/lag.ts';
 
 export interface LeftOut {
   readonly name: string;

@@ -8,13 +8,13 @@
 import { rebuildHere } from '../../agent/stand-in.ts';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import { ownerOf } from '../../control/claim.ts';
+import { deposed } from '../../errors/ownership.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { type BootstrapState, readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { type RebuildWay, readRebuild } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
 import { askAgent } from '../node/agent-question.ts';
-import { deposed } from '../node/deposed.ts';
 import { openFleetLog, requireAttached, requireMember } from '../node/member-session.ts';
 import { isLocked } from '../node/node-lock.ts';
 import { rebuildWaitMs } from '../node/requests.ts';
@@ -34,8 +34,6 @@ export interface RebuildAnswer extends RebuildResult {
   readonly agentRuns: boolean;
 }
 
-const verifyTimeoutMs = 30_000;
-
 export async function rebuild(
   cluster: Cluster,
   { node, way: asked, signal }: RebuildRequest,
@@ -45,7 +43,7 @@ export async function rebuild(
   const releasers = new Releasers();
   try {
     const control = await openFleetLog(cluster, releasers);
-    await control.verify(verifyTimeoutMs);
+    await control.verify();
     const { state } = control;
     if (ownerOf(state)?.node === node) throw leads(node);
     requireAttached(state, node);

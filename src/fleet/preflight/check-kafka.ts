@@ -22,7 +22,7 @@ import { connectRegistry } from '../../topic/schema-registry.ts';
 import type { Clock } from '../../waiting.ts';
 import { withTimeout } from '../../waiting.ts';
 import type { Cluster, ClusterSettings } from '../cluster.ts';
-import { whyDelayTooLong } from '../node/delay.ts';
+import { whyDelayTooLong } from '../node/check-stream.ts';
 import { errorFinding, type Finding, findingOf, warningFinding } from './finding.ts';
 
 /** A person waits for the answer; brokers that are up take milliseconds. */

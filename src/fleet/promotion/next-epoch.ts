@@ -4,9 +4,9 @@
  * nobody knows what the old slot would have told.
  */
 import { isMine, ownerOf } from '../../control/claim.ts';
+import { deposed } from '../../errors/ownership.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Releasers } from '../../lifecycle.ts';
-import { deposed } from '../node/deposed.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { LeadTaking } from './take-lead.ts';
 

@@ -46,8 +46,6 @@ export interface OwnedEpoch {
   readonly checkpoint: Checkpoint;
 }
 
-/** How long the control log may take to answer a nonce before the attempt counts as failed. */
-const verifyTimeoutMs = 30_000;
 /** Each further try is another stale owner on its way out. */
 const triesMax = 5;
 
@@ -75,7 +73,7 @@ export async function ownEpoch(
  */
 async function isStillMine({ control, node }: OwnEpochParts, error: unknown): Promise<boolean> {
   if (!hasCode(error, 'LOST_LEADERSHIP')) return false;
-  const state = await control.verify(verifyTimeoutMs);
+  const state = await control.verify();
   return isMine(state, node, state.current?.epoch ?? 0);
 }
 
@@ -154,7 +152,7 @@ class OwningAttempt {
         return null;
       case 'verify': {
         onStep('verify');
-        await control.verify(verifyTimeoutMs);
+        await control.verify();
         return { kind: 'verified', ticket: action.ticket, control: control.state };
       }
       case 'init': {

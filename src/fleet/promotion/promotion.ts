@@ -4,9 +4,9 @@
  * request (a promotion that a crash interrupted after its claim) is only logged.
  */
 import { formatEpochLsn } from '../../change/position.ts';
+import { answerable } from '../../errors/bug.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import type { AgentRequest, RequestDesk } from '../node/requests.ts';
-import { shownError } from '../node/shown-error.ts';
 import type { SequenceChange } from './sequences.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
 import type { Lead } from './take-lead.ts';
@@ -96,6 +96,6 @@ export class Promotion {
 
   async failed(error: unknown): Promise<void> {
     if (this.#request === null || this.#desk === null) return;
-    await this.#desk.answer(this.#request, null, shownError(error));
+    await this.#desk.answer(this.#request, null, answerable(error));
   }
 }

@@ -18,7 +18,7 @@ import { type SchemaPart, schemaParts } from '../../topic/records/schema-record.
 import type { Cluster } from '../cluster.ts';
 import type { NodeSession } from '../node/member-session.ts';
 import { enumerate } from '../preflight/finding.ts';
-import { schemaBuildOptions } from './schema-building.ts';
+import { schemaBuildOptions } from './schema-finish.ts';
 
 /** Null where the tables are made by hand: `ddl: manual`. */
 export async function readInitialSchema(

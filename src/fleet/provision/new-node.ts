@@ -18,24 +18,23 @@ import type { RelationShape } from '../../change/change.ts';
 import { formatLsn } from '../../change/lsn.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
-import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
+import { notInitialised } from '../../errors/cluster.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { type LogLook, lookFirst } from '../../follower/bootstrap/bootstrap-look.ts';
 import { buildFromSchema } from '../../follower/schema/schema-build.ts';
 import { readBootstrap, saveBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition, saveEpoch } from '../../follower/state/follower-state.ts';
 import { armGuard } from '../../follower/write-guard.ts';
-import type { Releasers } from '../../lifecycle.ts';
 import { describeTopic } from '../../topic/kafka/admin.ts';
 import { RecordDecoder } from '../../topic/records/decoder.ts';
 import { publicationName } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
 import { keptFromMs } from '../node/kept-records.ts';
-import { notInitialised } from '../node/member-session.ts';
+import type { NodeDatabase } from '../node/node-access.ts';
 import { byHand } from '../status/building-text.ts';
 import { withRows } from './initial-tables.ts';
-import { schemaBuildOptions } from './schema-building.ts';
+import { schemaBuildOptions } from './schema-finish.ts';
 
 /** A relation of the stream, and the table of this node that is to hold its rows. */
 interface MatchedTable {
@@ -51,15 +50,12 @@ interface NewNodeOptions {
   readonly until?: EpochLsn | null;
 }
 
-/** Also goes on with a node of which this was interrupted. */
+/** Does nothing where the node is prepared; repeats the preparation where that was interrupted. */
 export async function prepareNewNode(
-  cluster: Cluster,
-  name: string,
-  client: Client,
-  control: ControlLog,
-  releasers: Releasers,
-  { needsSchema = false, until = null }: NewNodeOptions = {},
+  { cluster, name, client, control, known, releasers }: NodeDatabase,
+  { needsSchema = false, until = null }: NewNodeOptions,
 ): Promise<void> {
+  if (!(await isUnprepared(client, known))) return;
   const { state } = control;
   const { stream, current } = state;
   if (stream === null || current === null) throw notInitialised(cluster.name);
@@ -104,7 +100,7 @@ export async function prepareNewNode(
 }
 
 /** Never a node, or one whose preparation was interrupted: it has no place to go on from. */
-export async function isUnprepared(client: Client, known: NodeIdentity | null): Promise<boolean> {
+async function isUnprepared(client: Client, known: NodeIdentity | null): Promise<boolean> {
   if (known === null) return true;
   if (known.role === 'leader' || (await readPosition(client)) !== null) return false;
   return (await readBootstrap(client)) === null;

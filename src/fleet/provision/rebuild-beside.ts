@@ -29,7 +29,7 @@ import { besideName, copyProperties, createBeside, openMaintenance } from './bes
 import { startOver } from './building.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
 import { type WorkEvents, whileFollowing } from './following.ts';
-import { isUnprepared, prepareNewNode } from './new-node.ts';
+import { prepareNewNode } from './new-node.ts';
 import { swapDatabases } from './swap-databases.ts';
 
 /** What a rebuilding agent works with. */
@@ -87,21 +87,19 @@ async function openBeside(
   own: Releasers,
 ): Promise<NodeAccess> {
   const { cluster, name, control, client } = node;
-  const database = databaseOfUrl(node.url);
-  const besideOf = besideName(database, 'rebuild');
+  const besideOf = besideName(databaseOfUrl(node.url), 'rebuild');
   const { log } = cluster.around;
   log.info({ node: name, database: besideOf }, 'building the database beside the old one');
-  const oid = await createBeside(maintenance, database, besideOf);
+  const oid = await createBeside(maintenance, databaseOfUrl(node.url), besideOf);
   await hit('rebuild.after-create');
   await noteBeside(client, oid);
-  await copyProperties(maintenance, database, besideOf);
+  await copyProperties(maintenance, databaseOfUrl(node.url), besideOf);
   const other = cluster.withDatabase(name, besideOf);
   const session = await other.openSession(own, name, 'rebuild');
   const known = await readNode(session);
   if (known !== null && known.streamId !== node.identity.streamId) throw foreign(name, besideOf);
-  if (await isUnprepared(session, known)) {
-    await prepareNewNode(other, name, session, control, own, { needsSchema: true });
-  }
+  const database = { cluster: other, name, client: session, control, known, releasers: own };
+  await prepareNewNode(database, { needsSchema: true });
   await hit('rebuild.after-prepare');
   const identity: NodeIdentity = { ...node.identity, ...(await readNode(session)) };
   const url = other.settings.nodeUrl(name);

@@ -8,6 +8,7 @@
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Follower } from '../../follower/follower.ts';
 import {
+  type BuildOptions,
   notValidForeignKeys,
   type OpenBuild,
   openBuild,
@@ -18,17 +19,43 @@ import { pauseAfterRefusalMs } from '../../follower/schema/schema-refusal.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import type { Logger } from '../../logger.ts';
 import { sleepOrAbort } from '../../waiting.ts';
+import type { Cluster } from '../cluster.ts';
 import type { NodeAccess } from '../node/node-access.ts';
+import { lackTexts, refusedTexts, requireNothingToCome } from '../status/building-text.ts';
 import type { FollowerAtWork } from './follower-at-work.ts';
-import {
-  lackTexts,
-  refusedTexts,
-  requireNothingToCome,
-  schemaBuildOptions,
-} from './schema-building.ts';
 
 /** Becoming exact takes from seconds to hours. */
 const exactPollMs = 500;
+
+/** Often enough to see that it goes on. */
+const progressEveryMs = 10_000;
+
+export function schemaBuildOptions({ around }: Cluster, node: string): BuildOptions {
+  const { log, nowMs, sleep } = around;
+  let toldMs = nowMs();
+  return {
+    node,
+    nowMs,
+    sleep,
+    onProgress: ({ phase, done, total }) => {
+      if (done < total && nowMs() - toldMs < progressEveryMs) return;
+      toldMs = nowMs();
+      log.info({ node, phase, done, total }, 'building the schema');
+    },
+    onMissingRoles: (roles) => {
+      log.warn(
+        { node, roles },
+        'owners and privileges were left out: these roles do not exist here',
+      );
+    },
+    onNotValid: (foreignKeys) => {
+      log.warn(
+        { node, foreignKeys },
+        'made NOT VALID: rows here refer to rows that this node does not have',
+      );
+    },
+  };
+}
 
 /** `ended` settles when the follower has, with its error, or with that of the building. */
 export function followAndBuild(

@@ -5,6 +5,7 @@
 
 import { unreachable } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { OpenBuild, Refusal } from '../../follower/schema/schema-build.ts';
 import { type BootstrapState, shareRead } from '../../follower/state/bootstrap-state.ts';
 import type { RebuildMark } from '../../follower/state/rebuild-state.ts';
 
@@ -75,5 +76,37 @@ export function byHand(node: string): string {
   return (
     `Rebuild it in its own tables (${inPlace(node)}, or rebuild: in-place in understudy.yaml), ` +
     'or give it a new database with the same tables, empty.'
+  );
+}
+
+/** `its post-data is being built: 3 of 17`, and what its Postgres refuses. */
+export function openBuildTexts({ phase, done, total, refused }: OpenBuild): string[] {
+  const isUnderWay = done + refused.length < total;
+  const underWay = isUnderWay ? [`its ${phase} is being built: ${done} of ${total}`] : [];
+  const lacks = refusedTexts(refused).map((text) => `SCHEMA_BUILD_FAILED: it lacks ${text}`);
+  return [...underWay, ...lacks];
+}
+
+/** `CREATE INDEX i ON public.t: could not …` */
+export function refusedTexts(refused: readonly Refusal[]): string[] {
+  return refused.map(({ what, reason }) => `${what}: ${reason}`);
+}
+
+/** What a node lacks that leads as it is: what it refuses, and what it could not make whole. */
+export function lackTexts(open: OpenBuild | null, notValid: readonly string[]): string[] {
+  const reason = 'NOT VALID, rows here refer to rows that it does not have';
+  return [
+    ...refusedTexts(open?.refused ?? []),
+    ...notValid.map((name) => `the foreign key ${name} as on the leader: ${reason}`),
+  ];
+}
+
+/** A leader without its unique indexes and triggers would take what its followers refuse. */
+export function requireNothingToCome(node: string, open: OpenBuild | null): void {
+  if (open === null || open.done + open.refused.length === open.total) return;
+  throw new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} lacks a part of the schema: ${openBuildTexts(open).join('; ')}`,
+    'Wait until understudy status shows it promotable, or choose another node.',
   );
 }

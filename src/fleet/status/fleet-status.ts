@@ -10,6 +10,7 @@ import { readNode } from '../../catalog/understudy-schema.ts';
 import { parseLsn } from '../../change/lsn.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
+import { notInitialised } from '../../errors/cluster.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
@@ -26,9 +27,8 @@ import { slotPrefix } from '../../topic/records/layout.ts';
 import type { RowSchema } from '../../topic/records/row-schema.ts';
 import { withTimeout } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
-import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from '../node/fleet-facts.ts';
-import { notInitialised } from '../node/member-session.ts';
 import { isNodeLocked } from '../node/node-lock.ts';
+import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { isUninitialised, judgeStatus } from './judge-status.ts';
 import type { FleetStatus } from './node-status.ts';
 

@@ -8,12 +8,18 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/pos
 import { ownerOf } from '../../control/claim.ts';
 import type { RecordOf } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { delayText, isTooYoung } from '../node/delay.ts';
-import type { DatabaseFacts, FleetFacts, Found } from '../node/fleet-facts.ts';
-import { isAtEnd, isStreaming, type LogEnds, lagBytes, lagMs } from '../node/lag.ts';
-import { openBuildTexts } from '../provision/schema-building.ts';
-import { buildingText, rebuildText } from './building-text.ts';
-import { missingRecords } from './missing-records.ts';
+import { buildingText, openBuildTexts, rebuildText } from './building-text.ts';
+import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
+import {
+  delayText,
+  isAtEnd,
+  isStreaming,
+  isTooYoung,
+  type LogEnds,
+  lagBytes,
+  lagMs,
+  missingRecords,
+} from './lag.ts';
 import type { FleetStatus, NodeState, NodeStatus } from './node-status.ts';
 import { slotReport } from './slot-status.ts';
 import { lacksText, unfinishedStatus, unfinishedText } from './unfinished-text.ts';

@@ -1,22 +1,25 @@
 /**
- * How far a follower is behind. Flows in: where it stands, and where the log and the leader's WAL
- * end; flows out: bytes and milliseconds, null where nobody can tell. Pure.
+ * How far a follower is behind, and whether it can catch up. It takes a follower's position and the
+ * ends of the log and of the leader's WAL; it gives bytes and milliseconds, null where they are not
+ * known, whether the follower streams or is delayed on purpose, and which records it needs that the
+ * topic no longer holds. Pure.
  */
+import { formatDurationMs } from '../../change/amounts.ts';
 import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
 import type { DatabaseFacts, TopicFacts } from './fleet-facts.ts';
 
 export interface LogEnds {
   readonly newest: TopicFacts | null;
-  /** Where the leader's WAL stands, in its own epoch; null when nobody was asked. */
+  /** The end of the leader's WAL, in its own epoch; null when the leader was not asked. */
   readonly leaderWal: EpochLsn | null;
   readonly nowMs: number;
 }
 
 type Position = NonNullable<DatabaseFacts['position']>;
 
-/** Async from end to end a change takes well under a second; twice that is no hiccup any more. */
-export const streamingLagMs = 2_000;
-/** What came within that time may be on its way, if it is no more than this. */
+/** From end to end a change takes well under a second; twice that is more than a hiccup. */
+const streamingLagMs = 2_000;
+/** What was written within that time may be on its way, if it is no more than this. */
 const streamingLagBytes = 16 * 1024 * 1024;
 
 /** At the newest point, or so close behind it that the rest is on its way. */
@@ -25,7 +28,7 @@ export function isStreaming(ends: LogEnds, position: Position): boolean {
   if (isAtEnd(newest, position)) return true;
   const behindMs = lagMs(ends, position);
   if (behindMs !== null && behindMs < streamingLagMs) return true;
-  // After a quiet time the commits before and after it lie far apart: then the point's age counts.
+  // After a quiet time the commits before and after it are far apart: then the point's age counts.
   const point = newest?.point ?? null;
   if (point === null) return false;
   const ageMs = nowMs - Number(point.commitTimeMicros / 1000n);
@@ -56,4 +59,37 @@ export function lagMs({ newest }: LogEnds, position: Position | null): number | 
   if (newest.point === null) return null;
   const behindMicros = newest.point.commitTimeMicros - position.commitTimeMicros;
   return behindMicros > 0n ? Number(behindMicros / 1000n) : 0;
+}
+
+/** For people, of a node that is behind on purpose. */
+export function delayText(delayMs: number): string {
+  return `delayed by ${formatDurationMs(delayMs)}: it applies nothing younger`;
+}
+
+/**
+ * Whether the newest change is too young for a delayed node; the ages of the others are unknown.
+ */
+export function isTooYoung({ newest, nowMs }: LogEnds, delayMs: number): boolean {
+  const point = newest?.point ?? null;
+  if (point === null) return true;
+  const ageMs = nowMs - Number(point.commitTimeMicros / 1000n);
+  return ageMs < delayMs + streamingLagMs;
+}
+
+/**
+ * One reason for each partition that does not hold what the follower reads next: such a node can
+ * neither follow nor be promoted. Where an agent runs, the position may be newer than the end that
+ * was read of the topic.
+ */
+export function missingRecords(
+  topic: TopicFacts | null,
+  { agentRuns, position }: DatabaseFacts,
+): string[] {
+  return (topic?.watermarks ?? []).flatMap(({ partition, lowWatermark, lastStableOffset }) => {
+    const next = position?.checkpoint?.nextOffsets[partition];
+    if (next === undefined) return [];
+    if (next >= lowWatermark && (agentRuns || next <= lastStableOffset)) return [];
+    const holds = `${lowWatermark} to ${lastStableOffset}`;
+    return [`it needs the offset ${next} of partition ${partition}, which holds ${holds}`];
+  });
 }

@@ -1,7 +1,6 @@
 /**
- * What can be found out about a fleet without asking an agent. Flows in: looks at databases, topic
- * and control log; flows out: facts, each either found or missing with its reason, for `judgeStatus`
- * to judge.
+ * The facts about a fleet that can be read without asking an agent: from its databases, its topic
+ * and its control log. Each is either found or missing with the reason; `judgeStatus` judges them.
  */
 import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
 import type { Checkpoint, Point, RelationId, UnfinishedTable } from '../../change/change.ts';
@@ -14,7 +13,7 @@ import type { RebuildMark } from '../../follower/state/rebuild-state.ts';
 import type { SlotWal } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
 
-/** What was looked for, or one sentence that says why it is not known. */
+/** A value, or one sentence that says why it is not known. */
 export type Found<Value> =
   | { readonly kind: 'found'; readonly value: Value }
   | { readonly kind: 'missing'; readonly reason: string };
@@ -25,21 +24,21 @@ export interface DatabaseFacts {
   readonly position: {
     readonly at: EpochLsn;
     readonly commitTimeMicros: bigint;
-    /** Where it reads on. */
+    /** The offsets that it reads next. */
     readonly checkpoint?: Pick<Checkpoint, 'nextOffsets'>;
     readonly unfinished?: readonly RelationId[];
   } | null;
   /** null or absent where the node is not being built from the log. */
   readonly building?: BootstrapState | null;
-  /** null or absent where the node is not to be built anew. */
+  /** null or absent where no rebuild is under way. */
   readonly rebuild?: RebuildMark | null;
   /** The server's WAL position; null on a server in recovery. */
   readonly walLsn: Lsn | null;
-  /** Whether somebody holds the lock of the node. */
+  /** Whether a session holds the lock of the node. */
   readonly agentRuns: boolean;
-  /** What of the leader's schema is not built here yet; null where nothing is left. */
+  /** The part of the leader's schema that is not built here yet; null where nothing is left. */
   readonly openBuild?: OpenBuild | null;
-  /** Foreign keys that could only be made NOT VALID here. */
+  /** Foreign keys that could only be created NOT VALID here. */
   readonly notValid?: readonly string[];
   /** This cluster's slots in the database, the newest epoch's first. */
   readonly slots: readonly SlotWal[];
@@ -50,9 +49,9 @@ export interface TopicFacts {
   readonly at: EpochLsn | null;
   /** null where the checkpoint is an epoch begin, which has no transaction. */
   readonly point: (Pick<Point, 'commitTimeMicros'> & Partial<Pick<Point, 'uncovered'>>) | null;
-  /** Whose rows from before the stream are not all in it. */
+  /** Tables that are backfilling. */
   readonly unfinished?: readonly UnfinishedTable[];
-  /** From where to where each partition reaches. */
+  /** The first and the last readable offset of each partition. */
   readonly watermarks?: readonly Watermarks[];
 }
 
@@ -64,7 +63,7 @@ export interface FleetFacts {
   readonly nodes: readonly {
     readonly name: string;
     readonly database: Found<DatabaseFacts>;
-    /** What is younger it does not apply, as far as the configuration here says. */
+    /** The configured delay: younger changes are not applied. */
     readonly delayMs?: number;
   }[];
   readonly nowMs: number;
