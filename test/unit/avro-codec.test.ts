@@ -1,6 +1,6 @@
 /**
- * Rows to bytes and back without losing a bit: longs against a reading of their own, every Avro
- * kind, rows of any width and length; and bytes that are no row are refused.
+ * Rows to bytes and back without losing a bit: longs against an independent decoder, every Avro
+ * kind, rows of any width and length; and bytes that are not a row are refused.
  */
 import avro from 'avsc';
 import fc from 'fast-check';
@@ -98,7 +98,7 @@ const kinds: Readonly<Record<string, fc.Arbitrary<string>>> = {
   text: anyText,
 };
 
-test('a row of every kind comes back as the very same text, NULLs included', () => {
+test('a row of every kind is decoded to the same text, NULLs included', () => {
   const types = Object.keys(kinds);
   const codec = codecOf('id bigint', ...types.map((type, i) => `c${i} ${type}`));
   const cells = Object.values(kinds).map((kind) => fc.option(kind, { nil: null }));
@@ -174,21 +174,21 @@ test('a table without columns has rows of no bytes', () => {
   assert.equal(codec.decode(codec.encode(9, [])), []);
 });
 
-test('a column may have the name of a member of every object', () => {
+test('a column may be named like a member of Object.prototype', () => {
   const names = ['id', '__proto__', 'constructor', 'toString', 'hasOwnProperty', 'class'];
   const codec = codecOf(...names.map((name) => `${name} text`));
   assert.equal(codec.columnIds, names);
   assert.equal(codec.decode(codec.encode(1, names)), names);
 });
 
-test('too few values are our bug, never NULLs', () => {
+test('too few values are a BUG, never NULLs', () => {
   assert.throws(
     () => codecOf('id text', 'a text').encode(1, ['1']),
     (error: unknown) => error instanceof UnderstudyError && error.code === 'BUG',
   );
 });
 
-test('bytes that are no framed row are refused, wherever they break off', () => {
+test('bytes that are not a framed row are refused, wherever they break off', () => {
   const codec = codecOf('id text', 'a bigint', 'b bytea');
   const framed = codec.encode(7, ['one', '300', '\\x0102']);
   for (let length = 0; length < 5; length += 1) {

@@ -1,6 +1,6 @@
 /**
- * The order of steps at the end of a log: what is written there is committed first, and the end is
- * looked at until it lies past everything written. Whether brokers behave so is in test/fault.
+ * The order of steps at the end of a log: the records are committed first, then the watermarks are
+ * polled until they are past the records. Whether brokers behave so is in test/fault.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -11,7 +11,7 @@ const records: readonly OutgoingRecord[] = [0, 1].map((partition) => {
   return { partition, key: Buffer.from('k'), value: null, headers: {} };
 });
 
-/** A producer and a reader that write down what is asked of them, and `ends` one by one. */
+/** A producer and a reader that record their calls; the reader returns `ends` one by one. */
 function recorded(offsets: readonly (bigint | null)[], ends: readonly (readonly bigint[])[]) {
   const steps: string[] = [];
   const producer: TransactionalProducer = {
@@ -25,12 +25,12 @@ function recorded(offsets: readonly (bigint | null)[], ends: readonly (readonly 
     },
     close: async () => undefined,
   };
-  let looks = 0;
+  let polls = 0;
   const reader = {
     watermarks: async (): Promise<readonly Watermarks[]> => {
-      steps.push('look');
-      const seen = ends[looks] ?? ends.at(-1) ?? [];
-      looks += 1;
+      steps.push('poll');
+      const seen = ends[polls] ?? ends.at(-1) ?? [];
+      polls += 1;
       return seen.map((lastStableOffset, partition) => {
         return { partition, lowWatermark: 0n, lastStableOffset };
       });
@@ -50,10 +50,10 @@ function recorded(offsets: readonly (bigint | null)[], ends: readonly (readonly 
   return { steps, run: () => commitReadably(producer, records, reader, clock) };
 }
 
-test('the end is looked at once the records are committed', async () => {
+test('the watermarks are read once the records are committed', async () => {
   const { steps, run } = recorded([7n, 9n], [[9n, 11n]]);
   const { offsets, ends } = await run();
-  assert.equal(steps, ['send 2', 'commit', 'look']);
+  assert.equal(steps, ['send 2', 'commit', 'poll']);
   assert.equal(offsets, [7n, 9n]);
   const expected = [9n, 11n].map((lastStableOffset, partition) => {
     return { partition, lowWatermark: 0n, lastStableOffset };
@@ -61,7 +61,7 @@ test('the end is looked at once the records are committed', async () => {
   assert.equal(ends, expected);
 });
 
-test('an end at a record, or below it in one partition, is not yet the end', async () => {
+test('a watermark at a record, or below it in one partition, is polled again', async () => {
   const { steps, run } = recorded(
     [7n, 9n],
     [
@@ -71,10 +71,10 @@ test('an end at a record, or below it in one partition, is not yet the end', asy
     ],
   );
   await run();
-  assert.equal(steps.slice(2), ['look', 'sleep', 'look', 'sleep', 'look']);
+  assert.equal(steps.slice(2), ['poll', 'sleep', 'poll', 'sleep', 'poll']);
 });
 
-test('an end that stays below is an error that names the place', async () => {
+test('a watermark that stays below is an error that names partition and offset', async () => {
   const { run } = recorded([7n, 9n], [[9n, 5n]]);
   try {
     await run();

@@ -1,5 +1,5 @@
 /**
- * Where the log ends: the newest checkpoint that every partition holds and all that was committed
+ * The end of the log: the newest checkpoint that every partition holds and all that was committed
  * past it, with torn batches, half epoch begins, compacted points and tails that are too short.
  */
 import { test } from 'uvu';
@@ -47,14 +47,14 @@ test('the newest point that all partitions hold is the checkpoint', () => {
   assert.is(end?.begin, null);
 });
 
-test('a whole epoch begin is the checkpoint, and says so', () => {
+test('a whole epoch begin is the checkpoint', () => {
   const end = findLogEnd(tailsOf(twoBatches().begin(2, 7)));
   assert.equal(shown(end), { checkpoint: '2:0/7', next: [6, 6], pastCheckpoint: [] });
   assert.is(end?.begin?.epoch, 2);
   assert.is(end?.point, null);
 });
 
-test('what was committed past equal last points is seen', () => {
+test('records committed past equal last points are found', () => {
   const end = findLogEnd(tailsOf(twoBatches().row(1, 32, 'c', '1')));
   assert.equal(shown(end), { ...atSecond, pastCheckpoint: ['1:5 row'] });
 });
@@ -70,7 +70,7 @@ test('a half epoch begin is past the checkpoint', () => {
   assert.equal(shown(findLogEnd(tailsOf(half))), { ...atSecond, pastCheckpoint: ['1:5 epoch'] });
 });
 
-test('where compaction took the point before a torn one, the torn one tells of it', () => {
+test('where compaction removed the point before a torn one, the torn one names it', () => {
   const torn = twoBatches().row(1, 40, 'd', '1').point(48, {}, [0]);
   // Each partition keeps its last point: the checkpoint's own record is left in partition 1 alone.
   const tails = tailsOf(torn).map(({ records, ...tail }) => {
@@ -82,7 +82,7 @@ test('where compaction took the point before a torn one, the torn one tells of i
   const end = findLogEnd(tails);
   assert.equal(shown(end), { ...atSecond, pastCheckpoint: ['0:5 point', '1:5 row'] });
   assert.is(end?.point?.upto, 32n, 'the other partition still holds the record of the checkpoint');
-  // The same where the begin of the epoch is not there to be taken for the checkpoint.
+  // The same without the epoch begin, which could be the checkpoint.
   const bare = tails.map(({ records, ...tail }) => {
     return { ...tail, records: records.filter(({ kind }) => kind !== 'epoch') };
   });
@@ -99,7 +99,7 @@ test('tails without a common checkpoint that do not reach the start are too shor
   assert.equal(shown(findLogEnd([first, second])), { ...atSecond, pastCheckpoint: ['1:5 row'] });
 });
 
-test('a tail that begins behind the checkpoint, as a torn point tells it, is too short', () => {
+test('a tail that begins after the checkpoint that a torn point names is too short', () => {
   const torn = twoBatches().row(0, 40, 'c', '1').point(48, {}, [0]);
   const [first, second] = tailsOf(torn, () => true, false) as [Tail, Tail];
   assert.is(findLogEnd([{ ...first, records: first.records.slice(-1) }, second]), null);
@@ -115,7 +115,7 @@ test('without any checkpoint everything is past it', () => {
   assert.equal(shown(findLogEnd(tailsOf(topic)))?.pastCheckpoint, ['0:1 epoch']);
 });
 
-test('what is unhealed is as the last point says, at an epoch begin as its base may say', () => {
+test('unhealed is what the last point has; at an epoch begin, what its base may have', () => {
   const since = { at: at(1, 16), nextOffsets: [3n, 2n] };
   const healed = twoBatches();
   assert.is(findLogEnd(tailsOf(healed))?.unhealed, null);

@@ -1,6 +1,6 @@
 /**
  * The partitioner against known hashes of Kafka's Java client and against kafkajs' own, so that
- * other clients find a row where we put it.
+ * other clients find the partition of a row.
  */
 import fc from 'fast-check';
 import { Partitioners } from 'kafkajs';
@@ -22,7 +22,7 @@ test('hashes are those of the Java client', () => {
   for (const [text, hash] of javaHashes) assert.is(murmur2(Buffer.from(text)), hash, text);
 });
 
-test('any key goes where kafkajs puts it', () => {
+test('any key has the partition that kafkajs computes', () => {
   const kafkajs = Partitioners.DefaultPartitioner();
   const key = fc.uint8Array({ maxLength: 200 });
   const count = fc.integer({ min: 1, max: 200 });

@@ -1,6 +1,6 @@
 /**
- * What `import 'pg-understudy'` gives: nothing more than is documented, and a decoder that a reader
- * of the topic can use without any other part of the package.
+ * The exports of `import 'pg-understudy'`: nothing more than is documented, and a decoder that a
+ * reader of the topic can use without any other part of the package.
  */
 import { readFileSync } from 'node:fs';
 import { test } from 'uvu';
@@ -41,7 +41,7 @@ test('the exports are these and no others', () => {
   ]);
 });
 
-test('the version is the package’s', () => {
+test('the version is that of package.json', () => {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
   assert.is(api.version, (JSON.parse(text) as { version: string }).version);
 });

@@ -56,7 +56,7 @@ async function refused(
   assert.unreachable(`${message} was not refused`);
 }
 
-test('a row is read with its place, its values and their columns', async () => {
+test('a row is read with its offset, its values and their columns', async () => {
   const decoder = new RecordDecoder(registry);
   const [row] = await decoder.decode([fetched({})]);
   assert.ok(row?.kind === 'row' && row.value !== null);
@@ -89,7 +89,7 @@ test('keys and values that are not framed are refused', async () => {
   await refused(/not framed/, [{ ...point, value: Buffer.alloc(4) }]);
 });
 
-test('an op and a value that contradict each other are refused', async () => {
+test('an op that contradicts the value is refused', async () => {
   const deleted = { position: Buffer.from('d 1:0/10:2 7') };
   await refused(/a row has op d/, [fetched({ headers: deleted })]);
   await refused(/a row has op u/, [fetched({ value: null })]);
@@ -104,7 +104,7 @@ test('a tombstone of anything but a row is refused', async () => {
   }
 });
 
-test('only an update leaves values out, and it names their columns', async () => {
+test('only an update has unchanged columns, and it names them', async () => {
   const unchanged = Buffer.from('["n"]');
   const [row] = await new RecordDecoder(registry).decode([
     fetched({ headers: { ...fetched({}).headers, unchanged } }),
@@ -116,11 +116,11 @@ test('only an update leaves values out, and it names their columns', async () =>
   await refused(/no readable unchanged header/, [fetched({ headers: unreadable })]);
 });
 
-test('a value under a schema that is no row schema is refused', async () => {
+test('a value whose schema is not a row schema is refused', async () => {
   await refused(/schema 2, which is not a row schema/, [fetched({ value: point.value })]);
 });
 
-test('what a newer version wrote is refused by its format', async () => {
+test('a record of a newer version is refused by its format', async () => {
   const avro = { ...pointToAvro(pointOf({ upto: lsn(16) })), format: 2 };
   const value = encodeFramed(2, fixedSchemas.point.type, avro);
   await refused(/a consistency point has format 2/, [{ ...point, value }], 'FORMAT_TOO_NEW');
@@ -163,13 +163,13 @@ test('a reread goes to every partition under a key of its own', async () => {
   assert.is(new Set(keys).size, 2, 'compaction keeps each of them');
 });
 
-test('a point whose LSN is no LSN is refused', async () => {
+test('a point with a malformed LSN is refused', async () => {
   const avro = { ...pointToAvro(pointOf({})), upto: 'soon' };
   const value = encodeFramed(2, fixedSchemas.point.type, avro);
   await refused(/the record at partition 0, offset 5 is not readable/, [{ ...point, value }]);
 });
 
-test('any other bytes in any place are refused by name, or are a record', async () => {
+test('random bytes in a record are refused with a code, or decode to a record', async () => {
   const anyBytes = fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes));
   const framed = anyBytes.map((bytes) => Buffer.concat([Buffer.from('0000000001', 'hex'), bytes]));
   const anyChange = fc.oneof(

@@ -1,6 +1,6 @@
 /**
- * The headers of a record: what the leader writes is what the follower reads, over the whole range
- * and in any order of records; any other text is refused.
+ * The headers of a record: the follower reads what the leader wrote, over the whole range and in
+ * any order of records; any other text is refused.
  */
 import fc from 'fast-check';
 import { test } from 'uvu';
@@ -45,7 +45,7 @@ test('a position header is the documented text', () => {
   assert.is(text, 'u 3:0/16B3748:17 1763700000123456');
 });
 
-test('any headers come back in the order in which they were written', () => {
+test('any headers are decoded in the order in which they were encoded', () => {
   fc.assert(
     fc.property(fc.array(anyHeader, { maxLength: 20 }), (headers) => {
       const decoder = new PositionHeaderDecoder();
@@ -76,7 +76,7 @@ test('a header that is missing or of another form is refused', () => {
   }
 });
 
-test('an old identity comes back exactly', () => {
+test('an old identity is decoded exactly', () => {
   assert.is(decodeTexts('was', {}), null);
   fc.assert(
     fc.property(fc.array(fc.string({ unit: 'binary' }), { minLength: 1 }), (identity) => {
@@ -85,7 +85,7 @@ test('an old identity comes back exactly', () => {
   );
 });
 
-test('another text is no list of texts', () => {
+test('any other text is refused as a list of texts', () => {
   for (const text of ['', '[', '"1"', '{}', '[1]', '[null]', '["1"']) {
     refused(() => decodeTexts('unchanged', { unchanged: Buffer.from(text) }));
   }

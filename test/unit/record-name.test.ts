@@ -1,6 +1,6 @@
 /**
- * What an error says of a record: table and key as people know them, on one line, cut short, and
- * with the command that helps.
+ * The name of a record in an error: table and key, on one line and shortened; and the error of a
+ * record that is too large, with the command that helps.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -24,7 +24,7 @@ test('a row is named by its table and its key', () => {
   assert.is(recordName(rowKey('a', '')), 'the row ("a", "") of public.orders');
 });
 
-test('a key is cut short and stays on one line', () => {
+test('a long key is shortened and stays on one line', () => {
   const name = recordName(rowKey('x'.repeat(5_000), 'one\ntwo'));
   assert.is(name, `the row ("${'x'.repeat(60)}…", "one\\ntwo") of public.orders`);
 });
@@ -51,7 +51,7 @@ function refused(sizeBytes: number) {
   return tooLarge({ topic: 't', partitions: 3, recordName }, batch);
 }
 
-test('an error says which row is too large, how large, and the command that helps', () => {
+test('an error names the row that is too large, its size, and the command that helps', () => {
   const { message, hint, exit } = refused(9_000_000);
   assert.is(
     message,
@@ -61,7 +61,7 @@ test('an error says which row is too large, how large, and the command that help
   assert.is(exit, 4);
 });
 
-test('beyond what any broker takes no setting is promised to help', () => {
+test('beyond the limit of every broker the hint names no setting', () => {
   assert.match(refused(recordBytesMax).hint, new RegExp(`max.message.bytes=${recordBytesMax},`));
   const beyond = refused(recordBytesMax + 1);
   assert.not.match(beyond.hint, /kafka-configs/);

@@ -52,7 +52,7 @@ test('the schema is this text', () => {
   assert.is(JSON.stringify(rowSchemaOf(shape)), JSON.stringify(expected));
 });
 
-test('names that Avro does not know are escaped, and said in pgName', () => {
+test('names that Avro does not allow are escaped, and kept in pgName', () => {
   const names = ['id', 'a-b', 'a_x2d_b', '1st', 'größe', '🐘', '__proto__', ' '];
   const fields = rowSchemaOf(named('public.t', names)).fields;
   const expected = [
@@ -71,7 +71,7 @@ test('names that Avro does not know are escaped, and said in pgName', () => {
   );
 });
 
-test('a table may be called as a type of Avro', () => {
+test('a table may have the name of an Avro type', () => {
   const types = ['null', 'boolean', 'int', 'long', 'float', 'double', 'bytes', 'string'];
   for (const name of types) {
     const { name: escaped, namespace } = rowRecordName(`public.${name}`);

@@ -1,6 +1,6 @@
 /**
- * The schema record of the topic: small in one part, large in several, and what compaction, a torn
- * transaction or a newer schema leave of it is never read as anything but what was written.
+ * The schema record of the topic: small in one part, large in several; what compaction, a torn
+ * transaction or a newer schema leave of it is never read as another schema.
  */
 import { randomBytes } from 'node:crypto';
 import { test } from 'uvu';
@@ -41,7 +41,7 @@ test('a small schema is one part, under a key of its own', () => {
   assert.equal(readSchemaRecord(parts), small);
 });
 
-test('a schema that only looks large is compressed into one part, keyed by its position', () => {
+test('a large schema that compresses well is one part, keyed by its position', () => {
   const record = recordOf(0x40, ['x'.repeat(3_000_000)]);
   const parts = schemaParts(record);
   assert.is(parts.length, 1);
@@ -52,7 +52,7 @@ test('a schema that only looks large is compressed into one part, keyed by its p
   assert.equal(readSchemaRecord(parts), record);
 });
 
-test('what a later epoch does not continue is no schema of it, however new', () => {
+test('a void schema is ignored, however new', () => {
   const parts = [...schemaParts(small), ...schemaParts(large)];
   const first = { epoch: 1, base: null };
   const newest = (base: number): SchemaRecord['at'] | undefined => {
@@ -77,14 +77,14 @@ test('a large schema comes in parts, and is read from them in any order', () => 
   assert.equal(readSchemaRecord([...parts, ...parts]), large, 'written twice');
 });
 
-test('of two whole ones the position decides, not the place', () => {
+test('of two whole ones the position decides, not the offset', () => {
   const old = schemaParts(small);
   const parts = schemaParts(large);
   assert.equal(readSchemaRecord([...parts, ...old]), large);
   assert.equal(readSchemaRecord([...old, ...parts]), large);
 });
 
-test('a part that is missing, or is not what was written, leaves the older schema', () => {
+test('with a missing or changed part the older schema is read', () => {
   const parts = schemaParts(large);
   for (const [i, lost] of parts.entries()) {
     const torn = parts.filter((part) => part !== lost);
@@ -98,7 +98,7 @@ test('a part that is missing, or is not what was written, leaves the older schem
   assert.is(readSchemaRecord([]), null);
 });
 
-test('what a newer schema leaves of an older one is buried, but nothing of its own', () => {
+test('keys of an older schema that the newer one does not replace get tombstones', () => {
   const names = (keys: readonly { identity: readonly string[] }[]): string[] =>
     keys.map(({ identity }) => identity.join(' '));
   const old = schemaParts(large);
@@ -119,7 +119,7 @@ const registry = {
   schemaById: async (id: number): Promise<object> => registered.get(id) ?? {},
 };
 
-test('it lies in partition 0, readers of rows pass over it, its own reads it', async () => {
+test('it is in partition 0, decode leaves it out, schemaParts reads it', async () => {
   const encoder = await RecordEncoder.open({ topic: 't', partitions: 3, registry });
   const decoder = new RecordDecoder(registry);
   const written = await encoder.encodeSchema(schemaParts(larger), schemaParts(large), 7n);
@@ -142,7 +142,7 @@ test('a schema of a newer format is refused by its reader', async () => {
   const encoder = await RecordEncoder.open({ topic: 't', partitions: 1, registry });
   const [record] = await encoder.encodeSchema(schemaParts(small), [], 7n);
   const value = Buffer.from(record?.value ?? []);
-  // Behind the frame stands the format, a zigzag long: 2 is 1.
+  // The format follows the frame, as a zigzag long: 2 is 1.
   assert.is(value[5], 2);
   value[5] = 4;
   const fetched = { partition: 0, offset: 0n, timestampMs: 1, headers: {}, key: Buffer.alloc(0) };

@@ -1,5 +1,5 @@
 /**
- * The loop that reads a log: what it asks for, what it hands over, and how it ends. How brokers
+ * The loop that reads a log: what it fetches, what it hands over, and how it ends. How brokers
  * answer is in test/integration/topic-reader.
  */
 import { test } from 'uvu';
@@ -12,7 +12,7 @@ function record(partition: number, offset: number): FetchedRecord {
   return { partition, offset: BigInt(offset), timestampMs: 0, key, value: null, headers: {} };
 }
 
-/** Answers one record for each partition and fetch, or as `answer` says, and notes the offsets. */
+/** Returns one record for each partition and fetch, or `answer`, and records the offsets. */
 function source(
   answer = (partition: number, offset: bigint): Partial<FetchedPartition> => ({
     records: [record(partition, Number(offset))],
@@ -39,7 +39,7 @@ function source(
   return { asked, reader, decoder };
 }
 
-test('each fetch asks for what is wanted then, and wanting nothing ends the loop', async () => {
+test('each fetch is from the offsets wanted at that time; wanting none ends the loop', async () => {
   const log = source();
   const wants = [new Map([[0, 4n]]), new Map([[0, 5n]]).set(1, 7n)];
   const handed: string[][] = [];

@@ -45,7 +45,7 @@ function encoded(records: readonly OutgoingRecord[], baseOffset: bigint, who = p
   return batch;
 }
 
-/** As a broker writes them: one record, whose key says which end it is. */
+/** As a broker writes them: one record, whose key holds its type. */
 function marker(type: 'abort' | 'commit', producerId: bigint, baseOffset: bigint): Buffer {
   const key = Buffer.from([0, 0, 0, type === 'abort' ? 0 : 1]);
   const record = { partition: 2, key, value: Buffer.alloc(6), headers: {} };
@@ -54,7 +54,7 @@ function marker(type: 'abort' | 'commit', producerId: bigint, baseOffset: bigint
   return sealed(batch);
 }
 
-/** With the checksum that fits what was changed. */
+/** With a new checksum for the changed bytes. */
 function sealed(batch: Buffer): Buffer {
   const checksum = crc32c(batch, batchHeader.attributes, batch.length);
   batch.writeUInt32BE(checksum, batchHeader.crc);
@@ -120,7 +120,7 @@ test('batches are bounded in bytes and in records; a larger record is alone', ()
   assert.is(nextBatch([half, half, half], 0).end, 1);
 });
 
-test('records below the wanted offset and a batch that was cut off are left out', () => {
+test('records below the fetched offset and a batch that is cut off are left out', () => {
   const first = encoded([row('a'), row('b'), row('c')], 0n);
   const second = encoded([row('d')], 3n);
   const both = Buffer.concat([first, second]);
@@ -164,7 +164,7 @@ test('two aborted producers that overlap a third leave only what was committed',
   assert.is(nextOffset, 10n);
 });
 
-test('a batch that compaction emptied moves on, a marker without its record ends nothing', () => {
+test('a batch emptied by compaction advances the offset, an empty marker ends nothing', () => {
   const empty = Buffer.from(encoded([row('gone')], 40n).subarray(0, batchHeader.records));
   empty.writeInt32BE(batchHeader.records - batchHeader.leaderEpoch, batchHeader.length);
   empty.writeInt32BE(9, batchHeader.lastOffsetDelta);
@@ -176,7 +176,7 @@ test('a batch that compaction emptied moves on, a marker without its record ends
   assert.is(decodeBatches(sealed(control), [], from).nextOffset, 50n);
 });
 
-test('a changed byte and an unknown format are damage', () => {
+test('a changed byte and an unknown format are reported as damage', () => {
   const batch = encoded([row('a')], 0n);
   const changed = Buffer.from(batch);
   changed.writeUInt8(1 ^ changed.readUInt8(changed.length - 2), changed.length - 2);

@@ -1,5 +1,5 @@
 /**
- * docs/types.md and the code say the same: every type of the matrix has its line there, with the
+ * docs/types.md and the code agree: every type of the matrix has its line there, with the
  * Avro type that a column of it gets.
  */
 import { readFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { matrixTypes } from '../support/type-values.ts';
 
 const page = readFileSync(new URL('../../docs/types.md', import.meta.url), 'utf8');
 
-/** By the name in back quotes, what the second column says where it stands first. */
+/** By the name in back quotes, the second column of its first line. */
 const lines = new Map(
   page
     .split('\n')
@@ -60,7 +60,7 @@ test('every type of the matrix has the Avro type that the page gives', () => {
   assert.ok(own > 10 && matrixTypes.length - own > 80);
 });
 
-test('what cannot be carried has its line', () => {
+test('types that are not supported have their line', () => {
   for (const name of ['pg_node_tree', 'gtsvector', 'pg_largeobject'])
     assert.ok(lines.has(name), name);
 });
