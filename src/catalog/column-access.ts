@@ -1,9 +1,9 @@
 /**
- * How a row is found by its key, and how text becomes a value, in this database. Flows in: tables;
- * flows out: for each key column the operators of the index that is the identity, and for each
- * column whether a cast from text is the type's own input. Our sessions have an empty search_path,
- * so the operators of an extension's type have to be named with their schema; and what the index
- * takes for equal, by its operator and its collation, is what must be found, nothing more or less.
+ * How this database finds a row by its key, and how it reads text as a value: for each key column
+ * the operators of the identity's index, and for each column whether a cast from text is the type's
+ * own input function. Our sessions have an empty search_path, so operators of an extension's type
+ * have to be named with their schema. A row must be found exactly when the index takes its key for
+ * equal, by its operator and its collation.
  */
 import type { Client } from 'pg';
 import { castFromText, identityWithoutOrder } from '../errors/table.ts';
@@ -15,19 +15,19 @@ export interface KeyOperators {
   readonly equal: string;
   readonly less: string;
   readonly greater: string;
-  /** As SQL takes it behind COLLATE; null where the type has none. */
+  /** As SQL takes it after COLLATE; null where the type has none. */
   readonly collation: string | null;
 }
 
-/** A cast may be somebody's function; an element of an array always goes through the input. */
+/** A cast may be a user's function; an element of an array always uses the input function. */
 export type TextInput = 'cast' | 'array element';
 
 export interface TableAccess {
   /** By attnum, of the identity's columns. */
   readonly keys: ReadonlyMap<number, KeyOperators>;
-  /** Whether INSERT … ON CONFLICT takes the identity's columns. */
+  /** Whether INSERT … ON CONFLICT accepts the identity's columns. */
   readonly upsertable: boolean;
-  /** By attnum, of columns that are not plainly cast. */
+  /** By attnum, of columns whose text is not simply cast. */
   readonly inputs: ReadonlyMap<number, TextInput>;
 }
 
@@ -57,7 +57,7 @@ export async function readTableAccess(
 
 interface KeyRow {
   readonly attnum: number;
-  /** As SQL takes them; null where the index has no order of its own. */
+  /** As SQL takes them; null where the index has no order. */
   readonly equal: string | null;
   readonly less: string | null;
   readonly greater: string | null;
@@ -81,13 +81,13 @@ interface CastRow {
 
 /**
  * Strategies 1, 3 and 5 of a btree are less, equal and greater. Other kinds of unique index
- * (WITHOUT OVERLAPS, from PostgreSQL 18 on) have numbers of their own: there the type's own order
- * stands.
+ * (WITHOUT OVERLAPS, from PostgreSQL 18 on) number them otherwise: for those the default btree
+ * operator class of the type is used.
  */
 const operatorsQuery = `
   SELECT json_build_object(
     'tableOid', x.indrelid::bigint, 'name', ic.relname,
-    -- ON CONFLICT takes no table with rules for updates, not even rules that do not fire.
+    -- ON CONFLICT refuses a table with rules for updates, even rules that do not fire.
     'plain', am.amname = 'btree' AND NOT x.indisexclusion AND NOT EXISTS (
       SELECT FROM pg_rewrite w WHERE w.ev_class = x.indrelid AND w.ev_type = '2'),
     'columns', (
@@ -152,7 +152,7 @@ function operatorsOf(table: TableShape, row: KeyRow): KeyOperators {
   };
 }
 
-/** ON CONFLICT looks at every unique index over the columns, and refuses a deferrable one. */
+/** ON CONFLICT considers every unique index over the columns, and refuses a deferrable one. */
 function hasDeferrableTwin(table: TableShape, identity: UniqueIndex): boolean {
   const columns = (index: UniqueIndex): string => [...new Set(index.attnums)].sort().join();
   return table.uniqueIndexes.some((index) => {

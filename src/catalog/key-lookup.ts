@@ -1,8 +1,7 @@
 /**
- * How rows of a table are found by their keys. Flows in: what the table looks like here, in the
- * columns of the stream; flows out: SQL that takes one text array per identity column, so that a
- * thousand keys are one statement, and compares as the identity's index does. Pure: names are
- * quoted, values are parameters.
+ * SQL that finds rows of a table by their keys. It takes one text array for each identity column,
+ * so that a thousand keys are one statement, and compares as the identity's index does. Pure: names
+ * are quoted, values are parameters.
  */
 
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
@@ -37,7 +36,7 @@ export function keyedTableOf(
   access: TableAccess | undefined,
 ): KeyedTable {
   if (access === undefined) {
-    throw bug(`${shape.id} was not looked at`);
+    throw bug(`the operators of ${shape.id} were not read`);
   }
   const byName = new Map(table.columns.map((column) => [column.name, column]));
   const columns = shape.columns.map(({ id, name, type }): KeyedColumn => {
@@ -59,11 +58,11 @@ export function keyedTableOf(
   };
 }
 
-/** Types that print equal values alike, under the settings of our sessions. */
+/** Types that print equal values as equal text, under the settings of our sessions. */
 const oneSpellingTypes =
   /^(smallint|integer|bigint|oid|uuid|boolean|bytea|date|timestamp(\(\d\))? with(out)? time zone)$/;
 const textTypes = /^(text|character varying(\(\d+\))?)$/;
-/** Collations under which only equal bytes are equal. */
+/** Collations that take only equal bytes for equal. */
 const exactCollations = new Set([
   '"pg_catalog"."default"',
   '"pg_catalog"."C"',
@@ -98,8 +97,8 @@ export function keyMatch(table: KeyedTable): string {
 }
 
 /**
- * The rows that the table holds now under the given keys. Takes one text array per identity column;
- * gives the place in the arrays, from 1, then the given columns as their types print them.
+ * Selects the present rows of the given keys. It takes one text array for each identity column, and
+ * returns the index in the arrays, from 1, then the given columns as their types print them.
  */
 export function rowsByKeySql(table: KeyedTable, columns: readonly number[]): string {
   const values = columns.map((index) => `t.${quoteIdentifier(columnAt(table, index).name)}`);

@@ -1,14 +1,13 @@
 /**
- * How rows of a table are walked in the order of their keys. Flows in: what the table looks like
- * here, and whether there is a key to go on after; flows out: SQL that takes that key's texts, and
- * compares as the identity's index does, so that the index gives the order. Pure: names are quoted,
- * values are parameters.
+ * SQL that reads the rows of a table in the order of their keys, in pages. It takes the texts of
+ * the last key of the page before, and compares as the identity's index does, so that the index
+ * provides the order. Pure: names are quoted, values are parameters.
  */
 
 import { identityColumns, type KeyedTable, operatorsAt, quotedTable } from './key-lookup.ts';
 import { quoteIdentifier } from './postgres-session.ts';
 
-/** At most `rowsMax` rows past the key, or from the first one, all columns as text. */
+/** At most `rowsMax` rows after the given key, or from the first row; all columns as text. */
 export function rowsInOrderSql(table: KeyedTable, hasAfter: boolean, rowsMax: number): string {
   const columns = table.columns.map(({ name }) => `t.${quoteIdentifier(name)}`);
   const order = keys(table).map(({ column, less }) => `${column} USING ${less}`);
@@ -36,9 +35,9 @@ function keys(table: KeyedTable): Key[] {
 }
 
 /**
- * A comparison of rows is one range of the index, however many rows have the same first column. It
- * takes one operator for all columns; where their indexes compare by several, columns are compared
- * one after the other.
+ * A comparison of row values is one range of the index, however many rows share the first column.
+ * It uses one operator for all columns; where the columns have different operators, they are
+ * compared one by one.
  */
 function isAfter(table: KeyedTable): string {
   const all = keys(table);

@@ -1,7 +1,7 @@
 /**
- * What this node knows of the stream's tables, kept in its `understudy` schema so that a node that
- * takes the lead goes on with the same ids. Flows in and out: relation shapes, and which table and
- * columns of this node they are, by OID and attnum. Ids that were used stay here for ever.
+ * The stream's tables as this node stores them in its `understudy` schema, so that a promoted node
+ * continues with the same ids: relation shapes, and the tables and columns of this node that they
+ * describe, by OID and attnum. An id that was used is never deleted here.
  */
 
 import type { Client } from 'pg';
@@ -12,12 +12,12 @@ import type { TableShape } from './table.ts';
 
 export interface KnownRelation {
   readonly shape: RelationShape;
-  /** null when this node has no such table, as for a dropped one. */
+  /** null where this node has no such table, for instance because it was dropped. */
   readonly tableOid: number | null;
-  /** Where the WAL ended when it entered the stream with rows; null for one that did not. */
+  /** The end of the WAL when the table entered the stream with rows; null where it had none. */
   readonly enteredLsn: Lsn | null;
   readonly attnums: ReadonlyMap<ColumnId, number>;
-  /** Also of columns that are gone: their ids are never given again. */
+  /** Including dropped columns: their ids are never reused. */
   readonly usedColumnIds: ReadonlySet<ColumnId>;
 }
 
@@ -28,7 +28,7 @@ interface KnownColumnRow {
   readonly type: string;
   readonly nullable: boolean;
   readonly missing: string | null;
-  /** null for a column that is gone. */
+  /** null for a dropped column. */
   readonly ordinal: number | null;
 }
 
@@ -89,8 +89,8 @@ function knownRelationOf(row: KnownRelationRow): KnownRelation {
 }
 
 /**
- * Saves the shape as it is now. Names tie its columns to the table's at this moment only; from here
- * on OID and attnum do. Belongs into the transaction that makes the shape true on this node.
+ * Saves the present shape. Its columns are matched with the table's by name once, here; afterwards
+ * by OID and attnum. Call it in the transaction that creates or changes the table on this node.
  */
 export async function saveRelation(
   client: Client,
@@ -98,8 +98,7 @@ export async function saveRelation(
   table: TableShape | null,
 ): Promise<void> {
   if (shape.dropped && table !== null) {
-    const message = `the dropped relation ${shape.id} cannot be a table`;
-    throw bug(message);
+    throw bug(`the dropped relation ${shape.id} cannot have a table`);
   }
   await client.query(
     `INSERT INTO understudy.relations AS r

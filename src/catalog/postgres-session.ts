@@ -1,9 +1,9 @@
 /**
- * The one way a connection to Postgres is made. Flows in: a node's URL and what the session is for;
- * flows out: a connected client whose settings hold from its first statement, so that two sessions,
- * two servers and two versions print the same bytes for the same value. Results are raw text:
- * nothing is parsed, so nothing can be rounded. A connection that dies is reported, never thrown
- * into the process.
+ * Opens every connection to Postgres. It takes a node's URL and the purpose of the session, and
+ * returns a connected client whose settings are valid from its first statement, so that two
+ * sessions, two servers and two versions print the same bytes for the same value. Results are raw
+ * text: no value is parsed, so none is rounded. A lost connection is reported to listeners, and is
+ * never an uncaught error of the process.
  */
 
 import { Client, type ClientConfig, escapeIdentifier, escapeLiteral } from 'pg';
@@ -17,8 +17,8 @@ import {
 import { invalidPostgresUrl } from '../errors/usage.ts';
 
 /**
- * Settings of every session of ours, the walsender's included. Text on the path is defined by them.
- * They travel as startup options, which also win over ALTER ROLE and ALTER DATABASE … SET.
+ * Settings of every session of ours, including walsenders. They define the text of every value.
+ * They are sent as startup options, which override ALTER ROLE … SET and ALTER DATABASE … SET.
  */
 export const sessionSettings = {
   client_encoding: 'UTF8',
@@ -32,10 +32,10 @@ export const sessionSettings = {
   array_nulls: 'on',
   quote_all_identifiers: 'off',
   standard_conforming_strings: 'on',
-  // Forced row level security becomes an error; otherwise it silently hides rows from us.
+  // Forced row level security becomes an error; otherwise it silently hides rows from the agent.
   row_security: 'off',
   search_path: '',
-  // A commit of ours never waits for a standby, which may be this very agent.
+  // Our commits never wait for a synchronous standby, since that may be this agent.
   synchronous_commit: 'local',
   default_transaction_read_only: 'off',
   default_transaction_isolation: 'read committed',
@@ -43,7 +43,7 @@ export const sessionSettings = {
   lock_timeout: '0',
   idle_in_transaction_session_timeout: '0',
   idle_session_timeout: '0',
-  // A dead peer is noticed after about 25 s instead of two hours.
+  // A dead peer is detected after about 25 s instead of two hours.
   tcp_keepalives_idle: '10',
   tcp_keepalives_interval: '5',
   tcp_keepalives_count: '3',
@@ -52,17 +52,17 @@ export const sessionSettings = {
 interface SessionOptions {
   /** Shown in pg_stat_activity: `understudy b applier`. */
   readonly applicationName: string;
-  /** session_replication_role = replica: ordinary triggers, and so the write guard, stay silent. */
+  /** session_replication_role = replica: ordinary triggers, also the write guard's, do not fire. */
   readonly replica?: boolean;
   readonly connectTimeoutMs?: number;
 }
 
-/** Long enough for a TLS handshake across continents, short enough for a person who waits. */
+/** Long enough for a TLS handshake across continents, short enough for a waiting user. */
 const defaultConnectTimeoutMs = 10_000;
-/** How long a silent connection is left alone before the kernel asks whether it still lives. */
+/** How long a connection is idle before the kernel sends the first keepalive probe. */
 const keepAliveAfterMs = 10_000;
 
-/** Parameters of a URL that would contradict what a session of ours is. */
+/** Parameters of a URL that would override the settings of our sessions. */
 const ownParameters = [
   'application_name',
   'binary',
@@ -75,7 +75,7 @@ const ownParameters = [
   'statement_timeout',
 ];
 
-/** The settings as the `options` of a startup packet. Later ones win, so ours come last. */
+/** The settings as the `options` of a startup packet. The last of each wins, so ours come last. */
 function startupOptions(given: string | null, replica: boolean): string {
   const settings = Object.entries(sessionSettings).map(
     ([name, value]) => `-c ${name}=${value.replace(/[\\ ]/g, '\\$&')}`,
@@ -85,8 +85,8 @@ function startupOptions(given: string | null, replica: boolean): string {
 }
 
 /**
- * The configuration of a client of ours, also for the walsender, whose library makes the client
- * itself. What else the URL says (TLS, host parameters) stays as it is.
+ * The configuration of a client of ours, also for the walsender, whose library creates the client
+ * itself. Other parameters of the URL (TLS, hosts) are kept.
  */
 export function sessionConfig(url: string, options: SessionOptions): ClientConfig {
   const mark = url.indexOf('?');
@@ -125,7 +125,7 @@ function newClient(url: string, options: SessionOptions): Client {
   try {
     return new Client(sessionConfig(url, options));
   } catch (error) {
-    // The cause is left out: a parser's error may quote the URL and with it the password.
+    // Without the cause: a parser's error may quote the URL and with it the password.
     const reason = error instanceof Error && 'code' in error ? String(error.code) : 'malformed';
     throw invalidPostgresUrl(redactUrl(url), reason);
   }
@@ -144,11 +144,11 @@ function noteLoss(client: Client, watch: Watch, cause: Error): void {
   for (const listener of watch.listeners) listener(watch.lost);
 }
 
-/** Tells once when the connection dies without our ending it, also when it has died already. */
+/** Calls back once when the connection is lost before we end it, or was lost already. */
 export function onLost(client: Client, listener: (error: UnderstudyError) => void): void {
   const watch = watches.get(client);
   if (watch === undefined) {
-    throw bug('onLost of a foreign client');
+    throw bug('onLost needs a client of connectPostgres');
   }
   const { lost } = watch;
   if (lost !== null) queueMicrotask(() => listener(lost));
@@ -162,7 +162,7 @@ export function urlOfDatabase(url: string, database: string): string {
   return other.href;
 }
 
-/** The name of the database that a URL leads to. */
+/** The name of the database in a URL. */
 export function databaseOfUrl(url: string): string {
   return decodeURIComponent(new URL(url).pathname.slice(1));
 }
@@ -184,12 +184,12 @@ function codeOf(error: unknown): string {
   return error instanceof Error && error.message === 'timeout expired' ? 'ETIMEDOUT' : '';
 }
 
-/** The URL with its passwords blacked out, also when it is malformed. */
+/** The URL without its passwords, also when it is malformed. */
 export function redactUrl(url: string): string {
   const mark = url.indexOf('?');
   const base = mark < 0 ? url : url.slice(0, mark);
   const query = mark < 0 ? '' : url.slice(mark);
-  // Greedy up to the last @, so that an unescaped / or @ in a password shows nothing of it.
+  // Greedy up to the last @, so that no part of a password with an unescaped / or @ is shown.
   const shown = base.replace(/^([a-z][a-z0-9+.-]*:\/\/[^:@/]*):.*@/i, '$1:***@');
   return shown + query.replace(/([?&][^=&]*password=)[^&]*/gi, '$1***');
 }
@@ -209,8 +209,8 @@ export function qualifiedName(schema: string, table: string): string {
 type Isolation = 'READ COMMITTED' | 'REPEATABLE READ';
 
 /**
- * Runs `work` in one transaction. It commits, or it throws what `work` or the commit threw; after a
- * commit whose answer was lost nobody knows, and the caller has to look.
+ * Runs `work` in one transaction, and commits, or throws the error of `work` or of the commit. When
+ * the answer to the commit was lost, the outcome is unknown and the caller has to check.
  */
 export async function inTransaction<Result>(
   client: Client,
@@ -222,8 +222,8 @@ export async function inTransaction<Result>(
   try {
     result = await work();
   } catch (error) {
-    // Where the rollback fails too the connection is gone, and the server rolls back by itself:
-    // the first error says more.
+    // If the rollback fails too, the connection is lost and the server rolls back by itself: the
+    // first error is the cause.
     await Promise.allSettled([client.query('ROLLBACK')]);
     throw error;
   }

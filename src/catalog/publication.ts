@@ -1,9 +1,9 @@
 /**
- * The publication of a cluster, on one node. Flows in: its name and the stream's tables; flows out:
- * a publication that sends every change of them. Tables are named, never FOR ALL TABLES: one
- * without an identity would refuse updates once it is published. Partitions are sent as themselves
- * and belong through their root. It is on every node before that is promoted: a slot that is older
- * than it sends nothing.
+ * The publication of a cluster, on one node. It sends every change of the stream's tables. Tables
+ * are named, never FOR ALL TABLES: a table without an identity would refuse updates once it is
+ * published. Changes of a partition are sent as those of the partition, which is published through
+ * its root. The publication exists on every node before a promotion: a slot that is older than the
+ * publication sends nothing.
  */
 import type { Client } from 'pg';
 import { qualifiedName, quoteIdentifier } from './postgres-session.ts';
@@ -26,7 +26,7 @@ export async function createPublication(
   );
 }
 
-/** A table that is in it already, or a publication that is not there, stays as it is. */
+/** Does nothing where the publication does not exist or has the table already. */
 export async function addToPublication(
   client: Client,
   publication: string,
@@ -47,7 +47,7 @@ export async function dropPublication(client: Client, publication: string): Prom
   await client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`);
 }
 
-/** One that leaves changes out does so without a word. */
+/** Postgres reports no error for a publication that leaves changes out. */
 export async function readPublicationState(
   client: Client,
   publication: string,

@@ -1,7 +1,7 @@
 /**
- * Reads what a server and its tables look like. Flows in: a session of ours and globs; flows out:
- * TableShapes, sequences and the server's own settings. Everything about tables comes from one
- * statement, so from one snapshot, and takes no lock on them.
+ * Reads the shapes of tables, their sequences, and the settings of the server that Understudy
+ * depends on. Everything about tables is read by one statement, hence in one snapshot, and without
+ * a lock on them.
  */
 
 import type { Client } from 'pg';
@@ -11,8 +11,8 @@ import { qualifiedName, quoteLiteral } from './postgres-session.ts';
 import { identityIndexOf, type TableColumn, type TableShape, type UniqueIndex } from './table.ts';
 
 /**
- * User tables: not of Postgres, not ours, not of an extension. Also what the write guard covers.
- * The alias of pg_class is c, that of pg_namespace n.
+ * User tables: not of Postgres, not ours, not of an extension. The write guard covers the same
+ * tables. The alias of pg_class is c, that of pg_namespace n.
  */
 export const userTablesCondition = `
   c.relkind IN ('r', 'p')
@@ -22,9 +22,9 @@ export const userTablesCondition = `
     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`;
 
 /**
- * Of the index x: its operator families, without their schema, which is an extension's choice, and
- * the locales of nondeterministic collations, whose names are the database's own. The column of the
- * locale has another name in each version from 15 to 17.
+ * Of the index x: its operator families, without their schema, which the installer of an extension
+ * chooses, and the locales of nondeterministic collations, whose names each database chooses. The
+ * column of the locale has another name in each version from 15 to 17.
  */
 const equalityQuery = `(
   SELECT json_agg(concat_ws(' ', f.opfname, s.locale) ORDER BY k.n)
@@ -90,8 +90,8 @@ const generatedKinds = { '': 'no', s: 'stored', v: 'virtual' } as const;
 const identityKinds = { '': 'no', a: 'always', d: 'by default' } as const;
 
 /**
- * The tables that match any of the globs (`public.*`, `*.orders`), by schema and name. A partition
- * is in when its own name or that of its root matches.
+ * The tables that match any of the globs (`public.*`, `*.orders`), ordered by schema and name. A
+ * partition matches when its own name or that of its root does.
  */
 export async function readTables(
   client: Client,
@@ -130,7 +130,7 @@ function tableOf(row: TableRow): TableShape {
   };
 }
 
-/** `schema.table`, where `*` stands for any characters; schema and table part at the first dot. */
+/** `schema.table`, where `*` matches any characters. The first dot separates the two. */
 export function compilePattern(
   pattern: string,
 ): (table: { readonly schema: string; readonly name: string }) => boolean {
@@ -171,7 +171,7 @@ export interface ServerFacts {
   readonly canSetReplicaRole: boolean;
 }
 
-/** has_parameter_privilege, and the grant it asks for, are there from this version on. */
+/** has_parameter_privilege and the privilege that it checks exist from this version on. */
 const parameterPrivilegesVersion = 150_000;
 
 export async function readServer(client: Client): Promise<ServerFacts> {
@@ -187,7 +187,7 @@ export async function readServer(client: Client): Promise<ServerFacts> {
     client,
     `SELECT json_build_object(
        'systemId', (pg_control_system()).system_identifier::text,
-       -- The control file learns of a promotion at the next checkpoint, the WAL's name at once.
+       -- A promotion is in the WAL's name at once, in the control file at the next checkpoint.
        'timeline', CASE WHEN pg_is_in_recovery() THEN (pg_control_checkpoint()).timeline_id
          ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END,
        'version', current_setting('server_version_num')::int,
@@ -204,7 +204,7 @@ export async function readServer(client: Client): Promise<ServerFacts> {
      FROM pg_roles r WHERE r.rolname = current_user`,
   );
   if (facts === undefined) {
-    throw bug('the server knows no current user');
+    throw bug('the server returned no current user');
   }
   return facts;
 }
@@ -229,7 +229,7 @@ type SequenceRow = Pick<SequenceFacts, 'oid' | 'schema' | 'name' | 'tableOid' | 
 /** A statement that reads this many sequences stays far below the parser's and planner's limits. */
 const sequencesPerStatement = 200;
 
-/** The sequences that columns of the tables own or take their default from, one entry each. */
+/** The sequences that columns of the tables own or use in a default, each once. */
 export async function readSequences(
   client: Client,
   tables: readonly Pick<TableShape, 'oid'>[],

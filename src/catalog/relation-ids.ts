@@ -1,8 +1,8 @@
 /**
- * Names that outlive names. A relation id is given when a table enters the stream, a column id when
- * a column enters its relation; both are kept over renames and never given again, so that a record
- * of a dropped or renamed table can never be taken for one of its successor. Flows in: the catalog
- * and the ids in use; flows out: ids, and the shape the stream knows. Pure.
+ * Relation ids and column ids. A relation id is assigned when a table enters the stream, a column
+ * id when a column enters its relation. Both are kept over renames and never reused, so that a
+ * record of a dropped or renamed table is never taken for a record of a later table of that name.
+ * From the catalog and the ids in use come new ids, and the shape of a table in the stream. Pure.
  */
 
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
@@ -10,20 +10,20 @@ import { bug } from '../errors/bug.ts';
 import { withoutIdentity } from '../errors/table.ts';
 import { displayName, isAppendOnly, type KeylessTables, type TableShape } from './table.ts';
 
-/** The name itself, or with `#2` and so on when that was ever used. The id joins `used`. */
-export function giveRelationId(name: string, used: Set<string>): RelationId {
-  return giveId(name, used);
+/** The name, or the name with `#2` and so on where it was used before. Adds the id to `used`. */
+export function assignRelationId(name: string, used: Set<string>): RelationId {
+  return assignId(name, used);
 }
 
-/** Ids for columns that have none yet, by attnum. They join `used`. */
-export function giveColumnIds(
+/** Ids for columns that have none yet, by attnum. Adds them to `used`. */
+export function assignColumnIds(
   columns: readonly { readonly attnum: number; readonly name: string }[],
   used: Set<string>,
 ): Map<number, ColumnId> {
-  return new Map(columns.map(({ attnum, name }) => [attnum, giveId(name, used)]));
+  return new Map(columns.map(({ attnum, name }) => [attnum, assignId(name, used)]));
 }
 
-function giveId(name: string, used: Set<string>): string {
+function assignId(name: string, used: Set<string>): string {
   let id = name;
   for (let number = 2; used.has(id); number += 1) id = `${name}#${number}`;
   used.add(id);
@@ -36,7 +36,7 @@ interface ShapeIds {
   readonly columns: ReadonlyMap<number, ColumnId>;
 }
 
-/** The table as the stream knows it. Generated columns are computed by each node for itself. */
+/** The shape of the table in the stream. Each node computes generated columns itself. */
 export function shapeOf(
   table: TableShape,
   ids: ShapeIds,
@@ -45,8 +45,7 @@ export function shapeOf(
   const idOf = (attnum: number): ColumnId => {
     const id = ids.columns.get(attnum);
     if (id !== undefined) return id;
-    const message = `column ${attnum} of ${displayName(table)} has no id`;
-    throw bug(message);
+    throw bug(`column ${attnum} of ${displayName(table)} has no id`);
   };
   if (table.identityAttnums === null && !isAppendOnly(table, keyless)) {
     throw withoutIdentity(displayName(table));
@@ -69,20 +68,20 @@ export function shapeOf(
   };
 }
 
-/** The shape of a table that enters the stream, with ids of its own. Its id joins `used`. */
+/** The shape of a table that enters the stream, with new ids. Adds the relation id to `used`. */
 export function newShape(
   table: TableShape,
   used: Set<RelationId>,
   keyless: KeylessTables,
 ): RelationShape {
-  const relation = giveRelationId(displayName(table), used);
-  return shapeOf(table, { relation, columns: giveColumnIds(table.columns, new Set()) }, keyless);
+  const relation = assignRelationId(displayName(table), used);
+  return shapeOf(table, { relation, columns: assignColumnIds(table.columns, new Set()) }, keyless);
 }
 
 /**
- * In one line what keeps rows of the shape from fitting the table, or null. Compared are the
- * columns by name and type and which of them are the identity; neither their order, which may
- * differ between nodes, nor the table's generated columns.
+ * In one line why rows of the shape do not fit the table, or null. Columns are compared by name and
+ * type, and the identity by its columns. Not compared are the order of columns, which may differ
+ * between nodes, and the table's generated columns.
  */
 export function compareWithTable(shape: RelationShape, table: TableShape): string | null {
   const columns = new Map(

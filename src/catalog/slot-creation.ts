@@ -1,32 +1,33 @@
 /**
- * Bounds the making of a logical slot, which waits for every open transaction of the server, those
- * of other databases too. Flows in: the session that makes it, a second one, and how long at most;
- * flows out: what the creation answered, or an error that names who was waited for. It promises
- * that nothing goes on afterwards: an orphan slot would fill the disk.
+ * Bounds the creation of a logical slot, which waits for every open transaction of the server,
+ * including those of other databases. It returns the result of the creation, or an error that names
+ * the transactions that blocked it. It promises that nothing continues afterwards: an orphan slot
+ * would fill the disk.
  */
 import type { Client } from 'pg';
 import type { UnderstudyError } from '../errors/understudy-error.ts';
 
 interface SlotCreation<Result> {
-  readonly maker: Client;
-  /** Another session of the same server, with the right to end the maker's. */
+  /** The session that runs `create`. */
+  readonly creator: Client;
+  /** Another session of the same server, which may terminate the creator's backend. */
   readonly control: Client;
   readonly create: () => Promise<Result>;
   readonly timeoutMs: number;
-  /** Ends it early, with its own reason. */
+  /** Ends the creation early, with the signal's reason. */
   readonly signal?: AbortSignal;
-  /** Removes what the creation may have left behind. */
+  /** Drops the slot if the creation left one behind. */
   readonly discard: () => Promise<void>;
-  readonly late: (blockers: string) => UnderstudyError;
+  readonly timedOut: (blockers: string) => UnderstudyError;
 }
 
-/** For the backend to end; past that, what it still does is met by `discard`. */
+/** For the end of the backend. What it still creates after that is dropped by `discard`. */
 const terminateMaxMs = 5_000;
 
 export async function createWithin<Result>(creation: SlotCreation<Result>): Promise<Result> {
-  const { maker, control, create, timeoutMs, signal, discard, late } = creation;
+  const { creator, control, create, timeoutMs, signal, discard, timedOut } = creation;
   signal?.throwIfAborted();
-  const { processID: pid } = maker as Client & { readonly processID: number };
+  const { processID: pid } = creator as Client & { readonly processID: number };
   const creating = create();
   const limit = AbortSignal.timeout(timeoutMs);
   const ending = signal === undefined ? limit : AbortSignal.any([signal, limit]);
@@ -36,18 +37,18 @@ export async function createWithin<Result>(creation: SlotCreation<Result>): Prom
   const outcome = await Promise.race([creating, ended]);
   if (outcome !== ending) return outcome as Result;
   const blockers = await describeBlockers(control);
-  // By its pid: ending the client alone would leave the backend waiting, whose slot appears later.
+  // By pid: after the end of the client alone the backend still waits, and creates the slot later.
   await control.query('SELECT pg_catalog.pg_terminate_backend($1::int, $2)', [pid, terminateMaxMs]);
-  // It ends by the termination, or it has just succeeded: either way the slot goes.
+  // It ends by the termination, or it has just succeeded: the slot is dropped either way.
   await Promise.allSettled([creating]);
   await discard();
   signal?.throwIfAborted();
-  throw late(blockers);
+  throw timedOut(blockers);
 }
 
 const blockersMax = 3;
 
-/** Who holds a creation up, the oldest first. */
+/** The transactions that block a creation, the oldest first. */
 async function describeBlockers(client: Client): Promise<string> {
   const { rows } = await client.query<{ who: string }>(
     `SELECT who FROM (
@@ -61,5 +62,5 @@ async function describeBlockers(client: Client): Promise<string> {
        FROM pg_catalog.pg_prepared_xacts) AS open
      ORDER BY since LIMIT ${blockersMax}`,
   );
-  return rows.map(({ who }) => who).join(', ') || 'nobody any more';
+  return rows.map(({ who }) => who).join(', ') || 'none is left';
 }

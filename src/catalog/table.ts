@@ -1,7 +1,6 @@
 /**
- * A table as the catalog describes it, and what keeps it from being replicated. Flows in: what
- * read-catalog.ts found; flows out: its replica identity and the problems with the exact SQL that
- * solves each. Pure: nothing here talks to a server.
+ * A table as read-catalog.ts reads it, its replica identity, and the problems that prevent its
+ * replication, each with the exact SQL that solves it. Pure.
  */
 import { escapeIdentifier } from 'pg';
 
@@ -20,7 +19,7 @@ export interface TableColumn {
 
 export interface UniqueIndex {
   readonly name: string;
-  /** Key columns in index order, INCLUDE columns left out; 0 stands for an expression. */
+  /** Key columns in index order, without INCLUDE columns; 0 for an expression. */
   readonly attnums: readonly number[];
   readonly primary: boolean;
   /** False for a deferrable constraint. */
@@ -31,7 +30,7 @@ export interface UniqueIndex {
   readonly chosen: boolean;
   /**
    * How each key column compares: the family of its operators and, where different texts may be
-   * equal, its collation. The same on every server that takes the same values for equal.
+   * equal, its collation. The same on all servers that take the same values for equal.
    */
   readonly equality: readonly string[];
 }
@@ -46,7 +45,7 @@ export interface TableShape {
   readonly persistence: 'permanent' | 'unlogged' | 'temporary';
   readonly isPartition: boolean;
   readonly parentOid: number | null;
-  /** In attnum order, dropped columns left out. */
+  /** In attnum order, without dropped columns. */
   readonly columns: readonly TableColumn[];
   readonly uniqueIndexes: readonly UniqueIndex[];
   readonly replicaIdentity: ReplicaIdentity;
@@ -55,8 +54,8 @@ export interface TableShape {
 }
 
 /**
- * The index that Postgres takes for the replica identity (pg_get_replica_identity_index, which
- * would wait behind locks and fail on a table dropped meanwhile); with FULL, the primary key.
+ * The index of the replica identity; with FULL, that of the primary key. The same as
+ * pg_get_replica_identity_index, which would wait for locks and fail on a dropped table.
  */
 export function identityIndexOf(
   replicaIdentity: ReplicaIdentity,
@@ -70,10 +69,10 @@ export function identityIndexOf(
   return wanted ?? null;
 }
 
-/** What becomes of a table without an identity: refused, or its rows are added and no more. */
+/** How a table without an identity is treated: refused, or replicated as insert-only. */
 export type KeylessTables = 'refuse' | 'append';
 
-/** Without an identity rows can be added and removed together; a row of nothing cannot be told. */
+/** Its rows can be inserted and truncated. Rows without any column cannot be distinguished. */
 export function isAppendOnly(table: TableShape, keyless: KeylessTables): boolean {
   const hasValues = table.columns.some(({ generated }) => generated === 'no');
   return keyless === 'append' && table.identityAttnums === null && hasValues;
@@ -96,7 +95,7 @@ export function displayName(table: Pick<TableShape, 'schema' | 'name'>): string 
   return `${table.schema}.${table.name}`;
 }
 
-/** Why the table cannot be replicated. Unlogged and temporary tables never are: no problem. */
+/** Why the table cannot be replicated. Unlogged and temporary tables never are: not a problem. */
 export function problemsOf(table: TableShape, keyless: KeylessTables = 'refuse'): TableProblem[] {
   if (table.persistence !== 'permanent' || isAppendOnly(table, keyless)) return [];
   if (table.identityAttnums === null) return [missingIdentity(table)];
@@ -117,22 +116,22 @@ function missingIdentity(table: TableShape): TableProblem {
     table.replicaIdentity === 'index' ? index.chosen : index.primary,
   );
   if (table.replicaIdentity === 'nothing') {
-    const message = `${name} has REPLICA IDENTITY NOTHING: its updates and deletes name no row`;
+    const message = `${name} has REPLICA IDENTITY NOTHING: its updates and deletes identify no row`;
     return { code: 'IDENTITY_NOTHING', message, hint };
   }
   if (wanted !== undefined && !wanted.immediate) {
-    const message = `the identity of ${name} is deferrable (${wanted.name}), so of no use`;
+    const message = `the identity of ${name} is deferrable (${wanted.name}) and cannot be used`;
     return { code: 'DEFERRABLE_IDENTITY', message, hint };
   }
   if (table.replicaIdentity === 'full') {
-    const message = `${name} has REPLICA IDENTITY FULL and no primary key to tell its rows apart`;
+    const message = `${name} has REPLICA IDENTITY FULL and no primary key that identifies its rows`;
     return { code: 'FULL_WITHOUT_PRIMARY_KEY', message, hint };
   }
   const message = `${name} has no replica identity: published, its updates and deletes would fail`;
   return { code: 'NO_IDENTITY', message, hint };
 }
 
-/** SQL that gives the table an identity, from what it has where that is possible. */
+/** SQL that gives the table an identity, from its present columns and indexes where possible. */
 function identityHint(table: TableShape): string {
   const reset = table.replicaIdentity === 'default' ? '' : ', REPLICA IDENTITY DEFAULT';
   const primary = table.uniqueIndexes.find((index) => index.primary);
@@ -155,7 +154,7 @@ function identityHint(table: TableShape): string {
   return alter(table, add + reset);
 }
 
-/** A unique index that can be the identity, the one with the fewest nullable columns first. */
+/** The unique index that can be the identity and has the fewest nullable columns. */
 function bestCandidate(table: TableShape): UniqueIndex | undefined {
   const plain = new Set(
     table.columns.filter((column) => column.generated === 'no').map((column) => column.attnum),
@@ -190,7 +189,7 @@ function alter(table: TableShape, action: string): string {
   return `ALTER TABLE ${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)} ${action};`;
 }
 
-/** The table that partitions belong to, at the top; a table of its own is its root. */
+/** The topmost partitioned table; the table itself where it is no partition. */
 export function rootOf(table: TableShape, tables: readonly TableShape[]): TableShape {
   const parent = table.isPartition && tables.find(({ oid }) => oid === table.parentOid);
   return parent ? rootOf(parent, tables) : table;

@@ -73,14 +73,14 @@ async function createTemporarySlot(
   { client, slot, timeoutMs, signal }: LeaderSnapshotParts,
 ): Promise<CreatedSlot> {
   const { rows } = await createWithin({
-    ...{ maker: walsender, control: client, timeoutMs, signal },
+    ...{ creator: walsender, control: client, timeoutMs, signal },
     create: () =>
       walsender.query<Record<'consistent_point' | 'snapshot_name', string>>(
         `CREATE_REPLICATION_SLOT ${quoteIdentifier(slot)} TEMPORARY LOGICAL pgoutput
          (SNAPSHOT 'export')`,
       ),
     discard: async () => undefined,
-    late: (blockers) => leaderSnapshotTimeout(timeoutMs, blockers),
+    timedOut: (blockers) => leaderSnapshotTimeout(timeoutMs, blockers),
   });
   const [made] = rows;
   if (made === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');

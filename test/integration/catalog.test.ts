@@ -13,7 +13,7 @@ import {
   sessionSettings,
 } from '../../src/catalog/postgres-session.ts';
 import { readSequences, readServer, readTables } from '../../src/catalog/read-catalog.ts';
-import { compareWithTable, giveColumnIds, shapeOf } from '../../src/catalog/relation-ids.ts';
+import { assignColumnIds, compareWithTable, shapeOf } from '../../src/catalog/relation-ids.ts';
 import { problemsOf, type TableShape } from '../../src/catalog/table.ts';
 import { conversionOf } from '../../src/catalog/types/column-types.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
@@ -345,7 +345,7 @@ test('relations are kept with the ids of columns that are gone', async () => {
   await installUnderstudySchema(client, { ...node, startNumber: 0n });
   const table = (await read('public.good')).get('public.good') as TableShape;
   const used = new Set<string>();
-  const ids = { relation: 'public.good', columns: giveColumnIds(table.columns, used) };
+  const ids = { relation: 'public.good', columns: assignColumnIds(table.columns, used) };
   const shape = shapeOf(table, ids);
   await saveRelation(client, shape, table);
   const [known] = await loadKnownRelations(client);

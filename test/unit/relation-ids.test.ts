@@ -6,9 +6,9 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
+  assignColumnIds,
+  assignRelationId,
   compareWithTable,
-  giveColumnIds,
-  giveRelationId,
   shapeOf,
 } from '../../src/catalog/relation-ids.ts';
 import type { TableColumn, TableShape } from '../../src/catalog/table.ts';
@@ -50,10 +50,10 @@ const shape = shapeOf(orders, { relation: 'public.orders', columns: ids });
 
 test('a name that was used before gets a number', () => {
   const used = new Set<string>();
-  assert.is(giveRelationId('public.orders', used), 'public.orders');
-  assert.is(giveRelationId('public.orders', used), 'public.orders#2');
-  assert.is(giveRelationId('public.orders', used), 'public.orders#3');
-  assert.is(giveRelationId('public.orders#2', used), 'public.orders#2#2');
+  assert.is(assignRelationId('public.orders', used), 'public.orders');
+  assert.is(assignRelationId('public.orders', used), 'public.orders#2');
+  assert.is(assignRelationId('public.orders', used), 'public.orders#3');
+  assert.is(assignRelationId('public.orders#2', used), 'public.orders#2#2');
 });
 
 test('no id is ever given twice', () => {
@@ -61,7 +61,7 @@ test('no id is ever given twice', () => {
   fc.assert(
     fc.property(names, (given) => {
       const used = new Set(['a']);
-      const all = given.map((name) => giveRelationId(name, used));
+      const all = given.map((name) => assignRelationId(name, used));
       assert.is(new Set(all).size, all.length);
       assert.not(all.includes('a'));
     }),
@@ -69,7 +69,7 @@ test('no id is ever given twice', () => {
 });
 
 test('column ids go by attnum', () => {
-  const given = giveColumnIds([{ attnum: 7, name: 'price' }], new Set(['price']));
+  const given = assignColumnIds([{ attnum: 7, name: 'price' }], new Set(['price']));
   assert.equal([...given], [[7, 'price#2']]);
 });
 

@@ -1,8 +1,8 @@
 /**
- * What a program of libpq has to find in its environment to reach the server that one of our own
- * sessions reaches by the same URL: the same address and login, TLS as strict. Flows in: a node's
- * URL and the environment of this process; flows out: the program's environment. Nothing of it
- * stands in its arguments, which every user of the machine can read.
+ * The environment in which a program that uses libpq connects to the server of a node's URL as our
+ * own sessions do: the same address and login, TLS as strict. It is derived from the URL and from
+ * the environment of this process. None of it is in the program's arguments, which every user of
+ * the machine can read.
  */
 import { readFile } from 'node:fs/promises';
 import { rootCertificates } from 'node:tls';
@@ -12,8 +12,8 @@ import { sessionConfig } from '../postgres-session.ts';
 interface LibpqEnvironment {
   readonly env: Readonly<Record<string, string>>;
   /**
-   * The certificates that Node trusts, where the URL names none: libpq trusts none by itself. They
-   * belong into a file that PGSSLROOTCERT names.
+   * The certificates that Node trusts, where the URL names none: libpq trusts none by itself. The
+   * caller writes them to a file and sets PGSSLROOTCERT to it.
    */
   readonly rootCertificates: string | null;
 }
@@ -58,7 +58,7 @@ function parametersOf(url: string): URLSearchParams {
   return new URLSearchParams(mark < 0 ? '' : url.slice(mark + 1));
 }
 
-/** As the driver reads the URL: it verifies wherever it is not told to leave that. */
+/** As the driver reads the URL: it verifies unless the URL disables that. */
 function sslMode(tls: Tls): string {
   if (tls === false) return 'disable';
   if (tls === true) return 'verify-full';
@@ -66,7 +66,7 @@ function sslMode(tls: Tls): string {
   return tls.checkServerIdentity === undefined ? 'verify-full' : 'verify-ca';
 }
 
-/** What the surroundings say of another server must not add to what the URL says. */
+/** Variables for another server in this environment must not be combined with the URL. */
 function withoutLibpq(own: Readonly<Record<string, string | undefined>>): Record<string, string> {
   const kept = Object.entries(own).filter(([name]) => {
     return !name.startsWith('PG') || keptVariables.includes(name);

@@ -1,9 +1,9 @@
 /**
- * Reads the schema of a database with pg_dump, as of an exported snapshot. Flows in: a node's URL
- * and where pg_dump is; flows out: the statements that make the same schema elsewhere, without what
- * is this product's own. A pg_dump that is missing, older than the server, or refused by it, is one
- * error with its remedy. The password is given by environment: no list of processes, log or error
- * has it.
+ * Reads the schema of a database with pg_dump, in an exported snapshot. It takes a node's URL and
+ * the path of pg_dump, and returns the statements that create the same schema elsewhere, without
+ * Understudy's own objects. A pg_dump that is missing, older than the server, or refused by it, is
+ * one error with its remedy. The password is passed in the environment: no list of processes, log
+ * or error has it.
  */
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -20,7 +20,7 @@ interface DumpOptions {
   readonly pgDump: string;
   readonly url: string;
   readonly node: string;
-  /** Of a transaction that stays open meanwhile. */
+  /** Exported by a transaction that stays open during the dump. */
   readonly snapshot: string;
   /** server_version_num. */
   readonly serverVersion: number;
@@ -31,9 +31,9 @@ export type SchemaDump = Pick<SchemaPayload, 'serverVersion' | 'preData' | 'post
 /** A schema of ten thousand tables takes a minute. */
 const dumpMaxMs = 10 * 60_000;
 const versionMaxMs = 10_000;
-/** A table that is being rewritten is not waited for longer than this. */
+/** For a table that another session rewrites. */
 const lockWaitMs = 60_000;
-/** Beyond this it is no schema any more, and no record could hold it. */
+/** More than any schema, and more than records could hold. */
 const outputBytesMax = 512 * 1024 * 1024;
 
 export async function dumpSchema(options: DumpOptions): Promise<SchemaDump> {
@@ -72,7 +72,7 @@ function dumpArguments(snapshot: string, section: string): string[] {
     `--lock-wait-timeout=${lockWaitMs}`,
     '--exclude-schema=understudy',
     '--encoding=UTF8',
-    // Which disks a server has is its own affair.
+    // Each server has its own disks.
     '--no-tablespaces',
     '--no-publications',
     '--no-subscriptions',
@@ -103,7 +103,7 @@ async function runDump(
 ): Promise<string> {
   const { code, output, errors } = await run(pgDump, args, env, dumpMaxMs);
   if (code === 0) return output.toString('utf8');
-  const reason = lastLine(errors) || `it ended with ${code ?? 'a signal'}`;
+  const reason = lastLine(errors) || `it exited with ${code ?? 'a signal'}`;
   throw dumpFailed(reason);
 }
 
@@ -113,7 +113,7 @@ interface Ran {
   readonly errors: string;
 }
 
-/** Never rejects: what cannot be started has no exit code. */
+/** Never rejects: a program that cannot be started has no exit code. */
 function run(
   file: string,
   args: readonly string[],
@@ -140,17 +140,17 @@ function run(
   });
 }
 
-/** What it says last is why it ended. */
+/** The last line names the reason. */
 const errorCharsMax = 4_000;
 
 function lastLine(text: string): string {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
-  // What follows the reason explains it: the query, or a hint.
+  // Lines after the reason explain it: the query, or a hint.
   const reason = lines.find((line) => line.includes('error:')) ?? lines[lines.length - 1] ?? '';
   return redactText(reason.replace(/^pg_dump: (?:error: )?/, ''));
 }
 
-/** What a dump sets for its session, and whoever builds the schema has set already. */
+/** Set by a dump for its session; the session that builds the schema has its own values. */
 const sessionSettings = [
   'statement_timeout',
   'lock_timeout',
@@ -167,7 +167,7 @@ const sessionSetting = new RegExp(
   `^(?:SET (?:${sessionSettings.join('|')}) = |SELECT pg_catalog\\.set_config\\('search_path', )`,
 );
 
-/** Triggers that call a function of ours, and whatever else is said of them, by their names. */
+/** Understudy's own triggers, and all statements about them, by their names. */
 const ownObjects: readonly RegExp[] = [
   /^CREATE TRIGGER understudy_guard(?:_truncate)? /,
   /^ALTER TABLE .* (?:DIS|EN)ABLE (?:ALWAYS |REPLICA )?TRIGGER understudy_guard(?:_truncate)?$/s,
@@ -175,7 +175,7 @@ const ownObjects: readonly RegExp[] = [
   /^(?:CREATE|ALTER|COMMENT ON) EVENT TRIGGER understudy_(?:guard|guard_end|watch|watch_rewrite) /,
 ];
 
-/** The statements of a dump that make the schema elsewhere, in their order. */
+/** The statements of a dump that create the schema elsewhere, in their order. */
 export function schemaStatements(script: string): string[] {
   const isLeftOut = (statement: string): boolean =>
     sessionSetting.test(statement) || ownObjects.some((own) => own.test(statement));

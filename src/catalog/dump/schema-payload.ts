@@ -23,7 +23,7 @@ export function encodeSchema(schema: SchemaPayload): string {
   return JSON.stringify({ serverVersion, preData, postData, relations });
 }
 
-/** The digest of the text was checked before, so only another program can have written garbage. */
+/** The digest of the text is right, so only another program can have written anything else. */
 export function decodeSchema(text: string): SchemaPayload {
   const schema = JSON.parse(text) as Partial<SchemaPayload> | null;
   const { serverVersion, preData, postData, relations } = schema ?? {};

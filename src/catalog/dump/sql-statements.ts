@@ -1,12 +1,11 @@
 /**
- * Takes a script of SQL apart into its statements, as psql does when it reads a dump. Flows in:
- * what pg_dump wrote; flows out: statements without their semicolons, byte for byte as they stood,
- * and without the comments before them. What is psql's and not SQL (`\restrict` and `\unrestrict`)
- * is left out; anything else that psql alone would understand, or that does not end, is refused.
- * Pure.
+ * Splits a script of SQL into its statements, as psql does when it reads a dump. It takes the
+ * output of pg_dump, and returns the statements byte for byte, without their semicolons and the
+ * comments before them. The psql commands `\restrict` and `\unrestrict` are removed; any other psql
+ * command, and a statement that does not end, is refused. Pure.
  *
- * As in psql, strings conform to the standard (a backslash is one, except in E''), and a body of
- * BEGIN ATOMIC … END is looked for in statements that begin as those of routines do.
+ * As in psql, strings conform to the standard (a backslash is a character, except in E''), and only
+ * statements that begin as those of routines do can have a body of BEGIN ATOMIC … END.
  */
 import { unreadableDump } from '../../errors/schema-dump.ts';
 import type { UnderstudyError } from '../../errors/understudy-error.ts';
@@ -17,16 +16,16 @@ export function splitStatements(script: string): string[] {
 
 const identifierStart = /[A-Za-z_\u0080-\uffff]/;
 const wordPattern = /[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*/y;
-/** A number takes letters behind it along: `1e5`, and 0x1F since version 16. */
+/** A number includes letters that follow it: `1e5`, and 0x1F since version 16. */
 const numberPattern = /[0-9][\w.\u0080-\uffff]*/y;
 const dollarPattern = /\$(?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$/y;
 const atomicPattern = /\s+atomic\b/iy;
-/** What psql is told before and after a dump, so that nothing inside of it can talk to psql. */
+/** Written before and after a dump, so that no text inside of it can be a psql command. */
 const restrictPattern = /\\(?:un)?restrict [^\n]*(?:\n|$)/y;
 
-/** The words that a statement has to begin with for BEGIN to open a body. */
+/** How a statement begins in which BEGIN opens a body. */
 const routineBegin = /^create (?:or replace )?(?:function|procedure)\b/;
-/** `create or replace function` and no more is looked at. */
+/** `create or replace function` is the longest beginning. */
 const leadingWordsMax = 4;
 
 class Splitter {
@@ -72,7 +71,7 @@ class Splitter {
     else if (char >= '0' && char <= '9') this.#skip(numberPattern);
     else {
       if (char === '(') this.#parentheses += 1;
-      // As psql does, so that one too many cannot hide the end of all that follows.
+      // As in psql, so that an unmatched one cannot hide the ends of all later statements.
       if (char === ')') this.#parentheses = Math.max(0, this.#parentheses - 1);
       this.#at += 1;
     }
@@ -127,7 +126,7 @@ class Splitter {
   #quotedName(): void {
     const end = this.#text.indexOf('"', this.#at + 1);
     if (end < 0) throw unreadable(this.#text, this.#at, 'is a name that does not end');
-    // A doubled quote ends one name here and begins the next: where it all ends is the same.
+    // A doubled quote ends one name here and begins the next: the end of the whole is the same.
     this.#at = end + 1;
   }
 
@@ -168,7 +167,7 @@ class Splitter {
   }
 }
 
-/** Enough to find the place; a definition may hold what is nobody's business. */
+/** Enough to find the line; a definition may hold confidential text. */
 const shownCharsMax = 60;
 
 function unreadable(text: string, at: number, what: string): UnderstudyError {

@@ -1,7 +1,8 @@
 /**
- * Which Avro type holds a Postgres type, and the exact conversions between them. Flows in: a type
- * as format_type prints it, and values as text under the session settings of ours; flows out: the
- * value Avro gets, and from it the very same text. What has no entry here travels as its text.
+ * The Avro type of each Postgres type, and the exact conversions between their values. A type is
+ * named as format_type prints it; a value is its text under the settings of our sessions, and is
+ * converted to the value for Avro and back to exactly the same text. Types without an entry here
+ * are converted as text.
  */
 import {
   dateTextFromDays,
@@ -30,7 +31,7 @@ interface AvroValues {
 
 export type AvroKind = keyof AvroValues;
 
-/** Between the text of one type and what Avro holds; `fromAvro` gives the very same text back. */
+/** Between the text of a type and its Avro value; `fromAvro` returns exactly the same text. */
 export interface ColumnConversion {
   readonly kind: AvroKind;
   toAvro(text: string): unknown;
@@ -53,9 +54,9 @@ const avroKinds: ReadonlyMap<string, AvroKind> = new Map<string, AvroKind>([
 ]);
 
 /**
- * By the type's name without its modifier. Names of other schemas are qualified under our empty
- * search_path, so a type somebody called `date` is not taken for Postgres' own; domains, enums and
- * arrays have names of their own and travel as text.
+ * By the type's name without its modifier. Under our empty search_path the names of other schemas
+ * are qualified, so a user's type named `date` is not taken for that of Postgres; domains, enums
+ * and arrays have names of their own and are text.
  */
 export function avroKindOf(pgType: string): AvroKind {
   return avroKinds.get(pgType.replace(/\(\d+\)/, '')) ?? 'text';

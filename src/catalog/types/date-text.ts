@@ -1,7 +1,7 @@
 /**
- * date, timestamp and timestamptz between Postgres' ISO text and numbers counted from 1970. Flows
- * in and out: the text under DateStyle ISO and TimeZone UTC, years before Christ and infinities
- * included. Promises the same text back. The calendar is the proleptic Gregorian one of Postgres.
+ * Converts date, timestamp and timestamptz between their text, under DateStyle ISO and TimeZone
+ * UTC, and numbers counted from 1970, including years before Christ and infinities. The way back
+ * returns exactly the same text. The calendar is the proleptic Gregorian one of Postgres.
  */
 import { timestampOutOfRange } from '../../errors/topic.ts';
 
@@ -91,7 +91,7 @@ function twoDigits(text: string, at: number): number {
   return text.charCodeAt(at) * 10 + text.charCodeAt(at + 1) - 528;
 }
 
-/** The microseconds behind the dot at `dot`, of up to six digits; 0 where there is no dot. */
+/** The microseconds after the dot at `dot`, up to six digits; 0 where there is no dot. */
 function fractionOf(text: string, dot: number): number {
   if (text.charCodeAt(dot) !== 46) return 0;
   let micros = 0;
@@ -105,7 +105,7 @@ function fractionOf(text: string, dot: number): number {
   return micros;
 }
 
-/** Counts in eras of 400 years that begin on the first of March, so that leap days come last. */
+/** Counts in eras of 400 years from the first of March, so that leap days come last. */
 function daysOfCivil(year: number, month: number, day: number): number {
   const shifted = month <= 2 ? year - 1 : year;
   const era = Math.floor(shifted / 400);

@@ -1,18 +1,19 @@
 /**
- * float4 and float8 between Postgres' text and JavaScript numbers. Flows in and out: the text that
- * Postgres prints with extra_float_digits above 0, which is the shortest that reads back as the
- * same bits. Promises the same bits one way and the very same text the other way, so that identity
- * values and digests made from either side agree.
+ * Converts float4 and float8 between the text of Postgres and JavaScript numbers. The text is the
+ * one that Postgres prints with extra_float_digits above 0: the shortest that reads back as the
+ * same bits. Text to number gives the same bits, number to text gives exactly the same text, so
+ * that identity values and digests from either side agree.
  *
- * JavaScript prints shortest doubles too, with two differences: it lays the exponent out otherwise,
- * and it accepts a decimal that lies exactly between two doubles, where Postgres takes one strictly
- * nearer. Such a decimal is an integer above 2^53, so only there the exact search is needed.
+ * JavaScript prints shortest doubles too, with two differences: it formats the exponent otherwise,
+ * and it accepts a decimal exactly half-way between two doubles, where Postgres takes one that is
+ * strictly nearer. Such a decimal is an integer above 2^53, so only there the exact search is
+ * needed.
  */
 
-/** Postgres writes an exponent from this many integer digits on (DBL_DIG and FLT_DIG). */
+/** Postgres prints an exponent from this many integer digits on (DBL_DIG and FLT_DIG). */
 const doubleFixedDigits = 15;
 const floatFixedDigits = 6;
-/** Decimal digits that always suffice to tell two floats apart. */
+/** Decimal digits that always distinguish two floats. */
 const floatDigitsMax = 9;
 const exactIntegerLimit = 2 ** 53;
 

@@ -4,7 +4,7 @@
  * flows out: one finding per cause. Pure.
  */
 import { qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
-import { compareWithTable, giveColumnIds, shapeOf } from '../../catalog/relation-ids.ts';
+import { assignColumnIds, compareWithTable, shapeOf } from '../../catalog/relation-ids.ts';
 import {
   displayName,
   identityIndexOf,
@@ -95,7 +95,7 @@ function judgeCopy(
     const message = `${name} is ${copy.persistence} on node ${node}: a crash there empties it`;
     return [differs(message, `On ${node}: ${alterTable(table)} SET LOGGED;`)];
   }
-  const columns = giveColumnIds(table.columns, new Set());
+  const columns = assignColumnIds(table.columns, new Set());
   const shape = shapeOf(table, { relation: name, columns }, keyless);
   const difference = compareWithTable(shape, copy);
   if (difference !== null) {

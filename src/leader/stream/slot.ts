@@ -164,9 +164,9 @@ async function boundedCreation<Result>(
   create: () => Promise<Result>,
 ): Promise<Result> {
   return createWithin({
-    ...{ maker, control, create, timeoutMs },
+    ...{ creator: maker, control, create, timeoutMs },
     discard: () => dropSlot(control, name),
-    late: (blockers) => slotNotReady(name, timeoutMs, blockers),
+    timedOut: (blockers) => slotNotReady(name, timeoutMs, blockers),
   });
 }
 
