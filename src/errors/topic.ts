@@ -197,7 +197,7 @@ export function unknownRegistryAnswer(url: string, request: string): UnderstudyE
   );
 }
 
-export interface TooLargeRecord {
+interface TooLargeRecord {
   readonly topic: string;
   readonly partition: number;
   readonly sizeBytes: number;

@@ -78,9 +78,6 @@ export class ClosedError extends Error {
   }
 }
 
-/** No record is larger: with its request it would pass the brokers' socket.request.max.bytes. */
-export const recordBytesMax = 99 * 1024 * 1024;
-
 /** The partition moved, or its new leader is not ready: fresh metadata names the new leader. */
 const movedNames = new Set([
   'UNKNOWN_TOPIC_OR_PARTITION',
