@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
- * The command `understudy`. Words, the environment and signals flow in; the answer flows out on
- * stdout, lines for people and the log on stderr, and an exit code. It opens what every verb needs,
- * closes all that a verb opened, and is the only file that ends the process.
+ * The command `understudy`. The answer of a verb goes to stdout, lines for people and the log go to
+ * stderr, and the process ends with an exit code. This file opens what every verb needs, closes all
+ * that a verb opened, and is the only one that ends the process.
  */
 import { readFileSync } from 'node:fs';
 import { failureLines, failureOf, jsonLine, stackOf } from './commands/answer.ts';
@@ -11,7 +11,7 @@ import { type GlobalOptions, type Invocation, readCommandLine } from './commands
 import { ProgressLine } from './commands/progress-line.ts';
 import type { Config } from './config/config.ts';
 import { bug } from './errors/bug.ts';
-import { UnderstudyError } from './errors/understudy-error.ts';
+import { invalidLogLevel } from './errors/usage.ts';
 import { armFailpoints } from './failpoints.ts';
 import { onSignals, Releasers, Stopped } from './lifecycle.ts';
 import { createLogger, type Logger, logFormats, logLevels } from './logger.ts';
@@ -19,7 +19,7 @@ import { endWhenIdle, openResources } from './process-end.ts';
 import { redactText } from './redact.ts';
 import { sleep } from './waiting.ts';
 
-/** Secrets are known to the configuration once it is loaded. */
+/** The configuration knows its secrets once it is loaded. */
 let loadedConfig: Config | null = null;
 const redact = (text: string): string => loadedConfig?.redact(text) ?? redactText(text);
 
@@ -45,13 +45,13 @@ function print(answer: object | null, lines: readonly string[], json: boolean): 
   process.stdout.write(json ? jsonLine(answer) : lines.map((line) => `${line}\n`).join(''));
 }
 
-/** Says why it failed, in the form that was asked for, and returns the exit code. */
+/** Prints the cause and the hint in the requested form, and returns the exit code. */
 function fail(error: unknown): number {
   progress.clear();
   const failure = failureOf(error, stop.signal, redact);
   const reason: unknown = stop.signal.reason;
   const isUnread = reason instanceof Stopped && reason.stopSignal === 'SIGPIPE';
-  // That the reader of the answer left is news to nobody.
+  // A reader of stdout that left needs no report.
   if (isUnread && failure.code === 'STOPPED') return failure.exit;
   if (wantsJson) process.stdout.write(jsonLine({ error: failure }));
   else for (const line of failureLines(failure)) process.stderr.write(`${line}\n`);
@@ -63,11 +63,7 @@ function openLogger(options: GlobalOptions): Logger {
   const wanted = options.logLevel ?? (process.env['UNDERSTUDY_LOG_LEVEL'] || 'info');
   const level = logLevels.find((known) => known === wanted);
   if (level === undefined) {
-    throw new UnderstudyError(
-      'USAGE',
-      `UNDERSTUDY_LOG_LEVEL ${JSON.stringify(wanted)} is not a log level`,
-      `Set it to one of ${logLevels.join(', ')}.`,
-    );
+    throw invalidLogLevel(wanted, logLevels);
   }
   showsStacks = level === 'debug';
   const format = logFormats.find((known) => known === options.logFormat);
@@ -107,7 +103,7 @@ async function runVerb(invocation: Extract<Invocation, { kind: 'verb' }>): Promi
   } catch (error) {
     return fail(error);
   } finally {
-    for (const error of await releasers.close()) log.warn({ error }, 'not closed properly');
+    for (const error of await releasers.close()) log.warn({ error }, 'could not close a resource');
   }
 }
 
@@ -128,16 +124,16 @@ function packageVersion(): string {
   return (JSON.parse(text) as { readonly version: string }).version;
 }
 
-/** A failure that nobody caught leaves an unknown state behind: nothing may go on after it. */
+/** The state after an uncaught failure is unknown: the process may not continue. */
 process.on('uncaughtException', (error) => process.exit(fail(error)));
 
-/** Whoever read the answer has gone, as `head` does: that ends the command like a signal. */
+/** The reader of stdout has exited, as `head` does: that ends the command like a signal. */
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
   stop.abort(new Stopped('SIGPIPE'));
 });
 
-/** Lines for people that nobody reads are no reason to stop what is being done. */
+/** A closed stderr is no reason to stop the command. */
 process.stderr.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
 });
@@ -152,10 +148,10 @@ onSignals({
 const resourcesBefore = openResources();
 let ended = false;
 
-/** Node would end here with a code of its own: nothing is open that could wake the command up. */
+/** Node would exit here with its own code: no open resource can resume the command. */
 process.once('beforeExit', () => {
   if (ended) return;
-  process.exit(fail(bug('the command waits for nothing')));
+  process.exit(fail(bug('the command waits, and no resource is open')));
 });
 
 void main().then((exit) => {

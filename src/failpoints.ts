@@ -1,12 +1,13 @@
 /**
- * Places where a test can make the process die, fail or pause. The environment variable
- * UNDERSTUDY_FAILPOINTS flows in, once, at the start; at a named place its action happens at its
- * n-th pass, once. With nothing armed `hit` does nothing and returns nothing, so it may stand on
- * the hot path.
+ * Failpoints: named statements at which a test can kill, fail or pause the process. The environment
+ * variable UNDERSTUDY_FAILPOINTS is read once, at the start; each failpoint acts once, at its n-th
+ * pass. With nothing armed `hit` does nothing and returns nothing, so the hot path may call it.
  */
 
 import { unreachable } from './errors/bug.ts';
-import { UnderstudyError } from './errors/understudy-error.ts';
+import { failpointHit } from './errors/timed-out.ts';
+import type { UnderstudyError } from './errors/understudy-error.ts';
+import { invalidFailpoints } from './errors/usage.ts';
 
 export const failpointNames = [
   'publish.before-send',
@@ -49,7 +50,7 @@ export const failpointNames = [
 
 type FailpointName = (typeof failpointNames)[number];
 
-/** kill is SIGKILL to this process, error a failure that is retried, pause a wait. */
+/** `kill` sends SIGKILL to this process, `error` is a failure that is retried, `pause` waits. */
 type FailpointAction =
   | { readonly kind: 'kill' }
   | { readonly kind: 'error' }
@@ -58,20 +59,20 @@ type FailpointAction =
 interface ArmedFailpoint {
   readonly name: FailpointName;
   readonly action: FailpointAction;
-  /** The pass at which it happens, from 1. */
+  /** The pass at which it acts, from 1. */
   readonly atPass: number;
 }
 
 let armed: { readonly failpoint: ArmedFailpoint; passes: number }[] | null = null;
 
-/** Arms what the text names; undefined or empty disarms all. */
+/** Arms the failpoints that the text names; undefined or empty disarms all. */
 export function armFailpoints(text: string | undefined): void {
   const failpoints = text === undefined || text.trim() === '' ? [] : parseFailpoints(text);
   armed =
     failpoints.length === 0 ? null : failpoints.map((failpoint) => ({ failpoint, passes: 0 }));
 }
 
-/** To be awaited at the place. Undefined when nothing is armed there for this pass. */
+/** To be awaited at the failpoint. Undefined when nothing is armed there for this pass. */
 export function hit(name: FailpointName): Promise<void> | undefined {
   if (armed === null) return undefined;
   let action: FailpointAction | null = null;
@@ -87,11 +88,11 @@ async function act(name: FailpointName, action: FailpointAction): Promise<void> 
   switch (action.kind) {
     case 'kill':
       process.kill(process.pid, 'SIGKILL');
-      // The signal may arrive a moment later; nothing after the place may happen before it does.
+      // The signal may arrive a moment later; until then no later statement may run.
       await new Promise<never>(() => undefined);
       return;
     case 'error':
-      throw new UnderstudyError('TIMED_OUT', `failpoint ${name}`, 'Unset UNDERSTUDY_FAILPOINTS.');
+      throw failpointHit(name);
     case 'pause':
       await new Promise((resolve) => setTimeout(resolve, action.ms));
       return;
@@ -121,9 +122,5 @@ function actionOf(simple: string | undefined, pauseMs: string | undefined): Fail
 }
 
 function failpointError(what: string): UnderstudyError {
-  return new UnderstudyError(
-    'CONFIG_INVALID',
-    `UNDERSTUDY_FAILPOINTS: ${what}`,
-    `Actions: kill, error, pause:<ms>. Names: ${failpointNames.join(', ')}.`,
-  );
+  return invalidFailpoints(what, failpointNames);
 }

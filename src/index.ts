@@ -1,8 +1,8 @@
 /**
- * What a program that reads the topic needs of this package: nothing here connects to anything or
- * reads a configuration. Flows in: records as any Kafka client returns them, and schemas by id;
- * flows out: what they mean. Errors carry the documented codes. Everything else in the package is
- * its own business and may change in any version.
+ * The public API of this package, for programs that read the topic. It decodes records as any Kafka
+ * client returns them, with schemas by their id; it connects to no server and reads no
+ * configuration. Errors carry the documented codes. All other modules of the package are internal
+ * and may change in any version.
  *
  * @example
  * import { RecordDecoder } from 'pg-understudy';
@@ -22,7 +22,7 @@
  */
 import { readFileSync } from 'node:fs';
 
-/** Of this package, such as 0.1.0. package.json stands above src/ here and above dist/ there. */
+/** Of this package, such as 0.1.0. package.json is in the folder above src/, and above dist/. */
 export const version: string = (
   JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
     readonly version: string;

@@ -1,7 +1,7 @@
 /**
- * How things run, stop and start again. Loops, signals and closers flow in; this file decides when
- * a failed run begins anew, how long it waits, what ends it, and in which order what was opened is
- * closed. Clock, sleep and randomness are handed in; every wait here has a bound.
+ * How a process runs, retries and stops: which failures a loop retries and after which delay, what
+ * ends it, and in which order opened resources are closed. Clock, sleep and randomness are handed
+ * in; every wait here has a bound.
  */
 
 import { bug } from './errors/bug.ts';
@@ -18,19 +18,19 @@ import {
 } from './waiting.ts';
 
 interface RunBackoff extends Backoff {
-  /** What has worked for this long was well: the next failure counts as the first. */
+  /** After a run of this length the next failure counts as the first. */
   readonly steadyMs: number;
 }
 
-/** The first retry is nearly at once; the cap is how long an outage may be over unnoticed. */
+/** The first retry is nearly immediate; the cap bounds how late the end of an outage is noticed. */
 const defaultBackoff: RunBackoff = { baseMs: 100, capMs: 30_000, steadyMs: 60_000 };
 
 const warnFromMs = 1000;
 const errorFromMs = 10_000;
 
 /**
- * Judged by the ceiling, not by the delay that was drawn: a hiccup is worth a line, a lasting
- * outage a warning, and the level must not jump about with the jitter.
+ * By the ceiling, not by the delay that was drawn: a hiccup is logged as information, a lasting
+ * outage as a warning, and the level must not vary with the jitter.
  */
 export function levelOfDelay(ceilingMs: number): 'info' | 'warn' | 'error' {
   if (ceilingMs < warnFromMs) return 'info';
@@ -45,13 +45,13 @@ const connectionCodes: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * SQLSTATEs that say nothing about what was asked: connection, rollback, resources, a lock or a
- * slot in use, somebody's intervention, the system. An agent that stopped at a full disk would keep
+ * SQLSTATEs that do not depend on the statement: connection, rollback, resources, a lock or a slot
+ * in use, an operator's intervention, the system. An agent that stopped at a full disk would keep
  * WAL and fill it further.
  */
 const passingStates = /^(08|40|53|57|58)[0-9A-Z]{3}$|^55(P03|006)$/;
 
-/** The pg client gives these no code; the texts are its own and whole. */
+/** The pg client gives these errors no code; the texts are its own and complete. */
 const connectionMessages: ReadonlySet<string> = new Set([
   'Connection terminated',
   'Connection terminated unexpectedly',
@@ -61,14 +61,14 @@ const connectionMessages: ReadonlySet<string> = new Set([
   'Client was closed and is not queryable',
 ]);
 
-/** Whether the same thing may succeed later without anybody's help. */
+/** Whether the same step may succeed later without intervention. */
 export function isRetriable(error: unknown): boolean {
   if (error instanceof UnderstudyError) return error.retry;
   if (!(error instanceof Error)) return false;
   if (error instanceof AggregateError && error.errors.length > 0) {
     return error.errors.every(isRetriable);
   }
-  // A Unix socket that is not there is ENOENT; whatever the code, the server was not reached.
+  // A missing Unix socket is ENOENT; with any code, the server was not reached.
   if ('syscall' in error && error.syscall === 'connect') return true;
   if ('code' in error && connectionCodes.has(String(error.code))) return true;
   if ('code' in error && passingStates.test(String(error.code))) return true;
@@ -87,12 +87,12 @@ interface RunUntilStopped {
 }
 
 /**
- * Runs `attempt` until it returns or the signal is aborted, again after every failure that may pass
- * by itself. Any other failure is rethrown at once. After an abort what such a failure or the
- * abort's own reason says is not news, and the call resolves.
+ * Runs `attempt` until it returns or the signal is aborted, and retries after every failure that
+ * may pass by itself. Any other failure is rethrown at once. After an abort the call resolves, also
+ * where the attempt failed with such a failure or with the reason of the abort.
  *
- * An attempt calls `working` once it does what it is for. How long it took to fail says nothing: a
- * server that lets in and never answers makes every attempt a long one.
+ * An attempt calls `working` once it does its work. The time until it fails proves nothing: a
+ * server that accepts connections and never answers makes every attempt a long one.
  */
 export async function runUntilStopped(
   attempt: (signal: AbortSignal, working: () => void) => Promise<void>,
@@ -114,7 +114,7 @@ export async function runUntilStopped(
       failures = workedMs >= backoff.steadyMs ? 1 : failures + 1;
       const delayMs = backoffDelayMs(failures, backoff, random);
       const level = levelOfDelay(backoffCeilingMs(failures, backoff));
-      log[level]({ failures, delayMs, error }, `${name} failed, trying again`);
+      log[level]({ loop: name, failures, delayMs, error }, 'failed, retrying');
       await sleepOrAbort(delayMs, signal, options.sleep);
     }
   }
@@ -129,7 +129,7 @@ type StopSignal = 'SIGTERM' | 'SIGINT' | 'SIGPIPE';
 /** Numbers as the shell adds them to 128 when a signal ended a process. */
 const signalNumbers: Readonly<Record<StopSignal, number>> = { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 };
 
-/** The reason of an abort that came from outside. Not a failure: nobody did anything wrong. */
+/** The reason of an abort that came from outside. It is not a failure. */
 export class Stopped extends Error {
   readonly stopSignal: StopSignal;
 
@@ -144,7 +144,7 @@ export class Stopped extends Error {
   }
 }
 
-/** The part of a process that is listened to. */
+/** The part of a process that delivers signals. */
 interface SignalSource {
   on(event: 'SIGTERM' | 'SIGINT', listener: () => void): unknown;
   off(event: 'SIGTERM' | 'SIGINT', listener: () => void): unknown;
@@ -170,7 +170,7 @@ export function onSignals(options: {
       exit(forcedExit);
       return;
     }
-    notice(`${signal}: stopping; once more ends it at once`);
+    notice(`${signal}: stopping; a second signal exits at once`);
     controller.abort(new Stopped(signal));
   };
   const onTerm = listen('SIGTERM');
@@ -183,7 +183,7 @@ export function onSignals(options: {
   };
 }
 
-/** A server that does not say goodbye within this long is not going to. */
+/** A server that has not closed a connection within this time is not going to. */
 export const closeTimeoutMs = 5000;
 
 interface Closer {
@@ -191,7 +191,7 @@ interface Closer {
   readonly close: () => void | Promise<void>;
 }
 
-/** Everything that is opened pushes its closer; they run once, the last opened first. */
+/** The closers of all that was opened; each runs once, the last opened first. */
 export class Releasers {
   readonly #closers: Closer[] = [];
   readonly #timeoutMs: number;
@@ -201,7 +201,7 @@ export class Releasers {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** The returned function takes the closer back, for what was closed by itself. */
+  /** The returned function removes the closer, for a resource that was closed otherwise. */
   push(name: string, close: () => void | Promise<void>): () => void {
     if (this.#closed) {
       throw bug(`${name} was opened after the end`);
@@ -214,7 +214,7 @@ export class Releasers {
     };
   }
 
-  /** Closes all, also after one failed, and returns what went wrong with its name. */
+  /** Closes all, also after one failed, and returns the failures, each with the name. */
   async close(): Promise<readonly Error[]> {
     const failures: Error[] = [];
     for (let closer = this.#closers.pop(); closer !== undefined; closer = this.#closers.pop()) {

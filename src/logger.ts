@@ -1,7 +1,8 @@
 /**
- * The log of a process, on stderr: stdout belongs to the answer. Fields and a message flow in; one
- * JSON object per line flows out, or one readable line on a terminal. Writing is synchronous, so
- * that the last line before an exit is not lost, and every text passes the redaction first.
+ * The log of a process, on stderr: stdout belongs to the answer. Each entry is a message, the same
+ * every time, with the facts as fields; it becomes one JSON object on a line, or one readable line
+ * on a terminal. Writing is synchronous, so that the last line before an exit is not lost, and
+ * every text is redacted first.
  */
 import { type DestinationStream, destination, type Logger as PinoLogger, pino } from 'pino';
 import { hasCode, UnderstudyError } from './errors/understudy-error.ts';
@@ -9,7 +10,10 @@ import { redacted, redactText } from './redact.ts';
 
 type LogFields = Readonly<Record<string, unknown>>;
 
-/** What is handed to every part that has something to say. Errors go under the field `error`. */
+/**
+ * Handed to every part that logs. An error goes into the field `error`; its facts become fields of
+ * the line.
+ */
 export interface Logger {
   debug(fields: LogFields, message: string): void;
   info(fields: LogFields, message: string): void;
@@ -28,9 +32,9 @@ type LogFormat = (typeof logFormats)[number];
 interface LoggerOptions {
   readonly level: LogLevel;
   readonly format: LogFormat;
-  /** Takes secrets out of a text; the configuration knows more of them once it is loaded. */
+  /** Removes secrets from a text; the configuration knows more of them once it is loaded. */
   readonly redact?: (text: string) => string;
-  /** Where lines go; stderr unless a test wants to read them. */
+  /** The output; stderr except in tests. */
   readonly stream?: DestinationStream;
 }
 
@@ -51,16 +55,26 @@ export function createLogger(options: LoggerOptions): Logger {
     },
     stream,
   );
-  return new RedactingLogger(logger, options.redact ?? redactText);
+  return new RedactingLogger(logger, options.redact ?? redactText, new Set(reservedKeys));
 }
+
+/** The keys that every line has: a fact of an error does not replace them. */
+const reservedKeys = ['level', 'time', 'message', 'error'];
 
 class RedactingLogger implements Logger {
   readonly #pino: PinoLogger;
   readonly #redact: (text: string) => string;
+  /** Keys that the line has already, from `child` or from pino. */
+  readonly #boundKeys: ReadonlySet<string>;
 
-  constructor(logger: PinoLogger, redact: (text: string) => string) {
+  constructor(
+    logger: PinoLogger,
+    redact: (text: string) => string,
+    boundKeys: ReadonlySet<string>,
+  ) {
     this.#pino = logger;
     this.#redact = redact;
+    this.#boundKeys = boundKeys;
   }
 
   debug(fields: LogFields, message: string): void {
@@ -80,12 +94,21 @@ class RedactingLogger implements Logger {
   }
 
   child(fields: LogFields): Logger {
-    return new RedactingLogger(this.#pino.child(this.#clean(fields)), this.#redact);
+    const boundKeys = new Set([...this.#boundKeys, ...Object.keys(fields)]);
+    return new RedactingLogger(this.#pino.child(this.#clean(fields)), this.#redact, boundKeys);
   }
 
   #write(level: 'debug' | 'info' | 'warn' | 'error', fields: LogFields, message: string): void {
     if (!this.#pino.isLevelEnabled(level)) return;
-    this.#pino[level](this.#clean(fields), this.#redact(message));
+    const all = { ...this.#factsOf(fields['error']), ...fields };
+    this.#pino[level](this.#clean(all), this.#redact(message));
+  }
+
+  #factsOf(error: unknown): LogFields {
+    if (!(error instanceof UnderstudyError)) return {};
+    return Object.fromEntries(
+      Object.entries(error.facts).filter(([key]) => !this.#boundKeys.has(key)),
+    );
   }
 
   #clean(fields: LogFields): Record<string, unknown> {
@@ -96,10 +119,10 @@ class RedactingLogger implements Logger {
 
 const secretKey = /^(password|passwd|auth|sasl|url|secret|authorization)$/i;
 
-/** Deeper values are rarely what anybody wants in a log line, and may be large. */
+/** Deeper values may be large, and are rarely of use in a log line. */
 const deepestField = 4;
 
-/** Secrets out, errors and bigints in a form that JSON has. */
+/** Without secrets; errors and bigints in a form that JSON has. */
 function cleanFields(
   fields: LogFields,
   redact: (text: string) => string,
@@ -124,7 +147,7 @@ function cleanFields(
   return clean(fields, 0) as Record<string, unknown>;
 }
 
-/** A chain of causes longer than this repeats itself. */
+/** A longer chain of causes repeats itself. */
 const longestCauseChain = 8;
 
 interface ErrorFields {
@@ -136,7 +159,7 @@ interface ErrorFields {
   readonly stack?: string;
 }
 
-/** The stack is for our own bugs and for debugging; anywhere else it hides the one line. */
+/** The stack is for bugs and for debugging; elsewhere it hides the one line of cause. */
 function errorFields(
   error: Error,
   redact: (text: string) => string,

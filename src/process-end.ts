@@ -1,12 +1,10 @@
 /**
- * The end of a process. An exit code and what was open at the start flow in. A process ends by
- * itself when nothing is open; if something still is after a while, that is said, so that the leak
- * is found, and the process ends with its exit code all the same.
+ * The end of a process. A process exits by itself when no resource is open; if one still is after a
+ * while, a warning names it, so that the leak is found, and the process exits with its exit code
+ * all the same.
  */
 
-/**
- * What was closed properly lets go within milliseconds; after this long something was forgotten.
- */
+/** A resource that was closed ends within milliseconds; after this long one was not closed. */
 const lingerMs = 2000;
 
 type OpenResources = ReadonlyMap<string, number>;
@@ -37,6 +35,6 @@ export function endWhenIdle(exit: number, before: OpenResources): void {
     process.stderr.write(`warning: still open ${lingerMs} ms after the end: ${left}\n`);
     process.exit(exit);
   }, lingerMs);
-  // It must not be what keeps the process alive.
+  // The timer itself must not keep the process alive.
   timer.unref();
 }

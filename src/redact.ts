@@ -1,7 +1,7 @@
 /**
- * Takes secrets out of text before a person, a log or a JSON answer sees it. Any text flows in; the
- * same text flows out with the password of every URL and of every `password=` pair replaced. It
- * rather hides too much than too little: an unescaped `@` or `/` in a password is hidden with it.
+ * Removes secrets from a text before it is printed, logged or answered as JSON: the password of
+ * every URL and of every `password=` pair is replaced. It hides too much rather than too little: an
+ * unescaped `@` or `/` in a password is hidden with it.
  */
 const urlPassword = /\b([a-z][a-z0-9+.-]*:\/\/[^\s:@/?#]*):\S*@/gi;
 const passwordPair =
@@ -13,7 +13,7 @@ export function redactText(text: string): string {
   return text.replace(urlPassword, `$1:${redacted}@`).replace(passwordPair, `$1${redacted}`);
 }
 
-/** Also replaces known secrets wherever they stand, the longest first. */
+/** Also replaces known secrets wherever they occur, the longest first. */
 export function redactSecrets(text: string, secrets: Iterable<string>): string {
   let result = redactText(text);
   const longestFirst = [...secrets].sort((a, b) => b.length - a.length);
@@ -23,5 +23,5 @@ export function redactSecrets(text: string, secrets: Iterable<string>): string {
   return result;
 }
 
-/** A shorter one would turn every text into asterisks and tell the reader what it is. */
+/** Replacing a shorter one would turn every text into asterisks, and so reveal the secret. */
 const shortestSecretLength = 4;

@@ -1,7 +1,6 @@
 /**
- * Waiting: for a time, for an abort, for a timeout, for a change, and before a retry. Promises,
- * signals and clocks flow in; a wait that ends flows out. Every wait has a bound or a signal, and
- * none keeps a timer or a listener once it is over.
+ * Waiting: for a time, for an abort, for a timeout, for a change, and before a retry. Every wait
+ * has a bound or a signal, and none keeps a timer or a listener once it is over.
  */
 
 export type Sleep = (ms: number, signal?: AbortSignal) => Promise<void>;
@@ -46,7 +45,7 @@ export async function sleepOrAbort(
 }
 
 /**
- * The work, or the signal's reason as soon as it is aborted. The work itself goes on: its caller
+ * The work, or the signal's reason as soon as it is aborted. The work itself continues: its caller
  * ends it. After an abort its own failure is ignored.
  */
 export async function interruptible<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
@@ -55,7 +54,7 @@ export async function interruptible<T>(work: Promise<T>, signal: AbortSignal): P
     if (signal.aborted) reject(signal.reason);
     signal.addEventListener('abort', () => reject(signal.reason), { signal: over.signal });
   });
-  // After an abort nothing waits for it any more.
+  // After an abort nothing waits for the work, and its failure has no other handler.
   work.catch(() => undefined);
   try {
     return await Promise.race([aborted, work]);
@@ -65,8 +64,8 @@ export async function interruptible<T>(work: Promise<T>, signal: AbortSignal): P
 }
 
 /**
- * The same, where an abort is no error: undefined then. A server that does not answer must not
- * delay the end of a run that failed elsewhere.
+ * The same where an abort is no error: it resolves to undefined then. A server that does not answer
+ * must not delay the end of a run that failed elsewhere.
  */
 export async function unlessAborted<T>(
   work: Promise<T>,
@@ -104,9 +103,9 @@ export async function withTimeout<T>(
 }
 
 /**
- * Where the loops of one object sleep until something has changed. `wake` ends every sleep, and
- * each loop then checks its own condition. A loop that checks and sleeps without awaiting in
- * between misses no change.
+ * The loops of one object sleep here until its state has changed. `wake` ends every sleep, and each
+ * loop then checks its own condition. A loop that checks and sleeps without awaiting in between
+ * misses no change.
  */
 export class WakeUp {
   readonly #sleepers = new Set<() => void>();
@@ -133,8 +132,10 @@ export class WakeUp {
   }
 }
 
-/** One rule for all retries: doubling up to a cap, with jitter, so that a fleet that lost the same
- * server does not return to it in one wave. */
+/**
+ * One rule for all retries: doubling up to a cap, with jitter, so that the agents of a fleet do not
+ * return to a server in one wave.
+ */
 export interface Backoff {
   readonly baseMs: number;
   readonly capMs: number;
@@ -145,14 +146,14 @@ export function backoffCeilingMs(failures: number, { baseMs, capMs }: Backoff): 
   return Math.min(capMs, baseMs * 2 ** (failures - 1));
 }
 
-/** Full jitter: anything up to the ceiling. For what is tried for ever. */
+/** Full jitter: anything up to the ceiling. For retries without an end. */
 export function backoffDelayMs(failures: number, backoff: Backoff, random: () => number): number {
   return Math.floor(random() * backoffCeilingMs(failures, backoff));
 }
 
 /**
- * At least half of the ceiling. For a bounded number of tries, which are to last together as long
- * as what they wait for: an election, the restart of a server.
+ * At least half of the ceiling. For a bounded number of tries, which together have to last as long
+ * as the event that they wait for: an election, the restart of a server.
  */
 export function boundedDelayMs(tries: number, backoff: Backoff, random: () => number): number {
   return Math.floor(((1 + random()) / 2) * backoffCeilingMs(tries, backoff));

@@ -1,58 +1,66 @@
 /**
- * The configuration of a fleet, as understudy.yaml says it. A file and an environment flow in;
- * typed settings flow out. What holds secrets (node URLs, Kafka, registry) is expanded when it is
- * asked for, so a process needs only the variables of what it uses, and `redact` then knows the
- * secrets that may not be printed. Only the command line and the commands may read it.
+ * The configuration of a fleet: understudy.yaml and the environment as typed settings. Settings
+ * that hold secrets (node URLs, Kafka, registry) are expanded when they are read, so a process
+ * needs only the variables of the servers that it uses, and `redact` then knows the secrets that
+ * must not be printed. Only the command line and the commands may read it.
  */
 import { readFileSync } from 'node:fs';
 import { basename, dirname, isAbsolute, resolve } from 'node:path';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import {
+  halfClientCertificate,
+  invalidBroker,
+  invalidNodeUrl,
+  invalidRegistryUrl,
+  unknownNode,
+  unreadableConfig,
+  unreadablePem,
+} from '../errors/usage.ts';
 import { redactSecrets } from '../redact.ts';
 import { type Environment, expandVariables } from './expand.ts';
 import { readConfigText } from './file.ts';
 import type { ConfigFile } from './schema.ts';
 import { nearestWord } from './suggest.ts';
 
-interface TlsSettings {
+interface TlsConfig {
   readonly ca?: string;
   readonly cert?: string;
   readonly key?: string;
   readonly rejectUnauthorized?: boolean;
 }
 
-interface SaslSettings {
+interface SaslConfig {
   readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512';
   readonly username: string;
   readonly password: string;
 }
 
-interface KafkaSettings {
+interface KafkaConfig {
   /** `host:port`, at least one. */
   readonly brokers: readonly string[];
-  readonly ssl: boolean | TlsSettings;
-  readonly sasl: SaslSettings | null;
+  readonly ssl: boolean | TlsConfig;
+  readonly sasl: SaslConfig | null;
 }
 
-interface RegistrySettings {
+interface RegistryConfig {
   /** Without a closing slash. */
   readonly url: string;
   readonly auth: { readonly username: string; readonly password: string } | null;
 }
 
-/** What init makes the topics with; nothing in it is a secret. */
-interface TopicSettings {
+/** With what `init` creates the topics; nothing in it is a secret. */
+interface TopicConfig {
   readonly partitions: number;
   /** null is min(3, brokers). */
   readonly replication: number | null;
-  /** Topic settings by their Kafka names, which override our own. */
+  /** Topic settings by their Kafka names; they override those of this product. */
   readonly overrides: Readonly<Record<string, string>>;
 }
 
 interface ConfigSource {
   readonly text: string;
-  /** As it is named in errors. */
+  /** How errors name the file. */
   readonly name: string;
-  /** Paths of certificates are relative to it. */
+  /** The paths of certificates are relative to it. */
   readonly directory: string;
   readonly environment: Environment;
 }
@@ -62,14 +70,14 @@ export class Config {
   readonly nodeNames: readonly string[];
   /** Globs `schema.table`; null is all ordinary tables. */
   readonly tables: readonly string[] | null;
-  /** What becomes of tables without an identity. */
+  /** How tables without an identity are treated. */
   readonly keyless: 'refuse' | 'append';
-  readonly topic: TopicSettings;
+  readonly topic: TopicConfig;
   readonly pointsEveryMs: number;
   readonly maintenanceDatabase: string;
-  /** What the agent of a follower that came back too late does. */
+  /** What the agent of a follower that was offline too long does. */
   readonly rebuild: 'swap' | 'in-place' | 'manual';
-  /** Whether tables are made by hand on every node: without it `init` copies the schema. */
+  /** Whether tables are created by hand on every node: else `init` copies the schema. */
   readonly isSchemaManual: boolean;
   readonly #file: ConfigFile;
   readonly #source: ConfigSource;
@@ -105,14 +113,10 @@ export class Config {
   requireNode(name: string): void {
     if (this.nodeNames.includes(name)) return;
     const nearest = nearestWord(name, this.nodeNames);
-    throw new UnderstudyError(
-      'NODE_UNKNOWN',
-      `${this.#source.name} names no node ${JSON.stringify(name)}`,
-      `${nearest === null ? '' : `Did you mean ${nearest}? `}Known: ${this.nodeNames.join(', ')}.`,
-    );
+    throw unknownNode(this.#source.name, name, nearest, this.nodeNames);
   }
 
-  /** What is younger, this node does not apply; 0 is no delay. */
+  /** The node applies no change that is younger; 0 is no delay. */
   delayMs(name: string): number {
     return this.#file.nodes[name]?.delay ?? 0;
   }
@@ -127,7 +131,7 @@ export class Config {
     return url;
   }
 
-  kafka(): KafkaSettings {
+  kafka(): KafkaConfig {
     const { brokers, ssl, sasl } = this.#file.kafka;
     const expanded = brokers.flatMap((broker, at) => this.#brokers(broker, `kafka.brokers.${at}`));
     return {
@@ -137,17 +141,13 @@ export class Config {
     };
   }
 
-  registry(): RegistrySettings {
+  registry(): RegistryConfig {
     const { url, auth } = this.#file.registry;
     const expanded = this.#expand(url, 'registry.url');
     this.#keepUrlSecrets(expanded);
     const parsed = URL.canParse(expanded) ? new URL(expanded) : null;
     if (parsed === null || !['http:', 'https:'].includes(parsed.protocol)) {
-      throw new UnderstudyError(
-        'CONFIG_INVALID',
-        'registry.url is not an http or https URL',
-        'Write registry.url as http://host:port/apis/ccompat/v7, or as your registry names it.',
-      );
+      throw invalidRegistryUrl();
     }
     return {
       url: expanded.replace(/\/+$/, ''),
@@ -155,7 +155,7 @@ export class Config {
     };
   }
 
-  /** Takes out of a text every secret this configuration has handed out so far. */
+  /** Removes from a text every secret that this configuration has returned so far. */
   redact(text: string): string {
     return redactSecrets(text, this.#secrets);
   }
@@ -172,11 +172,7 @@ export class Config {
     if (brokers.every((broker) => /^(\[[0-9a-f:.]+\]|[^\s:/@[\]]+):[0-9]{1,5}$/i.test(broker))) {
       return brokers;
     }
-    throw new UnderstudyError(
-      'CONFIG_INVALID',
-      `${key} is not host:port`,
-      `Write ${key} as host:port; several may stand in a list or behind commas.`,
-    );
+    throw invalidBroker(key);
   }
 
   #login(login: { readonly username: string; readonly password: string }, key: string) {
@@ -185,14 +181,10 @@ export class Config {
     return { username: this.#expand(login.username, `${key}.username`), password };
   }
 
-  #tls(ssl: Exclude<ConfigFile['kafka']['ssl'], boolean>): TlsSettings {
+  #tls(ssl: Exclude<ConfigFile['kafka']['ssl'], boolean>): TlsConfig {
     const { ca, cert, key, rejectUnauthorized } = ssl;
     if ((cert === undefined) !== (key === undefined)) {
-      throw new UnderstudyError(
-        'CONFIG_INVALID',
-        'kafka.ssl has one of cert and key without the other',
-        'Give both kafka.ssl.cert and kafka.ssl.key, or neither.',
-      );
+      throw halfClientCertificate();
     }
     return {
       ...(ca === undefined ? {} : { ca: this.#pem(ca, 'kafka.ssl.ca') }),
@@ -212,12 +204,7 @@ export class Config {
     try {
       return readFileSync(path, 'utf8');
     } catch (cause) {
-      throw new UnderstudyError(
-        'CONFIG_INVALID',
-        `${key}: cannot read the file (${errnoOf(cause)})`,
-        `Name a readable PEM file in ${key}, relative to understudy.yaml, or put the PEM in.`,
-        cause,
-      );
+      throw unreadablePem(key, errnoOf(cause), cause);
     }
   }
 
@@ -247,12 +234,7 @@ export function loadConfig(location: ConfigLocation): Config {
   try {
     text = readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new UnderstudyError(
-      'CONFIG_INVALID',
-      `cannot read ${named} (${errnoOf(cause)})`,
-      'Create understudy.yaml here, or name it with --config FILE or UNDERSTUDY_CONFIG.',
-      cause,
-    );
+    throw unreadableConfig(named, errnoOf(cause), cause);
   }
   return new Config({ text, name: basename(path), directory: dirname(path), environment });
 }
@@ -262,29 +244,23 @@ function errnoOf(cause: unknown): string {
   return 'unknown reason';
 }
 
-/** Says what is wrong without a piece of the URL: any piece may be part of the password. */
 function checkPostgresUrl(url: string, key: string): void {
-  const remedy = `Write ${key} as postgres://user:password@host:port/database.`;
-  const refuse = (what: string) => new UnderstudyError('CONFIG_INVALID', `${key} ${what}`, remedy);
   if (!/^postgres(ql)?:\/\//.test(url)) {
-    throw refuse('does not begin with postgres:// or postgresql://');
+    throw invalidNodeUrl(key, 'does not begin with postgres:// or postgresql://');
   }
   if (!URL.canParse(url)) {
-    throw new UnderstudyError(
-      'CONFIG_INVALID',
-      `${key} is not a URL`,
-      `${remedy} Escape @ : / ? # % and spaces in the password (@ is %40, / is %2F).`,
-    );
+    const escapes = 'Escape @ : / ? # % and spaces in the password (@ is %40, / is %2F).';
+    throw invalidNodeUrl(key, 'is not a URL', escapes);
   }
   const { pathname } = new URL(url);
-  if (pathname.replace(/^\//, '') === '') throw refuse('names no database');
+  if (pathname.replace(/^\//, '') === '') throw invalidNodeUrl(key, 'names no database');
 }
 
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    // A lone % is not an escape: then the text stands for itself.
+    // A lone % is not an escape: then the text is taken as it is.
     return text;
   }
 }

@@ -1,13 +1,20 @@
 /**
- * Reads the text of understudy.yaml. Text flows in; a file whose every key and value is understood
- * and served by this version flows out, or one error that names the line, the key and the remedy.
+ * Reads the text of understudy.yaml. It returns a file whose every key and value is known and
+ * supported by this version, or throws one error that names the line, the key and the remedy.
  * Messages never hold a value of the file: it may be a secret.
  */
 
 import { type Document, isMap, isSeq, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { bug } from '../errors/bug.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
+import {
+  invalidSetting,
+  invalidYaml,
+  invalidYamlAlias,
+  settingOfLaterVersion,
+  unknownSetting,
+} from '../errors/usage.ts';
 import { redactText } from '../redact.ts';
 import { type ConfigFile, fileSchema, knownKeys, laterSettings } from './schema.ts';
 import { nearestWord } from './suggest.ts';
@@ -21,7 +28,7 @@ interface Source {
   readonly lines: LineCounter;
 }
 
-/** Throws CONFIG_INVALID, or NOT_IN_THIS_VERSION for what a later version brings. */
+/** Throws CONFIG_INVALID, or NOT_IN_THIS_VERSION for a setting of a later version. */
 export function readConfigText(text: string, file: string): ConfigFile {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
@@ -29,11 +36,7 @@ export function readConfigText(text: string, file: string): ConfigFile {
   const [syntaxError] = document.errors;
   if (syntaxError !== undefined) {
     const { line } = lines.linePos(syntaxError.pos[0]);
-    throw new UnderstudyError(
-      'CONFIG_INVALID',
-      `${file}:${line}: not valid YAML (${syntaxError.code})`,
-      'Correct the line. Put "…" around a value that holds one of $ { } [ ] : # * & ! | > % @.',
-    );
+    throw invalidYaml(file, line, syntaxError.code);
   }
   const result = fileSchema.safeParse(toPlain(source));
   if (!result.success) throw issueError(source, result.error.issues);
@@ -45,32 +48,23 @@ function toPlain(source: Source): unknown {
   try {
     return source.document.toJS({ maxAliasCount: 100 });
   } catch (cause) {
-    throw new UnderstudyError(
-      'CONFIG_INVALID',
-      `${source.file}: an alias (*name) has no anchor (&name), or there are too many`,
-      'Quote the value that begins with *, or define its anchor above it.',
-      cause,
-    );
+    throw invalidYamlAlias(source.file, cause);
   }
 }
 
 function issueError(source: Source, issues: readonly Issue[]): UnderstudyError {
   const [first] = issues.map((issue) => deepest(issue));
   if (first === undefined) {
-    return bug('a refusal without a reason');
+    return bug('a configuration was rejected without an issue');
   }
   const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
   if (first.code === 'unrecognized_keys') return unknownKeyError(source, first, more);
-  const where = place(source, first.path);
+  const where = lineOf(source, first.path);
   const key = first.path.length === 0 ? 'the file' : dotted(first.path);
-  return new UnderstudyError(
-    'CONFIG_INVALID',
-    `${where}: ${key} ${describe(first)}${more}`,
-    hintFor(first),
-  );
+  return invalidSetting(where, key, `${describe(first)}${more}`, hintFor(first));
 }
 
-/** Of a value that may be of several forms, the complaint about the form it nearly has. */
+/** Of a value that may have several forms, the issue of the form that it nearly has. */
 function deepest(issue: Issue): Issue {
   if (issue.code === 'invalid_union') {
     const branches = issue.errors.map((branch) => branch[0]);
@@ -144,25 +138,16 @@ function unknownKeyError(
   const siblings = knownKeys[level.join('.')] ?? [];
   const nearest = nearestWord(key, siblings);
   const elsewhere = Object.entries(knownKeys).find(([, keys]) => keys.includes(key));
-  let meant = '';
-  if (nearest !== null) meant = `Did you mean ${dotted([...issue.path, nearest])}? `;
-  else if (elsewhere !== undefined) meant = `Did you mean ${dotted([elsewhere[0], key])}? `;
-  return new UnderstudyError(
-    'CONFIG_INVALID',
-    `${place(source, path)}: unknown key ${dotted(path)}${more}`,
-    `${meant}Known here: ${siblings.join(', ')}.`,
-  );
+  let meant: string | null = null;
+  if (nearest !== null) meant = dotted([...issue.path, nearest]);
+  else if (elsewhere !== undefined) meant = dotted([elsewhere[0], key]);
+  return unknownSetting(lineOf(source, path), dotted(path), more, meant, siblings);
 }
 
 function refuseLater(source: Source, file: ConfigFile): void {
   const [later] = laterSettings(file);
   if (later === undefined) return;
-  const key = dotted(later.path);
-  throw new UnderstudyError(
-    'NOT_IN_THIS_VERSION',
-    `${place(source, later.path)}: ${key} can only be ${later.today} in this version`,
-    `Set ${key} to ${later.today}, or leave it out.`,
-  );
+  throw settingOfLaterVersion(lineOf(source, later.path), dotted(later.path), later.today);
 }
 
 function dotted(path: Path): string {
@@ -176,8 +161,8 @@ function dotted(path: Path): string {
 /** A whole file pasted into one key must not become the error line. */
 const longestKeyShown = 120;
 
-/** `understudy.yaml:7`: the line of the key, or of the nearest key above it that is there. */
-function place(source: Source, path: Path): string {
+/** `understudy.yaml:7`: the line of the key, or of the nearest key above it that the file has. */
+function lineOf(source: Source, path: Path): string {
   let node: unknown = source.document.contents;
   let offset: number | null = null;
   for (const part of path) {

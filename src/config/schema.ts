@@ -1,7 +1,7 @@
 /**
- * What understudy.yaml may say. The parsed YAML flows in, a typed file with defaults and
- * milliseconds flows out; `${VAR}` is still in its texts. Every object is strict: a key it does not
- * know is an error. What later versions bring is recognised, so that it can be refused by name.
+ * The schema of understudy.yaml: it turns the parsed YAML into a typed file with defaults and
+ * milliseconds; `${VAR}` is still in its texts. Every object is strict: an unknown key is an error.
+ * Settings of later versions are known here, so that they can be refused by name.
  */
 import { z } from 'zod';
 import { formatDurationMs, parseDurationMs } from '../change/amounts.ts';
@@ -9,9 +9,9 @@ import { changesTopicSettings } from '../topic/records/layout.ts';
 
 /** Shorter intervals make more points than rows on a quiet leader. */
 const shortestPointIntervalMs = 100;
-/** A follower of a quiet leader learns that it is current only from a point. */
+/** Only a point shows a follower of a quiet leader that it is current. */
 const longestPointIntervalMs = 3_600_000;
-/** Every point is written to every partition: more of them cost more than they bring. */
+/** Every point is written to every partition: more partitions cost more than they bring. */
 const maxPartitions = 256;
 const maxReplication = 32_767;
 const defaultPointIntervalMs = 1000;
@@ -60,8 +60,8 @@ const topicSettings = z
     z.union([z.string(), z.number(), z.boolean()], { error: 'must be a text or a number' }),
   )
   .superRefine((settings, ctx) => {
-    // Both are what followers rely on: without compaction rows expire, with producer timestamps
-    // nobody can tell how long a record has been in the log.
+    // Followers rely on both: without compaction rows expire, and with producer timestamps the
+    // age of a record in the log is unknown.
     const needed = { 'cleanup.policy': 'compact', 'message.timestamp.type': 'LogAppendTime' };
     for (const [name, value] of Object.entries(needed)) {
       if (settings[name] !== undefined && settings[name] !== value) {
@@ -108,7 +108,7 @@ const fileShape = {
     )
     .refine((nodes) => Object.keys(nodes).length > 0, 'must name at least one node'),
   tables: z
-    .array(z.string().regex(/^[^.]+\..+$/, 'must be schema.table, where * stands for any text'))
+    .array(z.string().regex(/^[^.]+\..+$/, 'must be schema.table; * matches any text'))
     .min(1, 'must hold at least one pattern; leave it out for all tables')
     .nullable()
     .default(null),
@@ -126,7 +126,7 @@ const fileShape = {
   maintenanceDatabase: text.default('postgres'),
 };
 
-/** What a follower has not applied has to be in the topic whole when its agent starts again. */
+/** All that a follower has not applied must still be in the topic when its agent restarts. */
 export const fileSchema = z.strictObject(fileShape).superRefine(({ nodes, kafka }, ctx) => {
   const overrides = Object.entries(kafka.topic).map(([name, value]) => [name, String(value)]);
   const settings = changesTopicSettings(1, Object.fromEntries(overrides));
@@ -142,7 +142,7 @@ export const fileSchema = z.strictObject(fileShape).superRefine(({ nodes, kafka 
 
 export type ConfigFile = z.output<typeof fileSchema>;
 
-/** The keys each object may have, by path; `*` stands for a node's name. For suggestions. */
+/** The keys each object may have, by path; `*` is the name of any node. For suggestions. */
 export const knownKeys: Readonly<Record<string, readonly string[]>> = {
   '': Object.keys(fileShape),
   'nodes.*': Object.keys(nodeShape),
@@ -156,11 +156,11 @@ export const knownKeys: Readonly<Record<string, readonly string[]>> = {
 
 interface LaterSetting {
   readonly path: readonly string[];
-  /** The one value this version serves, as it is written in the file. */
+  /** The only value that this version supports, as it is written in the file. */
   readonly today: string;
 }
 
-/** Settings of the file that are designed, understood, and not served by this version. */
+/** Settings of the file that are designed, known, and not supported by this version. */
 export function laterSettings(file: ConfigFile): readonly LaterSetting[] {
   const later: LaterSetting[] = [];
   const only = (path: readonly string[], value: string, today: string): void => {

@@ -1,7 +1,6 @@
 /**
- * Finds the word a person probably meant. A misspelt word and the known ones flow in, the nearest
- * known one or null flows out. Near is at most a third of the letters, so that `x` suggests
- * nothing.
+ * Finds the known word that a misspelt one probably means, or null. Two words are near when at most
+ * a third of their letters differ, so that `x` suggests nothing.
  */
 
 /**
@@ -27,7 +26,7 @@ export function editDistance(a: string, b: string): number {
   return previous[b.length] ?? 0;
 }
 
-/** Longer words are cut: the distance costs length times length, and nobody misspells so much. */
+/** Longer words are cut: the distance costs length times length. */
 const longestWord = 80;
 
 export function nearestWord(word: string, known: Iterable<string>): string | null {

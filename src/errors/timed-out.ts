@@ -93,3 +93,8 @@ export function slotNotReady(slot: string, timeoutMs: number, blockers: string):
     { slot, timeoutMs },
   );
 }
+
+/** A code that is retried, so that a test sees how the retry goes. */
+export function failpointHit(name: string): UnderstudyError {
+  return new UnderstudyError('TIMED_OUT', `failpoint ${name}`, 'Unset UNDERSTUDY_FAILPOINTS.');
+}

@@ -32,7 +32,7 @@ test('a line is one JSON object with level, time, fields and message', () => {
   });
 });
 
-test('levels below the wanted one say nothing', () => {
+test('levels below the configured one log nothing', () => {
   const { log, lines } = reading('warn');
   log.debug({}, 'x');
   log.info({}, 'x');
@@ -41,7 +41,7 @@ test('levels below the wanted one say nothing', () => {
   assert.is(lines.length, 2);
 });
 
-test('secrets are taken out of messages, fields, children, errors and their causes', () => {
+test('secrets are removed from messages, fields, children, errors and their causes', () => {
   const { log, lines } = reading('debug');
   const url = 'postgres://u:hunter2@h/d';
   const cause = new Error(`cannot reach ${url}`);
@@ -77,6 +77,21 @@ test('an error is logged with code, message, hint and causes; the stack only for
   const debugging = reading('debug');
   debugging.log.error({ error }, 'failed');
   assert.type((debugging.last()['error'] as { stack?: string }).stack, 'string');
+});
+
+test('the facts of an error are fields of the line, which keeps its own', () => {
+  const { log, last } = reading();
+  const facts = { node: 'b', slot: 'understudy_shop_1', message: 'x', lost: null };
+  const error = new UnderstudyError('SLOT_MISMATCH', 'no slot', 'create it', undefined, facts);
+  log.error({ error }, 'failed');
+  const { time: _, ...line } = last();
+  assert.equal(line, {
+    ...{ level: 'error', node: 'b', slot: 'understudy_shop_1', lost: null },
+    error: { code: 'SLOT_MISMATCH', message: 'no slot', hint: 'create it' },
+    message: 'failed',
+  });
+  log.child({ node: 'a' }).error({ error, slot: 'other' }, 'failed');
+  assert.equal([last()['node'], last()['slot']], ['a', 'other']);
 });
 
 test('a chain of causes that repeats itself ends', () => {
