@@ -249,7 +249,7 @@ test('what cannot be read anew is refused with its reason', () => {
     const both = await fleet.cli('resnapshot', 'public.doc', '--all');
     assert.is(both.code, 1);
     await fleet.sql('a', `SELECT understudy.read_anew('{nobody}')`);
-    await fleet.agent('a').says(/asked to read a table anew that is none of the stream/);
+    await fleet.agent('a').says(/ignored resnapshot request: table is not part of the stream/);
     await sameEverywhere();
   });
 });

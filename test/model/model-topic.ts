@@ -4,7 +4,14 @@
  * to be seen everywhere. Flows out: what a reader of committed records sees. A call waits until the
  * driver says how it ends; a new producer fences the one before and ends its open transaction.
  */
-import type { FetchedRecord, OutgoingRecord, TransactionalProducer } from '../../src/topic/log.ts';
+import type {
+  CommittedReader,
+  FetchedPartition,
+  FetchedRecord,
+  OutgoingRecord,
+  TransactionalProducer,
+  Watermarks,
+} from '../../src/topic/log.ts';
 import type { Tail } from '../../src/topic/partition-tails.ts';
 import type { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
@@ -103,6 +110,33 @@ export class ModelTopic {
     return tails;
   }
 
+  /** What production reads with: committed records up to the last stable offset. */
+  get reader(): CommittedReader {
+    return {
+      watermarks: async () => this.#partitions.map((_, partition) => this.#watermarks(partition)),
+      fetch: async (from) => [...from].map(([partition, offset]) => this.#fetch(partition, offset)),
+      close: async () => undefined,
+    };
+  }
+
+  #watermarks(partition: number): Watermarks {
+    const { entries, next } = this.#partition(partition);
+    const undecided = entries.find(({ state }) => state === 'open' || state === 'hidden');
+    const lastStableOffset = undecided?.fetched.offset ?? next;
+    return { partition, lowWatermark: 0n, lastStableOffset };
+  }
+
+  #fetch(partition: number, from: bigint): FetchedPartition {
+    const watermarks = this.#watermarks(partition);
+    const { lastStableOffset } = watermarks;
+    const records = this.#partition(partition)
+      .entries.filter(({ fetched: { offset }, state }) => {
+        return state === 'committed' && offset >= from && offset < lastStableOffset;
+      })
+      .map(({ fetched }) => fetched);
+    return { ...watermarks, records, nextOffset: lastStableOffset, broker: 0 };
+  }
+
   #partition(partition: number): Partition {
     const log = this.#partitions[partition];
     if (log === undefined) throw new Error(`there is no partition ${partition}`);
@@ -121,6 +155,7 @@ interface Call {
 
 export class ModelProducer implements TransactionalProducer {
   readonly #topic: ModelTopic;
+  readonly #abort: boolean;
   #call: Call | null = null;
   #commits = false;
   #hidesFrom = 0;
@@ -128,7 +163,7 @@ export class ModelProducer implements TransactionalProducer {
 
   constructor(topic: ModelTopic, abort = true) {
     this.#topic = topic;
-    topic.own(this, abort);
+    this.#abort = abort;
   }
 
   get isBusy(): boolean {
@@ -139,8 +174,8 @@ export class ModelProducer implements TransactionalProducer {
     return this.#call !== null && this.#commits;
   }
 
-  open(): Promise<void> {
-    return Promise.resolve();
+  async open(): Promise<void> {
+    this.#topic.own(this, this.#abort);
   }
 
   async send(records: readonly OutgoingRecord[]): Promise<void> {

@@ -36,8 +36,8 @@ export function publishing(rules: PublishRules): fc.IAsyncProperty<unknown> {
       return label === null ? [] : [`${label} at ${upto}`];
     });
     assert.equal(named, labels, 'labels do not end their batches');
-    const told = [...world.told].map(([label, upto]) => `${label} at ${upto}`);
-    assert.equal(told.sort(), labels.sort(), 'the control log was not told of a label');
+    const recorded = [...world.labels].map(([label, upto]) => `${label} at ${upto}`);
+    assert.equal(recorded.sort(), labels.sort(), 'the control log lacks a label');
   });
 }
 

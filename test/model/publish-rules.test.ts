@@ -81,11 +81,11 @@ test('found when streaming begins past the checkpoint, at a commit record', asyn
 });
 
 test('found when a restart goes on with the open batch, from memory', async () => {
-  await found({ ...rightRules, startsAnew: false }, miscounted);
+  await found({ ...rightRules, ownsEpoch: false }, miscounted);
 });
 
 test('found when the end of the log is read without a fence', async () => {
-  await found({ ...rightRules, fence: 'none' }, miscounted);
+  await found({ ...rightRules, fences: false }, miscounted);
 });
 
 test('found when the counts of a batch go into the next one', async () => {
@@ -110,19 +110,22 @@ test('found when a named point does not end its batch', async () => {
 
 test('found when a batch that stays unread is waited for', async () => {
   const ends = 'if (this.#emptyFetches >= emptyFetchesMax)';
-  await found(await withLoop(ends, 'if (this.#emptyFetches < 0)'), /waited for for ever/);
+  await found(
+    await withLoop(ends, 'if (this.#emptyFetches < 0)'),
+    /waits for a hidden batch without end/,
+  );
 });
 
 test('found when a label is told after the confirmation, and nobody waits for it', async () => {
   const told = 'await recordLabel(point.label, point, checkpoint);';
   const later = 'recordLabel(point.label, point, checkpoint).catch(() => undefined);';
-  await found(await withLoop(told, later), /was not told of a label/);
+  await found(await withLoop(told, later), /the control log lacks a label/);
 });
 
 test('found when a point is committed before the one before is everywhere', async () => {
   const waits = 'if (this.#failure !== null || !this.#isSeen(this.#answeredAt)) return;';
   const rules = await withLoop(`await this.#settled;\n    ${waits}`, '');
-  await found(rules, /that another lacks|was not told of a label/);
+  await found(rules, /that another lacks|the control log lacks a label/);
 });
 
 test('found when a batch follows a named point that could not be told', async () => {
@@ -130,14 +133,14 @@ test('found when a batch follows a named point that could not be told', async ()
     'if (this.#failure !== null || !this.#isSeen(',
     'if (!this.#isSeen(',
   );
-  await found(rules, /was not told of a label/);
+  await found(rules, /the control log lacks a label/);
 });
 
 test('found when a restart does not tell the label of the last point again', async () => {
   const rule = 'if (lastPoint?.label != null) ';
   await found(
     await withRun(`${rule}await recordLabel(lastPoint.label, lastPoint, checkpoint);`, ''),
-    /was not told of a label/,
+    /the control log lacks a label/,
   );
 });
 

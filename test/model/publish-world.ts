@@ -1,14 +1,11 @@
 /**
- * The way from WAL to topic with everything around it that can fail: the real publish loop,
- * batcher, builder, encoder and the real judgement of where a log ends, between a model Postgres
- * and a model topic. Flows in: choices; flows out: a world in which the leader has come to rest,
- * and what broke on the way. Restarts do what fleet/promotion/take-lead.ts and leader/leader.ts do:
- * the log, read behind a fence, says where to go on, a torn end is voided by a new epoch, and the
- * label of the last point is told again.
+ * The path from WAL to topic with all that can fail around it: the real stages of one run, between a
+ * model Postgres and a model topic. Takes choices; gives a world in which the leader has nothing
+ * left to do, and what broke on the way. Restarts are those of production: own-epoch.ts owns the
+ * epoch, or the next one where the log is torn, and stream-run.ts prepares the run.
  */
 
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
-import { foundAtEnd } from '../../src/fleet/promotion/own-epoch.ts';
 import { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
 import { Reselect } from '../../src/leader/backfill/reselect.ts';
 import { StreamObserver } from '../../src/leader/backfill/stream-observer.ts';
@@ -18,27 +15,28 @@ import { StreamRun } from '../../src/leader/stream/stream-run.ts';
 import { findLogEnd, type LogEnd } from '../../src/topic/partition-tails.ts';
 import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { RecordEncoder } from '../../src/topic/records/encoder.ts';
-import { beginOf, shapeOf, streamId } from '../support/builders.ts';
+import { shapeOf, streamId } from '../support/builders.ts';
+import { ModelControlLog, ownModelEpoch, turn } from './model-owner.ts';
 import { type Ending, ModelProducer, ModelTopic } from './model-topic.ts';
 import { ModelPostgres, type ModelWalsender } from './model-wal.ts';
 
 /** What a wrongly built leader does; the classes may be those of a module with a rule left out. */
 export interface PublishRules {
+  readonly Run: typeof StreamRun;
   readonly Loop: typeof PublishLoop;
   readonly Batches: typeof Batcher;
-  readonly Run: typeof StreamRun;
-  /** Whether a restart inits a producer and reads the log, or goes on from memory. */
-  readonly startsAnew: boolean;
-  /** What the end of the log is read behind; its own transaction may be aborted by a crash. */
-  readonly fence: 'may-abort' | 'none';
+  /** Whether a restart owns its epoch and reads the log, or continues from memory. */
+  readonly ownsEpoch: boolean;
+  /** Whether the end of the log is read behind a fence. */
+  readonly fences: boolean;
 }
 
 export const rightRules: PublishRules = {
+  Run: StreamRun,
   Loop: PublishLoop,
   Batches: Batcher,
-  Run: StreamRun,
-  startsAnew: true,
-  fence: 'may-abort',
+  ownsEpoch: true,
+  fences: true,
 };
 
 /** The second number says how, where there are several ways. */
@@ -56,6 +54,11 @@ interface Run {
 
 const partitions = 2;
 const recordsMax = 3;
+const emptyFetches = 3;
+/** Of a fence and an epoch begin: each is sent, then committed. */
+const callsOfStart = 4;
+const endings: readonly Ending[] = ['unanswered', 'lost', 'torn'];
+const endingsOfStart: readonly Ending[] = ['torn', 'lost', 'hidden', 'unanswered'];
 const start = toLsn(100n);
 const table = shapeOf('public.t', 'id text', 'v text');
 const schemas: object[] = [];
@@ -67,21 +70,27 @@ const registry = {
   schemaById: async (id: number): Promise<object> => schemas[id - 1] ?? {},
 };
 const encoder = await RecordEncoder.open({ topic: 't', partitions, registry });
+const decoder = new RecordDecoder(registry);
+
+function pick<T>(from: readonly T[], how: number): T {
+  const picked = from[how % from.length];
+  if (picked === undefined) throw new Error('nothing to pick from');
+  return picked;
+}
 
 export class PublishWorld {
   readonly postgres = new ModelPostgres(start);
-  readonly topic = new ModelTopic(partitions, new RecordDecoder(registry));
-  /** What the control log was told, by label. */
-  readonly told = new Map<string, Lsn>();
+  readonly topic = new ModelTopic(partitions, decoder);
+  readonly control = new ModelControlLog();
   readonly #rules: PublishRules;
   /** Idle points at every keepalive, or never more. */
   readonly #idleMs: number;
-  #epoch = 1;
-  /** Where the last run stood, as it saw it. */
+  /** The epoch of the last run, and the end of the log as that run saw it. */
+  #epoch = 0;
   #memory: LogEnd | null = null;
   #run: Run | null = null;
-  /** Appends to the control log that are not answered yet. */
-  readonly #telling: { readonly tell: () => void; readonly fail: () => void }[] = [];
+  /** Labels on their way to the control log. */
+  readonly #labels: { readonly append: () => void; readonly fail: () => void }[] = [];
   #faultsLeft: number;
   #coordinatorDied = false;
 
@@ -89,6 +98,11 @@ export class PublishWorld {
     this.#rules = rules;
     this.#idleMs = idles ? 0 : 10 ** 9;
     this.#faultsLeft = faults;
+  }
+
+  /** The control log's labels, with the end of each. */
+  get labels(): ReadonlyMap<string, Lsn> {
+    return new Map([...this.control.state.labels].map(([label, { at }]) => [label, at.lsn]));
   }
 
   /** One thing happens, then the leader goes as far as it can. */
@@ -107,7 +121,7 @@ export class PublishWorld {
       moves.push(() => this.#readBack(run));
       if (this.#waits(run)) moves.push(...new Array(4).fill(() => this.#answer(run, how)));
       if (this.#faultsLeft > 0) moves.push(() => this.#fault(run, how));
-      if (this.#faultsLeft > 0 && this.#telling.length > 0) moves.push(() => this.#failToTell());
+      if (this.#faultsLeft > 0 && this.#labels.length > 0) moves.push(() => this.#failLabel());
     }
     await moves[what % moves.length]?.();
     await this.#settle();
@@ -127,14 +141,14 @@ export class PublishWorld {
       if (this.#waits(run)) this.#answer(run, 0);
       else if (run.wal.hasMore) run.wal.deliver();
       else if (!this.topic.hides) break;
-      else await this.#lookInVain(run);
+      else await this.#readNothing(run);
       await this.#settle();
       await this.#checkConfirmed();
     }
     this.#kill(this.#run, 'lost');
   }
 
-  /** Whatever broke: no run may go on in the background. */
+  /** Whatever broke: no run may stay in the background. */
   end(): void {
     this.#kill(this.#run, 'lost');
   }
@@ -150,42 +164,41 @@ export class PublishWorld {
   }
 
   #waits(run: Run): boolean {
-    return run.producer.isBusy || this.#telling.length > 0;
+    return run.producer.isBusy || this.#labels.length > 0;
   }
 
   #answer(run: Run, how: number): void {
-    const telling = run.producer.isBusy && how % 4 > 0 ? undefined : this.#telling.shift();
-    if (telling === undefined) run.producer.finish('answered');
-    else telling.tell();
+    const label = run.producer.isBusy && how % 4 > 0 ? undefined : this.#labels.shift();
+    if (label === undefined) run.producer.finish('answered');
+    else label.append();
   }
 
-  /** What the leader's reader of its own topic tells it. */
+  /** What the leader reads back of its own topic. */
   async #readBack({ loop }: Run): Promise<void> {
     const checkpoint = findLogEnd(await this.topic.tails())?.checkpoint;
     if (checkpoint != null) loop.seen(checkpoint.at);
   }
 
-  /** Once nothing else happens a leader that waits for a hidden batch has to begin again. */
-  async #lookInVain(run: Run): Promise<void> {
-    for (let looks = 0; looks < 3; looks += 1) run.loop.seenNothing();
+  /** A leader that waits for a hidden batch has to restart, once nothing else happens. */
+  async #readNothing(run: Run): Promise<void> {
+    for (let fetches = 0; fetches < emptyFetches; fetches += 1) run.loop.seenNothing();
     await this.#settle();
-    if (this.#run === run) throw new Error('a hidden batch is waited for for ever');
+    if (this.#run === run) throw new Error('the leader waits for a hidden batch without end');
   }
 
-  #failToTell(): void {
+  #failLabel(): void {
     this.#faultsLeft -= 1;
-    this.#telling.shift()?.fail();
+    this.#labels.shift()?.fail();
   }
 
-  /** The producer fails, or the process dies with what is under way; Postgres may die with it. */
+  /** The producer fails, or the process dies with its open call; Postgres may die with it. */
   #fault(run: Run, how: number): void {
     this.#faultsLeft -= 1;
-    const endings: readonly Ending[] = ['unanswered', 'lost', 'torn'];
-    const ending = endings[how % endings.length] ?? 'lost';
+    const ending = pick(endings, how);
     if (how % 5 === 0) this.postgres.crash();
     if (how % 2 === 1 && run.producer.isCommitting) {
       run.producer.finish('hidden', how % 3 === 0 ? 1 : 0);
-      // Where the coordinator is another broker the producer may go on.
+      // Where the coordinator is another broker the producer may continue.
       this.#coordinatorDied = how % 4 === 1;
       return;
     }
@@ -196,46 +209,47 @@ export class PublishWorld {
   #kill(run: Run | null, ending: Ending): void {
     run?.wal.close();
     run?.ending.abort();
-    for (const { fail } of this.#telling.splice(0)) fail();
+    for (const { fail } of this.#labels.splice(0)) fail();
     run?.producer.finish(ending);
     this.#run = null;
     this.#coordinatorDied = false;
   }
 
-  /** Owns the epoch, or the next one where the log is torn; the epoch begin may tear as well. */
+  /** A new process owns an epoch and streams; after a fault the next start retries. */
   async #start(how: number): Promise<void> {
-    const producer = new ModelProducer(this.topic, this.#rules.startsAnew);
-    if (this.#memory !== null && !this.#rules.startsAnew)
-      return this.#lead(producer, this.#memory, how);
-    const { fence } = this.#rules;
-    if (fence !== 'none') this.topic.append(producer, encoder.encodeFence(this.#epoch, 0n));
-    if (fence === 'may-abort' && this.#faultsLeft > 0 && how % 3 === 1) {
-      this.#faultsLeft -= 1;
-      this.topic.end(() => false);
-      return this.#start(how + 1);
+    const faultsBefore = this.#faultsLeft;
+    try {
+      if (this.#memory !== null && !this.#rules.ownsEpoch) {
+        const producer = new ModelProducer(this.topic, false);
+        await producer.open();
+        await this.#stream(producer, this.#memory, how);
+        return;
+      }
+      const owned = await this.#own(how);
+      this.#epoch = owned.epoch;
+      await this.#stream(owned.producer as ModelProducer, owned.end, how);
+    } catch (error) {
+      if (this.#faultsLeft === faultsBefore) throw error;
     }
-    if (fence !== 'none') this.topic.end(() => true);
-    const end = findLogEnd(await this.topic.tails());
-    if (end === null) throw new Error('the whole log is too short');
-    const found = foundAtEnd(end, this.#epoch);
-    if (found === 'over') {
-      this.#epoch += 1;
-      return this.#start(how);
-    }
-    if (found === 'begun') return this.#lead(producer, end, how);
-    const begin = beginOf({
-      epoch: this.#epoch,
-      base: end.checkpoint?.at ?? null,
-      startLsn: end.checkpoint?.at.lsn ?? start,
-    });
-    this.topic.append(producer, encoder.encodeEpochBegin(begin, 0n));
-    const isTorn = this.#faultsLeft > 0 && how % 3 === 0;
-    if (isTorn) this.#faultsLeft -= 1;
-    this.topic.end((partition) => !isTorn || partition === how % partitions);
-    return this.#start(how + 1);
   }
 
-  async #lead(producer: ModelProducer, end: LogEnd, how: number): Promise<void> {
+  async #own(how: number) {
+    const faultyCall = Math.trunc(how / 2) % callsOfStart;
+    let calls = 0;
+    const { control, topic } = this;
+    return ownModelEpoch({
+      ...{ control, topic, encoder, decoder, start, fences: this.#rules.fences },
+      answer: (producer) => {
+        const isFault = how % 2 === 1 && calls === faultyCall && this.#faultsLeft > 0;
+        calls += 1;
+        if (isFault) this.#faultsLeft -= 1;
+        const ending = pick(endingsOfStart, Math.trunc(how / 2 / callsOfStart));
+        producer.finish(isFault ? ending : 'answered', how % partitions);
+      },
+    });
+  }
+
+  async #stream(producer: ModelProducer, end: LogEnd, how: number): Promise<void> {
     const { checkpoint, point } = end;
     if (checkpoint === null) throw new Error('a log that has begun has a checkpoint');
     const { Run, Loop, Batches } = this.#rules;
@@ -247,16 +261,14 @@ export class PublishWorld {
         ...{ streamId, epoch: this.#epoch, slot: 's', checkpoint, lastPoint: point },
         observer: new StreamObserver(reselect, backfill, () => 0),
         ...{ encoder, producer },
-        recordLabel: (label, { upto }) => this.#tell(label, upto),
+        recordLabel: (label, { upto }) => this.#recordLabel(label, upto),
         log: { info: () => undefined, warn: () => undefined },
         nowMs: () => 0,
       },
       { recordsMax, bytesMax: 10_000, ...idle },
       { Batcher: Batches, PublishLoop: Loop },
     );
-    const from = await this.#prepare(run, how);
-    if (from === null) return;
-    const wal = this.postgres.stream(from);
+    const wal = this.postgres.stream(await this.#prepare(run, how));
     const ending = new AbortController();
     const tables = {
       learn: async () => undefined,
@@ -265,14 +277,8 @@ export class PublishWorld {
     };
     const loop = run.loop(wal, tables, (seen, at) => {
       const { unhealed, unfinished } = seen;
-      this.#memory = {
-        checkpoint: at,
-        point: seen,
-        begin: null,
-        pastCheckpoint: [],
-        unhealed,
-        unfinished,
-      };
+      const whole = { point: seen, begin: null, pastCheckpoint: [] };
+      this.#memory = { checkpoint: at, ...whole, unhealed, unfinished };
     });
     const done = loop.run(ending.signal);
     const started: Run = { wal, producer, loop, ending, ended: false, done };
@@ -284,36 +290,35 @@ export class PublishWorld {
     this.#run = started;
   }
 
-  /** Null where the control log did not answer: the next start tries again. */
-  async #prepare(run: StreamRun, how: number): Promise<Lsn | null> {
+  /** The control log answers at once, or not at all. */
+  #prepare(run: StreamRun, how: number): Promise<Lsn> {
     const { confirmed } = this.postgres;
     const slot = { name: 's', plugin: 'pgoutput', active: false, walStatus: 'reserved' };
     const prepared = run.prepare(async () => ({ ...slot, confirmedFlushLsn: confirmed }));
-    const isFailed = this.#telling.length > 0 && this.#faultsLeft > 0 && how % 3 === 2;
-    if (isFailed) this.#faultsLeft -= 1;
-    for (const { tell, fail } of this.#telling.splice(0)) {
-      if (isFailed) fail();
-      else tell();
+    for (const { append, fail } of this.#labels.splice(0)) {
+      const isFault = how % 3 === 2 && this.#faultsLeft > 0;
+      if (isFault) this.#faultsLeft -= 1;
+      if (isFault) fail();
+      else append();
     }
-    if (!isFailed) return prepared;
-    await prepared.catch(() => undefined);
-    return null;
+    return prepared;
   }
 
-  /** A named point goes to the control log, whose answer takes its time as well. */
-  #tell(label: string, upto: Lsn): Promise<void> {
+  /** The answer of the control log takes its time as well. */
+  #recordLabel(label: string, upto: Lsn): Promise<void> {
     return new Promise((resolve, reject) => {
-      const tell = (): void => {
-        this.told.set(label, upto);
-        resolve();
+      const at = { epoch: this.#epoch, lsn: upto };
+      const append = (): void => {
+        const record = { kind: 'point' as const, label, at, commitTimeMicros: 0n, offsets: [] };
+        this.control.append(record).then(() => resolve(), reject);
       };
-      this.#telling.push({ tell, fail: () => reject(new Error('no answer of the control log')) });
+      this.#labels.push({ append, fail: () => reject(new Error('no answer of the control log')) });
     });
   }
 
   /** Nothing in the loop waits for a clock: a turn of the event loop takes it to its next wait. */
   async #settle(): Promise<void> {
-    await new Promise((resolve) => setImmediate(resolve));
+    await turn();
     if (this.#run?.ended) this.#kill(this.#run, 'lost');
   }
 

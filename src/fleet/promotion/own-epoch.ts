@@ -22,7 +22,7 @@ import type { LogEnd } from '../../topic/partition-tails.ts';
 import type { Surroundings } from '../cluster.ts';
 
 interface OwnEpochParts {
-  readonly control: ControlLog;
+  readonly control: Pick<ControlLog, 'state' | 'append' | 'verify'>;
   readonly node: string;
   readonly around: Pick<Surroundings, 'nowMs' | 'randomId'>;
   readonly createProducer: () => TransactionalProducer;
