@@ -12,7 +12,7 @@ import { CleaningBroker } from '../support/cleaning-broker.ts';
 import { isFull } from '../support/fleet-under-load.ts';
 import { Forger } from '../support/forger.ts';
 import { GrowingFleet } from '../support/growing-fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 const tables = `
   CREATE TABLE item (id int PRIMARY KEY, body text);
@@ -28,22 +28,27 @@ const promote = ['failover', 'c', '--allow-data-loss', '--reason', 'test'] as co
 const freeMaxMs = 60_000;
 
 let stack: Stack;
+/** The leader's: one test holds a lock of it. */
+let own: OwnServer;
 let broker: CleaningBroker;
 let growing: GrowingFleet;
 
 test.before(async () => {
-  [stack, broker] = await Promise.all([useStack({ postgres: 3 }), CleaningBroker.start()]);
+  const starts = [useStack({ postgres: 3 }), ownServer(), CleaningBroker.start()] as const;
+  [stack, own, broker] = await Promise.all(starts);
 });
 
 test.after(async () => {
-  await broker.close();
+  await Promise.all([broker.close(), own.close()]);
   await stack.close();
 });
 
 test.after.each(() => growing.fleet.close());
 
 async function begin(deleteRetentionMs = 600_000) {
-  growing = await GrowingFleet.begin({ stack, broker, tables, partitions, deleteRetentionMs });
+  const servers = { a: own.server };
+  const shape = { stack, servers, broker, tables, partitions };
+  growing = await GrowingFleet.begin({ ...shape, deleteRetentionMs });
   const { fleet } = growing;
   for (let from = 1; from <= rows; from += 100) {
     const ids = `generate_series(${from}, ${from + 99}) AS i`;

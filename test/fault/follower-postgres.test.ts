@@ -8,23 +8,25 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FleetUnderLoad, isFull } from '../support/fleet-under-load.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 const rounds = isFull ? 10 : 2;
 const applier = 'understudy b applier';
 /** The applier loses at the first or second try, after deadlock_timeout. */
 const deadlockMaxMs = 60_000;
 let stack: Stack;
+/** The follower's: its tables are locked for as long as a test takes. */
+let own: OwnServer;
 let under: FleetUnderLoad;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
-  under = await FleetUnderLoad.start({ stack, partitions: 2 });
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
+  under = await FleetUnderLoad.start({ stack, partitions: 2, servers: { b: own.server } });
 });
 
 test.after(async () => {
   await under.close();
-  await stack.close();
+  await Promise.all([own.close(), stack.close()]);
 });
 
 /** Whether the applier waits for a lock. */

@@ -17,16 +17,18 @@ import {
   withBusyRows,
 } from '../support/existing-rows.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
+/** The leader's: a lock that is held keeps the whole server from its snapshots. */
+let own: OwnServer;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
 });
 
 test.after(async () => {
-  await stack.close();
+  await Promise.all([own.close(), stack.close()]);
 });
 
 const tables = `
@@ -169,7 +171,7 @@ test('while writers go on and the agents are killed at each step', () => {
 });
 
 test('a locked table delays its own rows alone, and TRUNCATE waits for an open chunk', () => {
-  return withBusyRows(stack, async (fleet) => {
+  const work = async (fleet: Fleet): Promise<void> => {
     const owner = await fleet.session('a');
     await owner.query('BEGIN; LOCK TABLE doc IN ACCESS EXCLUSIVE MODE');
     await fleet.startAgent('b');
@@ -183,7 +185,8 @@ test('a locked table delays its own rows alone, and TRUNCATE waits for an open c
     await isExact(stack, fleet);
     const [row] = await fleet.sql<{ n: string }>('b', 'SELECT count(*) AS n FROM doc');
     assert.is(row?.n, '1');
-  });
+  };
+  return withBusyRows(stack, work, { a: own.server });
 });
 
 test.run();

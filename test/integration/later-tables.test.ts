@@ -10,20 +10,23 @@ import { answeredStatus } from '../support/answered-status.ts';
 import { busyTables, finished, partitions, until } from '../support/existing-rows.ts';
 import { startFleet } from '../support/fleet.ts';
 import { newestRecords } from '../support/newest-records.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
+/** The leader's: a transaction that stays open keeps the whole server from its snapshots. */
+let own: OwnServer;
 
 test.before(async () => {
-  stack = await useStack({ postgres: 2 });
+  [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
 });
 
 test.after(async () => {
-  await stack.close();
+  await Promise.all([own.close(), stack.close()]);
 });
 
 test('tables that are published later bring their rows, and a promoted node has them', async () => {
-  const fleet = await startFleet({ stack, partitions, tables: busyTables });
+  const servers = { a: own.server };
+  const fleet = await startFleet({ stack, servers, partitions, tables: busyTables });
   const later = `
     CREATE TABLE later (id int PRIMARY KEY, n int NOT NULL);
     CREATE TABLE bare (id int PRIMARY KEY);

@@ -10,16 +10,22 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { oddSchema, oddTable, pathTables, reordered, typedTable } from '../support/path-tables.ts';
+import { type OwnServer, ownServer } from '../support/stack.ts';
 
+/** The leader's: a prepared transaction keeps the whole server from its snapshots. */
+let own: OwnServer;
 let fleet: Fleet;
 
 test.before(async () => {
-  fleet = await startFleet({ partitions: 3, tables: pathTables, tablesOn: reordered });
+  own = await ownServer();
+  const servers = { a: own.server };
+  fleet = await startFleet({ servers, partitions: 3, tables: pathTables, tablesOn: reordered });
   await fleet.startAgents();
 });
 
 test.after(async () => {
   await fleet.close();
+  await own.close();
 });
 
 /**

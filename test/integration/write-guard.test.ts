@@ -13,9 +13,10 @@ import { connectPostgres } from '../../src/catalog/postgres-session.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
 import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { armGuard, disarmGuard, guardState, removeGuard } from '../../src/follower/write-guard.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { createDatabaseOn, type OwnServer, ownServer } from '../support/stack.ts';
 
-let stack: Stack;
+/** Of its own: a transaction that is held, or prepared, holds up every slot of its server. */
+let server: OwnServer;
 let url: string;
 let own: Client;
 let second: Client;
@@ -26,8 +27,8 @@ const replica = { applicationName: 'understudy test', replica: true };
 const ordinary = { applicationName: 'application' };
 
 test.before(async () => {
-  stack = await useStack({ postgres: 1 });
-  url = (await stack.createDatabases('guard'))[0] ?? '';
+  server = await ownServer();
+  url = await createDatabaseOn(server.server, 'guard');
   own = await connectPostgres(url, replica);
   second = await connectPostgres(url, replica);
   await installUnderstudySchema(own, {
@@ -55,13 +56,17 @@ test.before.each(async () => {
 
 test.after.each(async () => {
   await user.end();
+  // Where a test failed in the middle, what it held must not hide why.
+  await own.query('ROLLBACK');
+  const { rows } = await own.query<{ gid: string }>('SELECT gid FROM pg_prepared_xacts');
+  for (const { gid } of rows) await own.query(`ROLLBACK PREPARED ${own.escapeLiteral(gid)}`);
   await disarmGuard(own);
 });
 
 test.after(async () => {
   await second?.end();
   await own?.end();
-  await stack?.close();
+  await server?.close();
 });
 
 async function code(promise: Promise<unknown>): Promise<string> {

@@ -15,7 +15,7 @@ import { ddlSetting } from '../../scripts/sandbox/fitting-dump.ts';
 import type { PostgresServer } from '../../scripts/sandbox/sandbox.ts';
 import { FleetAgent } from './fleet-agent.ts';
 import { commandFile, type Said, saidBy } from './said.ts';
-import { type Stack, useStack } from './stack.ts';
+import { createDatabaseOn, type Stack, useStack } from './stack.ts';
 
 export type NodeName = 'a' | 'b' | 'c';
 
@@ -106,7 +106,10 @@ export class Fleet {
     const urls = new Map<NodeName, string>();
     for (const [at, name] of names.entries()) {
       const server = servers[name];
-      urls.set(name, server === undefined ? (databases[at] ?? '') : await ownDatabase(server));
+      urls.set(
+        name,
+        server === undefined ? (databases[at] ?? '') : await createDatabaseOn(server, 'fleet'),
+      );
     }
     const cluster = stack.uniqueName('fleet');
     const config = {
@@ -338,15 +341,4 @@ function linked(config: Record<string, unknown>, node: string, links: NodeLinks)
     kafka: { ...(config['kafka'] as object), ...(brokers && { brokers }) },
     ...(registryUrl && { registry: { url: registryUrl } }),
   };
-}
-
-async function ownDatabase(server: PostgresServer): Promise<string> {
-  const name = `fleet_${process.pid}_${Date.now()}`;
-  const client = await connect(server.url());
-  try {
-    await client.query(`CREATE DATABASE "${name}"`);
-  } finally {
-    await client.end();
-  }
-  return server.url(name);
 }

@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { parseEpochLsn } from '../../src/change/position.ts';
 import { answeredStatus } from './answered-status.ts';
 import type { CleaningBroker } from './cleaning-broker.ts';
-import { type Fleet, type NodeName, patienceMs, startFleet } from './fleet.ts';
+import { type Fleet, type FleetOptions, type NodeName, patienceMs, startFleet } from './fleet.ts';
 import { Forger } from './forger.ts';
 import type { Stack } from './stack.ts';
 
@@ -18,6 +18,7 @@ export interface GrowingOptions {
   /** Whether the nodes that come later get the tables by hand too. */
   readonly tablesByHand?: boolean;
   readonly partitions: number;
+  readonly servers?: FleetOptions['servers'];
   /** Default: nothing is built that slowly. */
   readonly deleteRetentionMs?: number;
   /** For how long nothing is taken for a newer record; default: as short as the broker can. */
@@ -39,11 +40,12 @@ export class GrowingFleet {
   }
 
   static async begin(options: GrowingOptions): Promise<GrowingFleet> {
-    const { stack, broker, partitions, deleteRetentionMs = 600_000 } = options;
+    const { stack, broker, partitions, servers = {}, deleteRetentionMs = 600_000 } = options;
     const { brokers } = broker;
     const tables = `${options.tables}; ${tickTable}`;
     const made = options.tablesByHand === false ? { tablesOn: { a: tables } } : { tables };
-    const fleet = await startFleet({ stack, nodes: 3, brokers, partitions, ...made, init: false });
+    const shape = { stack, servers, nodes: 3, brokers, partitions } as const;
+    const fleet = await startFleet({ ...shape, ...made, init: false });
     const { nodes, ...rest } = fleet.config as { nodes: Record<string, object> };
     const topic = broker.topicSettings(deleteRetentionMs, options.compactionLagMs);
     const kafka = { brokers, partitions, topic };

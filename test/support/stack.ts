@@ -61,7 +61,11 @@ export interface OwnServer {
   close(): Promise<void>;
 }
 
-/** A Postgres server of the test's own, to be stopped, killed and started at will. */
+/**
+ * A Postgres server of the test's own, for whatever touches more than one database: to stop, kill
+ * and configure it, and to hold prepared transactions, open transactions and their locks. On the
+ * shared servers those would keep other tests from creating a slot or taking a snapshot.
+ */
 export async function ownServer(
   options: Pick<SandboxOptions, 'postgresVersion' | 'fsync'> = {},
 ): Promise<OwnServer> {
@@ -98,6 +102,19 @@ function fromEnvironment(): NamedServers | undefined {
   return { urls, brokers, registryUrl: registry[0] ?? '' };
 }
 
+/** A new database on a server of the test's own; it goes when the server does. Gives its URL. */
+export async function createDatabaseOn(server: PostgresServer, prefix: string): Promise<string> {
+  const name = uniqueName(prefix);
+  await withClient(server.url(), async (client) => {
+    await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
+  });
+  return server.url(name);
+}
+
+function uniqueName(prefix: string): string {
+  return `${prefix}${randomBytes(3).toString('hex')}`;
+}
+
 class OpenStack implements Stack {
   readonly postgres: readonly StackServer[];
   readonly brokers: readonly string[];
@@ -121,7 +138,7 @@ class OpenStack implements Stack {
   }
 
   uniqueName(prefix: string): string {
-    return `${prefix}${randomBytes(3).toString('hex')}`;
+    return uniqueName(prefix);
   }
 
   async createDatabases(
@@ -146,14 +163,41 @@ class OpenStack implements Stack {
       await this.#sandbox.stop();
       return;
     }
-    await Promise.all(
+    const left = await Promise.all(
       this.postgres.map((server) =>
         withClient(server.superuserUrl, async (client) => {
+          const prepared = await rollBackPrepared(client, server, this.#databases);
           for (const name of this.#databases) await dropDatabase(client, name);
+          return prepared;
         }),
       ),
     );
+    const names = left.flat();
+    if (names.length === 0) return;
+    throw new Error(
+      `prepared transactions were left on a shared server: ${names.join(', ')}. ` +
+        'They keep every other test from its snapshot: use ownServer().',
+    );
   }
+}
+
+/** A database with a prepared transaction cannot be dropped. Gives the names of those there were. */
+async function rollBackPrepared(
+  client: pg.Client,
+  server: StackServer,
+  databases: readonly string[],
+): Promise<readonly string[]> {
+  const { rows } = await client.query<{ gid: string; database: string }>(
+    'SELECT gid, database FROM pg_prepared_xacts WHERE database = ANY ($1)',
+    [databases],
+  );
+  for (const { gid, database } of rows) {
+    // It can only be ended in its own database.
+    await withClient(server.url(database), async (own) => {
+      await own.query(`ROLLBACK PREPARED ${own.escapeLiteral(gid)}`);
+    });
+  }
+  return rows.map(({ gid, database }) => `${gid} in ${database}`);
 }
 
 /** A database with a replication slot cannot be dropped, not even by force: slots go first. */
@@ -187,13 +231,16 @@ function withDatabase(url: string, database: string): string {
   return changed.href;
 }
 
-async function withClient(url: string, use: (client: pg.Client) => Promise<void>): Promise<void> {
+async function withClient<Result>(
+  url: string,
+  use: (client: pg.Client) => Promise<Result>,
+): Promise<Result> {
   const client = new pg.Client({ connectionString: url, statement_timeout: statementMaxMs });
   // A connection that breaks while idle also fails the next query.
   client.on('error', () => undefined);
   await client.connect();
   try {
-    await use(client);
+    return await use(client);
   } finally {
     await client.end();
   }
