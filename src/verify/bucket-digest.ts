@@ -1,8 +1,9 @@
 /**
- * Digests of parts of a table, for narrowing a difference down. Flows in: a session inside of the
- * snapshot, and which beginnings of the hash of a row's key are wanted; flows out: for each what
- * its rows come to, and where one of them lies. Keys are hashed as text in UTF8, so that a row is
- * in the same bucket on every node. No row travels.
+ * Digests of parts of a table, to narrow a difference down. A bucket is all rows whose key's hash
+ * begins with certain hex digits. It takes a session inside the snapshot and the beginnings in
+ * question, and returns for each bucket the digest of its rows and the ctid of one of them. Keys
+ * are hashed as text in UTF8, so that a row is in the same bucket on every node. The server
+ * computes all of it: no row is sent.
  */
 import type { Client } from 'pg';
 import type { Bucket, BucketQuestion, Buckets } from './narrowing.ts';

@@ -1,20 +1,19 @@
 /**
- * Compares what two nodes hold. Flows in: digests of the leader's tables and of one follower's,
- * both of one LSN; flows out: which tables are equal, and why the others are not. Tables are
- * matched by relation id, so a table that only one of the two has is a difference, and so is
- * another set of columns. Pure.
+ * Compares the tables of two nodes by their digests, both of one LSN: which tables are equal, and
+ * why the others are not. Tables are matched by relation id, so a table that only one node has is a
+ * difference, and so is another set of columns. Pure.
  */
 import type { ColumnId, RelationId } from '../change/change.ts';
 import type { DifferenceKind } from './narrowing.ts';
 import { equalDigests, type TableDigest } from './table-digest.ts';
 
 /**
- * The follower lacks the table, has one that the leader has not, has it with other columns or
- * another identity, or holds other rows in it.
+ * The table is missing on the follower, exists only there, has other columns or another identity
+ * there, or has other rows.
  */
 type TableDifference = 'missing' | 'extra' | 'columns' | 'rows';
 
-/** A value as it prints, by its column's name on the leader; null is NULL. */
+/** The text of each value, by the name of its column on the leader; null is NULL. */
 export type ShownRow = Readonly<Record<string, string | null>>;
 
 export interface DifferentRow {
@@ -23,30 +22,30 @@ export interface DifferentRow {
   readonly identity: readonly string[];
   /** The same by name. */
   readonly key: ShownRow;
-  /** null where there is no such row, and where rows were not asked for. */
+  /** null where the row does not exist, and where rows were not requested. */
   readonly leader: ShownRow | null;
   readonly follower: ShownRow | null;
 }
 
 export interface TableDifferences {
-  /** How many keys differ; when `exact` is false, at least. */
+  /** The number of keys that differ; a lower bound when `exact` is false. */
   readonly rows: bigint;
   readonly exact: boolean;
-  /** Of the keys that were found: all of them when `rows` is exact. */
+  /** Of the keys that were found: of all of them when `rows` is exact. */
   readonly kinds: Readonly<Record<DifferenceKind, number>>;
   readonly keys: readonly DifferentRow[];
 }
 
 export interface TableComparison {
   readonly relationId: RelationId;
-  /** schema.name on the leader, where it has it. */
+  /** schema.name on the leader, or on the follower where the leader has no such table. */
   readonly table: string;
   /** On the follower; null when it has no such table. */
   readonly rows: bigint | null;
   /** null when the leader has no such table. */
   readonly leaderRows: bigint | null;
   readonly difference: TableDifference | null;
-  /** Where rows differ and were looked for. */
+  /** Where rows differ and keys were requested. */
   readonly rowDifferences: TableDifferences | null;
 }
 

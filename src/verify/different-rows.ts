@@ -1,11 +1,12 @@
 /**
- * Which rows of a table differ. Flows in: the table on both nodes, whose snapshots are still held,
- * and how many keys are wanted; flows out: the keys that differ, each with how, and both rows where
- * they were asked for: values may be secret. What is read of the rows is bounded, however many
- * differ and however large they are. A repair takes the keys from here.
+ * Finds the rows of a table that differ between two nodes whose snapshots are still open. It
+ * returns their keys, each with the kind of difference, and both rows only on request: values may
+ * be secret. The amount of data that is read is bounded, however many rows differ and however large
+ * they are. A repair uses these keys.
  */
 import type { Client } from 'pg';
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
+import { bug } from '../errors/bug.ts';
 import { interruptible } from '../waiting.ts';
 import { digestBuckets } from './bucket-digest.ts';
 import type {
@@ -27,19 +28,19 @@ export interface OpenNode {
 }
 
 export interface DifferenceOptions {
-  /** How many keys of a table are read at most; with 0 none are looked for. */
+  /** The largest number of keys that are read of a table; 0 skips the search. */
   readonly keysMax: number;
   readonly showRows: boolean;
   readonly signal: AbortSignal;
-  /** What begins, one line for people. */
+  /** Called with one line for users when the search in a table begins. */
   readonly onStage: (line: string) => void;
-  /** A pass over both sides of a table begins. */
+  /** Called when a pass over both sides of a table begins. */
   readonly progress: (what: string) => Progress;
-  /** Waits for both sides, and makes the other end soon when one fails. */
+  /** Waits for both sides. When one fails, it cancels the other. */
   readonly all: <Result>(steps: readonly Promise<Result>[]) => Promise<Result[]>;
 }
 
-/** Completes a comparison by the rows that differ, for every table where some do. */
+/** Adds the differing rows to a comparison, for every table that has some. */
 export async function findDifferences(
   leader: OpenNode,
   follower: OpenNode,
@@ -53,7 +54,7 @@ export async function findDifferences(
       tables.push(comparison);
       continue;
     }
-    options.onStage(`${comparison.table} differs on ${node.name}: looking for the rows`);
+    options.onStage(`${comparison.table} differs on ${node.name}: searching for the rows`);
     const sides = [sideOf(leader, comparison), sideOf(follower, comparison)] as const;
     tables.push({ ...comparison, rowDifferences: await findRows(sides, comparison, options) });
   }
@@ -70,7 +71,7 @@ type Sides = readonly [leader: Side, follower: Side];
 
 function sideOf({ name, client, tables }: OpenNode, { relationId, table }: TableComparison): Side {
   const found = tables.find((one) => one.relationId === relationId);
-  if (found === undefined) throw new Error(`${table} was read on ${name}`);
+  if (found === undefined) throw bug(`${table} was not read on ${name}`);
   return { name, client, table: found };
 }
 
@@ -120,7 +121,7 @@ async function readRows(
     .sort(byKey);
 }
 
-/** 9 before 10, so that people see where a run of keys begins and ends. */
+/** 9 before 10, so that users see the beginning and the end of a run of keys. */
 const keyOrder = new Intl.Collator('en', { numeric: true });
 
 function byKey(a: DifferentRow, b: DifferentRow): number {
@@ -144,7 +145,7 @@ interface ReadRow {
   readonly row: ShownRow | null;
 }
 
-/** Rows stay where they are for as long as the snapshot is held and the table is locked. */
+/** Rows keep their ctid for as long as the snapshot is open and the table is locked. */
 async function readSide(
   { client, table }: Side,
   tids: readonly string[],
@@ -174,7 +175,7 @@ function namedValues(names: readonly string[], values: readonly (string | null)[
   return Object.fromEntries(names.map((name, at) => [name, values[at] ?? null]));
 }
 
-/** A row that is shown is for eyes; what is longer is told apart by its hash. */
+/** For display. Longer values are distinguished by their hash. */
 const shownCharacters = 300;
 
 export function rowsQuery(table: PublishedTable, showRows: boolean): string {
@@ -186,12 +187,12 @@ export function rowsQuery(table: PublishedTable, showRows: boolean): string {
     WHERE t.ctid = ANY($1::tid[])`;
 }
 
-/** By the type's output function, as on the path of a row. */
+/** By the type's output function, as in the stream. */
 function printed(name: string): string {
   return `format('%s', t.${quoteIdentifier(name)})`;
 }
 
-/** num_nulls, since IS NULL also holds for a composite value whose fields are all null. */
+/** num_nulls, since IS NULL is also true for a composite value whose fields are all null. */
 function cut(name: string): string {
   return `CASE num_nulls(t.${quoteIdentifier(name)}) WHEN 0 THEN (
     SELECT CASE WHEN length(v) <= ${shownCharacters} THEN v

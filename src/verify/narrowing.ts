@@ -1,28 +1,27 @@
 /**
- * Narrows a difference between two tables down to its keys. Flows in: digests of both sides, asked
- * for bucket by bucket, where a bucket is all rows whose key's hash begins with certain hex digits;
- * flows out: the keys that differ, how, and how many there are. A bucket that differs is split
- * until the rows in question are few enough to be listed key by key. Bounded: when too much differs
- * for that, the first buckets are listed and the others counted as one row at least. No I/O.
+ * Narrows a difference between two tables down to the keys that differ, by digests of buckets of
+ * both sides. A bucket is all rows whose key's hash begins with certain hex digits. A bucket that
+ * differs is split until its rows are few enough to be listed key by key. Bounded: when too many
+ * buckets differ, the first are listed and each of the others counts as at least one row. No I/O.
  */
 import { type Digest, equalDigests, noRows } from './table-digest.ts';
 
-/** Hex digits of a key's hash that are taken for the key itself. */
+/** So many hex digits of a key's hash identify the key. */
 export const keyDigits = 32;
 
-/** What to read next: one digest for each beginning of `digits` that a row's key has. */
+/** The next read: one digest for each beginning of `digits` hex digits that occurs. */
 export interface BucketQuestion {
   readonly digits: number;
-  /** Only keys that begin with one of these, all equally long; '' is every key. */
+  /** Only hashes that begin with one of these, all of equal length; '' is every hash. */
   readonly within: readonly string[];
 }
 
 export interface Bucket extends Digest {
-  /** Where one of its rows lies. */
+  /** The ctid of one of its rows. */
   readonly tid: string;
 }
 
-/** By their digits. Only buckets that have rows. */
+/** By their digits; only buckets with rows. */
 export type Buckets = ReadonlyMap<string, Bucket>;
 
 interface BothBuckets {
@@ -34,16 +33,16 @@ interface BothBuckets {
 export type BucketReader = (question: BucketQuestion) => Promise<BothBuckets>;
 
 export interface NarrowingBounds {
-  /** Buckets that one answer may have. */
+  /** The largest number of buckets in one answer. */
   readonly buckets: number;
-  /** Rows of a side that may be listed. */
+  /** The largest number of rows of a side that are listed. */
   readonly listedRows: number;
 }
 
-/** Some 50 MB at most, and a full scan for each factor of 16 thousand in the number of rows. */
+/** At most some 50 MB, and one full scan for each factor of 16 thousand in the number of rows. */
 export const defaultBounds: NarrowingBounds = { buckets: 16_384, listedRows: 50_000 };
 
-/** Seen from the follower: a row that it lacks, one that it has too many, one that is another. */
+/** On the follower the row is missing, exists only there, or has other values. */
 export type DifferenceKind = 'missing' | 'extra' | 'different';
 
 export interface KeyDifference {
@@ -53,24 +52,24 @@ export interface KeyDifference {
 }
 
 export interface Narrowed {
-  /** All that were found, in the order of their hashes, which is the same in every run. */
+  /** In the order of their hashes, which is the same in every run. */
   readonly found: readonly KeyDifference[];
-  /** How many keys differ; when `exact` is false, at least. */
+  /** The number of keys that differ; a lower bound when `exact` is false. */
   readonly rows: bigint;
   readonly exact: boolean;
 }
 
-/** A bucket that is not the same on both sides. */
+/** A bucket that differs. */
 interface Suspect {
   readonly digits: string;
   /** On the side that has more. */
   readonly rows: bigint;
-  /** No fewer keys than that differ. */
+  /** A lower bound of the keys that differ. */
   readonly atLeast: bigint;
 }
 
 interface Step extends BucketQuestion {
-  /** At least so many keys differ in buckets that are not looked at any further. */
+  /** A lower bound of the keys that differ in buckets that are not split any further. */
   readonly beyond: bigint;
 }
 
@@ -92,8 +91,8 @@ export async function narrow(
 }
 
 /**
- * Lists all suspects when they are few; else splits all of them when the answer has room for that;
- * else goes on with the first of them only.
+ * Lists all suspects when they have few rows; else splits all of them when the answer stays within
+ * the bounds; else continues with the first of them only.
  */
 function nextStep(suspects: readonly Suspect[], bounds: NarrowingBounds): Step {
   const digits = suspects[0]?.digits.length ?? 0;
@@ -110,7 +109,7 @@ function nextStep(suspects: readonly Suspect[], bounds: NarrowingBounds): Step {
   return take(Math.max(1, Math.floor(bounds.buckets / 16)), 1);
 }
 
-/** How many of the first suspects have together no more than so many rows. */
+/** How many suspects, from the first, have at most `rowsMax` rows together. */
 function countWithin(suspects: readonly Suspect[], rowsMax: bigint): number {
   let rows = 0n;
   const over = suspects.findIndex((suspect) => {
@@ -120,7 +119,7 @@ function countWithin(suspects: readonly Suspect[], rowsMax: bigint): number {
   return over === -1 ? suspects.length : over;
 }
 
-/** Each digit makes sixteen buckets out of one. */
+/** Each digit splits a bucket into sixteen. */
 function finerDigits(suspects: number, bucketsMax: number): number {
   let finer = 0;
   for (let buckets = suspects * 16; buckets <= bucketsMax; buckets *= 16) finer += 1;
@@ -136,7 +135,7 @@ function suspectsOf(both: BothBuckets): readonly Suspect[] {
   });
 }
 
-/** In order, so that every run looks at the same. */
+/** Sorted, so that every run lists the same keys. */
 function differing({ leader, follower }: BothBuckets): readonly string[] {
   return [...new Set([...leader.keys(), ...follower.keys()])]
     .filter((digits) => {
@@ -152,9 +151,9 @@ function outcomeOf(both: BothBuckets, step: Step, beyond: bigint): Narrowed {
     return { kind: kindOf(leaderTid, followerTid), leaderTid, followerTid };
   });
   const rows = BigInt(found.length) + beyond;
-  // Every bucket that was listed differs in a key, or its values print otherwise than before.
-  const isWhole = found.length >= step.within.length;
-  return isWhole
+  // Fewer were found where a value was printed otherwise than in the pass before.
+  const isComplete = found.length >= step.within.length;
+  return isComplete
     ? { found, rows, exact: beyond === 0n }
     : { found, rows: BigInt(step.within.length) + beyond, exact: false };
 }

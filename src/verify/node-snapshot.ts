@@ -1,14 +1,15 @@
 /**
- * Snapshots of two databases that mean the same. Flows in: sessions. Flows out: on the leader the
- * snapshot that a logical slot exports, which sees exactly the transactions whose commit LSN is
- * below the slot's consistent point; on a follower the snapshot in which its position row says that
- * very point. Order of commits in the WAL decides, never what a plain snapshot happens to see.
+ * Snapshots of two databases at one LSN. On the leader it is the snapshot that a logical slot
+ * exports, which sees exactly the transactions whose commit LSN is below the slot's consistent
+ * point; on a follower the snapshot in which its position row has that LSN. So the order of commits
+ * in the WAL decides: an ordinary snapshot is not in that order.
  */
 import { Client } from 'pg';
 import { quoteIdentifier, sessionConfig } from '../catalog/postgres-session.ts';
 import { createWithin } from '../catalog/slot-creation.ts';
 import { formatLsn, type Lsn, parseLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { bug } from '../errors/bug.ts';
 import { followerDidNotHold, leaderSnapshotTimeout } from '../errors/timed-out.ts';
 import {
   lockTables,
@@ -20,7 +21,7 @@ import {
 interface LeaderSnapshotParts {
   readonly url: string;
   readonly applicationName: string;
-  /** A session on the leader, outside of a transaction; afterwards inside of the snapshot. */
+  /** A session on the leader, outside a transaction; afterwards inside the snapshot. */
   readonly client: Client;
   /** Unique on the server. */
   readonly slot: string;
@@ -36,8 +37,8 @@ interface LeaderSnapshot {
 const beginReadOnly = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
 /**
- * Leaves no slot behind: it is a temporary one, and ends with the walsender that made it. The
- * snapshot outlives that, since by then the session has taken it over.
+ * The slot is temporary: the server drops it when its walsender ends. The snapshot outlives the
+ * walsender, since the session has imported it by then.
  */
 export async function openLeaderSnapshot(parts: LeaderSnapshotParts): Promise<LeaderSnapshot> {
   const { url, applicationName, client } = parts;
@@ -45,7 +46,7 @@ export async function openLeaderSnapshot(parts: LeaderSnapshotParts): Promise<Le
     ...sessionConfig(url, { applicationName }),
     ...{ replication: 'database' },
   });
-  // A connection that breaks fails the query under way too, which is where it is reported.
+  // A lost connection also fails the query that is running, which reports it.
   walsender.on('error', () => undefined);
   await walsender.connect();
   try {
@@ -67,7 +68,6 @@ interface CreatedSlot {
   readonly snapshot: string;
 }
 
-/** It is a temporary slot, so it goes with the walsender, whatever ends that. */
 async function createTemporarySlot(
   walsender: Client,
   { client, slot, timeoutMs, signal }: LeaderSnapshotParts,
@@ -79,25 +79,26 @@ async function createTemporarySlot(
         `CREATE_REPLICATION_SLOT ${quoteIdentifier(slot)} TEMPORARY LOGICAL pgoutput
          (SNAPSHOT 'export')`,
       ),
+    // The temporary slot ended with its walsender.
     discard: async () => undefined,
     timedOut: (blockers) => leaderSnapshotTimeout(timeoutMs, blockers),
   });
-  const [made] = rows;
-  if (made === undefined) throw new Error('CREATE_REPLICATION_SLOT answered nothing');
-  return { lsn: parseLsn(made.consistent_point), snapshot: made.snapshot_name };
+  const [created] = rows;
+  if (created === undefined) throw bug('CREATE_REPLICATION_SLOT returned no row');
+  return { lsn: parseLsn(created.consistent_point), snapshot: created.snapshot_name };
 }
 
 /**
- * Followers reach the point when the leader has published past it. A transaction without rows
- * directly behind it makes that happen at once instead of with the next idle point.
+ * A follower reaches the LSN when the leader has published past it. A transaction without rows
+ * directly after it causes that at once, instead of the next idle point.
  */
 async function nudge(walsender: Client): Promise<void> {
   await walsender.query(`SELECT pg_logical_emit_message(true, 'understudy.verify', '')`);
 }
 
 /**
- * Opens the snapshot of a follower that stands still at the given position. Tables are locked
- * before the snapshot is taken, so nothing can be rewritten in between.
+ * Opens the snapshot of a follower that holds at the given position. Tables are locked before the
+ * snapshot is taken, so none can be rewritten in between.
  */
 export async function openFollowerSnapshot(
   client: Client,

@@ -1,14 +1,14 @@
 /**
- * How far a comparison is. Flows in: what each node has to read, and every part that was read;
- * flows out: after each part, what is done of how much. Pages are what is counted, since how many
- * there are is known before they are read.
+ * The progress of a comparison. It takes the tables that each node has to read, and every part that
+ * was read, and reports after each part how much is done. Progress is counted in pages, whose
+ * number is known before they are read.
  */
 import type { PublishedTable } from './published-tables.ts';
 import type { ReadPart } from './table-digest.ts';
 
 export interface ProgressState {
   readonly what: string;
-  /** From 0 to 1. Nodes are read side by side, so the whole is as far as the slowest. */
+  /** From 0 to 1. Nodes are read in parallel, so it is that of the slowest node. */
   readonly done: number;
   readonly tookMs: number;
   readonly nodes: readonly NodeState[];
@@ -33,19 +33,19 @@ interface NodeProgress {
   readonly onTable: () => void;
 }
 
-/** A table that is not counted in pages, or is empty, is some work too. */
+/** For a table that is empty, or that has no pages to count. */
 const leastWeight = 1;
 
 export class Progress {
   readonly #what: string;
-  readonly #tell: (state: ProgressState) => void;
+  readonly #report: (state: ProgressState) => void;
   readonly #nowMs: () => number;
   readonly #beganMs: number;
   readonly #nodes: NodePart[] = [];
 
-  constructor(what: string, tell: (state: ProgressState) => void, nowMs: () => number) {
+  constructor(what: string, report: (state: ProgressState) => void, nowMs: () => number) {
     this.#what = what;
-    this.#tell = tell;
+    this.#report = report;
     this.#nowMs = nowMs;
     this.#beganMs = nowMs();
   }
@@ -59,7 +59,7 @@ export class Progress {
       onRead: ({ rows, pages }) => {
         part.rows += rows;
         part.weightDone += Math.max(leastWeight, pages);
-        this.#tell(this.#state());
+        this.#report(this.#state());
       },
       onTable: () => {
         part.tablesDone += 1;

@@ -1,8 +1,8 @@
 /**
- * The tables of the stream as a node's snapshot has them, ready to be read. Flows in: a session;
- * flows out: every ordinary table that is in the stream, with its columns by column id, locked so
- * that nobody rewrites or drops it while it is read. TRUNCATE and ALTER TABLE leave an older
- * snapshot an empty table: what happened between the snapshot and the lock is found and refused.
+ * The tables of the stream in a node's snapshot, ready to be read: every ordinary table of the
+ * stream, with its columns by column id, locked so that no session rewrites or drops it while it is
+ * read. After TRUNCATE and ALTER TABLE an older snapshot sees an empty table: a change between the
+ * snapshot and the lock is detected and refused.
  */
 import type { Client } from 'pg';
 import { qualifiedName } from '../catalog/postgres-session.ts';
@@ -15,20 +15,20 @@ export interface PublishedTable {
   readonly oid: number;
   readonly schema: string;
   readonly name: string;
-  /** By column id, so that nodes with another physical order read the same text. */
+  /** Sorted by column id, so that nodes with another physical order read the same text. */
   readonly columns: readonly { readonly id: ColumnId; readonly name: string }[];
   /** Column ids of the replica identity, in the order of its index. */
   readonly identity: readonly ColumnId[];
-  /** Pages of a heap; 0 where the table can only be read in one go. */
+  /** Pages of a heap; 0 where the table has to be read in one statement. */
   readonly pages: number;
 }
 
 interface TableRow extends PublishedTable {
-  /** Rewritten, renamed or dropped by a transaction that the snapshot does not see. */
+  /** Rewritten, renamed or dropped by a transaction that is invisible in the snapshot. */
   readonly changed: boolean;
 }
 
-/** The catalog as the snapshot sees it, beside what it is now. */
+/** The catalog as the snapshot sees it, compared with its present state. */
 const tablesQuery = `
   SELECT json_build_object(
     'relationId', r.relation_id, 'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname,
@@ -60,7 +60,7 @@ export function columnNames(table: PublishedTable, ids: readonly ColumnId[]): re
   });
 }
 
-/** Behind a schema change under way; longer, and it is worth being told. */
+/** For a schema change that is running; a longer one is reported. */
 const lockTimeoutMs = 10_000;
 
 async function readTableRows(client: Client): Promise<TableRow[]> {
@@ -75,7 +75,7 @@ export async function readPublishedTables(client: Client): Promise<readonly Publ
   return readTableRows(client);
 }
 
-/** Locks in the transaction that is open; nobody but schema changes and TRUNCATE is held up. */
+/** Locks in the open transaction. Only schema changes and TRUNCATE wait for these locks. */
 export async function lockTables(client: Client, tables: readonly PublishedTable[]): Promise<void> {
   if (tables.length === 0) return;
   const names = tables.map(({ schema, name }) => `ONLY ${qualifiedName(schema, name)}`);
@@ -83,7 +83,7 @@ export async function lockTables(client: Client, tables: readonly PublishedTable
   await explainChange(() => client.query(`LOCK TABLE ${names.join(', ')} IN ACCESS SHARE MODE`));
 }
 
-/** The tables again, now that they are locked: in the snapshot, unchanged, and none but these. */
+/** Reads the tables after they were locked, and refuses a changed or an additional one. */
 export async function readLockedTables(
   client: Client,
   locked: readonly PublishedTable[],
@@ -101,7 +101,10 @@ const undefinedColumn = '42703';
 const invalidSchema = '3F000';
 const lockNotAvailable = '55P03';
 
-/** Names are looked up in today's catalog, not in the snapshot's: a miss means that it moved on. */
+/**
+ * Postgres resolves names in the present catalog, not in the snapshot's: a name that does not exist
+ * was changed.
+ */
 export async function explainChange<Result>(step: () => Promise<Result>): Promise<Result> {
   try {
     return await step();

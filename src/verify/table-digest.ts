@@ -1,8 +1,8 @@
 /**
- * What the rows of a table come to, whatever order they lie in. Flows in: a session inside of the
- * snapshot to be read; flows out: the number of rows and the sum of their hashes, computed by the
- * server, so that no row travels. Equal rows give equal digests on every server, version, encoding
- * and collation; rows that differ in one character of one value give others.
+ * Digests of the rows of a table, independent of their order: the number of rows and the sum of
+ * their hashes. The server computes them, in a session inside the snapshot, so that no row is sent.
+ * Equal rows give equal digests on every server, version, encoding and collation; rows that differ
+ * in one character of one value give others.
  */
 import type { Client, QueryConfig } from 'pg';
 import { qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
@@ -11,9 +11,9 @@ import { interruptible } from '../waiting.ts';
 import { explainChange, type PublishedTable } from './published-tables.ts';
 
 /**
- * Of any set of rows. Each row's hash is 128 bits of SHA-256. Sums of numerics do not overflow, do
- * not depend on the order, and tell apart how often a row is there, as an XOR would not; two rows
- * that swap values are other rows. So different sets pass for equal once in 2^128.
+ * Of any set of rows. The hash of a row is 128 bits of SHA-256. Sums of numerics do not overflow,
+ * do not depend on the order, and distinguish how often a row occurs, unlike XOR; two rows that
+ * swap values are other rows. So different sets have equal digests once in 2^128.
  */
 export interface Digest {
   readonly rows: bigint;
@@ -39,7 +39,7 @@ export function equalDigests(a: Digest, b: Digest): boolean {
   return a.rows === b.rows && a.sums[0] === b.sums[0] && a.sums[1] === b.sums[1];
 }
 
-/** How far reading is; `pages` counts to the table's pages. */
+/** A part that was read; `pages` adds up to the table's pages. */
 export interface ReadPart {
   readonly rows: bigint;
   readonly pages: number;
@@ -75,11 +75,11 @@ export async function digestTable(
 
 interface RangeReading<Row> {
   readonly query: (range: PageRange) => QueryConfig;
-  /** Takes one row of an answer and says how many rows of the table it stands for. */
+  /** Takes one row of an answer and returns how many rows of the table it covers. */
   readonly take: (row: Row) => bigint;
 }
 
-/** Asks once for each range of pages, and tells after each how far it is. */
+/** Runs one query for each range of pages, and reports progress after each. */
 export async function readRanges<Row extends object>(
   client: Client,
   table: PublishedTable,
@@ -98,18 +98,18 @@ export async function readRanges<Row extends object>(
 }
 
 /**
- * 64 MB with pages of 8 kB: a few seconds. A statement that nobody waits for any more ends after
- * that, and progress is told that often.
+ * 64 MB with pages of 8 kB: a few seconds. It bounds how long a statement runs after it was
+ * abandoned, and how often progress is reported.
  */
 const pagesPerStatement = 8192;
 
 export interface PageRange {
   readonly from: number;
-  /** null reads to the end, wherever that is by then. */
+  /** null reads to the present end. */
   readonly to: number | null;
 }
 
-/** Together the ranges hold every page once. A single one is a plain scan of any kind of table. */
+/** The ranges cover every page once. A single range is a plain scan of any kind of table. */
 export function pageRanges(pages: number): readonly PageRange[] {
   const ranges: PageRange[] = [];
   for (let from = 0; from === 0 || from < pages; from += pagesPerStatement) {
@@ -135,7 +135,7 @@ export function digestQuery(table: PublishedTable, range: PageRange): string {
 }
 
 /**
- * What follows the columns of a subquery that computes hashes. OFFSET 0 keeps the planner from
+ * The end of a subquery that computes hashes, from FROM on. OFFSET 0 prevents the planner from
  * computing each hash once for each of its uses.
  */
 export function fromPages(table: PublishedTable, range: PageRange): string {
@@ -150,13 +150,14 @@ export function fromPages(table: PublishedTable, range: PageRange): string {
 const columnsPerFormat = 99;
 
 /**
- * The hash of some columns of `t`, as hex. Hashed are literals with commas between: they tell NULL,
- * the empty string and every separator apart. They hold what the types' output functions print, as
- * the path of a row does, so that -0, the scale of a numeric, trailing blanks of character(n) and
- * the very text of json count; a cast to text would drop some of it, and a binary form holds OIDs,
- * which differ between nodes. The text of a ROW would do, but which values it quotes is decided by
- * the C library's isspace() under the server's locale: macOS has spaces in UTF-8 where Linux has
- * none. Converted to UTF8, since the server prints in its own encoding.
+ * The hash of some columns of `t`, as hex. The hashed text is SQL literals with commas between
+ * them, which distinguish NULL, the empty string and every separator. Values are printed by their
+ * types' output functions, as in the stream, so that -0, the scale of a numeric, trailing blanks of
+ * character(n) and the exact text of json count; a cast to text would drop some of it, and a binary
+ * form contains OIDs, which differ between nodes. The text of a ROW is not used: which values it
+ * quotes depends on the C library's isspace() under the server's locale, and macOS has spaces in
+ * UTF-8 where Linux has none. The text is converted to UTF8, since the server prints in its own
+ * encoding.
  */
 export function hashOf(columns: readonly string[]): string {
   const parts: string[] = [];
