@@ -24,7 +24,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     harm: 'a batch that is old enough is applied before one that waits in front of it',
     edits: [
       {
-        file: 'src/follower/apply/apply-delay.ts',
+        file: 'src/follower/apply/apply-portion.ts',
         find: 'if (commitMs !== null) break;',
         replace: '',
       },
@@ -72,7 +72,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     harm: 'a node that lacks rows is promoted, and its part of them becomes the whole',
     edits: [
       {
-        file: 'src/follower/bootstrap/horizon.ts',
+        file: 'src/follower/state/exactness.ts',
         find: 'return isWhole && horizon.every(',
         replace: 'return isWhole || horizon.every(',
       },

@@ -248,7 +248,7 @@ export const quick: readonly Mutation[] = [
     harm: 'after an exact stop the rest of its batch is never read again',
     edits: [
       {
-        file: 'src/follower/apply/apply-limit.ts',
+        file: 'src/follower/apply/apply-portion.ts',
         find: 'stopAt === null ? all : all.slice(0, -1)',
         replace: 'stopAt === null ? all : all.slice(0)',
       },

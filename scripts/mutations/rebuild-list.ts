@@ -57,7 +57,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
       },
       {
         file: 'src/agent/agent.ts',
-        find: 'if ((await readRebuild(this.#node.client)) !== null) throw',
+        find: 'if ((await readPendingRebuild(this.#node.client)) !== null) throw',
         replace: "if (this.#node.name === '') throw",
       },
     ],
@@ -97,7 +97,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'a database that stands at its place lacks rows that were changed since',
     edits: [
       {
-        file: 'src/follower/bootstrap/place-search.ts',
+        file: 'src/follower/bootstrap/checkpoint-search.ts',
         find: 'return appendMs >= keptFromMs;',
         replace: 'return appendMs >= 0 || keptFromMs > 0;',
       },

@@ -12,7 +12,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     harm: 'a follower keeps rows that the leader has not',
     edits: [
       {
-        file: 'src/follower/apply/rereads.ts',
+        file: 'src/follower/apply/resnapshots.ts',
         find: '    await this.removeUnseen(target);\n',
         replace: '',
       },
@@ -25,7 +25,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/apply-targets.ts',
-        find: 'this.rereads.has(id) ? this.#replacing(target) : target',
+        find: 'this.resnapshots.has(id) ? this.#replacing(target) : target',
         replace: 'target',
       },
     ],
@@ -37,7 +37,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/applier.ts',
-        find: "return way === 'replace' && isReadAnew ? 'clear' : null;",
+        find: "return way === 'replace' && isResnapshot ? 'clear' : null;",
         replace: 'return null;',
       },
     ],

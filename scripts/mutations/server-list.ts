@@ -164,8 +164,8 @@ export const withServers: readonly Mutation[] = [
     harm: 'a change of a row that is still to come stops a follower',
     edits: [
       {
-        file: 'src/follower/apply/applier.ts',
-        find: 'if (mayLack && partial.base !== null && base === null) continue;',
+        file: 'src/follower/apply/row-actions.ts',
+        find: 'if (mayLackBase && partial.base !== null && base === null) continue;',
         replace: '',
       },
     ],
@@ -236,17 +236,15 @@ export const withServers: readonly Mutation[] = [
     harm: 'a key that changes its spelling loses its row',
     edits: [
       {
-        file: 'src/follower/apply/applier.ts',
-        find: 'tables) await this.#deleteRows(target, rows, replace);',
-        replace: 'tables.slice(tables.length)) await this.#deleteRows(target, rows, replace);',
+        file: 'src/follower/apply/row-actions.ts',
+        find: 'for (const step of steps) yield* deletesOf(step, replace);',
+        replace: '',
       },
       {
-        file: 'src/follower/apply/applier.ts',
-        find: 'return step.tables.reduce((sum',
-        replace: `for (const { target, rows } of tables) {
-          await this.#deleteRows(target, rows, replace);
-        }
-        return step.tables.reduce((sum`,
+        file: 'src/follower/apply/row-actions.ts',
+        find: 'for (const step of steps) yield* writesOf(step, early, layer);',
+        replace: `for (const step of steps) yield* writesOf(step, early, layer);
+  for (const step of steps) yield* deletesOf(step, replace);`,
       },
     ],
     tests: ['test/integration/path-rows.test.ts'],
@@ -290,7 +288,7 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/operations/detach-steps.ts',
-        find: 'await markDetached(node.client, at);',
+        find: 'await saveDetached(node.client, at);',
         replace: '',
       },
     ],
@@ -326,7 +324,7 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/follower.ts',
-        find: 'this.hurry();\n',
+        find: 'this.dropDelay();\n',
         replace: '\n',
       },
     ],

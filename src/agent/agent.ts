@@ -32,9 +32,9 @@ import {
   rebuildStale,
 } from '../fleet/provision/rebuilding.ts';
 import { notBuilt } from '../fleet/status/building-text.ts';
-import { StartOver } from '../follower/bootstrap/start-over.ts';
-import { holdTriggers, releaseTriggers } from '../follower/schema/held-triggers.ts';
-import { readRebuild } from '../follower/state/rebuild-state.ts';
+import { BootstrapRestart } from '../follower/bootstrap/bootstrap-restart.ts';
+import { restoreTriggers, suspendTriggers } from '../follower/schema/suspended-triggers.ts';
+import { readPendingRebuild } from '../follower/state/rebuild-state.ts';
 import { armGuard, disarmGuard } from '../follower/write-guard.ts';
 import { type LeaderParts, lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/stream/slot.ts';
@@ -127,14 +127,14 @@ export class Agent {
     if (!mine) await this.#dropOldSlots();
     await dropReplaced(this.#node);
     try {
-      const rebuild = await readRebuild(this.#node.client);
+      const rebuild = await readPendingRebuild(this.#node.client);
       if (rebuild === null) return await this.#follow(mine, signal);
       if (until !== null) throw standsNowhere(name);
       const work = { releasers: this.#releasers, events: this.#events, desk: this.#desk };
       await goOnRebuilding(this.#node, rebuild, work, signal);
       return 'again';
     } catch (error) {
-      if (error instanceof StartOver) await startOver(this.#node, this.#node.client, error);
+      if (error instanceof BootstrapRestart) await startOver(this.#node, this.#node.client, error);
       else if (until === null && mayRebuild(this.#node, error)) {
         await rebuildStale(this.#node, error);
       } else throw error;
@@ -145,7 +145,7 @@ export class Agent {
   /** Armed on every start that does not lead, before anything else is done. */
   async #guard(): Promise<void> {
     await armGuard(this.#node.client);
-    await holdTriggers(this.#node.client);
+    await suspendTriggers(this.#node.client);
   }
 
   /** Slots of a promotion that did not come about would keep WAL for ever. */
@@ -190,7 +190,7 @@ export class Agent {
   async promote(promotion: Promotion, signal: AbortSignal): Promise<void> {
     await this.#guard();
     if (this.#node.identity.role === 'leader') throw deposed(this.#node.name, null);
-    if ((await readRebuild(this.#node.client)) !== null) throw notBuilt(this.#node.name);
+    if ((await readPendingRebuild(this.#node.client)) !== null) throw notBuilt(this.#node.name);
     await this.#withFollower(signal, (following) => this.#lead({ following, promotion }, signal));
   }
 
@@ -259,7 +259,7 @@ export class Agent {
       await lead(this.#leaderParts(taken), all, async (streaming, leading) => {
         // A session of its own: the leader's may be in a transaction that gives a table its id.
         const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
-        await releaseTriggers(guardSession);
+        await restoreTriggers(guardSession);
         await hit('promote.before-unguard');
         if (ended.signal.aborted) return;
         await disarmGuard(guardSession);

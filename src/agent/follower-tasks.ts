@@ -45,7 +45,7 @@ export async function nextTask(
     isOver = true;
   };
   ended.then(over, over);
-  const there = follower.standAt(limit).then(async (position): Promise<'there' | null> => {
+  const there = follower.pauseAt(limit).then(async (position): Promise<'there' | null> => {
     if (position === null) return null;
     requirePlace(node.name, position.at, until);
     if (!follower.exact) throw notExactThere(node.name, until);

@@ -10,32 +10,32 @@ import { inTransaction } from '../catalog/postgres-session.ts';
 import type { EpochBegin, RelationId } from '../change/change.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import { ClosedError } from '../topic/kafka/errors.ts';
-import type { CommittedReader, FetchedPartition } from '../topic/log.ts';
+import type { CommittedReader } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/records/decoder.ts';
-import type { StreamRecord } from '../topic/records/stream-record.ts';
+import { tail } from '../topic/tailer.ts';
 import { WakeUp } from '../waiting.ts';
-import type { Aligned, AlignedEpoch } from './apply/aligner.ts';
 import { Aligner, GapError } from './apply/aligner.ts';
-import { Applier, type ApplySteps } from './apply/applier.ts';
-import { dueOf } from './apply/apply-delay.ts';
+import { Applier } from './apply/applier.ts';
 import {
   type ApplyLimit,
   type ApplyPortion,
+  bytesWaiting,
+  dueOf,
   mayBegin,
   nextPortion,
   positionAfter,
   reachesHorizon,
   relationsOf,
   unfinishedDuring,
+  waitingBytesMax,
   wholeBatches,
-} from './apply/apply-limit.ts';
+} from './apply/apply-portion.ts';
 import { ApplyTargets } from './apply/apply-targets.ts';
-import { type ApplyWindow, coalesce } from './apply/coalesce.ts';
-import { bytesWaiting, waitingBytesMax } from './apply/held-cost.ts';
+import { coalesce } from './apply/coalesce.ts';
 import { stepsOfLarge } from './apply/large-batch.ts';
-import { requireBase, requireOffsets } from './apply/log-fit.ts';
-import { judgeGap } from './apply/staleness.ts';
-import { StartOver, startOverOf } from './bootstrap/start-over.ts';
+import { judgeGap, requireBase, requireOffsets } from './apply/log-fit.ts';
+import type { Aligned, AlignedEpoch, ApplySteps, ApplyWindow } from './apply/stages.ts';
+import { BootstrapRestart, restartFor } from './bootstrap/bootstrap-restart.ts';
 import { type BootstrapState, readBootstrap } from './state/bootstrap-state.ts';
 import {
   type FollowerPosition,
@@ -64,10 +64,6 @@ interface FollowerParts {
 
 /** A batch that costs more to hold is read again while it is applied. */
 const batchBytesMax = 16 * 1024 * 1024;
-/**
- * A broker answers at once when anything is there; this only bounds how long an idle fetch stays.
- */
-const fetchMaxWaitMs = 500;
 
 export class Follower {
   readonly #parts: FollowerParts;
@@ -82,7 +78,7 @@ export class Follower {
   #limit: ApplyLimit = { kind: 'none' };
   #delayMs: number;
   #busy = false;
-  #stopped = false;
+  readonly #stopping = new AbortController();
   #closing: Promise<void> | null = null;
   #failure: { readonly error: unknown } | null = null;
   readonly #wakeUp = new WakeUp();
@@ -148,7 +144,7 @@ export class Follower {
   }
 
   /** From now on nothing is too young to be applied. */
-  hurry(): void {
+  dropDelay(): void {
     this.#delayMs = 0;
     this.#wakeUp.wake();
   }
@@ -170,12 +166,14 @@ export class Follower {
   async #judged(error: unknown): Promise<unknown> {
     const building = this.#building;
     if (!(error instanceof GapError)) {
-      return building === null ? error : startOverOf(error, building.conflicts);
+      return building === null ? error : restartFor(error, building.conflicts);
     }
     const lastAppendMs = Math.min(...this.#position.appendMs);
     const awayMs = (await this.#parts.brokerNowMs()) - lastAppendMs;
     const judged = judgeGap(error, awayMs, this.#parts.smallestCompactionLagMs);
-    return judged.code === 'STALE' && building !== null ? new StartOver(judged.message) : judged;
+    return judged.code === 'STALE' && building !== null
+      ? new BootstrapRestart(judged.message)
+      : judged;
   }
 
   /**
@@ -183,7 +181,7 @@ export class Follower {
    * that waits at the broker is not waited for.
    */
   stop(): void {
-    this.#stopped = true;
+    this.#stopping.abort();
     this.#wakeUp.wake();
     this.#closing ??= this.#parts.reader.close();
   }
@@ -193,7 +191,7 @@ export class Follower {
    * however young it is: who takes the lead needs all.
    */
   async drained(lastStable: readonly bigint[]): Promise<void> {
-    this.hurry();
+    this.dropDelay();
     const done = (): boolean => this.#readTo(lastStable) && this.#waiting.length === 0;
     await this.#until(() => done() && !this.#busy);
   }
@@ -211,7 +209,7 @@ export class Follower {
    * another limit was set meanwhile. It stands somewhere else where it was past the limit already,
    * or before an epoch that begins there: what the limit asks for is not in the stream then.
    */
-  async standAt(limit: ApplyLimit): Promise<FollowerPosition | null> {
+  async pauseAt(limit: ApplyLimit): Promise<FollowerPosition | null> {
     this.setLimit(limit);
     await this.#until(() => {
       if (this.#limit !== limit) return true;
@@ -234,20 +232,11 @@ export class Follower {
   }
 
   async #readLoop(): Promise<void> {
-    const { decoder } = this.#parts;
-    while (!this.#stopped) {
-      if (this.#mustWait()) {
-        await this.#wakeUp.sleep();
-        continue;
-      }
-      const from = this.#wanted();
-      const fetched = await this.#fetch(from);
-      if (fetched === null) return;
-      const decoded: StreamRecord[][] = [];
-      for (const { records } of fetched) decoded.push(await decoder.decode(records));
-      // From here on nothing waits: offsets never stand past what is pushed and not aligned.
-      for (const [i, { partition, nextOffset, lastStableOffset }] of fetched.entries()) {
-        this.#aligner.push(partition, decoded[i] ?? []);
+    const { signal } = this.#stopping;
+    for await (const answers of tail(this.#parts, () => this.#wanted(), { signal })) {
+      // Nothing is awaited until all is aligned: offsets are never past what is pushed and aligned.
+      for (const { partition, decoded, nextOffset, lastStableOffset } of answers) {
+        this.#aligner.push(partition, decoded);
         this.#offsets[partition] = nextOffset;
         this.#lastStable[partition] = lastStableOffset;
       }
@@ -255,17 +244,12 @@ export class Follower {
         this.#waiting.push(aligned);
       }
       this.#wakeUp.wake();
+      while (!this.#stopped && this.#mustPause()) await this.#wakeUp.sleep();
     }
   }
 
-  /** Null when the follower was stopped meanwhile, which closes the reader under a fetch. */
-  async #fetch(from: Map<number, bigint>): Promise<readonly FetchedPartition[] | null> {
-    try {
-      return await this.#parts.reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
-    } catch (error) {
-      if (this.#stopped) return null;
-      throw error;
-    }
+  get #stopped(): boolean {
+    return this.#stopping.signal.aborted;
   }
 
   /** Partitions that wait at a boundary for the others are not read on. */
@@ -275,7 +259,7 @@ export class Follower {
   }
 
   /** While a large batch is read again to be applied, the reader is the applier's. */
-  #mustWait(): boolean {
+  #mustPause(): boolean {
     return (
       bytesWaiting(this.#waiting) > waitingBytesMax ||
       this.#waiting.some(({ kind }) => kind === 'large')

@@ -16,7 +16,7 @@ export interface TailSource<T = StreamRecord> {
 }
 
 /** A fetched partition with its decoded records; the decoder may leave records out. */
-interface TailedPartition<T = StreamRecord> extends FetchedPartition {
+export interface TailedPartition<T = StreamRecord> extends FetchedPartition {
   readonly decoded: readonly T[];
 }
 

@@ -12,10 +12,10 @@ import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts'
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import {
   type FollowerPosition,
-  markDetached,
   movePosition,
   readDetached,
   readPosition,
+  saveDetached,
   writePosition,
 } from '../../src/follower/state/follower-state.ts';
 import { formatVersion } from '../../src/topic/records/layout.ts';
@@ -105,7 +105,7 @@ test('of two that move at once one wins, and the rows are its own', async () => 
 
 test('who is late moves no position that is marked, and none that moved is marked', async () => {
   await first.query('BEGIN');
-  await markDetached(first, at(2, 10));
+  await saveDetached(first, at(2, 10));
   const late = refusal(write(second, 'b', 10, 20));
   const waiting = `SELECT FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'`;
@@ -116,7 +116,7 @@ test('who is late moves no position that is marked, and none that moved is marke
   assert.equal(await readDetached(first), at(2, 10));
   await first.query('UPDATE understudy.position SET detached = false');
   await write(second, 'b', 10, 20);
-  await refusal(markDetached(first, at(2, 10)));
+  await refusal(saveDetached(first, at(2, 10)));
   assert.is(await readDetached(first), null);
 });
 

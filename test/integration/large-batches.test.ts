@@ -152,7 +152,7 @@ test('a stop inside of a large batch is exact, also after a restart', async () =
   for (let round = 0; round < 2; round += 1) {
     const { follower, close } = await follow();
     const to = { kind: 'to', at: inside } as const;
-    const position = await inTime(follower.standAt(to));
+    const position = await inTime(follower.pauseAt(to));
     assert.ok(position !== null, 'no other limit was set');
     assert.is(formatEpochLsn(position.at), formatEpochLsn(inside));
     assert.ok(

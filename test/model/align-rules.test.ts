@@ -16,7 +16,7 @@ type Property = (rules: AlignRules) => fc.IProperty<unknown>;
 
 const runsMax = 20_000;
 const alignerFile = 'src/follower/apply/aligner.ts';
-const limitFile = 'src/follower/apply/apply-limit.ts';
+const limitFile = 'src/follower/apply/apply-portion.ts';
 const foldingFile = 'src/follower/apply/coalesce.ts';
 
 async function withReader(rule: string, instead: string): Promise<AlignRules> {
@@ -132,7 +132,7 @@ test('found when folding forgets that a truncate stands between two writes', asy
 });
 
 test('found when upserts go before deletes', async () => {
-  await found(following, { ...rightRules, deletesFirst: false }, wrongRows);
+  await found(following, { ...rightRules, deletesLast: true }, wrongRows);
 });
 
 test.run();

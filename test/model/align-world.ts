@@ -7,7 +7,7 @@
 import * as assert from 'uvu/assert';
 import type { RelationId } from '../../src/change/change.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
-import { type Aligned, Aligner } from '../../src/follower/apply/aligner.ts';
+import { Aligner } from '../../src/follower/apply/aligner.ts';
 import {
   type ApplyLimit,
   type ApplyPortion,
@@ -15,13 +15,14 @@ import {
   nextPortion,
   positionAfter,
   wholeBatches,
-} from '../../src/follower/apply/apply-limit.ts';
-import { type ApplyStep, coalesce } from '../../src/follower/apply/coalesce.ts';
-import type { TableRows } from '../../src/follower/apply/row-fold.ts';
+} from '../../src/follower/apply/apply-portion.ts';
+import { coalesce } from '../../src/follower/apply/coalesce.ts';
+import type { Aligned, ApplyStep } from '../../src/follower/apply/stages.ts';
 import type { FollowerPosition } from '../../src/follower/state/follower-state.ts';
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, streamId } from '../support/builders.ts';
 import { type AlignHistory, firstLsn, showRows } from './align-histories.ts';
+import { applyRows, type ModelStore } from './model-tables.ts';
 
 /** What a follower does; the functions may be those of a module with a rule left out. */
 export interface AlignRules {
@@ -30,7 +31,7 @@ export interface AlignRules {
   readonly nextPortion: typeof nextPortion;
   readonly positionAfter: typeof positionAfter;
   readonly coalesce: typeof coalesce;
-  readonly deletesFirst: boolean;
+  readonly deletesLast: boolean;
 }
 
 export const rightRules: AlignRules = {
@@ -39,7 +40,7 @@ export const rightRules: AlignRules = {
   nextPortion,
   positionAfter,
   coalesce,
-  deletesFirst: true,
+  deletesLast: false,
 };
 
 export type Choice = readonly [what: number, how: number];
@@ -171,19 +172,16 @@ export class AlignWorld {
       }
       return;
     }
-    const { deletesFirst } = this.#rules;
-    if (deletesFirst) for (const table of step.tables) this.#delete(table);
-    for (const { relationId, upserts } of step.tables) {
-      for (const { identity, value } of upserts) {
-        const key = identity[0] ?? '';
-        this.#rows.set(rowId(relationId, key), { key, value: value.toString() });
-      }
-    }
-    if (!deletesFirst) for (const table of step.tables) this.#delete(table);
-  }
-
-  #delete({ relationId, deletes }: TableRows): void {
-    for (const { identity } of deletes) this.#rows.delete(rowId(relationId, identity[0] ?? ''));
+    const store: ModelStore = {
+      values: ({ identity, value }) => [identity[0] ?? '', value.toString()],
+      read: () => null,
+      delete: (table, key) => this.#rows.delete(rowId(table, key)),
+      write: (table, [key, value]) => {
+        this.#rows.set(rowId(table, key ?? ''), { key: key ?? '', value: value ?? '' });
+      },
+    };
+    const { deletesLast } = this.#rules;
+    applyRows(store, { tables: step.tables, columns: ['id', 'v'], deletesLast });
   }
 }
 

@@ -6,7 +6,7 @@
  */
 import type { Checkpoint, RowChange, UnfinishedTable } from '../../src/change/change.ts';
 import type { Lsn } from '../../src/change/lsn.ts';
-import type { ContentRecord } from '../../src/follower/apply/aligner.ts';
+import type { ContentRecord } from '../../src/follower/apply/stages.ts';
 import { pointOf } from '../support/builders.ts';
 import { type FollowerRules, ModelFollower, type Rows } from './model-follower.ts';
 import { keys, relationId } from './model-writes.ts';

@@ -3,7 +3,8 @@
  * leave one out, and the bounds that a history has.
  */
 import type { UnfinishedTable } from '../../src/change/change.ts';
-import { finishedAt, rowsThatCame } from '../../src/follower/apply/rereads.ts';
+import { finishedAt, rowsSeen } from '../../src/follower/apply/resnapshots.ts';
+import { rowActions } from '../../src/follower/apply/row-actions.ts';
 import { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
 import { Reselect } from '../../src/leader/backfill/reselect.ts';
 import { FoundKeys } from '../../src/leader/backfill/reselect-search.ts';
@@ -21,7 +22,7 @@ export interface BackfillRules extends FollowerRules {
 export const rightRules: BackfillRules = {
   ...{ Reselects: Reselect, Found: FoundKeys, Backfills: BackfillMerge },
   unfinishedAgain: (unfinished) => unfinished,
-  ...{ finishedAt, rowsThatCame, keepsSeen: false },
+  ...{ finishedAt, rowsSeen, rowActions, keepsSeen: false },
 };
 
 export interface BackfillBounds {

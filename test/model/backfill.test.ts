@@ -9,7 +9,8 @@
 // time-limit: 300s
 import fc from 'fast-check';
 import { test } from 'uvu';
-import type * as rereadRules from '../../src/follower/apply/rereads.ts';
+import type * as rereadRules from '../../src/follower/apply/resnapshots.ts';
+import type { rowActions } from '../../src/follower/apply/row-actions.ts';
 import type { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
 import type { Reselect } from '../../src/leader/backfill/reselect.ts';
 import { type BackfillRules, rightRules } from './backfill-rules.ts';
@@ -19,7 +20,7 @@ import { breaks, holds } from './random-runs.ts';
 
 const runsMax = 20_000;
 const wrongRow = /is published as|the topic holds/;
-const lacksRow = /a follower has no row to complete|a follower holds|that is not there/;
+const lacksRow = /that this node does not have|a follower holds|that is not there/;
 
 function chunks(rules: BackfillRules, rereads = false): fc.IProperty<unknown> {
   const choices = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 20, maxLength: 150 });
@@ -161,8 +162,20 @@ test('found when no point names a table that is read anew', async () => {
 });
 
 async function readingOf(rule: string, instead: string): Promise<typeof rereadRules> {
-  return leftOut<typeof rereadRules>('src/follower/apply/rereads.ts', rule, instead);
+  return leftOut<typeof rereadRules>('src/follower/apply/resnapshots.ts', rule, instead);
 }
+
+test('found when the base that a key change removes is read after the deletes', async () => {
+  const file = 'src/follower/apply/row-actions.ts';
+  const rule = '() => true : movesKey;';
+  const left = await leftOut<{ rowActions: typeof rowActions }>(
+    file,
+    rule,
+    '() => true : () => false;',
+  );
+  const rules = { ...rightRules, rowActions: left.rowActions };
+  await breaks(chunks(rules), runsMax, /that this node does not have/);
+});
 
 test('found when such a reading also ends inside of a batch', async () => {
   const file = 'src/leader/backfill/backfill-merge.ts';
@@ -189,12 +202,8 @@ test('found when what came in one reading counts in the next', async () => {
 
 test('found when a row that lacks values is taken for one that has not come', async () => {
   const rule = '[...upserts, ...partials.map(({ layers }) => layers[0])]';
-  const { rowsThatCame } = await readingOf(rule, '[...upserts]');
-  await breaks(
-    chunks({ ...rightRules, rowsThatCame }, true),
-    runsMax,
-    /a follower (removes|holds)/,
-  );
+  const { rowsSeen } = await readingOf(rule, '[...upserts]');
+  await breaks(chunks({ ...rightRules, rowsSeen }, true), runsMax, /a follower (removes|holds)/);
 });
 
 test('found when a single row is read by who does not see what a reading anew sees', async () => {

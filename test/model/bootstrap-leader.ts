@@ -48,6 +48,12 @@ export class BootstrapLeader {
   /** By the bytes of their keys. */
   #unhealed = new Map<string, { readonly table: string; readonly key: string }>();
   #unhealedSince: Checkpoint | null = null;
+  /**
+   * Rows whose key has changed its spelling in a partial record since they were last published
+   * whole. None changes it back before: the applier would read the base after it has deleted it
+   * under the other spelling.
+   */
+  readonly #respelled = new Set<string>();
   /** Of a torn batch that no epoch has voided yet. */
   #torn = false;
   /** Which keys of a table that is read anew are left, and whether a point has named it. */
@@ -174,9 +180,11 @@ export class BootstrapLeader {
   #write(table: string, key: string, old: ModelRow | undefined, partial: boolean): void {
     this.#written += 1;
     const small = String(this.#written);
-    const isPartial = partial && old !== undefined;
-    const large = isPartial ? old.large : small;
     const moves = old !== undefined && old.key !== key;
+    const id = rowId(table, key);
+    const isPartial = partial && old !== undefined && !(moves && this.#respelled.has(id));
+    if (isPartial && moves) this.#respelled.add(id);
+    const large = isPartial ? old.large : small;
     if (moves) this.#put(table, old.key, { value: null, unchanged: null, was: null });
     const was = moves ? [old.key] : null;
     const unchanged = isPartial ? ['large'] : null;
@@ -185,7 +193,7 @@ export class BootstrapLeader {
       this.#unhealedSince ??= this.#checkpoint;
       this.#unhealed.set(`${table} ${key}`, { table, key });
     }
-    this.#rows.set(rowId(table, key), { key, small, large });
+    this.#rows.set(id, { key, small, large });
   }
 
   #delete(table: string, { key }: ModelRow): void {
@@ -344,6 +352,7 @@ export class BootstrapLeader {
     }
     this.#unhealed = new Map();
     this.#unhealedSince = null;
+    this.#respelled.clear();
     this.#end += 1;
     this.#readOn();
     this.#point();

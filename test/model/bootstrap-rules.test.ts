@@ -6,8 +6,9 @@
 import { test } from 'uvu';
 import type { Aligner } from '../../src/follower/apply/aligner.ts';
 import type { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
-import type { FirstLook } from '../../src/follower/bootstrap/first-look.ts';
 import type * as horizonRules from '../../src/follower/bootstrap/horizon.ts';
+import type { TopicSurvey } from '../../src/follower/bootstrap/topic-survey.ts';
+import type * as exactnessRules from '../../src/follower/state/exactness.ts';
 import { bootstrapping } from './bootstrap-properties.ts';
 import { type BootstrapRules, rightRules } from './bootstrap-world.ts';
 import { leftOut } from './left-out.ts';
@@ -30,6 +31,11 @@ async function withHorizon(rule: string, instead: string): Promise<BootstrapRule
   return { ...rightRules, horizon: await leftOut<typeof horizonRules>(file, rule, instead) };
 }
 
+async function withExactness(rule: string, instead: string): Promise<BootstrapRules> {
+  const file = 'src/follower/state/exactness.ts';
+  return { ...rightRules, exactness: await leftOut<typeof exactnessRules>(file, rule, instead) };
+}
+
 async function withReader(rule: string, instead: string): Promise<BootstrapRules> {
   const file = 'src/follower/apply/aligner.ts';
   const { Aligner: Reader } = await leftOut<{ Aligner: typeof Aligner }>(file, rule, instead);
@@ -40,11 +46,15 @@ async function found(rules: BootstrapRules, harm = wrongRows): Promise<void> {
   await breaks(bootstrapping(rules), runsMax, harm);
 }
 
-const wrongRows = /the rows are not those of|a row is not there/;
+const wrongRows = /the rows are not those of|that this node does not have/;
 
 async function withLook(rule: string, instead: string): Promise<BootstrapRules> {
-  const file = 'src/follower/bootstrap/first-look.ts';
-  const { FirstLook: Look } = await leftOut<{ FirstLook: typeof FirstLook }>(file, rule, instead);
+  const file = 'src/follower/bootstrap/topic-survey.ts';
+  const { TopicSurvey: Look } = await leftOut<{ TopicSurvey: typeof TopicSurvey }>(
+    file,
+    rule,
+    instead,
+  );
   return { ...rightRules, Look };
 }
 
@@ -68,7 +78,10 @@ test('found when what lies below a reread stays', async () => {
 
 test('found when the node is exact where its reading ends', async () => {
   await found(
-    await withHorizon('horizon.every((offset, partition) =>', '[0n].every((offset, partition) =>'),
+    await withExactness(
+      'horizon.every((offset, partition) =>',
+      '[0n].every((offset, partition) =>',
+    ),
   );
 });
 
@@ -81,11 +94,11 @@ test('found when half a batch is forgotten whose tombstones have expired', async
 });
 
 test('found when unhealed rows are taken for whole', async () => {
-  await found(await withHorizon('unhealed === null && unfinished', 'unfinished'));
+  await found(await withExactness('unhealed === null && unfinished', 'unfinished'));
 });
 
 test('found when an epoch begin is taken for whole', async () => {
-  await found(await withHorizon('begin !== null && begin.base === null', 'begin !== null'));
+  await found(await withExactness('begin !== null && begin.base === null', 'begin !== null'));
 });
 
 test('found when a reading may take longer than tombstones are kept', async () => {

@@ -3,13 +3,13 @@
  * they lead; flows out: rows, or what Postgres would refuse. Spellings that are equal in Postgres
  * are one key. Of a table that is read anew the rows that have not come again go in the end.
  */
-import * as assert from 'uvu/assert';
-import type { ApplyStep } from '../../src/follower/apply/coalesce.ts';
-import { finishedAt, rowsThatCame } from '../../src/follower/apply/rereads.ts';
-import type { MayLackBase, PartialRow, TableRows } from '../../src/follower/apply/row-fold.ts';
-import { StartOver } from '../../src/follower/bootstrap/start-over.ts';
+
+import { finishedAt, rowsSeen } from '../../src/follower/apply/resnapshots.ts';
+import type { ApplyStep, MayLackBase } from '../../src/follower/apply/stages.ts';
+import { BootstrapRestart } from '../../src/follower/bootstrap/bootstrap-restart.ts';
 import type { FollowerPosition } from '../../src/follower/state/follower-state.ts';
 import { type ModelRow, type ModelRows, rowId } from './bootstrap-leader.ts';
+import { applyRows, type ModelStore } from './model-tables.ts';
 
 export class BootstrapTables {
   readonly #rows = new Map<string, ModelRow>();
@@ -33,12 +33,12 @@ export class BootstrapTables {
       }
       return;
     }
-    for (const rows of step.tables) {
-      this.#applyRows(rows, mayLack(rows.relationId));
-      for (const { identity } of rowsThatCame(rows)) {
-        this.#seen.get(rows.relationId)?.add(rowId(rows.relationId, identity[0] ?? ''));
-      }
-    }
+    applyRows(this.#store, {
+      tables: step.tables,
+      columns: ['id', 'small', 'large'],
+      replaceOnly: (table) => this.#seen.has(table),
+      mayLackBase: mayLack,
+    });
   }
 
   /** All steps up to the position are applied. */
@@ -51,36 +51,31 @@ export class BootstrapTables {
     }
   }
 
-  #applyRows({ relationId, deletes, upserts, partials }: TableRows, mayLack: boolean): void {
-    const completed = partials.map((partial) => this.#complete(relationId, partial));
-    for (const { identity } of deletes) this.#rows.delete(rowId(relationId, identity[0] ?? ''));
-    const written = upserts.map(({ identity, value }) => rowOf(identity[0] ?? '', String(value)));
-    const seen = new Set<string>();
-    for (const row of [...written, ...completed]) {
-      if (row === null) {
-        assert.ok(mayLack, 'a row is not there that a record changes');
-        continue;
-      }
-      const id = rowId(relationId, row.key);
+  /** Ids of the rows that the statement under way has written. */
+  #written = new Set<string>();
+
+  readonly #store: ModelStore = {
+    values: ({ identity, value }) => {
+      const [small = '', large = ''] = String(value).split('/');
+      return [identity[0] ?? '', small, large];
+    },
+    read: (table, key) => {
+      const row = this.#rows.get(rowId(table, key));
+      return row === undefined ? null : [row.key, row.small, row.large];
+    },
+    delete: (table, key) => this.#rows.delete(rowId(table, key)),
+    write: (table, [key, small, large]) => {
+      const id = rowId(table, key ?? '');
       // Postgres refuses a statement that touches a row twice.
-      if (seen.has(id)) throw new StartOver('two rows have equal keys', true);
-      seen.add(id);
-      this.#rows.set(id, row);
-    }
-  }
-
-  /** What a partial row lacks comes from older records, or from the table. */
-  #complete(relationId: string, { layers, base }: PartialRow): ModelRow | null {
-    const [newest] = layers;
-    const row = rowOf(newest.identity[0] ?? '', String(newest.value));
-    const whole = layers.find(({ unchanged }) => unchanged === null);
-    if (whole !== undefined) return { ...row, large: rowOf('', String(whole.value)).large };
-    const held = this.#rows.get(rowId(relationId, base?.[0] ?? ''));
-    return held === undefined ? null : { ...row, large: held.large };
-  }
-}
-
-function rowOf(key: string, value: string): ModelRow {
-  const [small = '', large = ''] = value.split('/');
-  return { key, small, large };
+      if (this.#written.has(id)) throw new BootstrapRestart('two rows have equal keys', true);
+      this.#written.add(id);
+      this.#rows.set(id, { key: key ?? '', small: small ?? '', large: large ?? '' });
+    },
+    end: (rows) => {
+      this.#written = new Set();
+      for (const { identity } of rowsSeen(rows)) {
+        this.#seen.get(rows.relationId)?.add(rowId(rows.relationId, identity[0] ?? ''));
+      }
+    },
+  };
 }

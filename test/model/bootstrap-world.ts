@@ -7,18 +7,21 @@
 import * as assert from 'uvu/assert';
 import type { EpochBegin } from '../../src/change/change.ts';
 import { compareEpochLsn, formatEpochLsn } from '../../src/change/position.ts';
-import { type Aligned, type AlignedBatch, Aligner } from '../../src/follower/apply/aligner.ts';
+import { Aligner } from '../../src/follower/apply/aligner.ts';
 import {
   nextPortion,
   positionAfter,
   relationsOf,
   unfinishedDuring,
-} from '../../src/follower/apply/apply-limit.ts';
+} from '../../src/follower/apply/apply-portion.ts';
 import { coalesce } from '../../src/follower/apply/coalesce.ts';
+import type { Aligned, AlignedBatch } from '../../src/follower/apply/stages.ts';
+import { BootstrapRestart } from '../../src/follower/bootstrap/bootstrap-restart.ts';
 import { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
-import { type Emptied, FirstLook } from '../../src/follower/bootstrap/first-look.ts';
 import * as horizonRules from '../../src/follower/bootstrap/horizon.ts';
-import { StartOver } from '../../src/follower/bootstrap/start-over.ts';
+import { TopicSurvey } from '../../src/follower/bootstrap/topic-survey.ts';
+import type { Emptied } from '../../src/follower/state/bootstrap-state.ts';
+import * as exactnessRules from '../../src/follower/state/exactness.ts';
 import type { FollowerPosition } from '../../src/follower/state/follower-state.ts';
 import { findLogEnd, type LogEnd } from '../../src/topic/partition-tails.ts';
 import { streamId } from '../support/builders.ts';
@@ -29,18 +32,20 @@ import { CompactingLog, type LogTimes } from './compacting-log.ts';
 /** What a new node does; the functions may be those of a module with a rule left out. */
 export interface BootstrapRules {
   readonly Log: typeof CompactedLog;
-  readonly Look: typeof FirstLook;
+  readonly Look: typeof TopicSurvey;
   readonly Reader: typeof Aligner;
   readonly horizon: typeof horizonRules;
+  readonly exactness: typeof exactnessRules;
   /** All partitions together, in the order of positions; else one after the other. */
   readonly inOrder: boolean;
 }
 
 export const rightRules: BootstrapRules = {
   Log: CompactedLog,
-  Look: FirstLook,
+  Look: TopicSurvey,
   Reader: Aligner,
   horizon: horizonRules,
+  exactness: exactnessRules,
   inOrder: true,
 };
 
@@ -145,7 +150,7 @@ export class BootstrapWorld {
     // A row that was respelled without a word stands there twice until its table is read anew.
     if (end?.checkpoint == null || this.#leader.hasUntold) return false;
     const target = this.#horizonOf(end, horizonRules);
-    return horizonRules.isExactAt(target, end.checkpoint, horizonRules.isWholeAt(end));
+    return exactnessRules.isExactAt(target, end.checkpoint, exactnessRules.isWholeAt(end));
   }
 
   #isAtEnd(): boolean {
@@ -169,7 +174,7 @@ export class BootstrapWorld {
       if (isGap && this.exact) {
         // It is late, and builds itself anew.
         this.exact = false;
-      } else if (!isGap && !(error instanceof StartOver)) throw error;
+      } else if (!isGap && !(error instanceof BootstrapRestart)) throw error;
       this.startedOver += 1;
       this.#kill();
       this.#tables = new BootstrapTables();
@@ -187,7 +192,7 @@ export class BootstrapWorld {
 
   #look(): void {
     const end = findLogEnd(this.#log.tails());
-    if (end?.checkpoint == null) throw new StartOver('no checkpoint is common');
+    if (end?.checkpoint == null) throw new BootstrapRestart('no checkpoint is common');
     const look = new this.#rules.Look(streamId);
     for (const record of this.#log.read(0, 0n).records) look.take(record);
     const epochs = look.epochsTo(end.checkpoint.at);
@@ -210,12 +215,12 @@ export class BootstrapWorld {
       const { records, nextOffset, broker } = this.#log.read(partition, offset, 1 + (how % 2));
       const now = saved.servedBy.map((_, p) => (p === partition ? broker : null));
       if (this.#rules.horizon.movedPartitions(saved.servedBy, now).length > 0) {
-        throw new StartOver('a partition has another leader');
+        throw new BootstrapRestart('a partition has another leader');
       }
       const servedBy = saved.servedBy.map((before, p) => now[p] ?? before);
       this.#saved = { ...saved, servedBy };
       log.push(partition, records, nextOffset);
-      pieces.push(log.next());
+      pieces.push(log.take());
       return;
     }
     this.#applyRead(saved, log, pieces);
@@ -266,12 +271,12 @@ export class BootstrapWorld {
     if (saved === null || this.#position === null) return;
     const readMs = this.#log.nowMs - saved.beganMs;
     if (horizon.isTooSlow({ readMs, deleteRetentionMs: this.#times.retentionMs })) {
-      throw new StartOver('tombstones may have expired');
+      throw new BootstrapRestart('tombstones may have expired');
     }
     const end = findLogEnd(this.#log.tails());
-    if (end === null) throw new StartOver('no checkpoint is common');
+    if (end === null) throw new BootstrapRestart('no checkpoint is common');
     this.#saved = { ...saved, horizon: this.#horizonOf(end, horizon) };
-    this.#judge(horizon.isWholeAt(saved.end));
+    this.#judge(this.#rules.exactness.isWholeAt(saved.end));
   }
 
   #horizonOf(end: LogEnd, { horizonOf }: typeof horizonRules): readonly bigint[] {
@@ -293,7 +298,7 @@ export class BootstrapWorld {
   #judge(isWhole: boolean): void {
     const { at, checkpoint, unfinished } = this.#standing();
     const target = this.#saved?.horizon;
-    if (target != null && this.#rules.horizon.isExactAt(target, checkpoint, isWhole)) {
+    if (target != null && this.#rules.exactness.isExactAt(target, checkpoint, isWhole)) {
       this.exact = true;
       this.#saved = null;
     }
@@ -339,7 +344,7 @@ export class BootstrapWorld {
       const unfinished = relationsOf(begin.unfinished);
       this.#position = { ...from, at: checkpoint.at, checkpoint, appendMs, unfinished };
       this.#waiting.shift();
-      this.#judge(this.#rules.horizon.isWholeAt({ point: null, begin }));
+      this.#judge(this.#rules.exactness.isWholeAt({ point: null, begin }));
       return true;
     }
     const portion = nextPortion(this.#waiting, from.at, { kind: 'none' });
@@ -356,7 +361,7 @@ export class BootstrapWorld {
     this.#position = positionAfter(from, portion);
     this.#tables.reached(this.#position);
     this.#waiting.splice(0, portion.batches.length);
-    this.#judge(this.#rules.horizon.isWholePoint(last.point));
+    this.#judge(this.#rules.exactness.isWholePoint(last.point));
     return true;
   }
 }

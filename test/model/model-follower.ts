@@ -6,19 +6,19 @@
  */
 import type { Lsn } from '../../src/change/lsn.ts';
 import type { EpochLsn } from '../../src/change/position.ts';
-import type { AlignedBatch } from '../../src/follower/apply/aligner.ts';
 import {
   type ApplyLimit,
   nextPortion,
   positionAfter,
   unfinishedDuring,
-} from '../../src/follower/apply/apply-limit.ts';
-import { type ApplyStep, coalesce } from '../../src/follower/apply/coalesce.ts';
-import type { finishedAt, rowsThatCame } from '../../src/follower/apply/rereads.ts';
-import type { PartialRow, TableRows } from '../../src/follower/apply/row-fold.ts';
+} from '../../src/follower/apply/apply-portion.ts';
+import { coalesce } from '../../src/follower/apply/coalesce.ts';
+import type { finishedAt, rowsSeen } from '../../src/follower/apply/resnapshots.ts';
+import type { rowActions } from '../../src/follower/apply/row-actions.ts';
+import type { AlignedBatch, ApplyStep } from '../../src/follower/apply/stages.ts';
 import type { FollowerPosition } from '../../src/follower/state/follower-state.ts';
-import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { streamId } from '../support/builders.ts';
+import { applyRows, type ModelStore } from './model-tables.ts';
 import { type Row, relationId } from './model-writes.ts';
 
 export type Rows = ReadonlyMap<string, Row>;
@@ -26,7 +26,8 @@ export type Rows = ReadonlyMap<string, Row>;
 /** What a wrongly built follower does; the functions may be those of a module without a rule. */
 export interface FollowerRules {
   readonly finishedAt: typeof finishedAt;
-  readonly rowsThatCame: typeof rowsThatCame;
+  readonly rowsSeen: typeof rowsSeen;
+  readonly rowActions: typeof rowActions;
   /** Whether what came in an earlier reading counts in the next one. */
   readonly keepsSeen: boolean;
 }
@@ -123,27 +124,31 @@ export class ModelFollower {
         if (clears) this.#removeUnseen();
         return;
       case 'rows':
-        for (const rows of step.tables) this.#applyRows(rows, mayLack);
+        applyRows(this.#store, {
+          tables: step.tables,
+          columns: ['id', 'small', 'large'],
+          replace: clears,
+          replaceOnly: () => this.#seen !== null,
+          mayLackBase: () => mayLack,
+          actions: this.#rules.rowActions,
+        });
     }
   }
 
-  #applyRows(rows: TableRows, mayLack: boolean): void {
-    const { deletes, upserts, partials } = rows;
-    const completed = partials.flatMap((partial) => this.#complete(partial, mayLack));
-    for (const { identity } of deletes) this.#rows.delete(identity.join());
-    for (const [key, row] of [...upserts.map(rowOf), ...completed]) this.#rows.set(key, row);
-    for (const { identity } of this.#rules.rowsThatCame(rows)) this.#seen?.add(identity.join());
-  }
-
-  /** What a partial row lacks comes from older records, or from the table before the step. */
-  #complete({ layers, base }: PartialRow, mayLack: boolean): [string, Row][] {
-    const [key, { small }] = rowOf(layers[0]);
-    const whole = layers.find(({ unchanged }) => unchanged === null);
-    const under = whole === undefined ? this.#rows.get(base?.join() ?? '') : rowOf(whole)[1];
-    if (under !== undefined) return [[key, { small, large: under.large }]];
-    if (mayLack) return [];
-    throw new Error(`a follower has no row to complete ${key} from`);
-  }
+  readonly #store: ModelStore = {
+    values: ({ value }) => JSON.parse(String(value)) as string[],
+    read: (_, key) => {
+      const row = this.#rows.get(key);
+      return row === undefined ? null : [key, row.small, row.large];
+    },
+    delete: (_, key) => this.#rows.delete(key),
+    write: (_, [key, small, large]) => {
+      this.#rows.set(key ?? '', { small: small ?? '', large: large ?? '' });
+    },
+    end: (rows) => {
+      for (const { identity } of this.#rules.rowsSeen(rows)) this.#seen?.add(identity.join());
+    },
+  };
 
   /** Whoever is told of a whole table has the leader's rows, at any stop. */
   #checkWhole(): void {
@@ -159,9 +164,4 @@ export class ModelFollower {
     if (told(this.#rows) === told(truth)) return;
     throw new Error(`a follower holds ${told(this.#rows)}, not ${told(truth)}`);
   }
-}
-
-function rowOf({ value }: RowRecord): [string, Row] {
-  const [key, small, large] = JSON.parse(String(value)) as [string, string, string];
-  return [key, { small, large }];
 }

@@ -6,13 +6,13 @@
  */
 import * as assert from 'uvu/assert';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
-import type { AlignedBatch } from '../../src/follower/apply/aligner.ts';
 import { coalesce } from '../../src/follower/apply/coalesce.ts';
+import type { AlignedBatch } from '../../src/follower/apply/stages.ts';
+import { BootstrapRestart } from '../../src/follower/bootstrap/bootstrap-restart.ts';
+import type * as placeRules from '../../src/follower/bootstrap/checkpoint-search.ts';
 import { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
-import { FirstLook } from '../../src/follower/bootstrap/first-look.ts';
 import { isTooSlow, movedPartitions } from '../../src/follower/bootstrap/horizon.ts';
-import type * as placeRules from '../../src/follower/bootstrap/place-search.ts';
-import { StartOver } from '../../src/follower/bootstrap/start-over.ts';
+import { TopicSurvey } from '../../src/follower/bootstrap/topic-survey.ts';
 import { streamId } from '../support/builders.ts';
 import { BootstrapLeader, showModelRows } from './bootstrap-leader.ts';
 import { BootstrapTables } from './bootstrap-tables.ts';
@@ -22,7 +22,7 @@ import { CompactingLog, type LogTimes } from './compacting-log.ts';
 export type PlaceRules = typeof placeRules;
 
 interface Reading {
-  readonly start: placeRules.PlaceStart;
+  readonly start: placeRules.StartCheckpoint;
   readonly log: CompactedLog;
   readonly tables: BootstrapTables;
   readonly sinceMs: number;
@@ -79,7 +79,7 @@ export class PlaceWorld {
       if (this.#reading === null) this.#look();
       else this.#read(this.#reading, how);
     } catch (error) {
-      if (!(error instanceof StartOver)) throw error;
+      if (!(error instanceof BootstrapRestart)) throw error;
       this.#reading = null;
     }
   }
@@ -89,8 +89,8 @@ export class PlaceWorld {
   }
 
   #look(): void {
-    const search = new this.#rules.PlaceSearch(this.#until, this.#keptFromMs);
-    const look = new FirstLook(streamId);
+    const search = new this.#rules.CheckpointSearch(this.#until, this.#keptFromMs);
+    const look = new TopicSurvey(streamId);
     for (const record of this.#log.read(0, 0n).records) {
       look.take(record);
       search.take(record);
@@ -115,10 +115,10 @@ export class PlaceWorld {
       const [partition, offset] = one;
       const { records, nextOffset, broker } = this.#log.read(partition, offset, 1 + (how % 4));
       const now = reading.servedBy.map((_, p) => (p === partition ? broker : null));
-      if (movedPartitions(reading.servedBy, now).length > 0) throw new StartOver('it moved');
+      if (movedPartitions(reading.servedBy, now).length > 0) throw new BootstrapRestart('it moved');
       reading.servedBy = reading.servedBy.map((before, p) => now[p] ?? before);
       log.push(partition, records, nextOffset);
-      pieces.push(log.next());
+      pieces.push(log.take());
       return;
     }
     this.#apply(reading);

@@ -7,7 +7,7 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import * as placeRules from '../../src/follower/bootstrap/place-search.ts';
+import * as placeRules from '../../src/follower/bootstrap/checkpoint-search.ts';
 import type { Choice } from './bootstrap-world.ts';
 import { leftOut } from './left-out.ts';
 import { type PlaceRules, PlaceWorld } from './place-world.ts';
@@ -44,7 +44,7 @@ test('a node that arrives at its place has the rows of it', async () => {
 const wrongRows = /the rows are not those of/;
 
 async function without(rule: string, instead: string): Promise<PlaceRules> {
-  return leftOut<PlaceRules>('src/follower/bootstrap/place-search.ts', rule, instead);
+  return leftOut<PlaceRules>('src/follower/bootstrap/checkpoint-search.ts', rule, instead);
 }
 
 test('found when records behind the checkpoint may be old enough to be cleaned by', async () => {

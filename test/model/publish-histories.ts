@@ -6,7 +6,8 @@
 import fc from 'fast-check';
 import * as assert from 'uvu/assert';
 import { comparePositions } from '../../src/change/position.ts';
-import { type AlignedBatch, Aligner } from '../../src/follower/apply/aligner.ts';
+import { Aligner } from '../../src/follower/apply/aligner.ts';
+import type { AlignedBatch } from '../../src/follower/apply/stages.ts';
 import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { streamId } from '../support/builders.ts';
 import type { SourceTransaction } from './model-wal.ts';

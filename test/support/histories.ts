@@ -5,7 +5,7 @@
  */
 import fc from 'fast-check';
 import { formatEpochLsn } from '../../src/change/position.ts';
-import type { Aligned } from '../../src/follower/apply/aligner.ts';
+import type { Aligned } from '../../src/follower/apply/stages.ts';
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { SketchedTopic } from './builders.ts';
 

@@ -5,8 +5,8 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Aligned } from '../../src/follower/apply/aligner.ts';
-import { dueOf } from '../../src/follower/apply/apply-delay.ts';
+import { dueOf } from '../../src/follower/apply/apply-portion.ts';
+import type { Aligned } from '../../src/follower/apply/stages.ts';
 import { at, beginOf, pointOf } from '../support/builders.ts';
 
 const delayMs = 1_000;

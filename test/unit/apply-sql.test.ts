@@ -12,7 +12,7 @@ import {
   insertSql,
   truncateSql,
   upsertSql,
-} from '../../src/follower/apply/apply-sql.ts';
+} from '../../src/follower/apply/row-writer.ts';
 
 function operatorsOf(schema: string): KeyOperators {
   const [equal, less, greater] = ['=', '<', '>'].map((name) => `OPERATOR(${schema}.${name})`);

@@ -8,15 +8,10 @@ import * as assert from 'uvu/assert';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { buildingText } from '../../src/fleet/status/building-text.ts';
 import { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
-import { FirstLook } from '../../src/follower/bootstrap/first-look.ts';
-import {
-  horizonOf,
-  isExactAt,
-  isTooSlow,
-  isWholeAt,
-  movedPartitions,
-} from '../../src/follower/bootstrap/horizon.ts';
+import { horizonOf, isTooSlow, movedPartitions } from '../../src/follower/bootstrap/horizon.ts';
+import { TopicSurvey } from '../../src/follower/bootstrap/topic-survey.ts';
 import { type BootstrapState, shareRead } from '../../src/follower/state/bootstrap-state.ts';
+import { isExactAt, isWholeAt } from '../../src/follower/state/exactness.ts';
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, beginOf, pointOf, SketchedTopic, shapeOf, streamId } from '../support/builders.ts';
 
@@ -59,8 +54,8 @@ test('a partition has moved when another broker serves it than before', () => {
   assert.equal(movedPartitions([1, 2], [null, 1]), [1]);
 });
 
-function lookAt(topic: SketchedTopic): FirstLook {
-  const look = new FirstLook(streamId);
+function lookAt(topic: SketchedTopic): TopicSurvey {
+  const look = new TopicSurvey(streamId);
   look.take({ ...topicBegin, begin: beginOf({ epoch: 1 }) });
   for (const record of topic.partitions[0] ?? []) look.take(record);
   return look;
@@ -104,7 +99,7 @@ test('a log of another stream, or without the begin of an epoch, is refused', ()
       return error instanceof UnderstudyError ? error.code : String(error);
     }
   };
-  const look = new FirstLook('another');
+  const look = new TopicSurvey('another');
   assert.is(
     codeOf(() => look.take({ ...topicBegin, begin: beginOf({}) })),
     'TOPIC_MISMATCH',
@@ -158,7 +153,7 @@ test('void rows, and those from before the last emptying that counts, are left o
   const log = new CompactedLog([0n], [BigInt(records.length * 2)], epochs, emptied);
   log.push(0, records, BigInt(records.length * 2));
   const rows = log
-    .next()
+    .take()
     .flat()
     .map((record) => `${record.kind} ${record.position.commitLsn}`);
   assert.equal(rows, ['row 12', 'row 14', 'row 32']);

@@ -7,9 +7,10 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type EpochLsn, isCovered } from '../../src/change/position.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
-import { type AlignedBatch, Aligner } from '../../src/follower/apply/aligner.ts';
-import { type ApplyLimit, nextPortion } from '../../src/follower/apply/apply-limit.ts';
-import { type ApplyStep, coalesce } from '../../src/follower/apply/coalesce.ts';
+import { Aligner } from '../../src/follower/apply/aligner.ts';
+import { type ApplyLimit, nextPortion } from '../../src/follower/apply/apply-portion.ts';
+import { coalesce } from '../../src/follower/apply/coalesce.ts';
+import type { AlignedBatch, ApplyStep } from '../../src/follower/apply/stages.ts';
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, type Content, SketchedTopic, shapeOf, streamId } from '../support/builders.ts';
 

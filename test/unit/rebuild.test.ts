@@ -6,7 +6,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { besideName, settingText } from '../../src/fleet/provision/beside-database.ts';
 import { rebuildText } from '../../src/fleet/status/building-text.ts';
-import type { RebuildMark } from '../../src/follower/state/rebuild-state.ts';
+import type { PendingRebuild } from '../../src/follower/state/rebuild-state.ts';
 import { facts, follower, nodesOf } from '../support/fleet-facts.ts';
 
 test('a database beside has a name of its own that Postgres does not cut', () => {
@@ -32,7 +32,7 @@ test('settings are written so that they mean the same', () => {
   assert.is(settingText('search_path=""'), `"search_path" = ''`);
 });
 
-const mark: RebuildMark = {
+const mark: PendingRebuild = {
   way: 'swap',
   reason: 'it was away',
   beside: '20000',
@@ -49,7 +49,7 @@ test('a node that is being rebuilt is neither exact nor promotable, and says how
 });
 
 test('each phase has its words', () => {
-  const said = (progress: RebuildMark['progress']): string => rebuildText({ ...mark, progress });
+  const said = (progress: PendingRebuild['progress']): string => rebuildText({ ...mark, progress });
   assert.match(said(null), 'about to begin');
   assert.match(said({ phase: 'following', percent: 100, rows: 0 }), 'to its end');
   assert.match(said({ phase: 'schema', percent: 50, rows: 0 }), '50 % of the rest of its schema');

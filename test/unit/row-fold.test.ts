@@ -13,7 +13,8 @@ import {
   missingColumns,
   wholeRow,
 } from '../../src/follower/apply/partial-rows.ts';
-import { RowFold, type TableRows } from '../../src/follower/apply/row-fold.ts';
+import { RowFold } from '../../src/follower/apply/row-fold.ts';
+import type { TableRows } from '../../src/follower/apply/stages.ts';
 import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { place } from '../support/builders.ts';
 

@@ -4,7 +4,7 @@
  * times that cleaning goes by.
  */
 import type { ControlLog } from '../../control/control-log.ts';
-import { keptForMs } from '../../follower/apply/staleness.ts';
+import { keptForMs } from '../../follower/apply/log-fit.ts';
 
 /** The broker has just given a time to a record of ours. */
 export async function brokerNowMs(control: ControlLog): Promise<number> {

@@ -15,7 +15,7 @@ import type { ControlLog } from '../../control/control-log.ts';
 import type { RecordOf } from '../../control/control-records.ts';
 import { answerable } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
-import type { ApplyLimit } from '../../follower/apply/apply-limit.ts';
+import type { ApplyLimit } from '../../follower/apply/apply-portion.ts';
 import type { Follower } from '../../follower/follower.ts';
 import type { RebuildWay } from '../../follower/state/rebuild-state.ts';
 import type { Leading } from '../../leader/leader.ts';
@@ -168,7 +168,7 @@ export class RequestDesk {
       await this.answer(request, null, badTarget(request));
       return;
     }
-    const position = await follower.standAt(
+    const position = await follower.pauseAt(
       to === null ? { kind: 'hold' } : { kind: 'to', at: to },
     );
     if (position !== null) await this.answer(request, { at: formatEpochLsn(position.at) }, null);

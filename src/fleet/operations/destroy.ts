@@ -10,9 +10,9 @@ import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { dropPublication } from '../../catalog/publication.ts';
 import { dropUnderstudySchema, readNode } from '../../catalog/understudy-schema.ts';
 import { hasCode } from '../../errors/understudy-error.ts';
-import { releaseTriggers } from '../../follower/schema/held-triggers.ts';
 import { openBuild } from '../../follower/schema/schema-build.ts';
-import { readLeftDatabases } from '../../follower/state/rebuild-state.ts';
+import { restoreTriggers } from '../../follower/schema/suspended-triggers.ts';
+import { readLeftoverDatabases } from '../../follower/state/rebuild-state.ts';
 import { removeGuard } from '../../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
 import { Releasers } from '../../lifecycle.ts';
@@ -83,7 +83,7 @@ async function findNodes(
       }
       const known = await readNode(client);
       const slots = await listSlots(client, slotPrefix(cluster.name));
-      const databases = known === null ? [] : await readLeftDatabases(client);
+      const databases = known === null ? [] : await readLeftoverDatabases(client);
       if (known?.cluster === cluster.name || slots.length > 0) {
         nodes.push({ name, client, slots, databases });
       }
@@ -110,7 +110,7 @@ async function clean(cluster: Cluster, node: FoundNode): Promise<void> {
       'indexes, constraints and triggers of this node were not all made: make its database anew',
     );
   }
-  await releaseTriggers(client);
+  await restoreTriggers(client);
   await removeGuard(client);
   await dropUnderstudySchema(client);
 }

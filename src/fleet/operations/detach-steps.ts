@@ -13,12 +13,12 @@ import { ownerOf } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
-import { releaseTriggers } from '../../follower/schema/held-triggers.ts';
 import { type OpenBuild, openBuild } from '../../follower/schema/schema-build.ts';
+import { restoreTriggers } from '../../follower/schema/suspended-triggers.ts';
 import {
   type FollowerPosition,
-  markDetached,
   readPosition,
+  saveDetached,
 } from '../../follower/state/follower-state.ts';
 import { isBeingBuilt } from '../../follower/state/rebuild-state.ts';
 import { removeGuard } from '../../follower/write-guard.ts';
@@ -66,7 +66,7 @@ export async function detachNode(
   steps.begin('stop');
   const at = await standExactly(node, following, to);
   await hit('detach.after-stop');
-  await markDetached(node.client, at);
+  await saveDetached(node.client, at);
   await hit('detach.after-mark');
   return finishDetaching(node, at, steps);
 }
@@ -88,7 +88,7 @@ export async function finishDetaching(
   const sequences = await inTransaction(client, () => advanceSequences(client, tables));
   await hit('detach.after-sequences');
   steps.begin('triggers');
-  await releaseTriggers(client);
+  await restoreTriggers(client);
   steps.begin('guard');
   for (const slot of await listSlots(client, slotPrefix(cluster.name))) {
     await dropSlot(client, slot);
@@ -123,9 +123,9 @@ async function standExactly(
   await requireBuilt(name, client);
   if (following !== null) {
     const { follower, ended } = following;
-    const stands = follower.standAt(to === null ? { kind: 'hold' } : { kind: 'to', at: to });
+    const stands = follower.pauseAt(to === null ? { kind: 'hold' } : { kind: 'to', at: to });
     // What lies before the place is wanted now, however young it is.
-    if (to !== null) follower.hurry();
+    if (to !== null) follower.dropDelay();
     const position = await stands;
     if (position === null) throw interrupted(name);
     requirePlace(name, position.at, to);

@@ -11,7 +11,7 @@ import { ownerOf } from '../../control/claim.ts';
 import { deposed } from '../../errors/ownership.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { type BootstrapState, readBootstrap } from '../../follower/state/bootstrap-state.ts';
-import { type RebuildWay, readRebuild } from '../../follower/state/rebuild-state.ts';
+import { type RebuildWay, readPendingRebuild } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
 import { askAgent } from '../node/agent-question.ts';
@@ -50,7 +50,7 @@ export async function rebuild(
     const client = await cluster.openSession(releasers, node, 'rebuild');
     const identity = requireMember(await readNode(client), cluster.name, node);
     if (identity.role === 'leader') throw deposed(node, ownerOf(state)?.node ?? null);
-    if ((await readRebuild(client)) === null) requireRows(node, await readBootstrap(client));
+    if ((await readPendingRebuild(client)) === null) requireRows(node, await readBootstrap(client));
     if (!(await isLocked(client))) {
       people(`no agent serves node ${node}: it is rebuilt once one does`);
       return { ...(await rebuildHere(cluster, node, way)), agentRuns: false };

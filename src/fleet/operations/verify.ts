@@ -13,7 +13,7 @@ import type { ControlLog } from '../../control/control-log.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
-import { readRebuild } from '../../follower/state/rebuild-state.ts';
+import { readPendingRebuild } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
 import { compareNode, type NodeComparison } from '../../verify/compare.ts';
 import {
@@ -110,7 +110,7 @@ async function requireFollower(client: Client, name: string, leader: string): Pr
 }
 
 async function lacksOf(client: Client): Promise<string | null> {
-  const rebuild = await readRebuild(client);
+  const rebuild = await readPendingRebuild(client);
   if (rebuild !== null) return rebuildText(rebuild);
   const building = await readBootstrap(client);
   if (building !== null) return buildingText(building, false);

@@ -17,7 +17,7 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/pos
 import { isMine } from '../../control/claim.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
-import { Rereads } from '../../follower/apply/rereads.ts';
+import { Resnapshots } from '../../follower/apply/resnapshots.ts';
 import { readPosition, saveEpoch, writePosition } from '../../follower/state/follower-state.ts';
 import { createSlot, dropSlot, listSlots, newestSlot } from '../../leader/stream/slot.ts';
 import type { Releasers } from '../../lifecycle.ts';
@@ -330,9 +330,9 @@ export class LeadTaking {
 
   async #becomeLeader(epoch: number): Promise<void> {
     const { client } = this.#node;
-    const rereads = await Rereads.open(client);
+    const resnapshots = await Resnapshots.open(client);
     await inTransaction(client, async () => {
-      await rereads.abandon();
+      await resnapshots.abandon();
       await client.query(`UPDATE understudy.node SET role = 'leader', epoch = $1`, [epoch]);
     });
   }

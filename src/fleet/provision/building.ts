@@ -11,9 +11,9 @@ import { readEpochBases } from '../../catalog/understudy-schema.ts';
 import { Applier } from '../../follower/apply/applier.ts';
 import { ApplyTargets } from '../../follower/apply/apply-targets.ts';
 import { Bootstrap, findHorizon } from '../../follower/bootstrap/bootstrap.ts';
-import { lookFirst } from '../../follower/bootstrap/bootstrap-look.ts';
-import { isKept } from '../../follower/bootstrap/place-search.ts';
-import { StartOver } from '../../follower/bootstrap/start-over.ts';
+import { BootstrapRestart } from '../../follower/bootstrap/bootstrap-restart.ts';
+import { isKept } from '../../follower/bootstrap/checkpoint-search.ts';
+import { surveyTopic } from '../../follower/bootstrap/topic-survey.ts';
 import {
   type BootstrapState,
   endBootstrap,
@@ -76,7 +76,7 @@ async function arriveAtPlace(
   }
   // Another checkpoint below the place may do, or the place is refused.
   const what = 'reading took longer than the topic keeps what is replaced';
-  await startOver(node, client, new StartOver(what));
+  await startOver(node, client, new BootstrapRestart(what));
 }
 
 /** One reading, to its end or to where it has to begin again. */
@@ -104,7 +104,7 @@ async function readRows(
   try {
     if (!signal.aborted) await bootstrap.run();
   } catch (error) {
-    if (!(error instanceof StartOver)) throw error;
+    if (!(error instanceof BootstrapRestart)) throw error;
     await startOver(node, client, error);
   } finally {
     signal.removeEventListener('abort', stop);
@@ -116,7 +116,7 @@ async function readRows(
 export async function startOver(
   node: NodeAccess,
   client: Client,
-  { message, isConflict }: StartOver,
+  { message, isConflict }: BootstrapRestart,
 ): Promise<void> {
   const { log } = node.cluster.around;
   log.warn({ node: node.name, reason: message }, 'building this node starts over');
@@ -135,7 +135,7 @@ export async function beginAnew(
   state: Pick<BootstrapState, 'conflicts' | 'isRebuild'>,
 ): Promise<void> {
   const { cluster, control, reader, decoder, identity, name } = node;
-  const look = await lookFirst({
+  const look = await surveyTopic({
     reader,
     decoder,
     streamId: identity.streamId,
@@ -156,7 +156,7 @@ export async function beginAnew(
     () => empty,
     async () => {
       await client.query('DELETE FROM understudy.position');
-      await targets.rereads.abandon();
+      await targets.resnapshots.abandon();
       await client.query('DELETE FROM understudy.epochs');
       await client.query('DELETE FROM understudy.rebuild');
       await saveLabels(client, control.state);

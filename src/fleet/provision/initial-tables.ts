@@ -96,7 +96,7 @@ export async function replaceRows(
   await inTransaction(node.client, async () => {
     for (const { schema, name } of keyed) {
       const { id } = shapes.get(qualifiedName(schema, name)) ?? {};
-      if (id !== undefined) await targets.rereads.begin(targets.getOfRows(id));
+      if (id !== undefined) await targets.resnapshots.begin(targets.getOfRows(id));
     }
   });
 }

@@ -21,7 +21,7 @@ import { ownerOf } from '../../control/claim.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { notInitialised } from '../../errors/cluster.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
-import { type LogLook, lookFirst } from '../../follower/bootstrap/bootstrap-look.ts';
+import { type BootstrapStart, surveyTopic } from '../../follower/bootstrap/topic-survey.ts';
 import { buildFromSchema } from '../../follower/schema/schema-build.ts';
 import { readBootstrap, saveBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition, saveEpoch } from '../../follower/state/follower-state.ts';
@@ -62,7 +62,7 @@ export async function prepareNewNode(
   refuseOwner(name, ownerOf(state)?.node ?? null);
   const { streamId, partitions } = stream;
   const reader = cluster.openReader(releasers, partitions);
-  const look = await lookFirst({
+  const look = await surveyTopic({
     reader,
     decoder: new RecordDecoder(cluster.registry),
     streamId,
@@ -137,7 +137,7 @@ export async function saveLabels(client: Client, { labels }: ControlState): Prom
 /** What a look has found; inside the caller's transaction. */
 export async function saveLook(
   client: Client,
-  { epochs, state }: LogLook,
+  { epochs, state }: BootstrapStart,
   tables: readonly MatchedTable[],
 ): Promise<void> {
   for (const begin of epochs) await saveEpoch(client, begin);
@@ -178,7 +178,7 @@ function refuseOwner(name: string, owner: string | null): void {
 export async function matchTables(
   client: Client,
   { settings }: Cluster,
-  { relations, schema, uncovered }: LogLook,
+  { relations, schema, uncovered }: BootstrapStart,
 ): Promise<MatchedTable[]> {
   const own = await readTables(client, ['*.*']);
   const matched = relations.map((shape): MatchedTable => {

@@ -9,15 +9,15 @@ import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts'
 import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
 import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
-import { StartOver } from '../../follower/bootstrap/start-over.ts';
+import { BootstrapRestart } from '../../follower/bootstrap/bootstrap-restart.ts';
 import { openBuild } from '../../follower/schema/schema-build.ts';
 import { readBootstrap, shareRead } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import {
-  markReplacement,
-  noteBeside,
-  noteProgress,
   type RebuildProgress,
+  saveBesideDatabase,
+  saveRebuildProgress,
+  saveReplacement,
 } from '../../follower/state/rebuild-state.ts';
 import { closeTimeoutMs, Releasers } from '../../lifecycle.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
@@ -74,7 +74,7 @@ export async function rebuildBeside(
   }
   await noted;
   if (isBuilt !== true || signal.aborted) return;
-  await noteProgress(node.client, { phase: 'swap', percent: 100, rows: 0 });
+  await saveRebuildProgress(node.client, { phase: 'swap', percent: 100, rows: 0 });
   await takeItsPlace(node, beside, maintenance, releasers, own);
 }
 
@@ -92,7 +92,7 @@ async function openBeside(
   log.info({ node: name, database: besideOf }, 'building the database beside the old one');
   const oid = await createBeside(maintenance, databaseOfUrl(node.url), besideOf);
   await hit('rebuild.after-create');
-  await noteBeside(client, oid);
+  await saveBesideDatabase(client, oid);
   await copyProperties(maintenance, databaseOfUrl(node.url), besideOf);
   const other = cluster.withDatabase(name, besideOf);
   const session = await other.openSession(own, name, 'rebuild');
@@ -107,10 +107,10 @@ async function openBeside(
 }
 
 /** One that was away so long that it is late itself has nobody's rows to lose. */
-function startOverBeside(error: unknown): StartOver | null {
-  if (error instanceof StartOver) return error;
+function startOverBeside(error: unknown): BootstrapRestart | null {
+  if (error instanceof BootstrapRestart) return error;
   const isStale = hasCode(error, 'STALE');
-  return isStale ? new StartOver(error.message) : null;
+  return isStale ? new BootstrapRestart(error.message) : null;
 }
 
 /** Whether the database is exact, has its whole schema, and is no older than the one before. */
@@ -158,7 +158,7 @@ async function keepNoting(
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
-    await noteProgress(node.client, await progressOf(beside));
+    await saveRebuildProgress(node.client, await progressOf(beside));
     await sleepOrAbort(progressEveryMs, signal);
   }
 }
@@ -196,7 +196,7 @@ async function takeItsPlace(
     await beside.client.query('UPDATE understudy.node SET start_number = $1', [
       identity.startNumber,
     ]);
-    await markReplacement(beside.client, replaced);
+    await saveReplacement(beside.client, replaced);
   });
   await own.close();
   await client.end();

@@ -13,12 +13,12 @@ import { hit } from '../../failpoints.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import {
-  forgetReplaced,
-  markRebuild,
-  type RebuildMark,
+  deleteReplacement,
+  type PendingRebuild,
   type RebuildWay,
-  readRebuild,
-  readReplaced,
+  readPendingRebuild,
+  readReplacedDatabase,
+  savePendingRebuild,
 } from '../../follower/state/rebuild-state.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { type AgentRequest, wayOf } from '../node/requests.ts';
@@ -60,7 +60,7 @@ export async function beginRebuild(
   reason: string,
 ): Promise<RebuildResult> {
   const { client, name, control, cluster } = node;
-  const known = await readRebuild(client);
+  const known = await readPendingRebuild(client);
   if (known?.way !== way) {
     requireSound(name, control.state);
     if (way === 'swap') {
@@ -68,7 +68,7 @@ export async function beginRebuild(
       if (known !== null || (await readBootstrap(client)) !== null) throw notBuilt(name);
       await requireRoomBeside(node);
     }
-    await markRebuild(client, way, reason);
+    await savePendingRebuild(client, way, reason);
     cluster.around.log.warn({ node: name, way, reason }, 'rebuilding this node from the log');
     await hit('rebuild.after-mark');
   }
@@ -95,7 +95,7 @@ function requireSound(node: string, { openDamage }: ControlState): void {
 /** At every start until it is done. */
 export async function goOnRebuilding(
   node: NodeAccess,
-  mark: RebuildMark,
+  mark: PendingRebuild,
   work: RebuildWork,
   signal: AbortSignal,
 ): Promise<void> {
@@ -132,13 +132,13 @@ export async function goOnRebuilding(
 
 /** The database whose place this one has taken; what uses it still does not hold up the node. */
 export async function dropReplaced({ client, cluster, name }: NodeAccess): Promise<void> {
-  const oid = await readReplaced(client);
+  const oid = await readReplacedDatabase(client);
   if (oid === null) return;
   const { log } = cluster.around;
   try {
     const dropped = await dropDatabaseOf(cluster, name, oid);
     await hit('rebuild.after-drop');
-    await forgetReplaced(client);
+    await deleteReplacement(client);
     if (dropped !== null) log.info({ node: name, database: dropped }, 'dropped the old database');
   } catch (error) {
     const what = 'the old database is still there: the next start of this agent drops it';

@@ -7,7 +7,7 @@ import { unreachable } from '../../errors/bug.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { OpenBuild, Refusal } from '../../follower/schema/schema-build.ts';
 import { type BootstrapState, shareRead } from '../../follower/state/bootstrap-state.ts';
-import type { RebuildMark } from '../../follower/state/rebuild-state.ts';
+import type { PendingRebuild } from '../../follower/state/rebuild-state.ts';
 
 /** `isAtEnd`: whether it has applied all that the log holds. */
 export function buildingText(state: BootstrapState, isAtEnd: boolean): string {
@@ -26,13 +26,13 @@ export function buildingText(state: BootstrapState, isAtEnd: boolean): string {
 }
 
 /** The same of a node whose old database serves readers meanwhile, or is about to be emptied. */
-export function rebuildText({ way, reason, progress }: RebuildMark): string {
+export function rebuildText({ way, reason, progress }: PendingRebuild): string {
   if (way === 'in-place') return `it is about to be rebuilt in its own tables: ${reason}`;
   const beside = 'it is being rebuilt beside its old database, which serves readers as it is';
   return `${beside}: ${progressText(progress)}; why: ${reason}`;
 }
 
-function progressText(progress: RebuildMark['progress']): string {
+function progressText(progress: PendingRebuild['progress']): string {
   if (progress === null) return 'about to begin';
   const rows = `${progress.rows.toLocaleString('en-US')} rows`;
   switch (progress.phase) {

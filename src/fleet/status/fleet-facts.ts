@@ -9,7 +9,7 @@ import type { EpochLsn } from '../../change/position.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import type { OpenBuild } from '../../follower/schema/schema-build.ts';
 import type { BootstrapState } from '../../follower/state/bootstrap-state.ts';
-import type { RebuildMark } from '../../follower/state/rebuild-state.ts';
+import type { PendingRebuild } from '../../follower/state/rebuild-state.ts';
 import type { SlotWal } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
 
@@ -31,7 +31,7 @@ export interface DatabaseFacts {
   /** null or absent where the node is not being built from the log. */
   readonly building?: BootstrapState | null;
   /** null or absent where no rebuild is under way. */
-  readonly rebuild?: RebuildMark | null;
+  readonly rebuild?: PendingRebuild | null;
   /** The server's WAL position; null on a server in recovery. */
   readonly walLsn: Lsn | null;
   /** Whether a session holds the lock of the node. */

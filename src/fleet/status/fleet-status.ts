@@ -15,7 +15,7 @@ import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
-import { readRebuild } from '../../follower/state/rebuild-state.ts';
+import { readPendingRebuild } from '../../follower/state/rebuild-state.ts';
 import { readSlotWal } from '../../leader/stream/slot.ts';
 import { Releasers } from '../../lifecycle.ts';
 import { probeKafka } from '../../topic/kafka/client.ts';
@@ -105,7 +105,7 @@ export class FleetWatch {
     const open = identity === null ? null : await openBuild(client);
     const notValid = identity === null ? [] : await notValidForeignKeys(client);
     const building = identity === null ? null : await readBootstrap(client);
-    const rebuild = identity === null ? null : await readRebuild(client);
+    const rebuild = identity === null ? null : await readPendingRebuild(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               ${isNodeLocked} AS agent`,

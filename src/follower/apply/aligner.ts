@@ -17,50 +17,15 @@ import {
   formatEpochLsn,
 } from '../../change/position.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { EpochRecord, PointRecord, StreamRecord } from '../../topic/records/stream-record.ts';
 import type {
-  EpochRecord,
-  PointRecord,
-  RelationRecord,
-  RereadRecord,
-  RowRecord,
-  StreamRecord,
-  TruncateRecord,
-} from '../../topic/records/stream-record.ts';
-
-export type ContentRecord = RowRecord | RelationRecord | TruncateRecord | RereadRecord;
-
-export interface AlignedBatch {
-  readonly kind: 'batch';
-  readonly point: Point;
-  /** Per partition, in offset order. */
-  readonly partitions: readonly (readonly ContentRecord[])[];
-  /** What holding it costs, roughly. */
-  readonly bytes: number;
-  readonly checkpoint: Checkpoint;
-  /** Per partition, the LogAppendTime of the point, milliseconds. */
-  readonly appendMs: readonly number[];
-  /** The newest commit time of its records, which is not always the last one's; null: no record. */
-  readonly newestCommitMicros: bigint | null;
-}
-
-export interface AlignedEpoch {
-  readonly kind: 'epoch';
-  readonly begin: EpochBegin;
-  readonly checkpoint: Checkpoint;
-  readonly appendMs: readonly number[];
-}
-
-/** A whole batch that was too large to hold: it is read again, from `from` up to its point. */
-export interface AlignedLarge {
-  readonly kind: 'large';
-  readonly point: Point;
-  readonly from: Checkpoint;
-  readonly checkpoint: Checkpoint;
-  readonly appendMs: readonly number[];
-  readonly newestCommitMicros: bigint | null;
-}
-
-export type Aligned = AlignedBatch | AlignedLarge | AlignedEpoch;
+  Aligned,
+  AlignedBatch,
+  AlignedEpoch,
+  AlignedLarge,
+  AlignStage,
+  ContentRecord,
+} from './stages.ts';
 
 type Boundary = PointRecord | EpochRecord;
 
@@ -90,7 +55,7 @@ export function heldBytes(record: ContentRecord): number {
   return recordBytes + record.key.length + (record.value?.length ?? 0);
 }
 
-export class Aligner {
+export class Aligner implements AlignStage {
   readonly #streamId: string;
   readonly #heldBytesMax: number;
   readonly #held: readonly Held[];

@@ -2,68 +2,66 @@
  * Writes steps into the follower's tables, together with the position they lead to. Flows in: final
  * rows per table and barriers; flows out: one committed transaction, or none. It runs under
  * session_replication_role = replica, so that ordinary triggers, foreign keys and the write guard
- * stay silent; deletes come before upserts, because keys may differ in bytes and be equal in
- * Postgres.
+ * do not fire.
  */
 import { type Client, DatabaseError } from 'pg';
+import { rowsByKeySql } from '../../catalog/key-lookup.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
-import type { Point, RelationId } from '../../change/change.ts';
+import type { ColumnId, PgText, RelationId } from '../../change/change.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
 import { endBootstrap } from '../state/bootstrap-state.ts';
 import { type FollowerPosition, movePosition, saveLabel } from '../state/follower-state.ts';
-import { type ApplyTarget, deleteAllSql, deleteSql, truncateSql } from './apply-sql.ts';
 import type { ApplyTargets } from './apply-targets.ts';
-import type { ApplyStep } from './coalesce.ts';
-import { finishedAt, rowsThatCame } from './rereads.ts';
-import { type Bases, basesMax, RowBases } from './row-bases.ts';
-import type { MayLackBase, PartialRow, TableRows, WholeRow } from './row-fold.ts';
-import { RowWriter, statementRowsMax } from './row-writer.ts';
+import { type BaseQuery, type BaseRows, type Layer, layerOf } from './partial-rows.ts';
+import { finishedAt, rowsSeen } from './resnapshots.ts';
+import { rowActions, rowCount, type TableStep } from './row-actions.ts';
+import {
+  type ApplyTarget,
+  deleteAllSql,
+  deleteSql,
+  RowWriter,
+  statementRowsMax,
+  truncateSql,
+} from './row-writer.ts';
+import type {
+  ApplyMove,
+  ApplyStage,
+  ApplyStep,
+  ApplySteps,
+  MayLackBase,
+  TableRows,
+  WholeRow,
+} from './stages.ts';
 
 /** Unique and exclusion conflicts, and an update of a GENERATED ALWAYS column. */
 const conflictCodes: readonly string[] = ['23505', '23P01', '428C9'];
 const truncateRefusedCode = '0A000';
 
-/** Where a transaction leads, and what it may rely on. */
-interface ApplyMove {
-  readonly from: FollowerPosition;
-  readonly to: FollowerPosition;
-  readonly labelled: readonly Point[];
-  /** A partial row of such a table that has no base here is left out: its row comes later. */
-  readonly mayLackBase: MayLackBase;
-  /** Whether a node that is being built is exact from there on. */
-  readonly becomesExact?: boolean;
-}
-
-/** What to apply, from the start again at each call: a large batch is read again meanwhile. */
-export type ApplySteps = () => Iterable<ApplyStep> | AsyncIterable<ApplyStep>;
-
-export class Applier {
+export class Applier implements ApplyStage {
   readonly #client: Client;
   readonly #targets: ApplyTargets;
   readonly #decoder: RecordDecoder;
-  readonly #bases: RowBases;
 
   constructor(client: Client, targets: ApplyTargets, decoder: RecordDecoder) {
     this.#client = client;
     this.#targets = targets;
     this.#decoder = decoder;
-    this.#bases = new RowBases(client, targets, decoder);
   }
 
   /**
    * Applies all steps and moves the position, or changes nothing; gives the number of rows. Two
    * rows that swap a unique value conflict when they are upserted one after the other; then the
-   * steps are asked for once more, and all rows of each are deleted first and inserted anew. What
-   * is still in the way of a table that is read anew may be a row that is no more: then those that
-   * have not come again yet go first.
+   * steps are asked for once more, and all rows of each are deleted first and inserted after that.
+   * A conflict that is left in a table under resnapshot may be with a row that the leader has
+   * deleted: then the rows that the resnapshot has not seen yet are deleted first.
    */
   async apply(steps: ApplySteps, move: ApplyMove): Promise<number> {
     const { from, to, labelled, mayLackBase, becomesExact = false } = move;
     const save = async (): Promise<void> => {
-      await this.#finishRereads(to);
+      await this.#finishResnapshots(to);
       for (const point of labelled) await saveLabel(this.#client, point);
       await movePosition(this.#client, from, to);
       if (becomesExact) await endBootstrap(this.#client);
@@ -94,7 +92,7 @@ export class Applier {
     let rows = 0;
     try {
       await inTransaction(this.#client, async () => {
-        if (way === 'clear') await this.#clearRereads();
+        if (way === 'clear') await this.#removeUnseen();
         for await (const step of steps()) {
           rows += await this.#step(step, way, mayLackBase);
           await hit('apply.after-step');
@@ -103,7 +101,7 @@ export class Applier {
         await hit('apply.before-commit');
       });
     } catch (error) {
-      const next = nextWay(way, this.#targets.rereads.open.length > 0);
+      const next = nextWay(way, this.#targets.resnapshots.open.length > 0);
       this.#targets.forgetUncommitted();
       if (next !== null && isConflict(error)) return { next };
       throw refused(error);
@@ -113,24 +111,25 @@ export class Applier {
     return { rows };
   }
 
-  async #clearRereads(): Promise<void> {
-    const { rereads } = this.#targets;
-    for (const id of rereads.open) await rereads.removeUnseen(this.#targets.get(id));
+  async #removeUnseen(): Promise<void> {
+    const { resnapshots } = this.#targets;
+    for (const id of resnapshots.open) await resnapshots.removeUnseen(this.#targets.get(id));
   }
 
-  async #finishRereads(to: FollowerPosition): Promise<void> {
-    const { rereads } = this.#targets;
-    for (const id of finishedAt(to, rereads.open)) await rereads.finish(this.#targets.get(id));
+  async #finishResnapshots(to: FollowerPosition): Promise<void> {
+    const { resnapshots } = this.#targets;
+    for (const id of finishedAt(to, resnapshots.open)) {
+      await resnapshots.finish(this.#targets.get(id));
+    }
   }
 
   /** Gives the number of rows that were written or deleted. */
   async #step(step: ApplyStep, way: Way, mayLackBase: MayLackBase): Promise<number> {
-    const replace = way !== 'upsert';
     switch (step.kind) {
       case 'reread': {
         const target = this.#targets.getOfRows(step.relationId);
-        await this.#targets.rereads.begin(target);
-        if (way === 'clear') await this.#targets.rereads.removeUnseen(target);
+        await this.#targets.resnapshots.begin(target);
+        if (way === 'clear') await this.#targets.resnapshots.removeUnseen(target);
         return 0;
       }
       case 'relation':
@@ -142,31 +141,49 @@ export class Applier {
       case 'rows': {
         const tables = step.tables.map((rows) => ({
           rows,
-          target: this.#targets.getOfRows(rows.relationId),
+          table: this.#targets.getOfRows(rows.relationId),
+          mayLackBase: mayLackBase(rows.relationId),
         }));
-        // What a key change or a replacement takes away is read before anything is.
-        const early = await this.#readEarly(tables, replace);
-        for (const { rows, target } of tables) await this.#deleteRows(target, rows, replace);
-        for (const { rows, target } of tables) {
-          const writer = new RowWriter(this.#client, target, replace);
-          await this.#writeRows(writer, target, rows.upserts);
-          const mayLack = mayLackBase(rows.relationId);
-          await this.#writePartials(writer, target, rows.partials, early, mayLack);
-          await writer.flush();
-          if (this.#targets.rereads.has(rows.relationId)) await this.#saw(target, rows);
-        }
-        return step.tables.reduce((sum, { deletes, upserts, partials }) => {
-          return sum + deletes.length + upserts.length + partials.length;
-        }, 0);
+        await this.#applyRows(tables, way !== 'upsert');
+        return step.tables.reduce((sum, rows) => sum + rowCount(rows), 0);
       }
     }
   }
 
-  async #saw(target: ApplyTarget, rows: TableRows): Promise<void> {
-    const all = rowsThatCame(rows);
+  async #applyRows(tables: readonly TableStep<ApplyTarget>[], replace: boolean): Promise<void> {
+    const actions = rowActions(tables, { replace, layer: this.#layer });
+    let answer: BaseRows = [];
+    let writer = null as RowWriter | null;
+    for (let next = actions.next(answer); next.done !== true; next = actions.next(answer)) {
+      const action = next.value;
+      switch (action.kind) {
+        case 'read':
+          answer = await this.#readBases(action);
+          break;
+        case 'delete':
+          await this.#deleteRows(action.table, action.rows);
+          break;
+        case 'upsert':
+          writer = new RowWriter(this.#client, action.table, replace);
+          await this.#writeRows(writer, action.table, action.rows);
+          break;
+        case 'complete':
+          if (writer?.add(action.values, allColumns(action.table)) === true) await writer.flush();
+          break;
+        case 'end':
+          await writer?.flush();
+          await this.#addSeen(action.table, action.rows);
+      }
+    }
+  }
+
+  async #addSeen(target: ApplyTarget, rows: TableRows): Promise<void> {
+    const { resnapshots } = this.#targets;
+    if (!resnapshots.has(rows.relationId)) return;
+    const all = rowsSeen(rows);
     for (let i = 0; i < all.length; i += statementRowsMax) {
       const part = all.slice(i, i + statementRowsMax);
-      await this.#targets.rereads.saw(target, keysOf(target, part));
+      await resnapshots.addSeen(target, keysOf(target, part));
     }
   }
 
@@ -184,31 +201,31 @@ export class Applier {
     }
   }
 
-  async #readEarly(tables: readonly TableWork[], replace: boolean): Promise<Bases> {
-    const early: Bases = new Map();
-    for (const { rows, target } of tables) {
-      const isEarly = replace || target.replaceOnly ? () => true : movesKey;
-      const partials = rows.partials.filter(isEarly);
-      for (let i = 0; i < partials.length; i += basesMax) {
-        const part = partials.slice(i, i + basesMax);
-        for (const [partial, base] of await this.#bases.read(target, part))
-          early.set(partial, base);
-      }
+  readonly #layer = (target: ApplyTarget, row: WholeRow): Layer => {
+    const { columnIds, values } = this.#decoder.rowValues(row);
+    // Refuses a row whose columns are not the table's.
+    this.#targets.columnOrder(target, columnIds);
+    return layerOf(columnIds as readonly ColumnId[], values, row.unchanged);
+  };
+
+  async #readBases({ table, columnIds, keys }: BaseQuery<ApplyTarget>): Promise<BaseRows> {
+    const columns = columnIds.map((id) => table.columns.findIndex((column) => column.id === id));
+    const { rows } = await this.#client.query<PgText[]>({
+      text: rowsByKeySql(table, columns),
+      values: table.identity.map((_, k) => keys.map((key) => key[k] ?? null)),
+      rowMode: 'array',
+    });
+    const bases: (Layer | null)[] = keys.map(() => null);
+    for (const [place, ...values] of rows) {
+      bases[Number(place) - 1] = layerOf(columnIds, values, null);
     }
-    return early;
+    return bases;
   }
 
-  async #deleteRows(target: ApplyTarget, rows: TableRows, replace: boolean): Promise<void> {
-    // Rows without an identity are new ones, each of them.
-    if (target.identity.length === 0) return;
-    const replaced: readonly RowRecord[] =
-      replace || target.replaceOnly
-        ? [...rows.upserts, ...rows.partials.map(({ layers }) => layers[0])]
-        : [];
-    const all = [...rows.deletes, ...replaced];
+  async #deleteRows(target: ApplyTarget, rows: readonly RowRecord[]): Promise<void> {
     const text = deleteSql(target);
-    for (let i = 0; i < all.length; i += statementRowsMax) {
-      const part = all.slice(i, i + statementRowsMax);
+    for (let i = 0; i < rows.length; i += statementRowsMax) {
+      const part = rows.slice(i, i + statementRowsMax);
       await this.#client.query({ text, values: keysOf(target, part) });
     }
   }
@@ -224,34 +241,6 @@ export class Applier {
       if (writer.add(values, order)) await writer.flush();
     }
   }
-
-  async #writePartials(
-    writer: RowWriter,
-    target: ApplyTarget,
-    partials: readonly PartialRow[],
-    early: Bases,
-    mayLack: boolean,
-  ): Promise<void> {
-    const order = target.columns.map((_, column) => column);
-    for (let i = 0; i < partials.length; i += basesMax) {
-      const part = partials.slice(i, i + basesMax);
-      const late = await this.#bases.read(
-        target,
-        part.filter((partial) => !early.has(partial)),
-      );
-      for (const partial of part) {
-        const base = early.get(partial) ?? late.get(partial) ?? null;
-        if (mayLack && partial.base !== null && base === null) continue;
-        const values = this.#bases.complete(target, partial, base);
-        if (writer.add(values, order)) await writer.flush();
-      }
-    }
-  }
-}
-
-interface TableWork {
-  readonly rows: TableRows;
-  readonly target: ApplyTarget;
 }
 
 /** One array per identity column. */
@@ -259,17 +248,16 @@ function keysOf({ identity }: ApplyTarget, rows: readonly RowRecord[]): string[]
   return identity.map((_, k) => rows.map((row) => row.identity[k] ?? ''));
 }
 
-/** How rows get past others that are in their way. */
-type Way = 'upsert' | 'replace' | 'clear';
-
-function nextWay(way: Way, isReadAnew: boolean): Way | null {
-  if (way === 'upsert') return 'replace';
-  return way === 'replace' && isReadAnew ? 'clear' : null;
+function allColumns({ columns }: ApplyTarget): readonly number[] {
+  return columns.map((_, column) => column);
 }
 
-/** Whether the row that completes it stands under a key that this step may take away. */
-function movesKey({ layers, base }: PartialRow): boolean {
-  return base !== null && base.join('\0') !== layers[0].identity.join('\0');
+/** How rows get past others that conflict with them. */
+type Way = 'upsert' | 'replace' | 'clear';
+
+function nextWay(way: Way, isResnapshot: boolean): Way | null {
+  if (way === 'upsert') return 'replace';
+  return way === 'replace' && isResnapshot ? 'clear' : null;
 }
 
 function isConflict(error: unknown): boolean {

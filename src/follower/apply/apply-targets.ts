@@ -20,8 +20,8 @@ import { readNode } from '../../catalog/understudy-schema.ts';
 import type { RelationId, RelationShape } from '../../change/change.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { publicationName } from '../../topic/records/layout.ts';
-import type { ApplyTarget } from './apply-sql.ts';
-import { Rereads } from './rereads.ts';
+import { Resnapshots } from './resnapshots.ts';
+import type { ApplyTarget } from './row-writer.ts';
 
 /** How a superuser gets past the write guard of a node that follows. */
 const guardBypass =
@@ -29,7 +29,7 @@ const guardBypass =
 
 export class ApplyTargets {
   /** Which of them are read anew; kept and given up with them. */
-  readonly rereads: Rereads;
+  readonly resnapshots: Resnapshots;
   readonly #client: Client;
   readonly #publication: string;
   #committed = new Map<RelationId, ApplyTarget>();
@@ -37,8 +37,8 @@ export class ApplyTargets {
   readonly #replacements = new WeakMap<ApplyTarget, ApplyTarget>();
   readonly #orders = new WeakMap<readonly string[], WeakMap<ApplyTarget, readonly number[]>>();
 
-  private constructor(client: Client, publication: string, rereads: Rereads) {
-    this.rereads = rereads;
+  private constructor(client: Client, publication: string, resnapshots: Resnapshots) {
+    this.resnapshots = resnapshots;
     this.#client = client;
     this.#publication = publication;
     this.#pending = new Map();
@@ -47,7 +47,7 @@ export class ApplyTargets {
   static async open(client: Client): Promise<ApplyTargets> {
     const node = await readNode(client);
     const publication = publicationName(node?.cluster ?? '');
-    const targets = new ApplyTargets(client, publication, await Rereads.open(client));
+    const targets = new ApplyTargets(client, publication, await Resnapshots.open(client));
     const known = (await loadKnownRelations(client)).filter(({ shape }) => !shape.dropped);
     const oids = new Set(known.map(({ tableOid }) => tableOid));
     const tables = (await readTables(client, ['*.*'])).filter(({ oid }) => oids.has(oid));
@@ -65,12 +65,12 @@ export class ApplyTargets {
   /** The targets of the transaction under way count from its commit on. */
   committed(): void {
     this.#committed = new Map(this.#pending);
-    this.rereads.committed();
+    this.resnapshots.committed();
   }
 
   forgetUncommitted(): void {
     this.#pending = new Map(this.#committed);
-    this.rereads.forgetUncommitted();
+    this.resnapshots.forgetUncommitted();
   }
 
   get(id: RelationId): ApplyTarget {
@@ -89,7 +89,7 @@ export class ApplyTargets {
    */
   getOfRows(id: RelationId): ApplyTarget {
     const target = this.get(id);
-    if (!target.partitioned) return this.rereads.has(id) ? this.#replacing(target) : target;
+    if (!target.partitioned) return this.resnapshots.has(id) ? this.#replacing(target) : target;
     throw new UnderstudyError(
       'SCHEMA_DIFFERS',
       `the stream has rows of ${id} itself, which is partitioned on this node`,

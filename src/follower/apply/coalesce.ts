@@ -1,42 +1,24 @@
 /**
- * What must be done to the tables so that they are as the batches say. Flows in: aligned batches;
- * flows out: steps in order, each a set of final rows per table or a barrier. Pure: no I/O.
+ * Folds batches into what has to be done to the tables. Flows in: aligned batches, in order; flows
+ * out: steps in order, each the final rows of some tables, or a barrier. Pure: no I/O.
  *
  * Between two barriers only the last change of a key counts, so a row that was written ten thousand
- * times is written once. A truncate or a relation record is a barrier at its position, in all
- * partitions alike.
+ * times is written once. A truncate, a relation record and the begin of a resnapshot are barriers
+ * at their position, in all partitions alike.
  */
-import type { RelationId, RelationShape } from '../../change/change.ts';
-import {
-  comparePositions,
-  type EpochLsn,
-  isCovered,
-  type Position,
-} from '../../change/position.ts';
+import { comparePositions, isCovered, type Position } from '../../change/position.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type {
   RelationRecord,
   RereadRecord,
   TruncateRecord,
 } from '../../topic/records/stream-record.ts';
-import type { AlignedBatch, ContentRecord } from './aligner.ts';
-import { type MayLackBase, neverLacksBase, RowFold, type TableRows } from './row-fold.ts';
-
-export type ApplyStep =
-  | { readonly kind: 'rows'; readonly tables: readonly TableRows[] }
-  | { readonly kind: 'truncate'; readonly relationIds: readonly RelationId[] }
-  | { readonly kind: 'reread'; readonly relationId: RelationId }
-  | { readonly kind: 'relation'; readonly relation: RelationShape };
-
-/** Records below `from` were applied before an exact stop; records at or above `to` come later. */
-export interface ApplyWindow {
-  readonly from: EpochLsn;
-  readonly to: EpochLsn | null;
-}
+import { neverLacksBase, RowFold } from './row-fold.ts';
+import type { AlignedBatch, ApplyStep, ApplyWindow, ContentRecord, MayLackBase } from './stages.ts';
 
 type Barrier = RelationRecord | TruncateRecord | RereadRecord;
 
-/** Batches one after the other, or a stretch of one that holds all records up to a position. */
+/** Of batches that follow one another, or of a piece of one with all records up to a position. */
 export function coalesce(
   batches: readonly Pick<AlignedBatch, 'partitions'>[],
   window: ApplyWindow,
@@ -87,7 +69,7 @@ function inWindow(
   });
 }
 
-/** Barriers stand in every partition at the same position; one of each is taken. */
+/** Barriers are in every partition at the same position; one of each is taken. */
 function barriersOf(partitions: readonly (readonly ContentRecord[])[]): Barrier[] {
   const perPartition = partitions.map((records) =>
     records.filter((record): record is Barrier => record.kind !== 'row'),

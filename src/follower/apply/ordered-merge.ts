@@ -1,14 +1,14 @@
 /**
  * Puts records of several partitions into the order of positions. Flows in: a stretch of each
  * partition, read in portions of any size; flows out: one piece after the other, each with all
- * records up to some position, and which partitions to read on. Pure: no I/O. Nothing is held but
- * what was read ahead of the partition that is furthest behind.
+ * records up to some position, and which partitions to read on. Pure: no I/O. Only what was read
+ * ahead of the slowest partition is held.
  *
  * A piece does not end with a tombstone: the row that a key change moved away may follow in another
- * partition, and lack values that it had under the old key.
+ * partition as a partial row, whose base is under the old key.
  */
 import { comparePositions, type Position } from '../../change/position.ts';
-import type { ContentRecord } from './aligner.ts';
+import type { ContentRecord } from './stages.ts';
 
 /** Per partition, the records that come next. */
 export type Piece = readonly (readonly ContentRecord[])[];
@@ -25,7 +25,7 @@ export class OrderedMerge {
   readonly #stretches: readonly Stretch[];
   readonly #refuse: (what: string) => Error;
 
-  /** From the first offsets up to `ends`, exclusive; `refuse` makes the error of a strange log. */
+  /** From the first offsets up to `ends`, exclusive; `refuse` makes the error of a wrong log. */
   constructor(from: readonly bigint[], ends: readonly bigint[], refuse: (what: string) => Error) {
     this.#refuse = refuse;
     this.#stretches = ends.map((end, partition) => ({
@@ -36,7 +36,7 @@ export class OrderedMerge {
     }));
   }
 
-  /** Where to read on in the partitions that the next piece waits for; none at the end. */
+  /** The next offsets of the partitions that the next piece waits for; none at the end. */
   wanted(): Map<number, bigint> {
     const wanted = new Map<number, bigint>();
     for (const [partition, stretch] of this.#stretches.entries()) {
@@ -52,7 +52,7 @@ export class OrderedMerge {
     return this.#stretches.every(isRead);
   }
 
-  /** Per partition, where the first record stands that was not handed out. */
+  /** Per partition, the offset of the first record that was not taken. */
   get offsets(): readonly bigint[] {
     return this.#stretches.map(({ content, offset }) => content[0]?.offset ?? offset);
   }
@@ -77,8 +77,8 @@ export class OrderedMerge {
     stretch.offset = nextOffset;
   }
 
-  /** What is next in the order of positions; empty until more is read. */
-  next(): Piece {
+  /** Takes out what is next in the order of positions; empty until more is read. */
+  take(): Piece {
     const last = this.#lastReadByAll();
     return this.#stretches.map((stretch) => {
       const { content } = stretch;

@@ -1,10 +1,13 @@
 /**
- * Makes whole rows of partial ones. Flows in: the layers of a row, the newest first, and what the
- * table holds of it; flows out: one value for each column of the table. Pure: no I/O. A value that
- * no layer has comes from the table; where that is not there either, the topic or this node is
- * damaged.
+ * Makes whole rows of partial ones. Flows in: the layers of a row, the newest first, and the row
+ * that the table holds under the key that completes them (its base); flows out: one value for each
+ * column of the table. Pure: what has to be read of the table is asked for, and answered by the
+ * applier's SQL, or by the maps of a model. A partial row whose base is missing or has no value of
+ * a column is damage: every earlier state of the row was applied here.
  */
-import type { ColumnId, PgText } from '../../change/change.ts';
+import type { ColumnId, PgText, RelationId } from '../../change/change.ts';
+import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { PartialRow, WholeRow } from './stages.ts';
 
 /** Values by column id; absent where the record has none. */
 export type Layer = ReadonlyMap<ColumnId, PgText>;
@@ -43,4 +46,87 @@ export function wholeRow(
     values.push(layer.get(id) ?? null);
   }
   return values;
+}
+
+/** The table of a partial row, as far as its completion goes. */
+export interface LayeredTable {
+  readonly relationId: RelationId;
+  readonly columns: readonly { readonly id: ColumnId }[];
+}
+
+/** Decodes a record; refuses one whose columns are not the table's. */
+export type LayerReader<Table> = (table: Table, row: WholeRow) => Layer;
+
+/** Asks for these columns of the rows under these keys. */
+export interface BaseQuery<Table> {
+  readonly kind: 'read';
+  readonly table: Table;
+  /** In the order of the table. */
+  readonly columnIds: readonly ColumnId[];
+  readonly keys: readonly (readonly string[])[];
+}
+
+/** For each key of a query, the row that the table holds; null where it holds none. */
+export type BaseRows = readonly (Layer | null)[];
+
+/** The values that partial rows lack, as the table holds them. */
+export type Bases = ReadonlyMap<PartialRow, Layer>;
+
+/** Each may hold large values: no more than this many are read at once. */
+export const basesMax = 50;
+
+/** Reads the columns that each needs, of no more than `basesMax` partial rows. */
+export function* readBases<Table extends LayeredTable>(
+  table: Table,
+  partials: readonly PartialRow[],
+  layer: LayerReader<Table>,
+): Generator<BaseQuery<Table>, Bases, BaseRows> {
+  const wanting = partials.filter(({ base }) => base !== null);
+  if (wanting.length === 0) return new Map();
+  const ids = table.columns.map(({ id }) => id);
+  const missing = new Set(
+    wanting.flatMap(({ layers }) => {
+      return missingColumns(
+        ids,
+        layers.map((row) => layer(table, row)),
+      );
+    }),
+  );
+  const columnIds = ids.filter((id) => missing.has(id));
+  const rows = yield {
+    kind: 'read',
+    table,
+    columnIds,
+    keys: wanting.map(({ base }) => base ?? []),
+  };
+  const bases = new Map<PartialRow, Layer>();
+  for (const [i, partial] of wanting.entries()) {
+    const row = rows[i] ?? null;
+    if (row !== null) bases.set(partial, row);
+  }
+  return bases;
+}
+
+/** One value for each column of the table. */
+export function completeRow<Table extends LayeredTable>(
+  table: Table,
+  { layers }: PartialRow,
+  base: Layer | null,
+  layer: LayerReader<Table>,
+): readonly PgText[] {
+  const ids = table.columns.map(({ id }) => id);
+  const whole = wholeRow(
+    ids,
+    layers.map((row) => layer(table, row)),
+    base,
+  );
+  if (whole !== null) return whole;
+  const { relationId, partition, offset } = layers[0];
+  throw new UnderstudyError(
+    'DAMAGED',
+    `the record at partition ${partition}, offset ${offset} changes a row of ${relationId} ` +
+      'that this node does not have',
+    'Somebody changed rows of this node, or the topic lost records: compare with understudy ' +
+      'verify; destroy the cluster and init it again.',
+  );
 }

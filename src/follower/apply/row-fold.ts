@@ -3,52 +3,30 @@
  * partition; flows out, per relation: keys to delete, whole rows, and partial rows with what
  * completes them. Pure: no I/O.
  *
- * A partial record lacks values that its row had before. They are in an older record of the fold,
- * or in the table as it was before the fold, under the key that the row had then: a key change is
- * followed from the new key to the old one, through any number of changes.
+ * A partial record leaves out values that its row had before. They are in an older record of the
+ * fold, or in the table as it was before the fold, under the key that the row had then: a key
+ * change is followed from the new key to the old one, through any number of changes.
  */
 import type { RelationId } from '../../change/change.ts';
 import { formatPosition, type Position } from '../../change/position.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
-
-export type WholeRow = RowRecord & { readonly value: Buffer };
-
-export interface PartialRow {
-  /** The newest first; the last may be whole, and completes the others then. */
-  readonly layers: readonly [WholeRow, ...WholeRow[]];
-  /** The key under which the table holds what the layers lack; null when they lack nothing. */
-  readonly base: readonly string[] | null;
-}
-
-/** The last change of every key of one relation. */
-export interface TableRows {
-  readonly relationId: RelationId;
-  readonly deletes: readonly RowRecord[];
-  readonly upserts: readonly WholeRow[];
-  readonly partials: readonly PartialRow[];
-}
-
-/**
- * Whether a partial record of the relation may come without the row that completes it: then it is
- * not applied, and a whole one follows.
- */
-export type MayLackBase = (relationId: RelationId) => boolean;
+import type { MayLackBase, PartialRow, TableRows, WholeRow } from './stages.ts';
 
 export const neverLacksBase: MayLackBase = () => false;
 
 interface State {
   readonly record: RowRecord;
-  /** What a partial record lies over; null where it is the table's row. */
+  /** The older record that completes a partial one; null where that is the table's row. */
   readonly under: State | null;
-  /** Where the key was changed to this one: its tombstone's position. */
+  /** Of a key that was changed to this one: the position of the old key's tombstone. */
   readonly movedBy: string | null;
 }
 
 /** Keys are compared by their bytes: equal bytes always share a partition, so order is kept. */
 export class RowFold {
   readonly #relations = new Map<RelationId, Map<string, State>>();
-  /** What keys held before a tombstone, by its position: only for folds that move partial rows. */
+  /** The state before each tombstone, by its position: only for folds that move partial rows. */
   readonly #moved: Map<string, State | null> | null;
   readonly #mayLackBase: MayLackBase;
 
@@ -96,7 +74,7 @@ export class RowFold {
     });
   }
 
-  /** None where a base is missing that may be. */
+  /** None where the base is missing and may be. */
   #completed(newest: State): PartialRow[] {
     const mayLack = this.#mayLackBase(newest.record.relationId);
     const layers: [WholeRow, ...WholeRow[]] = [newest.record as WholeRow];
@@ -119,7 +97,7 @@ export class RowFold {
   }
 }
 
-/** The two records of a key change stand side by side. */
+/** The two records of a key change follow one another. */
 function tombstoneBefore({ position }: RowRecord): string {
   const before: Position = { ...position, ordinal: position.ordinal - 1 };
   return formatPosition(before);

@@ -3,27 +3,30 @@
  * follower does. Flows in: the log from its beginning; flows out: rows and progress in the node's
  * database, one transaction for any number of rows, and with the last one the position row. The
  * next portion is read while one is applied; a kill costs no more than these two. What cannot be
- * gone on with is a StartOver, after which the tables are emptied.
+ * gone on with is a BootstrapRestart, after which the tables are emptied.
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import type { EpochBase } from '../../change/position.ts';
 import { compareEpochLsn } from '../../change/position.ts';
-import type { CommittedReader, FetchedPartition } from '../../topic/log.ts';
+import type { CommittedReader } from '../../topic/log.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import { formatVersion } from '../../topic/records/layout.ts';
+import { type TailedPartition, tail } from '../../topic/tailer.ts';
 import { Applier } from '../apply/applier.ts';
 import { ApplyTargets } from '../apply/apply-targets.ts';
-import { type ApplyStep, coalesce } from '../apply/coalesce.ts';
+import { coalesce } from '../apply/coalesce.ts';
 import { requireOffsets } from '../apply/log-fit.ts';
 import type { Piece } from '../apply/ordered-merge.ts';
+import type { ApplyStep } from '../apply/stages.ts';
 import { type BootstrapState, endBootstrap, saveBootstrap } from '../state/bootstrap-state.ts';
+import { isExactAt } from '../state/exactness.ts';
 import { writePosition } from '../state/follower-state.ts';
+import { BootstrapRestart, restartFor } from './bootstrap-restart.ts';
 import { CompactedLog, pieceBytes } from './compacted-log.ts';
-import { horizonOf, isExactAt, isTooSlow, movedPartitions } from './horizon.ts';
-import { StartOver, startOverOf } from './start-over.ts';
+import { horizonOf, isTooSlow, movedPartitions } from './horizon.ts';
 
 interface BootstrapParts {
   readonly client: Client;
@@ -38,7 +41,6 @@ interface BootstrapParts {
 
 /** What one transaction writes; as much may have been read ahead. */
 const portionBytesMax = 8 * 1024 * 1024;
-const fetchMaxWaitMs = 500;
 /** How often is looked whether tombstones are kept for a shorter time now. */
 const retentionLookMs = 30_000;
 /** Epochs are counted from 1. */
@@ -54,6 +56,7 @@ interface Portion {
 export class Bootstrap {
   readonly #parts: BootstrapParts;
   readonly #log: CompactedLog;
+  readonly #answers: AsyncIterator<readonly TailedPartition[], void>;
   readonly #applier: Applier;
   /** How long it had been read before this process, and since when this one reads. */
   readonly #beforeMs: number;
@@ -71,6 +74,7 @@ export class Bootstrap {
     this.#applier = applier;
     const { offsets, checkpoint, emptied } = state;
     this.#log = new CompactedLog(offsets, checkpoint.nextOffsets, parts.epochs, emptied);
+    this.#answers = tail(parts, () => this.#log.wanted());
     // A clock that was set back meanwhile must not make it look shorter.
     this.#beforeMs = Math.max(state.readMs, parts.nowMs() - state.beganMs);
   }
@@ -112,10 +116,9 @@ export class Bootstrap {
     const pieces: Piece[] = [];
     for (let bytes = 0; bytes < portionBytesMax && !this.#log.complete; ) {
       if (this.#stopped) return null;
-      const wanted = this.#log.wanted();
-      const fetched = await this.#parts.reader.fetch(wanted, { maxWaitMs: fetchMaxWaitMs });
-      for (const one of fetched) await this.#take(one);
-      const piece = this.#log.next();
+      const { value: fetched = [] } = await this.#answers.next();
+      for (const one of fetched) this.#take(one);
+      const piece = this.#log.take();
       bytes += pieceBytes(piece);
       pieces.push(piece);
       await this.#checkTime();
@@ -124,12 +127,14 @@ export class Bootstrap {
     return { pieces, state: this.#state, isLast: this.#log.complete };
   }
 
-  async #take({ partition, records, nextOffset, broker }: FetchedPartition): Promise<void> {
+  #take({ partition, records, decoded, nextOffset, broker }: TailedPartition): void {
     const { brokers, appendMs, checkpoint } = this.#state;
     const now = brokers.map((_, i) => (i === partition ? broker : null));
     const [moved] = movedPartitions(brokers, now);
     if (moved !== undefined) {
-      throw new StartOver(`another broker leads partition ${moved} now, and cleans for itself`);
+      throw new BootstrapRestart(
+        `another broker leads partition ${moved} now, and cleans for itself`,
+      );
     }
     const end = checkpoint.nextOffsets[partition] ?? 0n;
     const last = records.findLast(({ offset }) => offset < end);
@@ -140,7 +145,7 @@ export class Bootstrap {
         return i === partition ? (last?.timestampMs ?? before) : before;
       }),
     };
-    this.#log.push(partition, await this.#parts.decoder.decode(records), nextOffset);
+    this.#log.push(partition, decoded, nextOffset);
   }
 
   #readMs(): number {
@@ -159,7 +164,7 @@ export class Bootstrap {
     const { deleteRetentionMs } = this.#state;
     const readMs = this.#readMs();
     if (!isTooSlow({ readMs, deleteRetentionMs })) return;
-    throw new StartOver(
+    throw new BootstrapRestart(
       `reading took ${readMs} ms, and the topic keeps what was deleted for ` +
         `${deleteRetentionMs} ms (delete.retention.ms)`,
     );
@@ -191,7 +196,7 @@ export class Bootstrap {
         () => true,
       );
     } catch (error) {
-      throw startOverOf(error, state.conflicts);
+      throw restartFor(error, state.conflicts);
     }
     this.#rows = next.rows;
     onProgress(next);

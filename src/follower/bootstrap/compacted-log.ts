@@ -15,8 +15,8 @@ import { comparePositions, type EpochBase, isVoid } from '../../change/position.
 import type { RowRecord, StreamRecord } from '../../topic/records/stream-record.ts';
 import { heldBytes } from '../apply/aligner.ts';
 import { OrderedMerge, type Piece } from '../apply/ordered-merge.ts';
-import type { Emptied } from './first-look.ts';
-import { StartOver } from './start-over.ts';
+import type { Emptied } from '../state/bootstrap-state.ts';
+import { BootstrapRestart } from './bootstrap-restart.ts';
 
 export class CompactedLog {
   readonly #merge: OrderedMerge;
@@ -33,7 +33,7 @@ export class CompactedLog {
     this.#ends = ends;
     this.#epochs = epochs;
     this.#emptied = emptied;
-    this.#merge = new OrderedMerge(from, ends, (what) => new StartOver(what));
+    this.#merge = new OrderedMerge(from, ends, (what) => new BootstrapRestart(what));
   }
 
   /** Where to read on; none at the end. */
@@ -58,9 +58,9 @@ export class CompactedLog {
     this.#merge.push(partition, rows, nextOffset);
   }
 
-  /** What is next in the order of positions; empty until more is read. */
-  next(): Piece {
-    return this.#merge.next();
+  /** Takes out what is next in the order of positions; empty until more is read. */
+  take(): Piece {
+    return this.#merge.take();
   }
 
   #counts({ relationId, position }: RowRecord): boolean {

@@ -11,7 +11,6 @@
  * to take less time than tombstones are kept. And replicas clean on their own: what one has served
  * already, another may never have had to delete.
  */
-import type { Checkpoint, Point } from '../../change/change.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
 
 /** Clocks and the moment of cleaning are not exact: a tenth of the time is left alone. */
@@ -65,29 +64,4 @@ export function horizonOf(end: ArrivalEnd, deleteRetentionMs: number): readonly 
     // The marker of the checkpoint's own transaction follows it.
     return stable > offset + 1n ? stable : offset;
   });
-}
-
-/** Whether the rows of a point are the leader's: it is whole, and covers the horizon. */
-export function isExactAt(
-  horizon: readonly bigint[],
-  { nextOffsets }: Pick<Checkpoint, 'nextOffsets'>,
-  isWhole: boolean,
-): boolean {
-  return isWhole && horizon.every((offset, partition) => (nextOffsets[partition] ?? 0n) >= offset);
-}
-
-/**
- * Whether all rows stand whole below the point. An epoch begin does not say so of its base, and is
- * never whole; that of the first epoch, with nothing below it, is.
- */
-export function isWholeAt({ point, begin }: Pick<LogEnd, 'point' | 'begin'>): boolean {
-  if (point !== null) return isWholePoint(point);
-  return begin !== null && begin.base === null && begin.unfinished.length === 0;
-}
-
-export function isWholePoint({
-  unhealed,
-  unfinished,
-}: Pick<Point, 'unhealed' | 'unfinished'>): boolean {
-  return unhealed === null && unfinished.length === 0;
 }

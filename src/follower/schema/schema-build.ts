@@ -15,7 +15,6 @@ import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
-import { holdTriggersHere } from './held-triggers.ts';
 import {
   type BuildPhase,
   type BuildStep,
@@ -26,6 +25,7 @@ import {
   rolesOf,
 } from './schema-plan.ts';
 import { held, refused, StepRefused, sqlStateOf, undefinedObject } from './schema-refusal.ts';
+import { suspendTriggersHere } from './suspended-triggers.ts';
 
 export interface BuildProgress {
   readonly phase: BuildPhase;
@@ -325,7 +325,7 @@ async function runHere(client: Client, step: OpenStep): Promise<void> {
   );
   for (const setting of step.settings) await client.query(setting);
   await client.query(step.statement);
-  if (enablesTriggers(step.statement)) await holdTriggersHere(client);
+  if (enablesTriggers(step.statement)) await suspendTriggersHere(client);
   // In a transaction of many statements the next ones are ours again.
   if (step.settings.length > 0) await client.query('RESET SESSION AUTHORIZATION');
 }

@@ -15,7 +15,9 @@ import {
   parsePosition,
 } from '../../change/position.ts';
 import { bug } from '../../errors/bug.ts';
-import type { Emptied } from '../bootstrap/first-look.ts';
+
+/** A relation has no row of a lower position. */
+export type Emptied = ReadonlyMap<RelationId, Position>;
 
 export interface BootstrapState {
   readonly streamId: string;

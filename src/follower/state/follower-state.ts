@@ -136,7 +136,7 @@ function movedAway(from: EpochLsn): UnderstudyError {
 }
 
 /** Nothing is applied here any more, by nobody, provided that this node stands at `at` exactly. */
-export async function markDetached(client: Client, { epoch, lsn }: EpochLsn): Promise<void> {
+export async function saveDetached(client: Client, { epoch, lsn }: EpochLsn): Promise<void> {
   const { rowCount } = await client.query(
     'UPDATE understudy.position SET detached = true WHERE epoch = $1 AND upto = $2',
     [epoch, formatLsn(lsn)],

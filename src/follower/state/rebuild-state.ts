@@ -17,7 +17,7 @@ export interface RebuildProgress {
   readonly rows: number;
 }
 
-export interface RebuildMark {
+export interface PendingRebuild {
   readonly way: RebuildWay;
   readonly reason: string;
   /** The OID of the database beside this one, once it is made. */
@@ -28,7 +28,7 @@ export interface RebuildMark {
 type MaybeTexts = Record<'beside' | 'progress', string | null>;
 
 /** Null where nothing is to be built anew. */
-export async function readRebuild(client: Client): Promise<RebuildMark | null> {
+export async function readPendingRebuild(client: Client): Promise<PendingRebuild | null> {
   const { rows } = await client.query<Record<'way' | 'reason', string> & MaybeTexts>(
     `SELECT way, reason, beside, progress::text AS progress
      FROM understudy.rebuild WHERE replaces IS NULL`,
@@ -42,11 +42,15 @@ export async function readRebuild(client: Client): Promise<RebuildMark | null> {
 
 /** Whether the node is not to be taken for one at its place: anew, or for the first time. */
 export async function isBeingBuilt(client: Client): Promise<boolean> {
-  return (await readRebuild(client)) !== null || (await readBootstrap(client)) !== null;
+  return (await readPendingRebuild(client)) !== null || (await readBootstrap(client)) !== null;
 }
 
 /** From then on the node is not followed with: another way takes the place of the first. */
-export async function markRebuild(client: Client, way: RebuildWay, reason: string): Promise<void> {
+export async function savePendingRebuild(
+  client: Client,
+  way: RebuildWay,
+  reason: string,
+): Promise<void> {
   await client.query(
     `INSERT INTO understudy.rebuild (way, reason) VALUES ($1, $2)
      ON CONFLICT (only_row) DO UPDATE SET way = excluded.way, reason = excluded.reason,
@@ -56,16 +60,19 @@ export async function markRebuild(client: Client, way: RebuildWay, reason: strin
 }
 
 /** Before it is used: what is to be dropped one day is known by its OID. */
-export async function noteBeside(client: Client, oid: string): Promise<void> {
+export async function saveBesideDatabase(client: Client, oid: string): Promise<void> {
   await client.query('UPDATE understudy.rebuild SET beside = $1', [oid]);
 }
 
-export async function noteProgress(client: Client, progress: RebuildProgress): Promise<void> {
+export async function saveRebuildProgress(
+  client: Client,
+  progress: RebuildProgress,
+): Promise<void> {
   await client.query('UPDATE understudy.rebuild SET progress = $1', [JSON.stringify(progress)]);
 }
 
 /** In a database that is about to take the place of another; inside the caller's transaction. */
-export async function markReplacement(client: Client, replacedOid: string): Promise<void> {
+export async function saveReplacement(client: Client, replacedOid: string): Promise<void> {
   await client.query(
     `INSERT INTO understudy.rebuild (way, reason, replaces) VALUES ('swap', 'it is built', $1)
      ON CONFLICT (only_row) DO UPDATE SET replaces = excluded.replaces`,
@@ -74,7 +81,7 @@ export async function markReplacement(client: Client, replacedOid: string): Prom
 }
 
 /** The OID of the database whose place this one has taken; null once it is dropped. */
-export async function readReplaced(client: Client): Promise<string | null> {
+export async function readReplacedDatabase(client: Client): Promise<string | null> {
   const { rows } = await client.query<{ oid: string }>(
     'SELECT replaces AS oid FROM understudy.rebuild WHERE replaces IS NOT NULL',
   );
@@ -82,7 +89,7 @@ export async function readReplaced(client: Client): Promise<string | null> {
 }
 
 /** The names of databases that this one knows of because of a rebuild, and that are still there. */
-export async function readLeftDatabases(client: Client): Promise<string[]> {
+export async function readLeftoverDatabases(client: Client): Promise<string[]> {
   const { rows } = await client.query<{ name: string }>(
     `SELECT d.datname AS name FROM understudy.rebuild r
      JOIN pg_catalog.pg_database d ON d.oid IN (r.beside, r.replaces) ORDER BY name`,
@@ -90,6 +97,6 @@ export async function readLeftDatabases(client: Client): Promise<string[]> {
   return rows.map(({ name }) => name);
 }
 
-export async function forgetReplaced(client: Client): Promise<void> {
+export async function deleteReplacement(client: Client): Promise<void> {
   await client.query('DELETE FROM understudy.rebuild WHERE replaces IS NOT NULL');
 }

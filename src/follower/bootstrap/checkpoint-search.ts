@@ -14,20 +14,20 @@
 import type { Checkpoint, Point } from '../../change/change.ts';
 import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
 import type { StreamRecord } from '../../topic/records/stream-record.ts';
-import { isWholePoint } from './horizon.ts';
+import { isWholePoint } from '../state/exactness.ts';
 
-export interface PlaceStart {
+export interface StartCheckpoint {
   readonly checkpoint: Checkpoint;
   /** The LogAppendTime of its record, milliseconds. */
   readonly appendMs: number;
   readonly point: Point;
 }
 
-export class PlaceSearch {
+export class CheckpointSearch {
   readonly #until: EpochLsn;
   readonly #keptFromMs: number;
-  #last: Omit<PlaceStart, 'checkpoint'> | null = null;
-  #start: PlaceStart | null = null;
+  #last: Omit<StartCheckpoint, 'checkpoint'> | null = null;
+  #start: StartCheckpoint | null = null;
   #earliest: EpochLsn | null = null;
 
   /** `keptFromMs`: what is younger has replaced nothing that is gone. */
@@ -47,13 +47,13 @@ export class PlaceSearch {
     this.#last = isWholePoint(point) ? { point, appendMs: timestampMs } : null;
   }
 
-  #found(start: PlaceStart): void {
+  #found(start: StartCheckpoint): void {
     if (compareEpochLsn(start.checkpoint.at, this.#until) <= 0) this.#start = start;
     if (isKept(start.appendMs, this.#keptFromMs)) this.#earliest ??= start.checkpoint.at;
   }
 
   /** Null where nothing at or below the place can be begun with any more. */
-  get start(): PlaceStart | null {
+  get start(): StartCheckpoint | null {
     const start = this.#start;
     return start !== null && isKept(start.appendMs, this.#keptFromMs) ? start : null;
   }

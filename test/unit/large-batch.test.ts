@@ -8,12 +8,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { comparePositions } from '../../src/change/position.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
-import {
-  type AlignedLarge,
-  Aligner,
-  type ContentRecord,
-} from '../../src/follower/apply/aligner.ts';
-import { PositionMerge } from '../../src/follower/apply/position-merge.ts';
+import { Aligner } from '../../src/follower/apply/aligner.ts';
+import { LargeBatchMerge } from '../../src/follower/apply/large-batch.ts';
+import type { AlignedLarge, ContentRecord } from '../../src/follower/apply/stages.ts';
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, place, SketchedTopic, streamId } from '../support/builders.ts';
 
@@ -37,7 +34,7 @@ function piecesOf(
   batch: AlignedLarge,
   counts: readonly number[],
 ): Piece[] {
-  const merge = new PositionMerge(batch);
+  const merge = new LargeBatchMerge(batch);
   const pieces: Piece[] = [];
   for (let round = 0; !merge.complete; round += 1) {
     const wanted = merge.wanted();
@@ -48,7 +45,7 @@ function piecesOf(
       const read = records.slice(0, count);
       merge.push(partition, read, (read[read.length - 1]?.offset ?? offset - 1n) + 1n);
     }
-    pieces.push(merge.next());
+    pieces.push(merge.take());
   }
   assert.is(merge.wanted().size, 0);
   return pieces;
@@ -154,7 +151,7 @@ function isKeyChange(one: ContentRecord | undefined, next: ContentRecord | undef
 test('nothing comes out before every partition has been read', () => {
   const topic = new SketchedTopic(2, 10).row(0, 12, 'a', '1').row(1, 11, 'b', '1').point(20);
   const [batch] = largeOf(topic) as [AlignedLarge];
-  const merge = new PositionMerge(batch);
+  const merge = new LargeBatchMerge(batch);
   assert.equal(
     [...merge.wanted()],
     [
@@ -163,13 +160,13 @@ test('nothing comes out before every partition has been read', () => {
     ],
   );
   merge.push(0, topic.partitions[0] ?? [], 3n);
-  assert.equal(merge.next(), [[], []]);
+  assert.equal(merge.take(), [[], []]);
   assert.equal([...merge.wanted()], [[1, 1n]]);
   assert.not(merge.complete);
   merge.push(1, topic.partitions[1] ?? [], 3n);
   assert.ok(merge.complete);
   assert.equal(
-    merge.next().map((records) => records.length),
+    merge.take().map((records) => records.length),
     [1, 1],
   );
 });
@@ -177,11 +174,11 @@ test('nothing comes out before every partition has been read', () => {
 test('aborted records and markers move on without a record', () => {
   const topic = new SketchedTopic(1, 10).row(0, 12, 'a', '1').point(20);
   const [batch] = largeOf(topic) as [AlignedLarge];
-  const merge = new PositionMerge(batch);
+  const merge = new LargeBatchMerge(batch);
   merge.push(0, [], 1n);
   assert.equal([...merge.wanted()], [[0, 1n]]);
   merge.push(0, (topic.partitions[0] ?? []).slice(0, 1), 2n);
-  assert.equal(merge.next().flat().length, 1);
+  assert.equal(merge.take().flat().length, 1);
   assert.equal([...merge.wanted()], [[0, 2n]]);
 });
 
@@ -197,7 +194,7 @@ function refused(work: () => unknown, message: RegExp): void {
 test('a record that is gone since the first reading is a gap', () => {
   const topic = new SketchedTopic(1, 10).row(0, 12, 'a', '1').row(0, 12, 'b', '1').point(20);
   const [batch] = largeOf(topic) as [AlignedLarge];
-  const merge = new PositionMerge(batch);
+  const merge = new LargeBatchMerge(batch);
   const [first, , point] = topic.partitions[0] as [StreamRecord, StreamRecord, StreamRecord];
   refused(() => merge.push(0, [first, point], 4n), /partition 0 held 2 records and now holds 1/);
 });
@@ -209,11 +206,11 @@ test('records out of order, a stranger’s point and an unknown partition are da
   topic.point(20);
   const [batch] = largeOf(topic) as [AlignedLarge];
   const records = topic.partitions[0] ?? [];
-  refused(() => new PositionMerge(batch).push(0, records, 4n), /offset 2 is out of order/);
+  refused(() => new LargeBatchMerge(batch).push(0, records, 4n), /offset 2 is out of order/);
   const [, , point] = records as [StreamRecord, StreamRecord, StreamRecord];
   const moved = [{ ...point, offset: 1n }];
-  refused(() => new PositionMerge(batch).push(0, moved, 2n), /a point stands at 1/);
-  refused(() => new PositionMerge(batch).push(1, records, 4n), /there is a partition 1/);
+  refused(() => new LargeBatchMerge(batch).push(0, moved, 2n), /a point is at 1/);
+  refused(() => new LargeBatchMerge(batch).push(1, records, 4n), /there is a partition 1/);
 });
 
 test.run();

@@ -5,13 +5,13 @@
 import { DatabaseError } from 'pg';
 import { hasCode } from '../../errors/understudy-error.ts';
 
-export class StartOver extends Error {
+export class BootstrapRestart extends Error {
   /** Whether two rows stood in each other's way; the next try has to get past them. */
   readonly isConflict: boolean;
 
   constructor(reason: string, isConflict = false, cause?: unknown) {
     super(reason, cause === undefined ? undefined : { cause });
-    this.name = 'StartOver';
+    this.name = 'BootstrapRestart';
     this.isConflict = isConflict;
   }
 }
@@ -25,10 +25,14 @@ const conflictsMax = 3;
  * The broker may take a row away between two reads, and leave an older one standing that we have
  * read: then one that came later may be in conflict with it. Behind the cleaning it is not.
  */
-export function startOverOf(error: unknown, conflicts: number): unknown {
+export function restartFor(error: unknown, conflicts: number): unknown {
   if (!hasCode(error, 'ROW_REFUSED')) return error;
   const { cause } = error;
   const isConflict = cause instanceof DatabaseError && conflictCodes.includes(cause.code ?? '');
   if (!isConflict || conflicts >= conflictsMax) return error;
-  return new StartOver('a row is in conflict with one that the topic no longer has', true, error);
+  return new BootstrapRestart(
+    'a row is in conflict with one that the topic no longer has',
+    true,
+    error,
+  );
 }

@@ -12,13 +12,13 @@ import type { RelationId } from '../../change/change.ts';
 import { compareEpochLsn } from '../../change/position.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
 import type { FollowerPosition } from '../state/follower-state.ts';
-import { type ApplyTarget, deleteAllSql } from './apply-sql.ts';
-import type { TableRows } from './row-fold.ts';
+import { type ApplyTarget, deleteAllSql } from './row-writer.ts';
+import type { TableRows } from './stages.ts';
 
 /** One array parameter per identity column. */
 type Keys = readonly (readonly string[])[];
 
-export class Rereads {
+export class Resnapshots {
   readonly #client: Client;
   /** The number of each table's keys. */
   #committed: ReadonlyMap<RelationId, number>;
@@ -30,11 +30,11 @@ export class Rereads {
     this.#pending = new Map(committed);
   }
 
-  static async open(client: Client): Promise<Rereads> {
+  static async open(client: Client): Promise<Resnapshots> {
     const { rows } = await client.query<{ id: string; number: string }>(
       'SELECT relation_id AS id, number FROM understudy.rereads ORDER BY number',
     );
-    return new Rereads(client, new Map(rows.map(({ id, number }) => [id, Number(number)])));
+    return new Resnapshots(client, new Map(rows.map(({ id, number }) => [id, Number(number)])));
   }
 
   committed(): void {
@@ -75,7 +75,7 @@ export class Rereads {
   }
 
   /** Rows under these keys are in the table now, or were. */
-  async saw(target: ApplyTarget, keys: Keys): Promise<void> {
+  async addSeen(target: ApplyTarget, keys: Keys): Promise<void> {
     const columns = identityColumns(target);
     const values = columns.map(({ type }, i) => `k.k${i}::${type}`);
     const text =
@@ -131,7 +131,7 @@ export function finishedAt(
 }
 
 /** One that lacks values may hide a whole one, or its base may have come before the reading. */
-export function rowsThatCame({ upserts, partials }: TableRows): readonly RowRecord[] {
+export function rowsSeen({ upserts, partials }: TableRows): readonly RowRecord[] {
   return [...upserts, ...partials.map(({ layers }) => layers[0])];
 }
 

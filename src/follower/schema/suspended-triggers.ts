@@ -40,12 +40,12 @@ interface HeldRow {
 }
 
 /** Inside one transaction: remembered and switched off, or neither. */
-export async function holdTriggers(client: Client): Promise<void> {
-  await inTransaction(client, () => holdTriggersHere(client));
+export async function suspendTriggers(client: Client): Promise<void> {
+  await inTransaction(client, () => suspendTriggersHere(client));
 }
 
 /** Inside the transaction that is open. */
-export async function holdTriggersHere(client: Client): Promise<void> {
+export async function suspendTriggersHere(client: Client): Promise<void> {
   for (const { word, catalog, memory, memoryName } of heldKinds) {
     const { rows } = await client.query<HeldRow>(
       `SELECT n.nspname AS schema, c.relname AS table, f.name, f.mode
@@ -70,7 +70,7 @@ export async function holdTriggersHere(client: Client): Promise<void> {
 }
 
 /** Puts everything held back as it was; what belongs to a table that is gone is forgotten. */
-export async function releaseTriggers(client: Client): Promise<void> {
+export async function restoreTriggers(client: Client): Promise<void> {
   await inTransaction(client, async () => {
     for (const { word, catalog, memory, memoryName } of heldKinds) {
       const { rows } = await client.query<HeldRow>(

@@ -4,8 +4,12 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { AlignedBatch, AlignedEpoch, AlignedLarge } from '../../src/follower/apply/aligner.ts';
-import { mayBegin, nextPortion, portionRecordsMax } from '../../src/follower/apply/apply-limit.ts';
+import {
+  mayBegin,
+  nextPortion,
+  portionRecordsMax,
+} from '../../src/follower/apply/apply-portion.ts';
+import type { AlignedBatch, AlignedEpoch, AlignedLarge } from '../../src/follower/apply/stages.ts';
 import type { RowRecord } from '../../src/topic/records/stream-record.ts';
 import { at, beginOf, pointOf, SketchedTopic } from '../support/builders.ts';
 

@@ -1,0 +1,111 @@
+/**
+ * What one step of rows does to its tables: what is read, deleted and written, and in which order.
+ * Flows in: the folded rows of each table; flows out: actions, each of which is carried out before
+ * the next one is taken: by the applier with SQL, by the models of test/model with maps. Pure.
+ *
+ * All deletes come before all writes: keys may differ in bytes and be equal in Postgres, and the
+ * delete of one spelling must not remove the row that is written under the other. A base that a key
+ * change or a replacement removes is read before the deletes.
+ */
+import type { PgText } from '../../change/change.ts';
+import type { RowRecord } from '../../topic/records/stream-record.ts';
+import {
+  type BaseQuery,
+  type BaseRows,
+  basesMax,
+  completeRow,
+  type Layer,
+  type LayeredTable,
+  type LayerReader,
+  readBases,
+} from './partial-rows.ts';
+import type { PartialRow, TableRows, WholeRow } from './stages.ts';
+
+export interface StepTable extends LayeredTable {
+  /** Indexes of its key columns. Where there is none, every row is a new one. */
+  readonly identity: readonly number[];
+  /** Whether a row that is written again is deleted first. */
+  readonly replaceOnly: boolean;
+}
+
+export interface TableStep<Table> {
+  readonly table: Table;
+  readonly rows: TableRows;
+  /** Whether a partial row without a base is left out: a whole one follows. */
+  readonly mayLackBase: boolean;
+}
+
+export type RowAction<Table> =
+  /** Answered with the rows. */
+  | BaseQuery<Table>
+  | { readonly kind: 'delete'; readonly table: Table; readonly rows: readonly RowRecord[] }
+  /** The first write to each table. */
+  | { readonly kind: 'upsert'; readonly table: Table; readonly rows: readonly WholeRow[] }
+  /** A row that was partial; a value for each column of the table. */
+  | { readonly kind: 'complete'; readonly table: Table; readonly values: readonly PgText[] }
+  /** The last one of each table. */
+  | { readonly kind: 'end'; readonly table: Table; readonly rows: TableRows };
+
+export interface RowActionOptions<Table> {
+  /** Whether all rows are deleted first: an upsert met a conflict. */
+  readonly replace: boolean;
+  readonly layer: LayerReader<Table>;
+}
+
+export function* rowActions<Table extends StepTable>(
+  steps: readonly TableStep<Table>[],
+  { replace, layer }: RowActionOptions<Table>,
+): Generator<RowAction<Table>, void, BaseRows> {
+  const early = new Map<PartialRow, Layer>();
+  for (const { table, rows } of steps) {
+    const isEarly = replace || table.replaceOnly ? () => true : movesKey;
+    const partials = rows.partials.filter(isEarly);
+    for (let i = 0; i < partials.length; i += basesMax) {
+      const bases = yield* readBases(table, partials.slice(i, i + basesMax), layer);
+      for (const [partial, base] of bases) early.set(partial, base);
+    }
+  }
+  for (const step of steps) yield* deletesOf(step, replace);
+  for (const step of steps) yield* writesOf(step, early, layer);
+}
+
+/** Whether the base is under a key that this step may delete. */
+function movesKey({ layers, base }: PartialRow): boolean {
+  return base !== null && base.join('\0') !== layers[0].identity.join('\0');
+}
+
+function* deletesOf<Table extends StepTable>(
+  { table, rows }: TableStep<Table>,
+  replace: boolean,
+): Generator<RowAction<Table>, void, BaseRows> {
+  if (table.identity.length === 0) return;
+  const replaced: readonly RowRecord[] =
+    replace || table.replaceOnly
+      ? [...rows.upserts, ...rows.partials.map(({ layers }) => layers[0])]
+      : [];
+  yield { kind: 'delete', table, rows: [...rows.deletes, ...replaced] };
+}
+
+function* writesOf<Table extends StepTable>(
+  { table, rows, mayLackBase }: TableStep<Table>,
+  early: ReadonlyMap<PartialRow, Layer>,
+  layer: LayerReader<Table>,
+): Generator<RowAction<Table>, void, BaseRows> {
+  yield { kind: 'upsert', table, rows: rows.upserts };
+  const { partials } = rows;
+  for (let i = 0; i < partials.length; i += basesMax) {
+    const part = partials.slice(i, i + basesMax);
+    const unread = part.filter((partial) => !early.has(partial));
+    const late = yield* readBases(table, unread, layer);
+    for (const partial of part) {
+      const base = early.get(partial) ?? late.get(partial) ?? null;
+      if (mayLackBase && partial.base !== null && base === null) continue;
+      yield { kind: 'complete', table, values: completeRow(table, partial, base, layer) };
+    }
+  }
+  yield { kind: 'end', table, rows };
+}
+
+export function rowCount({ deletes, upserts, partials }: TableRows): number {
+  return deletes.length + upserts.length + partials.length;
+}
