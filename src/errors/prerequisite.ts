@@ -171,3 +171,13 @@ export function otherMember(
     { node, found: found.name, cluster: found.cluster },
   );
 }
+
+export function cannotListen(address: string, errorCode: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `cannot listen on ${address} (${errorCode})`,
+    'Give --http an address of this machine and a port that no other process uses.',
+    cause,
+    { address, errorCode },
+  );
+}

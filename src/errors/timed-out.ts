@@ -4,6 +4,17 @@
  */
 import { UnderstudyError } from './understudy-error.ts';
 
+/** Of the HTTP server, whose callers give up soon. */
+export function statusTimeout(timeoutMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `no status within ${timeoutMs} ms`,
+    'Request it again, or run `understudy status`.',
+    undefined,
+    { timeoutMs },
+  );
+}
+
 export function controlLogTimeout(timeoutMs: number): UnderstudyError {
   return new UnderstudyError(
     'TIMED_OUT',

@@ -1,15 +1,15 @@
 /**
- * GET /metrics in the text format of Prometheus. Flows in: figures of each node that this process
- * serves, as plain values; flows out: one text. What is unknown has no sample: a zero would be a
- * lie. Names and meanings are part of what a version promises (docs/operations/watch.md). Pure.
+ * GET /metrics in the text format of Prometheus: the figures of each node that this process serves,
+ * as one text. An unknown figure has no sample: a zero would be wrong. Names and meanings are part
+ * of what a version promises (docs/operations/watch.md). Pure.
  */
 import type { EpochLsn } from '../change/position.ts';
 
 export interface NodeFigures {
   readonly node: string;
-  /** null while it does neither: starting, or trying again after an error. */
+  /** null while it does neither: starting, or before a retry after an error. */
   readonly role: 'leader' | 'follower' | null;
-  /** Up to where it has published, or applied. */
+  /** The position up to which it has published, or applied. */
   readonly at: EpochLsn | null;
   /** Of the last transaction that was published or applied. */
   readonly commitTimeMs: number | null;
@@ -25,7 +25,7 @@ export interface NodeFigures {
   readonly batches: { readonly published: number; readonly applied: number };
   readonly records: { readonly published: number; readonly applied: number };
   readonly publishedBytes: number;
-  /** Tables whose rows from before the stream are not all there; a follower has names alone. */
+  /** Tables that are backfilling; a follower knows only their names. */
   readonly unfinished: readonly {
     readonly table: string;
     readonly rows: number | null;
@@ -49,7 +49,7 @@ interface Metric {
   readonly name: string;
   readonly type: 'gauge' | 'counter';
   readonly help: string;
-  /** Nothing where it is not known. */
+  /** Nothing where the figure is not known. */
   readonly of: (figures: NodeFigures) => number | null | undefined | readonly Sample[];
 }
 
@@ -58,7 +58,7 @@ const metrics: readonly Metric[] = [
   {
     name: 'understudy_role',
     type: 'gauge',
-    help: '1 for the role that the agent has now; neither while it starts or tries again.',
+    help: '1 for the role that the agent has now; neither while it starts or before a retry.',
     of: ({ role }) =>
       (['leader', 'follower'] as const).map((one) => ({
         labels: { role: one },
@@ -68,13 +68,13 @@ const metrics: readonly Metric[] = [
   {
     name: 'understudy_epoch',
     type: 'gauge',
-    help: 'The epoch that the node stands in.',
+    help: 'The epoch of the position of the node.',
     of: ({ at }) => at?.epoch,
   },
   {
     name: 'understudy_lsn_bytes',
     type: 'gauge',
-    help: 'Up to which LSN of its epoch the leader has published, or a follower has applied.',
+    help: 'The LSN, in its epoch, up to which the leader has published or a follower has applied.',
     of: ({ at }) => at && Number(at.lsn),
   },
   {
@@ -104,13 +104,13 @@ const metrics: readonly Metric[] = [
   {
     name: 'understudy_slot_safe_wal_bytes',
     type: 'gauge',
-    help: 'WAL that may be written before Postgres gives the slot up; absent without a limit.',
+    help: 'WAL that may be written before Postgres invalidates the slot; absent without a limit.',
     of: ({ slot }) => slot?.safeBytes,
   },
   {
     name: 'understudy_slot_lost',
     type: 'gauge',
-    help: '1 once the slot of the leader is lost: the stream cannot go on.',
+    help: '1 once the slot of the leader is lost: the stream cannot continue.',
     of: ({ slot }) => slot && Number(slot.isLost),
   },
   {
@@ -146,38 +146,38 @@ const metrics: readonly Metric[] = [
   {
     name: 'understudy_unfinished_tables',
     type: 'gauge',
-    help: 'Tables whose rows from before the stream are not all published, or applied.',
+    help: 'Tables that are backfilling: not all their rows are published, or applied.',
     of: ({ role, unfinished }) => (role === null ? null : unfinished.length),
   },
   {
     name: 'understudy_existing_rows_read',
     type: 'gauge',
-    help: 'How many rows of such a table the leader has read.',
+    help: 'Rows of such a table that the leader has read.',
     of: ({ unfinished }) => tableSamples(unfinished, ({ rows }) => rows),
   },
   {
     name: 'understudy_existing_rows_estimate',
     type: 'gauge',
-    help: 'How many rows it has, by the estimate of Postgres.',
+    help: 'The number of its rows, as Postgres estimates it.',
     of: ({ unfinished }) => tableSamples(unfinished, ({ estimate }) => estimate),
   },
   {
     name: 'understudy_failed_attempts_total',
     type: 'counter',
-    help: 'How often the agent had to begin anew after an error.',
+    help: 'Attempts of the agent that ended with an error and were retried.',
     of: ({ failedAttempts }) => failedAttempts,
   },
   {
     name: 'understudy_last_failure_timestamp_seconds',
     type: 'gauge',
-    help: 'When that was last, with the code of the error.',
+    help: 'The time of the last of them, with the code of the error.',
     of: ({ lastFailure }) =>
       lastFailure && [{ labels: { code: lastFailure.code }, value: lastFailure.atMs / 1000 }],
   },
   {
     name: 'understudy_kafka_unreachable',
     type: 'gauge',
-    help: '1 while the agent tries again because no Kafka broker could be reached.',
+    help: '1 while the agent retries because no Kafka broker can be reached.',
     of: ({ isKafkaAway }) => Number(isKafkaAway),
   },
 ];

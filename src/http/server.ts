@@ -1,12 +1,16 @@
 /**
- * The small HTTP server of `run --http`. Three functions flow in: what `status` says, whether the
- * agent is well, and its figures. GET /status answers with the JSON of the first, GET /healthz with
- * 200 or 503 by the second, GET /metrics with the text of the third, anything else with 404. Every
- * answer comes within a bound, and however many ask, at most one status is being looked up. It
- * binds to this machine unless another address is named.
+ * The HTTP server of `run --http`: GET /status answers with the JSON of `status`, GET /healthz with
+ * 200 or 503, GET /metrics with the figures of the agents, any other path with 404. Every answer
+ * comes within a bound, and concurrent requests share one read of the status. The server binds to
+ * this machine unless another address is named.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { statusFailed } from '../errors/bug.ts';
+import { cannotListen } from '../errors/prerequisite.ts';
+import { statusTimeout } from '../errors/timed-out.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
+import { invalidListenAddress, unusableRequest } from '../errors/usage.ts';
+import { withTimeout } from '../waiting.ts';
 import { metricsContentType, metricsText, type NodeFigures } from './metrics.ts';
 
 export interface ListenAddress {
@@ -23,11 +27,11 @@ export interface StatusServerOptions {
   readonly listen: ListenAddress;
   /** The object that GET /status shows. */
   readonly status: () => Promise<object>;
-  /** The object that GET /healthz shows; it must be cheap, it is asked every few seconds. */
+  /** The object that GET /healthz shows; it must be cheap, monitoring polls it often. */
   readonly health: () => Health;
-  /** What GET /metrics shows of each node; as cheap. */
+  /** The figures that GET /metrics shows, one for each node; as cheap. */
   readonly figures: () => readonly NodeFigures[];
-  /** Hears of failures that the answer does not describe, for the log. */
+  /** Receives failures that the answer does not describe, for the log. */
   readonly onError: (error: unknown) => void;
   readonly answerWithinMs?: number;
 }
@@ -38,11 +42,11 @@ export interface StatusServer {
   stop(): Promise<void>;
 }
 
-/** Monitoring gives up after 10 s as a rule; before that it should learn that we are slow. */
+/** Monitoring gives up after 10 s as a rule; before that it should receive an error. */
 const defaultAnswerWithinMs = 5000;
-/** Nobody sends us a body or long headers. */
+/** No request has a body or long headers. */
 const requestTimeoutMs = 10_000;
-/** Only monitoring and people ask; more is a mistake or an attack. */
+/** Only monitoring and people connect; more is a mistake or an attack. */
 const maxConnections = 64;
 
 const loopback = '127.0.0.1';
@@ -52,11 +56,7 @@ export function parseListenAddress(text: string): ListenAddress {
   const match = /^(?:(\[[0-9a-fA-F:.]+\]|[^\s:[\]/@]*):)?([0-9]{1,5})$/.exec(text);
   const port = Number(match?.[2]);
   if (match === null || port > 65_535) {
-    throw new UnderstudyError(
-      'USAGE',
-      `${JSON.stringify(text)} is not an address to listen on`,
-      'Write host:port or a port, such as 127.0.0.1:8080; 0.0.0.0:8080 is open to the network.',
-    );
+    throw invalidListenAddress(text);
   }
   const host = (match[1] ?? '').replace(/^\[|\]$/g, '');
   return { host: host === '' ? loopback : host, port };
@@ -78,14 +78,7 @@ export async function startStatusServer(options: StatusServerOptions): Promise<S
 function listen(server: Server, { host, port }: ListenAddress): Promise<ListenAddress> {
   return new Promise((resolve, reject) => {
     const onError = (cause: NodeJS.ErrnoException): void => {
-      reject(
-        new UnderstudyError(
-          'PREREQUISITE',
-          `cannot listen on ${host}:${port} (${cause.code ?? 'unknown reason'})`,
-          'Give --http an address of this machine and a port that nothing else uses.',
-          cause,
-        ),
-      );
+      reject(cannotListen(`${host}:${port}`, cause.code ?? 'unknown reason', cause));
     };
     server.once('error', onError);
     server.listen({ host, port }, () => {
@@ -96,7 +89,7 @@ function listen(server: Server, { host, port }: ListenAddress): Promise<ListenAd
   });
 }
 
-/** Connections that are kept alive would hold the end up, so they are cut. */
+/** Connections that are kept alive would delay the end, so they are closed. */
 function stop(server: Server): Promise<void> {
   return new Promise((resolve, reject) => {
     server.close((error) => (error === undefined ? resolve() : reject(error)));
@@ -104,7 +97,7 @@ function stop(server: Server): Promise<void> {
   });
 }
 
-/** All who ask while an answer is being looked up get that answer. */
+/** Callers that come while an answer is being made get that answer. */
 function sharedFlight<T>(start: () => Promise<T>): () => Promise<T> {
   let flight: Promise<T> | null = null;
   return () => {
@@ -158,28 +151,16 @@ async function replyTo(request: IncomingMessage, options: StatusServerOptions): 
     return reply(200, await inTime(options.status(), options.answerWithinMs));
   } catch (error) {
     if (error instanceof UnderstudyError) return reply(503, { error: error.toJSON() });
-    // What an unknown error says may hold a secret: it goes to the log, which takes secrets out.
+    // The text of an unknown error may hold a secret: it goes to the log, which redacts it.
     options.onError(error);
-    const bug = new UnderstudyError('BUG', 'no status could be made', 'See the log of the agent.');
-    return reply(500, { error: bug.toJSON() });
+    return reply(500, { error: statusFailed().toJSON() });
   }
 }
 
 function refusal(code: number, message: string, hint: string): Reply {
-  return reply(code, { error: new UnderstudyError('USAGE', message, hint).toJSON() });
+  return reply(code, { error: unusableRequest(message, hint).toJSON() });
 }
 
-async function inTime<T>(promise: Promise<T>, withinMs = defaultAnswerWithinMs): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      const hint = 'Ask again, or run `understudy status`.';
-      reject(new UnderstudyError('TIMED_OUT', `no status within ${withinMs} ms`, hint));
-    }, withinMs);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+function inTime<T>(promise: Promise<T>, withinMs = defaultAnswerWithinMs): Promise<T> {
+  return withTimeout(promise, withinMs, () => statusTimeout(withinMs));
 }
