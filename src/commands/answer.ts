@@ -1,7 +1,7 @@
 /**
- * What the command line says in the end, as text. Outcomes and errors flow in; the JSON object of
- * --json, the lines for people, and the exit code flow out. Nothing is written here. Every failure
- * is one line of cause and one of remedy, whatever was thrown, and holds no secret.
+ * The answer of a command as text: outcomes and errors as the JSON object of --json, as lines for
+ * people, and as an exit code. Nothing is written here. Every failure, whatever was thrown, is one
+ * line of cause and one of remedy, and holds no secret.
  */
 
 import { type ErrorCode, exitCodes } from '../errors/codes.ts';
@@ -10,14 +10,14 @@ import { Stopped } from '../lifecycle.ts';
 import { isAbortOf } from '../waiting.ts';
 
 interface Failure {
-  /** STOPPED is an interrupted command: the only one that is nobody's error. */
+  /** STOPPED is an interrupted command, which is no error. */
   readonly code: ErrorCode | 'STOPPED';
   readonly message: string;
   readonly hint: string;
   readonly exit: number;
 }
 
-/** One line of JSON. Counts that Postgres gives as bigint are numbers, as documented. */
+/** One line of JSON. Counts that Postgres returns as bigint are numbers, as documented. */
 export function jsonLine(answer: object): string {
   return `${JSON.stringify(answer, bigintAsNumber)}\n`;
 }
@@ -29,7 +29,7 @@ function bigintAsNumber(_key: string, value: unknown): unknown {
     : String(value);
 }
 
-/** Total over everything that can be thrown: what is no error of ours is a bug of ours. */
+/** For anything that can be thrown: an error without a code of ours is a bug. */
 export function failureOf(
   error: unknown,
   signal: AbortSignal,
@@ -48,19 +48,19 @@ export function failureOf(
   }
   return {
     code: 'BUG',
-    message: line(`unexpected failure: ${textOf(error)}`),
+    message: line(`unexpected failure: ${thrownText(error)}`),
     hint: 'Please report this; UNDERSTUDY_LOG_LEVEL=debug adds the stack.',
     exit: exitCodes.bug,
   };
 }
 
-function textOf(error: unknown): string {
+function thrownText(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const code = 'code' in error && typeof error.code === 'string' ? ` (${error.code})` : '';
   return `${error.message === '' ? error.name : error.message}${code}`;
 }
 
-/** The stack with the stacks of the causes below it, for the debug level only. */
+/** The stack followed by the stacks of the causes, for the debug level only. */
 export function stackOf(error: unknown): string {
   const stacks: string[] = [];
   for (let at: unknown = error; at instanceof Error && stacks.length < 8; at = at.cause) {

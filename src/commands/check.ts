@@ -1,7 +1,6 @@
 /**
- * `understudy check`: looks whether servers, settings, permissions and tables are as required, and
- * changes nothing. The configuration flows in, findings with their remedies flow out; warnings are
- * no failure.
+ * `understudy check`: checks servers, settings, permissions and tables, and changes nothing. It
+ * answers with findings and their remedies; warnings are no failure.
  */
 
 import { exitOfFindings, type Finding } from '../fleet/preflight/finding.ts';

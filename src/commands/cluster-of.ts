@@ -1,7 +1,6 @@
 /**
- * Where verbs get their cluster from. The configuration and the surroundings of a command flow in;
- * a Cluster flows out, which connects to nothing before it is asked to. It is the one place that
- * turns settings as people write them into the plain values that everything else takes.
+ * The cluster of a command. Only this file turns the settings of understudy.yaml into the plain
+ * values that all other rooms take. The Cluster that it returns connects to no server by itself.
  */
 import { randomUUID } from 'node:crypto';
 import type { Config } from '../config/config.ts';
@@ -11,7 +10,7 @@ import type { CommandContext } from './command.ts';
 
 /** Brokers show it in their logs and quotas. */
 const clientId = 'understudy';
-/** What `tables` means when it is left out. */
+/** The meaning of `tables` when it is left out. */
 const allTables: readonly string[] = ['*.*'];
 
 export function clusterOf(context: CommandContext): Cluster {

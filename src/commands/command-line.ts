@@ -1,10 +1,11 @@
 /**
- * Understands a command line. The words after `understudy` flow in; a text to print (help or the
- * version), or a verb that is ready to run with the options every verb has, flows out. Only the
- * module of the named verb is imported. What is not understood is a USAGE error with a suggestion.
+ * Parses a command line: the words after `understudy` become a text to print (help or the version),
+ * or a verb that is ready to run with the options that every verb has. Only the module of that verb
+ * is imported. Any other command line is a USAGE error with a suggestion.
  */
 import { Command, CommanderError, Option } from 'commander';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
+import { noCommand, unusableCommandLine, verbOfLaterVersion } from '../errors/usage.ts';
 import { logFormats, logLevels } from '../logger.ts';
 import type { BoundCommand, CommandContext, OptionValues, Outcome } from './command.ts';
 import { laterVerbs, verbs } from './registry.ts';
@@ -26,16 +27,16 @@ export type Invocation =
     };
 
 const afterHelp = `
-P in --at P is a point's label or an LSN such as 3:0/16B3748. The answer goes to stdout, everything
-else to stderr. \${VAR} in the configuration is an environment variable.
+P in --at P is the label of a point, or an LSN such as 3:0/16B3748. The answer goes to stdout,
+progress and the log to stderr. \${VAR} in the configuration is an environment variable.
 
 Examples:
-  understudy check                          is everything as required?
-  understudy init --leader a                begin
-  understudy run a                          serve node a, until stopped
-  understudy status --watch                 who leads, who follows how closely
-  understudy failover b --dry-run           what would be lost?
-  understudy detach b --at before-deploy    a database as it was then
+  understudy check                          check servers, settings and tables
+  understudy init --leader a                create the cluster
+  understudy run a                          serve node a until stopped
+  understudy status --watch                 show the leader and the lag of the followers
+  understudy failover b --dry-run           show what a failover would lose
+  understudy detach b --at before-deploy    get a database as of a point
 
 Environment:
   UNDERSTUDY_CONFIG                         the configuration, where --config is not given
@@ -43,32 +44,31 @@ Environment:
 
 Exit codes:
   0   ok (check: no errors; warnings are allowed)
-  1   what you typed or the file says
-  2   cannot connect or authenticate
-  3   not the owner, or lost the race
-  4   reachable but not as required; nothing was changed
+  1   the command line or the configuration file is wrong
+  2   a server cannot be reached, or it refuses the login
+  3   not the owner, or another node claimed the epoch first
+  4   the servers answer but are not as required; nothing was changed
   5   timed out
   6   needs --allow-data-loss
-  7   done; data was discarded and saved
+  7   ok; transactions were discarded, and saved first
   8   verification found a difference
   70  a bug of Understudy`;
 
-const helpHint = 'See `understudy --help`.';
-
-/** The options every verb has; they may stand before or after the verb. */
+/** The options that every verb has, before or after the verb. */
 function withGlobalOptions(program: Command): Command {
   return program
     .option('--config <file>', 'the configuration (default: ./understudy.yaml)')
-    .option('--json', 'answer with one JSON object, also on failure')
+    .option('--json', 'print the answer as one JSON object, also on failure')
     .addOption(
-      new Option('--log-level <level>', 'what is logged, on stderr (default: info)').choices(
+      new Option('--log-level <level>', 'the level of the log, on stderr (default: info)').choices(
         logLevels,
       ),
     )
     .addOption(
-      new Option('--log-format <format>', 'default: human on a terminal, else json').choices(
-        logFormats,
-      ),
+      new Option(
+        '--log-format <format>',
+        'the format of the log (default: human on a terminal, else json)',
+      ).choices(logFormats),
     );
 }
 
@@ -78,13 +78,13 @@ function verbIn(words: readonly string[]): string | undefined {
   return scan.parseOptions([...words]).operands[0];
 }
 
-const nowhere = (): void => undefined;
+const discard = (): void => undefined;
 
-/** commander writes and exits by itself unless it is told not to; both are the caller's here. */
-function silent(program: Command, write: (text: string) => void = nowhere): Command {
+/** By default commander writes and exits by itself; here the caller does both. */
+function silent(program: Command, write: (text: string) => void = discard): Command {
   return program
     .exitOverride()
-    .configureOutput({ writeOut: write, writeErr: write, outputError: nowhere });
+    .configureOutput({ writeOut: write, writeErr: write, outputError: discard });
 }
 
 export async function readCommandLine(
@@ -116,7 +116,7 @@ export async function readCommandLine(
     }
     for (const name of laterVerbs) declareLaterVerb(program, name);
     program.parse([...words], { from: 'user' });
-    if (chosen.run === null || named === undefined) throw noVerb();
+    if (chosen.run === null || named === undefined) throw noCommand();
     return { kind: 'verb', name: named, options: globalOptions(program.opts()), run: chosen.run };
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
@@ -147,11 +147,7 @@ function declareLaterVerb(program: Command, name: string): void {
     .allowUnknownOption()
     .helpOption(false)
     .action(() => {
-      throw new UnderstudyError(
-        'NOT_IN_THIS_VERSION',
-        `${name} is not part of this version`,
-        '`understudy --help` lists the commands of this version.',
-      );
+      throw verbOfLaterVersion(name);
     });
 }
 
@@ -166,17 +162,12 @@ function globalOptions(options: OptionValues): GlobalOptions {
   };
 }
 
-function noVerb(): UnderstudyError {
-  return new UnderstudyError('USAGE', 'no command was given', helpHint);
-}
-
-/** commander says `error: what` and, below it, `(Did you mean x?)`. */
+/** The message of commander is `error: what` and, on a second line, `(Did you mean x?)`. */
 function usageError(error: CommanderError, words: readonly string[]): UnderstudyError {
-  if (error.code === 'commander.help') return noVerb();
+  if (error.code === 'commander.help') return noCommand();
   const [first = '', suggestion = ''] = error.message.split('\n');
   const message = first.replace(/^error: /, '').replace(/\.$/, '');
-  const meant = /^\((.*)\)$/.exec(suggestion)?.[1];
-  const named = words.find((word) => Object.hasOwn(verbs, word));
-  const help = named === undefined ? helpHint : `See \`understudy ${named} --help\`.`;
-  return new UnderstudyError('USAGE', message, meant === undefined ? help : `${meant} ${help}`);
+  const meant = /^\((.*)\)$/.exec(suggestion)?.[1] ?? '';
+  const named = words.find((word) => Object.hasOwn(verbs, word)) ?? null;
+  return unusableCommandLine(message, meant, named);
 }

@@ -1,22 +1,26 @@
 /**
- * How a verb plugs into the command line. Each verb is one file that exports a Command: it declares
- * its arguments and options, turns them into its own input, and runs. The context flows in; an
- * outcome flows out: the answer for programs, the same for people, and the exit code. A verb prints
- * nothing by itself and never ends the process.
+ * The contract of a verb. Each verb is one file that exports a Command: it declares its arguments
+ * and options, turns them into its own input, and runs. Its outcome is the answer for programs, the
+ * same for people, and the exit code. A verb prints nothing by itself and never ends the process.
  */
 import type { Command as Declaration } from 'commander';
 import { parseDurationMs } from '../change/amounts.ts';
 import type { Config } from '../config/config.ts';
 import type { ExitCode } from '../errors/codes.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import {
+  invalidDuration,
+  invalidReason,
+  missingArgument,
+  optionOfLaterVersion,
+} from '../errors/usage.ts';
 import type { Releasers } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
 import type { Sleep } from '../waiting.ts';
 
 export interface Outcome {
   /**
-   * The object that --json prints. LSNs are text, what is unknown is null; bigints become numbers.
-   * null prints nothing: a verb that printed as it went has said all.
+   * The object that --json prints. LSNs are text, unknown values are null, bigints become numbers.
+   * null prints nothing: for a verb that has printed its answers already.
    */
   readonly answer: object | null;
   /** The same for people, on stdout. */
@@ -25,22 +29,22 @@ export interface Outcome {
 }
 
 export interface CommandContext {
-  /** Read and checked; what holds secrets is expanded when it is asked for. */
+  /** Read and checked; settings that hold secrets are expanded when they are read. */
   readonly config: Config;
   readonly json: boolean;
   readonly log: Logger;
-  /** Aborted by SIGTERM, SIGINT, or when nobody reads stdout any more: drain and return. */
+  /** Aborted by SIGTERM, SIGINT, or when the reader of stdout exits: drain and return. */
   readonly signal: AbortSignal;
   /** Closed after the verb, the last opened first. */
   readonly releasers: Releasers;
   readonly now: () => number;
   readonly random: () => number;
   readonly sleep: Sleep;
-  /** One line for people, on stderr: progress and notes that are no part of the answer. */
+  /** Prints one line for people, on stderr: notes that are no part of the answer. */
   people(line: string): void;
-  /** How far it is, on stderr: in place on a terminal, else every few seconds; not with --json. */
+  /** Shows progress on stderr: in place on a terminal, else every few seconds; not with --json. */
   progress(line: string): void;
-  /** An answer before the last one, for verbs that go on: one JSON object a line with --json. */
+  /** Prints an answer before the last one: with --json one object on a line. */
   print(answer: object, lines: readonly string[]): void;
 }
 
@@ -50,14 +54,14 @@ export interface Command<Input> {
   readonly name: string;
   /** Whole command lines, shown below the verb's help. */
   readonly examples: readonly string[];
-  /** Adds arguments and options. Those that every verb has are there already. */
+  /** Adds arguments and options to those that every verb has. */
   declare(verb: Declaration): void;
-  /** Checks what can be known offline. Throws USAGE, LABEL_INVALID or NOT_IN_THIS_VERSION. */
+  /** Checks all that needs no connection. Throws USAGE, LABEL_INVALID, NOT_IN_THIS_VERSION. */
   read(args: readonly string[], options: OptionValues): Input;
   run(context: CommandContext, input: Input): Promise<Outcome>;
 }
 
-/** A command whose input type is nobody else's business. */
+/** A command whose input type is hidden. */
 export interface BoundCommand {
   readonly name: string;
   readonly examples: readonly string[];
@@ -89,10 +93,10 @@ export function textOption(options: OptionValues, name: string): string | null {
   return typeof value === 'string' ? value : null;
 }
 
-/** For an option that the command line has already insisted on, or that has a default. */
+/** For an option that the command line requires, or that has a default. */
 export function requiredText(value: string | null | undefined, name: string): string {
   if (typeof value === 'string' && value !== '') return value;
-  throw new UnderstudyError('USAGE', `${name} is missing`, 'See `understudy <command> --help`.');
+  throw missingArgument(name);
 }
 
 /** Parses the value of a duration option, such as --timeout. */
@@ -100,14 +104,10 @@ export function durationOption(options: OptionValues, name: string, flag: string
   const text = requiredText(textOption(options, name), flag);
   const ms = parseDurationMs(text);
   if (ms !== null) return ms;
-  throw new UnderstudyError(
-    'USAGE',
-    `${flag} ${JSON.stringify(text)} is not a duration`,
-    `Write a number with its unit, such as ${flag} 250ms, ${flag} 30s or ${flag} 15m.`,
-  );
+  throw invalidDuration(flag, text);
 }
 
-/** Long enough for a ticket and a sentence; the control log keeps it for ever. */
+/** Long enough for a ticket and a sentence; the control log keeps it forever. */
 const longestReason = 500;
 
 /** Parses --reason: one line of text, or null when it was not given. */
@@ -116,21 +116,13 @@ export function reasonOption(options: OptionValues): string | null {
   if (reason === null) return null;
   const line = reason.trim();
   if (line !== '' && line.length <= longestReason && !/[\r\n]/.test(line)) return line;
-  throw new UnderstudyError(
-    'USAGE',
-    `--reason must be one line of 1 to ${longestReason} characters`,
-    'Say why in one sentence: --reason "rack 4 burnt down".',
-  );
+  throw invalidReason(longestReason);
 }
 
 /**
- * For an option that is designed but not served yet, so that nobody takes it for a typing error.
+ * For an option of a later version, which is not to be taken for a typing error.
  */
 export function refuseLaterOption(options: OptionValues, name: string, flag: string): void {
   if (options[name] === undefined || options[name] === false) return;
-  throw new UnderstudyError(
-    'NOT_IN_THIS_VERSION',
-    `${flag} is not part of this version`,
-    `Leave ${flag} out.`,
-  );
+  throw optionOfLaterVersion(flag);
 }

@@ -1,6 +1,6 @@
 /**
- * `understudy destroy [--yes]`: removes what Understudy made: topics, slots, publications and the
- * `understudy` schemas. Tables and their rows stay. Without --yes it only says what it would
+ * `understudy destroy [--yes]`: removes what Understudy created: topics, slots, publications and
+ * the `understudy` schemas. Tables and their rows stay. Without --yes it only reports what it would
  * remove.
  */
 
@@ -17,7 +17,7 @@ export const destroyCommand: Command<DestroyInput> = {
   name: 'destroy',
   examples: ['understudy destroy', 'understudy destroy --yes'],
   declare: (verb) => {
-    verb.option('--yes', 'do it; without it, only say what would be removed');
+    verb.option('--yes', 'remove it; without --yes, only report what would be removed');
   },
   read: (_args, options) => ({ yes: flagOption(options, 'yes') }),
   run: async (context, { yes }) => {
@@ -27,12 +27,12 @@ export const destroyCommand: Command<DestroyInput> = {
       const left = databases.map((database) => `, database ${database}`).join('');
       return `node ${name}: schema understudy, publication, write guard, slots: ${kept}${left}`;
     });
-    const gone = answer.unreachable.map((name) => {
-      return `node ${name} cannot be reached: what is in it stays; its slot keeps WAL`;
+    const unreachable = answer.unreachable.map((name) => {
+      return `node ${name} cannot be reached: nothing is removed there, and its slot keeps WAL`;
     });
-    const verb = yes ? 'removed' : 'would remove (say --yes to do it)';
+    const verb = yes ? 'removed' : 'would remove (with --yes)';
     const topics = answer.topics.map((topic) => `topic ${topic}`);
-    const lines = [`${verb}:`, ...nodes, ...topics, ...gone];
+    const lines = [`${verb}:`, ...nodes, ...topics, ...unreachable];
     return { answer, lines, exit: exitCodes.ok };
   },
 };

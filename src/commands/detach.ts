@@ -1,7 +1,7 @@
 /**
  * `understudy detach <node> [--at P]`: stops a follower exactly at a point and makes it a database
- * of its own, which takes writes and follows nobody. A follower and a label or LSN flow in; where
- * it stands flows out. The rest of the cluster goes on without it.
+ * of its own, which takes writes and no longer follows. It answers with the position of its rows.
+ * The rest of the cluster continues without the node.
  */
 
 import { exitCodes } from '../errors/codes.ts';
@@ -9,12 +9,11 @@ import { detach } from '../fleet/operations/detach.ts';
 import type { DetachResult } from '../fleet/operations/detach-steps.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, durationOption, requiredText, textOption } from './command.ts';
-import { type PointReference, parsePointReference } from './point-reference.ts';
-import { resolveIn } from './resolve-point.ts';
+import { type PointReference, parsePointReference, resolveIn } from './point-reference.ts';
 
 interface DetachInput {
   readonly node: string;
-  /** Null is where the node stands. */
+  /** Null is the node's own position. */
   readonly at: PointReference | null;
   /** For the log to hold the point. */
   readonly timeoutMs: number;
@@ -31,9 +30,9 @@ export const detachCommand: Command<DetachInput> = {
     verb.argument('<node>', 'the follower that becomes a database of its own');
     verb.option(
       '--at <point>',
-      'a label, epoch:lsn, or an lsn of the current epoch (default: where the node stands)',
+      'a label, epoch:lsn, or an lsn of the current epoch (default: the position of the node)',
     );
-    verb.option('--timeout <duration>', 'how long the log may take to hold the point', '30s');
+    verb.option('--timeout <duration>', 'how long to wait until the log holds the point', '30s');
   },
   read: (args, options) => {
     const at = textOption(options, 'at');
@@ -62,7 +61,7 @@ export const detachCommand: Command<DetachInput> = {
 
 function linesOf({ node, lsn, steps, sequences }: DetachResult): string[] {
   return [
-    `node ${node} is a database of its own, with what was committed below ${lsn}`,
+    `node ${node} is a database of its own, with all that was committed below ${lsn}`,
     ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
     ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from} -> ${to}`),
   ];

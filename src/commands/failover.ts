@@ -1,11 +1,11 @@
 /**
- * `understudy failover <node>`: gives the lead to a node because the leader is gone. A node and the
- * allowance to lose acknowledged writes flow in; the new epoch, and what was lost, flow out. The
- * allowance needs a reason: the control log keeps it.
+ * `understudy failover <node>`: promotes a follower because the leader is lost. It answers with the
+ * new epoch and its base. Acknowledged writes may be lost: that has to be allowed, with a reason,
+ * which the control log keeps.
  */
 
 import { exitCodes } from '../errors/codes.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { reasonMissing } from '../errors/usage.ts';
 import { type FailoverPlan, failover } from '../fleet/operations/failover.ts';
 import type { PromotionResult } from '../fleet/promotion/promotion.ts';
 import { clusterOf } from './cluster-of.ts';
@@ -19,7 +19,7 @@ import {
 
 interface FailoverInput {
   readonly node: string;
-  /** Says what would be done and lost, and changes nothing. */
+  /** Reports what would be done and lost, and changes nothing. */
   readonly dryRun: boolean;
   readonly allowDataLoss: boolean;
   /** Never null when data loss is allowed. */
@@ -33,23 +33,17 @@ export const failoverCommand: Command<FailoverInput> = {
     'understudy failover b --allow-data-loss --reason "rack 4 burnt down"',
   ],
   declare: (verb) => {
-    verb.argument('<node>', 'who shall lead');
-    verb.option('--dry-run', 'say what would be done and lost, and change nothing');
-    verb.option('--allow-data-loss', 'go on although acknowledged writes may be lost');
-    verb.option('--reason <text>', 'why; kept in the control log');
+    verb.argument('<node>', 'the follower to promote');
+    verb.option('--dry-run', 'report what would be done and lost, and change nothing');
+    verb.option('--allow-data-loss', 'promote although acknowledged writes may be lost');
+    verb.option('--reason <text>', 'the reason; the control log keeps it');
     verb.addOption(verb.createOption('--force-fence', 'of a later version').hideHelp());
   },
   read: (args, options) => {
     refuseLaterOption(options, 'forceFence', '--force-fence');
     const allowDataLoss = flagOption(options, 'allowDataLoss');
     const reason = reasonOption(options);
-    if (allowDataLoss && reason === null) {
-      throw new UnderstudyError(
-        'USAGE',
-        '--allow-data-loss needs a reason',
-        'Add --reason "…": the control log keeps who gave writes up, and why.',
-      );
-    }
+    if (allowDataLoss && reason === null) throw reasonMissing();
     const node = requiredText(args[0], '<node>');
     return { node, dryRun: flagOption(options, 'dryRun'), allowDataLoss, reason };
   },
@@ -67,18 +61,18 @@ function linesOf(answer: FailoverPlan | PromotionResult): string[] {
   if ('dryRun' in answer) {
     const { node, epoch, leader, lsn, unfinished, lacks } = answer;
     return [
-      `would end the epoch of ${leader ?? 'nobody'} and begin epoch ${epoch} on ${node}, which ` +
-        `stands at ${lsn ?? 'no position'}`,
-      'nothing was changed; under async what the leader did not publish would be lost',
-      ...unfinished.map((table) => `rows of ${table} from before the stream would be lost`),
-      ...lacks.map((part) => `it would lead although it lacks ${part}`),
+      `would end the epoch of ${leader === null ? 'no node' : `node ${leader}`} and begin epoch ` +
+        `${epoch} on node ${node}, which is at ${lsn ?? 'no position'}`,
+      'nothing was changed; under async, transactions that the leader did not publish would be lost',
+      ...unfinished.map((table) => `${table} is backfilling: rows not read yet would be lost`),
+      ...lacks.map((part) => `it would lead without ${part}`),
     ];
   }
   const { node, epoch, lsn, base, steps, sequences, lacks } = answer;
   return [
-    `node ${node} leads epoch ${epoch} from ${lsn}; it continues ${base ?? 'nothing'}`,
+    `node ${node} leads epoch ${epoch} from ${lsn}; it continues ${base ?? 'no epoch'}`,
     ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
     ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from} -> ${to}`),
-    ...lacks.map((part) => `  it lacks ${part}`),
+    ...lacks.map((part) => `  it leads without ${part}`),
   ];
 }

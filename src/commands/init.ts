@@ -1,7 +1,6 @@
 /**
- * `understudy init [--leader a]`: makes the topics and begins the first epoch. The configuration
- * and the leader's name flow in, the new cluster's stream flows out. A cluster that exists is
- * refused.
+ * `understudy init [--leader a]`: creates the topics and begins the first epoch. It answers with
+ * the stream of the new cluster. A cluster that exists is refused.
  */
 
 import { exitCodes } from '../errors/codes.ts';
@@ -26,8 +25,8 @@ export const initCommand: Command<InitInput> = {
     'understudy init --leader a --replace-rows',
   ],
   declare: (verb) => {
-    verb.option('--leader <node>', 'who leads first (default: the first node of the file)');
-    verb.option('--replace-rows', 'what followers hold gives way to the leader’s rows');
+    verb.option('--leader <node>', 'the first leader (default: the first node of the file)');
+    verb.option('--replace-rows', 'replace the rows of followers with those of the leader');
   },
   read: (_args, options) => ({
     leader: textOption(options, 'leader'),
@@ -38,10 +37,10 @@ export const initCommand: Command<InitInput> = {
     const first = leader ?? config.nodeNames[0] ?? '';
     config.requireNode(first);
     const cluster = clusterOf(context);
-    context.people('looking whether everything is as required');
+    context.people('checking servers, settings and tables');
     const findings = await preflight(cluster, { leader: first, withTopics: false, replaceRows });
     const errors = findings.filter(({ severity }) => severity === 'error');
-    // The refusal has room for the first; whoever has many tables wants to hear of all at once.
+    // The refusal holds only the first error: with many tables all are worth knowing at once.
     if (errors.length > 1) for (const line of findingLines(errors)) context.people(line);
     refuseErrors(findings);
     const answer = await initialise(cluster, { leader: first, replaceRows }, (line) =>
@@ -50,7 +49,7 @@ export const initCommand: Command<InitInput> = {
     const lines = [
       `cluster ${answer.cluster} begins at ${answer.lsn}, led by ${answer.leader}`,
       `${answer.tables.length} tables: ${answer.tables.join(', ') || 'none'}`,
-      ...answer.built.map((node) => `node ${node} got its tables from ${answer.leader}`),
+      ...answer.built.map((node) => `node ${node} got the schema of node ${answer.leader}`),
       ...rowLines(answer.unfinished),
       `next: understudy run ${config.nodeNames.join(' ')}`,
     ];
@@ -61,6 +60,6 @@ export const initCommand: Command<InitInput> = {
 function rowLines(tables: readonly string[]): string[] {
   if (tables.length === 0) return [];
   return [
-    `${tables.length} of them hold rows, which the leader’s agent reads: ${tables.join(', ')}`,
+    `${tables.length} of them are backfilling: the leader’s agent reads ${tables.join(', ')}`,
   ];
 }

@@ -1,11 +1,14 @@
 /**
- * `understudy point <label>`: makes a named consistency point on the leader and answers when it is
- * in the log. A label flows in, its LSN flows out. A label that exists is refused.
+ * `understudy point <label>`: creates a named consistency point on the leader and answers with its
+ * LSN once it is in the log. A label that exists is refused.
  */
 import type { Client } from 'pg';
 import type { ControlState } from '../control/control-state.ts';
+import { bug } from '../errors/bug.ts';
 import { exitCodes } from '../errors/codes.ts';
-import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
+import { labelTaken, promotionUnfinished } from '../errors/prerequisite.ts';
+import { pointNotPublished } from '../errors/timed-out.ts';
+import { hasCode } from '../errors/understudy-error.ts';
 import { leaderOf, openFleetLog, openMember } from '../fleet/node/member-session.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, requiredText } from './command.ts';
@@ -17,7 +20,7 @@ interface PointInput {
 }
 
 /**
- * A leader that runs publishes within moments; one that has just been restarted, within seconds.
+ * A running leader publishes within moments; one that has just been restarted, within seconds.
  */
 const publishTimeoutMs = 30_000;
 
@@ -33,16 +36,16 @@ export const pointCommand: Command<PointInput> = {
     const cluster = clusterOf(context);
     const control = await openFleetLog(cluster, releasers);
     const leader = leaderOf(control.state, cluster.name);
-    if (control.state.labels.has(label)) throw taken(label);
+    if (control.state.labels.has(label)) throw labelTaken(label);
     const client = await openMember(cluster, releasers, leader.node, 'point');
-    await makePoint(client, leader.node, label);
-    const named = (state: ControlState): boolean => state.labels.has(label);
-    const late = (error: unknown): unknown => notPublished(error, leader.node, label);
-    const state = await control.waitFor(named, publishTimeoutMs, signal).catch((error: unknown) => {
-      throw late(error);
+    await createPoint(client, leader.node, label);
+    const isNamed = (state: ControlState): boolean => state.labels.has(label);
+    const named = control.waitFor(isNamed, publishTimeoutMs, signal);
+    const state = await named.catch((error: unknown) => {
+      throw hasCode(error, 'TIMED_OUT') ? pointNotPublished(leader.node, label, error) : error;
     });
     const record = state.labels.get(label);
-    if (record === undefined) throw new Error('a label that was waited for is there');
+    if (record === undefined) throw bug(`the label ${label} is missing after the wait for it`);
     const point = namedPoint(record);
     const lines = [`point ${point.label} at ${point.lsn}`];
     return { answer: point, lines, exit: exitCodes.ok };
@@ -52,38 +55,14 @@ export const pointCommand: Command<PointInput> = {
 const uniqueViolation = '23505';
 const notInPrerequisiteState = '55000';
 
-/** One statement, hence a transaction of its own: the point stands directly after it. */
-async function makePoint(client: Client, node: string, label: string): Promise<void> {
+/** One statement, hence a transaction of its own: the point follows directly after it. */
+async function createPoint(client: Client, node: string, label: string): Promise<void> {
   try {
     await client.query('SELECT understudy.point($1)', [label]);
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (code === uniqueViolation) throw taken(label, error);
+    if (code === uniqueViolation) throw labelTaken(label, error);
     if (code !== notInPrerequisiteState) throw error;
-    throw new UnderstudyError(
-      'PREREQUISITE',
-      `node ${node} has the lead, and its database does not know it yet`,
-      `A promotion is not finished: start its agent (understudy run ${node}), then try again.`,
-      error,
-    );
+    throw promotionUnfinished(node, error);
   }
-}
-
-function taken(label: string, cause?: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `the point ${label} exists already`,
-    'Labels are used once: choose another. `understudy points` lists them.',
-    cause,
-  );
-}
-
-function notPublished(error: unknown, node: string, label: string): unknown {
-  if (!hasCode(error, 'TIMED_OUT')) return error;
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `the point ${label} is in the WAL of node ${node}, but not in the log yet`,
-    `It will be there when the agent of the leader runs: understudy run ${node}`,
-    error,
-  );
 }

@@ -32,7 +32,7 @@ export const pointsCommand: Command<PointsInput> = {
 interface NamedPoint {
   readonly label: string;
   readonly lsn: string;
-  /** When the transaction before the point was committed. */
+  /** The commit time of the transaction before the point. */
   readonly time: string;
 }
 

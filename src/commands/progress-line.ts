@@ -1,12 +1,12 @@
 /**
- * Shows how far a long command is. Lines flow in, as often as there is something new; few of them
- * flow out to stderr: on a terminal each takes the place of the one before, elsewhere one is
- * written every few seconds, so that a log stays readable.
+ * Shows the progress of a long command on stderr. A caller hands in lines as often as it likes; on
+ * a terminal each replaces the one before, elsewhere one is written every few seconds, so that a
+ * log stays readable.
  */
 
 interface ProgressLineParts {
   readonly write: (text: string) => void;
-  /** The width of the terminal; null where nobody sees a line change. */
+  /** The width of the terminal; null where stderr is none. */
   readonly columns: () => number | null;
   readonly nowMs: () => number;
 }
@@ -35,7 +35,7 @@ export class ProgressLine {
       write(`${line}\n`);
       return;
     }
-    // The cursor goes back, so that whatever is written next begins at the margin.
+    // The cursor returns to the margin, where the next text begins.
     write(`${line.slice(0, width - 1)}${clearLine}\r`);
     this.#isOnScreen = true;
   }

@@ -1,6 +1,6 @@
 /**
- * `understudy rebuild <node> [--in-place]`: builds a follower anew from the log. A follower flows
- * in; that it has begun flows out. How far it is stands in `understudy status`.
+ * `understudy rebuild <node> [--in-place]`: rebuilds a follower from the log. It answers once the
+ * rebuild has begun; `understudy status` shows its progress.
  */
 
 import { exitCodes } from '../errors/codes.ts';
@@ -17,10 +17,10 @@ export const rebuildCommand: Command<RebuildInput> = {
   name: 'rebuild',
   examples: ['understudy rebuild b', 'understudy rebuild b --in-place'],
   declare: (verb) => {
-    verb.argument('<node>', 'the follower that is built anew');
+    verb.argument('<node>', 'the follower to rebuild');
     verb.option(
       '--in-place',
-      'empty its tables and fill them, instead of a database beside it that takes its name',
+      'empty its tables and fill them, instead of swapping in a new database',
     );
   },
   read: (args, options) => ({
@@ -40,9 +40,9 @@ function linesOf({ node, lsn, database, agentRuns }: RebuildAnswer): string[] {
   const where =
     database === null
       ? 'in its own tables, which are empty until then'
-      : `in the database ${database}; readers have the rows of ${lsn ?? 'no place'} until then`;
+      : `in the database ${database}; readers have the rows of ${lsn ?? 'no position'} until then`;
   return [
     `node ${node} is being rebuilt from the log ${where}`,
-    agentRuns ? 'how far it is: understudy status' : `start its agent: understudy run ${node}`,
+    agentRuns ? 'its progress: understudy status' : `start its agent: understudy run ${node}`,
   ];
 }

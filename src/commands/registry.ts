@@ -12,16 +12,16 @@ interface VerbEntry {
   readonly load: () => Promise<BoundCommand>;
 }
 
-/** In the order of --help: setting up, running, looking, acting. */
+/** In the order of --help: set up, run, watch, change. */
 export const verbs: Readonly<Record<string, VerbEntry>> = {
   check: {
     synopsis: '',
-    summary: 'look whether servers, settings and tables are as required',
+    summary: 'check servers, settings, permissions and tables',
     load: async () => bindCommand((await import('./check.ts')).checkCommand),
   },
   init: {
     synopsis: '[--leader <node>] [--replace-rows]',
-    summary: 'make the topics and begin the first epoch',
+    summary: 'create the topics and begin the first epoch',
     load: async () => bindCommand((await import('./init.ts')).initCommand),
   },
   run: {
@@ -31,12 +31,12 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   },
   status: {
     synopsis: '[--watch]',
-    summary: 'show who leads and how far every node is',
+    summary: 'show the leader, and the position of every node',
     load: async () => bindCommand((await import('./status.ts')).statusCommand),
   },
   point: {
     synopsis: '<label>',
-    summary: 'make a named consistency point now',
+    summary: 'create a named consistency point now',
     load: async () => bindCommand((await import('./point.ts')).pointCommand),
   },
   points: {
@@ -51,17 +51,17 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   },
   verify: {
     synopsis: '[node…] [--show-rows]',
-    summary: 'compare nodes with the leader at one LSN, and tell the rows that differ',
+    summary: 'compare nodes with the leader at one LSN, and report the rows that differ',
     load: async () => bindCommand((await import('./verify.ts')).verifyCommand),
   },
   resnapshot: {
     synopsis: '<table…> | --all',
-    summary: 'read tables anew: followers get every row, and lose what the leader has not',
+    summary: 'send every row of tables again; followers lose rows that the leader does not have',
     load: async () => bindCommand((await import('./resnapshot.ts')).resnapshotCommand),
   },
   failover: {
     synopsis: '<node> [--dry-run]',
-    summary: 'give the lead to a node because the leader is gone',
+    summary: 'promote a follower because the leader is lost',
     load: async () => bindCommand((await import('./failover.ts')).failoverCommand),
   },
   detach: {
@@ -71,12 +71,12 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   },
   rebuild: {
     synopsis: '<node> [--in-place]',
-    summary: 'build a follower anew from the log',
+    summary: 'rebuild a follower from the log',
     load: async () => bindCommand((await import('./rebuild.ts')).rebuildCommand),
   },
   destroy: {
     synopsis: '[--yes]',
-    summary: 'remove all that Understudy made, in Kafka and in the databases',
+    summary: 'remove all that Understudy created, in Kafka and in the databases',
     load: async () => bindCommand((await import('./destroy.ts')).destroyCommand),
   },
 };

@@ -1,11 +1,11 @@
 /**
- * `understudy resnapshot <table>… | --all`: has tables read anew, and stays until that is done.
- * Names or patterns flow in; which tables were read and from which LSN on flows out. Ended early,
- * the reading goes on; how far it is stands in `understudy status`.
+ * `understudy resnapshot <table>… | --all`: requests a resnapshot of tables and waits until it is
+ * complete. It answers with the tables and the LSN of the request. When the command ends early the
+ * resnapshot continues; `understudy status` shows its progress.
  */
 
 import { exitCodes } from '../errors/codes.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { tablesOrAll } from '../errors/usage.ts';
 import { type ResnapshotResult, resnapshot } from '../fleet/operations/resnapshot.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption } from './command.ts';
@@ -28,13 +28,13 @@ export const resnapshotCommand: Command<ResnapshotInput> = {
   declare: (verb) => {
     verb.argument('[table...]', 'schema.table, or a pattern as in understudy.yaml');
     verb.option('--all', 'every table; also where the slot or the publication was lost');
-    verb.option('--new-slot', 'with --all: give the slot up, whatever it looks like');
-    verb.option('--no-wait', 'end once it is asked for');
+    verb.option('--new-slot', 'with --all: replace the slot, even a usable one');
+    verb.option('--no-wait', 'end once the request is written');
   },
   read: (args, options) => {
     const all = flagOption(options, 'all');
     const newSlot = flagOption(options, 'newSlot');
-    if (all === args.length > 0 || (newSlot && !all)) throw eitherOr();
+    if (all === args.length > 0 || (newSlot && !all)) throw tablesOrAll();
     return { patterns: all ? null : args, wait: options['wait'] !== false, newSlot };
   },
   run: async (context, { patterns, wait, newSlot }) => {
@@ -46,22 +46,14 @@ export const resnapshotCommand: Command<ResnapshotInput> = {
   },
 };
 
-function eitherOr(): UnderstudyError {
-  return new UnderstudyError(
-    'USAGE',
-    'name the tables to read anew, or give --all; --new-slot goes with --all',
-    'understudy resnapshot public.orders, or understudy resnapshot --all',
-  );
-}
-
 function linesOf({ node, epoch, lsn, tables, newEpoch, finished }: ResnapshotResult): string[] {
   const what = tables.length === 1 ? tables[0] : `${tables.length} tables`;
   if (newEpoch) {
     return [
-      `epoch ${epoch} begins on node ${node}, with a new slot and every row to be read`,
+      `epoch ${epoch} begins on node ${node}, with a new slot and a resnapshot of every table`,
       `start its agent: understudy run ${node}`,
     ];
   }
-  if (finished) return [`${what}: every row is in the stream anew, from ${lsn} on`];
-  return [`${what}: asked for at ${lsn}; see how far it is: understudy status`];
+  if (finished) return [`${what}: every row is in the stream again, from ${lsn} on`];
+  return [`${what}: requested at ${lsn}; its progress: understudy status`];
 }

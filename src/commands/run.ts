@@ -1,8 +1,7 @@
 /**
- * `understudy run <node>… [--http host:port]`: serves nodes until it is stopped. Node names flow
- * in; one agent per node runs, as leader or follower, whatever the control log says. The first
- * SIGTERM drains, the second ends at once. With `--until P` it ends by itself once its one node, a
- * follower, stands exactly at P.
+ * `understudy run <node>… [--http host:port]`: serves nodes until it is stopped. One agent per node
+ * runs, as leader or follower, as the control log determines. The first SIGTERM drains, the second
+ * exits at once. With `--until P` it ends by itself once its one node, a follower, is exactly at P.
  */
 import { serveNode } from '../agent/agent.ts';
 import { AgentFigures } from '../agent/agent-figures.ts';
@@ -10,25 +9,26 @@ import type { AttemptEnd } from '../agent/follower-tasks.ts';
 import { WalWatch } from '../agent/wal-watch.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { exitCodes } from '../errors/codes.ts';
-import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
+import { hasCode } from '../errors/understudy-error.ts';
+import { ownLockRemains } from '../errors/unreachable.ts';
+import { nodeNamedTwice, untilForOneNode } from '../errors/usage.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { fleetStatus } from '../fleet/status/fleet-status.ts';
 import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
 import { Releasers, runUntilStopped } from '../lifecycle.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, type CommandContext, type Outcome, textOption } from './command.ts';
-import { type PointReference, parsePointReference } from './point-reference.ts';
-import { resolvePoint } from './resolve-point.ts';
+import { type PointReference, parsePointReference, resolvePoint } from './point-reference.ts';
 
 interface RunInput {
   /** At least one, each once. */
   readonly nodes: readonly string[];
   readonly http: ListenAddress | null;
-  /** Where the one node stops; null is never. */
+  /** The point at which the one node stops; null is never. */
   readonly until: PointReference | null;
 }
 
-/** A label may have been given a moment ago. */
+/** A label may have been created a moment ago. */
 const labelTimeoutMs = 10_000;
 
 export const runCommand: Command<RunInput> = {
@@ -42,32 +42,24 @@ export const runCommand: Command<RunInput> = {
   declare: (verb) => {
     verb.argument('<node...>', 'the nodes this process serves');
     verb.option('--http <address>', 'serve /status, /healthz and /metrics on host:port');
-    verb.option('--until <point>', 'stop the follower exactly there: a label or an LSN');
+    verb.option('--until <point>', 'stop the follower exactly at this label or LSN, and exit');
   },
   read: (args, options) => {
     const twice = args.find((node, at) => args.indexOf(node) !== at);
-    if (twice !== undefined) {
-      throw new UnderstudyError('USAGE', `node ${twice} is named twice`, 'Name each node once.');
-    }
+    if (twice !== undefined) throw nodeNamedTwice(twice);
     const http = textOption(options, 'http');
     const until = textOption(options, 'until');
-    if (until !== null && args.length > 1) {
-      throw new UnderstudyError(
-        'USAGE',
-        '--until is for one node',
-        'Name the one follower that shall stop there: understudy run b --until before-deploy',
-      );
-    }
+    if (until !== null && args.length > 1) throw untilForOneNode();
     return {
       nodes: args,
       http: http === null ? null : parseListenAddress(http),
       until: until === null ? null : parsePointReference(until),
     };
   },
-  run: async (context, { nodes, http, until: place }) => {
+  run: async (context, { nodes, http, until: point }) => {
     for (const node of nodes) context.config.requireNode(node);
     const cluster = clusterOf(context);
-    const until = place === null ? null : await resolved(context, cluster, place);
+    const until = point === null ? null : await resolved(context, cluster, point);
     const served = nodes.map((node) => serve(context, cluster, node));
     if (http !== null) await serveStatus(context, cluster, served, http);
     const agents = served.map((one) => keepServing(context, cluster, one, until));
@@ -81,17 +73,17 @@ export const runCommand: Command<RunInput> = {
 async function resolved(
   { signal }: CommandContext,
   cluster: Cluster,
-  place: PointReference,
+  point: PointReference,
 ): Promise<EpochLsn> {
   const releasers = new Releasers();
   try {
-    return await resolvePoint({ releasers, signal }, cluster, place, labelTimeoutMs);
+    return await resolvePoint({ releasers, signal }, cluster, point, labelTimeoutMs);
   } finally {
     await releasers.close();
   }
 }
 
-/** Being stopped on the way to a place is not having got there. */
+/** A process that is stopped before the node reached `until` fails. */
 function outcomeOf(
   { signal }: CommandContext,
   [node = '']: readonly string[],
@@ -104,7 +96,7 @@ function outcomeOf(
   }
   if (end === 'again') throw signal.reason;
   const lsn = formatEpochLsn(until);
-  const lines = [`node ${node} stands at ${lsn}, and is not served any more`];
+  const lines = [`node ${node} is at ${lsn}, and its agent has stopped`];
   return { answer: { node, lsn, reached: true }, lines, exit: exitCodes.ok };
 }
 
@@ -121,8 +113,8 @@ function serve({ now }: CommandContext, cluster: Cluster, node: string): Served 
 }
 
 /**
- * Attempt after attempt until stopped; an attempt that ends by itself begins the next role. A node
- * that has to stop does not take the others of this process with it: one of them may be leading.
+ * Runs attempts until stopped; after one that ends by itself the node begins its next role. A node
+ * that has to stop does not stop the others of this process: one of them may be leading.
  */
 async function keepServing(
   context: CommandContext,
@@ -144,7 +136,7 @@ async function keepServing(
       }
     } catch (error) {
       figures.failed(error);
-      throw served ? ownGhost(error) : error;
+      throw served && hasCode(error, 'NODE_LOCKED') ? ownLockRemains(error) : error;
     }
   };
   const ended = new AbortController();
@@ -153,7 +145,7 @@ async function keepServing(
     await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
     return end;
   } catch (error) {
-    log.error({ node, error }, 'this node is not served any more');
+    log.error({ node, error }, 'the agent stopped');
     throw error;
   } finally {
     ended.abort();
@@ -161,7 +153,7 @@ async function keepServing(
   }
 }
 
-/** Beside the attempts, not within: it has to go on while they fail. */
+/** Beside the attempts, not within: it has to continue while they fail. */
 async function watchWal(
   { log }: CommandContext,
   watch: WalWatch,
@@ -170,18 +162,9 @@ async function watchWal(
   try {
     await watch.run(signal);
   } catch (error) {
-    // The stream is worth more than its watch: it goes on, and this is said.
-    log.error({ node: watch.node, error }, 'the WAL that the slot keeps is not watched any more');
+    // The stream does not depend on its watch and continues.
+    log.error({ node: watch.node, error }, 'stopped watching the WAL that the slot keeps');
   }
-}
-
-/**
- * After a connection broke on this side only, the server may hold the lock for this agent's own
- * dead session until it notices: an agent that has held the lock waits for it.
- */
-function ownGhost(error: unknown): unknown {
-  if (!hasCode(error, 'NODE_LOCKED')) return error;
-  return new UnderstudyError('POSTGRES_UNREACHABLE', error.message, error.hint, error);
 }
 
 async function serveStatus(
@@ -195,7 +178,7 @@ async function serveStatus(
     status: () => fleetStatus(cluster),
     health: () => ({ ok: !context.signal.aborted }),
     figures: () => served.map(({ figures }) => figures.read()),
-    onError: (error) => context.log.warn({ error }, 'a status could not be answered'),
+    onError: (error) => context.log.warn({ error }, 'could not answer a request for the status'),
   });
   context.releasers.push('the HTTP server', () => server.stop());
   context.people(`status at http://${server.address.host}:${server.address.port}/status`);

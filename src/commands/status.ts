@@ -1,6 +1,6 @@
 /**
- * `understudy status [--watch]`: who leads and how far every node is. It looks in the databases,
- * the topic and the control log, never in agents, so that it works when all of them are down.
+ * `understudy status [--watch]`: the leader and the position of every node. It reads the databases,
+ * the topic and the control log and asks no agent, so that it works when all agents are down.
  */
 
 import { bytesText } from '../change/amounts.ts';
@@ -13,13 +13,13 @@ import { clusterOf } from './cluster-of.ts';
 import { type Command, type CommandContext, flagOption, type Outcome } from './command.ts';
 
 interface StatusInput {
-  /** Again and again until stopped. */
+  /** Repeats until stopped. */
   readonly watch: boolean;
 }
 
 /** As often as points are made by default: more would show the same. */
 const watchEveryMs = 1_000;
-/** Cursor to the upper left; what was there is cleared line by line, so that nothing flickers. */
+/** Cursor to the upper left; old text is cleared line by line, so that nothing flickers. */
 const home = '\u001b[H';
 const clearLine = '\u001b[K';
 const clearBelow = '\u001b[J';
@@ -28,7 +28,7 @@ export const statusCommand: Command<StatusInput> = {
   name: 'status',
   examples: ['understudy status', 'understudy status --watch', 'understudy --json status'],
   declare: (verb) => {
-    verb.option('--watch', 'show it again and again; with --json one object a line');
+    verb.option('--watch', 'repeat until stopped; with --json one object on a line');
   },
   read: (_args, options) => ({ watch: flagOption(options, 'watch') }),
   run: async (context, { watch }) => {
@@ -47,7 +47,7 @@ async function watchFleet(context: CommandContext, fleet: FleetWatch): Promise<O
     const lines = statusLines(status);
     if (isScreen) context.print(status, onScreen(lines));
     else context.print(status, isFirst ? lines : ['', ...lines]);
-    // Being stopped is how a watch ends, and no failure.
+    // A watch ends by being stopped: that is no failure.
     await sleepOrAbort(watchEveryMs, context.signal, context.sleep);
   }
   return { answer: null, lines: [], exit: exitCodes.ok };
@@ -80,7 +80,7 @@ function statusLines(status: FleetStatus): readonly string[] {
   return [head, '', ...table, ...reasonLines(status.nodes)];
 }
 
-/** What holds for every node is said once. */
+/** A reason that holds for every node is printed once. */
 function reasonLines(nodes: readonly NodeStatus[]): readonly string[] {
   const [first] = nodes;
   const shared = (first?.why ?? []).filter((why) => nodes.every((node) => node.why.includes(why)));

@@ -1,7 +1,7 @@
 /**
- * What a verification says to people. What was compared flows in; lines flow out: the tables of
- * each node, the keys that differ, both rows where they were asked for, and what to do next. Keys
- * and values are data: what could be mistaken, or would move the cursor, is written as JSON text.
+ * A verification as lines for people: the tables of each node, the keys that differ, both rows on
+ * request, and the next steps. Keys and values are data: a text that is ambiguous, or that would
+ * move the cursor, is printed as JSON text.
  */
 
 import { formatEpochLsn } from '../change/position.ts';
@@ -26,7 +26,7 @@ export function verificationLines(
   if (nodes.length === 0) return ['there is no follower to compare'];
   const lines = nodes.flatMap((node) => [...nodeLines(node, leader, showRows), '']);
   for (const { name, why } of leftOut) lines.push(`node ${name}: left out, ${why}`, '');
-  if (repaired !== null) lines.push(`node ${leader} published ${grouped(repaired)} rows anew`, '');
+  if (repaired !== null) lines.push(`node ${leader} published ${grouped(repaired)} rows again`, '');
   const at = `at ${formatEpochLsn(lsn)}`;
   if (equal) return [...lines, `equal ${at}: every row is that of node ${leader}`];
   const different = nodes.filter((node) => !node.equal).map(({ name }) => name);
@@ -110,7 +110,7 @@ function rowsLines(
   return ['', title, ...tableLines(['', ...names.map(shownText)], cells)];
 }
 
-/** The row, or both side by side and of them only the values that differ. */
+/** The one row, or both side by side with only the values that differ. */
 function rowLines(
   { kind, key, leader: here, follower: there }: DifferentRow,
   leader: string,
@@ -136,11 +136,11 @@ function cellOf(row: ShownRow, name: string): string {
   return value === null || value === undefined ? 'NULL' : shownText(value);
 }
 
-/** Letters, digits, checkpoints, punctuation and symbols, and single spaces between them. */
+/** Letters, digits, marks, punctuation and symbols, and single spaces between them. */
 const plain = /^[\p{L}\p{N}\p{M}\p{P}\p{S}]+( [\p{L}\p{N}\p{M}\p{P}\p{S}]+)*$/u;
 const unseen = /[\p{C}\p{Zl}\p{Zp}]/gu;
 
-/** The text itself where nobody can take it for anything else. */
+/** The text itself where it is unambiguous. */
 export function shownText(text: string): string {
   if (plain.test(text) && !text.startsWith('"') && text !== 'NULL' && text !== '-') return text;
   return JSON.stringify(text).replace(unseen, (character) => {
@@ -155,14 +155,14 @@ function grouped(count: bigint | number): string {
   return count.toLocaleString('en-US');
 }
 
-/** A guess that is made from less than this is none. */
-const guessedFromMs = 2_000;
+/** An estimate from less than this is useless. */
+const estimatedFromMs = 2_000;
 
 /** `comparing: 43 %, about 16 s left (a 3/12 tables, 12,400,000 rows; b …)` */
 export function progressText({ what, done, tookMs, nodes }: ProgressState): string {
-  const isGuessed = tookMs >= guessedFromMs && done > 0 && done < 1;
+  const isEstimated = tookMs >= estimatedFromMs && done > 0 && done < 1;
   const restMs = Math.round(tookMs / done - tookMs);
-  const rest = isGuessed ? `, about ${durationText(restMs)} left` : '';
+  const rest = isEstimated ? `, about ${durationText(restMs)} left` : '';
   const parts = nodes.map(({ name, tables, tablesDone, rows }) => {
     const ofTables = tables === 1 ? '' : ` ${tablesDone}/${tables} tables,`;
     return `${name}${ofTables} ${grouped(rows)} rows`;

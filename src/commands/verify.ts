@@ -1,13 +1,13 @@
 /**
- * `understudy verify [node…]`: compares nodes with the leader, row by row, at one LSN. Node names
- * flow in, none meaning all followers; which rows differ flows out, and the exit code says whether
- * any does. Keys are told, values only when asked for: they may be secret. With --repair the leader
- * publishes the rows that differ anew, and what is told is the comparison after that.
+ * `understudy verify [node…]`: compares nodes, by default all followers, with the leader, row by
+ * row, at one LSN. It answers with the rows that differ; the exit code shows whether any does. Keys
+ * are reported, values only on request: they may be secret. With --repair the leader publishes the
+ * rows that differ again, and the answer is the comparison after that.
  */
 
 import { formatEpochLsn } from '../change/position.ts';
 import { exitCodes } from '../errors/codes.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { invalidKeyCount } from '../errors/usage.ts';
 import { repairRows } from '../fleet/operations/repair.ts';
 import { type Verification, verifyFleet } from '../fleet/operations/verify.ts';
 import type { DifferentRow, TableComparison } from '../verify/compare.ts';
@@ -31,7 +31,7 @@ interface VerifyInput {
   readonly repair: boolean;
 }
 
-/** More is no reading matter any more, and has to fit into memory with its rows. */
+/** More cannot be read by people, and has to fit into memory with its rows. */
 const keysLimit = 10_000;
 
 export const verifyCommand: Command<VerifyInput> = {
@@ -46,13 +46,13 @@ export const verifyCommand: Command<VerifyInput> = {
     verb.argument('[node...]', 'the followers to compare (default: all)');
     verb.option(
       '--keys <count>',
-      'keys to show of each table that differs; 0 looks for none',
+      'keys to show of each table that differs; 0 searches for none',
       '100',
     );
     verb.option('--show-rows', 'show both rows of each key: values may be secret');
     verb.option(
       '--repair',
-      'have the leader publish the rows that differ anew, then compare again',
+      'have the leader publish the rows that differ again, then compare again',
     );
   },
   read: (args, options) => {
@@ -82,8 +82,8 @@ export const verifyCommand: Command<VerifyInput> = {
 };
 
 /**
- * A comparison names so many keys at most, and rows may differ by their keys' spelling alone, which
- * takes two rounds: it goes on for as long as there is less to repair each time.
+ * A comparison reports a bounded number of keys, and rows that differ only in the spelling of their
+ * keys need two rounds: repairs continue for as long as fewer rows differ each time.
  */
 async function repairUntilEqual(
   compare: () => Promise<Verification>,
@@ -110,14 +110,10 @@ function keysOption(options: OptionValues): number {
   const text = requiredText(textOption(options, 'keys'), '--keys');
   const count = /^\d{1,6}$/.test(text) ? Number(text) : keysLimit + 1;
   if (count <= keysLimit) return count;
-  throw new UnderstudyError(
-    'USAGE',
-    `--keys ${JSON.stringify(text)} is not a number from 0 to ${keysLimit}`,
-    'Say how many keys of each table shall be shown, such as --keys 1000.',
-  );
+  throw invalidKeyCount(text, keysLimit);
 }
 
-/** A difference is an outcome, not a failure: it is told in full, with an exit code of its own. */
+/** A difference is an answer, not a failure: it is complete, with an exit code of its own. */
 export function verificationOutcome(
   verification: Verification,
   { showRows }: Pick<VerifyInput, 'showRows'>,

@@ -1,17 +1,19 @@
 /**
- * `understudy wait <node> --at P [--timeout 30s]`: ends when the node has applied everything up to
- * a point. A node, a label or LSN, and a bound flow in; the position reached flows out.
+ * `understudy wait <node> --at P [--timeout 30s]`: waits until the node has applied everything up
+ * to a point, and answers with the position of that point.
  */
 import type { Client } from 'pg';
 import { formatLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { exitCodes } from '../errors/codes.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { rowsNotExact } from '../errors/follower.ts';
+import { positionDiscarded } from '../errors/prerequisite.ts';
+import { pointNotReached } from '../errors/timed-out.ts';
+import type { UnderstudyError } from '../errors/understudy-error.ts';
 import { openMember } from '../fleet/node/member-session.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, durationOption, requiredText, textOption } from './command.ts';
-import { type PointReference, parsePointReference } from './point-reference.ts';
-import { resolvePoint } from './resolve-point.ts';
+import { type PointReference, parsePointReference, resolvePoint } from './point-reference.ts';
 
 interface WaitInput {
   readonly node: string;
@@ -19,7 +21,7 @@ interface WaitInput {
   readonly timeoutMs: number;
 }
 
-/** The first looks follow each other closely, since most waits are short. */
+/** The first polls follow each other closely, since most waits are short. */
 const pollFirstMs = 20;
 const pollMaxMs = 100;
 
@@ -30,9 +32,13 @@ export const waitCommand: Command<WaitInput> = {
     'understudy wait b --at 3:0/16B3748 --timeout 2m',
   ],
   declare: (verb) => {
-    verb.argument('<node>', 'who shall have reached it');
+    verb.argument('<node>', 'the node that is to reach the point');
     verb.requiredOption('--at <point>', 'a label, epoch:lsn, or an lsn of the current epoch');
-    verb.option('--timeout <duration>', 'how long at most, such as 250ms, 30s or 15m', '30s');
+    verb.option(
+      '--timeout <duration>',
+      'how long to wait at most, such as 250ms, 30s or 15m',
+      '30s',
+    );
   },
   read: (args, options) => ({
     node: requiredText(args[0], '<node>'),
@@ -58,17 +64,9 @@ export const waitCommand: Command<WaitInput> = {
 };
 
 const lostPoint = 'UN001';
-const lacksRows = 'UN002';
+const notExactYet = 'UN002';
 
-function notExact(node: string, { message }: Error): UnderstudyError {
-  return new UnderstudyError(
-    'UNFINISHED',
-    `node ${node} is not exact: ${message}`,
-    'Wait until understudy status shows it exact, or choose another node.',
-  );
-}
-
-/** The same judgement as understudy.wait_for, which applications call. */
+/** The same condition as in understudy.wait_for, which applications call. */
 async function covers(client: Client, node: string, { epoch, lsn }: EpochLsn): Promise<boolean> {
   try {
     const { rows } = await client.query<{ covered: string }>(
@@ -78,15 +76,9 @@ async function covers(client: Client, node: string, { epoch, lsn }: EpochLsn): P
     return rows[0]?.covered === 't';
   } catch (error) {
     if (!(error instanceof Error && 'code' in error)) throw error;
-    if (error.code === lacksRows) throw notExact(node, error);
+    if (error.code === notExactYet) throw rowsNotExact(node, error.message);
     if (error.code !== lostPoint) throw error;
-    throw new UnderstudyError(
-      'PREREQUISITE',
-      `node ${node} can never reach ${formatEpochLsn({ epoch, lsn })}: ${error.message}`,
-      'What lies there was discarded when another node took the lead. `understudy points` lists ' +
-        'the points that exist.',
-      error,
-    );
+    throw positionDiscarded(node, formatEpochLsn({ epoch, lsn }), error.message, error);
   }
 }
 
@@ -101,10 +93,5 @@ async function late(
             ELSE (SELECT p.epoch || ':' || p.upto FROM understudy.position p) END AS at
      FROM understudy.node n`,
   );
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `node ${node} stands at ${rows[0]?.at ?? 'no position'}, and did not reach ` +
-      `${formatEpochLsn(target)} within ${timeoutMs} ms`,
-    'See what holds it up: understudy status',
-  );
+  return pointNotReached(node, rows[0]?.at ?? null, formatEpochLsn(target), timeoutMs);
 }

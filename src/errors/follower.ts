@@ -15,6 +15,17 @@ export function detachedAt(node: string, at: EpochLsn): UnderstudyError {
   );
 }
 
+/** `reason` is what its database answers. */
+export function rowsNotExact(node: string, reason: string): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} is not exact: ${reason}`,
+    'Wait until understudy status shows it exact, or choose another node.',
+    undefined,
+    { node },
+  );
+}
+
 /** Its build was begun for the end of the log, before it was told to stop at `until`. */
 export function notExactAt(node: string, until: EpochLsn): UnderstudyError {
   return new UnderstudyError(

@@ -147,6 +147,45 @@ export function delayTooLong(facts: {
   );
 }
 
+/** The same label again. */
+export function labelTaken(label: string, cause?: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the point ${label} exists already`,
+    'A label is used once: choose another. `understudy points` lists them.',
+    cause,
+    { label },
+  );
+}
+
+/** The control log names the node as leader, and its database still follows. */
+export function promotionUnfinished(node: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} owns the epoch, and its database is not promoted yet`,
+    `Start its agent, which completes the promotion (understudy run ${node}), then retry.`,
+    cause,
+    { node },
+  );
+}
+
+/** `reason` is the message of the function of the `understudy` schema. */
+export function positionDiscarded(
+  node: string,
+  target: string,
+  reason: string,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} can never reach ${target}: ${reason}`,
+    'The transactions there were discarded when another node was promoted. List the points that ' +
+      'exist: understudy points',
+    cause,
+    { node, target },
+  );
+}
+
 /** Between a release and the next claim. */
 export function leaderless(cluster: string, formerLeader: string): UnderstudyError {
   return new UnderstudyError(

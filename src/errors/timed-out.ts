@@ -15,6 +15,43 @@ export function statusTimeout(timeoutMs: number): UnderstudyError {
   );
 }
 
+/** The label is in the WAL of the leader. */
+export function pointNotPublished(node: string, label: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the point ${label} is in the WAL of node ${node}, but not in the log yet`,
+    `It is published when the agent of the leader runs: understudy run ${node}`,
+    cause,
+    { node, label },
+  );
+}
+
+export function pointMissing(label: string, timeoutMs: number, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `there was no point ${label} within ${timeoutMs} ms`,
+    'List the points: understudy points. Check that the agent of the leader runs.',
+    cause,
+    { label, timeoutMs },
+  );
+}
+
+/** `at` is the position of the node now; null where it has none. */
+export function pointNotReached(
+  node: string,
+  at: string | null,
+  target: string,
+  timeoutMs: number,
+): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `node ${node} is at ${at ?? 'no position'} and did not reach ${target} within ${timeoutMs} ms`,
+    'Find the reason: understudy status',
+    undefined,
+    { node, at, target, timeoutMs },
+  );
+}
+
 export function controlLogTimeout(timeoutMs: number): UnderstudyError {
   return new UnderstudyError(
     'TIMED_OUT',

@@ -70,6 +70,15 @@ export function postgresConnectionLost(
   );
 }
 
+/**
+ * An agent that held the lock of its node meets the lock of its own dead session, until the server
+ * notices that the connection broke. `locked` is what any other agent would meet.
+ */
+export function ownLockRemains(locked: UnderstudyError): UnderstudyError {
+  const { message, hint, facts } = locked;
+  return new UnderstudyError('POSTGRES_UNREACHABLE', message, hint, locked, facts);
+}
+
 export function controlLogStuck(nextOffset: bigint, endOffset: bigint): UnderstudyError {
   return new UnderstudyError(
     'KAFKA_UNREACHABLE',

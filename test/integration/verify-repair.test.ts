@@ -75,7 +75,7 @@ test('what is equal is not published again', async () => {
   assert.is(code, 0);
   assert.is(json.repaired, 0);
   const { stdout } = await fleet.text('verify', '--repair');
-  assert.match(stdout, 'node a published 0 rows anew');
+  assert.match(stdout, 'node a published 0 rows again');
 });
 
 test('an agent that was started again repairs as well', async () => {

@@ -110,7 +110,7 @@ text('people see tables, keys and what to do next', () => {
 text('a repair tells how many rows were published, and is not advised again', () => {
   const done = verificationOutcome(verified(table('public.t')), plainly, 1_234);
   assert.match(jsonLine(done.answer ?? {}), '"equal":true,"repaired":1234,');
-  assert.ok(done.lines.includes('node a published 1,234 rows anew'));
+  assert.ok(done.lines.includes('node a published 1,234 rows again'));
   const rest = verificationOutcome(verified(table('public.t', differing())), withRows, 2);
   assert.match(rest.lines.at(-1) ?? '', /^HINT: Do not promote b;/);
 });
