@@ -68,7 +68,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
     harm: 'a late follower calls the topic damaged, and nobody can be promoted any more',
     edits: [
       {
-        file: 'src/fleet/node/kept-records.ts',
+        file: 'src/fleet/provision/build-start.ts',
         find: 'return control.newestAppendMs;',
         replace: 'return control.newestAppendMs - 3_600_000;',
       },

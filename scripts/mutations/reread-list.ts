@@ -48,7 +48,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     harm: 'followers remove the rows that had not come again when the leader changed',
     edits: [
       {
-        file: 'src/fleet/promotion/take-lead.ts',
+        file: 'src/fleet/promotion/promotion-steps.ts',
         find: 'keyed.filter((relation) => unfinished.has(relation))',
         replace: 'keyed.filter(() => unfinished.has(""))',
       },

@@ -46,7 +46,7 @@ export const topicShortcuts: readonly Mutation[] = [
     harm: 'a node takes the lead from a healthy one, in a topic where nobody can lead',
     edits: [
       {
-        file: 'src/fleet/promotion/take-lead.ts',
+        file: 'src/fleet/promotion/promotion-steps.ts',
         find: 'if (checkpoint === null || compareEpochLsn(checkpoint.at, at) < 0) {',
         replace: 'if (at.epoch < 0) {',
       },

@@ -7,7 +7,7 @@
 
 import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
-import { deposed } from '../errors/ownership.ts';
+import { deposed, notBuilt } from '../errors/ownership.ts';
 import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
 import { hit } from '../failpoints.ts';
 import type { Cluster } from '../fleet/cluster.ts';
@@ -19,19 +19,18 @@ import {
   interrupted,
   requireBuilt,
 } from '../fleet/operations/detach-steps.ts';
-import { Promotion, resultOf } from '../fleet/promotion/promotion.ts';
-import { type Lead, LeadTaking } from '../fleet/promotion/take-lead.ts';
+import { Promotion, resultOf } from '../fleet/promotion/promotion-request.ts';
+import { type Lead, LeadTaking } from '../fleet/promotion/promotion-steps.ts';
 import { startOver } from '../fleet/provision/building.ts';
-import type { FollowerAtWork } from '../fleet/provision/follower-at-work.ts';
-import { type WorkEvents, whileFollowing } from '../fleet/provision/following.ts';
+import type { FollowerAtWork } from '../fleet/provision/following.ts';
+import { type FollowerEvents, whileFollowing } from '../fleet/provision/following.ts';
 import { prepareNewNode } from '../fleet/provision/new-node.ts';
 import {
+  continueRebuild,
   dropReplaced,
-  goOnRebuilding,
   mayRebuild,
   rebuildStale,
 } from '../fleet/provision/rebuilding.ts';
-import { notBuilt } from '../fleet/status/building-text.ts';
 import { BootstrapRestart } from '../follower/bootstrap/bootstrap-restart.ts';
 import { restoreTriggers, suspendTriggers } from '../follower/schema/suspended-triggers.ts';
 import { readPendingRebuild } from '../follower/state/rebuild-state.ts';
@@ -40,6 +39,7 @@ import { type LeaderParts, lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/stream/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { publicationName, slotPrefix } from '../topic/records/layout.ts';
+import type { AgentFigures } from './agent-figures.ts';
 import { recordDamage } from './damage.ts';
 import {
   type AttemptEnd,
@@ -51,7 +51,13 @@ import {
 } from './follower-tasks.ts';
 import { whileLeading } from './reign-tasks.ts';
 
-/** What whoever runs an agent hears of an attempt. */
+interface WorkEvents {
+  /** It leads or follows. */
+  readonly onWorking: () => void;
+  readonly figures: AgentFigures;
+}
+
+/** What an agent reports of an attempt. */
 interface AgentEvents extends WorkEvents {
   /** The node's lock is held and its log is read. */
   readonly onServed: () => void;
@@ -102,6 +108,17 @@ export class Agent {
     releasers.push('the request desk', () => this.#desk.close());
   }
 
+  get #followerEvents(): FollowerEvents {
+    const { figures, onWorking } = this.#events;
+    return {
+      onFollowing: (follower) => {
+        figures.follows(follower);
+        onWorking();
+      },
+      onApplied: (rows) => figures.applied(rows),
+    };
+  }
+
   async run(signal: AbortSignal): Promise<AttemptEnd> {
     try {
       return await this.#serve(signal);
@@ -130,8 +147,8 @@ export class Agent {
       const rebuild = await readPendingRebuild(this.#node.client);
       if (rebuild === null) return await this.#follow(mine, signal);
       if (until !== null) throw standsNowhere(name);
-      const work = { releasers: this.#releasers, events: this.#events, desk: this.#desk };
-      await goOnRebuilding(this.#node, rebuild, work, signal);
+      const work = { releasers: this.#releasers, events: this.#followerEvents, desk: this.#desk };
+      await continueRebuild(this.#node, rebuild, work, signal);
       return 'again';
     } catch (error) {
       if (error instanceof BootstrapRestart) await startOver(this.#node, this.#node.client, error);
@@ -198,7 +215,7 @@ export class Agent {
     signal: AbortSignal,
     work: (following: FollowerAtWork) => Promise<Result>,
   ): Promise<Result | null> {
-    return whileFollowing(this.#node, this.#releasers, this.#events, signal, work);
+    return whileFollowing(this.#node, this.#releasers, this.#followerEvents, signal, work);
   }
 
   async #promote(

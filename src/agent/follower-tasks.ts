@@ -9,7 +9,7 @@ import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { NodeAccess } from '../fleet/node/node-access.ts';
 import { type AgentRequest, type RequestDesk, targetOf, wayOf } from '../fleet/node/requests.ts';
 import { detachNode, requirePlace } from '../fleet/operations/detach-steps.ts';
-import type { FollowerAtWork } from '../fleet/provision/follower-at-work.ts';
+import type { FollowerAtWork } from '../fleet/provision/following.ts';
 import { beginRebuild } from '../fleet/provision/rebuilding.ts';
 import { openBuild } from '../follower/schema/schema-build.ts';
 

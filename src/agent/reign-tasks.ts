@@ -7,7 +7,7 @@ import type { Client } from 'pg';
 import type { NodeAccess } from '../fleet/node/node-access.ts';
 import type { RequestDesk } from '../fleet/node/requests.ts';
 import { keepRaising } from '../fleet/node/start-number.ts';
-import { keepSchemaNew } from '../fleet/provision/schema-renewal.ts';
+import { keepSchemaCurrent } from '../fleet/provision/schema-renewal.ts';
 import type { Leading } from '../leader/leader.ts';
 import { unlessAborted } from '../waiting.ts';
 
@@ -29,7 +29,7 @@ export async function whileLeading(
   await Promise.all([
     keepRaising(client, control, cluster.around.log, signal),
     // A server that fell silent must not hold up the end of a reign that failed elsewhere.
-    unlessAborted(keepSchemaNew(node, leading, epoch, signal), signal),
+    unlessAborted(keepSchemaCurrent(node, leading, epoch, signal), signal),
     desk.serveRepairs(leading, signal),
   ]);
 }

@@ -7,7 +7,7 @@
 import { exitCodes } from '../errors/codes.ts';
 import { reasonMissing } from '../errors/usage.ts';
 import { type FailoverPlan, failover } from '../fleet/operations/failover.ts';
-import type { PromotionResult } from '../fleet/promotion/promotion.ts';
+import type { PromotionResult } from '../fleet/promotion/promotion-request.ts';
 import { clusterOf } from './cluster-of.ts';
 import {
   type Command,

@@ -37,3 +37,14 @@ export function notExactAt(node: string, until: EpochLsn): UnderstudyError {
     { node, until: formatEpochLsn(until) },
   );
 }
+
+/** Refuses what needs the node's rows. */
+export function notExact(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} is not exact: it is being built from the log`,
+    'Retry once understudy status shows it exact, or use another node.',
+    undefined,
+    { node },
+  );
+}

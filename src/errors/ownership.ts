@@ -154,3 +154,13 @@ export function stoppedDuringSchema(node: string): UnderstudyError {
     { node },
   );
 }
+
+export function notBuilt(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} is being built from the log and is not exact yet`,
+    'Wait until understudy status shows it exact, or choose another node.',
+    undefined,
+    { node },
+  );
+}

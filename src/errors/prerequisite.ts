@@ -220,3 +220,57 @@ export function cannotListen(address: string, errorCode: string, cause: unknown)
     { address, errorCode },
   );
 }
+
+/** The command that keeps the database. */
+export function rebuildInPlace(node: string): string {
+  return `understudy rebuild ${node} --in-place`;
+}
+
+function otherwise(node: string): string {
+  return (
+    `Rebuild it in its own tables (${rebuildInPlace(node)}, or rebuild: in-place ` +
+    'in understudy.yaml), or give it a new database with the same tables, empty.'
+  );
+}
+
+export function noSchemaForRebuild(node: string): UnderstudyError {
+  return noRoomBeside(node, 'the topic holds no schema', otherwise(node));
+}
+
+/** `ddl: manual`. */
+export function tablesByHand(node: string): UnderstudyError {
+  return noRoomBeside(node, 'its tables are created by hand (ddl: manual)', otherwise(node));
+}
+
+/** `why` completes the sentence. */
+export function noRoomBeside(node: string, why: string, hint: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} cannot be rebuilt beside its database: ${why}`,
+    hint,
+    undefined,
+    { node },
+  );
+}
+
+/** Left by the rebuild of a node of another stream. */
+export function foreignBeside(node: string, database: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the database ${database} beside that of node ${node} belongs to another stream`,
+    `If it is not needed: DROP DATABASE "${database}"; then start the agent again.`,
+    undefined,
+    { node, database },
+  );
+}
+
+/** What the topic lacks would be missing in what is built from it. */
+export function rebuildFromDamage(node: string, damage: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} cannot be rebuilt from a topic that is damaged: ${damage}`,
+    'Keep the topic for analysis; destroy the cluster and init it again.',
+    undefined,
+    { node },
+  );
+}

@@ -112,3 +112,51 @@ export function publicationChanged(publication: string, what: string): Understud
     { publication },
   );
 }
+
+/** Without a key, rows cannot be matched with the rows that followers have. */
+export function resnapshotWithoutKey(relation: string): UnderstudyError {
+  return new UnderstudyError(
+    'TABLE_UNSUPPORTED',
+    `${relation} has no key: its rows cannot be matched with those of followers`,
+    'Name the tables that have one: understudy resnapshot <table>… Where all must be read, ' +
+      'destroy the cluster and init it again.',
+    undefined,
+    { relation },
+  );
+}
+
+/** At init, on the leader. `quoted` is the table's name in SQL. */
+export function rowsWithoutKey(node: string, table: string, quoted: string): UnderstudyError {
+  return new UnderstudyError(
+    'TABLE_NOT_EMPTY',
+    `${table} on node ${node} holds rows and has no key to read them by`,
+    `Give it a key: ALTER TABLE ${quoted} ADD COLUMN id ` +
+      'bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY; on every node.',
+    undefined,
+    { node, table },
+  );
+}
+
+/** At init. */
+export function followerHoldsRows(node: string, table: string): UnderstudyError {
+  return new UnderstudyError(
+    'TABLE_NOT_EMPTY',
+    `${table} on node ${node} holds rows, and that node is to follow`,
+    'Its rows come from the leader. Where they may replace what followers hold: understudy init ' +
+      '--replace-rows; else empty the tables (TRUNCATE), then run init again.',
+    undefined,
+    { node, table },
+  );
+}
+
+/** The node is built from the log: no change of the stream would delete rows of its own. */
+export function newNodeHoldsRows(node: string, table: string): UnderstudyError {
+  return new UnderstudyError(
+    'TABLE_NOT_EMPTY',
+    `${table} on node ${node} holds rows, and that node is to be built from the log`,
+    'A new node gets every row from the topic: give it a database with empty tables, or empty ' +
+      'these (TRUNCATE), then run this again.',
+    undefined,
+    { node, table },
+  );
+}

@@ -146,3 +146,20 @@ export function slotNotReady(slot: string, timeoutMs: number, blockers: string):
 export function failpointHit(name: string): UnderstudyError {
   return new UnderstudyError('TIMED_OUT', `failpoint ${name}`, 'Unset UNDERSTUDY_FAILPOINTS.');
 }
+
+/** `users` names the sessions and prepared transactions that could not be ended. */
+export function databaseInUse(
+  node: string,
+  database: string,
+  users: string,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the database ${database} of node ${node} could not be swapped: it is used by ${users}`,
+    'End these by hand, or let the agent do it: GRANT pg_signal_backend to its role (sessions of ' +
+      'superusers only a superuser ends). The agent retries by itself.',
+    cause,
+    { node, database, users },
+  );
+}

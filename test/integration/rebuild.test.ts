@@ -141,7 +141,7 @@ withDump('beside its database, which serves readers until the swap', async () =>
   const before = await fleet.sql('c', databasesQuery);
   const rows = await fleet.digest('c', 'item');
   const paused = fleet.spawnAgent('c', `rebuild.after-prepare=pause:${longerThanTheTest}`);
-  await paused.says(/building the database beside/);
+  await paused.says(/building a second database/);
   const reader = await fleet.session('c');
   await refusedMeanwhile('UNFINISHED');
   const again = await fleet.cli('rebuild', 'c');
@@ -153,7 +153,7 @@ withDump('beside its database, which serves readers until the swap', async () =>
   assert.is(await codeOf(fleet.sql('c', 'DELETE FROM item')), '25006', 'and guarded');
   await paused.kill();
   const agent = await goesOn();
-  await agent.says(/has taken its place/);
+  await agent.says(/swapped in the rebuilt database/);
   assert.match(String(await codeOf(reader.query('SELECT 1'))), /57P01|undefined/, 'it was ended');
   await agent.says(/dropped the old database/);
   await equalAndLeads();

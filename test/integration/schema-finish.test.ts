@@ -153,7 +153,7 @@ test('what is refused is named and tried again; the rest is built, and rows arri
   assert.ok((await statusOfB()).promotable);
 });
 
-test('a foreign key to rows that are not in the stream is made NOT VALID, and told', async () => {
+test('a foreign key to rows that are not in the stream is created NOT VALID', async () => {
   await fleet.sql('a', 'INSERT INTO part VALUES (1, 1)');
   await fleet.caughtUp();
   await leaveOpen(
@@ -162,7 +162,7 @@ test('a foreign key to rows that are not in the stream is made NOT VALID, and to
   );
   const agent = await fleet.startAgent('b');
   await untilOpen(0);
-  await agent.says(/public\.part\.outside.*made NOT VALID/);
+  await agent.says(/public\.part\.outside.*created NOT VALID/);
   const made = await fleet.sql(
     'b',
     `SELECT convalidated, confdeltype FROM pg_constraint WHERE conname = 'outside'`,

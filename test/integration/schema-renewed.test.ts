@@ -13,8 +13,9 @@ import { testWithDump } from '../support/with-dump.ts';
 
 const stack = await useStack({ postgres: 3 });
 const check = await testWithDump(stack);
-const renewed = /"message":"the schema in the topic is new"/;
-const kept = /SCHEMA_DUMP_FAILED.*"message":"the schema in the topic stays as it was"/;
+const renewed = /"message":"published the schema"/;
+const kept =
+  /SCHEMA_DUMP_FAILED.*"message":"publishing the schema failed: the topic keeps the older one"/;
 let fleet: Fleet;
 let nodes: Record<string, object>;
 

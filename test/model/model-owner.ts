@@ -10,8 +10,7 @@ import {
   emptyControlState,
   foldControl,
 } from '../../src/control/control-state.ts';
-import { writeEpochBegin } from '../../src/fleet/promotion/epoch-begin.ts';
-import { type OwnedEpoch, ownEpoch } from '../../src/fleet/promotion/own-epoch.ts';
+import { type OwnedEpoch, ownEpoch, writeEpochBegin } from '../../src/fleet/promotion/own-epoch.ts';
 import { commitReadably, readLogEnd } from '../../src/topic/log-end.ts';
 import type { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import type { RecordEncoder } from '../../src/topic/records/encoder.ts';

@@ -11,6 +11,7 @@ import { dropUnderstudySchema } from '../../catalog/understudy-schema.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
+import { notExact } from '../../errors/follower.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import { type OpenBuild, openBuild } from '../../follower/schema/schema-build.ts';
@@ -28,8 +29,8 @@ import type { Cluster } from '../cluster.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { advanceSequences, type SequenceChange } from '../promotion/sequences.ts';
 import { type StepTime, StepTimes } from '../promotion/step-times.ts';
-import type { FollowerAtWork } from '../provision/follower-at-work.ts';
-import { notExact, openBuildTexts } from '../status/building-text.ts';
+import type { FollowerAtWork } from '../provision/following.ts';
+import { openBuildTexts } from '../status/building-text.ts';
 import { lacksText } from '../status/unfinished-text.ts';
 
 /** The JSON of detach. What the log holds beyond `lsn` is not discarded: the others have it. */

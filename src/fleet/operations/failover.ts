@@ -10,6 +10,7 @@ import { formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
+import { notBuilt } from '../../errors/ownership.ts';
 import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
@@ -20,8 +21,8 @@ import { askAgent } from '../node/agent-question.ts';
 import { requireAttached } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
 import { failoverWaitMs } from '../node/requests.ts';
-import type { PromotionResult } from '../promotion/promotion.ts';
-import { lackTexts, notBuilt, requireNothingToCome } from '../status/building-text.ts';
+import type { PromotionResult } from '../promotion/promotion-request.ts';
+import { lackTexts, requireSchemaBuilt } from '../status/building-text.ts';
 
 interface FailoverRequest {
   readonly node: string;
@@ -113,7 +114,7 @@ async function planOf(
   }
   const open = await openBuild(client);
   // What waits for rows that nobody will send any more is made before it leads.
-  if (position.unfinished.length === 0) requireNothingToCome(node, open);
+  if (position.unfinished.length === 0) requireSchemaBuilt(node, open);
   return {
     node,
     dryRun: true,

@@ -34,16 +34,15 @@ import * as layout from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeSession } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
-import { writeEpochBegin } from '../promotion/epoch-begin.ts';
-import { ownEpoch } from '../promotion/own-epoch.ts';
+import { ownEpoch, writeEpochBegin } from '../promotion/own-epoch.ts';
 import { giveSchema, initialParts, readInitialSchema } from '../provision/initial-schema.ts';
 import {
+  createTopics,
   refuseFollowerRows,
   replaceRows,
   shapesOf,
   unfinishedAtFirst,
-} from '../provision/initial-tables.ts';
-import { makeTopics } from '../provision/initial-topics.ts';
+} from '../provision/initial-stream.ts';
 
 interface Initialised {
   readonly cluster: string;
@@ -154,7 +153,7 @@ class Initialisation {
     const shapes = shapesOf(published, settings.keyless);
     this.#onStep('creating the topics');
     const { kafka } = this.#cluster;
-    await makeTopics(this.#cluster, (topic) => this.#undo.push(() => deleteTopic(kafka, topic)));
+    await createTopics(this.#cluster, (topic) => this.#undo.push(() => deleteTopic(kafka, topic)));
     await this.#installSchema(leader);
     await this.#publish(leader, published, shapes);
     this.#onStep(`creating the slot on ${leader.name} and reading what is there`);

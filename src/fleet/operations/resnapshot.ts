@@ -15,6 +15,7 @@ import type { RelationId } from '../../change/change.ts';
 import { parseLsn } from '../../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import type { Owner } from '../../control/claim.ts';
+import { resnapshotWithoutKey } from '../../errors/table.ts';
 import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { checkSlot, listSlots, newestSlot, readSlot } from '../../leader/stream/slot.ts';
 import { Releasers } from '../../lifecycle.ts';
@@ -26,8 +27,12 @@ import { publicationName, slotName, slotPrefix } from '../../topic/records/layou
 import { sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import { leaderOf, openFleetLog, openMember } from '../node/member-session.ts';
-import { requireLeader } from '../promotion/next-epoch.ts';
-import { readAnew, type StreamTable, streamTables, withoutKey } from '../promotion/reading-anew.ts';
+import { requireLeader } from '../promotion/new-slot.ts';
+import {
+  requestResnapshot,
+  type StreamTable,
+  streamTables,
+} from '../promotion/resnapshot-tables.ts';
 import { unfinishedText } from '../status/unfinished-text.ts';
 
 interface ResnapshotRequest {
@@ -108,7 +113,7 @@ async function chooseTables(
     for (const one of found) chosen.set(one.relation, one);
   }
   const keyless = [...chosen.values()].find(({ hasKey }) => !hasKey);
-  if (keyless !== undefined) throw withoutKey(keyless.relation);
+  if (keyless !== undefined) throw resnapshotWithoutKey(keyless.relation);
   return [...chosen.values()];
 }
 
@@ -173,7 +178,7 @@ async function ask(
   { epoch }: Owner,
   relations: readonly RelationId[],
 ): Promise<EpochLsn> {
-  await readAnew(client, relations);
+  await requestResnapshot(client, relations);
   const { rows } = await client.query<{ lsn: string }>(
     'SELECT pg_catalog.pg_current_wal_insert_lsn() AS lsn',
   );

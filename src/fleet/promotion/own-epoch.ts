@@ -5,7 +5,7 @@
  * does: one action after the other, each reply handed back with its ticket. An error ends the
  * attempt; the next one begins at the control log again.
  */
-import type { Checkpoint } from '../../change/change.ts';
+import type { Checkpoint, EpochBegin } from '../../change/change.ts';
 import { isMine } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import {
@@ -17,8 +17,11 @@ import {
 } from '../../control/owning.ts';
 import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
-import type { TransactionalProducer } from '../../topic/log.ts';
+import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../../topic/log.ts';
+import { commitReadably } from '../../topic/log-end.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
+import type { RecordEncoder } from '../../topic/records/encoder.ts';
+import type { Clock } from '../../waiting.ts';
 import type { Surroundings } from '../cluster.ts';
 
 interface OwnEpochParts {
@@ -203,4 +206,29 @@ class OwningAttempt {
       throw new Error('an epoch is owned after drain and begin');
     return { epoch, producer: this.#inited(), end, checkpoint };
   }
+}
+
+/**
+ * Writes the beginning of an epoch: one record in every partition, in one Kafka transaction, with
+ * the schema that it begins with where there is one. Gives the checkpoint that the epoch's first
+ * point continues. The begin counts only when all partitions hold it, and then voids the records
+ * past its base. No node leads an epoch whose begin it cannot read back: a crash could still end
+ * that transaction as aborted, and what clients wrote meanwhile would precede the begin that is
+ * written in its place.
+ */
+export async function writeEpochBegin(
+  producer: TransactionalProducer,
+  reader: CommittedReader,
+  encoder: RecordEncoder,
+  begin: EpochBegin,
+  clock: Clock,
+  schema: readonly OutgoingRecord[] = [],
+): Promise<Checkpoint> {
+  // The begin comes last: the offsets behind it are the checkpoint.
+  const records = [...schema, ...encoder.encodeEpochBegin(begin, BigInt(clock.nowMs()) * 1000n)];
+  const { offsets } = await commitReadably(producer, records, reader, clock);
+  return {
+    at: { epoch: begin.epoch, lsn: begin.startLsn },
+    nextOffsets: offsets.map((offset) => offset + 1n),
+  };
 }

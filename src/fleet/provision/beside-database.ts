@@ -1,8 +1,7 @@
 /**
- * A database beside that of a node, on the same server. Flows in: a session in the maintenance
- * database and the node's database; flows out: an empty one with the same encoding, locale, owner,
- * settings, privileges and comment, under a name that nobody else uses; or none any more. What
- * stands in its way is refused before anything is made.
+ * A second database beside that of a node, on the same server. It creates an empty one with the
+ * same encoding, locale, owner, settings, privileges and comment, under a name of its own, and
+ * drops it again. What makes that impossible is refused before anything is created.
  */
 import { createHash } from 'node:crypto';
 import type { Client } from 'pg';
@@ -10,17 +9,17 @@ import { loadKnownRelations } from '../../catalog/known-relations.ts';
 import { databaseOfUrl, quoteIdentifier, quoteLiteral } from '../../catalog/postgres-session.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
 import { displayName } from '../../catalog/table.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { bug } from '../../errors/bug.ts';
+import { noRoomBeside, rebuildInPlace, tablesByHand } from '../../errors/prerequisite.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeAccess } from '../node/node-access.ts';
-import { byHand, inPlace } from '../status/building-text.ts';
-import { withRows } from './initial-tables.ts';
+import { withRows } from './initial-stream.ts';
 
-/** As Postgres cuts names off. */
+/** Postgres truncates longer names. */
 const nameBytesMax = 63;
 
-/** `rebuild` is the one that is being built, `old` the one whose place it has taken. */
+/** `rebuild` is the database that is being built, `old` the one that it has replaced. */
 export function besideName(database: string, what: 'rebuild' | 'old'): string {
   const name = `${database}_understudy_${what}`;
   if (Buffer.byteLength(name) <= nameBytesMax) return name;
@@ -46,12 +45,12 @@ interface Rights {
   readonly taken: string | null;
 }
 
-/** Of a node that is not being built so already. */
+/** Refuses a node that cannot have a second database. Not for one that has it already. */
 export async function requireRoomBeside(node: NodeAccess): Promise<void> {
   const { client, cluster, name } = node;
   const { settings } = cluster;
   if (settings.pgDump() === null) {
-    throw noRoom(name, 'its tables are made by hand (ddl: manual)', byHand(name));
+    throw tablesByHand(name);
   }
   const database = databaseOfUrl(node.url);
   const names = [besideName(database, 'rebuild'), besideName(database, 'old')];
@@ -66,46 +65,45 @@ export async function requireRoomBeside(node: NodeAccess): Promise<void> {
     [names],
   );
   const [facts] = rows;
-  if (facts === undefined) throw new Error('a session is in a database');
+  if (facts === undefined) throw bug('a session is in a database');
   const role = quoteIdentifier(facts.role);
   if (settings.maintenanceDatabase === facts.database) {
     const hint = 'Name another database of that server in maintenanceDatabase.';
-    throw noRoom(name, 'it is the maintenance database, which cannot be renamed', hint);
+    throw noRoomBeside(name, 'it is the maintenance database, which cannot be renamed', hint);
   }
   if (facts.may_create !== 't') {
-    throw noRoom(name, `${role} may not create databases`, `ALTER ROLE ${role} CREATEDB;`);
+    throw noRoomBeside(name, `${role} may not create databases`, `ALTER ROLE ${role} CREATEDB;`);
   }
   if (facts.may_rename !== 't') {
     const hint = `ALTER DATABASE ${quoteIdentifier(facts.database)} OWNER TO ${role};`;
-    throw noRoom(name, `${role} does not own its database`, hint);
+    throw noRoomBeside(name, `${role} does not own its database`, hint);
   }
   if (facts.taken !== null) {
     const taken = quoteIdentifier(facts.taken);
-    const hint = `Once nobody needs it: DROP DATABASE ${taken};`;
-    throw noRoom(name, `that server has a database ${taken} already`, hint);
+    const hint = `If it is not needed: DROP DATABASE ${taken};`;
+    throw noRoomBeside(name, `that server has a database ${taken} already`, hint);
   }
   await requireNothingOwn(client, name);
 }
 
-/** What only this node has would go with its database. */
+/** Rows that only this node has would be dropped with its database. */
 async function requireNothingOwn(client: Client, name: string): Promise<void> {
   const known = new Set((await loadKnownRelations(client)).map(({ tableOid }) => tableOid));
   const others = (await readTables(client, ['*.*'])).filter(({ oid }) => !known.has(oid));
   const [table] = await withRows(client, others);
   if (table === undefined) return;
   const what = `its table ${displayName(table)} holds rows and is not in the stream`;
-  throw noRoom(name, what, `Save and empty it, or keep the database: ${inPlace(name)}`);
-}
-
-function noRoom(node: string, why: string, hint: string): UnderstudyError {
-  const message = `node ${node} cannot be rebuilt beside its database: ${why}`;
-  return new UnderstudyError('PREREQUISITE', message, hint);
+  throw noRoomBeside(
+    name,
+    what,
+    `Save and empty it, or keep the database: ${rebuildInPlace(name)}`,
+  );
 }
 
 type DatabaseRow = Readonly<Record<string, string | null>>;
 
 async function readDatabase(maintenance: Client, name: string): Promise<DatabaseRow | null> {
-  // Which columns there are is the version's.
+  // The columns depend on the version of Postgres.
   const { rows } = await maintenance.query<{ database: string }>(
     `SELECT to_jsonb(d) || jsonb_build_object('oid', d.oid::text,
               'encoding', pg_encoding_to_char(d.encoding), 'owner', pg_get_userbyid(d.datdba),
@@ -117,20 +115,20 @@ async function readDatabase(maintenance: Client, name: string): Promise<Database
   return rows[0] === undefined ? null : (JSON.parse(rows[0].database) as DatabaseRow);
 }
 
-/** Also goes on where it was interrupted; gives the OID. */
+/** Continues where an earlier call was interrupted; gives the OID. */
 export async function createBeside(
   maintenance: Client,
   database: string,
   beside: string,
 ): Promise<string> {
   const like = await readDatabase(maintenance, database);
-  if (like === null) throw new Error('a node that is locked has a database');
+  if (like === null) throw bug('a node that is locked has a database');
   if ((await readDatabase(maintenance, beside)) === null) {
     await maintenance.query(`CREATE DATABASE ${quoteIdentifier(beside)} ${createClauses(like)}`);
   }
-  const made = await readDatabase(maintenance, beside);
-  if (made?.['oid'] == null) throw new Error('a database that was made is there');
-  return made['oid'];
+  const created = await readDatabase(maintenance, beside);
+  if (created?.['oid'] == null) throw bug('a database that was created exists');
+  return created['oid'];
 }
 
 const providers: Readonly<Record<string, string>> = { b: 'builtin', c: 'libc', i: 'icu' };
@@ -158,7 +156,7 @@ function createClauses(like: DatabaseRow): string {
   ].join(' ');
 }
 
-/** Makes what can be changed of a database as it is with the other: may be repeated. */
+/** Sets on one database what can be altered, as it is on the other. May be repeated. */
 export async function copyProperties(maintenance: Client, from: string, to: string): Promise<void> {
   const like = await readDatabase(maintenance, from);
   const target = quoteIdentifier(to);
@@ -172,7 +170,7 @@ export async function copyProperties(maintenance: Client, from: string, to: stri
   for (const statement of statements) await maintenance.query(statement);
 }
 
-/** Settings whose values are lists of names: one literal would be one name. */
+/** Settings whose values are lists of names: as one literal they would be one name. */
 const listSettings: readonly string[] = [
   'local_preload_libraries',
   'search_path',
@@ -220,13 +218,13 @@ export function settingText(setting: string): string {
 
 interface GrantRow {
   readonly database: string;
-  /** Null is everybody. */
+  /** Null is PUBLIC. */
   readonly grantee: string | null;
   readonly privilege: string;
   readonly grantable: string;
 }
 
-/** Where nobody ever granted or revoked, both have what a new database has. */
+/** Without any GRANT or REVOKE, both have what a new database has. */
 async function grantStatements(client: Client, from: string, to: string): Promise<string[]> {
   const { rows } = await client.query<GrantRow>(
     `SELECT d.datname AS database, r.rolname AS grantee, a.privilege_type AS privilege,
@@ -251,7 +249,7 @@ async function grantStatements(client: Client, from: string, to: string): Promis
   ];
 }
 
-/** Whatever it is called now; nothing where it is gone. Gives its name. */
+/** Under whatever name it has now, which it gives; null where it does not exist. */
 async function dropDatabase(maintenance: Client, oid: string): Promise<string | null> {
   const { rows } = await maintenance.query<{ name: string }>(
     'SELECT datname AS name FROM pg_database WHERE oid = $1',

@@ -1,8 +1,8 @@
 /**
- * Builds a node from the log alone, until it goes on as every follower does. Flows in: a node with
- * the state of its bootstrap; flows out: filled tables, a position and a horizon. What has to begin
- * again begins again here: the tables are emptied and a new look is taken, in one transaction, so
- * that a kill leaves one or the other.
+ * Builds a node from the log alone, until it can follow. It takes a node with the state of its
+ * bootstrap, and leaves filled tables, a position and a horizon. A build that has to start over
+ * empties the tables and saves a new beginning in one transaction, so that a kill leaves the state
+ * before or after it.
  */
 import type { Client } from 'pg';
 import { loadKnownRelations } from '../../catalog/known-relations.ts';
@@ -13,7 +13,6 @@ import { ApplyTargets } from '../../follower/apply/apply-targets.ts';
 import { Bootstrap, findHorizon } from '../../follower/bootstrap/bootstrap.ts';
 import { BootstrapRestart } from '../../follower/bootstrap/bootstrap-restart.ts';
 import { isKept } from '../../follower/bootstrap/checkpoint-search.ts';
-import { surveyTopic } from '../../follower/bootstrap/topic-survey.ts';
 import {
   type BootstrapState,
   endBootstrap,
@@ -22,19 +21,20 @@ import {
 } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import type { CommittedReader } from '../../topic/log.ts';
-import { keptFromMs } from '../node/kept-records.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import {
   deleteRetentionMs,
-  makePublication,
+  keptFromMs,
   matchTables,
   refuseNewNodeRows,
+  replacePublication,
+  saveBootstrapStart,
   saveLabels,
-  saveLook,
-} from './new-node.ts';
+  surveyLog,
+} from './build-start.ts';
 
-/** What an agent builds with; the session is the applier's. */
-interface Workshop {
+/** The session is the applier's. */
+interface BuildParts {
   readonly node: NodeAccess;
   readonly client: Client;
   readonly reader: CommittedReader;
@@ -42,30 +42,30 @@ interface Workshop {
 
 const progressEveryMs = 10_000;
 
-/** Resolves when the node can follow, which most can at once, or at an abort. */
-export async function buildNode(workshop: Workshop, signal: AbortSignal): Promise<void> {
-  const { node, client, reader } = workshop;
+/**
+ * Resolves when the node can follow, or at an abort. A node that is not being built can at once.
+ */
+export async function buildNode(parts: BuildParts, signal: AbortSignal): Promise<void> {
+  const { node, client, reader } = parts;
   const { nowMs, log } = node.cluster.around;
   for (let state = await readBootstrap(client); state !== null && !signal.aborted; ) {
     const position = await readPosition(client);
     if (position !== null && state.horizon !== null) return;
     if (position === null) {
-      state = await readRows(workshop, state, signal);
+      state = await readRows(parts, state, signal);
       continue;
     }
     const { decoder } = node;
     if (node.until !== null && state.checkpointAppendMs !== null) {
-      await arriveAtPlace(node, client, state.checkpointAppendMs);
+      await arriveAtStop(node, client, state.checkpointAppendMs);
     } else await findHorizon({ client, reader, decoder, nowMs }, state);
     log.info({ node: node.name, at: position.at, rows: state.rows }, 'the log is read');
     state = await readBootstrap(client);
   }
 }
 
-/**
- * Nothing that was written behind the checkpoint has replaced a row below it: they are all there.
- */
-async function arriveAtPlace(
+/** The rows are whole where compaction has removed no row below the checkpoint meanwhile. */
+async function arriveAtStop(
   node: NodeAccess,
   client: Client,
   checkpointAppendMs: number,
@@ -74,18 +74,18 @@ async function arriveAtPlace(
     await inTransaction(client, () => endBootstrap(client));
     return;
   }
-  // Another checkpoint below the place may do, or the place is refused.
-  const what = 'reading took longer than the topic keeps what is replaced';
+  // Another checkpoint below the LSN may do, or the LSN is refused.
+  const what = 'reading took longer than the topic keeps replaced records';
   await startOver(node, client, new BootstrapRestart(what));
 }
 
-/** One reading, to its end or to where it has to begin again. */
+/** Reads the log once, to its end or to where the build has to start over. */
 async function readRows(
-  workshop: Workshop,
+  parts: BuildParts,
   state: BootstrapState,
   signal: AbortSignal,
 ): Promise<BootstrapState | null> {
-  const { node, client, reader } = workshop;
+  const { node, client, reader } = parts;
   const { cluster, decoder } = node;
   const bootstrap = await Bootstrap.open(
     {
@@ -112,7 +112,7 @@ async function readRows(
   return await readBootstrap(client);
 }
 
-/** What was built so far is worth nothing. */
+/** Drops what was built so far. */
 export async function startOver(
   node: NodeAccess,
   client: Client,
@@ -122,29 +122,23 @@ export async function startOver(
   log.warn({ node: node.name, reason: message }, 'building this node starts over');
   const before = await readBootstrap(client);
   const conflicts = isConflict ? (before?.conflicts ?? 0) + 1 : 0;
-  await beginAnew(node, client, { conflicts, isRebuild: before?.isRebuild ?? false });
+  await restartBuild(node, client, { conflicts, isRebuild: before?.isRebuild ?? false });
 }
 
 /**
- * Empties the tables, and begins with a new look at the log. Indexes, constraints and triggers stay
- * as they are, and so does what of the schema is still to be built.
+ * Empties the tables, and begins at what the log holds now. Indexes, constraints and triggers stay
+ * as they are, and so does the record of which parts of the schema are not built yet.
  */
-export async function beginAnew(
+export async function restartBuild(
   node: NodeAccess,
   client: Client,
   state: Pick<BootstrapState, 'conflicts' | 'isRebuild'>,
 ): Promise<void> {
   const { cluster, control, reader, decoder, identity, name } = node;
-  const look = await surveyTopic({
-    reader,
-    decoder,
-    streamId: identity.streamId,
-    deleteRetentionMs: () => deleteRetentionMs(cluster),
-    nowMs: cluster.around.nowMs,
-    until: node.until,
-    keptFromMs: () => keptFromMs(control),
-  });
-  const tables = await matchTables(client, cluster, look);
+  const { until } = node;
+  const { streamId } = identity;
+  const start = await surveyLog(cluster, control, { reader, decoder, streamId, until });
+  const tables = await matchTables(client, cluster, start);
   const targets = await ApplyTargets.open(client);
   const relationIds = (await loadKnownRelations(client)).flatMap(({ shape, tableOid }) => {
     return tableOid === null || shape.dropped || targets.get(shape.id).partitioned
@@ -160,17 +154,18 @@ export async function beginAnew(
       await client.query('DELETE FROM understudy.epochs');
       await client.query('DELETE FROM understudy.rebuild');
       await saveLabels(client, control.state);
-      // One that came to the stream later may hold rows of its own.
+      // A table that was added to the stream later may hold rows of its own.
       await refuseNewNodeRows(client, name, tables);
-      // A table may have come since the first look, whose record lies below the checkpoint now.
-      await makePublication(client, cluster, tables);
-      await saveLook(client, { ...look, state: { ...look.state, ...state } }, tables);
+      // A table may have been added since the first build began: its record is below the
+      // checkpoint now.
+      await replacePublication(client, cluster, tables);
+      await saveBootstrapStart(client, { ...start, state: { ...start.state, ...state } }, tables);
     },
     () => false,
   );
 }
 
-/** Says now and then how far the reading is. */
+/** Logs at intervals how far the reading is. */
 function progressLog(
   { cluster, name }: NodeAccess,
   first: BootstrapState,
@@ -178,11 +173,11 @@ function progressLog(
   const { log, nowMs } = cluster.around;
   const sinceMs = nowMs();
   const before = shareRead(first);
-  let saidMs = sinceMs;
+  let loggedMs = sinceMs;
   return (state) => {
     const now = nowMs();
-    if (now - saidMs < progressEveryMs) return;
-    saidMs = now;
+    if (now - loggedMs < progressEveryMs) return;
+    loggedMs = now;
     const seconds = (now - sinceMs) / 1_000;
     const share = shareRead(state);
     const done = share - before;

@@ -1,10 +1,9 @@
 /**
- * The schema of a new cluster. Flows in: the leader, whose schema is read in the slot's own
- * snapshot, and followers; flows out: the payload of the stream's schema record, and followers with
- * the same tables. A follower that has all of the stream's tables is left as it is, one that has
- * none gets the leader's schema in one transaction, whole or not at all. Some of them is neither.
+ * The schema of a new cluster. It reads the leader's schema in the slot's own snapshot, gives the
+ * payload of the stream's schema record, and creates the tables on followers. A follower that has
+ * all tables of the stream stays as it is; one that has none gets the leader's schema in one
+ * transaction, whole or not at all; one that has some of them is refused.
  */
-
 import { dumpSchema } from '../../catalog/dump/schema-dump.ts';
 import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
 import { inTransaction, qualifiedName } from '../../catalog/postgres-session.ts';
@@ -12,7 +11,7 @@ import { readServer, readTables } from '../../catalog/read-catalog.ts';
 import { compareWithTable } from '../../catalog/relation-ids.ts';
 import { displayName, type TableShape } from '../../catalog/table.ts';
 import type { EpochBegin, RelationShape } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { builtDifferently, tablesMissing } from '../../errors/row.ts';
 import { buildFromSchema, buildPostData } from '../../follower/schema/schema-build.ts';
 import { type SchemaPart, schemaParts } from '../../topic/records/schema-record.ts';
 import type { Cluster } from '../cluster.ts';
@@ -20,7 +19,7 @@ import type { NodeSession } from '../node/member-session.ts';
 import { enumerate } from '../preflight/finding.ts';
 import { schemaBuildOptions } from './schema-finish.ts';
 
-/** Null where the tables are made by hand: `ddl: manual`. */
+/** Null where the tables are created by hand: `ddl: manual`. */
 export async function readInitialSchema(
   cluster: Cluster,
   leader: NodeSession,
@@ -48,11 +47,11 @@ export function initialParts(
 interface InitialTables {
   readonly published: readonly TableShape[];
   readonly shapes: ReadonlyMap<string, RelationShape>;
-  /** Nothing is to be read: what rows can do without may be made before them. */
+  /** No table is backfilling: the post-data section may be built at once. */
   readonly areEmpty: boolean;
 }
 
-/** Whether the node's tables were made here. */
+/** Whether the node's tables were created here. */
 export async function giveSchema(
   cluster: Cluster,
   { name, client }: NodeSession,
@@ -62,7 +61,9 @@ export async function giveSchema(
   const own = new Set((await readTables(client, ['*.*'])).map(nameOf));
   const missing = published.filter((table) => !own.has(nameOf(table)));
   if (missing.length === 0) return false;
-  if (missing.length < published.length) throw lacksSome(name, missing);
+  if (missing.length < published.length) {
+    throw tablesMissing(name, enumerate(missing.map(displayName)));
+  }
   await inTransaction(client, async () => {
     const options = { ...schemaBuildOptions(cluster, name), inOpenTransaction: true };
     await buildFromSchema(client, schema, 'pre-data', options);
@@ -73,8 +74,8 @@ export async function giveSchema(
     for (const [table, shape] of shapes) {
       const copy = built.get(table);
       const difference =
-        copy === undefined ? `${displayName(shape)} is not there` : compareWithTable(shape, copy);
-      if (difference !== null) throw builtOtherwise(name, difference);
+        copy === undefined ? `${displayName(shape)} does not exist` : compareWithTable(shape, copy);
+      if (difference !== null) throw builtDifferently(name, difference);
     }
   });
   return true;
@@ -82,20 +83,4 @@ export async function giveSchema(
 
 function nameOf({ schema, name }: TableShape): string {
   return qualifiedName(schema, name);
-}
-
-function lacksSome(node: string, missing: readonly TableShape[]): UnderstudyError {
-  return new UnderstudyError(
-    'SCHEMA_DIFFERS',
-    `node ${node} lacks tables that the leader has: ${enumerate(missing.map(displayName))}`,
-    `Make them on ${node} too, or give it an empty database, where all of them are made.`,
-  );
-}
-
-function builtOtherwise(node: string, difference: string): UnderstudyError {
-  return new UnderstudyError(
-    'SCHEMA_DIFFERS',
-    `from the leader’s schema another table came out on node ${node}: ${difference}`,
-    `Make the tables on ${node} yourself and set ddl: manual; please report this.`,
-  );
 }

@@ -1,13 +1,14 @@
 /**
- * Builds a follower anew in a database beside its own. Flows in: a node whose rebuilding is marked;
- * flows out: a second database of its server that is built as any new node is, from the topic
- * alone, and then takes the name of the first. Readers of the old one are served until that moment;
- * its position stands still. Whatever step a kill hits, the next start goes on behind it.
+ * Rebuilds a follower in a second database of its server, from the topic alone, as any new node is
+ * built. Once that one is exact and has its whole schema, it takes the name of the first. Until
+ * then readers are served by the first, whose position does not move. After a kill at any step the
+ * next start continues.
  */
 import { databaseOfUrl, inTransaction } from '../../catalog/postgres-session.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
-import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
+import { foreignBeside } from '../../errors/prerequisite.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import { BootstrapRestart } from '../../follower/bootstrap/bootstrap-restart.ts';
 import { openBuild } from '../../follower/schema/schema-build.ts';
@@ -27,22 +28,21 @@ import { takeLock } from '../node/node-lock.ts';
 import type { RequestDesk } from '../node/requests.ts';
 import { besideName, copyProperties, createBeside, openMaintenance } from './beside-database.ts';
 import { startOver } from './building.ts';
-import type { FollowerAtWork } from './follower-at-work.ts';
-import { type WorkEvents, whileFollowing } from './following.ts';
+import type { FollowerAtWork } from './following.ts';
+import { type FollowerEvents, whileFollowing } from './following.ts';
 import { prepareNewNode } from './new-node.ts';
 import { swapDatabases } from './swap-databases.ts';
 
-/** What a rebuilding agent works with. */
 export interface RebuildWork {
   readonly releasers: Releasers;
-  readonly events: WorkEvents;
+  readonly events: FollowerEvents;
   readonly desk: RequestDesk;
 }
 
 const lookMs = 500;
 const progressEveryMs = 1_000;
 
-/** Resolves once the databases are swapped, or at an abort, or where it has to begin again. */
+/** Resolves once the databases are swapped, at an abort, or where the build starts over. */
 export async function rebuildBeside(
   node: NodeAccess,
   { releasers, events }: RebuildWork,
@@ -64,9 +64,9 @@ export async function rebuildBeside(
       return becomesWhole(node, beside, following, AbortSignal.any([signal, noting.signal]));
     });
   } catch (error) {
-    const again = startOverBeside(error);
-    if (again === null) throw error;
-    await startOver(beside, beside.client, again);
+    const reason = startOverBeside(error);
+    if (reason === null) throw error;
+    await startOver(beside, beside.client, reason);
     return;
   } finally {
     noting.abort();
@@ -75,12 +75,12 @@ export async function rebuildBeside(
   await noted;
   if (isBuilt !== true || signal.aborted) return;
   await saveRebuildProgress(node.client, { phase: 'swap', percent: 100, rows: 0 });
-  await takeItsPlace(node, beside, maintenance, releasers, own);
+  await swapIn(node, beside, maintenance, releasers, own);
 }
 
 type Maintenance = Awaited<ReturnType<typeof openMaintenance>>;
 
-/** Made and prepared, or as an earlier start has left it. */
+/** Created and prepared, or as an earlier start has left it. */
 async function openBeside(
   node: NodeAccess,
   maintenance: Maintenance,
@@ -89,7 +89,7 @@ async function openBeside(
   const { cluster, name, control, client } = node;
   const besideOf = besideName(databaseOfUrl(node.url), 'rebuild');
   const { log } = cluster.around;
-  log.info({ node: name, database: besideOf }, 'building the database beside the old one');
+  log.info({ node: name, database: besideOf }, 'building a second database beside the old one');
   const oid = await createBeside(maintenance, databaseOfUrl(node.url), besideOf);
   await hit('rebuild.after-create');
   await saveBesideDatabase(client, oid);
@@ -97,7 +97,8 @@ async function openBeside(
   const other = cluster.withDatabase(name, besideOf);
   const session = await other.openSession(own, name, 'rebuild');
   const known = await readNode(session);
-  if (known !== null && known.streamId !== node.identity.streamId) throw foreign(name, besideOf);
+  if (known !== null && known.streamId !== node.identity.streamId)
+    throw foreignBeside(name, besideOf);
   const database = { cluster: other, name, client: session, control, known, releasers: own };
   await prepareNewNode(database, { needsSchema: true });
   await hit('rebuild.after-prepare');
@@ -106,7 +107,7 @@ async function openBeside(
   return { ...node, cluster: other, client: session, url, identity };
 }
 
-/** One that was away so long that it is late itself has nobody's rows to lose. */
+/** A second database that became stale itself has no readers: it can start over. */
 function startOverBeside(error: unknown): BootstrapRestart | null {
   if (error instanceof BootstrapRestart) return error;
   const isStale = hasCode(error, 'STALE');
@@ -121,7 +122,7 @@ async function becomesWhole(
   signal: AbortSignal,
 ): Promise<boolean> {
   const over = ended.then(() => 'over' as const);
-  // Whoever waits hears of it; until then nobody has to.
+  // It is awaited only while this waits.
   over.catch(() => undefined);
   const until = async (reached: () => Promise<boolean>): Promise<boolean> => {
     while (!signal.aborted) {
@@ -136,22 +137,22 @@ async function becomesWhole(
     return (await openBuild(beside.client)) === null;
   };
   if (!(await until(isWhole))) return false;
-  // Readers would meet plans made without knowing the tables.
+  // Without statistics the first queries of readers would get bad plans.
   await beside.client.query('ANALYZE');
-  const target = await placeToReach(node);
+  const target = await targetOf(node);
   return until(async () => compareEpochLsn(follower.position.at, target) >= 0);
 }
 
-/** Where the log ends now; a delayed node goes no further than it was. */
-async function placeToReach({ cluster, name, client, reader, decoder }: NodeAccess) {
-  const stood = (await readPosition(client))?.at ?? { epoch: 0, lsn: 0n as EpochLsn['lsn'] };
+/** The end of the log now; a delayed node need not get further than it was. */
+async function targetOf({ cluster, name, client, reader, decoder }: NodeAccess) {
+  const reached = (await readPosition(client))?.at ?? { epoch: 0, lsn: 0n as EpochLsn['lsn'] };
   const { checkpoint } = await readLogEnd(reader, decoder, await reader.watermarks());
   const isDelayed = cluster.settings.delayMs(name) > 0;
-  if (checkpoint === null) return stood;
-  return isDelayed && compareEpochLsn(stood, checkpoint.at) < 0 ? stood : checkpoint.at;
+  if (checkpoint === null) return reached;
+  return isDelayed && compareEpochLsn(reached, checkpoint.at) < 0 ? reached : checkpoint.at;
 }
 
-/** For `status`, which looks at the node's own database. */
+/** For `status`, which reads the node's own database. */
 async function keepNoting(
   node: NodeAccess,
   beside: NodeAccess,
@@ -175,10 +176,10 @@ async function progressOf({ client }: NodeAccess): Promise<RebuildProgress> {
 }
 
 /**
- * The new one knows what it replaces before it does; the number of starts goes over to it, or it
- * would be taken for an older copy. No session of ours is left in either.
+ * The new database records which one it replaces before it does, and takes over the start number:
+ * without it, it would be refused as an older copy. No session of ours is left in either.
  */
-async function takeItsPlace(
+async function swapIn(
   node: NodeAccess,
   beside: NodeAccess,
   maintenance: Maintenance,
@@ -202,20 +203,12 @@ async function takeItsPlace(
   await client.end();
   await copyProperties(maintenance, database, built);
   await hit('rebuild.before-swap');
-  // The node is known by its database: whoever starts right after the swap has to wait for us.
+  // The lock names the database: an agent that starts right after the swap has to wait for it.
   await takeLock(maintenance, built, name);
   const ending = await openMaintenance(cluster, releasers, name);
   const old = besideName(database, 'old');
   const swap = { node: name, database, built, old };
   await swapDatabases({ renaming: maintenance, ending }, swap, cluster.around.nowMs);
-  cluster.around.log.info({ node: name, database }, 'the rebuilt database has taken its place');
+  cluster.around.log.info({ node: name, database }, 'swapped in the rebuilt database');
   await hit('rebuild.after-swap');
-}
-
-function foreign(node: string, database: string): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `the database ${database} beside that of node ${node} belongs to another stream`,
-    `Once nobody needs it: DROP DATABASE "${database}"; then start the agent again.`,
-  );
 }

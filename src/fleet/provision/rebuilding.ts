@@ -1,14 +1,16 @@
 /**
- * Builds a follower anew that is too late for the log, or is not trusted. Flows in: a node that
- * follows, and the way: in its own tables, or in a database beside, which takes its name once it is
- * exact and has its whole schema, and until then leaves the old one to its readers. Flows out: the
- * mark by which every later start goes on with it, and in the end a node like any other.
+ * Rebuilds a follower that is too late for the log, or that an operator no longer trusts: in its
+ * own tables, or in a second database that takes its name once it is exact and has its whole
+ * schema, and leaves the old one to its readers until then. It writes a mark by which every later
+ * start continues, and ends with a node like any other.
  */
 import { databaseOfUrl } from '../../catalog/postgres-session.ts';
 import { formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
-import type { ControlState } from '../../control/control-state.ts';
-import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
+import { notExact } from '../../errors/follower.ts';
+import { notBuilt } from '../../errors/ownership.ts';
+import { rebuildFromDamage } from '../../errors/prerequisite.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
@@ -22,38 +24,37 @@ import {
 } from '../../follower/state/rebuild-state.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { type AgentRequest, wayOf } from '../node/requests.ts';
-import { notBuilt, notExact } from '../status/building-text.ts';
 import { besideName, dropDatabaseOf, requireRoomBeside } from './beside-database.ts';
-import { beginAnew } from './building.ts';
+import { restartBuild } from './building.ts';
 import { type RebuildWork, rebuildBeside } from './rebuild-beside.ts';
 
 /** The JSON of `rebuild`. */
 export interface RebuildResult {
   readonly node: string;
   readonly way: RebuildWay;
-  /** Where its rows stand until then; null where they are of no place. */
+  /** The position of its rows until then; null where they have none. */
   readonly lsn: string | null;
-  /** The database that is built beside the node's, and takes its name; null in place. */
+  /** The second database, which takes the name of the node's; null in place. */
   readonly database: string | null;
 }
 
-/** Whether what ended a follower is answered by building it anew. */
+/** Whether the error that ended a follower is cured by a rebuild. */
 export function mayRebuild({ control, cluster, name }: NodeAccess, error: unknown): boolean {
   if (!hasCode(error, 'STALE')) return false;
-  // Who has claimed the lead meanwhile goes on with that, or fails.
+  // A node that has claimed the lead meanwhile continues with that, or fails.
   if (ownerOf(control.state)?.node === name) return false;
   return cluster.settings.rebuild !== 'manual';
 }
 
-/** Of a follower that stopped as stale. */
+/** Begins the rebuild of a follower that stopped as stale. */
 export async function rebuildStale(node: NodeAccess, error: unknown): Promise<void> {
   const { rebuild } = node.cluster.settings;
   const reason = error instanceof Error ? error.message : String(error);
-  node.cluster.around.log.warn({ node: node.name, reason }, 'this node came back too late');
+  node.cluster.around.log.warn({ node: node.name, reason }, 'this node is stale');
   if (rebuild !== 'manual') await beginRebuild(node, rebuild, reason);
 }
 
-/** A refusal changes nothing. Asked again for the same it answers the same. */
+/** A refusal changes nothing. A repeated request gets the same answer. */
 export async function beginRebuild(
   node: NodeAccess,
   way: RebuildWay,
@@ -62,9 +63,10 @@ export async function beginRebuild(
   const { client, name, control, cluster } = node;
   const known = await readPendingRebuild(client);
   if (known?.way !== way) {
-    requireSound(name, control.state);
+    const [damage] = control.state.openDamage.values();
+    if (damage !== undefined) throw rebuildFromDamage(name, damage.reason);
     if (way === 'swap') {
-      // Whose tables are emptied already has no rows to show meanwhile.
+      // A node whose tables are emptied already has no rows for readers.
       if (known !== null || (await readBootstrap(client)) !== null) throw notBuilt(name);
       await requireRoomBeside(node);
     }
@@ -81,28 +83,17 @@ export async function beginRebuild(
   };
 }
 
-/** What is missing in the topic would be missing in what is built from it. */
-function requireSound(node: string, { openDamage }: ControlState): void {
-  const [damage] = openDamage.values();
-  if (damage === undefined) return;
-  throw new UnderstudyError(
-    'PREREQUISITE',
-    `node ${node} cannot be rebuilt from a topic that is damaged: ${damage.reason}`,
-    'Keep the topic for analysis; destroy the cluster and init it again.',
-  );
-}
-
-/** At every start until it is done. */
-export async function goOnRebuilding(
+/** Called at every start until the rebuild is done. */
+export async function continueRebuild(
   node: NodeAccess,
   mark: PendingRebuild,
   work: RebuildWork,
   signal: AbortSignal,
 ): Promise<void> {
   if (mark.way === 'in-place') {
-    // Another way was begun before.
+    // The rebuild was begun the other way before.
     if (mark.beside !== null) await dropDatabaseOf(node.cluster, node.name, mark.beside);
-    await beginAnew(node, node.client, { conflicts: 0, isRebuild: true });
+    await restartBuild(node, node.client, { conflicts: 0, isRebuild: true });
     return;
   }
   const over = new AbortController();
@@ -115,11 +106,12 @@ export async function goOnRebuilding(
     return { ...result };
   };
   const serving = work.desk.serveBusy(reply, all);
-  // An answer that cannot be given ends the attempt, as everywhere.
+  // An answer that cannot be written ends the attempt, as everywhere.
   const failed = serving.catch((error: unknown) => {
     over.abort();
     throw error;
   });
+  // Awaited below; until then `over` ends the rebuild.
   failed.catch(() => undefined);
   try {
     await rebuildBeside(node, work, all);
@@ -130,7 +122,7 @@ export async function goOnRebuilding(
   await failed;
 }
 
-/** The database whose place this one has taken; what uses it still does not hold up the node. */
+/** Drops the database that this one has replaced. Sessions in it do not delay the node. */
 export async function dropReplaced({ client, cluster, name }: NodeAccess): Promise<void> {
   const oid = await readReplacedDatabase(client);
   if (oid === null) return;
@@ -141,7 +133,6 @@ export async function dropReplaced({ client, cluster, name }: NodeAccess): Promi
     await deleteReplacement(client);
     if (dropped !== null) log.info({ node: name, database: dropped }, 'dropped the old database');
   } catch (error) {
-    const what = 'the old database is still there: the next start of this agent drops it';
-    log.warn({ node: name, error }, what);
+    log.warn({ node: name, error }, 'the old database is dropped at the next start');
   }
 }

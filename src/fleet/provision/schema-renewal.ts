@@ -1,9 +1,8 @@
 /**
- * Keeps the schema in the topic what the leader's is: written anew in each epoch by who leads it,
- * and when tables have entered the stream, so that a node that is built from the topic gets them.
- * Flows in: a leader at work and its database; flows out: a record in the next batch. It is read
- * from a snapshot and covers the place of the WAL before it. What fails is told and tried again;
- * the record of before stays, and the stream goes on.
+ * Keeps the schema record of the topic current: its leader writes it in each epoch, and after
+ * tables have entered the stream, so that a node that is built from the topic gets them. The schema
+ * is read in a snapshot, covers an LSN before that, and goes out with the next batch. A failure is
+ * logged and retried; until then the older record stays, and the stream continues.
  */
 import type { Client } from 'pg';
 import { dumpSchema } from '../../catalog/dump/schema-dump.ts';
@@ -20,12 +19,12 @@ import { type SchemaPart, schemaParts } from '../../topic/records/schema-record.
 import { sleepOrAbort, unlessAborted } from '../../waiting.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 
-const lookEveryMs = 2_000;
-/** A dump locks every table for moments and reads the whole catalog. */
+const checkEveryMs = 2_000;
+/** Between two dumps: each locks every table briefly and reads the whole catalog. */
 const pauseMs = 2 * 60_000;
 
 /** Until `signal` aborts. */
-export async function keepSchemaNew(
+export async function keepSchemaCurrent(
   node: NodeAccess,
   leading: Pick<Leading, 'publishBeside'>,
   epoch: number,
@@ -36,19 +35,24 @@ export async function keepSchemaNew(
   const pgDump = cluster.settings.pgDump();
   if (pgDump === null) return;
   while (!signal.aborted) {
-    let isNew = true;
+    let isCurrent = true;
     try {
       const before = await readRemembered(client);
-      isNew = before?.epoch === epoch && !(await hasOthers(client, before.relations));
-      const at = isNew ? null : await renew({ ...node, pgDump, epoch, before }, leading, signal);
+      isCurrent = before?.epoch === epoch && !(await hasOthers(client, before.relations));
+      const at = isCurrent
+        ? null
+        : await renew({ ...node, pgDump, epoch, before }, leading, signal);
       if (at !== null) {
-        log.info({ node: name, at: formatEpochLsn(at) }, 'the schema in the topic is new');
+        log.info({ node: name, at: formatEpochLsn(at) }, 'published the schema');
       }
     } catch (error) {
       if (signal.aborted) return;
-      log.warn({ node: name, error }, 'the schema in the topic stays as it was');
+      log.warn(
+        { node: name, error },
+        'publishing the schema failed: the topic keeps the older one',
+      );
     }
-    await sleepOrAbort(isNew ? lookEveryMs : pauseMs, signal);
+    await sleepOrAbort(isCurrent ? checkEveryMs : pauseMs, signal);
   }
 }
 
@@ -58,7 +62,7 @@ interface Renewal extends NodeAccess {
   readonly before: Remembered | null;
 }
 
-/** What the new record covers; null after an abort. */
+/** Gives the LSN that the new record covers; null after an abort. */
 async function renew(
   renewal: Renewal,
   { publishBeside }: Pick<Leading, 'publishBeside'>,
@@ -74,7 +78,7 @@ async function renew(
     const records = await encoder.encodeSchema(parts, before?.parts ?? [], timeMicros);
     if (signal.aborted) return null;
     const published = publishBeside(records);
-    // A point follows whatever moves the WAL, also on a leader that nobody writes to.
+    // Records of ours move the WAL too: a point follows also on a leader without clients.
     await inTransaction(client, () =>
       client.query(`SELECT pg_catalog.pg_logical_emit_message(true, 'understudy.schema', '')`),
     );
@@ -87,13 +91,13 @@ async function renew(
   }
 }
 
-/** As of a snapshot. */
+/** The schema in a snapshot. */
 async function readSchema(
   { cluster, name, pgDump, epoch }: Renewal,
   client: Client,
 ): Promise<{ readonly schema: SchemaPayload; readonly at: EpochLsn }> {
   const { version: serverVersion } = await readServer(client);
-  // Before the snapshot: a place that it covers.
+  // Before the snapshot: an LSN that it covers.
   const { rows } = await client.query<{ lsn: string }>(
     'SELECT pg_catalog.pg_current_wal_insert_lsn() AS lsn',
   );
@@ -119,7 +123,7 @@ async function readSchema(
 interface Remembered {
   readonly epoch: number;
   readonly relations: readonly RelationId[];
-  /** Without what they hold: their keys are to be buried. */
+  /** Without their content: only their keys are needed, for the tombstones. */
   readonly parts: readonly SchemaPart[];
 }
 
@@ -139,7 +143,7 @@ async function readRemembered(client: Client): Promise<Remembered | null> {
   return { epoch: Number(row.epoch), relations: JSON.parse(row.relations), parts };
 }
 
-/** The record that the topic has now, for the next to take its place; in a transaction. */
+/** Saves which record the topic has now, for the next to replace it; in a transaction. */
 export async function rememberSchema(
   client: Client,
   at: EpochLsn,

@@ -1,21 +1,21 @@
 /**
- * Gives a database the name of another, in one transaction. Flows in: two databases of one server,
- * of which the new one is whole; flows out: the new one under the old one's name. Who is connected
- * to the old one is ended, and who connects meanwhile waits for the transaction, so a kill at any
- * moment leaves both as they were, or both renamed.
+ * Gives a database the name of another, in one transaction. It takes two databases of one server,
+ * of which the new one is whole. Sessions in the old one are ended, and connections that arrive
+ * meanwhile wait for the transaction: a kill at any moment leaves both as they were, or both
+ * renamed.
  */
 import { type Client, DatabaseError } from 'pg';
 import { inTransaction, quoteIdentifier } from '../../catalog/postgres-session.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { databaseInUse } from '../../errors/timed-out.ts';
 import { hit } from '../../failpoints.ts';
 import { sleep, sleepOrAbort } from '../../waiting.ts';
 
 interface Swap {
   readonly node: string;
-  /** The name that the new one takes. */
+  /** The name that the new database takes. */
   readonly database: string;
   readonly built: string;
-  /** What the old one is called from then on. */
+  /** The name of the old one from then on. */
   readonly old: string;
 }
 
@@ -27,7 +27,7 @@ interface SwapSessions {
 
 const endEveryMs = 50;
 const pauseMs = 250;
-/** A session that cannot be ended for so long will not go by itself. */
+/** A session that could not be ended for so long will not end by itself. */
 const swapMaxMs = 30_000;
 const objectInUse = '55006';
 
@@ -38,11 +38,11 @@ export async function swapDatabases(
 ): Promise<void> {
   const oids = await oidsOf(renaming, [swap.database, swap.built]);
   for (const sinceMs = nowMs(); ; ) {
-    // Whoever looks into the new one has no business there, as long as it has another name.
+    // A session in the new one has no reason to be there as long as it has another name.
     await endSessions(ending, oids);
     const renamed = new AbortController();
     const clearing = keepEnding(ending, oids.slice(0, 1), renamed.signal);
-    // Its failure is that of the renaming, which then finds somebody connected.
+    // If it fails, the renaming fails too: a session is still connected.
     clearing.catch(() => undefined);
     try {
       await rename(renaming, swap);
@@ -58,7 +58,7 @@ export async function swapDatabases(
   }
 }
 
-/** Each ALTER DATABASE locks its database first, and then waits for who is still connected. */
+/** Each ALTER DATABASE locks its database first, then waits for the sessions in it. */
 async function rename(client: Client, { database, built, old }: Swap): Promise<void> {
   await inTransaction(client, async () => {
     await client.query(
@@ -80,7 +80,7 @@ async function oidsOf(client: Client, names: readonly string[]): Promise<string[
   return rows.map(({ oid }) => oid);
 }
 
-/** Of the old one only, by its OID: the new one's readers come under its name. */
+/** Of the old database only, by its OID: readers of the new one connect under its name. */
 async function keepEnding(
   client: Client,
   oids: readonly string[],
@@ -94,7 +94,7 @@ async function keepEnding(
 
 const insufficientPrivilege = '42501';
 
-/** One by one: one that we may not end is no reason to leave the others. */
+/** One by one: a session that we may not end does not protect the others. */
 async function endSessions(client: Client, oids: readonly string[]): Promise<void> {
   const { rows } = await client.query<{ pid: string }>(
     'SELECT pid FROM pg_stat_activity WHERE datid = ANY ($1)',
@@ -115,7 +115,7 @@ async function inUse(
   oids: readonly string[],
   { node, database }: Swap,
   cause: unknown,
-): Promise<UnderstudyError> {
+): Promise<Error> {
   const { rows } = await client.query<{ who: string }>(
     `SELECT 'pid ' || pid || coalesce(' of ' || usename, '') AS who
      FROM pg_stat_activity WHERE datid = ANY ($1)
@@ -125,12 +125,6 @@ async function inUse(
      WHERE d.oid = ANY ($1)`,
     [oids],
   );
-  const who = rows.map((row) => row.who).join(', ') || 'nobody any more';
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `the database ${database} of node ${node} could not be swapped: it is used by ${who}`,
-    'End these by hand, or let the agent do it: GRANT pg_signal_backend to its role (sessions of ' +
-      'superusers only a superuser ends). It tries again by itself.',
-    cause,
-  );
+  const users = rows.map(({ who }) => who).join(', ') || 'no session any more';
+  return databaseInUse(node, database, users, cause);
 }

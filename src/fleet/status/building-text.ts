@@ -4,7 +4,7 @@
  */
 
 import { unreachable } from '../../errors/bug.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { schemaIncomplete } from '../../errors/ownership.ts';
 import type { OpenBuild, Refusal } from '../../follower/schema/schema-build.ts';
 import { type BootstrapState, shareRead } from '../../follower/state/bootstrap-state.ts';
 import type { PendingRebuild } from '../../follower/state/rebuild-state.ts';
@@ -49,36 +49,6 @@ function progressText(progress: PendingRebuild['progress']): string {
   }
 }
 
-export function notBuilt(node: string): UnderstudyError {
-  return new UnderstudyError(
-    'NOT_PROMOTABLE',
-    `node ${node} is being built from the log and is not exact yet`,
-    'Wait until understudy status shows it exact, or choose another node.',
-  );
-}
-
-/** Of what is asked of its rows. */
-export function notExact(node: string): UnderstudyError {
-  return new UnderstudyError(
-    'UNFINISHED',
-    `node ${node} is not exact: it is being built from the log`,
-    'Ask again once understudy status shows it exact, or ask another node.',
-  );
-}
-
-/** The command that keeps the database. */
-export function inPlace(node: string): string {
-  return `understudy rebuild ${node} --in-place`;
-}
-
-/** Of a node whose tables no record of the topic can make. */
-export function byHand(node: string): string {
-  return (
-    `Rebuild it in its own tables (${inPlace(node)}, or rebuild: in-place in understudy.yaml), ` +
-    'or give it a new database with the same tables, empty.'
-  );
-}
-
 /** `its post-data is being built: 3 of 17`, and what its Postgres refuses. */
 export function openBuildTexts({ phase, done, total, refused }: OpenBuild): string[] {
   const isUnderWay = done + refused.length < total;
@@ -92,7 +62,7 @@ export function refusedTexts(refused: readonly Refusal[]): string[] {
   return refused.map(({ what, reason }) => `${what}: ${reason}`);
 }
 
-/** What a node lacks that leads as it is: what it refuses, and what it could not make whole. */
+/** The parts of the schema that the node would lead without: refused, or created NOT VALID. */
 export function lackTexts(open: OpenBuild | null, notValid: readonly string[]): string[] {
   const reason = 'NOT VALID, rows here refer to rows that it does not have';
   return [
@@ -101,12 +71,8 @@ export function lackTexts(open: OpenBuild | null, notValid: readonly string[]): 
   ];
 }
 
-/** A leader without its unique indexes and triggers would take what its followers refuse. */
-export function requireNothingToCome(node: string, open: OpenBuild | null): void {
+/** A leader without its unique indexes and triggers would accept what its followers refuse. */
+export function requireSchemaBuilt(node: string, open: OpenBuild | null): void {
   if (open === null || open.done + open.refused.length === open.total) return;
-  throw new UnderstudyError(
-    'NOT_PROMOTABLE',
-    `node ${node} lacks a part of the schema: ${openBuildTexts(open).join('; ')}`,
-    'Wait until understudy status shows it promotable, or choose another node.',
-  );
+  throw schemaIncomplete(node, openBuildTexts(open));
 }

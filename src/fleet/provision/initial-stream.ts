@@ -1,7 +1,7 @@
 /**
- * The tables of a new stream. Flows in: what the leader's catalog holds; flows out: their shapes
- * with fresh ids, which of them hold rows already, and the refusal of rows that nobody could read
- * or that only a follower has.
+ * The topics and the tables of a new stream. It takes a cluster and the leader's catalog; it
+ * creates the topics, gives the tables their first ids, finds those whose rows have to be
+ * backfilled, and refuses rows that cannot be read or that only a follower has.
  */
 import type { Client } from 'pg';
 import { inTransaction, qualifiedName } from '../../catalog/postgres-session.ts';
@@ -9,9 +9,43 @@ import { newShape } from '../../catalog/relation-ids.ts';
 import { displayName, type KeylessTables, type TableShape } from '../../catalog/table.ts';
 import type { RelationShape, UnfinishedTable } from '../../change/change.ts';
 import { unreadTable } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { followerHoldsRows, rowsWithoutKey } from '../../errors/table.ts';
 import { ApplyTargets } from '../../follower/apply/apply-targets.ts';
+import { createTopic, describeCluster } from '../../topic/kafka/admin.ts';
+import {
+  changesTopicSettings,
+  controlTopic,
+  controlTopicSettings,
+} from '../../topic/records/layout.ts';
+import type { Cluster } from '../cluster.ts';
 import type { NodeSession } from '../node/member-session.ts';
+
+/** Names each topic before it creates it, so that the caller can undo a partial success. */
+export async function createTopics(
+  { kafka, settings, topic, name }: Cluster,
+  onCreate: (topic: string) => void,
+): Promise<void> {
+  const { brokers } = await describeCluster(kafka);
+  const replication = settings.replication ?? Math.min(3, brokers);
+  const wanted = [
+    {
+      topic,
+      partitions: settings.partitions,
+      replication,
+      settings: changesTopicSettings(replication, settings.topicOverrides),
+    },
+    {
+      topic: controlTopic(name),
+      partitions: 1,
+      replication,
+      settings: controlTopicSettings(replication),
+    },
+  ];
+  for (const one of wanted) {
+    onCreate(one.topic);
+    await createTopic(kafka, one);
+  }
+}
 
 /** Shapes by qualified name, with the ids that a new stream gives. */
 export function shapesOf(
@@ -27,7 +61,7 @@ export function shapesOf(
   );
 }
 
-/** Those that hold a row, as the session's snapshot sees it. */
+/** The tables that hold a row in the session's snapshot. */
 export async function withRows(
   client: Client,
   tables: readonly TableShape[],
@@ -44,8 +78,8 @@ export async function withRows(
 }
 
 /**
- * Tables of the leader whose rows are to be read: chunks are read in the order of keys. Where
- * followers hold rows that are to be replaced, also tables that are empty here.
+ * The leader's tables that begin backfilling. Chunks are read in the order of keys, so each needs a
+ * key. Where the backfill replaces rows of followers, tables that are empty here belong to it too.
  */
 export async function unfinishedAtFirst(
   { name, client }: NodeSession,
@@ -57,14 +91,10 @@ export async function unfinishedAtFirst(
   const keyless = tables.filter((table) => !keyed.includes(table));
   const holding = await withRows(client, replaceRows ? keyless : tables);
   return [...(replaceRows ? keyed : []), ...holding].map((table) => {
-    const shape = shapes.get(qualifiedName(table.schema, table.name));
+    const quoted = qualifiedName(table.schema, table.name);
+    const shape = shapes.get(quoted);
     if (shape !== undefined && shape.identity.length > 0) return unreadTable(shape.id);
-    throw new UnderstudyError(
-      'TABLE_NOT_EMPTY',
-      `${displayName(table)} on node ${name} holds rows and has no key to read them by`,
-      `Give it a key: ALTER TABLE ${qualifiedName(table.schema, table.name)} ADD COLUMN id ` +
-        'bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY; on every node.',
-    );
+    throw rowsWithoutKey(name, displayName(table), quoted);
   });
 }
 
@@ -79,8 +109,8 @@ function keyedTables(
 }
 
 /**
- * A follower's rows stay for its readers until all of the leader's have come; then those go that
- * did not come. Rows without a key cannot be told apart, and are refused.
+ * A follower keeps its rows for its readers until the backfill is complete; then the rows that it
+ * did not contain are deleted. Rows without a key cannot be told apart, and are refused.
  */
 export async function replaceRows(
   node: NodeSession,
@@ -101,17 +131,11 @@ export async function replaceRows(
   });
 }
 
-/** A follower gets every row from the stream: one of its own would be nobody's. */
+/** A follower gets every row from the stream, and no change of the stream would delete its own. */
 export async function refuseFollowerRows(
   node: NodeSession,
   tables: readonly TableShape[],
 ): Promise<void> {
   const [table] = await withRows(node.client, tables);
-  if (table === undefined) return;
-  throw new UnderstudyError(
-    'TABLE_NOT_EMPTY',
-    `${displayName(table)} on node ${node.name} holds rows, and that node is to follow`,
-    'Its rows come from the leader. Where they may replace what followers hold: understudy init ' +
-      '--replace-rows; else empty the tables (TRUNCATE), then run init again.',
-  );
+  if (table !== undefined) throw followerHoldsRows(node.name, displayName(table));
 }

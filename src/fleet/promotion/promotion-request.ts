@@ -7,9 +7,9 @@ import { formatEpochLsn } from '../../change/position.ts';
 import { answerable } from '../../errors/bug.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import type { AgentRequest, RequestDesk } from '../node/requests.ts';
+import type { Lead } from './promotion-steps.ts';
 import type { SequenceChange } from './sequences.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
-import type { Lead } from './take-lead.ts';
 
 /**
  * design: the JSON of failover. What the dead leader still had is unknown until it is looked at.

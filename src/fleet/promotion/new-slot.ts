@@ -8,7 +8,7 @@ import { deposed } from '../../errors/ownership.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import type { NodeAccess } from '../node/node-access.ts';
-import { LeadTaking } from './take-lead.ts';
+import { LeadTaking } from './promotion-steps.ts';
 
 /** Gives the epoch that begins; it is its agent that reads the rows. */
 export async function beginNextEpoch(node: NodeAccess, releasers: Releasers): Promise<number> {

@@ -15,9 +15,11 @@ import { unreadTable } from '../../change/change.ts';
 import { type Lsn, parseLsn } from '../../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { isMine } from '../../control/claim.ts';
+import { notBuilt } from '../../errors/ownership.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import { Resnapshots } from '../../follower/apply/resnapshots.ts';
+import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readPosition, saveEpoch, writePosition } from '../../follower/state/follower-state.ts';
 import { createSlot, dropSlot, listSlots, newestSlot } from '../../leader/stream/slot.ts';
 import type { Releasers } from '../../lifecycle.ts';
@@ -32,12 +34,10 @@ import {
 } from '../../topic/records/layout.ts';
 import { withTimeout } from '../../waiting.ts';
 import type { NodeAccess } from '../node/node-access.ts';
-import type { FollowerAtWork } from '../provision/follower-at-work.ts';
-import { schemaToLeadWith } from '../provision/schema-finish.ts';
-import { notBuilt } from '../status/building-text.ts';
-import { writeEpochBegin } from './epoch-begin.ts';
-import { type OwnedEpoch, ownEpoch } from './own-epoch.ts';
-import { readAnew, repairPublication, rereadableRelations } from './reading-anew.ts';
+import type { FollowerAtWork } from '../provision/following.ts';
+import { lackTexts, requireSchemaBuilt } from '../status/building-text.ts';
+import { type OwnedEpoch, ownEpoch, writeEpochBegin } from './own-epoch.ts';
+import { repairPublication, requestResnapshot, resnapshotRelations } from './resnapshot-tables.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 
 export interface Lead extends OwnedEpoch {
@@ -271,10 +271,10 @@ export class LeadTaking {
     const { client } = this.#node;
     if (this.#following === null && !this.#anew) return end.unfinished;
     if (end.unfinished.length === 0 && !this.#anew) return [];
-    const keyed = await rereadableRelations(client, this.#anew);
+    const keyed = await resnapshotRelations(client, this.#anew);
     const unfinished = new Set(end.unfinished.map(({ relation }) => relation));
     const wanted = this.#anew ? keyed : keyed.filter((relation) => unfinished.has(relation));
-    await readAnew(client, wanted);
+    await requestResnapshot(client, wanted);
     await hit('own.after-ask');
     return wanted.map(unreadTable);
   }
@@ -348,4 +348,22 @@ async function flushLsn(client: Client): Promise<Lsn> {
     'SELECT pg_catalog.pg_current_wal_flush_lsn() AS lsn',
   );
   return parseLsn(rows[0]?.lsn ?? '');
+}
+
+/**
+ * The parts of the schema that the node will lead without. Where the backfill of tables is not
+ * complete it never will be, and what was left for later is built with the rows that there are.
+ */
+async function schemaToLeadWith(
+  { name, client, cluster }: Pick<NodeAccess, 'name' | 'client' | 'cluster'>,
+  { follower, finishSchema }: FollowerAtWork,
+): Promise<readonly string[]> {
+  const isWhole = follower.position.unfinished.length === 0;
+  const open = isWhole ? await openBuild(client) : await finishSchema();
+  requireSchemaBuilt(name, open);
+  const lacks = lackTexts(open, await notValidForeignKeys(client));
+  if (lacks.length > 0) {
+    cluster.around.log.warn({ node: name, lacks }, 'it will lead without parts of the schema');
+  }
+  return lacks;
 }

@@ -1,7 +1,6 @@
 /**
- * What it takes to have tables read anew. Flows in: a session on the leader's database; flows out:
- * which relations can be, a message in its WAL that asks for them, and a publication that sends
- * every change of them from then on.
+ * What a resnapshot needs in the leader's database: which relations can be read again, a message in
+ * the WAL that requests it, and a publication that sends every change of them from then on.
  */
 import type { Client } from 'pg';
 import { type KnownRelation, loadKnownRelations } from '../../catalog/known-relations.ts';
@@ -15,17 +14,17 @@ import {
 import { readTables } from '../../catalog/read-catalog.ts';
 import type { TableShape } from '../../catalog/table.ts';
 import type { RelationId } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { resnapshotWithoutKey } from '../../errors/table.ts';
 
 /** A relation of the stream and the table that holds its rows here. */
 export interface StreamTable {
   readonly relation: RelationId;
   readonly table: TableShape;
-  /** Without one nobody can tell a row from another. */
+  /** Without a key, rows cannot be told apart. */
   readonly hasKey: boolean;
 }
 
-/** Those with rows of their own. */
+/** Without partitioned roots: their rows are in their partitions. */
 export async function streamTables(client: Client): Promise<StreamTable[]> {
   const tables = await readTables(client, ['*.*']);
   const known = await loadKnownRelations(client);
@@ -36,29 +35,23 @@ export async function streamTables(client: Client): Promise<StreamTable[]> {
   });
 }
 
-/** `all`: none may be left out for want of a key. */
-export async function rereadableRelations(client: Client, all: boolean): Promise<RelationId[]> {
+/** `all`: refuses the resnapshot where a relation has no key. */
+export async function resnapshotRelations(client: Client, all: boolean): Promise<RelationId[]> {
   const tables = await streamTables(client);
   const keyless = tables.find(({ hasKey }) => !hasKey);
-  if (all && keyless !== undefined) throw withoutKey(keyless.relation);
+  if (all && keyless !== undefined) throw resnapshotWithoutKey(keyless.relation);
   return tables.filter(({ hasKey }) => hasKey).map(({ relation }) => relation);
 }
 
-export function withoutKey(relation: RelationId): UnderstudyError {
-  return new UnderstudyError(
-    'TABLE_UNSUPPORTED',
-    `${relation} has no key: of its rows nobody can tell which ones followers have`,
-    'Name the tables that have one (understudy resnapshot <table>…). Where all must be read, ' +
-      'destroy the cluster and init it again.',
-  );
-}
-
-/** In the WAL, at the place of the transaction under way or of one of its own. */
-export async function readAnew(client: Client, relations: readonly RelationId[]): Promise<void> {
+/** In the WAL, in the transaction under way or in one of its own. */
+export async function requestResnapshot(
+  client: Client,
+  relations: readonly RelationId[],
+): Promise<void> {
   await client.query('SELECT understudy.read_anew($1)', [relations]);
 }
 
-/** With every table of the stream, and every change of them. */
+/** So that it has every table of the stream, and sends every change of them. */
 export async function repairPublication(client: Client, publication: string): Promise<void> {
   const state = await readPublicationState(client, publication);
   const own = await readTables(client, ['*.*']);
