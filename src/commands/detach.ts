@@ -4,6 +4,7 @@
  * The rest of the cluster continues without the node.
  */
 
+import { agentStandIn } from '../agent/stand-in.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { detach } from '../fleet/operations/detach.ts';
 import type { DetachResult } from '../fleet/operations/detach-steps.ts';
@@ -54,7 +55,7 @@ export const detachCommand: Command<DetachInput> = {
           : (control: Parameters<typeof resolveIn>[0]) =>
               resolveIn(control, cluster.name, at, timeoutMs, signal),
     };
-    const answer = await detach(cluster, request, (line) => context.people(line));
+    const answer = await detach(cluster, request, agentStandIn, (line) => context.people(line));
     return { answer, lines: linesOf(answer), exit: exitCodes.ok };
   },
 };

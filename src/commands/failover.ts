@@ -4,6 +4,7 @@
  * which the control log keeps.
  */
 
+import { agentStandIn } from '../agent/stand-in.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { reasonMissing } from '../errors/usage.ts';
 import { type FailoverPlan, failover } from '../fleet/operations/failover.ts';
@@ -50,9 +51,8 @@ export const failoverCommand: Command<FailoverInput> = {
   run: async (context, input) => {
     context.config.requireNode(input.node);
     const cluster = clusterOf(context);
-    const answer = await failover(cluster, { ...input, signal: context.signal }, (line) =>
-      context.people(line),
-    );
+    const request = { ...input, signal: context.signal };
+    const answer = await failover(cluster, request, agentStandIn, (line) => context.people(line));
     return { answer, lines: linesOf(answer), exit: exitCodes.ok };
   },
 };

@@ -3,6 +3,7 @@
  * rebuild has begun; `understudy status` shows its progress.
  */
 
+import { agentStandIn } from '../agent/stand-in.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { type RebuildAnswer, rebuild } from '../fleet/operations/rebuild.ts';
 import { clusterOf } from './cluster-of.ts';
@@ -31,7 +32,9 @@ export const rebuildCommand: Command<RebuildInput> = {
     context.config.requireNode(node);
     const { signal } = context;
     const request = { node, way: inPlace ? ('in-place' as const) : null, signal };
-    const answer = await rebuild(clusterOf(context), request, (line) => context.people(line));
+    const answer = await rebuild(clusterOf(context), request, agentStandIn, (line) =>
+      context.people(line),
+    );
     return { answer, lines: linesOf(answer), exit: exitCodes.ok };
   },
 };

@@ -4,6 +4,7 @@
  * resnapshot continues; `understudy status` shows its progress.
  */
 
+import { agentStandIn } from '../agent/stand-in.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { tablesOrAll } from '../errors/usage.ts';
 import { type ResnapshotResult, resnapshot } from '../fleet/operations/resnapshot.ts';
@@ -41,7 +42,7 @@ export const resnapshotCommand: Command<ResnapshotInput> = {
     const { signal } = context;
     const onProgress = (line: string): void => context.progress(line);
     const request = { patterns, wait, newSlot, signal, onProgress };
-    const answer = await resnapshot(clusterOf(context), request);
+    const answer = await resnapshot(clusterOf(context), request, agentStandIn);
     return { answer, lines: linesOf(answer), exit: exitCodes.ok };
   },
 };

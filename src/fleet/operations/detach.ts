@@ -5,7 +5,6 @@
  * lock and does, or ends, the same. Asked again it goes on where it was left.
  */
 import type { Client } from 'pg';
-import { detachHere } from '../../agent/stand-in.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
@@ -31,6 +30,7 @@ import {
   leads,
   requirePlace,
 } from './detach-steps.ts';
+import type { StandIn } from './stand-in.ts';
 
 interface DetachRequest {
   readonly node: string;
@@ -48,6 +48,7 @@ const lookMs = 500;
 export async function detach(
   cluster: Cluster,
   request: DetachRequest,
+  standIn: StandIn,
   people: (line: string) => void,
 ): Promise<DetachResult> {
   const releasers = new Releasers();
@@ -55,10 +56,22 @@ export async function detach(
     const control = await openFleetLog(cluster, releasers);
     await control.verify();
     const client = await cluster.openSession(releasers, request.node, 'detach');
-    return await new Detaching(cluster, control, client, request, people, releasers).run();
+    const parts = { cluster, control, client, request, standIn, people, releasers };
+    return await new Detaching(parts).run();
   } finally {
     await releasers.close();
   }
+}
+
+interface DetachingParts {
+  readonly cluster: Cluster;
+  readonly control: ControlLog;
+  /** On the node's database, of the replica role. */
+  readonly client: Client;
+  readonly request: DetachRequest;
+  readonly standIn: StandIn;
+  readonly people: (line: string) => void;
+  readonly releasers: Releasers;
 }
 
 class Detaching {
@@ -66,23 +79,18 @@ class Detaching {
   readonly #control: ControlLog;
   readonly #client: Client;
   readonly #request: DetachRequest;
+  readonly #standIn: StandIn;
   readonly #people: (line: string) => void;
   readonly #releasers: Releasers;
 
-  constructor(
-    cluster: Cluster,
-    control: ControlLog,
-    client: Client,
-    request: DetachRequest,
-    people: (line: string) => void,
-    releasers: Releasers,
-  ) {
-    this.#cluster = cluster;
-    this.#control = control;
-    this.#client = client;
-    this.#request = request;
-    this.#people = people;
-    this.#releasers = releasers;
+  constructor(parts: DetachingParts) {
+    this.#cluster = parts.cluster;
+    this.#control = parts.control;
+    this.#client = parts.client;
+    this.#request = parts.request;
+    this.#standIn = parts.standIn;
+    this.#people = parts.people;
+    this.#releasers = parts.releasers;
   }
 
   async run(): Promise<DetachResult> {
@@ -103,7 +111,7 @@ class Detaching {
       const left = await this.#begun();
       if (left !== null) return left.isOver ? detachedResult(node, left.at) : this.#finish(left.at);
     } else this.#people(`no agent serves node ${node}: detaching it from here`);
-    return detachHere(this.#cluster, node, to);
+    return this.#standIn.detach(this.#cluster, node, to);
   }
 
   /** Where an earlier detach of this node stands; null when there was none. */

@@ -4,7 +4,6 @@
  * control log; only where no agent runs, this process takes the node's lock and does the same.
  */
 
-import { promoteHere } from '../../agent/stand-in.ts';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import { formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
@@ -23,6 +22,7 @@ import { lockNode } from '../node/node-lock.ts';
 import { failoverWaitMs } from '../node/requests.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
 import { lackTexts, requireSchemaBuilt } from '../status/building-text.ts';
+import type { StandIn } from './stand-in.ts';
 
 interface FailoverRequest {
   readonly node: string;
@@ -49,6 +49,7 @@ export interface FailoverPlan {
 export async function failover(
   cluster: Cluster,
   request: FailoverRequest,
+  standIn: StandIn,
   people: (line: string) => void,
 ): Promise<FailoverPlan | PromotionResult> {
   const releasers = new Releasers();
@@ -63,7 +64,7 @@ export async function failover(
       return await promoteByAgent(cluster, control, request, plan.epoch);
     }
     people(`no agent serves node ${request.node}: promoting it from here`);
-    return await promoteHere(cluster, request.node, plan.epoch);
+    return await standIn.promote(cluster, request.node, plan.epoch);
   } finally {
     await releasers.close();
   }

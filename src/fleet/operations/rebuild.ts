@@ -5,7 +5,6 @@
  * the agent goes on from. Asked again it answers the same.
  */
 
-import { rebuildHere } from '../../agent/stand-in.ts';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import { ownerOf } from '../../control/claim.ts';
 import { deposed } from '../../errors/ownership.ts';
@@ -19,6 +18,7 @@ import { openFleetLog, requireAttached, requireMember } from '../node/member-ses
 import { isLocked } from '../node/node-lock.ts';
 import { rebuildWaitMs } from '../node/requests.ts';
 import type { RebuildResult } from '../provision/rebuilding.ts';
+import type { StandIn } from './stand-in.ts';
 
 interface RebuildRequest {
   readonly node: string;
@@ -37,6 +37,7 @@ export interface RebuildAnswer extends RebuildResult {
 export async function rebuild(
   cluster: Cluster,
   { node, way: asked, signal }: RebuildRequest,
+  standIn: StandIn,
   people: (line: string) => void,
 ): Promise<RebuildAnswer> {
   const way = asked ?? (cluster.settings.rebuild === 'in-place' ? 'in-place' : 'swap');
@@ -53,7 +54,7 @@ export async function rebuild(
     if ((await readPendingRebuild(client)) === null) requireRows(node, await readBootstrap(client));
     if (!(await isLocked(client))) {
       people(`no agent serves node ${node}: it is rebuilt once one does`);
-      return { ...(await rebuildHere(cluster, node, way)), agentRuns: false };
+      return { ...(await standIn.rebuild(cluster, node, way)), agentRuns: false };
     }
     const { around } = cluster;
     const question = {

@@ -6,7 +6,6 @@
  * a new epoch begins with another slot, and all tables have to be read.
  */
 import type { Client } from 'pg';
-import { beginNextEpochHere } from '../../agent/stand-in.ts';
 import { readPublicationState } from '../../catalog/publication.ts';
 import { readServer, readTables } from '../../catalog/read-catalog.ts';
 import { displayName } from '../../catalog/table.ts';
@@ -34,6 +33,7 @@ import {
   streamTables,
 } from '../promotion/resnapshot-tables.ts';
 import { unfinishedText } from '../status/unfinished-text.ts';
+import type { StandIn } from './stand-in.ts';
 
 interface ResnapshotRequest {
   /** As in `tables` of understudy.yaml; null is every table of the stream. */
@@ -68,6 +68,7 @@ const takenUpWithinMs = 60_000;
 export async function resnapshot(
   cluster: Cluster,
   request: ResnapshotRequest,
+  standIn: StandIn,
 ): Promise<ResnapshotResult> {
   const releasers = new Releasers();
   try {
@@ -87,7 +88,7 @@ export async function resnapshot(
       if (trouble !== null && request.patterns !== null) throw trouble;
       // Nothing of it may be in the way of the slot that is made now.
       await releasers.close();
-      const epoch = await beginNextEpochHere(cluster, owner.node);
+      const epoch = await standIn.beginNextEpoch(cluster, owner.node);
       return { ...about, epoch, lsn: null, newEpoch: true, finished: false };
     }
     const relations = chosen.map(({ relation }) => relation);
