@@ -1,6 +1,6 @@
 /**
- * What the shop starts with. Flows in: a session on the leader; flows out: products and
- * customers, committed, and their keys for the writers.
+ * Loads the initial products and customers of the shop: it commits them in a session on the leader,
+ * and returns their keys for the writers.
  */
 import type { Client } from 'pg';
 
@@ -13,7 +13,7 @@ const products = 60;
 const customers = 300;
 /** Far more than the demo can sell. */
 const initialQuantity = 100_000;
-/** 32 characters each; random, so that compression does not make them small again. */
+/** 32 characters each; random, so that they do not compress. */
 const detailWords = 90;
 
 export async function loadCatalogue(client: Client): Promise<Catalogue> {

@@ -1,11 +1,11 @@
 /**
- * What the shop was promised. Flows in: every commit of a writer, before it is sent and again
- * when it was acknowledged, with its token; flows out: all of them, for the proof. It is kept in
- * memory, apart from every database, so that it is a witness of its own.
+ * The shop's own record of its commits, for the proof. A writer adds each commit before it sends
+ * it, and its token when it was acknowledged. The journal is in memory and in no database, so that
+ * it is independent evidence.
  */
 import { compareEpochLsn, type EpochLsn, parseEpochLsn } from '../../src/change/position.ts';
 
-/** An order as it stands after a commit. */
+/** An order after a commit. */
 export interface OrderState {
   readonly status: 'placed' | 'cancelled';
   readonly lines: number;
@@ -16,12 +16,12 @@ export interface OrderState {
 
 export interface Commit {
   readonly orderId: string;
-  /** Of the customer that was made in the same transaction. */
+  /** Of the customer that the same transaction created. */
   readonly newCustomerId: string | null;
   readonly state: OrderState;
 }
 
-/** null: the connection broke before an answer came, so nobody knows whether it was committed. */
+/** null: the connection was lost before the answer, so the outcome of the commit is unknown. */
 export type Acknowledgement = {
   /** understudy.token() directly after the commit: at or after its end, never before. */
   readonly token: string;
@@ -47,7 +47,7 @@ export class Journal {
 
   acknowledge(entry: JournalEntry, token: string, atMs: number): void {
     const at = parseEpochLsn(token);
-    if (at === null) throw new Error(`understudy.token() answered ${JSON.stringify(token)}`);
+    if (at === null) throw new Error(`understudy.token() returned ${JSON.stringify(token)}`);
     entry.acknowledgement = { token, at, atMs };
     this.#latest = { orderId: entry.orderId, token };
     this.#acknowledged += 1;
@@ -57,7 +57,7 @@ export class Journal {
     return this.#acknowledged;
   }
 
-  /** The newest promise, for readers who want to read what was just written. */
+  /** The newest acknowledged commit, for readers that read their own writes. */
   get latest(): { readonly orderId: string; readonly token: string } | null {
     return this.#latest;
   }
@@ -72,7 +72,7 @@ export class Journal {
     return last?.token ?? null;
   }
 
-  /** From the last acknowledgement of one epoch to the first of the next: what callers felt. */
+  /** From the last acknowledgement of one epoch to the first of the next: the outage of callers. */
   pauseBetweenMs(epoch: number, next: number): number | null {
     const times = (wanted: number): number[] =>
       this.entries.flatMap(({ acknowledgement }) =>

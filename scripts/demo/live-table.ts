@@ -1,11 +1,11 @@
 /**
- * The fleet and the shop at work, before one's eyes. Flows in: looks at the nodes, the counts of
- * writers and readers; flows out: a table that is redrawn in place on a terminal, or one plain
- * line every two seconds.
+ * Shows the fleet and the shop while they run: the state of the nodes, and the counts of writers
+ * and readers. On a terminal it is a table that is redrawn in place, otherwise one plain line every
+ * two seconds.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatEpochLsn } from '../../src/change/position.ts';
-import type { FleetLook, NodeLook } from './fleet-look.ts';
+import type { FleetView, NodeView } from './fleet-view.ts';
 import type { Journal } from './journal.ts';
 import type { Readers } from './readers.ts';
 import { counted, grouped, type Screen, seconds } from './screen.ts';
@@ -13,7 +13,7 @@ import type { Writers } from './writers.ts';
 
 export interface LiveTableParts {
   readonly screen: Screen;
-  readonly fleet: FleetLook;
+  readonly fleet: FleetView;
   readonly writers: Writers;
   readonly readers: Readers;
   readonly journal: Journal;
@@ -38,6 +38,7 @@ export class LiveTable {
   constructor(parts: LiveTableParts) {
     this.#parts = parts;
     this.#running = this.#run();
+    // The story awaits `ended`, which reports it.
     this.#running.catch(() => undefined);
   }
 
@@ -56,7 +57,7 @@ export class LiveTable {
     const { screen, fleet } = this.#parts;
     const everyMs = screen.redraws ? redrawEveryMs : plainLineEveryMs;
     while (!this.#stopped) {
-      const nodes = await fleet.look();
+      const nodes = await fleet.read();
       const rate = this.#commitRate();
       if (screen.redraws) screen.block(this.#table(nodes, rate));
       else screen.line(this.#plainLine(nodes, rate));
@@ -64,6 +65,7 @@ export class LiveTable {
         this.#wake = resolve;
       });
       const timer = new AbortController();
+      // It fails only by the abort below.
       const slept = sleep(everyMs, undefined, { signal: timer.signal }).catch(() => undefined);
       await Promise.race([slept, woken]);
       timer.abort();
@@ -81,7 +83,7 @@ export class LiveTable {
       : ((now.count - first.count) * 1000) / (now.atMs - first.atMs);
   }
 
-  #table(nodes: readonly NodeLook[], rate: number): string[] {
+  #table(nodes: readonly NodeView[], rate: number): string[] {
     const { screen, readers } = this.#parts;
     const row = (cells: readonly string[]): string =>
       cells.map((cell, at) => cell.padEnd(widths[at] ?? 0)).join('');
@@ -101,13 +103,13 @@ export class LiveTable {
     ];
   }
 
-  #styled(text: string, { role }: NodeLook): string {
+  #styled(text: string, { role }: NodeView): string {
     const { screen } = this.#parts;
     if (role === 'leader') return screen.style(text, 'bold', 'green');
     return role === 'down' ? screen.style(text, 'red') : text;
   }
 
-  #plainLine(nodes: readonly NodeLook[], rate: number): string {
+  #plainLine(nodes: readonly NodeView[], rate: number): string {
     const fleet = nodes.map((node) => {
       const at = node.at === null ? '' : ` at ${formatEpochLsn(node.at)}`;
       if (node.role === 'follower') return `${node.name} follows${at}, lag ${lagText(node)}`;
@@ -120,7 +122,7 @@ export class LiveTable {
     const { writers, readers, journal, screen } = this.#parts;
     const where = [...new Set(writers.connectedTo)].join(', ');
     const connected = writers.connectedTo.length;
-    const searching = connected === 0 ? 'look for a leader' : `on ${where}`;
+    const searching = connected === 0 ? 'are searching for a leader' : `on ${where}`;
     const state = writers.stopped ? 'are stopping' : searching;
     const { snapshots, ownWrites } = readers.total();
     const wrong = readers.violations.length;
@@ -136,7 +138,7 @@ export class LiveTable {
   }
 }
 
-function lagText({ role, lagMs, lagBytes }: NodeLook): string {
+function lagText({ role, lagMs, lagBytes }: NodeView): string {
   if (role !== 'follower') return '';
   if (lagMs === null || lagBytes === null) return '?';
   if (lagBytes === 0) return 'none';

@@ -1,8 +1,7 @@
 /**
- * `npm run demo`: a shop on three Postgres nodes loses its leader under load, a follower takes
- * the lead, and everything that was promised is checked. Flows in: options; flows out: the show
- * on stdout, and exit code 0 only when every claim was proved. However it ends, no process is
- * left and the sandbox directory is gone.
+ * `npm run demo`: a shop on three Postgres nodes loses its leader under load, a follower is
+ * promoted, and every promise is checked. It prints the story to stdout, and exits with 0 only when
+ * every claim was proved. However it ends, no process is left and the sandbox directory is deleted.
  */
 import { parseArgs } from 'node:util';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
@@ -13,13 +12,13 @@ import { Understudy } from './understudy-command.ts';
 
 const usage = `Usage: npm run demo -- [options]
 
-  --stay   at the end leave everything running, to look around, until Ctrl-C
-  --keep   leave the sandbox directory behind, with all logs
+  --stay   leave everything running at the end, until Ctrl-C, to explore
+  --keep   keep the sandbox directory, with all logs
 `;
 
 const signals = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
-/** Aborted by a signal. The sandbox hears it as well and ends its servers by itself. */
+/** Aborted by a signal. The sandbox handles the signal too, and ends its servers itself. */
 function listenForSignals(): { readonly stop: AbortController; readonly exit: () => number } {
   const stop = new AbortController();
   let exit = 0;
@@ -37,21 +36,22 @@ async function play(screen: Screen, stage: Stage, stay: boolean): Promise<number
   const aborted = new Promise<never>((_, reject) => {
     stop.signal.addEventListener('abort', () => reject(stop.signal.reason));
   });
+  // Each race with it below reports it.
   aborted.catch(() => undefined);
   let understudy: Understudy | null = null;
   try {
     understudy = new Understudy(stage.sandbox, stage.config, screen, stop.signal);
     await Promise.race([furnish(stage), aborted]);
     const proved = await Promise.race([new Story(stage, understudy, screen).play(stay), aborted]);
-    if (stay) await lookAround(screen, stage, aborted);
-    else tellMore(screen);
+    if (stay) await stayUp(screen, stage, aborted);
+    else suggestMore(screen);
     return proved ? 0 : 1;
   } catch (error) {
-    // What is still under way beside the story has nothing to say any more.
+    // Tasks that still run beside the story print nothing any more.
     const last = screen.handOver();
     last.line('');
     if (exit() !== 0) {
-      last.line('interrupted: everything is stopped and removed');
+      last.line('interrupted: everything was stopped and removed');
       return exit();
     }
     fail(last, error);
@@ -71,15 +71,15 @@ function fail(screen: Screen, error: unknown): void {
   } else screen.line(error instanceof Error ? (error.stack ?? error.message) : String(error));
 }
 
-function tellMore(screen: Screen): void {
+function suggestMore(screen: Screen): void {
   screen.line('');
   screen.line('Try more:');
-  screen.line('  npm run demo -- --stay    the same, and everything stays up to look around');
+  screen.line('  npm run demo -- --stay    the same, and everything stays up for you to explore');
   screen.line('  npm run sandbox           empty servers of your own, until Ctrl-C');
   screen.line('  node dist/cli.js --help   all commands of understudy');
 }
 
-async function lookAround(screen: Screen, stage: Stage, aborted: Promise<never>): Promise<void> {
+async function stayUp(screen: Screen, stage: Stage, aborted: Promise<never>): Promise<void> {
   screen.line('');
   screen.line('Everything stays up until Ctrl-C. In another terminal:');
   screen.line(`  export UNDERSTUDY_CONFIG='${stage.config}'`);

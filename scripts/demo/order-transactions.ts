@@ -1,7 +1,7 @@
 /**
- * The shop's transactions, each over several tables. Flows in: a session inside of a transaction
- * and what is wanted; flows out: the commit as the journal keeps it. Rows are locked in one
- * order, the stock by its key and the customer last, so that no two of them can deadlock.
+ * The shop's transactions, each over several tables. They run in a session inside a transaction,
+ * and return the commit as the journal keeps it. Rows are locked in one order, the stock by its key
+ * and the customer last, so that no two transactions deadlock.
  */
 import { randomUUID } from 'node:crypto';
 import type { Client } from 'pg';
@@ -53,7 +53,7 @@ export async function placeOrder(
   return { orderId, newCustomerId: buyer.kind === 'new' ? customerId : null, state };
 }
 
-/** Takes the lines away and puts the goods back. */
+/** Deletes the lines and returns the goods to the stock. */
 export async function cancelOrder(client: Client, placed: Commit): Promise<Commit> {
   const { orderId, state } = placed;
   const { rows } = await client.query<OrderItem>(
@@ -115,6 +115,6 @@ async function charge(client: Client, customerId: string, amount: string): Promi
 async function oneText(client: Client, sql: string, values: readonly unknown[]): Promise<string> {
   const { rows } = await client.query<{ one: unknown }>(sql, [...values]);
   const [row] = rows;
-  if (row === undefined) throw new Error(`no row came back from: ${sql}`);
+  if (row === undefined) throw new Error(`no row was returned by: ${sql}`);
   return String(row.one);
 }

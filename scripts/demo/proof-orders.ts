@@ -1,13 +1,13 @@
 /**
- * Compares what the shop was promised with what the new leader holds. Flows in: the journal, the
- * LSN that the new epoch continues, and every order there is; flows out: what must be there and
- * is not (a loss, which fails the demo), what the failover left out although it was acknowledged
- * (async durability allows it, and it is named), and what cannot be explained. Pure.
+ * Compares the acknowledged commits with the orders on the new leader. It takes the journal, the
+ * LSN that the new epoch continues, and every order, and returns commits that must be there and are
+ * not (a loss, which fails the demo), acknowledged commits that the failover discarded (async
+ * durability allows it, and each is named), and orders that cannot be explained. Pure.
  */
 import type { EpochLsn } from '../../src/change/position.ts';
 import type { JournalEntry, OrderState } from './journal.ts';
 
-/** An order as it was found, its lines counted anew. */
+/** An order in the database, with the count of its lines. */
 export interface FoundOrder extends OrderState {
   readonly orderId: string;
 }
@@ -16,15 +16,15 @@ export interface OrdersVerdict {
   readonly acknowledged: number;
   /** Acknowledged by the old leader at or below the base, or by the new one. */
   readonly published: number;
-  /** Acknowledged past the base and there all the same: the token is an upper bound. */
+  /** Acknowledged past the base and there nevertheless: the token is an upper bound. */
   readonly presentPastBase: number;
   /** Acknowledged by the old leader, past the base, and not there. */
   readonly leftOut: readonly JournalEntry[];
-  /** Their connection broke before the answer came. */
+  /** Their connection was lost before the answer. */
   readonly unanswered: { readonly present: number; readonly absent: number };
   /** Orders that the new leader acknowledged. */
   readonly placedAfter: number;
-  /** Each is a failure: of an order, and of a number that was given twice. */
+  /** Each is a failure: of an order, or of a number that was assigned twice. */
   readonly problems: readonly string[];
   readonly collisions: readonly string[];
 }
@@ -44,7 +44,7 @@ export function judgeOrders(
     judgeOrder(commits, byId.get(orderId) ?? null, base, fates, problems);
   }
   for (const orderId of byId.keys()) {
-    if (!journaled.has(orderId)) problems.push(`order ${orderId} is there and nobody placed it`);
+    if (!journaled.has(orderId)) problems.push(`order ${orderId} exists and no writer placed it`);
   }
   const count = (matches: (entry: JournalEntry) => boolean): number =>
     entries.filter(matches).length;
@@ -70,7 +70,7 @@ export function judgeOrders(
 }
 
 /**
- * A commit lies below its token. So a token at or below the base means that it is in the log; past
+ * A commit is below its token. So with a token at or below the base the commit is in the log; past
  * the base it may or may not be.
  */
 function isRequired({ acknowledgement }: JournalEntry, base: EpochLsn): boolean {
@@ -79,7 +79,7 @@ function isRequired({ acknowledgement }: JournalEntry, base: EpochLsn): boolean 
   return epoch > base.epoch || (epoch === base.epoch && lsn <= base.lsn);
 }
 
-/** The order stands as one of its commits left it: all up to that one are there, none after. */
+/** The order is as one of its commits left it: that one and all before it are there, none after. */
 function judgeOrder(
   commits: readonly JournalEntry[],
   found: FoundOrder | null,
@@ -91,7 +91,7 @@ function judgeOrder(
   const [first] = commits;
   if (found !== null && reached === -1) {
     const states = commits.map(({ state }) => describe(state)).join(' or ');
-    problems.push(`order ${first?.orderId} is ${describe(found)}; its writer made it ${states}`);
+    problems.push(`order ${first?.orderId} is ${describe(found)}; its writer committed ${states}`);
   }
   for (const [index, commit] of commits.entries()) {
     fates.set(commit, index <= reached ? 'present' : 'absent');
@@ -127,24 +127,24 @@ function groupByOrder(entries: readonly JournalEntry[]): Map<string, JournalEntr
 function twice(found: readonly FoundOrder[]): string[] {
   const seen = new Set<string>();
   return found.flatMap(({ orderId }) => {
-    if (seen.has(orderId)) return [`order ${orderId} is there twice`];
+    if (seen.has(orderId)) return [`order ${orderId} exists twice`];
     seen.add(orderId);
     return [];
   });
 }
 
-/** No number of an identity column was given twice, not even one of a write that was left out. */
+/** No number of an identity column was assigned twice, not even that of a discarded write. */
 function collisions(entries: readonly JournalEntry[]): string[] {
   const orders = new Set<string>();
   const customers = new Set<string>();
   return entries.flatMap(({ orderId, newCustomerId, state }) => {
     const given: string[] = [];
     if (state.status === 'placed') {
-      if (orders.has(orderId)) given.push(`order number ${orderId} was given twice`);
+      if (orders.has(orderId)) given.push(`order number ${orderId} was assigned twice`);
       orders.add(orderId);
     }
     if (newCustomerId !== null) {
-      if (customers.has(newCustomerId)) given.push(`customer ${newCustomerId} was given twice`);
+      if (customers.has(newCustomerId)) given.push(`customer ${newCustomerId} was assigned twice`);
       customers.add(newCustomerId);
     }
     return given;

@@ -1,8 +1,7 @@
 /**
- * The proof at the end, when nobody writes any more. Flows in: the journal, the promotion's
- * answer and sessions on both nodes that are left; flows out: one verdict per claim, each with
- * what speaks against it. Nothing here takes Understudy's own word alone: rows are read again by
- * plain SQL.
+ * The proof at the end, when all writers have stopped. It takes the journal, the answer of the
+ * promotion and sessions on both remaining nodes, and returns one verdict for each claim, with the
+ * evidence against it. No claim relies on Understudy alone: rows are also read by plain SQL.
  */
 import { type Client, DatabaseError } from 'pg';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
@@ -11,12 +10,12 @@ import { judgeOrders, type OrdersVerdict } from './proof-orders.ts';
 import type { Readers } from './readers.ts';
 import { counted, grouped } from './screen.ts';
 import { readDigests, readOrders } from './shop-contents.ts';
-import { lookAtShop } from './shop-invariants.ts';
+import { checkShop } from './shop-invariants.ts';
 
 export interface Verdict {
   readonly claim: string;
   readonly ok: boolean;
-  /** What speaks against it, or what is worth knowing. */
+  /** The evidence against the claim, or further facts. */
   readonly details: readonly string[];
 }
 
@@ -30,10 +29,10 @@ export interface ProofParts {
   readonly journal: Journal;
   readonly readers: Readers;
   readonly leader: ProvedNode;
-  /** The one that is left. */
+  /** The remaining follower. */
   readonly follower: ProvedNode;
   readonly epoch: number;
-  /** Where the former epoch ended. */
+  /** The end of the former epoch. */
   readonly base: EpochLsn;
   readonly point: { readonly label: string; readonly at: EpochLsn };
 }
@@ -44,19 +43,19 @@ const orderNumbersPerLine = 10;
 const catchUpTimeout = '30s';
 const lostSqlState = 'UN001';
 
-/** Both nodes agree on who leads since when, and on where the former leader's reign ended. */
+/** Both nodes agree on the leader, the epoch, and the end of the former epoch. */
 export async function proveLead(parts: ProofParts): Promise<Verdict> {
   const { leader, follower, base, epoch, point } = parts;
   const wrong: string[] = [];
   for (const { name, role, client } of [leader, follower]) {
-    const wanted: Standing = {
+    const wanted: NodeFacts = {
       role,
       epoch,
       read_only: role === 'leader' ? 'off' : 'on',
       base: formatEpochLsn(base),
       point: formatEpochLsn(point.at),
     };
-    const is = await standingOf(client, epoch, point.label);
+    const is = await readNodeFacts(client, epoch, point.label);
     for (const what of ['role', 'epoch', 'read_only', 'base', 'point'] as const) {
       if (is[what] !== wanted[what]) {
         wrong.push(`node ${name}: ${what} is ${is[what]}, not ${wanted[what]}`);
@@ -64,15 +63,15 @@ export async function proveLead(parts: ProofParts): Promise<Verdict> {
     }
   }
   if (compareEpochLsn(point.at, base) > 0) {
-    wrong.push(`the point ${point.label} was in the log, and the base lies before it`);
+    wrong.push(`the point ${point.label} was in the log, and the base is before it`);
   }
   const claim =
-    `${leader.name} leads epoch ${epoch} and goes on exactly where the log ends, at ` +
+    `${leader.name} leads epoch ${epoch}, which continues exactly at the end of the log, ` +
     `${formatEpochLsn(base)}; ${follower.name} follows it; both have the point ${point.label}`;
   return { claim, ok: wrong.length === 0, details: wrong };
 }
 
-interface Standing {
+interface NodeFacts {
   readonly role: string;
   readonly epoch: number;
   readonly read_only: string;
@@ -80,8 +79,8 @@ interface Standing {
   readonly point: string | null;
 }
 
-async function standingOf(client: Client, epoch: number, label: string): Promise<Standing> {
-  const { rows } = await client.query<Standing>(
+async function readNodeFacts(client: Client, epoch: number, label: string): Promise<NodeFacts> {
+  const { rows } = await client.query<NodeFacts>(
     `SELECT n.role, n.epoch, current_setting('transaction_read_only') AS read_only,
        (SELECT base_epoch || ':' || base_upto FROM understudy.epochs WHERE epoch = $1) AS base,
        (SELECT epoch || ':' || upto FROM understudy.points WHERE label = $2) AS point
@@ -89,11 +88,13 @@ async function standingOf(client: Client, epoch: number, label: string): Promise
     [epoch, label],
   );
   const [row] = rows;
-  if (row === undefined) throw new Error('a node that was made has its row');
+  if (row === undefined) throw new Error('understudy.node has no row');
   return row;
 }
 
-/** The heart of it: what was promised is there, once and whole, and what is not there is named. */
+/**
+ * The central claim: every promised commit is there, once and whole; every missing one is named.
+ */
 export async function proveCommits(
   parts: ProofParts,
 ): Promise<{ readonly verdicts: readonly Verdict[]; readonly orders: OrdersVerdict }> {
@@ -111,14 +112,14 @@ export async function proveCommits(
   const named: Verdict = {
     claim:
       leftOut.length === 0
-        ? 'no acknowledged commit was left out, although durability is async'
+        ? 'no acknowledged commit was discarded, although durability is async'
         : `${counted(leftOut.length, 'acknowledged commit')} had not reached the log when the ` +
           `leader died (durability is async) and ${isOne ? 'is' : 'are'} named`,
     ok: true,
     details: [
       ...orderNumbers(leftOut),
-      `acknowledged past the end of the log by their token, and there anyway: ${presentPastBase}`,
-      `interrupted before an answer came: ${unanswered.present + unanswered.absent}, of which ` +
+      `with a token past the end of the log, and there nevertheless: ${presentPastBase}`,
+      `interrupted before the answer: ${unanswered.present + unanswered.absent}, of which ` +
         `${unanswered.present} are there, each whole`,
     ],
   };
@@ -126,7 +127,7 @@ export async function proveCommits(
   return { verdicts: [inTheLog, named, ...lost], orders };
 }
 
-/** An application that still holds such a token is told, instead of reading an older row. */
+/** An application with such a token gets an error, instead of an older row. */
 async function proveLostTokens(
   { follower }: ProofParts,
   leftOut: readonly JournalEntry[],
@@ -139,7 +140,7 @@ async function proveLostTokens(
         `SELECT understudy.wait_for($1, '0s') AS visible`,
         [token],
       );
-      wrong.push(`order ${orderId}: wait_for(${token}) says ${rows[0]?.visible}, not lost`);
+      wrong.push(`order ${orderId}: wait_for(${token}) returned ${rows[0]?.visible}, not lost`);
     } catch (error) {
       if (!(error instanceof DatabaseError) || error.code !== lostSqlState) throw error;
     }
@@ -153,7 +154,7 @@ export function proveAfter({ leader }: ProofParts, orders: OrdersVerdict): Verdi
   return {
     claim:
       `${grouped(placedAfter)} orders were placed on ${leader.name} after the failover, and no ` +
-      'number of a sequence was given twice',
+      'number of a sequence was assigned twice',
     ok: placedAfter > 0 && collisions.length === 0,
     details: shorten(collisions),
   };
@@ -164,7 +165,7 @@ export function proveReads({ readers }: ProofParts): Verdict {
   const mean = ownWrites === 0 ? 0 : waitedMs / ownWrites;
   return {
     claim:
-      `${grouped(snapshots)} snapshots were read meanwhile, each whole; ` +
+      `${grouped(snapshots)} snapshots were read all the while, each consistent; ` +
       `${grouped(ownWrites)} writes were read back on a follower by their token`,
     ok: snapshots > 0 && ownWrites > 0 && readers.violations.length === 0,
     details: [
@@ -188,16 +189,16 @@ export async function proveSums(parts: ProofParts): Promise<Verdict> {
     wrong.push(`node ${follower.name} has not reached ${token} within ${catchUpTimeout}`);
   }
   for (const { name, client } of [leader, follower]) {
-    const { violations } = await lookAtShop(client);
+    const { violations } = await checkShop(client);
     wrong.push(...violations.map((violation) => `node ${name}: ${violation}`));
   }
   const claim =
-    `on ${leader.name} and ${follower.name} the stock adds up (what there was = what is left + ` +
-    'what was sold), and so do orders and balances';
+    `on ${leader.name} and ${follower.name} the stock adds up (initial = left + sold), and so do ` +
+    'orders and balances';
   return { claim, ok: wrong.length === 0, details: wrong };
 }
 
-/** Plain SQL over every row of every table, beside what `understudy verify` says. */
+/** Plain SQL over every row of every table, independent of `understudy verify`. */
 export async function proveCopies({ leader, follower }: ProofParts): Promise<Verdict> {
   const here = await readDigests(leader.client);
   const there = await readDigests(follower.client);
@@ -209,7 +210,7 @@ export async function proveCopies({ leader, follower }: ProofParts): Promise<Ver
   });
   const rows = here.map((digest) => `${digest.table} ${grouped(digest.rows)}`);
   return {
-    claim: `a digest by plain SQL says so too (${rows.join(', ')} rows)`,
+    claim: `a digest by plain SQL confirms it (${rows.join(', ')} rows)`,
     ok: wrong.length === 0,
     details: wrong,
   };
@@ -223,12 +224,12 @@ function orderNumbers(leftOut: readonly JournalEntry[]): string[] {
   const lines: string[] = [];
   for (let at = 0; at < numbers.length; at += orderNumbersPerLine) {
     const some = numbers.slice(at, at + orderNumbersPerLine).join(', ');
-    lines.push(`${at === 0 ? 'left out: order ' : '          '}${some}`);
+    lines.push(`${at === 0 ? 'discarded: order ' : '           '}${some}`);
   }
   return shorten(lines);
 }
 
 function shorten(lines: readonly string[]): string[] {
   const more = lines.length - shownMax;
-  return [...lines.slice(0, shownMax), ...(more > 0 ? [`and ${more} lines more`] : [])];
+  return [...lines.slice(0, shownMax), ...(more > 0 ? [`and ${more} more lines`] : [])];
 }

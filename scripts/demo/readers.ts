@@ -1,27 +1,27 @@
 /**
- * The shop's readers, on the followers, all the while. Flows in: nodes and the journal; flows
- * out: how often they looked, and what they saw that must never be seen. One kind asserts that
- * the shop adds up in a snapshot; the other takes the newest acknowledged commit, waits for its
- * token on a follower, and asserts that the very next statement finds it.
+ * The shop's readers, on the followers, all the while. They count their reads, and collect what
+ * must never be visible. One kind asserts that the shop adds up in a snapshot; the other takes the
+ * newest acknowledged commit, waits for its token on a follower, and asserts that the next
+ * statement finds it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, DatabaseError } from 'pg';
 import type { Journal } from './journal.ts';
-import { lookAtShop } from './shop-invariants.ts';
+import { checkShop } from './shop-invariants.ts';
 import { connectTo, type ShopNode } from './shop-nodes.ts';
 
-/** What the readers of one node have seen so far. */
+/** The reads of one node so far. */
 export interface ReaderCounts {
   snapshots: number;
-  /** Own writes that were waited for and then found. */
+  /** Own writes that were found after the wait for their token. */
   ownWrites: number;
   waitedMs: number;
   waitedMsMax: number;
-  /** Tokens whose write the failover left out: refused with the error `lost`, as documented. */
+  /** Tokens whose write the failover discarded: refused with the error `lost`, as documented. */
   lostTokens: number;
 }
 
-const lookEveryMs = 150;
+const checkEveryMs = 150;
 const ownWriteEveryMs = 250;
 /** Far above any lag of a machine that keeps up; after a crash `lost` ends the wait earlier. */
 const ownWriteTimeout = '20s';
@@ -46,17 +46,20 @@ export class Readers {
           ...{ snapshots: 0, ownWrites: 0, waitedMs: 0, waitedMsMax: 0, lostTokens: 0 },
         };
         this.#counts.set(node.name, counts);
-        const looks = this.#repeat(node, lookEveryMs, (client) => this.#look(client, node, counts));
+        const checks = this.#repeat(node, checkEveryMs, (client) =>
+          this.#check(client, node, counts),
+        );
         const owns = this.#repeat(node, ownWriteEveryMs, (client) =>
           this.#readOwnWrite(client, node, counts),
         );
-        return [looks, owns];
+        return [checks, owns];
       }),
     );
+    // The story awaits `ended`, which reports it.
     this.#running.catch(() => undefined);
   }
 
-  /** Rejects when a reader cannot read, which a follower's reader always can. */
+  /** Rejects when a read fails: on a follower none may. */
   get ended(): Promise<unknown> {
     return this.#running;
   }
@@ -78,7 +81,7 @@ export class Readers {
     };
   }
 
-  /** From now on a token may be of a write that the failover leaves out. */
+  /** From now on a token may belong to a write that the failover discards. */
   leaderCrashed(): void {
     this.#crashed = true;
   }
@@ -100,12 +103,13 @@ export class Readers {
         await sleep(everyMs);
       }
     } finally {
+      // The reads are over: a lost connection does not matter.
       await client.end().catch(() => undefined);
     }
   }
 
-  async #look(client: Client, node: ShopNode, counts: ReaderCounts): Promise<void> {
-    const { violations } = await lookAtShop(client);
+  async #check(client: Client, node: ShopNode, counts: ReaderCounts): Promise<void> {
+    const { violations } = await checkShop(client);
     counts.snapshots += 1;
     for (const violation of violations) this.#violated(`node ${node.name}: ${violation}`);
   }
@@ -118,14 +122,16 @@ export class Readers {
     const visible = await this.#waitFor(client, token);
     if (visible === 'lost') {
       if (this.#crashed) counts.lostTokens += 1;
-      else this.#violated(`node ${node.name}: wait_for(${token}) says lost, with no failover`);
+      else
+        this.#violated(`node ${node.name}: wait_for(${token}) returned lost, without a failover`);
       return;
     }
     const waitedMs = this.#nowMs() - fromMs;
     const found = await client.query('SELECT FROM orders WHERE id = $1', [orderId]);
     const what = `node ${node.name}: order ${orderId} with token ${token}`;
     if (visible === 'timeout') this.#violated(`${what} was not there after ${ownWriteTimeout}`);
-    else if (found.rowCount !== 1) this.#violated(`${what} is missing although wait_for said true`);
+    else if (found.rowCount !== 1)
+      this.#violated(`${what} is missing although wait_for returned true`);
     else {
       counts.ownWrites += 1;
       counts.waitedMs += waitedMs;

@@ -1,14 +1,13 @@
 /**
- * What the demo shows. Flows in: headings, lines, and a block of lines that changes; flows out:
- * text on stdout. On a terminal it has colours and the block is redrawn in place, with other
- * lines going above it; without one everything is plain lines, one after the other, and the block
- * is not shown.
+ * The output of the demo on stdout: headings, lines, and a block of lines that changes. On a
+ * terminal it has colours, and the block is redrawn in place below all other lines; otherwise it is
+ * plain lines without the block.
  */
 import { styleText } from 'node:util';
 
 export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow' | 'cyan';
 
-/** A block line that wraps would be erased only in part. */
+/** Only a part of a block line that wraps would be erased. */
 const blockColumnsMin = 90;
 
 const cursorUpAndErase = (lines: number): string => `\x1b[${lines}A\x1b[0J`;
@@ -32,7 +31,7 @@ export class Screen {
     this.redraws = isTerminal && out.columns >= blockColumnsMin;
   }
 
-  /** From now on only the screen that is returned shows anything. */
+  /** From now on only the returned screen prints. */
   handOver(): Screen {
     this.#silent = true;
     return new Screen(this.#out, this.#nowMs);
@@ -46,7 +45,7 @@ export class Screen {
     return this.#hasColours ? styles.reduce((styled, one) => styleText(one, styled), text) : text;
   }
 
-  /** A numbered act, and in a few lines what is to be seen in it. */
+  /** A numbered act, explained in a few lines. */
   heading(title: string, explanation: readonly string[]): void {
     this.freeze();
     this.line('');
@@ -54,7 +53,7 @@ export class Screen {
     for (const text of explanation) this.line(this.style(text, 'dim'));
   }
 
-  /** A command as a person would type it. */
+  /** A command as a user would type it. */
   command(text: string): void {
     this.line(`  ${this.style('$', 'dim')} ${this.style(text, 'bold')}`);
   }
@@ -67,7 +66,7 @@ export class Screen {
     this.block(block);
   }
 
-  /** Replaces the block below everything else. */
+  /** Replaces the block, which is below all other lines. */
   block(lines: readonly string[]): void {
     if (!this.redraws || this.#silent) return;
     this.#erase();
@@ -75,7 +74,7 @@ export class Screen {
     this.#block = lines;
   }
 
-  /** What the block shows now stays as it is. */
+  /** The present lines of the block stay on the screen. */
   freeze(): void {
     this.#block = [];
   }

@@ -1,7 +1,7 @@
 /**
- * What is in a node's shop, in full, read by plain SQL that knows nothing of Understudy. Flows
- * in: a session; flows out: every order with its lines counted anew, or a digest of every table,
- * by which two nodes are compared independently of `understudy verify`.
+ * The full contents of a node's shop, read by plain SQL without Understudy: every order with the
+ * count of its lines, or a digest of every table, by which two nodes are compared independently of
+ * `understudy verify`.
  */
 import type { Client } from 'pg';
 import type { FoundOrder } from './proof-orders.ts';
@@ -12,7 +12,7 @@ export interface TableDigest {
   readonly digest: string;
 }
 
-/** Nothing that is read here may come through an index, which could hide a second row. */
+/** No index may be used: it could hide a second row of the same key. */
 const withoutIndexes = [
   'SET LOCAL enable_indexscan = off',
   'SET LOCAL enable_indexonlyscan = off',

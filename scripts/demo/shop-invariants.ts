@@ -1,11 +1,11 @@
 /**
- * What must be true of the shop at every moment, on every node. Flows in: a session; flows out:
- * what is not true, in one REPEATABLE READ snapshot, as lines that name rows. One order that is
- * visible without all of its lines, its goods and its charge breaks at least one of these sums.
+ * The invariants of the shop, which hold at every moment on every node. They are checked in one
+ * REPEATABLE READ snapshot; the violations are lines that name rows. An order that is visible
+ * without all of its lines, its goods and its charge breaks at least one of these sums.
  */
 import type { Client } from 'pg';
 
-export interface ShopLook {
+export interface ShopCheck {
   readonly orders: number;
   /** Empty when everything adds up. */
   readonly violations: readonly string[];
@@ -13,13 +13,13 @@ export interface ShopLook {
 
 interface Invariant {
   readonly what: string;
-  /** Gives the rows that break it as `name`, `has`, `wants`. */
+  /** Selects the rows that break it, as `name`, `has`, `wants`. */
   readonly sql: string;
 }
 
 const invariants: readonly Invariant[] = [
   {
-    what: 'an order has other lines than it says',
+    what: 'the lines of an order do not match its totals',
     sql: `SELECT 'order ' || o.id AS name,
             o.status || ', ' || coalesce(l.lines, 0) || ' lines of ' || coalesce(l.total, 0) AS has,
             o.line_count || ' lines of ' || o.total AS wants
@@ -30,13 +30,13 @@ const invariants: readonly Invariant[] = [
             OR o.line_count <> coalesce(l.lines, 0) OR o.total <> coalesce(l.total, 0)`,
   },
   {
-    what: 'lines are there without their order',
+    what: 'lines exist without their order',
     sql: `SELECT 'order ' || l.order_id AS name, count(*)::text AS has, 'none' AS wants
           FROM order_lines l LEFT JOIN orders o ON o.id = l.order_id
           WHERE o.id IS NULL GROUP BY l.order_id`,
   },
   {
-    what: 'what is left and what was sold is not what there was',
+    what: 'left and sold do not add up to the initial stock',
     sql: `SELECT s.sku AS name, (s.quantity + coalesce(l.sold, 0))::text AS has,
             s.initial::text AS wants
           FROM stock s
@@ -45,7 +45,7 @@ const invariants: readonly Invariant[] = [
           WHERE s.quantity + coalesce(l.sold, 0) <> s.initial`,
   },
   {
-    what: 'a balance is not the sum of the orders',
+    what: 'a balance is not the sum of its orders',
     sql: `SELECT 'customer ' || c.id AS name, c.balance::text AS has,
             coalesce(o.total, 0)::text AS wants
           FROM customers c
@@ -58,7 +58,7 @@ const invariants: readonly Invariant[] = [
 /** Rows shown of each broken invariant. */
 const shownMax = 3;
 
-export async function lookAtShop(client: Client): Promise<ShopLook> {
+export async function checkShop(client: Client): Promise<ShopCheck> {
   await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
   const { rows } = await client.query<{ orders: string }>('SELECT count(*) AS orders FROM orders');
   const violations: string[] = [];

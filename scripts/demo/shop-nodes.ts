@@ -1,8 +1,7 @@
 /**
- * Connections of the shop, made like those of any application: a plain client, no setting of
- * Understudy's. Flows in: the nodes' addresses; flows out: a session on one of them, or on
- * whichever takes writes, found as libpq does for target_session_attrs=read-write: every node in
- * turn is asked whether it is read-only.
+ * Connections of the shop, opened as any application does: a plain client without settings of
+ * Understudy. It connects to a given node, or to the node that takes writes, which it finds as
+ * libpq does for target_session_attrs=read-write: it checks each node in turn for being read-only.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
@@ -19,7 +18,7 @@ export interface LeaderSession {
 }
 
 const connectTimeoutMs = 2_000;
-/** All nodes are on this machine; a tenth of a second is often enough to notice a new leader. */
+/** All nodes are on this machine: ten rounds a second find a new leader soon. */
 const nextRoundMs = 100;
 /** A failover takes seconds; when no node takes writes for this long, the demo has failed. */
 const leaderlessMaxMs = 60_000;
@@ -30,17 +29,17 @@ export async function connectTo(node: ShopNode, purpose: string): Promise<Client
     application_name: `shop ${purpose}`,
     connectionTimeoutMillis: connectTimeoutMs,
   });
-  // A connection that breaks while idle also fails the next query, which is where it is handled.
+  // A connection that is lost while idle also fails the next query, which is handled.
   client.on('error', () => undefined);
   await client.connect();
   return client;
 }
 
-/** What pg says to a query when the connection broke while it was idle. */
-const brokenWhileIdle = 'Client has encountered a connection error and is not queryable';
+/** The error of pg for a query on a connection that was lost while idle. */
+const lostWhileIdle = 'Client has encountered a connection error and is not queryable';
 
 export function isConnectionLost(error: unknown): boolean {
-  return isRetriable(error) || (error instanceof Error && error.message === brokenWhileIdle);
+  return isRetriable(error) || (error instanceof Error && error.message === lostWhileIdle);
 }
 
 /** Resolves with null when `stopped` turns true before a node takes writes. */
@@ -62,7 +61,7 @@ export async function connectToLeader(
   return null;
 }
 
-/** Null when the node is down or read-only; anything else that goes wrong is a failure. */
+/** Null when the node is down or read-only; any other error is thrown. */
 async function writableSession(node: ShopNode): Promise<Client | null> {
   let client: Client | null = null;
   try {
@@ -74,6 +73,7 @@ async function writableSession(node: ShopNode): Promise<Client | null> {
   } catch (error) {
     if (!isConnectionLost(error)) throw error;
   }
+  // Not the leader: how this session ends does not matter.
   await client?.end().catch(() => undefined);
   return null;
 }

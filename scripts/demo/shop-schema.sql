@@ -1,12 +1,12 @@
--- The demo's shop: made on every node before `understudy init`, as ddl: manual asks for. What it
--- sells and has left must always add up, so that a reader can tell whether he sees whole
--- transactions only.
+-- The demo's shop, created on every node before `understudy init`, as ddl: manual requires. Sold
+-- and remaining goods must always add up, so that a reader detects a transaction that is visible
+-- in part.
 
 CREATE TABLE customers (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   email varchar(120) NOT NULL UNIQUE,
   name varchar(80) NOT NULL,
-  -- What the customer owes: the sum of his orders.
+  -- The debt of the customer: the sum of the orders.
   balance numeric(14, 2) NOT NULL DEFAULT 0,
   since timestamptz NOT NULL DEFAULT now()
 );
@@ -14,15 +14,15 @@ CREATE TABLE customers (
 CREATE TABLE stock (
   sku varchar(20) PRIMARY KEY,
   price numeric(10, 2) NOT NULL CHECK (price > 0),
-  -- initial = quantity + everything that order_lines have sold.
+  -- initial = quantity + the sum of order_lines.quantity.
   initial integer NOT NULL,
   quantity integer NOT NULL CHECK (quantity >= 0),
-  -- Large enough to be stored outside of the row, and unchanged by a sale.
+  -- Large enough to be stored outside the row, and unchanged by a sale.
   details jsonb NOT NULL,
   changed_at timestamptz NOT NULL DEFAULT now()
 );
 
--- A large value that a change leaves alone is not in the WAL; with FULL the old row brings it.
+-- The WAL of an update omits a large unchanged value; with FULL the old row contains it.
 ALTER TABLE stock REPLICA IDENTITY FULL;
 
 CREATE TABLE orders (
@@ -30,7 +30,7 @@ CREATE TABLE orders (
   reference uuid NOT NULL UNIQUE,
   customer_id bigint NOT NULL REFERENCES customers,
   placed_at timestamptz NOT NULL,
-  -- An order is 'new' only inside of the transaction that makes it: nobody else may ever see that.
+  -- An order is 'new' only inside the transaction that creates it: no other one may ever see it.
   status varchar(10) NOT NULL CHECK (status IN ('new', 'placed', 'cancelled')),
   line_count integer NOT NULL DEFAULT 0,
   total numeric(12, 2) NOT NULL DEFAULT 0

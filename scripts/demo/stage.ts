@@ -1,6 +1,6 @@
 /**
- * Where the demo plays. Flows in: how to start; flows out: a sandbox with a database of the shop
- * on every node, the shop's tables in it, and an understudy.yaml that names all of it.
+ * The environment of the demo: a sandbox with a database of the shop and its tables on every node,
+ * and an understudy.yaml that names all of it.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ export interface Stage {
 }
 
 const database = 'shop';
-/** More than one, so that rows of one transaction really lie in several. */
+/** More than one, so that the rows of one transaction are spread over several. */
 const partitions = 4;
 
 export async function setStage(keep: boolean, log: (line: string) => void): Promise<Stage> {
@@ -30,7 +30,7 @@ export async function setStage(keep: boolean, log: (line: string) => void): Prom
   return { sandbox, nodes, config: join(sandbox.dir, 'understudy.yaml') };
 }
 
-/** Apart from the start, so that a failure here finds a stage to take down. */
+/** Separate from the start, so that after a failure here the sandbox can be stopped. */
 export async function furnish({ sandbox, nodes, config }: Stage): Promise<void> {
   const schema = await readFile(new URL('./shop-schema.sql', import.meta.url), 'utf8');
   await Promise.all(sandbox.postgres.map((server) => createShop(server, schema)));

@@ -1,13 +1,13 @@
 /**
- * What happens in the demo, act by act. Flows in: a furnished stage; flows out: whether every
- * claim was proved. A failure of anything that runs beside the acts (an agent that ends, a writer
- * or reader that meets what it must not) ends the story at once.
+ * The acts of the demo, in their order, and whether every claim was proved. A failure of a task
+ * that runs beside the acts (an agent that ends, an unexpected error of a writer or reader) ends
+ * the story at once.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { type EpochLsn, parseEpochLsn } from '../../src/change/position.ts';
 import { loadCatalogue } from './catalogue.ts';
-import { FleetLook } from './fleet-look.ts';
+import { FleetView } from './fleet-view.ts';
 import { Journal } from './journal.ts';
 import { LiveTable } from './live-table.ts';
 import {
@@ -46,7 +46,7 @@ interface Trade {
   readonly journal: Journal;
   readonly writers: Writers;
   readonly readers: Readers;
-  readonly fleet: FleetLook;
+  readonly fleet: FleetView;
   readonly table: LiveTable;
 }
 
@@ -65,36 +65,38 @@ export class Story {
     this.#failed = new Promise((_, reject) => {
       this.#fail = reject;
     });
+    // `play` reports it.
     this.#failed.catch(() => undefined);
   }
 
-  /** True when every claim was proved. With `stay` the agents that are left run on. */
+  /** True when every claim was proved. With `stay` the remaining agents continue to run. */
   play(stay: boolean): Promise<boolean> {
     return Promise.race([this.#acts(stay), this.#failed]);
   }
 
   async #acts(stay: boolean): Promise<boolean> {
     const [a, b, c] = this.#stage.nodes;
-    if (a === undefined || b === undefined || c === undefined) throw new Error('three nodes');
-    const agents = await this.#makeCluster();
+    if (a === undefined || b === undefined || c === undefined)
+      throw new Error('the demo needs three nodes');
+    const agents = await this.#createCluster();
     const trade = await this.#openShop(a, [b, c]);
     const point = await this.#namePoint();
     await this.#killLeader(a, trade);
     const promotion = await this.#promote(b, trade);
     const [agentOfA] = agents.splice(0, 1);
     if (agentOfA !== undefined) await this.#understudy.stopAgent(agentOfA);
-    await this.#tradeOn(b, trade);
+    await this.#continueTrade(b, trade);
     const verdicts = await this.#prove(trade, promotion, point, [b, c]);
     if (!stay) await this.#closeUp(agents);
     return this.#sumUp(verdicts);
   }
 
-  /** What runs beside the acts: its failure is the story's. */
+  /** For a task beside the acts: its failure is a failure of the story. */
   #beside(running: Promise<unknown>): void {
     running.catch((error: unknown) => this.#fail(error));
   }
 
-  async #makeCluster(): Promise<Agent[]> {
+  async #createCluster(): Promise<Agent[]> {
     const understudy = this.#understudy;
     this.#screen.heading('2  A cluster', [
       'Three databases with the same empty tables become one cluster: node a leads and takes',
@@ -113,8 +115,8 @@ export class Story {
     const screen = this.#screen;
     screen.heading('3  Business', [
       'Writers place and cancel orders on the leader: each is one transaction over orders, lines,',
-      'stock and the balance of the customer. Readers ask b and c all the while: does the shop',
-      'add up in every snapshot, and is a write there as soon as wait_for(token) says so?',
+      'stock and the balance of the customer. Readers check b and c all the while: does the shop',
+      'add up in every snapshot, and is a write visible as soon as wait_for(token) returns?',
     ]);
     const startedAtMs = screen.elapsedMs();
     const { nodes } = this.#stage;
@@ -125,12 +127,14 @@ export class Story {
     await session.client.end();
     for (const follower of followers) await this.#caughtUp(follower, token);
     const took = seconds(screen.elapsedMs() - startedAtMs);
-    screen.line(`  catalogue loaded on a, and read on b and c (${took} with the agents' start)`);
+    screen.line(
+      `  catalogue loaded on a, and visible on b and c (${took}, with the start of the agents)`,
+    );
     const parts = { nowMs: Date.now, random: Math.random };
     const journal = new Journal();
     const writers = new Writers({ ...parts, nodes, catalogue, journal });
     const readers = new Readers(followers, journal, Date.now);
-    const fleet = new FleetLook(nodes, Date.now);
+    const fleet = new FleetView(nodes, Date.now);
     const table = new LiveTable({ screen, fleet, writers, readers, journal, nowMs: Date.now });
     for (const running of [writers.ended, readers.ended, table.ended]) this.#beside(running);
     await sleep(tradeMs);
@@ -150,7 +154,7 @@ export class Story {
 
   async #namePoint(): Promise<{ readonly label: string; readonly at: EpochLsn }> {
     this.#screen.heading('4  A name for a moment', [
-      'A named point stands directly after one transaction, on every node the same.',
+      'A named point marks the position directly after one transaction, the same on every node.',
     ]);
     const words = ['point', pointLabel];
     const { answer, tookMs } = await this.#understudy.json<{ lsn: string }>(words);
@@ -169,17 +173,17 @@ export class Story {
     await server.kill();
     const commits = grouped(journal.acknowledged);
     this.#screen.line(
-      `    gone, after ${commits} acknowledged commits; its writers have no leader`,
+      `    dead, after ${commits} acknowledged commits; its writers have no leader`,
     );
   }
 
   async #promote(understudyNode: ShopNode, { journal }: Trade): Promise<Promotion> {
     const screen = this.#screen;
     const { name } = understudyNode;
-    screen.heading('6  The understudy takes the lead', [
-      `Node ${name} shuts the old leader out of the log, applies what is in it to the end, and`,
-      'begins an epoch of its own at a known LSN. What never reached the log is lost: hence the',
-      'words --allow-data-loss.',
+    screen.heading('6  The understudy is promoted', [
+      `Node ${name} fences the old leader out of the log, applies the log to its end, and begins`,
+      'an epoch of its own at a known LSN. Commits that never reached the log are lost: hence the',
+      'option --allow-data-loss.',
     ]);
     const reason = 'the demo killed it';
     const { answer, tookMs } = await this.#understudy.json<Promotion>([
@@ -192,26 +196,26 @@ export class Story {
     const inAgent = answer.steps.reduce((sum, { ms }) => sum + ms, 0);
     const untilMs = screen.elapsedMs() + writersReturnMaxMs;
     while (journal.lastToken(answer.epoch) === null) {
-      if (screen.elapsedMs() > untilMs) throw new Error(`no writer has found node ${name}`);
+      if (screen.elapsedMs() > untilMs) throw new Error(`no writer has reached node ${name}`);
       await sleep(pollMs);
     }
     const pauseMs = journal.pauseBetweenMs(answer.epoch - 1, answer.epoch);
     const pause = pauseMs === null ? '?' : seconds(pauseMs);
     screen.line(`    writers are back, ${pause} after the last commit on a`);
     this.#timings.push(
-      ['failover, the whole command', seconds(tookMs)],
+      ['failover, as a command', seconds(tookMs)],
       ['  of it in the agent', seconds(inAgent)],
       ['no writes, from the last commit on a to the first on b', pause],
     );
     return answer;
   }
 
-  async #tradeOn(leader: ShopNode, { writers, readers, table, fleet }: Trade): Promise<void> {
-    this.#screen.heading('7  Business goes on', [
+  async #continueTrade(leader: ShopNode, { writers, readers, table, fleet }: Trade): Promise<void> {
+    this.#screen.heading('7  Business continues', [
       `The writers found node ${leader.name} as libpq does with target_session_attrs=read-write.`,
     ]);
     await sleep(tradeAfterMs);
-    // Writers first: readers still wait for tokens of writes, which come without new ones too.
+    // Writers first: readers still wait for tokens, which become visible without new writes too.
     await writers.stop();
     await readers.stop();
     await table.stop();
@@ -228,13 +232,14 @@ export class Story {
     const { epoch } = promotion;
     const base = positionOf(promotion.base);
     this.#screen.heading('8  Proof', [
-      'The journal of the writers knows what was acknowledged, apart from any database.',
+      'The journal of the writers has every acknowledged commit, independent of any database.',
     ]);
     const sessions = await Promise.all(
       [leaderNode, followerNode].map((node) => connectTo(node, 'proof')),
     );
     const [onLeader, onFollower] = sessions;
-    if (onLeader === undefined || onFollower === undefined) throw new Error('two sessions');
+    if (onLeader === undefined || onFollower === undefined)
+      throw new Error('the proof needs two sessions');
     const leader = { name: leaderNode.name, role: 'leader', client: onLeader } as const;
     const follower = { name: followerNode.name, role: 'follower', client: onFollower } as const;
     const parts = { journal, readers, leader, follower, epoch, base, point };
@@ -265,14 +270,14 @@ export class Story {
     );
     this.#timings.push(['verify', seconds(tookMs)]);
     const details = exit === 0 ? [] : text.trimEnd().split('\n');
-    const claim = `understudy verify: every row of ${follower.name} is that of ${leader.name}`;
+    const claim = `understudy verify: ${follower.name} has exactly the rows of ${leader.name}`;
     return { claim, ok: exit === 0, details };
   }
 
   #show({ claim, ok, details }: Verdict): void {
     const screen = this.#screen;
-    const mark = ok ? screen.style('✓', 'green', 'bold') : screen.style('✗', 'red', 'bold');
-    screen.line(`  ${mark} ${claim}`);
+    const sign = ok ? screen.style('✓', 'green', 'bold') : screen.style('✗', 'red', 'bold');
+    screen.line(`  ${sign} ${claim}`);
     for (const detail of details) screen.line(`      ${screen.style(detail, ok ? 'dim' : 'red')}`);
   }
 

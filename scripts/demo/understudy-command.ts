@@ -1,8 +1,7 @@
 /**
- * The real command line, built, as processes of their own. Flows in: words as a person would type
- * them; flows out: the answer of a command that ends by itself, or an agent that serves a node
- * until it is told to stop. What a command says on the way is shown as it comes; agents write
- * into log files of the sandbox.
+ * Runs the built command line as processes: a command, whose answer is returned, or an agent, which
+ * serves a node until it is stopped. The lines of a command are shown as they arrive; agents write
+ * to log files of the sandbox.
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -20,9 +19,9 @@ import { type Screen, seconds } from './screen.ts';
 const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
 const commandFile = join(projectRoot, 'dist', 'cli.js');
 
-/** Longer than any limit inside of a command, so that it can name its own. */
+/** Longer than any time limit inside a command, so that the command reports its own. */
 const commandMaxMs = 120_000;
-/** An agent finishes what is in flight and says goodbye to three servers. */
+/** An agent finishes its batch and closes its connections to three servers. */
 const agentStopMaxMs = 15_000;
 const shownLogLines = 15;
 
@@ -36,7 +35,7 @@ export interface Answered {
 export interface Agent {
   readonly node: string;
   readonly process: StartedProcess;
-  /** Set before it is told to stop: until then its end is a failure. */
+  /** Set before the agent is stopped: until then its end is a failure. */
   mayEnd: boolean;
 }
 
@@ -57,7 +56,7 @@ export class Understudy {
     this.#signal = signal;
   }
 
-  /** Runs a command to its end. Another exit code than the given ones is a failure. */
+  /** Runs a command to its end. An exit code that is not in `exits` is a failure. */
   async command(words: readonly string[], exits: readonly number[] = [0]): Promise<Answered> {
     const shown = `understudy ${words.map(quoted).join(' ')}`;
     this.#screen.command(shown);
@@ -86,7 +85,7 @@ export class Understudy {
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: commandMaxMs,
       signal: this.#signal,
-      // Nothing that a command leaves half-done outlives the sandbox.
+      // The sandbox is deleted, and with it everything that a killed command leaves unfinished.
       killSignal: 'SIGKILL',
     });
     const json = words.includes('--json');
@@ -97,18 +96,18 @@ export class Understudy {
       text += `${line}\n`;
       if (!json || line.startsWith('{"error":')) show(line);
     });
-    // The last line may come after the exit of the process.
+    // The last line may arrive after the exit of the process.
     const read = new Promise((resolve) => answer.once('close', resolve));
     return new Promise((resolve, reject) => {
       child.once('error', reject);
       child.once('close', (code, signal) => {
-        if (code === null) reject(new Error(`understudy ${words[0]} was ended by ${signal}`));
+        if (code === null) reject(new Error(`understudy ${words[0]} was killed by ${signal}`));
         else void read.then(() => resolve({ text, exit: code }));
       });
     });
   }
 
-  /** Every agent is a process; the janitor of the sandbox knows it too. */
+  /** The agent is in the ledger of the sandbox, so that its janitor ends it too. */
   runAgent(node: string): Agent {
     this.#screen.command(`understudy run ${node} &`);
     const started = this.#sandbox.ledger.start({
@@ -125,7 +124,7 @@ export class Understudy {
     return agent;
   }
 
-  /** Rejects when an agent ends that was not told to. */
+  /** Rejects when an agent ends that was not stopped. */
   async agentsEnded(agent: Agent): Promise<never> {
     const how = await agent.process.exit;
     if (agent.mayEnd) return new Promise(() => undefined);
@@ -142,11 +141,11 @@ export class Understudy {
       this.#screen.line(`    the agent of node ${agent.node} stopped on SIGTERM in ${took}`);
       return;
     }
-    const what = how ?? `nothing in ${agentStopMaxMs / 1000} s`;
-    throw new Error(`the agent of node ${agent.node} answered SIGTERM with ${what}`);
+    const what = how ?? `still runs after ${agentStopMaxMs / 1000} s`;
+    throw new Error(`the agent of node ${agent.node} did not stop on SIGTERM: ${what}`);
   }
 
-  /** The ends of their logs, to see why something failed. */
+  /** The last lines of their logs, to find the reason of a failure. */
   async showLogs(screen: Screen): Promise<void> {
     for (const { node, process: started } of this.agents) {
       const text = await readFile(started.logFile, 'utf8').catch((error: unknown) => String(error));

@@ -1,8 +1,8 @@
 /**
- * The shop's writers: several connections to whichever node takes writes. Flows in: a catalogue;
- * flows out: orders, and a journal of every commit that was acknowledged. A lost connection is
- * the one thing they live through, by looking for the leader again; a commit that was under way
- * then is journaled as unknown and not tried again. Every other error is a failure of the demo.
+ * The shop's writers: several connections to the node that takes writes. They place orders from the
+ * catalogue, and journal every acknowledged commit. After a lost connection they search for the
+ * leader; a commit that was running then is journaled as unknown and not retried. Every other error
+ * is a failure of the demo.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client, QueryResult } from 'pg';
@@ -40,6 +40,7 @@ export class Writers {
     this.#parts = parts;
     const writers = Array.from({ length: writerCount }, (_, index) => this.#write(index));
     this.#running = Promise.all(writers);
+    // The story awaits `ended`, which reports it.
     this.#running.catch(() => undefined);
   }
 
@@ -51,7 +52,7 @@ export class Writers {
     return this.#stopped;
   }
 
-  /** The node of each connection that there is now. */
+  /** The node of each open connection. */
   get connectedTo(): readonly string[] {
     return [...this.#connected.values()];
   }
@@ -61,7 +62,7 @@ export class Writers {
     return this.#running;
   }
 
-  /** Each ends its transaction first. */
+  /** Each writer finishes its transaction first. */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#running;
@@ -79,6 +80,7 @@ export class Writers {
         if (!isConnectionLost(error)) throw error;
       } finally {
         this.#connected.delete(index);
+        // The error above, if any, was handled or is thrown.
         await session.client.end().catch(() => undefined);
       }
     }
@@ -123,8 +125,8 @@ export class Writers {
 }
 
 /**
- * In one round trip, so that no acknowledged commit is without a token: the answer to COMMIT is
- * heard together with it. pg answers several statements with a result each.
+ * In one round trip, so that no acknowledged commit is without a token: the answer to COMMIT
+ * arrives with it. pg returns one result for each statement.
  */
 async function commitWithToken(client: Client): Promise<string> {
   const results = (await client.query('COMMIT; SELECT understudy.token() AS token')) as unknown;

@@ -1,20 +1,20 @@
 /**
- * How the fleet stands right now, asked of the databases themselves. Flows in: the nodes; flows
- * out: role, LSN, lag and rate of each. A node that does not answer is down. Rates are taken over
- * a few seconds, because the statistics of a busy backend come about once a second.
+ * The present role, LSN, lag and rate of each node, read from the databases themselves. A node that
+ * does not answer is down. Rates are averages over a few seconds, because a busy backend updates
+ * its statistics about once a second.
  */
 import type { Client } from 'pg';
 import { type EpochLsn, parseEpochLsn } from '../../src/change/position.ts';
 import { connectTo, type ShopNode } from './shop-nodes.ts';
 
-export interface NodeLook {
+export interface NodeView {
   readonly name: string;
   readonly role: 'leader' | 'follower' | 'down';
-  /** Of a leader its WAL, of a follower up to where it has applied. */
+  /** The end of the WAL of a leader; the position of a follower. */
   readonly at: EpochLsn | null;
   readonly orders: number | null;
   readonly rowsPerSecond: number | null;
-  /** How old what a follower shows is; 0 when it has all that the leader has. */
+  /** The age of the newest transaction on a follower; 0 when it has all that the leader has. */
   readonly lagMs: number | null;
   readonly lagBytes: number | null;
 }
@@ -29,9 +29,9 @@ interface Answer {
 
 /**
  * An application's role cannot read the schema understudy; the demo owns the databases.
- * The age is that of the newest transaction that the follower shows, by the clock of this machine.
+ * The age is that of the newest transaction on the follower, by the clock of this machine.
  */
-const lookSql = `
+const viewSql = `
   SELECT n.role,
     CASE n.role WHEN 'leader' THEN n.epoch || ':' || pg_current_wal_insert_lsn()
                 ELSE p.epoch || ':' || p.upto END AS at,
@@ -42,7 +42,7 @@ const lookSql = `
   FROM understudy.node n LEFT JOIN understudy.position p ON true`;
 
 const rateWindowMs = 3_000;
-/** A server that hangs is shown as down rather than holding up the others. */
+/** A server that hangs is shown as down and does not delay the others. */
 const answerMaxMs = 2_000;
 
 interface Sample {
@@ -50,7 +50,7 @@ interface Sample {
   readonly changed: number;
 }
 
-export class FleetLook {
+export class FleetView {
   readonly #nodes: readonly ShopNode[];
   readonly #nowMs: () => number;
   readonly #clients = new Map<string, Client>();
@@ -62,11 +62,11 @@ export class FleetLook {
     this.#nowMs = nowMs;
   }
 
-  async look(): Promise<readonly NodeLook[]> {
-    const answers = await Promise.all(this.#nodes.map((node) => this.#ask(node)));
+  async read(): Promise<readonly NodeView[]> {
+    const answers = await Promise.all(this.#nodes.map((node) => this.#query(node)));
     const leaderAt = answers.find((answer) => answer?.role === 'leader')?.at ?? null;
     return this.#nodes.map((node, index) =>
-      this.#lookOf(node, answers[index] ?? null, leaderAt === null ? null : parse(leaderAt)),
+      this.#viewOf(node, answers[index] ?? null, leaderAt === null ? null : parse(leaderAt)),
     );
   }
 
@@ -74,16 +74,16 @@ export class FleetLook {
     await Promise.allSettled([...this.#clients.values()].map((client) => client.end()));
   }
 
-  /** Once down, a node stays so: the demo never starts one again. */
-  async #ask(node: ShopNode): Promise<Answer | null> {
+  /** A node that is down stays down: the demo restarts none. */
+  async #query(node: ShopNode): Promise<Answer | null> {
     if (this.#down.has(node.name)) return null;
     try {
       let client = this.#clients.get(node.name);
       if (client === undefined) {
-        client = await connectTo(node, 'onlooker');
+        client = await connectTo(node, 'monitor');
         this.#clients.set(node.name, client);
       }
-      const query = { text: lookSql, query_timeout: answerMaxMs };
+      const query = { text: viewSql, query_timeout: answerMaxMs };
       const { rows } = await client.query<Answer>(query);
       return rows[0] ?? null;
     } catch (error) {
@@ -93,7 +93,7 @@ export class FleetLook {
     }
   }
 
-  #lookOf(node: ShopNode, answer: Answer | null, leaderAt: EpochLsn | null): NodeLook {
+  #viewOf(node: ShopNode, answer: Answer | null, leaderAt: EpochLsn | null): NodeView {
     const { name } = node;
     if (answer === null) {
       const unknown = { at: null, orders: null, rowsPerSecond: null, lagMs: null, lagBytes: null };
@@ -131,7 +131,7 @@ function parse(text: string): EpochLsn {
   return at;
 }
 
-/** LSNs of two epochs are of two servers: nothing can be said then. */
+/** LSNs of two epochs belong to two servers and are not comparable. */
 function distance(at: EpochLsn | null, leaderAt: EpochLsn | null): number | null {
   if (at === null || leaderAt === null || at.epoch !== leaderAt.epoch) return null;
   return Math.max(0, Number(leaderAt.lsn - at.lsn));
