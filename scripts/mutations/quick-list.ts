@@ -277,7 +277,7 @@ export const quick: readonly Mutation[] = [
         replace: ';',
       },
     ],
-    tests: ['test/unit/known-tables.test.ts'],
+    tests: ['test/unit/table-difference.test.ts'],
   },
   {
     name: 'other-identity-ignored',
@@ -289,7 +289,7 @@ export const quick: readonly Mutation[] = [
         replace: 'return isSame ? null : null;',
       },
     ],
-    tests: ['test/unit/known-tables.test.ts'],
+    tests: ['test/unit/table-difference.test.ts'],
   },
   {
     name: 'equality-uncompared',

@@ -1,7 +1,7 @@
 /**
- * The log of a leader that reads rows beside its stream, and who follows it. Flows in: changes,
- * ends of transactions with the rows there are then, and points; flows out: records to be searched,
- * and what was wrong: where a point says that nothing is missing, the newest record of each key is
+ * The log of a leader that reads rows beside its stream, and a follower of it. Takes changes, ends
+ * of transactions with the rows as of then, and points; gives records to be searched, and throws at
+ * the first violation: where a point names nothing as incomplete, the newest record of each key is
  * its row, for the log and for the follower.
  */
 import type { Checkpoint, RowChange, UnfinishedTable } from '../../src/change/change.ts';
@@ -29,7 +29,7 @@ export class BackfillLog {
     this.follower = new ModelFollower(rules, this.#truths, at, before.size > 0);
   }
 
-  /** Of a truncate or a reading anew, what lies below is gone. */
+  /** A truncate or a resnapshot ends what is below. */
   get records(): readonly ContentRecord[] {
     return this.#records;
   }
@@ -63,7 +63,7 @@ export class BackfillLog {
     this.#records.push(record);
   }
 
-  /** A transaction is out; `truth` is null where something was written that nobody is told of. */
+  /** A transaction is streamed; `truth` is null where something was written and not streamed. */
   ended(upto: Lsn, truth: Rows | null): void {
     this.#truths.set(upto, truth);
   }
@@ -80,7 +80,7 @@ export class BackfillLog {
     if (unhealed === null && unfinished.length === 0 && truth != null) this.#check(truth);
   }
 
-  /** The follower goes on, to the end or to any place below, or does not. */
+  /** The follower applies up to the end, or to any LSN below, or nothing. */
   follow(how: number): void {
     const clears = how % 5 === 0;
     if (how % 3 > 0) this.follower.apply({ kind: 'none' }, clears);

@@ -1,6 +1,6 @@
 /**
- * What leader and follower of healing-world.ts do. Flows out: the rules as they are, for tests to
- * leave one out, and the bounds that a history has.
+ * The rules of leader and follower in backfill-world.ts, of which tests leave out one at a time,
+ * and the bounds of a history.
  */
 import type { UnfinishedTable } from '../../src/change/change.ts';
 import { finishedAt, rowsSeen } from '../../src/follower/apply/resnapshots.ts';
@@ -15,7 +15,7 @@ export interface BackfillRules extends FollowerRules {
   readonly Reselects: typeof Reselect;
   readonly Found: typeof FoundKeys;
   readonly Backfills: typeof BackfillMerge;
-  /** What a restart makes of what the last point says. */
+  /** What a restart takes from the last point. */
   readonly unfinishedAgain: (unfinished: readonly UnfinishedTable[]) => readonly UnfinishedTable[];
 }
 
@@ -29,10 +29,10 @@ export interface BackfillBounds {
   /** How many keys a leader remembers. */
   readonly wantedMax: number;
   readonly changedMax: number;
-  /** How many rows were there before the stream. */
+  /** How many rows predate the stream. */
   readonly rowsBefore: number;
-  /** Whether the table is read anew now and then. */
-  readonly rereads: boolean;
-  /** Of how many moments for a point one is taken. */
+  /** Whether there are resnapshots. */
+  readonly resnapshots: boolean;
+  /** One of how many opportunities for a point is taken. */
   readonly pointsEvery: number;
 }

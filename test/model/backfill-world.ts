@@ -1,9 +1,9 @@
 /**
- * Reads of rows beside the stream: healing, the rows that were there before it, and tables that are
- * read anew. Flows in: choices; flows out: a log, a follower of it, and what was wrong on the way.
- * Reads take their snapshot, and their watermark, at any later time; what the leader remembers is
- * bounded, and a restart forgets all of it but what the last point says. Some changes reach no
- * stream, and the follower is written to: whatever is asked for then makes up for it.
+ * Reads of rows beside the stream: reselect, backfill and resnapshots. Takes choices; gives a log
+ * and a follower of it, and throws at the first violation. Reads take their snapshot, and write
+ * their watermark, at any later time; what the leader remembers is bounded, and a restart forgets
+ * all of it except for what the last point says. Some changes are not streamed, and some rows of
+ * the follower are changed behind its back: a resnapshot repairs both.
  */
 
 import type { Checkpoint, RowChange, RowKey, UnfinishedTable } from '../../src/change/change.ts';
@@ -38,7 +38,7 @@ export type BackfillChoice = readonly [what: number, how: number];
 interface Read {
   readonly id: string;
   readonly keys: readonly RowKey[];
-  /** One read, and then one watermark, which is waited for. */
+  /** One read at a time, until its watermark is streamed. */
   state: 'begun' | 'read' | 'committed';
 }
 
@@ -59,20 +59,20 @@ export class BackfillWorld {
   readonly #wal = new ModelTransactions(firstLsn);
   readonly #log: BackfillLog;
   #streamed = 0;
-  /** Whether something was written that nobody was told of, and no reading has begun since. */
-  #isUntold = false;
+  /** Whether something was written and not streamed, and no resnapshot has begun since. */
+  #hasUnsent = false;
   #reselect: Reselect;
   #backfill: BackfillMerge;
   /** Both as production composes them. */
   #observer: StreamObserver;
   #read: Read | null = null;
   #chunk: Chunk | null = null;
-  /** An answer of the server that is on its way. */
+  /** An answer of the server that has not arrived. */
   #horizon: { readonly nextXid: bigint; readonly forgotten: number } | null = null;
   #reads = 0;
   #nowMs = 0;
   #moments = 0;
-  /** Where what can be read of the topic ends, and what the point there says. */
+  /** The end of what can be read of the topic, and what the point there says. */
   #readTo = firstLsn;
   #unhealed: Checkpoint | null = null;
   #unfinished: readonly UnfinishedTable[];
@@ -111,14 +111,14 @@ export class BackfillWorld {
       () => this.#mayPublish(how),
       () => (how % 8 === 0 ? this.#restart() : this.#stream()),
     ];
-    if (this.#before.size > 0 || this.#bounds.rereads) {
+    if (this.#before.size > 0 || this.#bounds.resnapshots) {
       moves.push(
         () => this.#askHorizon(),
         () => this.#readChunk(how),
         () => this.#commitChunk(),
       );
     }
-    if (this.#bounds.rereads) {
+    if (this.#bounds.resnapshots) {
       moves.push(
         () => this.#disturb(how),
         () => this.#readOn(how),
@@ -136,8 +136,8 @@ export class BackfillWorld {
       this.#wal.seeAll();
       while (this.#streamed < this.#wal.all.length) this.#stream();
       this.#publish(1);
-      const isWrong = this.#isUntold || follower.isTampered;
-      if (isWrong) this.#wal.commit({ rereads: true });
+      const isWrong = this.#hasUnsent || follower.isTampered;
+      if (isWrong) this.#wal.commit({ resnapshots: true });
       if (!isWrong && this.#unhealed === null && this.#unfinished.length === 0) {
         follower.check(this.#truth());
         return;
@@ -150,14 +150,14 @@ export class BackfillWorld {
       this.#readChunk(tries);
       this.#commitChunk();
     }
-    throw new Error('some key is never healed');
+    throw new Error('some row is never complete');
   }
 
   #truth(): Rows {
     return stateOf(this.#wal.all.slice(0, this.#streamed), this.#before);
   }
 
-  /** All that is under way is seen and streamed, and some chunks come before anything else. */
+  /** All commits are visible and streamed, and some chunks come before anything else. */
   #readOn(how: number): void {
     for (let left = how % 5; left >= 0; left -= 1) {
       this.#wal.seeAll();
@@ -168,7 +168,7 @@ export class BackfillWorld {
     }
   }
 
-  /** Something that only a reading makes up for, or one without a need. */
+  /** Something that only a resnapshot repairs, or one without a need. */
   #disturb(how: number): void {
     const rest = Math.trunc(how / 4);
     if (how % 4 === 0) this.#write(rest, true);
@@ -176,7 +176,7 @@ export class BackfillWorld {
       const key = [...keys, 'strange'][rest % 4] ?? '';
       const row = { small: 'strange', large: 'strange' };
       this.#log.follower.tamper(key, Math.trunc(rest / 4) % 2 === 0 ? row : null);
-    } else this.#wal.commit({ rereads: true });
+    } else this.#wal.commit({ resnapshots: true });
   }
 
   /** A transaction writes, and leaves its commit record. */
@@ -191,20 +191,21 @@ export class BackfillWorld {
     const transaction = this.#wal.all[this.#streamed];
     if (transaction === undefined) return;
     this.#streamed += 1;
-    const { commitLsn, rereads, isSilent } = transaction;
+    const { commitLsn, resnapshots, isSilent } = transaction;
     const before = this.#log.checkpointAt(commitLsn);
-    if (rereads) {
-      this.#isUntold = false;
+    if (resnapshots) {
+      this.#hasUnsent = false;
       this.#observer.resnapshot(relationId);
       this.#log.table('reread', commitLsn);
     }
-    if (isSilent) this.#isUntold = true;
-    else this.#tell(transaction, before);
-    if (transaction.watermark !== null) this.#tellRead(transaction, transaction.watermark, before);
-    this.#log.ended(endOf(commitLsn), this.#isUntold ? null : this.#truth());
+    if (isSilent) this.#hasUnsent = true;
+    else this.#publishWrites(transaction, before);
+    if (transaction.watermark !== null)
+      this.#publishRead(transaction, transaction.watermark, before);
+    this.#log.ended(endOf(commitLsn), this.#hasUnsent ? null : this.#truth());
   }
 
-  #tell(transaction: Transaction, before: Checkpoint): void {
+  #publishWrites(transaction: Transaction, before: Checkpoint): void {
     for (const write of transaction.writes) {
       if (write.kind === 'truncate') {
         this.#observer.truncated(relationId);
@@ -216,13 +217,13 @@ export class BackfillWorld {
   }
 
   /** What a read gives is the row as of its watermark. */
-  #tellRead(transaction: Transaction, watermark: string, before: Checkpoint): void {
+  #publishRead(transaction: Transaction, watermark: string, before: Checkpoint): void {
     const truths = this.#truth();
     for (const change of this.#observer.takeAt(watermark, before).rows) {
       const [key = ''] = change.identity;
       const truth = truths.get(key);
       const wanted = truth === undefined ? null : [key, truth.small, truth.large];
-      if (!this.#isUntold && `${change.values}` !== `${wanted}`) {
+      if (!this.#hasUnsent && `${change.values}` !== `${wanted}`) {
         throw new Error(`${key} is published as ${change.values} and is ${wanted}`);
       }
       this.#append(change, transaction, before);

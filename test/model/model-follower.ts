@@ -32,14 +32,16 @@ export interface FollowerRules {
   readonly keepsSeen: boolean;
 }
 
-/** The leader's rows at each end of a transaction; null where not all that made them is told. */
+/**
+ * The leader's rows at each end of a transaction; null where some of their changes were not sent.
+ */
 export type Truths = ReadonlyMap<Lsn, Rows | null>;
 
 export class ModelFollower {
   readonly #rules: FollowerRules;
   readonly #truths: Truths;
   readonly #rows = new Map<string, Row>();
-  /** Keys that came since the table is read anew; null while it is not. */
+  /** Keys that a resnapshot published so far; null while there is none. */
   #seen: Set<string> | null = null;
   #position: FollowerPosition;
   readonly #waiting: AlignedBatch[] = [];
@@ -74,8 +76,8 @@ export class ModelFollower {
     const portion = nextPortion(this.#waiting, from.at, limit);
     if (portion === null) return;
     const to = positionAfter(from, portion);
-    // Who misses what was not told would stop here; it is read anew before that is noticed.
-    const isHurt = this.#isTampered || this.#isUntold(from.at.lsn, to.at.lsn);
+    // A follower that lacks an unsent change would stop here; the resnapshot comes before that.
+    const isHurt = this.#isTampered || this.#hasUnsent(from.at.lsn, to.at.lsn);
     const mayLack = isHurt || unfinishedDuring(from, portion).has(relationId);
     const window = { from: from.at, to: portion.stopAt };
     if (clears) this.#removeUnseen();
@@ -88,7 +90,7 @@ export class ModelFollower {
     this.#checkWhole();
   }
 
-  #isUntold(from: Lsn, to: Lsn): boolean {
+  #hasUnsent(from: Lsn, to: Lsn): boolean {
     return [...this.#truths].some(([lsn, truth]) => truth === null && lsn >= from && lsn <= to);
   }
 
@@ -150,7 +152,7 @@ export class ModelFollower {
     },
   };
 
-  /** Whoever is told of a whole table has the leader's rows, at any stop. */
+  /** A follower of a complete table has the leader's rows, at any stop. */
   #checkWhole(): void {
     const { at, unfinished } = this.#position;
     const truth = this.#truths.get(at.lsn);
@@ -158,10 +160,10 @@ export class ModelFollower {
   }
 
   check(truth: Rows): void {
-    const told = (rows: Rows): string => {
+    const shown = (rows: Rows): string => {
       return JSON.stringify([...rows].sort(([a], [b]) => (a < b ? -1 : 1)));
     };
-    if (told(this.#rows) === told(truth)) return;
-    throw new Error(`a follower holds ${told(this.#rows)}, not ${told(truth)}`);
+    if (shown(this.#rows) === shown(truth)) return;
+    throw new Error(`a follower holds ${shown(this.#rows)}, not ${shown(truth)}`);
   }
 }

@@ -1,8 +1,8 @@
 /**
  * A topic that one transactional producer writes. Flows in: calls of producers, and how each ends:
  * done, done without an answer, never done, done in some partitions only, or answered and not yet
- * to be seen everywhere. Flows out: what a reader of committed records sees. A call waits until the
- * driver says how it ends; a new producer fences the one before and ends its open transaction.
+ * readable everywhere. Flows out: what a reader of committed records sees. A call waits until the
+ * world says how it ends; a new producer fences the previous one and ends its open transaction.
  */
 import type {
   CommittedReader,
@@ -47,7 +47,7 @@ export class ModelTopic {
     return this.#partitions.some(({ entries }) => entries.some(({ state }) => state === 'hidden'));
   }
 
-  /** Fences whoever wrote before; without `abort`, a broken rule, its open transaction goes on. */
+  /** Fences the previous producer; without `abort`, a broken rule, its transaction stays open. */
   own(producer: ModelProducer, abort: boolean): void {
     this.#owner = producer;
     const isOpen = this.#partitions.some(({ entries }) =>

@@ -1,8 +1,8 @@
 /**
  * A Postgres as a leader sees it: WAL of transactions, a slot, and walsenders. Flows in: commits,
  * confirmations, crashes; flows out: pgoutput messages. It keeps the rules that were seen in real
- * servers: a commit record may start exactly where the one before ended; a transaction is sent when
- * its commit record starts at or past the place where streaming began; a crash forgets what was
+ * servers: a commit record may start exactly where the previous one ended; a transaction is sent
+ * when its commit record starts at or past the LSN where streaming began; a crash forgets what was
  * confirmed and not yet written to disk; inside of a transaction a keepalive says any LSN.
  */
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
@@ -32,7 +32,7 @@ export class ModelPostgres {
     this.#persisted = start;
   }
 
-  /** `gapBytes` is WAL of others between the commit before and this one. */
+  /** `gapBytes` is other WAL between the previous commit and this one. */
   commit(rows: SourceTransaction['rows'], label: string | null, gapBytes: number): void {
     const commitLsn = toLsn(this.walEnd + BigInt(gapBytes));
     const endLsn = toLsn(commitLsn + commitBytes);
@@ -57,7 +57,7 @@ export class ModelPostgres {
     this.confirmed = this.#persisted;
   }
 
-  /** A slot that is ahead of what is asked for starts later, without a word. */
+  /** A slot that is ahead of the requested LSN silently starts later. */
   stream(asked: Lsn): ModelWalsender {
     return new ModelWalsender(this, asked > this.confirmed ? asked : this.confirmed);
   }

@@ -1,8 +1,8 @@
 /**
  * One table of a model Postgres, with what makes reading beside a stream hard: commits are decoded
- * before they are seen, in any order, and a row has one writer until its change is seen. Flows in:
- * transactions, and choices of the next; flows out: states, snapshots, and the changes that
- * pgoutput would tell. Pure.
+ * before they are visible, in any order, and a row has one writer until its change is visible.
+ * Takes transactions, and choices of the next; gives states, snapshots, and the changes that
+ * pgoutput would send. Pure.
  */
 
 import type { RowChange } from '../../src/change/change.ts';
@@ -27,10 +27,10 @@ export interface Transaction {
   readonly commitLsn: Lsn;
   readonly writes: readonly Write[];
   readonly watermark: string | null;
-  /** What it writes reaches no stream. */
+  /** What it writes is not streamed. */
   readonly isSilent: boolean;
-  /** It asks for all rows of the table, from here on. */
-  readonly rereads: boolean;
+  /** It requests a resnapshot of the table. */
+  readonly resnapshots: boolean;
   isSeen: boolean;
 }
 
@@ -56,7 +56,7 @@ export class ModelTransactions {
     this.nextLsn = firstLsn;
   }
 
-  /** What only the next one writes. */
+  /** A text that only the next transaction writes. */
   get nextText(): string {
     return `${this.#nextXid}`;
   }
@@ -65,7 +65,7 @@ export class ModelTransactions {
     const transaction: Transaction = {
       xid: this.#nextXid % 2 ** 32,
       commitLsn: this.nextLsn,
-      ...{ writes: [], watermark: null, isSilent: false, rereads: false, isSeen: false },
+      ...{ writes: [], watermark: null, isSilent: false, resnapshots: false, isSeen: false },
       ...what,
     };
     this.#nextXid += 1;
@@ -74,7 +74,7 @@ export class ModelTransactions {
     return transaction;
   }
 
-  /** What was committed becomes seen, whichever of those that wait. */
+  /** Any one of the commits that are not yet visible becomes visible. */
   see(how: number): void {
     const unseen = this.all.filter(({ isSeen }) => !isSeen);
     const one = unseen[how % Math.max(1, unseen.length)];
@@ -86,7 +86,7 @@ export class ModelTransactions {
   }
 }
 
-/** What a transaction may write next: rows that nobody else has in hand; null for nothing. */
+/** What a transaction may write next: rows without an open writer; null for nothing. */
 export function writesOf(
   how: number,
   wal: readonly Transaction[],
@@ -165,10 +165,10 @@ export function wide(xid: number): bigint {
 
 export function changesOf(write: Exclude<Write, { kind: 'truncate' }>): RowChange[] {
   const head = { kind: 'row', relation: table, unchanged: [], was: null } as const;
-  const gone = (key: string): RowChange => {
+  const deleted = (key: string): RowChange => {
     return { ...head, op: 'd', identity: [key], values: null };
   };
-  if (write.kind === 'delete') return [gone(write.key)];
+  if (write.kind === 'delete') return [deleted(write.key)];
   const { key, row } = write;
   const identity = [key];
   if (write.kind === 'insert' || write.kind === 'large') {
@@ -178,5 +178,5 @@ export function changesOf(write: Exclude<Write, { kind: 'truncate' }>): RowChang
   const values = [key, row.small, null];
   const partial = { ...head, op: 'u', identity, values, unchanged: ['large'] } as const;
   if (write.kind !== 'move') return [partial];
-  return [gone(write.from), { ...partial, was: [write.from] }];
+  return [deleted(write.from), { ...partial, was: [write.from] }];
 }

@@ -1,7 +1,8 @@
 /**
- * Random histories of a leader, and what must be true at their end. Flows in: the rules it follows;
- * flows out: a property. What a follower's aligner makes of the topic has to be the transactions of
- * the WAL, each once, in order, whole, with labels at their ends and known to the control log.
+ * Random histories of a leader, and what must hold at their end. Takes the rules that the leader
+ * follows; gives a property: the batches that a follower's aligner finds in the topic are the
+ * transactions of the WAL, each once, in order, whole, with labels at their ends that the control
+ * log has.
  */
 import fc from 'fast-check';
 import * as assert from 'uvu/assert';
@@ -38,7 +39,7 @@ export function publishing(rules: PublishRules): fc.IAsyncProperty<unknown> {
     });
     assert.equal(named, labels, 'labels do not end their batches');
     const recorded = [...world.labels].map(([label, upto]) => `${label} at ${upto}`);
-    assert.equal(recorded.sort(), labels.sort(), 'the control log lacks a label');
+    assert.equal(recorded.sort(), labels.sort(), 'the control log does not have every label');
   });
 }
 

@@ -80,7 +80,7 @@ test('found when streaming begins past the checkpoint, at a commit record', asyn
   await found(rules, /the log is not the WAL/);
 });
 
-test('found when a restart goes on with the open batch, from memory', async () => {
+test('found when a restart continues the open batch, from memory', async () => {
   await found({ ...rightRules, ownsEpoch: false }, miscounted);
 });
 
@@ -88,7 +88,7 @@ test('found when the end of the log is read without a fence', async () => {
   await found({ ...rightRules, fences: false }, miscounted);
 });
 
-test('found when the counts of a batch go into the next one', async () => {
+test('found when the counts of a batch are added to the next one', async () => {
   const reset = 'this.#counts = new Array(partitions).fill(0);';
   await found(await withBatches(reset, 'this.#counts = [...this.#counts];'), miscounted);
 });
@@ -108,7 +108,7 @@ test('found when a named point does not end its batch', async () => {
   await found(await withBatches(ends, ''), /labels do not end their batches/);
 });
 
-test('found when a batch that stays unread is waited for', async () => {
+test('found when the leader waits without end for a batch that stays unread', async () => {
   const ends = 'if (this.#emptyFetches >= emptyFetchesMax)';
   await found(
     await withLoop(ends, 'if (this.#emptyFetches < 0)'),
@@ -116,31 +116,31 @@ test('found when a batch that stays unread is waited for', async () => {
   );
 });
 
-test('found when a label is told after the confirmation, and nobody waits for it', async () => {
-  const told = 'await recordLabel(point.label, point, checkpoint);';
+test('found when WAL is confirmed before the label is in the control log', async () => {
+  const recorded = 'await recordLabel(point.label, point, checkpoint);';
   const later = 'recordLabel(point.label, point, checkpoint).catch(() => undefined);';
-  await found(await withLoop(told, later), /the control log lacks a label/);
+  await found(await withLoop(recorded, later), /the control log does not have every label/);
 });
 
-test('found when a point is committed before the one before is everywhere', async () => {
+test('found when a point is committed before the previous one is in every partition', async () => {
   const waits = 'if (this.#failure !== null || !this.#isSeen(this.#answeredAt)) return;';
   const rules = await withLoop(`await this.#settled;\n    ${waits}`, '');
-  await found(rules, /that another lacks|the control log lacks a label/);
+  await found(rules, /that another lacks|the control log does not have every label/);
 });
 
-test('found when a batch follows a named point that could not be told', async () => {
+test('found when a batch follows a named point whose label could not be recorded', async () => {
   const rules = await withLoop(
     'if (this.#failure !== null || !this.#isSeen(',
     'if (!this.#isSeen(',
   );
-  await found(rules, /the control log lacks a label/);
+  await found(rules, /the control log does not have every label/);
 });
 
-test('found when a restart does not tell the label of the last point again', async () => {
+test('found when a restart does not record the label of the last point', async () => {
   const rule = 'if (lastPoint?.label != null) ';
   await found(
     await withRun(`${rule}await recordLabel(lastPoint.label, lastPoint, checkpoint);`, ''),
-    /the control log lacks a label/,
+    /the control log does not have every label/,
   );
 });
 

@@ -1,6 +1,6 @@
 /**
- * The path from WAL to topic with all that can fail around it: the real stages of one run, between a
- * model Postgres and a model topic. Takes choices; gives a world in which the leader has nothing
+ * The path from WAL to topic with all that can fail around it: the real stages of one run, between
+ * a model Postgres and a model topic. Takes choices; gives a world in which the leader has nothing
  * left to do, and what broke on the way. Restarts are those of production: own-epoch.ts owns the
  * epoch, or the next one where the log is torn, and stream-run.ts prepares the run.
  */

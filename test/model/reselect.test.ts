@@ -1,7 +1,7 @@
 /**
- * Whether what healing publishes is the row at its place, and whether a topic that is said to lack
- * nothing lacks nothing: through commits that are seen late, reads that take long, hot rows, key
- * changes, truncates and restarts. Each rule left out is found.
+ * Whether a reselect publishes the row as of its position, and whether a topic of which a point
+ * says that no row is partial holds whole rows: through commits that become visible late, slow
+ * reads, hot rows, key changes, truncates and restarts. Each rule that is left out is found.
  */
 // time-limit: 300s
 import fc from 'fast-check';
@@ -16,10 +16,10 @@ const reselectFile = 'src/leader/backfill/reselect.ts';
 const runsMax = 20_000;
 const wrongRow = /is published as/;
 
-function healing(rules: BackfillRules): fc.IProperty<unknown> {
+function reselects(rules: BackfillRules): fc.IProperty<unknown> {
   const choices = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 20, maxLength: 150 });
   return fc.property(choices, fc.integer({ min: 1, max: 3 }), (chosen, wantedMax) => {
-    const others = { changedMax: 1, rowsBefore: 0, rereads: false, pointsEvery: 1 };
+    const others = { changedMax: 1, rowsBefore: 0, resnapshots: false, pointsEvery: 1 };
     const world = new BackfillWorld(rules, { wantedMax, ...others });
     for (const choice of chosen) world.step(choice);
     world.finish();
@@ -35,49 +35,53 @@ async function without(rule: string, instead: string): Promise<BackfillRules> {
   return { ...rightRules, Reselects };
 }
 
-test('what is published is the row as of its place, and in the end none is lacking', async () => {
-  await holds(healing(rightRules), 3_000);
+test('a reselect publishes the row as of its position; in the end no row is partial', async () => {
+  await holds(reselects(rightRules), 3_000);
 });
 
 test('found when a read counts that does not see the last change', async () => {
   const rules = await without('return seenBy === null || sees(snapshot, seenBy);', 'return true;');
-  await breaks(healing(rules), runsMax, wrongRow);
+  await breaks(reselects(rules), runsMax, wrongRow);
 });
 
 test('found when a change that was streamed since the read began is not laid over it', async () => {
   const rule = 'if (this.#isBeingRead(text, known)) known.overlay';
-  await breaks(healing(await without(rule, 'if (text === null) known.overlay')), runsMax, wrongRow);
+  await breaks(
+    reselects(await without(rule, 'if (text === null) known.overlay')),
+    runsMax,
+    wrongRow,
+  );
 });
 
-test('found when keys of before are read in any snapshot', async () => {
+test('found when keys with unobserved changes are read in any snapshot', async () => {
   const rule = 'if (entry.horizon !== null && snapshot.xmin < entry.horizon) return false;';
-  await breaks(healing(await without(rule, '')), runsMax, wrongRow);
+  await breaks(reselects(await without(rule, '')), runsMax, wrongRow);
 });
 
-test('found when a key of a row that is gone is not forgotten', async () => {
+test('found when the key of a deleted row is not forgotten', async () => {
   const rule = 'if (this.#wanted.get(text) !== entry || row === undefined) continue;';
   const instead = 'if (row === undefined) continue;';
-  await breaks(healing(await without(rule, instead)), runsMax, wrongRow);
+  await breaks(reselects(await without(rule, instead)), runsMax, wrongRow);
 });
 
-test('found when a truncate does not end what its rows need', async () => {
+test('found when a truncate does not end the reselects of its rows', async () => {
   const rule = 'if (wanted.relationId === relationId) this.#forget(text);';
-  await breaks(healing(await without(rule, '')), runsMax, /is published as|never healed/);
+  await breaks(reselects(await without(rule, '')), runsMax, /is published as|never complete/);
 });
 
 test('found when keys beyond the bound are forgotten', async () => {
   const rule = 'this.#searchFrom ??= previous;';
-  await breaks(healing(await without(rule, '')), runsMax, /the topic holds/);
+  await breaks(reselects(await without(rule, '')), runsMax, /the topic holds/);
 });
 
-test('found when the topic is searched before what it has to bring can be read', async () => {
+test('found when the topic is searched before the records to find can be read', async () => {
   const rule = 'if (this.#searchTo !== null && !isCovered(this.#searchTo, readTo)) return null;';
-  await breaks(healing(await without(rule, '')), runsMax, /the topic holds/);
+  await breaks(reselects(await without(rule, '')), runsMax, /the topic holds/);
 });
 
-test('found when a restart forgets which keys lack values', async () => {
+test('found when a restart forgets which rows are partial', async () => {
   const rules = await without('this.#searchFrom = unhealed;', 'this.#searchFrom = null;');
-  await breaks(healing(rules), runsMax, /the topic holds/);
+  await breaks(reselects(rules), runsMax, /the topic holds/);
 });
 
 test.run();

@@ -1,5 +1,5 @@
 /**
- * How rows from before the stream are merged into it, case by case. That no row is lost or undone
+ * How a backfill is merged into the stream, case by case. That no row is lost or undone
  * in any order of events is shown in test/model/backfill.test.ts.
  */
 import { suite } from 'uvu';
@@ -32,13 +32,13 @@ function merged(...relations: readonly string[]): BackfillMerge {
 
 const chunks = suite('BackfillMerge');
 
-chunks('chunk follows chunk, of which two are under way, table after table', () => {
+chunks('chunk follows chunk, two at a time, table after table', () => {
   const merge = merged('public.t', 'public.u');
   assert.equal(merge.next(), { relationId: 'public.t', after: null });
   merge.read('1', chunkOf(['1', '2']));
   assert.equal(merge.next(), { relationId: 'public.t', after: ['2'] });
   merge.read('2', chunkOf(['3'], true));
-  assert.is(merge.next(), null, 'enough is under way');
+  assert.is(merge.next(), null, 'two chunks wait for their watermarks');
   assert.equal(merge.takeForPoint(null)[0], { relation: 'public.t', ...unread });
   const ids = merge.take('1', before, nowMs)?.rows.map(({ identity }) => identity[0]);
   assert.equal(ids, ['1', '2']);
@@ -71,7 +71,7 @@ chunks('a key that was streamed is left out, until a snapshot saw its change', (
   );
 });
 
-chunks('a table is finished once the rows that lack values are whole', () => {
+chunks('a table is complete once its partial rows were reselected', () => {
   const merge = merged('public.t');
   merge.read('1', chunkOf([], true));
   assert.equal(merge.take('1', before, nowMs), { shape, rows: [] });
@@ -80,32 +80,35 @@ chunks('a table is finished once the rows that lack values are whole', () => {
   assert.is(merge.takeForPoint(before).length, 1);
   assert.is(merge.takeForPoint({ ...before, at: at(1, 5) }).length, 1);
   assert.equal(merge.takeForPoint({ ...before, at: at(1, 11) }), []);
-  assert.equal(merge.takeForPoint(before), [], 'finished stays finished');
+  assert.equal(merge.takeForPoint(before), [], 'complete stays complete');
 });
 
-chunks('nothing is read before a transaction id of now is known, and has been passed', () => {
-  const merge = new BackfillMerge([{ relation: 'public.t', ...unread }]);
-  assert.ok(merge.wantsHorizon);
-  assert.is(merge.next(), null);
-  merge.setHorizon(120n, merge.forgotten);
-  assert.not(merge.read('1', chunkOf(['1'])), 'a transaction below 120 may be unseen');
-  assert.ok(merge.read('2', chunkOf(['1'], false, 120n)));
-  assert.ok(merge.read('3', chunkOf(['2'], false, 121n)));
-});
+chunks(
+  'nothing is read before the horizon is known, and no chunk counts that does not see it',
+  () => {
+    const merge = new BackfillMerge([{ relation: 'public.t', ...unread }]);
+    assert.ok(merge.wantsHorizon);
+    assert.is(merge.next(), null);
+    merge.setHorizon(120n, merge.forgotten);
+    assert.not(merge.read('1', chunkOf(['1'])), 'a transaction below 120 may be unseen');
+    assert.ok(merge.read('2', chunkOf(['1'], false, 120n)));
+    assert.ok(merge.read('3', chunkOf(['2'], false, 121n)));
+  },
+);
 
-chunks('more changes than are remembered begin it anew', () => {
+chunks('with more changes than can be remembered the open chunks are dropped', () => {
   const merge = new BackfillMerge([{ relation: 'public.t', ...unread }], { changedMax: 1 });
   merge.setHorizon(1n, merge.forgotten);
   merge.read('1', chunkOf(['1', '2']));
   merge.row(change('1'), 150, before);
   merge.row(change('2'), 150, before);
   assert.ok(merge.wantsHorizon);
-  assert.is(merge.take('1', before, nowMs), null, 'what was read before counts for nothing');
+  assert.is(merge.take('1', before, nowMs), null, 'what was read before does not count');
   merge.setHorizon(151n, merge.forgotten);
   assert.equal(merge.next(), { relationId: 'public.t', after: null });
 });
 
-chunks('a watermark of another run, or of a chunk that was given up, brings nothing', () => {
+chunks('a watermark of another run, or of an abandoned chunk, is ignored', () => {
   const merge = merged('public.t');
   merge.read('1', chunkOf(['1']));
   assert.is(merge.take('stranger', before, nowMs), null);
@@ -114,7 +117,7 @@ chunks('a watermark of another run, or of a chunk that was given up, brings noth
   assert.equal(merge.takeForPoint(null), [{ relation: 'public.t', ...unread }]);
 });
 
-chunks('changes of tables that are finished, or never were unfinished, are not remembered', () => {
+chunks('changes of tables that are not backfilling are not remembered', () => {
   const merge = new BackfillMerge([], { changedMax: 1 });
   for (const id of ['1', '2', '3']) merge.row(change(id), 150, before);
   assert.ok(merge.isDone);
@@ -124,7 +127,7 @@ chunks('changes of tables that are finished, or never were unfinished, are not r
   assert.not(other.wantsHorizon);
 });
 
-chunks('a read says nothing of who sees what was written', () => {
+chunks('a row of a read does not replace the transaction that changed its key', () => {
   const merge = merged('public.t');
   merge.row(change('1'), 150, before);
   merge.row({ ...change('1'), op: 'r' }, 90, before);
@@ -134,7 +137,7 @@ chunks('a read says nothing of who sees what was written', () => {
   assert.equal(merge.take('2', before, nowMs)?.rows, [], 'no snapshot has seen 150 yet');
 });
 
-chunks('a table that cannot be read lets the others go first', () => {
+chunks('after a failure the other tables are read first', () => {
   const merge = merged('public.t', 'public.u');
   merge.abandon('public.t');
   assert.is(merge.next()?.relationId, 'public.u');
@@ -150,7 +153,7 @@ chunks('a table that enters is named by a point, however soon it is read', () =>
   assert.is(merge.takeForPoint(null).length, 0);
 });
 
-chunks('a table that is read anew begins with its first row, whatever was read of it', () => {
+chunks('a resnapshot begins with the first row, whatever was read before', () => {
   const merge = merged('public.t');
   merge.row(change('9'), 150, before);
   merge.read('1', chunkOf(['1', '2']));
@@ -158,15 +161,15 @@ chunks('a table that is read anew begins with its first row, whatever was read o
   merge.read('2', chunkOf(['3'], true));
   merge.restart('public.t');
   assert.equal(merge.takeForPoint(null), [{ relation: 'public.t', ...unread }]);
-  assert.is(merge.take('2', before, nowMs), null, 'what was read before counts for nothing');
+  assert.is(merge.take('2', before, nowMs), null, 'what was read before does not count');
   merge.setHorizon(160n, merge.forgotten);
   assert.equal(merge.next(), { relationId: 'public.t', after: null });
   assert.ok(merge.read('3', chunkOf(['9'], true, 160n)));
   const rows = merge.take('3', before, nowMs)?.rows ?? [];
-  assert.is(rows.length, 1, 'what was streamed before counts for nothing');
+  assert.is(rows.length, 1, 'what was streamed before does not count');
 });
 
-chunks('a finished table is unfinished when it is read anew, and named by a point', () => {
+chunks('a complete table is backfilling at a resnapshot, and named by a point', () => {
   const merge = merged();
   merge.restart('public.t');
   merge.setHorizon(1n, merge.forgotten);
@@ -176,7 +179,7 @@ chunks('a finished table is unfinished when it is read anew, and named by a poin
   assert.is(merge.takeForPoint(null).length, 0);
 });
 
-chunks('an id that was told before the last reading anew began is of no use', () => {
+chunks('a horizon from before the last resnapshot is ignored', () => {
   const merge = new BackfillMerge([]);
   merge.restart('public.t');
   const { forgotten } = merge;

@@ -1,6 +1,6 @@
 /**
  * What goes into one Kafka transaction and what its point says, event by event: whole source
- * transactions, counts that add up, ends that are exact, and idle points no more than needed.
+ * transactions, right counts, exact ends, and no more idle points than needed.
  */
 import fc from 'fast-check';
 import { test } from 'uvu';
@@ -52,11 +52,11 @@ function commit(batcher: Batcher, nowMs = 0): Point {
 
 const nothing = { kind: 'wait', atMs: null } as const;
 
-test('with nothing to say it waits for an event', () => {
+test('without records it waits for an event', () => {
   assert.equal(batcherOf().next(0), nothing);
 });
 
-test('a batch is whole transactions, and its point tells all of it', () => {
+test('a batch is whole transactions, and its point covers all of them', () => {
   const batcher = batcherOf();
   transaction(batcher, 100, 110, 0, 1);
   transaction(batcher, 120, 130, 1);
@@ -88,7 +88,7 @@ test('each point continues the one before, with counts of its own', () => {
   assert.equal(point.counts, [0, 1]);
 });
 
-test('what comes while Kafka works is in the next batch alone', () => {
+test('what arrives while a commit is in flight is in the next batch alone', () => {
   const batcher = batcherOf();
   transaction(batcher, 100, 110, 0);
   const first = pointOf(batcher.next(0));
@@ -99,7 +99,7 @@ test('what comes while Kafka works is in the next batch alone', () => {
   assert.equal([second.upto, second.counts, second.previous.at], [120n, [0, 2], at(3, 110)]);
 });
 
-test('an open transaction holds back the batch that it began in', () => {
+test('an open transaction delays the batch in which it began', () => {
   const batcher = batcherOf();
   transaction(batcher, 100, 110, 0);
   batcher.begin(lsn(120), 1n);
@@ -110,7 +110,7 @@ test('an open transaction holds back the batch that it began in', () => {
   assert.equal([point.upto, point.counts], [130n, [1, 1]]);
 });
 
-test('a keepalive behind a transaction is covered by its point', () => {
+test('a keepalive after a transaction is covered by its point', () => {
   const batcher = batcherOf();
   transaction(batcher, 100, 110, 0);
   batcher.keepalive(lsn(150));
@@ -118,7 +118,7 @@ test('a keepalive behind a transaction is covered by its point', () => {
   assert.equal([point.upto, point.commit], [150n, 100n]);
 });
 
-test('a keepalive inside of a transaction says nothing', () => {
+test('a keepalive inside of a transaction has no effect', () => {
   const batcher = batcherOf();
   batcher.begin(lsn(120), 1n);
   batcher.keepalive(lsn(200));
@@ -128,21 +128,21 @@ test('a keepalive inside of a transaction says nothing', () => {
   assert.equal(batcher.next(0), nothing);
 });
 
-test('a keepalive that goes back is no news', () => {
+test('a keepalive with an older LSN has no effect', () => {
   const batcher = batcherOf();
   batcher.keepalive(lsn(99));
   batcher.keepalive(lsn(100));
   assert.equal(batcher.next(0), nothing);
 });
 
-test('a named point stands directly at the end of its transaction and ends its batch', () => {
+test('a named point is directly at the end of its transaction and ends its batch', () => {
   const batcher = batcherOf();
   batcher.keepalive(lsn(115));
   batcher.begin(lsn(120), 1n);
   batcher.label('noon');
-  assert.ok(batcher.accepts, 'the rest of the transaction must come in');
+  assert.ok(batcher.accepts, 'the rest of the transaction is accepted');
   batcher.end(lsn(130));
-  assert.not(batcher.accepts, 'another transaction must not');
+  assert.not(batcher.accepts, 'another transaction is not');
   batcher.keepalive(lsn(150));
   const point = commit(batcher);
   assert.equal([point.label, point.upto, point.counts], ['noon', 130n, [0, 0]]);
@@ -151,7 +151,7 @@ test('a named point stands directly at the end of its transaction and ends its b
   assert.equal([idle.label, idle.upto, idle.commit], [null, 150n, 120n]);
 });
 
-test('idle points come soon after a change, then less and less, and only when WAL moves', () => {
+test('idle points are frequent after a change, then rarer, and only when WAL moves', () => {
   const batcher = batcherOf();
   transaction(batcher, 100, 110, 0);
   commit(batcher, 0);
@@ -166,7 +166,7 @@ test('idle points come soon after a change, then less and less, and only when WA
   const soon = [100, 200, 300, 400, 500, 600, 700, 800, 900, 1_000];
   assert.equal(times, [...soon, 2_000, 3_000, 4_000]);
   assert.equal(batcher.next(99_999), nothing);
-  // A transaction begins the row anew.
+  // After a transaction they are frequent again.
   transaction(batcher, 9_000, 9_010, 0);
   commit(batcher, 5_000);
   batcher.keepalive(lsn(9_020));
@@ -190,7 +190,7 @@ test('a transaction larger than the bound goes out in pieces that its point coun
   assert.equal(pointOf(last).counts, [3, 2]);
 });
 
-test('bytes bound what waits as records do, tombstones by their key', () => {
+test('bytes bound what waits as records do; a tombstone counts by its key', () => {
   const batcher = batcherOf({ bytesMax: 10, recordsMax: 1_000 });
   batcher.begin(lsn(120), 1n);
   batcher.add([record(0, 9)]);
@@ -209,7 +209,7 @@ const anyEvent: fc.Arbitrary<Event> = fc.record({
   label: fc.boolean(),
 });
 
-test('over any run no record is lost or parted from its point, and ends only grow', () => {
+test('in any run no record is lost or separated from its point, and ends only grow', () => {
   fc.assert(
     fc.property(fc.array(anyEvent), fc.array(fc.boolean()), (events, looks) => {
       const batcher = batcherOf();
@@ -250,13 +250,13 @@ test('over any run no record is lost or parted from its point, and ends only gro
       }
       for (let i = 0; i < 3; i += 1) act();
       assert.equal(labels, expected);
-      assert.equal(sent, [0, 0], 'every record is under a point');
+      assert.equal(sent, [0, 0], 'every record is covered by a point');
     }),
     { numRuns: 500 },
   );
 });
 
-test('a point says since where rows lack values when it is taken', () => {
+test('a point says since where rows are partial when it is taken', () => {
   let unhealed: Checkpoint | null = null;
   const batcher = batcherOf({
     observer: { takeForPoint: () => ({ unhealed, unfinished: [] }) },

@@ -1,6 +1,6 @@
 /**
- * What a slot has to be like before streaming begins: Postgres itself would begin later than asked,
- * or decode in another way, without a word.
+ * What must hold of a slot before streaming begins: Postgres itself would silently begin later than
+ * asked, or decode in another way.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -28,7 +28,7 @@ function refused(slot: SlotState | null, start: number, message: RegExp): void {
   assert.unreachable(`${message} was not refused`);
 }
 
-test('a slot at the start or behind it is taken', () => {
+test('a slot at the start or behind it is accepted', () => {
   checkSlot(sound, 's', lsn(100));
   checkSlot(sound, 's', lsn(101));
 });

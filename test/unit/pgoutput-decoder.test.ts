@@ -1,5 +1,5 @@
 /**
- * Every message of pgoutput from bytes made by hand, and every way in which such bytes can be
+ * Every message of pgoutput from handmade bytes, and every way in which such bytes can be
  * wrong: what is cut off, too long or unknown is refused by name, never read as something else.
  */
 import { constants } from 'node:buffer';
@@ -60,7 +60,7 @@ test('a relation names its columns and which of them are the key', () => {
   });
 });
 
-test('an empty text, NULL and an unchanged value are three things', () => {
+test('an empty text, NULL and an unchanged value are distinguished', () => {
   const values = ['', null, undefined, 'naïve 🐘\n'];
   assert.equal(decodePgoutput(frames.insert(7, tuple(...values))), {
     kind: 'insert',
@@ -89,7 +89,7 @@ test('a truncate names all its tables, whatever its options', () => {
   }
 });
 
-test('a logical message tells whether it is transactional; its bytes may be anything', () => {
+test('a logical message is transactional or not; its content may be any bytes', () => {
   const decoded = decodePgoutput(frames.message(true, 'understudy.point', Buffer.from('label')));
   const message = { kind: 'message', transactional: true, prefix: 'understudy.point' };
   assert.equal(decoded, { ...message, content: 'label' });
@@ -97,7 +97,7 @@ test('a logical message tells whether it is transactional; its bytes may be anyt
   assert.is(foreign.kind === 'message' && foreign.transactional, false);
 });
 
-test('types and origins are known and mean nothing', () => {
+test('types and origins are known and ignored', () => {
   assert.equal(decodePgoutput(frames.type()), { kind: 'ignored' });
   assert.equal(decodePgoutput(frames.origin()), { kind: 'ignored' });
 });
@@ -164,7 +164,7 @@ test('what this version does not know is named', () => {
 test('a value that is too long for a text is refused by its size', () => {
   const length = constants.MAX_STRING_LENGTH + 1;
   const head = Buffer.concat([tag('I'), int32(7), tag('N'), int16(1), tag('t'), int32(length)]);
-  // Zeroes that nobody looks at take no memory.
+  // Zeroes that are never read take no memory.
   const bytes = Buffer.alloc(head.length + length);
   head.copy(bytes);
   refused(bytes, new RegExp(`a value of ${length} bytes`), 'RECORD_TOO_LARGE');

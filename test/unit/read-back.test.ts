@@ -1,6 +1,6 @@
 /**
- * The leader's own count of what it reads back: right histories pass in every partition, a record
- * too many or too few does not.
+ * The leader's count of what it reads back: right histories pass in every partition; one record too
+ * many or too few is damage.
  */
 import fc from 'fast-check';
 import { test } from 'uvu';
@@ -30,7 +30,7 @@ function damaged(write: (topic: SketchedTopic) => unknown, message: RegExp): voi
   );
 }
 
-test('batches and begins that add up pass', () => {
+test('batches and epoch begins with right counts pass', () => {
   const topic = new SketchedTopic(2, 10);
   topic.row(0, 10, 'a', '1').row(1, 11, 'b', '1').point(20).point(25);
   topic.begin(2, 5).row(0, 5, 'a', '2').point(9);
@@ -45,7 +45,7 @@ test('any history passes in each of its partitions', () => {
   );
 });
 
-test('a record lost from a whole batch or doubled in it is damage', () => {
+test('a record that is missing or doubled in a whole batch is damage', () => {
   fc.assert(
     fc.property(anyHistory(2), fc.nat(), fc.boolean(), ({ topic, counted }, pick, doubled) => {
       fc.pre(counted.length > 0);
@@ -62,7 +62,7 @@ test('a record lost from a whole batch or doubled in it is damage', () => {
   );
 });
 
-test('a count of another partition does not help', () => {
+test('the count of another partition does not match', () => {
   damaged(
     (topic) => topic.row(0, 12, 'a', '1').point(20, { counts: [0, 1] }),
     /counts 0 records, not 1/,

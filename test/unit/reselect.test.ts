@@ -1,7 +1,7 @@
 /**
- * Keys that are equal and spelled differently: a tombstone takes whatever row is equal to its key,
- * so it goes out only where that can be none, or together with that row. All else of reselect is in
- * test/model/reselect.test.ts.
+ * Keys that are equal and spelled differently: a tombstone deletes whatever row has an equal key,
+ * so it is published only where there can be none, or together with that row. The other rules of
+ * reselect are in test/model/reselect.test.ts.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -57,7 +57,7 @@ test('a key without a row gets a tombstone', () => {
   assert.equal(read(wanting('7'), manySpellings, { 7: null }), ['d 7']);
 });
 
-test('not where a key was made meanwhile that may be equal to it', () => {
+test('no tombstone while a key was added that may be equal to it', () => {
   const reselect = wanting('7');
   const make = (): void => reselect.row(made('7.0'), 99, since, place(1, 20));
   assert.equal(read(reselect, manySpellings, { 7: null }, make), []);
@@ -70,7 +70,7 @@ test('not where a key was made meanwhile that may be equal to it', () => {
   assert.equal(read(plain, oneSpelling, { 7: null }), ['d 7']);
 });
 
-test('a key whose row is spelled differently goes out with that row alone', () => {
+test('a key whose row is spelled differently is published together with that row', () => {
   const reselect = wanting('1.0');
   assert.equal(read(reselect, manySpellings, { '1.0': rowAt('1.00') }), []);
   const round = reselect.next(0);
@@ -81,7 +81,7 @@ test('a key whose row is spelled differently goes out with that row alone', () =
   assert.is(reselect.unhealed, null);
 });
 
-test('a watermark of a read that was given up changes nothing', () => {
+test('the watermark of an abandoned read is ignored', () => {
   const reselect = wanting('7');
   reselect.begin('old', manySpellings, [keyOf('7')]);
   reselect.read(all, [{ key: keyOf('7'), row: rowAt('7') }]);
@@ -90,7 +90,7 @@ test('a watermark of a read that was given up changes nothing', () => {
   assert.equal(reselect.unhealed, since);
 });
 
-test('a row that is wanted anew does not keep who asked for it waiting', () => {
+test('a row that is wanted again does not delay the request that was answered', () => {
   const reselect = new Reselect(null);
   const [asked] = reselect.want([keyOf('7')], since, 0);
   assert.ok(asked && reselect.isOpen(asked));
@@ -103,7 +103,7 @@ test('a row that is wanted anew does not keep who asked for it waiting', () => {
   assert.equal('keys' in again && again.keys.map(({ identity }) => identity[0]), ['7']);
 });
 
-test('a key that was asked for and is found too is wanted since the older checkpoint', () => {
+test('a key that was requested and found too is wanted since the older checkpoint', () => {
   const old = { at: at(1, 5), nextOffsets: [0n] };
   const reselect = new Reselect(old);
   assert.equal(reselect.takeSearch(at(1, 100)), old);
@@ -112,7 +112,7 @@ test('a key that was asked for and is found too is wanted since the older checkp
   assert.equal(reselect.unhealed, old);
 });
 
-test('types that print equal values alike are known', () => {
+test('types whose equal values have one spelling are known', () => {
   const keyed = (type: string, collation: string | null): KeyedTable => ({
     ...{ relationId: 't', schema: 'public', name: 't', identity: [0] },
     columns: [{ id: 'k', name: 'k', type, input: 'cast' }],
@@ -129,7 +129,7 @@ test('types that print equal values alike are known', () => {
   assert.not(hasOneSpelling(keyed('text', '"public"."case_insensitive"')));
 });
 
-test('a snapshot sees what had ended, in whichever cycle of ids', () => {
+test('a snapshot sees transactions that had ended, in any cycle of ids', () => {
   const snapshot = parseSnapshot('4294967290:4294967300:4294967291,4294967299');
   const seen = [4_294_967_289, 4_294_967_290, 4_294_967_291, 0, 3, 4].map((xid) =>
     sees(snapshot, xid),
@@ -137,7 +137,7 @@ test('a snapshot sees what had ended, in whichever cycle of ids', () => {
   assert.equal(seen, [true, true, false, true, false, false]);
 });
 
-test('what waits when its table is read anew is read by who sees all that began before', () => {
+test('after a resnapshot request, pending keys need a snapshot that sees more', () => {
   const reselect = new Reselect(null);
   const head = { kind: 'row', op: 'u', relation: shape, was: null } as const;
   const partial: RowChange = { ...head, identity: ['1'], values: ['1', null], unchanged: ['body'] };
@@ -153,10 +153,10 @@ test('what waits when its table is read anew is read by who sees all that began 
   assert.equal(open(), ['unknown']);
   assert.equal(read(reselect, oneSpelling, { '1': null }), [], 'it may not have seen enough');
   reselect.setHorizon([keyOf('1')], 40n, reselect.resnapshots - 1);
-  assert.equal(open(), ['unknown'], 'what was told before the reading counts for nothing');
+  assert.equal(open(), ['unknown'], 'a horizon from before the resnapshot does not count');
   reselect.setHorizon([keyOf('1')], 50n, reselect.resnapshots);
-  const gone = read(reselect, oneSpelling, { '1': null });
-  assert.equal(gone, ['d 1'], 'that the row is gone was not streamed');
+  const deleted = read(reselect, oneSpelling, { '1': null });
+  assert.equal(deleted, ['d 1'], 'the delete was not streamed');
   assert.is(reselect.unhealed, null);
 });
 

@@ -1,6 +1,6 @@
 /**
  * The one message that lets Postgres discard WAL, byte for byte: the LSNs as they are, without the
- * one that other clients add, so that a commit record starting there is sent again.
+ * one that other clients add, so that a commit record that starts there is sent again.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

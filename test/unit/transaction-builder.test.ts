@@ -1,5 +1,5 @@
 /**
- * From messages to changes: each gets its place, every row is whole, and a key change is a
+ * From messages to changes: each gets its position, every row is whole, and a key change is a
  * tombstone and a row. What cannot be made whole stops the stream instead of losing a value.
  */
 import { test } from 'uvu';
@@ -66,7 +66,7 @@ function refused(code: string, message: RegExp, run: () => unknown): void {
   });
 }
 
-test('a relation is told once, before its first row, and takes an ordinal', () => {
+test('a relation record comes once, before its first row, and takes an ordinal', () => {
   const build = opened();
   const events = build(
     insert('1', null, ''),
@@ -85,7 +85,7 @@ test('a relation is told once, before its first row, and takes an ordinal', () =
   assert.equal(positions[0], place(3, 100, 0));
 });
 
-test('begin and commit are handed on with their LSNs', () => {
+test('begin and commit are passed on with their LSNs', () => {
   const build = opened();
   assert.equal(build(commit), [{ kind: 'commit', endLsn: 120n }]);
   assert.equal(build(begin), [{ kind: 'begin', commitLsn: 100n, commitTimeMicros: 5n, xid: 7 }]);
@@ -128,7 +128,7 @@ test('an update without an old row keeps its key', () => {
 });
 
 test('a key change is a tombstone of the old key and the row under the new one', () => {
-  const gone = { op: 'd', identity: ['1'], values: null, unchanged: [], was: null, ordinal: 1 };
+  const deleted = { op: 'd', identity: ['1'], values: null, unchanged: [], was: null, ordinal: 1 };
   const moved = {
     op: 'u',
     identity: ['2'],
@@ -141,7 +141,7 @@ test('a key change is a tombstone of the old key and the row under the new one',
     ['K', ['1', null, null]],
     ['O', ['1', 'before', 'b']],
   ] as const) {
-    assert.equal(rowsOf(opened()(update(kind, old, ['2', 'n', 'b']))), [gone, moved]);
+    assert.equal(rowsOf(opened()(update(kind, old, ['2', 'n', 'b']))), [deleted, moved]);
   }
 });
 
@@ -158,7 +158,7 @@ test('an old key with equal texts is no key change', () => {
   assert.equal(rows, [row]);
 });
 
-test('a large key that was not sent again is taken from the old key', () => {
+test('a large key that was not sent is taken from the old key', () => {
   const rows = rowsOf(opened()(update('K', ['1', null, null], [undefined, 'n', 'b'])));
   const row = {
     op: 'u',
@@ -171,7 +171,7 @@ test('a large key that was not sent again is taken from the old key', () => {
   assert.equal(rows, [row]);
 });
 
-test('a large value that was not sent again is taken from the old row, or named', () => {
+test('a large value that was not sent is taken from the old row, or named', () => {
   const values = ['1', undefined, 'b'];
   const [whole] = rowsOf(opened()(update('O', ['1', 'before', 'x'], values)));
   assert.equal([whole?.values, whole?.unchanged], [['1', 'before', 'b'], []]);
@@ -191,7 +191,7 @@ test('a delete gives the old identity and no values', () => {
   }
 });
 
-test('the tables of one truncate stand side by side, after their relations', () => {
+test('the tables of one truncate follow each other, after their relation records', () => {
   const events = opened()({ kind: 'truncate', oids: [7, 8] });
   const seen = events.map((event) =>
     event.kind === 'change'

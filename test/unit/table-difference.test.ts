@@ -1,6 +1,6 @@
 /**
- * A relation message against the catalog: what the two may differ in without a word from Postgres,
- * each with the harm that it would do.
+ * A relation message against the catalog: the differences that Postgres does not report, each with
+ * the harm that it would do.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -39,7 +39,7 @@ function messageOf(change: Partial<SentColumn> & { of?: string }, identity = 'd'
   return { kind: 'relation', oid: 20_000, ...names, replicaIdentity: identity, columns };
 }
 
-test('a message that tells the table as it is differs in nothing', () => {
+test('a message that describes the table as it is has no difference', () => {
   assert.is(messageDifference(messageOf({}), orders), null);
   assert.is(messageDifference(messageOf({}, 'i'), orders), null);
 });
@@ -54,7 +54,7 @@ for (const [what, change] of [
   });
 }
 
-test('a column more or less is another table', () => {
+test('one column more or less is another table', () => {
   const { columns, ...rest } = messageOf({});
   const fewer = { ...rest, columns: columns.slice(1) };
   assert.is(messageDifference(fewer, orders), 'its columns were changed');
@@ -62,7 +62,7 @@ test('a column more or less is another table', () => {
   assert.is(messageDifference(more, orders), 'its columns were changed');
 });
 
-test('another identity, more of it, less of it, or none, is told', () => {
+test('another identity, more of it, less of it, or none, is a difference', () => {
   for (const change of [
     ...[{ of: 'note', partOfKey: true }, { of: 'id', partOfKey: false }, { partOfKey: false }],
   ]) {
@@ -70,7 +70,7 @@ test('another identity, more of it, less of it, or none, is told', () => {
   }
 });
 
-test('with FULL every column is marked, and the old row tells the key', () => {
+test('with FULL every column is marked, and the old row has the key', () => {
   assert.is(messageDifference(messageOf({ partOfKey: true }, 'f'), orders), null);
 });
 
