@@ -1,8 +1,8 @@
 /**
- * Things that take long to fetch and never change: the Java archives and foreign Postgres versions.
- * Flows in: a name that says what it is, and how to make it. Flows out: the directory, complete.
- * Two sandboxes may start at the same moment: a half-made directory never has the final name, and a
- * lock keeps the second from fetching the same again.
+ * A cache of directories that take long to download and never change: the Java archives and other
+ * Postgres versions. It returns a complete directory, which the caller's function fills at the
+ * first use. Two sandboxes may start at the same moment: an incomplete directory never has the
+ * final name, and a lock prevents the second from downloading the same files.
  */
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -37,7 +37,7 @@ export async function cached(
   }
 }
 
-/** What an interrupted run left behind. */
+/** Left by an interrupted run. */
 async function removePartial(target: string): Promise<void> {
   const parent = dirname(target);
   for (const name of await readdir(parent)) {
@@ -56,8 +56,8 @@ async function takeLock(lock: string): Promise<void> {
     } catch (error) {
       if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
     }
-    // A holder that died leaves its lock. Should two waiters see that at once, both may make the
-    // directory, and the rename decides: the lock saves work, it is not what keeps it right.
+    // A dead holder leaves its lock. If two waiters detect that at once, both may fill a directory,
+    // and the rename decides: the lock saves work, correctness does not depend on it.
     if (!(await holderLives(lock))) await rm(lock, { force: true });
     else if (Date.now() > deadline) {
       throw new UnderstudyError(
@@ -71,7 +71,7 @@ async function takeLock(lock: string): Promise<void> {
 
 async function holderLives(lock: string): Promise<boolean> {
   const text = await readFile(lock, 'utf8').catch((error: unknown) => {
-    // It was released between the two looks.
+    // It was released after the failed attempt to take it.
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return '';
     throw error;
   });

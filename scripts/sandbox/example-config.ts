@@ -1,14 +1,11 @@
-/**
- * What a sandbox tells of itself in text. Flows in: its addresses. Flows out: an understudy.yaml
- * for them, and lines for a shell.
- */
+/** The addresses of a sandbox as text: an understudy.yaml, and lines for a shell. */
 import { stringify } from 'yaml';
 
 export interface SandboxAddresses {
   readonly nodes: readonly { readonly name: string; readonly url: string }[];
   readonly brokers: readonly string[];
   readonly registryUrl: string | null;
-  /** What this machine's pg_dump leaves to be done by hand. */
+  /** Where no pg_dump on this machine fits, tables are created by hand. */
   readonly ddl?: 'manual';
 }
 
@@ -23,7 +20,7 @@ export function exampleConfig(addresses: SandboxAddresses): string {
   });
 }
 
-/** Single quotes, because nothing is special between them but the quote itself. */
+/** In single quotes only the quote itself is special. */
 export function exportLines(env: Readonly<Record<string, string>>): string {
   return Object.entries(env)
     .map(([name, value]) => `export ${name}='${value.replaceAll("'", `'\\''`)}'\n`)

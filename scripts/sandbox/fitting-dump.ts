@@ -1,26 +1,25 @@
 /**
- * Whether the pg_dump of this machine can read a server of the sandbox, which may be fetched
- * without one. Flows in: the server; flows out: what understudy.yaml has to say because of it:
- * nothing, or that tables are made by hand.
+ * Whether the pg_dump of this machine can read a server of the sandbox: a downloaded server comes
+ * without one. Where it cannot, understudy.yaml has to say that tables are created by hand.
  */
 import { Client } from 'pg';
 import { requireFittingDump } from '../../src/catalog/dump/schema-dump.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
-const looked = new Map<number, Promise<boolean>>();
+const checked = new Map<number, Promise<boolean>>();
 
 export function dumpFits(major: number): Promise<boolean> {
-  const known = looked.get(major);
+  const known = checked.get(major);
   if (known !== undefined) return known;
-  const looking = requireFittingDump('pg_dump', major * 10_000).then(
+  const checking = requireFittingDump('pg_dump', major * 10_000).then(
     () => true,
     (error: unknown) => {
       if (error instanceof UnderstudyError && error.code === 'SCHEMA_DUMP_FAILED') return false;
       throw error;
     },
   );
-  looked.set(major, looking);
-  return looking;
+  checked.set(major, checking);
+  return checking;
 }
 
 export async function ddlSetting(url: string): Promise<{ readonly ddl?: 'manual' }> {

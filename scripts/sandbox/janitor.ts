@@ -1,9 +1,9 @@
 /**
  * The process that cleans up when the owner of a sandbox cannot: after kill -9, after a crash,
- * after process.exit(). Flows in: one JSON line per started process and per directory, over a pipe
- * that only the owner holds. The end of that pipe means that the owner is done or dead; then
- * whatever is left is ended and removed, and the janitor ends too. It runs in a session of its own,
- * so that a Ctrl-C in the owner's terminal does not reach it.
+ * after process.exit(). It reads one JSON line for each started process and each directory, from a
+ * pipe that only the owner holds. The pipe ends when the owner is finished or dead; then the
+ * janitor ends the remaining processes, removes the directories, and exits. It runs in its own
+ * session, so that a Ctrl-C in the owner's terminal does not reach it.
  */
 import { createInterface } from 'node:readline';
 import { endProcesses, type OwnedProcess, removeDirectories } from './clean-up.ts';

@@ -1,7 +1,7 @@
 /**
- * Kafka and the schema registry, from Maven Central by pom.xml. Flows in: a cache directory. Flows
- * out: where the broker's jars and the registry's archive lie. Downloaded once per content of
- * pom.xml, about 160 MB.
+ * Downloads Kafka and the schema registry from Maven Central, as pom.xml names them, into a cache
+ * directory, and returns the paths of the broker's jars and the registry's archive. About 160 MB,
+ * once for each content of pom.xml.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -36,7 +36,7 @@ export async function javaDependencies(
   if (runner === undefined || !existsSync(join(root, 'kafka'))) {
     throw new UnderstudyError(
       'PREREQUISITE',
-      `${root} does not hold what pom.xml asks for`,
+      `${root} does not contain the files that pom.xml names`,
       `Remove it, then start again: rm -rf ${root}`,
     );
   }
@@ -57,7 +57,7 @@ async function download(directory: string, log: (line: string) => void): Promise
     {
       timeoutMs: downloadMaxMs,
       cwd: directory,
-      hint: 'See the last lines above, and whether ~/.m2/settings.xml names a mirror.',
+      hint: 'See the last lines above, and check whether ~/.m2/settings.xml names a mirror.',
       onLine: (line) => {
         const file = /Downloaded from \S+ \S*\/(\S+)/.exec(line)?.[1];
         if (file === undefined) return;

@@ -1,7 +1,7 @@
 /**
- * Kafka brokers without Docker, each broker and controller in one process (KRaft). Flows in: how
- * many, one or three. Flows out: brokers that know each other, have created a topic and have given
- * out a transactional id, that can be stopped, killed and started again on the same ports and data.
+ * Starts one or three Kafka brokers without Docker, each broker and controller in one process
+ * (KRaft). The cluster is ready for topics and transactions when the start resolves. A broker can
+ * be stopped, killed and restarted with the same ports and data.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
@@ -33,7 +33,7 @@ const formatMaxMs = 60_000;
 const stopMaxMs = 15_000;
 const killMaxMs = 10_000;
 const pollMs = 100;
-/** A starting broker accepts connections long before it answers on them: ask anew, and soon. */
+/** A starting broker accepts connections long before it answers on them: retry soon. */
 const probe = { requestMaxMs: 1_000, retries: 0 } as const;
 const work = { requestMaxMs: 5_000, retries: 8 } as const;
 /** Enough for these brokers; the fast-start flags cost throughput that no test here needs. */
@@ -104,7 +104,7 @@ export class KafkaBroker {
     if ((await endWithin(running, stopMaxMs)) === undefined) await this.kill('SIGKILL');
   }
 
-  /** SIGKILL resolves when the process is gone; SIGSTOP and SIGCONT make a broker that hangs. */
+  /** SIGKILL resolves when the process has ended. SIGSTOP and SIGCONT simulate a hanging broker. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     const running = this.#running();
     if (running === undefined) return;
@@ -119,7 +119,7 @@ export class KafkaBroker {
     }
   }
 
-  /** Whether what it wrote says that one of its ports was not free. */
+  /** Whether one of its ports was not free, by its log. */
   async lostPort(): Promise<boolean> {
     return portWasTaken(`${await logSince(this.logFile, 0)}${await logSince(this.#output(), 0)}`);
   }
@@ -190,8 +190,9 @@ export async function startKafka(site: KafkaSite, count: 1 | 3): Promise<readonl
 }
 
 /**
- * Members that see each other are not enough: a topic must find its replicas, and the topics behind
- * transactions and consumer groups must exist, else the first test pays for making them.
+ * A cluster of members is not enough: a topic has to find its replicas, and the internal topics of
+ * transactions and consumer groups have to exist, otherwise the first test waits for their
+ * creation.
  */
 async function untilUsable(brokers: readonly KafkaBroker[]): Promise<void> {
   const addresses = brokers.map((broker) => broker.address);
@@ -200,7 +201,8 @@ async function untilUsable(brokers: readonly KafkaBroker[]): Promise<void> {
   await withAdmin(kafka, async (admin) => {
     await retried(async () => {
       const found = (await admin.describeCluster()).brokers.length;
-      if (found < brokers.length) throw new Error(`${found} of ${brokers.length} brokers are in`);
+      if (found < brokers.length)
+        throw new Error(`${found} of ${brokers.length} brokers have joined`);
     });
     const replicationFactor = Math.min(3, brokers.length);
     await admin.createTopics({
@@ -212,7 +214,7 @@ async function untilUsable(brokers: readonly KafkaBroker[]): Promise<void> {
     const transaction = await producer.transaction();
     await transaction.abort();
     await producer.disconnect();
-    // A new coordinator refuses while it loads, and this call is not repeated by the client.
+    // A new coordinator refuses while it loads, and the client does not retry this call.
     await retried(() => admin.fetchOffsets({ groupId: topic, topics: [topic] }));
     await admin.deleteTopics({ topics: [topic] });
   });
@@ -245,7 +247,7 @@ function client(addresses: readonly string[], limits: typeof probe | typeof work
     connectionTimeout: limits.requestMaxMs,
     requestTimeout: limits.requestMaxMs,
     retry: { initialRetryTime: 50, retries: limits.retries },
-    // What fails here is asked again; its log lines would only frighten.
+    // Failures are retried here; their log lines would only alarm.
     logCreator: () => () => undefined,
   });
 }

@@ -1,7 +1,6 @@
 /**
- * The settings of one sandbox broker. Flows in: its place in the quorum. Flows out: the text of
- * server.properties. What differs from Kafka's defaults differs for speed of start or for size, and
- * says why.
+ * The text of server.properties for one broker of the sandbox. Settings differ from Kafka's
+ * defaults for a fast start or a small size, each with its reason.
  */
 
 export interface QuorumMember {
@@ -14,7 +13,7 @@ export interface BrokerSettings {
   readonly id: number;
   readonly members: readonly QuorumMember[];
   readonly dataDir: string;
-  /** Compaction within about a second, for tests of what it leaves over. */
+  /** Compaction within about a second, for tests of its results. */
   readonly fastCompaction: boolean;
 }
 
@@ -49,10 +48,10 @@ export function brokerProperties(settings: BrokerSettings): string {
     // 50 partitions each by default: most of a first start.
     'offsets.topic.num.partitions': 4,
     'transaction.state.log.num.partitions': 4,
-    // Expired transactions are looked for every 10 s by default; tests wait for that.
+    // The default checks for expired transactions every 10 s, and tests wait for that.
     'transaction.abort.timed.out.transaction.cleanup.interval.ms': 1_000,
-    // A killed broker is noticed, and may register again, after 4 s instead of 9. Much less, and a
-    // busy machine would fence brokers that live.
+    // A killed broker is detected, and may register again, after 4 s instead of 9. With much less,
+    // a busy machine would fence healthy brokers.
     'broker.session.timeout.ms': 4_000,
     'broker.heartbeat.interval.ms': 500,
     'num.network.threads': 2,
@@ -66,12 +65,12 @@ export function brokerProperties(settings: BrokerSettings): string {
     .join('');
 }
 
-/** A topic's own settings go before these: min.compaction.lag.ms above all. */
+/** Settings of a topic override these, above all min.compaction.lag.ms. */
 const fastCompactionSettings: Readonly<Record<string, string | number>> = {
   'log.cleaner.backoff.ms': 200,
   'log.cleaner.min.cleanable.ratio': 0.01,
   'log.cleaner.delete.retention.ms': 1_000,
-  // The active segment is never compacted, so that it must be left soon. 1 MB is the smallest size.
+  // The active segment is never compacted, so it has to be rolled soon. 1 MB is the smallest size.
   'log.segment.bytes': 1024 * 1024,
   'log.roll.ms': 1_000,
   'log.segment.delete.delay.ms': 1_000,

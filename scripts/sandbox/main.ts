@@ -1,7 +1,7 @@
 /**
- * `npm run sandbox`: the real stack for a person or a script. Flows in: options. Flows out: on
- * stdout the addresses as lines a shell can evaluate, or one JSON object; on stderr the progress;
- * in the sandbox directory an understudy.yaml that fits. Runs until Ctrl-C, then nothing is left.
+ * `npm run sandbox`: the real servers for a user or a script. It prints the addresses to stdout, as
+ * lines for a shell or as one JSON object, and its progress to stderr, and writes an
+ * understudy.yaml to the sandbox directory. It runs until Ctrl-C and then removes everything.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -15,13 +15,13 @@ import { type Sandbox, type SandboxOptions, startSandbox } from './sandbox.ts';
 const usage = `Usage: npm run sandbox -- [options]
 
   --postgres N           Postgres servers, named a, b, c, … (3)
-  --postgres-version V   system, 15, 16, 17 or 18; several with commas are given in turn (system)
+  --postgres-version V   system, 15, 16, 17 or 18; several with commas are used in turn (system)
   --brokers N            Kafka brokers: 0, 1 or 3 (1)
   --no-registry          no schema registry
   --fast-compaction      Kafka compacts within about a second
-  --fsync                Postgres survives a power cut too
-  --dir PATH             instead of a new directory below .sandbox/; removed at the end
-  --keep                 leave the directory behind, to look at the logs
+  --fsync                Postgres survives a power failure too
+  --dir PATH             use this directory, not a new one below .sandbox/; removed at the end
+  --keep                 keep the directory, with all logs
   --json                 one JSON object on stdout
 `;
 
@@ -107,7 +107,7 @@ async function describe(sandbox: Sandbox, json: boolean): Promise<void> {
   process.stderr.write('\nCtrl-C stops everything and removes the directory.\n');
 }
 
-/** The timer keeps the process: servers and the janitor's pipe on their own would let it end. */
+/** The timer keeps the process alive: servers and the janitor's pipe alone do not. */
 function untilSignal(): { readonly received: Promise<void> } {
   const keepAlive = setInterval(() => undefined, 60_000);
   const received = new Promise<void>((resolve) => {
@@ -123,7 +123,7 @@ async function main(): Promise<void> {
     return;
   }
   const sandbox = await startSandbox(options.sandbox);
-  // From here on a signal is ours to answer; the sandbox hears it as well, and stops only once.
+  // From here on this process handles signals; the sandbox does too, and stops only once.
   const { received } = untilSignal();
   try {
     await createDatabases(sandbox);

@@ -1,7 +1,7 @@
 /**
- * Who Postgres runs as. initdb and postgres refuse to run as root, so that a root process (a
- * container, a CI job) must hand them to an ordinary user. Flows in: who is asking. Flows out: the
- * user to switch to, or undefined when no switch is needed; and a place that this user can reach.
+ * The operating system user of Postgres. initdb and postgres refuse to run as root, so a root
+ * process (a container, a CI job) has to run them as an ordinary user. Undefined where no switch is
+ * needed. Also finds a directory that this user can enter.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,13 +16,13 @@ const createUser = `useradd --system --no-create-home --shell /usr/sbin/nologin 
 
 export async function postgresUser(): Promise<OsUser | undefined> {
   if (process.getuid?.() !== 0) return undefined;
-  const found = await lookUp();
+  const found = await findUser();
   if (found !== undefined) return found;
   const hint = `Run: ${createUser}`;
   if (await mayInstall()) {
     const [file = '', ...args] = createUser.split(' ');
     await runCommand(file, args, { timeoutMs: quickMs, hint });
-    const created = await lookUp();
+    const created = await findUser();
     if (created !== undefined) return created;
   }
   throw new UnderstudyError(
@@ -32,14 +32,14 @@ export async function postgresUser(): Promise<OsUser | undefined> {
   );
 }
 
-async function lookUp(): Promise<OsUser | undefined> {
+async function findUser(): Promise<OsUser | undefined> {
   const uid = await tryCommand('id', ['-u', userName], { timeoutMs: quickMs });
   const gid = await tryCommand('id', ['-g', userName], { timeoutMs: quickMs });
   if (!uid.ok || !gid.ok) return undefined;
   return { uid: Number(uid.output.trim()), gid: Number(gid.output.trim()) };
 }
 
-/** Whether that user can go into the directory. Nobody else can enter a checkout below /root. */
+/** Whether that user can enter the directory. A checkout below /root is open to root only. */
 export async function canEnter(directory: string, user: OsUser | undefined): Promise<boolean> {
   if (user === undefined) return true;
   const tried = await tryCommand('/bin/sh', ['-c', 'cd "$1"', 'sh', directory], {
@@ -51,8 +51,8 @@ export async function canEnter(directory: string, user: OsUser | undefined): Pro
 }
 
 /**
- * The preferred directory when the user can enter it, else one of the same name in the other place.
- * Both are made when they do not exist.
+ * The preferred directory when the user can enter it, otherwise `name` in `otherPlace`. Both are
+ * created when they do not exist.
  */
 export async function reachable(
   preferred: string,
@@ -68,6 +68,6 @@ export async function reachable(
   throw new UnderstudyError(
     'PREREQUISITE',
     `the user "${userName}" can enter neither ${preferred} nor ${other}`,
-    `Move the checkout to where "${userName}" can reach it (not below /root), or set TMPDIR so.`,
+    `Move the checkout to where "${userName}" can enter it (not below /root), or set TMPDIR.`,
   );
 }

@@ -1,17 +1,17 @@
 /**
- * Free TCP ports on 127.0.0.1. Flows in: how many. Flows out: ports that could be bound a moment
- * ago, all different. They lie below the ranges from which Linux and macOS take the ports of
- * outgoing connections: a server that is killed and started again would else now and then find its
- * port held by some client. Another process can still take one in between; starters try again then.
+ * Finds free TCP ports on 127.0.0.1, all different. They are below the ranges that Linux and macOS
+ * use for outgoing connections: otherwise a restarted server would sometimes find its port in use
+ * by a client. Another process can still bind one before its server starts; the start is then
+ * retried with another port.
  */
 import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
 const firstPort = 15_000;
-/** Linux hands out 32768 and up to outgoing connections, macOS 49152 and up. */
+/** Linux uses 32768 and up for outgoing connections, macOS 49152 and up. */
 const endPort = 32_000;
-/** A machine on which 200 random ports of 17,000 are taken has another problem. */
+/** A machine on which 200 random ports of 17,000 are in use has another problem. */
 const triesMax = 200;
 
 export async function freePorts(count: number): Promise<readonly number[]> {

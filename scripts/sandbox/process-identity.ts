@@ -1,19 +1,18 @@
 /**
- * Which process a number means. A pid alone is not enough to kill by: after an exit the number is
- * given to somebody else. Flows in: a pid. Flows out: the pid with its start time, which together
- * are never used twice, and the children of a process. A process that has ended and only waits to
- * be collected by its parent (a zombie) counts as gone.
+ * Identifies processes. A pid alone is not enough to kill by: after an exit it is reused. A pid
+ * with its start time is unique. Also finds the children of a process. A process that has ended and
+ * was not yet reaped by its parent (a zombie) counts as ended.
  */
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 
 export interface ProcessIdentity {
   readonly pid: number;
-  /** Opaque; equal for the same process whenever it is asked. */
+  /** Opaque; always equal for the same process. */
   readonly startedAt: string;
 }
 
-/** undefined when there is no such process, or only its zombie. */
+/** undefined when the process does not exist, or is a zombie. */
 export function identify(pid: number): ProcessIdentity | undefined {
   return process.platform === 'linux' ? identifyInProc(pid) : identifyByPs(pid);
 }
@@ -29,14 +28,14 @@ export function childrenOf(pid: number): readonly ProcessIdentity[] {
     .filter((identity) => identity !== undefined);
 }
 
-/** False when the process has ended meanwhile: then there is nothing left to do. */
+/** False when the process has ended. */
 export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
   if (!isAlive(identity)) return false;
   try {
     process.kill(identity.pid, signal);
     return true;
   } catch (error) {
-    // It ended between the look and the signal.
+    // It ended between the check and the signal.
     if (hasCode(error, 'ESRCH')) return false;
     throw error;
   }
@@ -86,7 +85,7 @@ function listParents(): readonly { readonly pid: number; readonly parentPid: num
     .map(([pid = 0, parentPid = 0]) => ({ pid, parentPid }));
 }
 
-/** ps exits 1 when no process matches; its output is then empty, which says the same. */
+/** ps exits with 1 when no process matches; its output is empty then. */
 function runPs(args: readonly string[]): string {
   try {
     return execFileSync('ps', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });

@@ -1,9 +1,8 @@
 /**
- * Every process and directory of one sandbox. Flows in: commands to run. Flows out: running
- * processes, each of which the janitor knows of before anything else happens, and at the end
- * nothing: after `end` none of them is left and nothing new can be started. Servers run in process
- * groups of their own, so that Ctrl-C in a terminal reaches the owner only, and the owner decides
- * the order.
+ * All processes and directories of one sandbox. It starts processes and reports each to the janitor
+ * before anything else; after `end` none of them runs and no new one can be started. Servers run in
+ * their own process groups, so that Ctrl-C in a terminal reaches the owner only, which decides the
+ * order of their ends.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
@@ -27,11 +26,11 @@ export interface Command {
   /** Standard output and error are appended here. */
   readonly logFile: string;
   readonly endSignal: NodeJS.Signals;
-  /** The operating system user to run as; the caller's own when undefined. */
+  /** The operating system user to run as; undefined for that of the caller. */
   readonly user: OsUser | undefined;
 }
 
-/** One started process. `exit` resolves with how it ended, in words. */
+/** One started process. `exit` resolves with the exit code, signal or error, as text. */
 export interface StartedProcess extends OwnedProcess {
   readonly logFile: string;
   readonly exit: Promise<string>;
@@ -55,22 +54,22 @@ export class ProcessLedger {
     });
     if (this.#janitor.stdin === null) throw new Error('the janitor has no standard input');
     this.#pipe = this.#janitor.stdin;
-    // A janitor that is killed costs the net, not the sandbox: `end` does the same work itself.
+    // Without its janitor the sandbox works: `end` does the same work itself.
     this.#pipe.on('error', () => undefined);
     this.#janitor.on('error', () => undefined);
     this.#janitor.unref();
     unrefStream(this.#pipe);
   }
 
-  /** The pid of the janitor, for tests that watch it end. */
+  /** The pid of the janitor, for tests of its end. */
   get janitorPid(): number | undefined {
     return this.#janitor.pid;
   }
 
-  /** It is removed at the end, with all that is in it. */
+  /** The directory is removed at the end, with its contents. */
   addDirectory(directory: string): void {
     this.#directories.push(directory);
-    this.#tell({ kind: 'directory', directory });
+    this.#report({ kind: 'directory', directory });
   }
 
   start(command: Command): StartedProcess {
@@ -95,18 +94,18 @@ export class ProcessLedger {
       return how;
     });
     child.unref();
-    // Without a pid the command could not be run at all, which `exit` tells.
+    // Without a pid the command could not be started, which `exit` reports.
     const identity = (child.pid === undefined ? undefined : identify(child.pid)) ?? {
       pid: child.pid ?? 0,
       startedAt: 'never',
     };
     const owned: OwnedProcess = { ...identity, endSignal: command.endSignal };
     this.#processes.push(owned);
-    this.#tell({ kind: 'process', process: owned });
+    this.#report({ kind: 'process', process: owned });
     return { ...owned, logFile: command.logFile, exit, ended: () => ended };
   }
 
-  /** Nothing can be started after this; what runs is ended. Directories stay until `end`. */
+  /** Ends all processes; no new one can be started. Directories stay until `end`. */
   async close(): Promise<void> {
     this.#closed = true;
     if (!(await endProcesses(this.#processes))) {
@@ -121,7 +120,7 @@ export class ProcessLedger {
   async end(keepDirectories: boolean): Promise<void> {
     await this.close();
     if (keepDirectories) {
-      // The janitor must not remove them either. Nothing runs any more: it has nothing to do.
+      // The janitor must not remove them either. It has nothing else to do: no process runs.
       this.#janitor.kill('SIGKILL');
     } else {
       await removeDirectories(this.#directories);
@@ -129,12 +128,12 @@ export class ProcessLedger {
     this.#pipe.end();
   }
 
-  #tell(order: JanitorOrder): void {
+  #report(order: JanitorOrder): void {
     this.#pipe.write(`${JSON.stringify(order)}\n`);
   }
 }
 
-/** The pipe must not keep the owner's event loop alive: its end is what the janitor waits for. */
+/** The pipe must not keep the owner's event loop alive: the janitor waits for its end. */
 function unrefStream(stream: Writable): void {
   if ('unref' in stream && typeof stream.unref === 'function') stream.unref();
 }

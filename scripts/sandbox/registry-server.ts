@@ -1,8 +1,7 @@
 /**
- * The schema registry of the sandbox (Apicurio, which speaks the Confluent API). Flows in: where
- * its archive lies. Flows out: a registry on 127.0.0.1 that has answered. What it knows is in a
- * file of the sandbox, written at once: a registry that forgot its ids at a kill would make every
- * topic of the sandbox unreadable, which no real one does.
+ * The schema registry of the sandbox: Apicurio, by its Confluent API, on 127.0.0.1. It is ready
+ * when it has answered. Its data is in a file of the sandbox and is written immediately: a registry
+ * that lost its ids in a kill would make every topic of the sandbox unreadable, unlike a real one.
  */
 import { get } from 'node:http';
 import { join } from 'node:path';
@@ -64,7 +63,7 @@ export class RegistryServer {
         return;
       } catch (error) {
         const taken = portWasTaken(await logSince(this.logFile, offset));
-        // Only before anybody knows the port may another be taken.
+        // Another port may be chosen only before this one was published.
         if (!firstStart || !taken || tries === startTriesMax) throw error;
         await this.kill('SIGKILL');
         this.#port = 0;
@@ -79,7 +78,7 @@ export class RegistryServer {
     if ((await endWithin(running, stopMaxMs)) === undefined) await this.kill('SIGKILL');
   }
 
-  /** SIGKILL resolves when the process is gone. */
+  /** SIGKILL resolves when the process has ended. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     const running = this.#running();
     if (running === undefined) return;
@@ -124,7 +123,7 @@ export class RegistryServer {
 
 function answers(url: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    // Without keep-alive: an idle connection would hold the caller's process back at its end.
+    // Without keep-alive: an idle connection would keep the caller's process alive.
     const request = get(url, { agent: false, timeout: requestMaxMs }, (response) => {
       response.resume();
       response.once('end', () => {

@@ -1,7 +1,6 @@
 /**
- * Runs a command to its end. Flows in: the command. Flows out: its output, or an error that holds
- * the last lines of it. The bound is the caller's, because only the caller knows how long it may
- * take.
+ * Runs a command to its end, within the caller's time limit, and returns its output, or an error
+ * with the last lines of it.
  */
 import { spawn } from 'node:child_process';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
@@ -12,11 +11,11 @@ export interface RunOptions {
   readonly cwd?: string;
   readonly env?: NodeJS.ProcessEnv;
   readonly user?: OsUser | undefined;
-  /** Called with every line of output as it comes. */
+  /** Called with every line of output as it arrives. */
   readonly onLine?: (line: string) => void;
 }
 
-/** Enough to show why a command failed, and no more. */
+/** Enough to find the reason of a failure. */
 const keptLinesMax = 400;
 const shownLinesMax = 12;
 
@@ -56,7 +55,7 @@ export function tryCommand(
     child.once('error', (error) => resolve({ ok: false, output: error.message }));
     child.once('close', (code, signal) => {
       if (rest !== '') lines.push(rest);
-      if (signal !== null) lines.push(`ended by ${signal} (limit ${options.timeoutMs / 1000} s)`);
+      if (signal !== null) lines.push(`killed by ${signal} (limit ${options.timeoutMs / 1000} s)`);
       resolve({ ok: code === 0, output: lines.join('\n') });
     });
   });

@@ -1,9 +1,8 @@
 /**
- * The real stack on one machine without Docker: Postgres servers, Kafka brokers, a schema registry.
- * Flows in: how many of each. Flows out: servers that have answered, their addresses, and at the
- * end nothing: all processes are ended and the directory is removed by `stop`, when the start
- * fails, on SIGINT, SIGTERM and SIGHUP of the owner, and by the janitor when the owner dies in any
- * other way.
+ * The real servers on one machine without Docker: Postgres, Kafka brokers, a schema registry. All
+ * have answered when the start resolves. All processes are ended and the directory is removed by
+ * `stop`, after a failed start, on SIGINT, SIGTERM and SIGHUP of the owner, and by the janitor when
+ * the owner ends in any other way.
  */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
@@ -28,18 +27,18 @@ export type { RegistryServer } from './registry-server.ts';
 export interface SandboxOptions {
   /** Must not exist, or be empty: it is removed at the end. Default: a new one below .sandbox/. */
   readonly dir?: string;
-  /** How many Postgres servers; default 3. */
+  /** Postgres servers; default 3. */
   readonly postgres?: number;
-  /** `system` (default), or 15 to 18, or several with commas, given to the servers in turn. */
+  /** `system` (default), or 15 to 18, or several with commas, assigned to the servers in turn. */
   readonly postgresVersion?: string;
   /** Kafka brokers; default 1. */
   readonly brokers?: 0 | 1 | 3;
   /** Default true. */
   readonly registry?: boolean;
   readonly fastCompaction?: boolean;
-  /** Default false: the sandbox survives kill -9 of anything without it, only not a power cut. */
+  /** Default false: without it the sandbox survives kill -9, but no power failure. */
   readonly fsync?: boolean;
-  /** Leaves the directory behind, to look at the logs. */
+  /** Keeps the directory, with all logs. */
   readonly keep?: boolean;
   readonly log: (line: string) => void;
 }
@@ -57,7 +56,7 @@ export class Sandbox {
   kafka: readonly KafkaBroker[] = [];
   registry: RegistryServer | null = null;
   readonly ledger: ProcessLedger;
-  /** Settles when nothing of the start is under way any more. */
+  /** Settles when no step of the start runs any more. */
   starting: Promise<unknown> = Promise.resolve();
   readonly #keep: boolean;
   #ending: Promise<void> | undefined;
@@ -73,7 +72,7 @@ export class Sandbox {
     return this.kafka.map((broker) => broker.address);
   }
 
-  /** Every server with its process, and the janitor that watches over them. */
+  /** Every server with its process, and the janitor. */
   processes(): readonly { readonly name: string; readonly pid: number | undefined }[] {
     return [
       ...this.postgres.map((server) => ({ name: `postgres-${server.name}`, pid: server.pid() })),
@@ -83,7 +82,7 @@ export class Sandbox {
     ];
   }
 
-  /** What the tests look for when they shall use servers that run already. */
+  /** Makes tests use these servers. */
   env(): Record<string, string> {
     return {
       ...(this.postgres.length === 0
@@ -101,8 +100,8 @@ export class Sandbox {
   }
 
   async #end(): Promise<void> {
-    // Nothing new starts from here on. What is under way fails soon at the missing processes; it
-    // must not make files in a directory that is already removed. A download is not waited for.
+    // No process can be started from here on. A start that is still running fails soon, and is
+    // awaited, since it must not create files in a removed directory. A download is not awaited.
     await this.ledger.close();
     const limit = new AbortController();
     const limitReached = sleep(startingEndsMaxMs, undefined, { signal: limit.signal });
@@ -113,8 +112,8 @@ export class Sandbox {
   }
 
   /**
-   * Once: a second signal while this runs ends the owner at once, and the janitor does the rest.
-   * When nobody else listens for the signal, it ends the owner afterwards as it would have before.
+   * Once: a second signal during the stop ends the owner at once, and the janitor does the rest.
+   * Without another listener, the signal ends the owner afterwards as it would by default.
    */
   readonly #onSignal = (signal: NodeJS.Signals): void => {
     const othersListen = process.listenerCount(signal) > 0;
@@ -166,7 +165,7 @@ function newDirectory(named: string | undefined): string {
     );
   }
   mkdirSync(dir, { recursive: true });
-  // The user that Postgres runs as must pass through; it need not see what else is there.
+  // The operating system user of Postgres has to enter the directory, not to list it.
   chmodSync(dir, 0o711);
   return dir;
 }
@@ -199,7 +198,7 @@ async function startPostgres(
   const password = randomBytes(16).toString('hex');
   const servers = Array.from({ length: count }, (_, index) => {
     const chosen = binaries.get(wanted[index % wanted.length] ?? '');
-    if (chosen === undefined) throw new Error('every wanted version was looked up');
+    if (chosen === undefined) throw new Error('a wanted version was not resolved');
     const site = { ledger, binaries: chosen, user, password, fsync: options.fsync ?? false };
     return new PostgresServer(site, String.fromCharCode('a'.charCodeAt(0) + index), directory);
   });

@@ -1,14 +1,13 @@
 /**
- * Waiting for a server that was just started. Flows in: its process, a bound, a question to ask it.
- * Flows out: nothing when the question was answered, else an error with the end of its log. A
- * server that has exited is never waited for.
+ * Waits until a server that was just started answers, within a time limit. It fails with the end of
+ * the server's log, at once when the server has exited.
  */
 import { open, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import type { StartedProcess } from './process-ledger.ts';
 
-/** Losing the race for a port three times in a row does not happen by chance. */
+/** A port that is taken three times in a row is not by chance. */
 export const startTriesMax = 3;
 const pollMs = 50;
 const shownLogBytes = 2_000;
@@ -49,12 +48,12 @@ export async function untilReady(
   }
 }
 
-/** How a command that ends by itself ended; undefined when it has not within the time. */
+/** The end of a process, as text; undefined when it still runs after the timeout. */
 export async function endWithin(
   started: StartedProcess,
   timeoutMs: number,
 ): Promise<string | undefined> {
-  // The timer keeps the event loop alive, as a child on its own does not; it must not outlive it.
+  // The timer keeps the event loop alive, since a child alone does not; it ends with the wait.
   const timer = new AbortController();
   const timeout = sleep(timeoutMs, undefined, { signal: timer.signal }).catch(() => undefined);
   const how = await Promise.race([started.exit, timeout]);
@@ -66,7 +65,7 @@ export async function logSize(file: string): Promise<number> {
   return (await stat(file).catch(() => undefined))?.size ?? 0;
 }
 
-/** The log from a byte offset on; a negative offset counts from the end. */
+/** The log from a byte offset; a negative offset counts from the end. */
 export async function logSince(file: string, offset: number): Promise<string> {
   const size = await logSize(file);
   if (size === 0) return '';
@@ -81,7 +80,7 @@ export async function logSince(file: string, offset: number): Promise<string> {
   }
 }
 
-/** What Postgres, Kafka and the registry write when somebody else has the port. */
+/** Logged by Postgres, Kafka and the registry when another process has the port. */
 export function portWasTaken(log: string): boolean {
   return /address already in use|BindException|could not bind|seems to be in use/i.test(log);
 }

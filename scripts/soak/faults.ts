@@ -1,6 +1,6 @@
 /**
- * The mix of faults, as data: what each is called, how often it is drawn, whom it meets, how long
- * it lasts, how it is done and how it is undone. Two of different parts may come at once.
+ * The mix of faults, as data: the name of each, how often it is drawn, which nodes it meets, how
+ * long it lasts, how it is done and how it is undone. Two faults of different parts may overlap.
  */
 
 import { connectKafka } from '../../src/topic/kafka/client.ts';
@@ -12,17 +12,17 @@ import { type Scene, serverOf } from './scene.ts';
 
 export interface Fault {
   readonly name: string;
-  /** Of two faults the one with twice the weight comes twice as often. */
+  /** Of two faults the one with twice the weight is drawn twice as often. */
   readonly weight: number;
-  /** What it takes away; two faults at once take two parts. */
+  /** The part that it disturbs; faults that overlap disturb different parts. */
   readonly part: 'agent' | 'server' | 'kafka' | 'registry' | 'session';
   readonly meets: 'leader' | 'follower' | 'all';
-  /** What of the nodes it meets is gone meanwhile, as `status` has to say. */
-  readonly gone: 'agent' | 'server' | null;
-  /** From and to, between the harm and its end. */
+  /** What is down on these nodes during the fault, as `status` has to report. */
+  readonly down: 'agent' | 'server' | null;
+  /** The least and the longest time before it is undone. */
   readonly holdMs: readonly [number, number];
   apply(scene: Scene, nodes: readonly NodeName[]): Promise<void>;
-  heal(scene: Scene, nodes: readonly NodeName[]): Promise<void>;
+  undo(scene: Scene, nodes: readonly NodeName[]): Promise<void>;
 }
 
 type Act = (scene: Scene, node: NodeName) => Promise<unknown>;
@@ -39,59 +39,59 @@ const spawnAgent: Act = async ({ run }, node) => run.fleet.spawnAgent(node);
 
 const killedAgent = {
   part: 'agent',
-  gone: 'agent',
+  down: 'agent',
   apply: each(({ run }, node) => run.fleet.agent(node).kill()),
-  heal: each(spawnAgent),
+  undo: each(spawnAgent),
 } as const;
 
 const frozenAgent = {
   part: 'agent',
-  gone: null,
+  down: null,
   apply: each(async ({ run }, node) => run.fleet.agent(node).signal('SIGSTOP')),
-  heal: each(async ({ run }, node) => run.fleet.agent(node).signal('SIGCONT')),
+  undo: each(async ({ run }, node) => run.fleet.agent(node).signal('SIGCONT')),
 } as const;
 
 const stoppedAgent = {
   part: 'agent',
-  gone: 'agent',
+  down: 'agent',
   apply: each(async ({ run }, node) => {
     const code = await run.fleet.agent(node).stop();
-    if (code !== 0) throw new Error(`the agent of ${node} answered SIGTERM with exit code ${code}`);
+    if (code !== 0) throw new Error(`the agent of ${node} exited with ${code} after SIGTERM`);
   }),
-  heal: each(spawnAgent),
+  undo: each(spawnAgent),
 } as const;
 
 const startServer = each((scene, node) => serverOf(scene, node).start());
 
 const killedServer = {
   part: 'server',
-  gone: 'server',
+  down: 'server',
   apply: each((scene, node) => serverOf(scene, node).kill()),
-  heal: startServer,
+  undo: startServer,
 } as const;
 
 const immediateServer = {
   part: 'server',
-  gone: 'server',
+  down: 'server',
   apply: each((scene, node) => serverOf(scene, node).stop('immediate')),
-  heal: startServer,
+  undo: startServer,
 } as const;
 
 const fastServer = {
   part: 'server',
-  gone: 'server',
+  down: 'server',
   apply: each((scene, node) => serverOf(scene, node).stop('fast')),
-  heal: startServer,
+  undo: startServer,
 } as const;
 
 const frozenServer = {
   part: 'server',
-  gone: 'server',
+  down: 'server',
   apply: each((scene, node) => serverOf(scene, node).kill('SIGSTOP')),
-  heal: each((scene, node) => serverOf(scene, node).kill('SIGCONT')),
+  undo: each((scene, node) => serverOf(scene, node).kill('SIGCONT')),
 } as const;
 
-/** Sessions of agents, walsenders included; whoever asks stays. */
+/** Sessions of agents, including walsenders, but not this one. */
 const endedSessions: Fault['apply'] = each(({ run }, node) =>
   run.fleet.sql(
     node,
@@ -100,10 +100,10 @@ const endedSessions: Fault['apply'] = each(({ run }, node) =>
   ),
 );
 
-const somebody = ({ sandbox, random }: Scene) =>
+const anyBroker = ({ sandbox, random }: Scene) =>
   sandbox.kafka[Math.floor(random() * sandbox.kafka.length)];
 
-/** Takes the transactional id, which ends the open transaction, and writes nothing. */
+/** Initialises a producer with the transactional id, which aborts the open transaction. */
 async function fence({ run, sandbox }: Scene): Promise<void> {
   const { cluster } = run.fleet;
   const client = connectKafka({ brokers: sandbox.brokers, clientId: 'stranger' }, testLog);
@@ -198,78 +198,78 @@ export const faults: readonly Fault[] = [
       name: 'end the publisher’s sessions',
       weight: 2,
       part: 'session',
-      gone: null,
+      down: null,
       meets: 'leader',
     },
-    ...{ holdMs: [0, 100], apply: endedSessions, heal: nothing },
+    ...{ holdMs: [0, 100], apply: endedSessions, undo: nothing },
   },
   {
     ...{
       name: 'end an applier’s sessions',
       weight: 2,
       part: 'session',
-      gone: null,
+      down: null,
       meets: 'follower',
     },
-    ...{ holdMs: [0, 100], apply: endedSessions, heal: nothing },
+    ...{ holdMs: [0, 100], apply: endedSessions, undo: nothing },
   },
   {
     ...{
       name: 'kill a broker',
       weight: 3,
       part: 'kafka',
-      gone: null,
+      down: null,
       meets: 'all',
       holdMs: [0, 6_000],
     },
-    apply: async (scene) => somebody(scene)?.kill(),
-    heal: returned,
+    apply: async (scene) => anyBroker(scene)?.kill(),
+    undo: returned,
   },
   {
     ...{
       name: 'freeze a broker',
       weight: 2,
       part: 'kafka',
-      gone: null,
+      down: null,
       meets: 'all',
       holdMs: [1_000, 20_000],
     },
-    apply: async (scene) => somebody(scene)?.kill('SIGSTOP'),
-    heal: returned,
+    apply: async (scene) => anyBroker(scene)?.kill('SIGSTOP'),
+    undo: returned,
   },
   {
     ...{
       name: 'restart a broker',
       weight: 1,
       part: 'kafka',
-      gone: null,
+      down: null,
       meets: 'all',
       holdMs: [0, 3_000],
     },
-    apply: async (scene) => somebody(scene)?.stop(),
-    heal: returned,
+    apply: async (scene) => anyBroker(scene)?.stop(),
+    undo: returned,
   },
   {
-    ...{ name: 'stop the registry', weight: 2, part: 'registry', gone: null, meets: 'all' },
+    ...{ name: 'stop the registry', weight: 2, part: 'registry', down: null, meets: 'all' },
     holdMs: [0, 5_000],
     apply: async ({ sandbox }) => sandbox.registry?.stop(),
-    heal: async ({ sandbox }) => sandbox.registry?.start(),
+    undo: async ({ sandbox }) => sandbox.registry?.start(),
   },
   {
     ...{
       name: 'fence the publisher',
       weight: 3,
       part: 'session',
-      gone: null,
+      down: null,
       meets: 'all',
       holdMs: [0, 100],
     },
     apply: fence,
-    heal: nothing,
+    undo: nothing,
   },
 ];
 
-/** Draws by weight among those that take another part than the given ones. */
+/** Draws by weight among the faults that disturb none of the given parts. */
 export function drawFault(random: () => number, taken: ReadonlySet<Fault['part']>): Fault | null {
   const left = faults.filter(({ part }) => !taken.has(part));
   let at = random() * left.reduce((sum, { weight }) => sum + weight, 0);

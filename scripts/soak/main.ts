@@ -1,8 +1,8 @@
 /**
- * `npm run soak`: a fleet under every workload and a random mix of faults, for as long as one
- * wants. Flows in: minutes, a seed; flows out: a line that shows what happens, one closing line,
- * and exit code 0 only when no invariant was broken. The same seed draws the same transactions and
- * the same faults; when they meet is up to the machine. Ctrl-C ends all and leaves nothing.
+ * `npm run soak`: a fleet under every workload and a random mix of faults, for a number of minutes.
+ * It prints its progress and one closing line, and exits with 0 only when no invariant was broken.
+ * The same seed draws the same transactions and the same faults; their timing depends on the
+ * machine. Ctrl-C ends it and removes everything.
  */
 import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -18,13 +18,13 @@ import { Segment } from './segment.ts';
 
 const usage = `Usage: npm run soak -- [options]
 
-  --minutes N      how long (10)
-  --seed S         which transactions and faults (a new one)
+  --minutes N      duration (10)
+  --seed S         of transactions and faults (a new one)
   --partitions P   of every cluster (drawn for each)
   --brokers N      Kafka brokers: 1 or 3 (1)
 `;
 
-/** A cluster lives about that long: long enough for a dozen faults. */
+/** The life of a cluster: long enough for a dozen faults. */
 const segmentMsMax = 150_000;
 const drawnPartitions = [1, 3, 4] as const;
 const lineEveryMs = { terminal: 500, plain: 10_000 } as const;
@@ -102,19 +102,19 @@ class Soak {
     Object.assign(process.env, this.#sandbox.env());
     const stack = await useStack({ postgres: 3 });
     const { seed, partitions } = this.#options;
-    const line = this.#keepShowing();
+    const line = this.#showProgress();
     try {
       for (let number = 0; Date.now() < this.#deadlineMs; number += 1) {
         const ofSegment = seed + 7_919 * number;
         const random = seeded(ofSegment);
         const drawn = drawnPartitions[Math.floor(random() * drawnPartitions.length)] ?? 1;
-        this.#now = 'making a cluster';
+        this.#now = 'creating a cluster';
         await this.#play({
           ...{ sandbox: this.#sandbox, stack, seed: ofSegment, random, signal: this.#signal },
           partitions: partitions ?? drawn,
-          // The verdict and the next cluster take time as well.
+          // The verdict and the next cluster take time too.
           lastsMs: Math.min(segmentMsMax, Math.max(10_000, (this.#deadlineMs - Date.now()) * 0.6)),
-          tell: (what) => this.#tell(what),
+          report: (what) => this.#report(what),
         });
       }
     } finally {
@@ -144,12 +144,12 @@ class Soak {
     );
   }
 
-  #tell(what: string): void {
+  #report(what: string): void {
     this.#now = what;
     if (!this.#screen.redraws) this.#screen.line(`${this.#screen.clock()} ${what}`);
   }
 
-  #keepShowing(): AbortController {
+  #showProgress(): AbortController {
     const over = new AbortController();
     const every = this.#screen.redraws ? lineEveryMs.terminal : lineEveryMs.plain;
     const show = async (): Promise<void> => {
@@ -160,11 +160,12 @@ class Soak {
         await sleep(every, undefined, { signal: over.signal });
       }
     };
+    // It fails only by the abort.
     show().catch(() => undefined);
     return over;
   }
 
-  /** With the segment that is not at its end. */
+  /** Including the segment that runs. */
   get sofar(): Totals {
     const sofar = { ...this.totals };
     if (this.#segment !== null) addUp(sofar, this.#segment);
@@ -176,11 +177,11 @@ class Soak {
     const left = Math.max(0, this.#deadlineMs - Date.now());
     return (
       `${this.#screen.clock()} ${seconds(left)} left, ${counted(faults, 'fault')}, ` +
-      `${grouped(commits)} commits, ${grouped(looks)} looks: ${this.#now}`
+      `${grouped(commits)} commits, ${grouped(looks)} reads: ${this.#now}`
     );
   }
 
-  /** What is needed to understand a failure; gives the folder. */
+  /** Keeps the logs for the analysis of a failure, and returns their folder. */
   async keepLogs(): Promise<string> {
     const folder = join(logsRoot, `soak-${this.#options.seed}`);
     await mkdir(folder, { recursive: true });
@@ -188,12 +189,13 @@ class Soak {
     await writeFile(join(folder, 'agents.log'), agents);
     const servers = [...this.#sandbox.postgres, ...this.#sandbox.kafka];
     for (const { logFile } of servers) {
+      // A server that was never started has no log.
       await copyFile(logFile, join(folder, basename(logFile))).catch(() => undefined);
     }
     return folder;
   }
 
-  /** Ends agents and clients of a segment that did not come to its end. */
+  /** Ends the agents and clients of an unfinished segment. */
   async abandon(): Promise<void> {
     await this.#segment?.run.abandon();
   }
@@ -211,8 +213,8 @@ function summary({ segments, faults, failovers, comparisons, commits, ...rest }:
   return (
     `${counted(segments, 'segment')}, ${counted(faults, 'fault')}, ` +
     `${counted(failovers, 'failover')}, ${counted(comparisons, 'comparison')}, ` +
-    `${grouped(commits)} commits, ${grouped(rest.lost)} left out past a base, ` +
-    `${grouped(rest.looks)} looks, ${grouped(rest.records)} records`
+    `${grouped(commits)} commits, ${grouped(rest.lost)} discarded past a base, ` +
+    `${grouped(rest.looks)} reads, ${grouped(rest.records)} records`
   );
 }
 
@@ -229,6 +231,7 @@ async function main(): Promise<number> {
   const aborted = new Promise<never>((_, reject) => {
     stop.signal.addEventListener('abort', () => reject(stop.signal.reason));
   });
+  // The race below reports it.
   aborted.catch(() => undefined);
   const screen = new Screen(process.stdout, Date.now);
   screen.line(`soak: ${options.minutes} min, seed ${options.seed}`);
@@ -243,7 +246,7 @@ async function main(): Promise<number> {
   } catch (error) {
     const last = screen.handOver();
     if (stop.signal.aborted) {
-      last.line('soak: interrupted, everything is stopped and removed');
+      last.line('soak: interrupted, everything was stopped and removed');
       return 130;
     }
     const folder = await soak.keepLogs();

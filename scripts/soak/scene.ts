@@ -1,6 +1,6 @@
 /**
- * What faults are done to: the servers of the sandbox and the fleet that runs on them. Flows in:
- * both, and chance; flows out: servers by the node they belong to, and a fleet that is well again.
+ * The targets of the faults: the servers of the sandbox and the fleet that runs on them. It finds
+ * the server of a node, and waits until the fleet has recovered.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, Findings } from '../../test/support/checker/violation.ts';
@@ -14,13 +14,13 @@ export interface Scene {
   readonly random: () => number;
 }
 
-/** An invariant is broken: the soak ends and says so. */
+/** An invariant is broken: the soak ends with it. */
 export class Broken extends Error {}
 
-/** The longest pause between two tries of an agent is 30 s; afterwards it has to catch up. */
+/** The longest pause before a retry of an agent is 30 s; afterwards it has to catch up. */
 const recoveryMaxMs = 150_000;
 const pollMs = 200;
-/** Clients go on before anything is called well. */
+/** Commits of each client before the fleet counts as recovered. */
 const progressMin = 20;
 
 export function serverOf({ sandbox }: Scene, node: NodeName): PostgresServer {
@@ -29,7 +29,7 @@ export function serverOf({ sandbox }: Scene, node: NodeName): PostgresServer {
   return server;
 }
 
-/** Agents may be killed, but none ends by itself. */
+/** Agents may be killed, but none may end by itself. */
 export function refuseEnded({ run }: Scene): void {
   for (const node of run.nodes) {
     const agent = run.fleet.agent(node);
@@ -40,7 +40,7 @@ export function refuseEnded({ run }: Scene): void {
   }
 }
 
-/** Resolves when writes are acknowledged again and every follower holds them. */
+/** Resolves when writes are acknowledged and every follower has them. */
 export async function recovered(scene: Scene): Promise<void> {
   const { run } = scene;
   const deadlineMs = Date.now() + recoveryMaxMs;
@@ -48,7 +48,7 @@ export async function recovered(scene: Scene): Promise<void> {
   await until(scene, deadlineMs, () => run.fleet.caughtUp(run.leader, run.nodes));
 }
 
-/** Tries again what fails while servers come back; what still fails in the end is not recovered. */
+/** Retries while servers restart; an attempt that still fails at the deadline is a violation. */
 async function until(
   scene: Scene,
   deadlineMs: number,

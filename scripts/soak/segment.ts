@@ -1,8 +1,8 @@
 /**
- * The life of one cluster: made, written to, harmed and healed again and again, compared on the
- * way, perhaps promoted once or twice near its end, and judged. Flows in: servers, a seed and a
- * time; flows out: the verdict of the checker and what was done. A broken invariant, on the way or
- * at the end, is thrown as Broken.
+ * The life of one cluster: it is created, written to and disturbed by faults, its nodes are
+ * compared at points, it may fail over once or twice near its end, and the checker judges it. It
+ * takes servers, a seed and a duration, and returns the verdict and counts. A broken invariant, at
+ * any time, is thrown as Broken.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Verdict } from '../../test/support/checker/check-fleet.ts';
@@ -23,22 +23,22 @@ export interface SegmentParts {
   readonly random: () => number;
   readonly partitions: number;
   readonly lastsMs: number;
-  /** Aborted when a person wants it to end. */
+  /** Aborted by the user. */
   readonly signal: AbortSignal;
-  readonly tell: (what: string) => void;
+  readonly report: (what: string) => void;
 }
 
 const pauseMsMax = 1_500;
 const comparedEvery = 3;
 const atOnceShare = 0.25;
 const failoverShare = 0.7;
-/** How often status is asked in the middle of a fault. */
+/** How often status is checked during a fault. */
 const askedShare = 0.3;
 const secondFailoverShare = 0.4;
-/** How long clients stay at a former leader that takes their writes. */
+/** How long clients stay with a former leader that accepts their writes. */
 const stayMsMax = 3_000;
 
-interface Harm {
+interface AppliedFault {
   readonly fault: Fault;
   readonly nodes: readonly NodeName[];
 }
@@ -74,7 +74,7 @@ export class Segment {
       if (random() < secondFailoverShare) await this.#failover();
     }
     signal.throwIfAborted();
-    this.#tell('comparing everything');
+    this.#report('comparing everything');
     await recovered(this.#scene);
     const verdict = await this.run.judge();
     if (verdict.violations.length > 0) throw new Broken(describe(verdict.violations));
@@ -87,47 +87,47 @@ export class Segment {
       signal.throwIfAborted();
       await sleep(random() * pauseMsMax);
       refuseEnded(this.#scene);
-      await this.#harm();
+      await this.#applyFaults();
       signal.throwIfAborted();
       await recovered(this.#scene);
-      this.#refuseSights();
+      this.#checkWatchers();
       if (this.faultCount % comparedEvery === 0 && this.run.followers.length > 0) {
-        this.#tell('comparing at a point');
+        this.#report('comparing at a point');
         await this.#compare();
       }
     }
   }
 
-  /** One fault, or two of different parts; the ends come in the order of the beginnings. */
-  async #harm(): Promise<void> {
+  /** One fault, or two of different parts, which are undone in the same order. */
+  async #applyFaults(): Promise<void> {
     const { random } = this.#parts;
     const chosen = this.#draw();
-    this.#tell(chosen.map(({ fault, nodes }) => `${fault.name} (${nodes})`).join(' and '));
+    this.#report(chosen.map(({ fault, nodes }) => `${fault.name} (${nodes})`).join(' and '));
     for (const { fault, nodes } of chosen) {
       if (fault !== chosen[0]?.fault) await sleep(random() * pauseMsMax);
       this.faultCount += 1;
       await fault.apply(this.#scene, nodes);
     }
-    // Where brokers are away, status knows less.
+    // Without brokers, status knows less.
     const knowsAll = chosen.every(({ fault }) => fault.part !== 'kafka');
-    if (knowsAll && random() < askedShare) await this.#refuseLies(chosen);
+    if (knowsAll && random() < askedShare) await this.#checkStatus(chosen);
     for (const { fault, nodes } of chosen) {
       const [least, most] = fault.holdMs;
       await sleep(between(random, least, most));
-      await fault.heal(this.#scene, nodes);
+      await fault.undo(this.#scene, nodes);
     }
   }
 
-  #draw(): readonly Harm[] {
+  #draw(): readonly AppliedFault[] {
     const { random } = this.#parts;
-    const chosen: Harm[] = [];
+    const chosen: AppliedFault[] = [];
     const taken = new Set<Fault['part']>();
     const wanted = random() < atOnceShare ? 2 : 1;
     while (chosen.length < wanted) {
       const fault = drawFault(random, taken);
       if (fault === null) break;
       taken.add(fault.part);
-      // Nobody can be asked to end sessions on a server that is away.
+      // Sessions cannot be terminated on a server that is down.
       if (fault.part === 'server') taken.add('session');
       if (fault.part === 'session') taken.add('server').add('kafka');
       if (fault.part === 'kafka') taken.add('session');
@@ -136,15 +136,15 @@ export class Segment {
     return chosen;
   }
 
-  /** In the middle of a fault, status must name what is gone, and nothing else. */
-  async #refuseLies(harms: readonly Harm[]): Promise<void> {
+  /** During a fault, status has to name what is down, and nothing else. */
+  async #checkStatus(applied: readonly AppliedFault[]): Promise<void> {
     const { run } = this;
-    const isGone = (node: NodeName, what: Fault['gone']): boolean =>
-      harms.some(({ fault, nodes }) => fault.gone === what && nodes.includes(node));
+    const isDown = (node: NodeName, what: Fault['down']): boolean =>
+      applied.some(({ fault, nodes }) => fault.down === what && nodes.includes(node));
     const known = run.nodes.map((name) => ({
       ...{ name, leads: name === run.leader, writable: null, equal: null },
-      serverRuns: !isGone(name, 'server'),
-      agentRuns: !isGone(name, 'agent'),
+      serverRuns: !isDown(name, 'server'),
+      agentRuns: !isDown(name, 'agent'),
     }));
     const { code, json, stderr } = await run.fleet.cli('status');
     if (code !== 0) throw broken('I7', 'status fails', `${JSON.stringify(json)} ${stderr}`);
@@ -153,7 +153,7 @@ export class Segment {
     throw new Broken(`${describe(violations)}\n${JSON.stringify(json)}`);
   }
 
-  /** Another node takes the lead; the former leader is dead, or alive and unaware. */
+  /** Another node is promoted; the former leader is dead, or runs and does not know it. */
   async #failover(): Promise<void> {
     const { run } = this;
     const { random } = this.#parts;
@@ -163,7 +163,7 @@ export class Segment {
     const how = random();
     const isServerDead = how < 0.35;
     const isAgentDead = how < 0.7;
-    this.#tell(
+    this.#report(
       `failover from ${former} to ${candidate}, ${isServerDead ? 'server dead' : 'server alive'}`,
     );
     if (isAgentDead) await run.fleet.agent(former).kill();
@@ -175,13 +175,14 @@ export class Segment {
     run.leader = candidate;
     run.nodes = run.nodes.filter((node) => node !== former);
     run.clients.moveTo(run.place(candidate));
-    // Clients that stay write to the former leader; what it acknowledges now is past the base.
+    // Clients that stay write to the former leader; it acknowledges those writes past the base.
     await sleep(random() * stayMsMax);
     await run.clients.cut();
     if (isServerDead) await serverOf(this.#scene, former).start();
     if (isAgentDead) run.fleet.spawnAgent(former);
     const ended = await run.fleet.agent(former).exitCode();
-    if (ended !== 3) throw broken('I5', 'a former leader goes on', `its agent ended with ${ended}`);
+    if (ended !== 3)
+      throw broken('I5', 'a former leader continues', `its agent exited with ${ended}`);
     await recovered(this.#scene);
   }
 
@@ -191,15 +192,15 @@ export class Segment {
     if (difference !== null) throw broken('I3', 'the nodes are not equal', difference);
   }
 
-  #refuseSights(): void {
+  #checkWatchers(): void {
     const [sight] = this.run.watchers.sights;
     if (sight === undefined) return;
     const invariant = sight.kind === 'back' ? 'I2' : 'I4';
     throw broken(invariant, `${sight.workload} on ${sight.node}`, sight.what);
   }
 
-  #tell(what: string): void {
-    this.#parts.tell(what);
+  #report(what: string): void {
+    this.#parts.report(what);
   }
 }
 
