@@ -55,3 +55,21 @@ export function leaderLostDatabase(node: string): UnderstudyError {
     { node },
   );
 }
+
+/** A follower is opened in a database that was never prepared. */
+export function withoutPosition(): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_INITIALISED',
+    'this node is not a follower: it has no position in the stream',
+    'Start its agent, which builds it from the log: understudy run <node>',
+  );
+}
+
+/** The topic exists, and nothing was published to all of its partitions. */
+export function noCommonPoint(): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_INITIALISED',
+    'no consistency point is in every partition of the topic: init did not end',
+    'Run: understudy destroy --yes, then: understudy init',
+  );
+}

@@ -48,3 +48,30 @@ export function notExact(node: string): UnderstudyError {
     { node },
   );
 }
+
+/** Compaction may have removed records that the node has not read. */
+export function stale(awayMs: number, keptMs: number, cause: unknown): UnderstudyError {
+  const [awayS, keptS] = [Math.round(awayMs / 1_000), Math.round(keptMs / 1_000)];
+  return new UnderstudyError(
+    'STALE',
+    `this node was away for ${awayS} s and the topic keeps each change for ${keptS} s: records ` +
+      'that it has not read were compacted',
+    'Build it again from the log: understudy rebuild <node>. With rebuild: swap or in-place in ' +
+      'understudy.yaml its agent does so by itself.',
+    cause,
+    { awayMs, keptMs },
+  );
+}
+
+/** `base` is null for an epoch that continues nothing. */
+export function forked(epoch: number, base: EpochLsn | null, at: EpochLsn): UnderstudyError {
+  const continued = base === null ? 'nothing' : formatEpochLsn(base);
+  return new UnderstudyError(
+    'FORKED',
+    `epoch ${epoch} continues ${continued}, but this node is at ${formatEpochLsn(at)}`,
+    'This node applied what the new leader never had. Build it again from the log: understudy ' +
+      'rebuild <node>',
+    undefined,
+    { epoch, base: base === null ? null : formatEpochLsn(base), at: formatEpochLsn(at) },
+  );
+}

@@ -2,7 +2,9 @@
  * A server, a setting or a permission that is not as required (PREREQUISITE): the servers answer,
  * and nothing was changed.
  */
+
 import { formatDurationMs } from '../change/amounts.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** The schema exists, without a table of ours in it. */
@@ -272,5 +274,30 @@ export function rebuildFromDamage(node: string, damage: string): UnderstudyError
     'Keep the topic for analysis; destroy the cluster and init it again.',
     undefined,
     { node },
+  );
+}
+
+/** Without it a session that is older than the write guard's triggers could change the schema. */
+export function watchTriggerMissing(): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    'the event trigger understudy_watch is missing or disabled',
+    'ALTER EVENT TRIGGER understudy_watch ENABLE; where it is missing, run: understudy init',
+  );
+}
+
+/** Rows of that LSN may have been replaced since; `earliest` is null where no LSN can be built. */
+export function logTooYoung(until: EpochLsn, earliest: EpochLsn | null): UnderstudyError {
+  const at = formatEpochLsn(until);
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the log may no longer hold every row of ${at}: the topic keeps replaced rows for a shorter ` +
+      'time (min.compaction.lag.ms)',
+    earliest === null
+      ? 'No earlier LSN can be built now: build the node at the end of the log (without --until).'
+      : `The earliest LSN that can still be built is ${formatEpochLsn(earliest)}: understudy ` +
+          'points lists the named ones.',
+    undefined,
+    { until: at, earliest: earliest === null ? null : formatEpochLsn(earliest) },
   );
 }

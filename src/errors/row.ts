@@ -1,8 +1,102 @@
 /**
- * Rows and tables that this node cannot have as the stream has them: ROW_REFUSED, SCHEMA_DIFFERS,
- * SCHEMA_BUILD_FAILED.
+ * What a follower's Postgres refuses, or its tables cannot hold: rows (ROW_REFUSED), tables that
+ * are not as on the leader (SCHEMA_DIFFERS), statements of the leader's schema
+ * (SCHEMA_BUILD_FAILED).
  */
+import type { RelationId } from '../change/change.ts';
 import { UnderstudyError } from './understudy-error.ts';
+
+/** How a superuser gets past the write guard of a node that follows. */
+const guardBypass =
+  "PGOPTIONS='-c session_replication_role=replica -c default_transaction_read_only=off'";
+const equalTable = `Make the table equal (${guardBypass} psql …), then start the agent again.`;
+
+/** The table and the constraint are null where Postgres named none. */
+export function rowRefused(
+  facts: {
+    readonly sqlState: string;
+    readonly table: string | null;
+    readonly constraint: string | null;
+  },
+  cause: unknown,
+): UnderstudyError {
+  const { sqlState, table, constraint } = facts;
+  const where = [
+    `SQLSTATE ${sqlState}`,
+    ...(table === null ? [] : [`table ${table}`]),
+    ...(constraint === null ? [] : [`constraint ${constraint}`]),
+  ];
+  return new UnderstudyError(
+    'ROW_REFUSED',
+    `this node’s Postgres refuses a row of the stream (${where.join(', ')})`,
+    'Make the table as it is on the leader (see the Postgres log for the row), then start ' +
+      'the agent again.',
+    cause,
+    facts,
+  );
+}
+
+/** The stream has rows of a relation, and no table here matches it. */
+export function tableNotMatched(relation: RelationId): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `the stream writes to ${relation}, which this node does not have as it is on the leader`,
+    equalTable,
+    undefined,
+    { relation },
+  );
+}
+
+/** A DELETE FROM ONLY of a partitioned table would delete no row. */
+export function tablePartitionedHere(relation: RelationId): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `the stream has rows of ${relation} itself, which is partitioned on this node`,
+    `Make it a table without partitions (${guardBypass} psql …), then start the agent again.`,
+    undefined,
+    { relation },
+  );
+}
+
+/** `difference` completes the sentence. */
+export function tableUnlikeLeader(table: string, difference: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `${table} is not as on the leader: ${difference}`,
+    equalTable,
+    undefined,
+    { table },
+  );
+}
+
+/** Missing, or re-created under the same name: then it has lost its rows. */
+export function tableMissingHere(table: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `this node has no table ${table}, or it was dropped and re-created here`,
+    'Create the table here as it is on the leader, then start the agent again. If it held rows ' +
+      'of the stream, build this node again from the log: understudy rebuild <node>',
+    undefined,
+    { table },
+  );
+}
+
+/** Columns are named by their ids. */
+export function rowColumnsDiffer(
+  relation: RelationId,
+  ofRow: readonly string[],
+  ofTable: readonly string[],
+): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_DIFFERS',
+    `a row of ${relation} has the columns ${ofRow.join(', ')}, the table here has ` +
+      ofTable.join(', '),
+    'Schema changes are not replicated in this version: make the table as it is on the leader, ' +
+      'then build this node again from the log: understudy rebuild <node>',
+    undefined,
+    { relation, ofRow: ofRow.join(), ofTable: ofTable.join() },
+  );
+}
 
 /** At init. `listed` enumerates the tables for people. */
 export function tablesMissing(node: string, listed: string): UnderstudyError {
@@ -36,4 +130,104 @@ export function tableDiffers(table: string, difference: string): UnderstudyError
     undefined,
     { table },
   );
+}
+
+const newDatabase = (node: string): string => {
+  return `Give node ${node} a new empty database, then start its agent: understudy run ${node}`;
+};
+
+/** The rest of the schema cannot be built on tables that are not all there. */
+export function tablesUnfinished(node: string, done: number, total: number): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_BUILD_FAILED',
+    `the tables of node ${node} were not all created: ${done} of ${total} statements are done`,
+    newDatabase(node),
+    undefined,
+    { node, done, total },
+  );
+}
+
+export function otherSchemaBegun(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_BUILD_FAILED',
+    `node ${node} has begun to build another schema than this one`,
+    newDatabase(node),
+    undefined,
+    { node },
+  );
+}
+
+/** Postgres refused one statement; the session and the other statements are not affected. */
+export class StatementRefused extends UnderstudyError {
+  /** What Postgres says. */
+  readonly reason: string;
+
+  constructor(
+    { code, message, hint }: Pick<UnderstudyError, 'code' | 'message' | 'hint'>,
+    facts: { readonly node: string; readonly statement: string },
+    reason: string,
+    cause: unknown,
+  ) {
+    super(code, message, hint, cause, { ...facts, reason });
+    this.reason = reason;
+  }
+}
+
+/** `statement` is described without its details. */
+export function statementLockTimeout(
+  statement: string,
+  node: string,
+  cause: unknown,
+): StatementRefused {
+  const reason = 'waited too long for a lock';
+  const message = `${statement} ${reason} on node ${node}`;
+  const hint = 'End the transactions that hold it: see pg_stat_activity and pg_locks there.';
+  return new StatementRefused(
+    { code: 'TIMED_OUT', message, hint },
+    { node, statement },
+    reason,
+    cause,
+  );
+}
+
+export interface RefusedStatement {
+  /** Described without its details. */
+  readonly statement: string;
+  readonly node: string;
+  readonly sqlState: string;
+  readonly reason: string;
+  /** The extension that the statement creates; null for any other statement. */
+  readonly extension: string | null;
+}
+
+export function statementRefused(refused: RefusedStatement, cause: unknown): StatementRefused {
+  const { statement, node, reason } = refused;
+  const message = `node ${node} refuses ${statement}: ${reason}`;
+  const hint = buildHint(refused);
+  const code = 'SCHEMA_BUILD_FAILED';
+  return new StatementRefused({ code, message, hint }, { node, statement }, reason, cause);
+}
+
+const insufficientPrivilege = '42501';
+const undefinedObject = '42704';
+const duplicates: readonly string[] = ['42710', '42P07', '42P06', '42723', '42P04'];
+
+function buildHint({ extension, sqlState, node }: RefusedStatement): string {
+  if (extension !== null && sqlState !== insufficientPrivilege) {
+    return (
+      `Install the extension ${extension} on the server of node ${node} (those of PostgreSQL are ` +
+      `in the package postgresql-contrib, others in their own, such as postgresql-18-${extension}` +
+      '), then retry.'
+    );
+  }
+  if (sqlState === insufficientPrivilege) {
+    return `Give the role of the URL of node ${node} that right, or let a superuser build there.`;
+  }
+  if (sqlState === undefinedObject) {
+    return `Create what is missing on the server of node ${node}, then retry.`;
+  }
+  if (duplicates.includes(sqlState)) {
+    return `Drop it on node ${node}, or re-create that database: it has to be empty for this.`;
+  }
+  return `Remove the cause on node ${node}, then retry: what is built stays.`;
 }

@@ -163,3 +163,24 @@ export function databaseInUse(
     { node, database, users },
   );
 }
+
+/** For a wait for its position. */
+export function followerStopped(): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    'the follower stopped before it reached the position',
+    'Start the agent again: understudy run <node>',
+  );
+}
+
+/** `what` is a lock or a group of transactions, `blockers` hold it up. */
+export function writeGuardTimeout(what: string, blockers: readonly string[]): UnderstudyError {
+  const shown = blockers.join(', ') || 'no session any more';
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the write guard waited too long for ${what}: ${shown}`,
+    'End these yourself, for example SELECT pg_terminate_backend(pid), then retry.',
+    undefined,
+    { what, blockers: shown },
+  );
+}

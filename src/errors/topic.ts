@@ -3,6 +3,8 @@
  * missing or too many (DAMAGED), records that this version cannot read (MESSAGE_UNKNOWN,
  * FORMAT_TOO_NEW), and rows that the topic cannot hold (RECORD_TOO_LARGE, TYPE_RANGE).
  */
+import type { RelationId } from '../change/change.ts';
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
 
 /**
@@ -302,5 +304,60 @@ export function partitionsDiffer(facts: {
       `changed, ${startOver}`,
     undefined,
     facts,
+  );
+}
+
+/** `what` is the evidence; `after` is the last checkpoint up to which all records are right. */
+export function countsDiffer(what: string, after: EpochLsn): UnderstudyError {
+  const at = formatEpochLsn(after);
+  return new UnderstudyError('DAMAGED', countsText(what, at), countsHint, undefined, { at });
+}
+
+/**
+ * Records that should be in the log are not. That is damage, unless this node is so late that
+ * compaction has removed them: the follower judges that by how long it was away.
+ */
+export class GapError extends UnderstudyError {
+  constructor(what: string, after: EpochLsn) {
+    const at = formatEpochLsn(after);
+    super('DAMAGED', countsText(what, at), countsHint, undefined, { at });
+  }
+}
+
+const countsHint = `Nothing past that point was applied. Keep the topic for analysis, then ${startOver}`;
+
+function countsText(what: string, at: string): string {
+  return `record counts do not match the consistency point after ${at}: ${what}`;
+}
+
+interface PartialRecord {
+  readonly relationId: RelationId;
+  readonly partition: number;
+  readonly offset: bigint;
+}
+
+function changesRow({ relationId, partition, offset }: PartialRecord): string {
+  return `the record at partition ${partition}, offset ${offset} changes a row of ${relationId}`;
+}
+
+function factsOfPartial({ relationId, partition, offset }: PartialRecord): ErrorFacts {
+  return { relation: relationId, partition, offset: String(offset) };
+}
+
+/** A partial record follows the delete of its row. */
+export function partialOfDeletedRow(record: PartialRecord): UnderstudyError {
+  return damagedLog(`${changesRow(record)} that is deleted`, factsOfPartial(record));
+}
+
+/** Every earlier state of the row was applied, and the table does not hold it. */
+export function partialWithoutBase(record: PartialRecord): UnderstudyError {
+  return new UnderstudyError(
+    'DAMAGED',
+    `${changesRow(record)} that this node does not have`,
+    'A session changed rows of this node, or the topic lost records: compare the nodes with ' +
+      'understudy verify. If only this node differs, give it a new empty database and start its ' +
+      'agent, which builds it from the log: understudy run <node>',
+    undefined,
+    factsOfPartial(record),
   );
 }

@@ -2,6 +2,7 @@
  * Servers that cannot be reached or that refuse the login (POSTGRES_UNREACHABLE, KAFKA_UNREACHABLE,
  * REGISTRY_UNREACHABLE). All of these are retried.
  */
+import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
 
 /** Where a session was to lead. Holds no password. */
@@ -209,5 +210,27 @@ export function databaseMissing(node: string, database: string): UnderstudyError
     `Create it: CREATE DATABASE "${database}", or correct the URL of the node.`,
     undefined,
     { node, database },
+  );
+}
+
+/** A batch that the follower's Postgres may take at the next attempt. */
+export function batchNotApplied(sqlState: string, reason: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'POSTGRES_UNREACHABLE',
+    `the follower’s Postgres did not finish a batch (SQLSTATE ${sqlState}): ${reason}`,
+    'The agent retries by itself; see the log of that Postgres server.',
+    cause,
+    { sqlState },
+  );
+}
+
+/** An attempt whose answer was lost may have committed, or two agents apply: `at` was read. */
+export function positionMoved(at: EpochLsn): UnderstudyError {
+  return new UnderstudyError(
+    'POSTGRES_UNREACHABLE',
+    `this node is no longer at ${formatEpochLsn(at)}: another session moved its position`,
+    'The agent reads the position again by itself; run one agent per node.',
+    undefined,
+    { at: formatEpochLsn(at) },
   );
 }

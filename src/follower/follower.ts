@@ -1,20 +1,22 @@
 /**
- * A follower at work. Flows in: the committed records of every partition, from the offsets in its
+ * A running follower. Flows in: the committed records of every partition, from the offsets in its
  * position row; flows out: rows, position and history in its own database, one transaction for any
- * number of batches. Reading and applying run side by side with a bounded queue between them, and
- * take turns at a batch that is larger than the bound; the first error ends both, and whoever
- * started it begins again from the position row.
+ * number of batches. It wires the stages of apply/stages.ts: reading and applying run side by side
+ * with a bounded queue between them, and take turns at a batch that is larger than the bound. The
+ * first error ends both, and the caller restarts from the position row.
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import type { EpochBegin, RelationId } from '../change/change.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { withoutPosition } from '../errors/cluster.ts';
+import { followerStopped } from '../errors/timed-out.ts';
+import { GapError } from '../errors/topic.ts';
 import { ClosedError } from '../topic/kafka/errors.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/records/decoder.ts';
 import { tail } from '../topic/tailer.ts';
 import { WakeUp } from '../waiting.ts';
-import { Aligner, GapError } from './apply/aligner.ts';
+import { Aligner } from './apply/aligner.ts';
 import { Applier } from './apply/applier.ts';
 import {
   type ApplyLimit,
@@ -49,16 +51,16 @@ interface FollowerParts {
   /** The follower's own: it is closed with it. */
   readonly reader: CommittedReader;
   readonly decoder: RecordDecoder;
-  /** The smallest min.compaction.lag.ms the topic ever had; null when nobody knows. */
+  /** The smallest min.compaction.lag.ms the topic ever had; null when it is unknown. */
   readonly smallestCompactionLagMs: number | null;
-  /** What the brokers' clocks say now, by which LogAppendTimes are given. */
+  /** The time of the brokers' clocks, which give LogAppendTimes. */
   readonly brokerNowMs: () => Promise<number>;
-  /** What was committed later than this ago is not applied; 0 is no delay. */
+  /** Transactions younger than this are not applied; 0 is no delay. */
   readonly delayMs: number;
   readonly nowMs: () => number;
   readonly onApplied: (position: FollowerPosition, rows: number) => void;
   readonly onEpoch: (begin: EpochBegin) => void;
-  /** A node that is being built has become exact. */
+  /** A node that was being built is exact now. */
   readonly onExact?: () => void;
 }
 
@@ -99,16 +101,10 @@ export class Follower {
     this.#lastStable = position.checkpoint.nextOffsets.map(() => 0n);
   }
 
-  /** Checks that the log still holds what this node needs; nothing is read or written yet. */
+  /** Checks that the log still holds what this node reads next; reads and writes no rows. */
   static async open(parts: FollowerParts): Promise<Follower> {
     const position = await readPosition(parts.client);
-    if (position === null) {
-      throw new UnderstudyError(
-        'NOT_INITIALISED',
-        'this node has no position in the stream',
-        'Run: understudy init',
-      );
-    }
+    if (position === null) throw withoutPosition();
     const building = await readBootstrap(parts.client);
     const targets = await ApplyTargets.open(parts.client);
     const follower = new Follower(parts, position, building, targets);
@@ -128,12 +124,12 @@ export class Follower {
     return this.#position;
   }
 
-  /** Whether its rows are the leader's at its position, as far as they were in the stream. */
+  /** Whether its rows are the leader's at its position, for tables that are not backfilling. */
   get exact(): boolean {
     return this.#building === null;
   }
 
-  /** Whether everything that the last fetches saw is applied. */
+  /** Whether everything up to the last stable offsets of the last fetches is applied. */
   get caughtUp(): boolean {
     return this.#readTo(this.#lastStable) && this.#waiting.length === 0 && !this.#busy;
   }
@@ -143,7 +139,7 @@ export class Follower {
     this.#wakeUp.wake();
   }
 
-  /** From now on nothing is too young to be applied. */
+  /** From now on the delay is 0. */
   dropDelay(): void {
     this.#delayMs = 0;
     this.#wakeUp.wake();
@@ -162,7 +158,7 @@ export class Follower {
     if (this.#failure !== null) throw this.#failure.error;
   }
 
-  /** A gap is damage of the topic, or the age of this node, which may be built anew then. */
+  /** A gap is damage of the topic, or this node is too late, and may be rebuilt. */
   async #judged(error: unknown): Promise<unknown> {
     const building = this.#building;
     if (!(error instanceof GapError)) {
@@ -177,8 +173,8 @@ export class Follower {
   }
 
   /**
-   * Ends after the transaction under way, or gives it up where more has to be read for it; a fetch
-   * that waits at the broker is not waited for.
+   * Ends after the transaction under way, or rolls it back where more has to be read for it; a
+   * fetch that waits at the broker is not awaited.
    */
   stop(): void {
     this.#stopping.abort();
@@ -187,8 +183,8 @@ export class Follower {
   }
 
   /**
-   * Resolves when everything below the given offsets is read and all that is whole is applied,
-   * however young it is: who takes the lead needs all.
+   * Resolves when everything below the given offsets is read and all whole batches are applied,
+   * without a delay: a promotion needs them all.
    */
   async drained(lastStable: readonly bigint[]): Promise<void> {
     this.dropDelay();
@@ -197,23 +193,24 @@ export class Follower {
   }
 
   /**
-   * A partition that waits at a boundary counts as read: where all others are at their end, nothing
-   * behind a boundary that they lack can be whole. Behind a torn batch it would wait for ever.
+   * A partition that waits at a boundary counts as read: where all others are at their end and do
+   * not have that boundary, no batch after it can be whole. After a torn batch this would otherwise
+   * never resolve.
    */
   #readTo(ends: readonly bigint[]): boolean {
     return this.#offsets.every((offset, i) => offset >= (ends[i] ?? 0n) || this.#aligner.waits(i));
   }
 
   /**
-   * Sets the limit and resolves with the position once the follower stands still at it: null when
-   * another limit was set meanwhile. It stands somewhere else where it was past the limit already,
-   * or before an epoch that begins there: what the limit asks for is not in the stream then.
+   * Sets the limit and resolves with the position once the follower has stopped at it: null when
+   * another limit was set meanwhile. The position is another one where the follower was past the
+   * limit already, or before an epoch that begins past it: then the limit is not in the stream.
    */
   async pauseAt(limit: ApplyLimit): Promise<FollowerPosition | null> {
     this.setLimit(limit);
     await this.#until(() => {
       if (this.#limit !== limit) return true;
-      return !this.#busy && (limit.kind === 'hold' || this.#atLimit() || this.#isBarred());
+      return !this.#busy && (limit.kind === 'hold' || this.#atLimit() || this.#isAtEpoch());
     });
     return this.#limit === limit ? this.#position : null;
   }
@@ -225,8 +222,8 @@ export class Follower {
     return here.epoch > at.epoch || (here.epoch === at.epoch && here.lsn >= at.lsn);
   }
 
-  /** Whether the next thing is an epoch that the limit does not reach into. */
-  #isBarred(): boolean {
+  /** Whether an epoch begin is next, and is past the limit. */
+  #isAtEpoch(): boolean {
     const [first] = this.#waiting;
     return first?.kind === 'epoch' && !mayBegin(first, this.#limit);
   }
@@ -252,13 +249,13 @@ export class Follower {
     return this.#stopping.signal.aborted;
   }
 
-  /** Partitions that wait at a boundary for the others are not read on. */
+  /** Partitions that wait at a boundary for the others are not read further. */
   #wanted(): Map<number, bigint> {
     const all = this.#offsets.map((offset, partition): [number, bigint] => [partition, offset]);
     return new Map(all.filter(([partition]) => !this.#aligner.waits(partition)));
   }
 
-  /** While a large batch is read again to be applied, the reader is the applier's. */
+  /** While a large batch is read once more to be applied, the reader is the applier's. */
   #mustPause(): boolean {
     return (
       bytesWaiting(this.#waiting) > waitingBytesMax ||
@@ -266,7 +263,7 @@ export class Follower {
     );
   }
 
-  /** What to do is decided without waiting, so that no wake-up falls between look and sleep. */
+  /** What to do is decided without awaiting, so that no wake-up is missed before the sleep. */
   async #applyLoop(): Promise<void> {
     while (!this.#stopped) {
       const due = dueOf(this.#waiting, this.#delayMs, this.#parts.nowMs());
@@ -279,7 +276,7 @@ export class Follower {
       try {
         await work();
       } catch (error) {
-        // A large batch that was being read is given up with its transaction.
+        // A large batch that was being read is rolled back with its transaction.
         if (this.#stopped && error instanceof ClosedError) return;
         throw error;
       }
@@ -349,13 +346,7 @@ export class Follower {
   async #until(reached: () => boolean): Promise<void> {
     while (!reached()) {
       if (this.#failure !== null) throw this.#failure.error;
-      if (this.#stopped) {
-        throw new UnderstudyError(
-          'TIMED_OUT',
-          'the follower stopped before it got there',
-          'Start the agent again: understudy run <node>',
-        );
-      }
+      if (this.#stopped) throw followerStopped();
       await this.#wakeUp.sleep();
     }
   }

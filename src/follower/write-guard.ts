@@ -1,9 +1,9 @@
 /**
- * Keeps everybody but the applier from writing to a node that follows. Flows in: a session of ours
- * whose replication role is replica, by which it passes itself; flows out: triggers on every user
+ * Keeps every session but the applier's from writing to a node that follows: triggers on every user
  * table, an event trigger against DDL, and the database's default_transaction_read_only, by which
- * clients find the leader. Once armGuard has returned, no transaction of an ordinary session can
- * change a row or a table, however old its snapshot is. Every step may be repeated after a crash.
+ * clients find the leader. It is armed by a session whose replication role is replica, for which it
+ * does not fire. Once armGuard has returned, no transaction of an ordinary session can change a row
+ * or a table, however old its snapshot is. Every step may be repeated after a crash.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,7 +12,8 @@ import { inTransaction, qualifiedName, quoteIdentifier } from '../catalog/postgr
 import { userTablesCondition } from '../catalog/read-catalog.ts';
 import { noteWatchedSince } from '../catalog/understudy-schema.ts';
 import { bug } from '../errors/bug.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { watchTriggerMissing } from '../errors/prerequisite.ts';
+import { writeGuardTimeout } from '../errors/timed-out.ts';
 
 const guardName = 'understudy_guard';
 const truncateGuardName = 'understudy_guard_truncate';
@@ -25,22 +26,22 @@ const ddlGuards = [
   { name: 'understudy_guard_end', event: 'ddl_command_end' },
 ] as const;
 
-/** A writer who waits in the queue behind our lock request is held up no longer than this. */
+/** A writer that waits behind our lock request waits no longer than this. */
 const lockTimeoutMs = 1_000;
-/** Between two looks at who is still running: writers get through between two lock requests. */
+/** Between two checks of running transactions; writers proceed between two lock requests. */
 const pollMs = 50;
-/** Transactions of an application are over by then, or are worth being named. */
+/** Transactions of an application are over by then, or the error names them. */
 const defaultMaxWaitMs = 30_000;
 
 interface GuardOptions {
-  /** For all waiting together. */
+  /** For all waits together. */
   readonly maxWaitMs?: number;
   readonly now?: () => number;
   readonly sleep?: (ms: number) => Promise<unknown>;
 }
 
 interface GuardState {
-  /** Nothing is missing. */
+  /** Whether nothing is missing. */
   readonly armed: boolean;
   readonly refusesDdl: boolean;
   readonly readOnlyByDefault: boolean;
@@ -52,12 +53,12 @@ interface GuardedTable {
   readonly oid: string;
   readonly schema: string;
   readonly name: string;
-  /** How many of the two triggers are there, and how many are enabled. */
+  /** How many of the two triggers exist, and how many are enabled. */
   readonly present: number;
   readonly enabled: number;
 }
 
-/** The labels of points are guarded too: a point is a promise only the leader can make. */
+/** The labels of points are guarded too: only the leader creates points. */
 async function readGuardedTables(client: Client): Promise<GuardedTable[]> {
   const { rows } = await client.query<Record<string, string>>(
     `SELECT c.oid, n.nspname AS schema, c.relname AS name,
@@ -105,9 +106,9 @@ export async function guardState(client: Client): Promise<GuardState> {
 }
 
 /**
- * Arms the guard. The order is what makes it tight: first DDL is refused, then everything that may
- * have passed before that is waited for, then the tables are listed once more. The database's
- * setting comes last, so that it also says that all before it was done.
+ * Arms the guard. The order leaves no gap: first DDL is refused, then every transaction that may
+ * have passed before that is awaited, then the tables are listed once more. The database's setting
+ * is last, so it also records that everything before it is done.
  */
 export async function armGuard(client: Client, options: GuardOptions = {}): Promise<void> {
   await requireReplicaRole(client);
@@ -128,7 +129,7 @@ export async function armGuard(client: Client, options: GuardOptions = {}): Prom
       await client.query(`ALTER EVENT TRIGGER ${name} ENABLE`);
     }
   });
-  // The tables that are known are closed at once; the wait below may take its time.
+  // The tables that are known are guarded at once; the wait below may take long.
   await armTables(client, wait);
   await waitForEarlier(client, wait);
   await armTables(client, wait);
@@ -140,7 +141,7 @@ async function hasEventTrigger(client: Client, name: string): Promise<boolean> {
   return found.rowCount === 1;
 }
 
-/** Lifts the guard: the triggers stay, disabled, so that arming again is quick. */
+/** Lifts the guard: the triggers stay, disabled, so that re-arming is quick. */
 export async function disarmGuard(client: Client, options: GuardOptions = {}): Promise<void> {
   await requireReplicaRole(client);
   const wait = new BoundedWait(options);
@@ -160,7 +161,7 @@ export async function disarmGuard(client: Client, options: GuardOptions = {}): P
   });
 }
 
-/** Takes every trace of the guard out of the database. */
+/** Removes the guard from the database. */
 export async function removeGuard(client: Client, options: GuardOptions = {}): Promise<void> {
   await requireReplicaRole(client);
   const wait = new BoundedWait(options);
@@ -198,13 +199,13 @@ async function setReadOnly(client: Client, on: boolean): Promise<void> {
 async function armTables(client: Client, wait: BoundedWait): Promise<void> {
   for (const table of await readGuardedTables(client)) {
     if (table.enabled === 2) continue;
-    const made = 'FOR EACH STATEMENT EXECUTE FUNCTION understudy.refuse_write()';
+    const action = 'FOR EACH STATEMENT EXECUTE FUNCTION understudy.refuse_write()';
     // Replacing a trigger also enables it.
     await changeTable(client, wait, table, [
       `CREATE OR REPLACE TRIGGER ${guardName}
-       BEFORE INSERT OR UPDATE OR DELETE ON ${nameOf(table)} ${made}`,
+       BEFORE INSERT OR UPDATE OR DELETE ON ${nameOf(table)} ${action}`,
       `CREATE OR REPLACE TRIGGER ${truncateGuardName}
-       BEFORE TRUNCATE ON ${nameOf(table)} ${made}`,
+       BEFORE TRUNCATE ON ${nameOf(table)} ${action}`,
     ]);
   }
 }
@@ -218,7 +219,8 @@ const undefinedTable = '42P01';
 
 /**
  * Changes one table in one transaction. Writers hold a lock that ours has to wait for, and while it
- * waits new writers queue up behind it: so it waits briefly and often, and gives up by name.
+ * waits new writers queue behind it: so it waits briefly and often, and its error names the
+ * holders.
  */
 async function changeTable(
   client: Client,
@@ -235,19 +237,19 @@ async function changeTable(
       return;
     } catch (error) {
       const code = error instanceof Error && 'code' in error ? error.code : undefined;
-      // Dropped or renamed meanwhile: the list is read again when no DDL can come any more.
+      // Dropped or renamed meanwhile: the list is read again once DDL is refused.
       if (code === undefinedTable) return;
       if (code !== lockNotAvailable) throw error;
       await wait.pause(async () => ({
         what: `the lock of ${table.schema}.${table.name}`,
-        who: await whoHolds(client, table),
+        blockers: await lockHolders(client, table),
       }));
     }
   }
 }
 
-/** Whoever holds a lock on the table that SHARE ROW EXCLUSIVE has to wait for. */
-async function whoHolds(client: Client, table: GuardedTable): Promise<string[]> {
+/** The sessions that hold a lock on the table which conflicts with SHARE ROW EXCLUSIVE. */
+async function lockHolders(client: Client, table: GuardedTable): Promise<string[]> {
   const { rows } = await client.query<{ who: string }>(
     `SELECT DISTINCT coalesce('pid ' || l.pid || coalesce(' of ' || a.usename, ''),
               'a prepared transaction, see pg_prepared_xacts') AS who
@@ -262,9 +264,9 @@ async function whoHolds(client: Client, table: GuardedTable): Promise<string[]> 
 
 /**
  * Waits until every transaction is over that may have run DDL past the event triggers. Such a
- * transaction had its id before the limit is read here, whose snapshot is newer than the commit
- * that enabled them: a command that ends later listens, and is refused at its end. Only a
- * transaction older than understudy_watch does not listen then, so those are waited for too.
+ * transaction has an id below the limit that is read here, whose snapshot is newer than the commit
+ * that enabled them: a command that ends later runs them, and is refused at its end. Only a
+ * transaction older than understudy_watch does not, so those are awaited too.
  */
 async function waitForEarlier(client: Client, wait: BoundedWait): Promise<void> {
   const limits = await client.query<{ xmax: string }>(
@@ -281,7 +283,7 @@ async function waitForEarlier(client: Client, wait: BoundedWait): Promise<void> 
     if (rows[0]?.passed === 't' && rows[0].older === '0') return;
     await wait.pause(async () => ({
       what: 'transactions that began before it',
-      who: await whoIsEarlier(client, limit),
+      blockers: await earlierTransactions(client, limit),
     }));
   }
 }
@@ -290,13 +292,7 @@ async function requireWatch(client: Client): Promise<void> {
   const { rows } = await client.query<{ enabled: string }>(
     `SELECT evtenabled AS enabled FROM pg_event_trigger WHERE evtname = 'understudy_watch'`,
   );
-  if (rows[0]?.enabled !== 'O') {
-    throw new UnderstudyError(
-      'PREREQUISITE',
-      'the event trigger understudy_watch is missing or disabled',
-      'ALTER EVENT TRIGGER understudy_watch ENABLE; where it is missing, run: understudy init',
-    );
-  }
+  if (rows[0]?.enabled !== 'O') throw watchTriggerMissing();
   await noteWatchedSince(client);
 }
 
@@ -307,7 +303,7 @@ const unwatchedQuery = `
     AND a.pid <> pg_backend_pid()
     AND a.xact_start <= (SELECT n.watched_since FROM understudy.node n)`;
 
-async function whoIsEarlier(client: Client, limit: string): Promise<string[]> {
+async function earlierTransactions(client: Client, limit: string): Promise<string[]> {
   const { rows } = await client.query<{ who: string }>(
     `${unwatchedQuery}
      UNION
@@ -322,7 +318,7 @@ async function whoIsEarlier(client: Client, limit: string): Promise<string[]> {
   return rows.map((row) => row.who);
 }
 
-/** One deadline for all waits of one call; past it the error names who is waited for. */
+/** One deadline for all waits of one call; past it the error names what is waited for. */
 class BoundedWait {
   readonly #now: () => number;
   readonly #sleep: (ms: number) => Promise<unknown>;
@@ -334,16 +330,12 @@ class BoundedWait {
     this.#deadline = now() + maxWaitMs;
   }
 
-  async pause(describe: () => Promise<{ what: string; who: string[] }>): Promise<void> {
+  async pause(describe: () => Promise<{ what: string; blockers: string[] }>): Promise<void> {
     if (this.#now() < this.#deadline) {
       await this.#sleep(pollMs);
       return;
     }
-    const { what, who } = await describe();
-    throw new UnderstudyError(
-      'TIMED_OUT',
-      `the write guard waited too long for ${what}: ${who.join(', ') || 'nobody any more'}`,
-      'End these by hand, for example SELECT pg_terminate_backend(pid), then try again.',
-    );
+    const { what, blockers } = await describe();
+    throw writeGuardTimeout(what, blockers);
   }
 }

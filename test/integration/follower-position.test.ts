@@ -89,7 +89,7 @@ test('a position comes back as it was written, offsets and times of every partit
 test('who goes on from a place that was left changes neither rows nor position', async () => {
   await write(first, 'a', 10, 20);
   const error = await refusal(write(second, 'b', 10, 30));
-  assert.match(error.message, /no longer stands at 2:0\/A/);
+  assert.match(error.message, /no longer at 2:0\/A/);
   assert.equal(await rows(), ['a']);
   assert.equal(await readPosition(first), placed(20));
 });
@@ -111,7 +111,7 @@ test('who is late moves no position that is marked, and none that moved is marke
     WHERE datname = current_database() AND wait_event_type = 'Lock'`;
   while ((await first.query(waiting)).rowCount === 0) await sleep(10);
   await first.query('COMMIT');
-  assert.match((await late).message, /no longer stands at 2:0\/A/);
+  assert.match((await late).message, /no longer at 2:0\/A/);
   assert.equal(await rows(), []);
   assert.equal(await readDetached(first), at(2, 10));
   await first.query('UPDATE understudy.position SET detached = false');

@@ -99,7 +99,10 @@ withDump('a place whose rows may be gone is refused, and nothing is made', async
   assert.is(code, 4, JSON.stringify(json));
   assert.is(json.error.code, 'PREREQUISITE');
   assert.match(json.error.message, `may no longer hold every row of ${early}`);
-  assert.match(json.error.hint, /earliest place that can still be built is 1:|no such place now/);
+  assert.match(
+    json.error.hint,
+    /earliest LSN that can still be built is 1:|No earlier LSN can be built/,
+  );
   const [schema] = await fleet.sql('c', `SELECT to_regnamespace('understudy') AS name`);
   assert.is(schema?.['name'], null, 'the database is as it was');
 });

@@ -43,7 +43,7 @@ async function found(property: Property, rules: AlignRules, harm: RegExp): Promi
 }
 
 const wrongRows = /the rows are not those of/;
-const stopped = /does not add up/;
+const stopped = /record counts do not match/;
 
 test('found when records are not counted', async () => {
   const rules = await withReader('count === counted)', 'true)');
@@ -79,7 +79,7 @@ test('found when a point need not continue the checkpoint', async () => {
     'false',
   );
   // Or it counts what the point before has counted already, and takes age for damage.
-  await found(compacted, rules, /the rows are not those of|does not add up/);
+  await found(compacted, rules, /the rows are not those of|record counts do not match/);
 });
 
 test('found when a batch is handed out before all partitions hold its point', async () => {

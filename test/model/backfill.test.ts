@@ -20,7 +20,7 @@ import { breaks, holds } from './random-runs.ts';
 
 const runsMax = 20_000;
 const wrongRow = /is published as|the topic holds/;
-const lacksRow = /that this node does not have|a follower holds|that is not there/;
+const lacksRow = /that this node does not have|a follower holds|that is deleted/;
 
 function backfill(rules: BackfillRules, resnapshots = false): fc.IProperty<unknown> {
   const choices = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 20, maxLength: 150 });

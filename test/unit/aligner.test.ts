@@ -190,18 +190,18 @@ test('a record that commits exactly at the checkpoint belongs to the batch behin
 });
 
 test('a record that commits exactly at the end of its batch is damage', () => {
-  damaged((topic) => topic.row(0, 20, 'a', '1').point(20), /offset 1 is not its own/);
+  damaged((topic) => topic.row(0, 20, 'a', '1').point(20), /offset 1 is of another batch/);
 });
 
 test('a record from below the checkpoint is damage', () => {
-  damaged((topic) => topic.row(0, 9, 'a', '1').point(20), /offset 1 is not its own/);
+  damaged((topic) => topic.row(0, 9, 'a', '1').point(20), /offset 1 is of another batch/);
 });
 
 test('a record of another epoch is damage', () => {
   const foreign = topicOf((topic) => topic.row(0, 12, 'a', '1').point(20));
   const [row, point] = foreign[0] as [StreamRecord, StreamRecord];
   const { error } = aligned([[{ ...row, position: place(2, 12) }, point], foreign[1] ?? []]);
-  assert.match(error?.message ?? '', /offset 1 is not its own/);
+  assert.match(error?.message ?? '', /offset 1 is of another batch/);
 });
 
 test('a point that counts more, fewer, or not all partitions is damage', () => {
@@ -217,9 +217,9 @@ test('a point that continues another checkpoint is damage', () => {
   }
 });
 
-test('partitions that stand at different points, or point and begin alike, are damage', () => {
-  damaged((topic) => topic.point(20, {}, [0]).point(30, {}, [1]), /stand at point 1:0\/14, point/);
-  damaged((topic) => topic.begin(1, 20, {}, [0]).point(20, {}, [1]), /stand at epoch .*, point/);
+test('partitions that are at different points, or point and begin alike, are damage', () => {
+  damaged((topic) => topic.point(20, {}, [0]).point(30, {}, [1]), /are at point 1:0\/14, point/);
+  damaged((topic) => topic.begin(1, 20, {}, [0]).point(20, {}, [1]), /are at epoch .*, point/);
 });
 
 test('a begin that continues what this node never had, or less than it has, is damage', () => {
@@ -234,7 +234,7 @@ test('a begin of an epoch that is no newer is damage', () => {
 
 test('a point that a begin counts as whole and one partition lacks is damage', () => {
   const write = (topic: SketchedTopic) => topic.point(20, {}, [0]).begin(2, 5, { base: at(1, 20) });
-  damaged(write, /a partition still holds the point 1:0\/14 that another lacks/);
+  damaged(write, /the point 1:0\/14 is in one partition and not in another/);
 });
 
 test('another stream is refused, whether it begins or goes on', () => {

@@ -5,7 +5,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { toLsn } from '../../src/change/lsn.ts';
-import { GapError } from '../../src/follower/apply/aligner.ts';
+import { GapError } from '../../src/errors/topic.ts';
 import { judgeGap } from '../../src/follower/apply/log-fit.ts';
 
 const hourMs = 3_600_000;

@@ -2,21 +2,16 @@
  * Holds every partition at a point until all have it. Flows in: the records of each partition in
  * offset order; flows out: whole batches, each with its point, and epoch begins. Pure: no I/O.
  *
- * Nothing leaves before all partitions stand at the same point and the counts in it add up, so a
- * transaction is never handed on in part. What a torn batch left behind is dropped by the epoch
- * begin that voids it; whatever else does not add up is damage, and the follower stops.
+ * Nothing is handed out before all partitions are at the same point and its record counts match, so
+ * a transaction is never handed out in part. Records of a torn batch are dropped by the epoch begin
+ * that voids them; any other mismatch is damage, and the follower stops.
  *
  * A batch that outgrows `heldBytesMax` is no longer held: its records are checked and counted as
- * they pass, and what leaves is the offsets between which it stands in the topic.
+ * they pass, and only its offsets in the topic are handed out.
  */
 import type { Checkpoint, EpochBegin, Point } from '../../change/change.ts';
-import {
-  compareEpochLsn,
-  comparePositions,
-  type EpochLsn,
-  formatEpochLsn,
-} from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { compareEpochLsn, comparePositions, formatEpochLsn } from '../../change/position.ts';
+import { countsDiffer, GapError, otherStream } from '../../errors/topic.ts';
 import type { EpochRecord, PointRecord, StreamRecord } from '../../topic/records/stream-record.ts';
 import type {
   Aligned,
@@ -29,19 +24,19 @@ import type {
 
 type Boundary = PointRecord | EpochRecord;
 
-type RecordPlace = Pick<ContentRecord, 'position' | 'offset'>;
+type RecordPosition = Pick<ContentRecord, 'position' | 'offset'>;
 
 interface Held {
   /** Empty, whatever `count` says, once the open batch is too large to hold. */
   content: ContentRecord[];
   count: number;
   bytes: number;
-  /** Of the lowest and of the highest position: where there is a stranger, one of the two is. */
-  lowest: RecordPlace | null;
-  highest: RecordPlace | null;
+  /** Of the lowest and of the highest position: a record of another batch is one of the two. */
+  lowest: RecordPosition | null;
+  highest: RecordPosition | null;
   newestCommitMicros: bigint | null;
   boundary: Boundary | null;
-  /** What came after the boundary, not looked at yet. */
+  /** Records after the boundary, not checked yet. */
   readonly queue: StreamRecord[];
   taken: number;
 }
@@ -63,7 +58,7 @@ export class Aligner implements AlignStage {
   /** Whether the open batch has outgrown the bound. */
   #isLarge = false;
 
-  /** `heldBytesMax` bounds one batch; what comes with one push is held beyond it. */
+  /** `heldBytesMax` bounds one batch; the records of one push may exceed it. */
   constructor(streamId: string, checkpoint: Checkpoint, heldBytesMax = Number.POSITIVE_INFINITY) {
     this.#streamId = streamId;
     this.#checkpoint = checkpoint;
@@ -86,14 +81,15 @@ export class Aligner implements AlignStage {
     return this.#checkpoint;
   }
 
-  /** Whether a partition waits at a boundary for the others: reading on in it helps nobody. */
+  /** Whether a partition waits at a boundary for the others: it need not be read further. */
   waits(partition: number): boolean {
     return this.#held[partition]?.boundary !== null;
   }
 
   push(partition: number, records: readonly StreamRecord[]): void {
     const held = this.#held[partition];
-    if (held === undefined) throw damage(`there is a partition ${partition}`, this.#checkpoint.at);
+    if (held === undefined)
+      throw countsDiffer(`there is a partition ${partition}`, this.#checkpoint.at);
     for (const record of records) held.queue.push(record);
   }
 
@@ -130,8 +126,8 @@ export class Aligner implements AlignStage {
   }
 
   /**
-   * The newest epoch begin that any partition stands at voids what other partitions hold past its
-   * base: the points and begins of lower epochs there are those of torn batches.
+   * The newest epoch begin that any partition is at voids the records past its base in other
+   * partitions: the points and begins of lower epochs there are those of torn batches.
    */
   #dropVoided(boundaries: readonly (Boundary | null)[]): boolean {
     const newest = newestBegin(boundaries);
@@ -146,9 +142,7 @@ export class Aligner implements AlignStage {
         newest.base !== null &&
         compareEpochLsn({ epoch: at.epoch, lsn: at.commitLsn }, base) <= 0
       ) {
-        throw this.#gap(
-          `a partition still holds the point ${formatEpochLsn(base)} that another lacks`,
-        );
+        throw this.#gap(`the point ${formatEpochLsn(base)} is in one partition and not in another`);
       }
       forget(held);
       dropped = true;
@@ -158,17 +152,17 @@ export class Aligner implements AlignStage {
 
   #align(boundaries: readonly Boundary[]): Aligned {
     const [first] = boundaries;
-    if (first === undefined) throw damage('the topic has no partition', this.#checkpoint.at);
+    if (first === undefined) throw countsDiffer('the topic has no partition', this.#checkpoint.at);
     const at = { epoch: first.position.epoch, lsn: first.position.commitLsn };
     const alike = boundaries.every(
       ({ kind, position }) =>
         kind === first.kind && position.epoch === at.epoch && position.commitLsn === at.lsn,
     );
     if (!alike) {
-      const places = boundaries.map(({ kind, position }) => {
+      const found = boundaries.map(({ kind, position }) => {
         return `${kind} ${formatEpochLsn({ epoch: position.epoch, lsn: position.commitLsn })}`;
       });
-      throw this.#gap(`the partitions stand at ${places.join(', ')}`);
+      throw this.#gap(`the partitions are at ${found.join(', ')}`);
     }
     const checkpoint = { at, nextOffsets: boundaries.map(({ offset }) => offset + 1n) };
     const appendMs = boundaries.map(({ timestampMs }) => timestampMs);
@@ -193,7 +187,8 @@ export class Aligner implements AlignStage {
         `the point ${formatEpochLsn(checkpoint.at)} continues ${formatEpochLsn(point.previous.at)}`,
       );
     }
-    for (const [partition, held] of this.#held.entries()) this.#addUp(point, partition, held);
+    for (const [partition, held] of this.#held.entries())
+      this.#requireCount(point, partition, held);
     const newestCommitMicros = newestOf(this.#held);
     if (this.#isLarge) {
       return {
@@ -210,8 +205,8 @@ export class Aligner implements AlignStage {
     return { kind: 'batch', point, partitions, bytes, checkpoint, appendMs, newestCommitMicros };
   }
 
-  /** What a partition holds before the point is what the point counts, and all of it its own. */
-  #addUp(point: Point, partition: number, { count, lowest, highest }: Held): void {
+  /** A partition holds as many records before the point as it counts, all of its own batch. */
+  #requireCount(point: Point, partition: number, { count, lowest, highest }: Held): void {
     const begin = this.#checkpoint.at;
     const stranger = [lowest, highest].find((record) => {
       if (record === null) return false;
@@ -223,24 +218,24 @@ export class Aligner implements AlignStage {
     const what =
       `partition ${partition} holds ${count} records before the point ` +
       `${formatEpochLsn({ epoch: point.epoch, lsn: point.upto })}, which counts ${counted}` +
-      (stranger == null ? '' : `, and one at offset ${stranger.offset} is not its own`);
+      (stranger == null ? '' : `, and the one at offset ${stranger.offset} is of another batch`);
     // Compaction takes records and never adds one.
     const isSurplus = counted === undefined || count > counted;
-    if (stranger != null || isSurplus) throw damage(what, begin);
+    if (stranger != null || isSurplus) throw countsDiffer(what, begin);
     throw this.#gap(what);
   }
 
   #epoch(begin: EpochBegin, checkpoint: Checkpoint, appendMs: readonly number[]): AlignedEpoch {
     this.#checkStream(begin.streamId);
     if (begin.epoch <= this.#checkpoint.at.epoch) {
-      throw damage(`epoch ${begin.epoch} begins again`, this.#checkpoint.at);
+      throw countsDiffer(`epoch ${begin.epoch} begins again`, this.#checkpoint.at);
     }
     if (begin.base === null || compareEpochLsn(begin.base, this.#checkpoint.at) !== 0) {
       const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
       throw this.#gap(`epoch ${begin.epoch} continues ${base}`);
     }
-    // Whatever is held lies past the base and belongs to a torn batch of a lower epoch: it is
-    // forgotten with the begin.
+    // Held records are past the base and belong to a torn batch of a lower epoch: they are dropped
+    // with the begin.
     return { kind: 'epoch', begin, checkpoint, appendMs };
   }
 
@@ -250,11 +245,9 @@ export class Aligner implements AlignStage {
 
   #checkStream(streamId: string): void {
     if (streamId === this.#streamId) return;
-    throw new UnderstudyError(
-      'TOPIC_MISMATCH',
-      `the topic belongs to the stream ${streamId}, this node to ${this.#streamId}`,
-      'The topic was deleted and made again: destroy the cluster and init it again.',
-    );
+    const expected = this.#streamId;
+    const what = `the topic belongs to the stream ${streamId}, this node to ${expected}`;
+    throw otherStream(what, { found: streamId, expected });
   }
 }
 
@@ -273,7 +266,7 @@ function take(held: Held, record: ContentRecord, isLarge: boolean): void {
   }
 }
 
-/** Lets go of a boundary and of what stands before it; what was handed out stays as it is. */
+/** Drops a boundary and the records before it; what was handed out is not changed. */
 function forget(held: Held): void {
   held.content = [];
   held.count = 0;
@@ -305,26 +298,4 @@ function newestBegin(boundaries: readonly (Boundary | null)[]): EpochBegin | nul
     if (newest === null || boundary.begin.epoch > newest.epoch) newest = boundary.begin;
   }
   return newest;
-}
-
-const damageHint =
-  'Nothing past that point was applied. Keep the topic for analysis; destroy the cluster and ' +
-  'init it again.';
-
-function damageText(what: string, after: EpochLsn): string {
-  return `the topic does not add up after ${formatEpochLsn(after)}: ${what}`;
-}
-
-export function damage(what: string, after: EpochLsn): UnderstudyError {
-  return new UnderstudyError('DAMAGED', damageText(what, after), damageHint);
-}
-
-/**
- * Records that should be there are not. That is damage, unless this node comes so late that
- * compaction has taken them: the follower judges that by how long it was away.
- */
-export class GapError extends UnderstudyError {
-  constructor(what: string, after: EpochLsn) {
-    super('DAMAGED', damageText(what, after), damageHint);
-  }
 }

@@ -8,7 +8,8 @@ import { type Client, DatabaseError } from 'pg';
 import { rowsByKeySql } from '../../catalog/key-lookup.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import type { ColumnId, PgText, RelationId } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { rowRefused } from '../../errors/row.ts';
+import { batchNotApplied } from '../../errors/unreachable.ts';
 import { hit } from '../../failpoints.ts';
 import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
@@ -265,28 +266,22 @@ function isConflict(error: unknown): boolean {
 }
 
 /**
- * Classes 08 and 57 and serialization failures pass; anything else Postgres says is about a row.
+ * Errors of the connection or the server (08, 53, 57), serialization failures and deadlocks (40)
+ * and lock timeouts pass; any other SQLSTATE is about a row.
  */
 function refused(error: unknown): unknown {
   if (!(error instanceof DatabaseError)) return error;
   const code = error.code ?? '';
   if (/^(08|53|57|40|55P03)/.test(code)) {
-    return new UnderstudyError(
-      'POSTGRES_UNREACHABLE',
-      `the follower’s Postgres did not finish a batch (SQLSTATE ${code}): ` +
-        firstLine(error.message),
-      'The agent tries again by itself; see the log of that Postgres server.',
-      error,
-    );
+    return batchNotApplied(code, firstLine(error.message), error);
   }
   const table = [error.schema, error.table].filter((part) => part !== undefined).join('.');
-  const constraint = error.constraint === undefined ? '' : `, constraint ${error.constraint}`;
-  const place = table === '' ? constraint : `, table ${table}${constraint}`;
-  return new UnderstudyError(
-    'ROW_REFUSED',
-    `this node refuses a row of the stream (SQLSTATE ${code}${place})`,
-    'Make the table as it is on the leader (see the Postgres log for the row), then start ' +
-      'the agent again.',
+  return rowRefused(
+    {
+      sqlState: code,
+      table: table === '' ? null : table,
+      constraint: error.constraint ?? null,
+    },
     error,
   );
 }

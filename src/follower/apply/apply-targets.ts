@@ -1,8 +1,8 @@
 /**
  * The tables a follower writes to. Flows in: relation records of the stream and this database's
- * catalog; flows out: the target of each relation id. A table that is not as the stream says stops
- * the follower: a column that nobody fills, or a value that no column takes, would be a silent
- * difference.
+ * catalog; flows out: the target of each relation id. A table that is not as the stream describes
+ * it stops the follower: a column without values, or a value without a column, would be a
+ * difference that is not noticed.
  */
 import type { Client } from 'pg';
 import { readTableAccess, type TableAccess } from '../../catalog/column-access.ts';
@@ -18,17 +18,19 @@ import { compareWithTable } from '../../catalog/relation-ids.ts';
 import { rootOf, type TableShape } from '../../catalog/table.ts';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import type { RelationId, RelationShape } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import {
+  rowColumnsDiffer,
+  tableMissingHere,
+  tableNotMatched,
+  tablePartitionedHere,
+  tableUnlikeLeader,
+} from '../../errors/row.ts';
 import { publicationName } from '../../topic/records/layout.ts';
 import { Resnapshots } from './resnapshots.ts';
 import type { ApplyTarget } from './row-writer.ts';
 
-/** How a superuser gets past the write guard of a node that follows. */
-const guardBypass =
-  "PGOPTIONS='-c session_replication_role=replica -c default_transaction_read_only=off'";
-
 export class ApplyTargets {
-  /** Which of them are read anew; kept and given up with them. */
+  /** Which of them are under resnapshot; committed and rolled back with them. */
   readonly resnapshots: Resnapshots;
   readonly #client: Client;
   readonly #publication: string;
@@ -54,7 +56,7 @@ export class ApplyTargets {
     const access = await readTableAccess(client, tables);
     for (const { shape, tableOid } of known) {
       const table = tables.find(({ oid }) => oid === tableOid);
-      // A table that is not as it was is no fault of this node's start, but of a row for it.
+      // A table that has changed does not stop the start of the node, but a row for it.
       if (table === undefined || differenceOf(shape, table) !== null) continue;
       targets.#committed.set(shape.id, targetOf(shape, table, access.get(table.oid)));
     }
@@ -62,7 +64,7 @@ export class ApplyTargets {
     return targets;
   }
 
-  /** The targets of the transaction under way count from its commit on. */
+  /** The transaction that changed targets is committed. */
   committed(): void {
     this.#committed = new Map(this.#pending);
     this.resnapshots.committed();
@@ -76,25 +78,17 @@ export class ApplyTargets {
   get(id: RelationId): ApplyTarget {
     const target = this.#pending.get(id);
     if (target !== undefined) return target;
-    throw new UnderstudyError(
-      'SCHEMA_DIFFERS',
-      `the stream writes to ${id}, which this node does not have as it is on the leader`,
-      `Make the table equal (${guardBypass} psql …), then start the agent again.`,
-    );
+    throw tableNotMatched(id);
   }
 
   /**
    * The table that holds the rows itself: of partitions, a DELETE FROM ONLY would find none. One
-   * that is read anew may hold a key that is spelled otherwise, which an upsert would leave.
+   * under resnapshot may hold a key in another spelling, which an upsert would keep.
    */
   getOfRows(id: RelationId): ApplyTarget {
     const target = this.get(id);
     if (!target.partitioned) return this.resnapshots.has(id) ? this.#replacing(target) : target;
-    throw new UnderstudyError(
-      'SCHEMA_DIFFERS',
-      `the stream has rows of ${id} itself, which is partitioned on this node`,
-      `Make it a table without partitions (${guardBypass} psql …), then start the agent again.`,
-    );
+    throw tablePartitionedHere(id);
   }
 
   #replacing(target: ApplyTarget): ApplyTarget {
@@ -113,21 +107,15 @@ export class ApplyTargets {
     const tables = await readTables(this.#client, ['*.*']);
     const table = tableOf(tables, shape, known);
     const difference = differenceOf(shape, table);
-    if (difference !== null) {
-      throw new UnderstudyError(
-        'SCHEMA_DIFFERS',
-        `${shape.schema}.${shape.name} is not as on the leader: ${difference}`,
-        `Change the table to be equal (${guardBypass} psql …), then start the agent again.`,
-      );
-    }
+    if (difference !== null) throw tableUnlikeLeader(`${shape.schema}.${shape.name}`, difference);
     await saveRelation(this.#client, shape, table);
-    // Whoever is promoted publishes what the leader did.
+    // A promoted node publishes what the leader published.
     await addToPublication(this.#client, this.#publication, rootOf(table, tables));
     const access = await readTableAccess(this.#client, [table]);
     this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
   }
 
-  /** For each column of the target, where a row with these columns holds its value. */
+  /** For each column of the target, the index of its value in a row with these columns. */
   columnOrder(target: ApplyTarget, columnIds: readonly string[]): readonly number[] {
     let orders = this.#orders.get(columnIds);
     if (orders === undefined) {
@@ -153,15 +141,10 @@ function tableOf(
     return schema === shape.schema && name === shape.name;
   });
   if (table !== undefined) return table;
-  throw new UnderstudyError(
-    'SCHEMA_DIFFERS',
-    `this node has no table ${shape.schema}.${shape.name}, or has made it again`,
-    'Create the table here as it is on the leader; if it was dropped and made again, destroy ' +
-      'the cluster and init it again.',
-  );
+  throw tableMissingHere(`${shape.schema}.${shape.name}`);
 }
 
-/** A crash empties an unlogged table, and the position would say that its rows are there. */
+/** A crash empties an unlogged table, and the position would still cover its rows. */
 function differenceOf(shape: RelationShape, table: TableShape): string | null {
   if (table.persistence !== 'permanent') return `it is ${table.persistence} here`;
   return compareWithTable(shape, table);
@@ -170,12 +153,8 @@ function differenceOf(shape: RelationShape, table: TableShape): string | null {
 function orderOf(target: ApplyTarget, columnIds: readonly string[]): number[] {
   const order = target.columns.map(({ id }) => columnIds.indexOf(id));
   if (order.length === columnIds.length && !order.includes(-1)) return order;
-  throw new UnderstudyError(
-    'SCHEMA_DIFFERS',
-    `a row of ${target.relationId} has the columns ${columnIds.join(', ')}, the table here has ` +
-      target.columns.map(({ id }) => id).join(', '),
-    'Schema changes are not replicated in this version: destroy the cluster and init it again.',
-  );
+  const own = target.columns.map(({ id }) => id);
+  throw rowColumnsDiffer(target.relationId, columnIds, own);
 }
 
 function targetOf(

@@ -7,7 +7,7 @@
  * at their position, in all partitions alike.
  */
 import { comparePositions, isCovered, type Position } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { damagedLog } from '../../errors/topic.ts';
 import type {
   RelationRecord,
   RereadRecord,
@@ -83,11 +83,7 @@ function barriersOf(partitions: readonly (readonly ContentRecord[])[]): Barrier[
         return twin !== undefined && comparePositions(barrier.position, twin.position) === 0;
       });
     if (alike) continue;
-    throw new UnderstudyError(
-      'DAMAGED',
-      'a record that concerns a whole table is missing in a partition',
-      'Keep the topic for analysis; destroy the cluster and init it again.',
-    );
+    throw damagedLog('a record that concerns a whole table is missing in a partition');
   }
   return first;
 }

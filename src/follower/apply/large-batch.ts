@@ -11,9 +11,9 @@
  * once more.
  */
 import { formatEpochLsn, isCovered } from '../../change/position.ts';
+import { countsDiffer, GapError } from '../../errors/topic.ts';
 import type { StreamRecord } from '../../topic/records/stream-record.ts';
 import { type TailSource, tail } from '../../topic/tailer.ts';
-import { damage, GapError } from './aligner.ts';
 import { coalesce } from './coalesce.ts';
 import { OrderedMerge, type Piece } from './ordered-merge.ts';
 import type { AlignedLarge, ApplyStep, ApplyWindow, ContentRecord } from './stages.ts';
@@ -108,6 +108,6 @@ export class LargeBatchMerge {
   #damage(what: string): Error {
     const { point, from } = this.#batch;
     const end = formatEpochLsn({ epoch: point.epoch, lsn: point.upto });
-    return damage(`before the point ${end} ${what}`, from.at);
+    return countsDiffer(`before the point ${end} ${what}`, from.at);
   }
 }

@@ -7,10 +7,11 @@
  * that was away longer than the topic keeps each change is stale, and is the only one.
  */
 import type { EpochBegin } from '../../change/change.ts';
-import { type EpochLsn, formatEpochLsn } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
+import { forked, stale } from '../../errors/follower.ts';
+import { type GapError, partitionsChanged, topicRecreated } from '../../errors/topic.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Watermarks } from '../../topic/log.ts';
-import type { GapError } from './aligner.ts';
 
 /** Every partition holds what is read next. */
 export function requireOffsets(
@@ -18,33 +19,23 @@ export function requireOffsets(
   offsets: readonly bigint[],
 ): void {
   if (watermarks.length !== offsets.length) {
-    throw new UnderstudyError(
-      'TOPIC_MISMATCH',
-      `the topic has ${watermarks.length} partitions, the stream ${offsets.length}`,
-      'The number of partitions is fixed at init: destroy the cluster and init it again.',
-    );
+    const [found, expected] = [watermarks.length, offsets.length];
+    throw partitionsChanged({ topic: 'the topic', found, expected });
   }
   for (const { partition, lowWatermark, lastStableOffset } of watermarks) {
     const next = offsets[partition] ?? 0n;
     if (next >= lowWatermark && next <= lastStableOffset) continue;
-    throw new UnderstudyError(
-      'TOPIC_MISMATCH',
+    const what =
       `partition ${partition} holds the offsets ${lowWatermark} to ${lastStableOffset}, this ` +
-        `node needs ${next}`,
-      'The topic was truncated or made again: destroy the cluster and init it again.',
-    );
+      `node needs ${next}`;
+    throw topicRecreated(what, { partition, next: String(next) });
   }
 }
 
 /** An epoch begins at the follower's position. */
 export function requireBase(begin: EpochBegin, at: EpochLsn): void {
-  const base = begin.base === null ? 'nothing' : formatEpochLsn(begin.base);
-  if (base === formatEpochLsn(at)) return;
-  throw new UnderstudyError(
-    'FORKED',
-    `epoch ${begin.epoch} continues ${base}, but this node stands at ${formatEpochLsn(at)}`,
-    'This node applied what the new leader never had: destroy the cluster and init it again.',
-  );
+  if (begin.base !== null && compareEpochLsn(begin.base, at) === 0) return;
+  throw forked(begin.epoch, begin.base, at);
 }
 
 /** Brokers' clocks and the moment of cleaning are not exact: a tenth is in doubt, and is damage. */
@@ -65,14 +56,7 @@ export function judgeGap(
   awayMs: number,
   smallestCompactionLagMs: number | null,
 ): UnderstudyError {
-  const isStale = smallestCompactionLagMs !== null && awayMs >= keptForMs(smallestCompactionLagMs);
-  if (!isStale) return gap;
-  return new UnderstudyError(
-    'STALE',
-    `this node was away for ${Math.round(awayMs / 1_000)} s and the topic keeps each change for ` +
-      `${Math.round((smallestCompactionLagMs ?? 0) / 1_000)} s: what lies between was compacted`,
-    'Build it anew from the log: understudy rebuild <node>. With rebuild: swap or in-place in ' +
-      'understudy.yaml its agent does so by itself.',
-    gap,
-  );
+  if (smallestCompactionLagMs === null) return gap;
+  const isStale = awayMs >= keptForMs(smallestCompactionLagMs);
+  return isStale ? stale(awayMs, smallestCompactionLagMs, gap) : gap;
 }

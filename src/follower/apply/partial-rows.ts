@@ -6,7 +6,7 @@
  * a column is damage: every earlier state of the row was applied here.
  */
 import type { ColumnId, PgText, RelationId } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { partialWithoutBase } from '../../errors/topic.ts';
 import type { PartialRow, WholeRow } from './stages.ts';
 
 /** Values by column id; absent where the record has none. */
@@ -121,12 +121,5 @@ export function completeRow<Table extends LayeredTable>(
     base,
   );
   if (whole !== null) return whole;
-  const { relationId, partition, offset } = layers[0];
-  throw new UnderstudyError(
-    'DAMAGED',
-    `the record at partition ${partition}, offset ${offset} changes a row of ${relationId} ` +
-      'that this node does not have',
-    'Somebody changed rows of this node, or the topic lost records: compare with understudy ' +
-      'verify; destroy the cluster and init it again.',
-  );
+  throw partialWithoutBase(layers[0]);
 }

@@ -1,9 +1,9 @@
 /**
- * Tables that are read anew. Flows in: where such a reading begins, and the rows that are written
- * since; flows out: once points no longer name a table as unfinished, the rows that did not come
- * again are removed. Until then readers see them. The keys that came are kept beside the position
- * and moved in the same transactions, in a table of the key's own types, so that they are compared
- * as the identity's index does.
+ * Tables under resnapshot. Flows in: the record where a resnapshot begins, and the rows written
+ * since; flows out: once points no longer name the table as unfinished, the rows that were not
+ * written again are deleted. Until then readers see them. The keys that were written are kept
+ * beside the position, in the same transactions, in a table with the types of the key, so that they
+ * are compared as the identity's index does.
  */
 import type { Client } from 'pg';
 import { identityColumns, keyMatch, quotedTable, unnestTexts } from '../../catalog/key-lookup.ts';
@@ -53,7 +53,7 @@ export class Resnapshots {
     return this.#pending.has(id);
   }
 
-  /** From here on; what came in an earlier reading counts no more. */
+  /** Keys of an earlier resnapshot no longer count. */
   async begin(target: ApplyTarget): Promise<void> {
     const { relationId } = target;
     await this.#end(relationId);
@@ -69,12 +69,12 @@ export class Resnapshots {
       `CREATE TABLE ${seenTable(number)} AS ` +
         `SELECT ${columns.join(', ')} FROM ONLY ${quotedTable(target)} WITH NO DATA`,
     );
-    // Keys are values: whatever this database grants by default, they are nobody's business.
+    // Keys are values: default privileges of this database must not show them to anyone.
     await this.#client.query(`REVOKE ALL ON ${seenTable(number)} FROM PUBLIC`);
     this.#pending.set(relationId, number);
   }
 
-  /** Rows under these keys are in the table now, or were. */
+  /** Rows with these keys were written; a later step may have deleted them. */
   async addSeen(target: ApplyTarget, keys: Keys): Promise<void> {
     const columns = identityColumns(target);
     const values = columns.map(({ type }, i) => `k.k${i}::${type}`);
@@ -84,10 +84,10 @@ export class Resnapshots {
     await this.#client.query({ text, values: [...keys] });
   }
 
-  /** Removes what has not come, before the reading has ended: it stands in a row's way. */
+  /** Deletes rows that were not written yet, before the end: one of them conflicts with a row. */
   async removeUnseen(target: ApplyTarget): Promise<void> {
     const seen = this.#seenTable(target.relationId);
-    // Nothing has looked at it yet, and the plan hangs on its size.
+    // It has no statistics yet, and the plan depends on its size.
     await this.#client.query(`ANALYZE ${seen}`);
     await this.#client.query(
       `${deleteAllSql(target)} AS t ` +
@@ -95,13 +95,13 @@ export class Resnapshots {
     );
   }
 
-  /** The table is whole: what has not come is not in it. */
+  /** All rows of the table were written: the leader does not have the others. */
   async finish(target: ApplyTarget): Promise<void> {
     await this.removeUnseen(target);
     await this.#end(target.relationId);
   }
 
-  /** Nothing is removed: this node's rows are emptied, or are what others follow. */
+  /** Deletes no rows: the tables are emptied, or this node is promoted. */
   async abandon(): Promise<void> {
     for (const id of this.open) await this.#end(id);
   }
@@ -115,22 +115,22 @@ export class Resnapshots {
 
   #seenTable(id: RelationId): string {
     const number = this.#pending.get(id);
-    if (number === undefined) throw new RangeError(`${id} is not read anew`);
+    if (number === undefined) throw new RangeError(`${id} is not under resnapshot`);
     return seenTable(number);
   }
 }
 
-/** Those of `open` that are whole at the position. */
+/** Those of `open` whose resnapshot is complete at the position. */
 export function finishedAt(
   { at, checkpoint, unfinished }: Pick<FollowerPosition, 'at' | 'checkpoint' | 'unfinished'>,
   open: readonly RelationId[],
 ): RelationId[] {
-  // Inside of a batch nobody knows yet whether a table that it begins to read is finished.
+  // Inside a batch it is unknown whether it begins another resnapshot of the table.
   if (compareEpochLsn(at, checkpoint.at) !== 0) return [];
   return open.filter((id) => !unfinished.includes(id));
 }
 
-/** One that lacks values may hide a whole one, or its base may have come before the reading. */
+/** A partial row may hide a whole one, or its base was written before the resnapshot. */
 export function rowsSeen({ upserts, partials }: TableRows): readonly RowRecord[] {
   return [...upserts, ...partials.map(({ layers }) => layers[0])];
 }

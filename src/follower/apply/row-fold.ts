@@ -9,7 +9,7 @@
  */
 import type { RelationId } from '../../change/change.ts';
 import { formatPosition, type Position } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { partialOfDeletedRow } from '../../errors/topic.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
 import type { MayLackBase, PartialRow, TableRows, WholeRow } from './stages.ts';
 
@@ -82,14 +82,14 @@ export class RowFold {
       const { record, under, movedBy } = state;
       if (record.value === null) {
         if (mayLack) return [];
-        throw noRow(record);
+        throw partialOfDeletedRow(record);
       }
       if (state !== newest) layers.push(record as WholeRow);
       if (record.unchanged === null) return [{ layers, base: null }];
       const older = movedBy === null ? under : this.#moved?.get(movedBy);
       if (older === undefined) {
         if (mayLack) return [];
-        throw noRow(record);
+        throw partialOfDeletedRow(record);
       }
       if (older === null) return [{ layers, base: record.was ?? record.identity }];
       state = older;
@@ -101,13 +101,4 @@ export class RowFold {
 function tombstoneBefore({ position }: RowRecord): string {
   const before: Position = { ...position, ordinal: position.ordinal - 1 };
   return formatPosition(before);
-}
-
-function noRow({ relationId, partition, offset }: RowRecord): UnderstudyError {
-  return new UnderstudyError(
-    'DAMAGED',
-    `the record at partition ${partition}, offset ${offset} changes a row of ${relationId} that ` +
-      'is not there',
-    'Keep the topic for analysis; destroy the cluster and init it again.',
-  );
 }

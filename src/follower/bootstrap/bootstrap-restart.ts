@@ -1,12 +1,12 @@
 /**
- * Why what a new node has read so far is worth nothing. It is no error: nothing is wrong with the
- * topic or the node, and whoever runs the bootstrap empties the tables and begins again.
+ * The reason why a bootstrap cannot use what it has read so far. It is no failure of the topic or
+ * the node: the caller of the bootstrap empties the tables and restarts it.
  */
 import { DatabaseError } from 'pg';
 import { hasCode } from '../../errors/understudy-error.ts';
 
 export class BootstrapRestart extends Error {
-  /** Whether two rows stood in each other's way; the next try has to get past them. */
+  /** Whether two rows were in conflict: the number of such restarts is bounded. */
   readonly isConflict: boolean;
 
   constructor(reason: string, isConflict = false, cause?: unknown) {
@@ -18,12 +18,12 @@ export class BootstrapRestart extends Error {
 
 /** Unique and exclusion conflicts, and a statement with two rows of equal keys. */
 const conflictCodes: readonly string[] = ['23505', '23P01', '21000'];
-/** Cleaning takes place now and then: who meets conflicts again and again has another table. */
+/** Cleaning is rare: conflicts in this many attempts come from a table that differs. */
 const conflictsMax = 3;
 
 /**
- * The broker may take a row away between two reads, and leave an older one standing that we have
- * read: then one that came later may be in conflict with it. Behind the cleaning it is not.
+ * The broker may remove a row between two reads, after an older one was read: then a later row may
+ * be in conflict with the older one. It is not once the log is read after the cleaning.
  */
 export function restartFor(error: unknown, conflicts: number): unknown {
   if (!hasCode(error, 'ROW_REFUSED')) return error;

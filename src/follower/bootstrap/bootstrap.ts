@@ -1,9 +1,9 @@
 /**
- * Fills the tables of a new node from the topic, up to the checkpoint where it goes on as every
- * follower does. Flows in: the log from its beginning; flows out: rows and progress in the node's
- * database, one transaction for any number of rows, and with the last one the position row. The
- * next portion is read while one is applied; a kill costs no more than these two. What cannot be
- * gone on with is a BootstrapRestart, after which the tables are emptied.
+ * Fills the tables of a new node from the topic, up to the checkpoint from which it follows as
+ * every follower does. Flows in: the log from its beginning; flows out: rows and progress in the
+ * node's database, one transaction for any number of rows, and with the last one the position row.
+ * The next portion is read while one is applied; a kill costs no more than these two. Where it
+ * cannot continue it throws a BootstrapRestart, after which the caller empties the tables.
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../../catalog/postgres-session.ts';
@@ -41,14 +41,14 @@ interface BootstrapParts {
 
 /** What one transaction writes; as much may have been read ahead. */
 const portionBytesMax = 8 * 1024 * 1024;
-/** How often is looked whether tombstones are kept for a shorter time now. */
-const retentionLookMs = 30_000;
+/** How often delete.retention.ms is read: it may be lowered meanwhile. */
+const retentionCheckMs = 30_000;
 /** Epochs are counted from 1. */
 const everything = { from: { epoch: 0, lsn: 0n as Lsn }, to: null };
 
 interface Portion {
   readonly pieces: readonly Piece[];
-  /** As it is once they are applied. */
+  /** The state once they are applied. */
   readonly state: BootstrapState;
   readonly isLast: boolean;
 }
@@ -58,13 +58,13 @@ export class Bootstrap {
   readonly #log: CompactedLog;
   readonly #answers: AsyncIterator<readonly TailedPartition[], void>;
   readonly #applier: Applier;
-  /** How long it had been read before this process, and since when this one reads. */
+  /** How long earlier processes have read, and since when this one reads. */
   readonly #beforeMs: number;
   readonly #sinceMs = performance.now();
-  /** How far is read; what is applied may be a portion behind. */
+  /** Of what is read; what is applied may be a portion less. */
   #state: BootstrapState;
   #rows: number;
-  #lookedMs = Number.NEGATIVE_INFINITY;
+  #checkedMs = Number.NEGATIVE_INFINITY;
   #stopped = false;
 
   private constructor(parts: BootstrapParts, state: BootstrapState, applier: Applier) {
@@ -75,7 +75,7 @@ export class Bootstrap {
     const { offsets, checkpoint, emptied } = state;
     this.#log = new CompactedLog(offsets, checkpoint.nextOffsets, parts.epochs, emptied);
     this.#answers = tail(parts, () => this.#log.wanted());
-    // A clock that was set back meanwhile must not make it look shorter.
+    // A clock that was set back meanwhile must not make the time shorter.
     this.#beforeMs = Math.max(state.readMs, parts.nowMs() - state.beganMs);
   }
 
@@ -91,7 +91,7 @@ export class Bootstrap {
 
   /** Reads and applies up to the checkpoint, or until it is stopped. */
   async run(): Promise<void> {
-    // What follows is not counted: a topic that was made again meanwhile would not be noticed.
+    // Records are not counted below: a topic that was re-created meanwhile would not be noticed.
     requireOffsets(await this.#parts.reader.watermarks(), this.#state.offsets);
     let reading = this.#read();
     try {
@@ -100,7 +100,7 @@ export class Bootstrap {
         if (portion === null) return;
         if (!portion.isLast) {
           reading = this.#read();
-          // Whoever takes the next portion hears of its failure.
+          // An error is thrown where the next portion is awaited, or one before it has failed.
           reading.catch(() => undefined);
         }
         await this.#apply(portion);
@@ -133,7 +133,7 @@ export class Bootstrap {
     const [moved] = movedPartitions(brokers, now);
     if (moved !== undefined) {
       throw new BootstrapRestart(
-        `another broker leads partition ${moved} now, and cleans for itself`,
+        `another broker leads partition ${moved} now, and cleans its own log`,
       );
     }
     const end = checkpoint.nextOffsets[partition] ?? 0n;
@@ -152,11 +152,11 @@ export class Bootstrap {
     return Math.round(this.#beforeMs + performance.now() - this.#sinceMs);
   }
 
-  /** The last look is after the last fetch: the whole reading counts. */
+  /** The last check is after the last fetch: the whole time counts. */
   async #checkTime(): Promise<void> {
     const now = performance.now();
-    if (now - this.#lookedMs >= retentionLookMs || this.#log.complete) {
-      this.#lookedMs = now;
+    if (now - this.#checkedMs >= retentionCheckMs || this.#log.complete) {
+      this.#checkedMs = now;
       const seenMs = await this.#parts.deleteRetentionMs();
       const deleteRetentionMs = Math.min(seenMs, this.#state.deleteRetentionMs);
       this.#state = { ...this.#state, deleteRetentionMs };
@@ -165,8 +165,8 @@ export class Bootstrap {
     const readMs = this.#readMs();
     if (!isTooSlow({ readMs, deleteRetentionMs })) return;
     throw new BootstrapRestart(
-      `reading took ${readMs} ms, and the topic keeps what was deleted for ` +
-        `${deleteRetentionMs} ms (delete.retention.ms)`,
+      `reading took ${readMs} ms, and the topic keeps tombstones for ${deleteRetentionMs} ms ` +
+        '(delete.retention.ms)',
     );
   }
 
@@ -209,8 +209,9 @@ function rowsOf(steps: readonly ApplyStep[]): number {
 }
 
 /**
- * On arrival at the checkpoint: what the broker took away unread is replaced below the end of the
- * log as it is now. Also after a kill in between; then the end is a later one, which is as good.
+ * On arrival at the checkpoint: records that the broker removed unread are replaced below the end
+ * of the log as it is now. Also after a kill in between; then the end is a later one, which is as
+ * good.
  */
 export async function findHorizon(
   {

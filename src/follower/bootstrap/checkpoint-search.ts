@@ -1,15 +1,15 @@
 /**
- * Where a new node begins that is to stand at a chosen place. Flows in: the records of one
- * partition in their order, and from when on the broker has kept everything; flows out: the newest
- * checkpoint at or below the place at which every row stands whole in the topic, and the earliest
- * such checkpoint that can still be begun with. Pure: no I/O.
+ * Finds the checkpoint that a node begins with which is to stop at a chosen LSN. Flows in: the
+ * records of one partition in their order, and since when the broker has kept everything; flows
+ * out: the newest checkpoint at or below the LSN at which the topic has every row in full, and the
+ * earliest such checkpoint that can still be used. Pure: no I/O.
  *
- * A broker takes a record away only for a newer one of its key that is at least as old as
- * min.compaction.lag.ms itself. So as long as all records behind a checkpoint are younger than
- * that, whatever is missing below the checkpoint was replaced below the checkpoint: what is left is
- * the rows as they were there. This has to hold until the reading has arrived at the checkpoint.
- * Rows that lack values there, or wait for being published anew, are whole at a later checkpoint
- * only.
+ * A broker removes a record only for a newer one of its key that is at least as old as
+ * min.compaction.lag.ms itself. So as long as all records past a checkpoint are younger than that,
+ * a record that is missing below the checkpoint was replaced below the checkpoint: the others are
+ * the rows as they were there. This has to hold until the bootstrap has read up to the checkpoint.
+ * Rows that are partial there, or were voided and not yet published again, are whole at a later
+ * checkpoint only.
  */
 import type { Checkpoint, Point } from '../../change/change.ts';
 import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
@@ -30,7 +30,7 @@ export class CheckpointSearch {
   #start: StartCheckpoint | null = null;
   #earliest: EpochLsn | null = null;
 
-  /** `keptFromMs`: what is younger has replaced nothing that is gone. */
+  /** `keptFromMs`: no record was removed for a younger one. */
   constructor(until: EpochLsn, keptFromMs: number) {
     this.#until = until;
     this.#keptFromMs = keptFromMs;
@@ -40,7 +40,7 @@ export class CheckpointSearch {
     if (record.kind !== 'point') return;
     const last = this.#last;
     const { point, timestampMs } = record;
-    // A point is written once the one it continues is in every partition.
+    // A point is written only once the one that it continues is in every partition.
     if (last !== null && compareEpochLsn(point.previous.at, atOf(last.point)) === 0) {
       this.#found({ ...last, checkpoint: point.previous });
     }
@@ -52,7 +52,7 @@ export class CheckpointSearch {
     if (isKept(start.appendMs, this.#keptFromMs)) this.#earliest ??= start.checkpoint.at;
   }
 
-  /** Null where nothing at or below the place can be begun with any more. */
+  /** Null where no checkpoint at or below the LSN can be used any more. */
   get start(): StartCheckpoint | null {
     const start = this.#start;
     return start !== null && isKept(start.appendMs, this.#keptFromMs) ? start : null;
@@ -63,7 +63,7 @@ export class CheckpointSearch {
   }
 }
 
-/** Whether all that was appended behind a record of this time has replaced nothing yet. */
+/** Whether no record was removed for one that was appended after this time. */
 export function isKept(appendMs: number, keptFromMs: number): boolean {
   return appendMs >= keptFromMs;
 }

@@ -1,15 +1,15 @@
 /**
- * What a log says up to a checkpoint, whatever compaction has taken of it. Flows in: the records of
+ * The rows of a log up to a checkpoint, whatever compaction has removed. Flows in: the records of
  * each partition, the epochs that count, and where each relation was emptied last; flows out: rows
  * in the order of positions, piece after piece. Pure: no I/O.
  *
- * Nothing is counted: compaction took what it took, and may go on while this is read. The order
- * makes up for it: the tombstone of a key that is spelled otherwise comes before the row that
+ * Nothing is counted: compaction has removed records, and may continue while this is read. The
+ * order makes up for it: the tombstone of a key with another spelling comes before the row that
  * Postgres takes for the same, and a row that a later record replaces is replaced. Rows from before
- * a truncate or a reading anew are left out, and with them the truncates: below a reading anew the
- * log may hold two keys that are one row, of which the leader told nothing, and that no statement
- * would take. Void records are left out, and relation records: compaction leaves other ones in each
- * partition, and who begins has taken the newest already.
+ * a truncate or a resnapshot are left out, and with them the truncates: below a resnapshot the log
+ * may hold two keys that are one row, of which the leader published nothing, and no statement would
+ * accept both. Void records are left out, and relation records: compaction leaves other ones in
+ * each partition, and the survey of the topic has the newest.
  */
 import { comparePositions, type EpochBase, isVoid } from '../../change/position.ts';
 import type { RowRecord, StreamRecord } from '../../topic/records/stream-record.ts';
@@ -36,7 +36,7 @@ export class CompactedLog {
     this.#merge = new OrderedMerge(from, ends, (what) => new BootstrapRestart(what));
   }
 
-  /** Where to read on; none at the end. */
+  /** The next offsets to read; none at the end. */
   wanted(): Map<number, bigint> {
     return this.#merge.wanted();
   }
@@ -45,7 +45,7 @@ export class CompactedLog {
     return this.#merge.complete;
   }
 
-  /** Per partition, where to begin again once what was handed out is applied. */
+  /** Per partition, where to continue once what was taken is applied. */
   get offsets(): readonly bigint[] {
     return this.#merge.offsets;
   }

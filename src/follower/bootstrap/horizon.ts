@@ -1,22 +1,22 @@
 /**
- * When a new node is exact, and when it has to begin again. Flows in: how the log stood when the
- * reading arrived, how long it took, who served it; flows out: the horizon, and the decisions.
- * Pure: no I/O.
+ * When a new node is exact, and when it has to restart. How the log ended when the bootstrap
+ * reached its checkpoint, how long it took and which brokers served it come in; the horizon and the
+ * decisions come out. Pure: no I/O.
  *
- * Reading goes up to a checkpoint while the broker may clean behind and before it. What was taken
- * away unread stood below a newer record of its key, and that one stands below the end of the log
- * as it was on arrival: from the first checkpoint that covers this end on, nothing is missing, if
- * what follows the checkpoint of arrival is counted. Two things would break it. A tombstone
- * expires: a row that was read and whose tombstone was not, would stay for ever; so the reading has
- * to take less time than tombstones are kept. And replicas clean on their own: what one has served
- * already, another may never have had to delete.
+ * A bootstrap reads up to a checkpoint while the broker may clean before and after it. A record
+ * that was removed unread was below a newer record of its key, and that one is below the end of the
+ * log as it was on arrival: from the first checkpoint that covers this end on, no row is missing,
+ * if the records after the first checkpoint are counted. Two things would break it. A tombstone
+ * expires: a row that was read and whose tombstone was not, would stay for ever; so the bootstrap
+ * has to take less time than tombstones are kept. And replicas clean independently: a record that
+ * one has served may not be in another, which never had to keep its tombstone.
  */
 import type { LogEnd } from '../../topic/partition-tails.ts';
 
-/** Clocks and the moment of cleaning are not exact: a tenth of the time is left alone. */
+/** Clocks and the moment of cleaning are not exact: a tenth of the time is not used. */
 const usableShare = 0.9;
 
-interface ReadingSoFar {
+interface ReadingTime {
   /** From the first fetch on. */
   readonly readMs: number;
   /** The smallest delete.retention.ms the topic had meanwhile. */
@@ -24,7 +24,7 @@ interface ReadingSoFar {
 }
 
 /** Whether a tombstone may have expired between the row it deletes and its own turn. */
-export function isTooSlow({ readMs, deleteRetentionMs }: ReadingSoFar): boolean {
+export function isTooSlow({ readMs, deleteRetentionMs }: ReadingTime): boolean {
   return readMs >= deleteRetentionMs * usableShare;
 }
 
@@ -39,7 +39,7 @@ export function movedPartitions(
   });
 }
 
-/** How the log ended when the reading had arrived at its checkpoint. */
+/** How the log ended when the bootstrap reached its checkpoint. */
 interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'pastCheckpoint'> {
   /** Per partition, the last stable offset. */
   readonly lastStable: readonly bigint[];
@@ -48,10 +48,11 @@ interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'pastCheckpoint'> {
 }
 
 /**
- * Per partition, the offset that a checkpoint has to reach. Not the last checkpoint: behind it half
- * a batch may stand, and what that replaces is gone as well. Nobody sees half a batch any more
- * whose tombstones have expired: behind a checkpoint that is old enough for that, whatever once
- * stood there counts, be it an aborted transaction, and somebody has to lead on.
+ * Per partition, the offset that a checkpoint has to reach. Not the last checkpoint: half a batch
+ * may follow it, and the records that it replaces may be removed as well. Half a batch whose
+ * tombstones have expired cannot be seen any more: after a checkpoint that is old enough for that,
+ * everything that ever was there counts, even an aborted transaction, and a leader has to publish
+ * past it.
  */
 export function horizonOf(end: ArrivalEnd, deleteRetentionMs: number): readonly bigint[] {
   const horizon = [...(end.checkpoint?.nextOffsets ?? end.lastStable)];

@@ -23,7 +23,9 @@ import {
   isVoid,
   type Position,
 } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { noCommonPoint } from '../../errors/cluster.ts';
+import { logTooYoung } from '../../errors/prerequisite.ts';
+import { damagedLog, otherStream } from '../../errors/topic.ts';
 import type { CommittedReader, Watermarks } from '../../topic/log.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
@@ -74,19 +76,13 @@ export async function surveyTopic(parts: SurveyParts): Promise<BootstrapStart> {
   const watermarks = await reader.watermarks();
   const end = await readLogEnd(reader, decoder, watermarks);
   const { checkpoint, point } = end;
-  if (checkpoint === null) {
-    throw new UnderstudyError(
-      'NOT_INITIALISED',
-      'the topic holds no point that all its partitions have',
-      'init did not end: run understudy destroy --yes, then understudy init.',
-    );
-  }
+  if (checkpoint === null) throw noCommonPoint();
   const { until } = parts;
   const search = until === null ? null : new CheckpointSearch(until, await parts.keptFromMs());
   const { survey, schemaParts } = await readOnce(parts, watermarks[schemaPartition], search);
   const start = search?.start ?? null;
   if (until !== null && start === null && compareEpochLsn(until, checkpoint.at) < 0) {
-    throw tooEarly(until, search?.earliest ?? null);
+    throw logTooYoung(until, search?.earliest ?? null);
   }
   const begin = start === null ? endOf(end, checkpoint) : beginOf(start);
   const epochs = survey.epochsTo(begin.checkpoint.at);
@@ -134,22 +130,6 @@ function endOf(end: LogEnd, checkpoint: Checkpoint): Begin {
 
 function beginOf({ checkpoint, appendMs, point }: StartCheckpoint): Begin {
   return { checkpoint, appendMs, isWhole: true, point, unfinished: [] };
-}
-
-/** Rows of that LSN may have been replaced by younger ones. */
-function tooEarly(until: EpochLsn, earliest: EpochLsn | null): UnderstudyError {
-  const place = formatEpochLsn(until);
-  const other =
-    earliest === null
-      ? 'There is no such place now: build the node at the end of the log (without --until).'
-      : `The earliest place that can still be built is ${formatEpochLsn(earliest)}: ` +
-        'understudy points tells the named ones.';
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `the log may no longer hold every row of ${place}: the topic keeps what was replaced since ` +
-      'for less time than that (min.compaction.lag.ms)',
-    other,
-  );
 }
 
 /** A relation has no record before its first row. */
@@ -208,7 +188,7 @@ export class TopicSurvey {
     if (record.kind === 'truncate' || record.kind === 'reread') this.#emptying.push(record);
     if (record.kind !== 'epoch') return;
     const { begin } = record;
-    if (begin.streamId !== this.#streamId) throw otherStream(begin.streamId, this.#streamId);
+    if (begin.streamId !== this.#streamId) throw replaced(begin.streamId, this.#streamId);
     this.#begins.set(begin.epoch, begin);
   }
 
@@ -253,18 +233,14 @@ export class TopicSurvey {
   }
 }
 
-function otherStream(found: string, wanted: string): UnderstudyError {
-  return new UnderstudyError(
-    'TOPIC_MISMATCH',
-    `the topic belongs to the stream ${found}, the control log to ${wanted}`,
-    'One of the two topics was replaced: destroy the cluster and init it again.',
-  );
+function replaced(found: string, expected: string): Error {
+  const what = `the topic belongs to the stream ${found}, the control log to ${expected}`;
+  return otherStream(what, { found, expected });
 }
 
-function withoutBegin(at: EpochLsn): UnderstudyError {
-  return new UnderstudyError(
-    'DAMAGED',
-    `the topic has no begin of epoch ${at.epoch}, which holds ${formatEpochLsn(at)}`,
-    'Keep the topic for analysis; destroy the cluster and init it again.',
-  );
+function withoutBegin(at: EpochLsn): Error {
+  const text = formatEpochLsn(at);
+  return damagedLog(`the topic has no begin of epoch ${at.epoch}, which holds ${text}`, {
+    at: text,
+  });
 }

@@ -1,19 +1,19 @@
 /**
- * Makes a leader's schema on a follower. Flows in: a schema, and a session of ours under the
+ * Builds a leader's schema on a follower. Flows in: a schema, and a session of ours under the
  * replica role, which the write guard lets pass; flows out: types, tables and identities
- * (pre-data), later all that rows can do without (post-data). Each statement is run in the
- * transaction that marks it as done, so a kill at any place is followed by the rest, and
- * nothing is run twice.
+ * (pre-data), later everything that rows can do without (post-data). Each statement is run in the
+ * transaction that records it as done, so the next start continues after a kill, and no statement
+ * is run twice.
  *
- * What rows need and cannot be made is a clear stop. What they can do without and Postgres refuses
- * is kept with its reason, the rest is made, and it is tried again. Owners and privileges of roles
- * that this server does not have are left out, and told. A foreign key that rows here do not
- * fulfil, because what they refer to is not in the stream, is made NOT VALID, and told.
+ * A refused statement that rows need is a clear stop. One that they can do without is kept with
+ * its reason, the rest is built, and it is retried. Owners and privileges of roles that this
+ * server does not have are left out and reported. A foreign key that rows here do not fulfil,
+ * because what they refer to is not in the stream, is created NOT VALID and reported.
  */
 import type { Client } from 'pg';
 import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { otherSchemaBegun, StatementRefused, tablesUnfinished } from '../../errors/row.ts';
 import { hit } from '../../failpoints.ts';
 import {
   type BuildPhase,
@@ -24,7 +24,7 @@ import {
   foreignKeyOf,
   rolesOf,
 } from './schema-plan.ts';
-import { held, refused, StepRefused, sqlStateOf, undefinedObject } from './schema-refusal.ts';
+import { lockTimeout, refusalOf, sqlStateOf } from './schema-refusal.ts';
 import { suspendTriggersHere } from './suspended-triggers.ts';
 
 export interface BuildProgress {
@@ -33,9 +33,9 @@ export interface BuildProgress {
   readonly total: number;
 }
 
-/** A statement that this node's Postgres does not take. */
+/** A statement that this node's Postgres refuses. */
 export interface Refusal {
-  /** What it would make: `CREATE INDEX i ON public.t`. */
+  /** What it would create: `CREATE INDEX i ON public.t`. */
   readonly what: string;
   readonly reason: string;
 }
@@ -50,28 +50,28 @@ export interface BuildOptions {
   readonly onProgress: (progress: BuildProgress) => void;
   /** Once per phase, with every role because of which something was left out. */
   readonly onMissingRoles: (roles: readonly string[]) => void;
-  /** Once per phase, with every foreign key that could only be made NOT VALID. */
+  /** Once per phase, with every foreign key that could only be created NOT VALID. */
   readonly onNotValid: (foreignKeys: readonly string[]) => void;
   readonly nowMs: () => number;
   readonly sleep: (ms: number) => Promise<void>;
   /** Between two statements. */
   readonly signal?: AbortSignal;
-  /** The caller's, in a database that nobody uses yet: all is built in it, or nothing. */
+  /** The caller's, in a database that has no users yet: all is built in it, or nothing. */
   readonly inOpenTransaction?: boolean;
-  /** What is refused is kept with its reason, and the next statement's turn comes. */
+  /** A refused statement is kept with its reason, and the next one is run. */
   readonly keepsRefusals?: boolean;
 }
 
 interface OpenStep extends BuildStep {
   readonly ordinal: number;
-  /** A foreign key whose rows are not looked at. */
+  /** A foreign key whose rows are not checked. */
   readonly notValid: boolean;
 }
 
-/** Readers of a table queue up behind a lock that is waited for: it waits briefly and often. */
+/** Readers of a table queue behind a lock request that waits: it waits briefly and often. */
 const lockTimeoutMs = 2_000;
 const lockPauseMs = 250;
-/** Whoever holds a table for longer than this has to be looked at. */
+/** A transaction that locks a table for longer than this needs a person. */
 const lockMaxMs = 10 * 60_000;
 /** A statement of minutes is ended soon after the agent that ran it. */
 const connectionCheckMs = 5_000;
@@ -88,20 +88,14 @@ export async function buildFromSchema(
   await runPhase(client, phase, options);
 }
 
-/** Builds what is left of the post-data; nothing where nothing is. */
+/** Builds what is left of the post-data, if anything. */
 export async function buildPostData(client: Client, options: BuildOptions): Promise<void> {
   const open = await openBuild(client);
-  if (open?.phase === 'pre-data') {
-    throw new UnderstudyError(
-      'SCHEMA_BUILD_FAILED',
-      `the tables of node ${options.node} were not all made: ${open.done} of ${open.total}`,
-      'Make its database anew, and add the node again.',
-    );
-  }
+  if (open?.phase === 'pre-data') throw tablesUnfinished(options.node, open.done, open.total);
   if (open !== null) await runPhase(client, 'post-data', options);
 }
 
-/** The same, and goes on behind what is refused; what is left then. */
+/** The same, but continues after a refused statement; gives what is left then. */
 export async function tryPostData(
   client: Client,
   options: BuildOptions,
@@ -110,7 +104,7 @@ export async function tryPostData(
   return openBuild(client);
 }
 
-/** What of the schema is not built yet; null where all is, or where nothing was to be. */
+/** The part of the schema that is not built yet; null where all is, or none was to be built. */
 export async function openBuild(client: Client): Promise<OpenBuild | null> {
   const { rows } = await client.query<{
     phase: BuildPhase;
@@ -148,11 +142,7 @@ async function planSteps(client: Client, steps: readonly BuildStep[], node: stri
   }
   const isSame = rows.length === steps.length;
   if (isSame && rows.every(({ statement }, at) => statement === steps[at]?.statement)) return;
-  throw new UnderstudyError(
-    'SCHEMA_BUILD_FAILED',
-    `another schema than this was begun on node ${node}`,
-    'Make its database anew, and add the node again.',
-  );
+  throw otherSchemaBegun(node);
 }
 
 async function runPhase(client: Client, phase: BuildPhase, options: BuildOptions): Promise<void> {
@@ -177,10 +167,10 @@ async function runPhase(client: Client, phase: BuildPhase, options: BuildOptions
     options.onProgress({ phase, done: total - left, total });
     await hit('schema.after-statement');
   }
-  await tellLeftOut(client, phase, options);
+  await reportLeftOut(client, phase, options);
 }
 
-async function tellLeftOut(
+async function reportLeftOut(
   client: Client,
   phase: BuildPhase,
   { onMissingRoles, onNotValid }: BuildOptions,
@@ -195,20 +185,20 @@ async function tellLeftOut(
   if (foreignKeys.length > 0) onNotValid(foreignKeys);
 }
 
-/** Those that were made NOT VALID here and still are, as `schema.table.constraint`. */
+/** Those that were created NOT VALID here and still are, as `schema.table.constraint`. */
 export async function notValidForeignKeys(client: Client): Promise<string[]> {
   const { rows } = await client.query<{ statement: string }>(
     'SELECT statement FROM understudy.schema_build WHERE not_valid ORDER BY ordinal',
   );
-  const made = rows.flatMap(({ statement }) => foreignKeyOf(statement) ?? []);
-  if (made.length === 0) return [];
+  const created = rows.flatMap(({ statement }) => foreignKeyOf(statement) ?? []);
+  if (created.length === 0) return [];
   const { rows: left } = await client.query<{ name: string }>(
     `SELECT name FROM pg_catalog.pg_constraint c
      JOIN pg_catalog.pg_class t ON t.oid = c.conrelid
      JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
      CROSS JOIN format('%I.%I.%I', n.nspname, t.relname, c.conname) AS name
      WHERE c.contype = 'f' AND NOT c.convalidated AND name = ANY ($1) ORDER BY name`,
-    [made],
+    [created],
   );
   return left.map(({ name }) => name);
 }
@@ -219,7 +209,7 @@ async function runOrKeep(client: Client, step: OpenStep, options: BuildOptions):
   try {
     return await runStep(client, step, options);
   } catch (error) {
-    if (options.keepsRefusals !== true || !(error instanceof StepRefused)) throw error;
+    if (options.keepsRefusals !== true || !(error instanceof StatementRefused)) throw error;
     await client.query('UPDATE understudy.schema_build SET refused = $2 WHERE ordinal = $1', [
       step.ordinal,
       error.reason,
@@ -228,11 +218,12 @@ async function runOrKeep(client: Client, step: OpenStep, options: BuildOptions):
   }
 }
 
+/** SET SESSION AUTHORIZATION to a role that does not exist, and a privilege for one. */
+const invalidParameter = '22023';
+const undefinedObject = '42704';
 const lockNotAvailable = '55P03';
 const deadlockDetected = '40P01';
 const foreignKeyViolation = '23503';
-/** What SET SESSION AUTHORIZATION says of a role that does not exist. */
-const invalidParameter = '22023';
 
 async function runStep(client: Client, step: OpenStep, options: BuildOptions): Promise<StepEnd> {
   const sinceMs = options.nowMs();
@@ -246,15 +237,16 @@ async function runStep(client: Client, step: OpenStep, options: BuildOptions): P
       const code = sqlStateOf(error);
       const isWaiting = code === lockNotAvailable || code === deadlockDetected;
       const isViolated = code === foreignKeyViolation && foreignKeyOf(step.statement) !== null;
-      if (options.inOpenTransaction === true) throw refused(step.statement, options.node, error);
+      if (options.inOpenTransaction === true) throw refusalOf(step.statement, options.node, error);
       if (isViolated && !running.notValid) {
         running = { ...step, statement: `${step.statement} NOT VALID`, notValid: true };
         violation = error;
         continue;
       }
-      // A partitioned table takes no such one before PostgreSQL 18: then the rows are the reason.
-      if (!isWaiting) throw refused(step.statement, options.node, violation ?? error);
-      if (options.nowMs() - sinceMs > lockMaxMs) throw held(step.statement, options.node, error);
+      // Before PostgreSQL 18 a partitioned table has no such key: then the rows are the reason.
+      if (!isWaiting) throw refusalOf(step.statement, options.node, violation ?? error);
+      if (options.nowMs() - sinceMs > lockMaxMs)
+        throw lockTimeout(step.statement, options.node, error);
     }
     await options.sleep(lockPauseMs);
   }
@@ -280,7 +272,7 @@ async function attempt(client: Client, step: OpenStep, options: BuildOptions): P
   await client.query('RELEASE SAVEPOINT before_roles');
 }
 
-/** The roles because of which it could not be run; null where it was. */
+/** The missing roles because of which it could not be run; null where it was run. */
 async function runUnlessMissing(
   client: Client,
   step: OpenStep,
@@ -310,7 +302,7 @@ async function missingRoles(
   return rows.map(({ role }) => role);
 }
 
-/** Marked first: the settings may take our own rights away until the end of the transaction. */
+/** Recorded first: the settings may take our own rights away until the transaction ends. */
 async function runHere(client: Client, step: OpenStep): Promise<void> {
   const { rowCount } = await client.query(
     `UPDATE understudy.schema_build SET done = true, refused = NULL, not_valid = $2

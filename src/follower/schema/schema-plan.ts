@@ -1,8 +1,8 @@
 /**
- * What is to be run to make a leader's schema on a follower. Flows in: the statements of a schema;
- * flows out: steps in their order, each with the phase it belongs to and the settings it is run
- * under, so that any of them can be the first after a crash; and what is known of a single one:
- * what it is called, which roles it names. Pure.
+ * Which statements build a leader's schema on a follower. The statements of a schema come in; steps
+ * in their order come out, each with its phase and the settings that it is run under, so that any
+ * of them can be the first after a crash; and facts about a single statement: its description, the
+ * roles that it names. Pure.
  */
 
 import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
@@ -58,7 +58,7 @@ export function rolesOf(step: Pick<BuildStep, 'statement' | 'settings'>): string
   const found = roleKinds.map((kind) => kind.exec(step.statement)).find((match) => match !== null);
   if (found === undefined || found === null) return null;
   const acting = step.settings.flatMap((one) => authorization.exec(one)?.slice(1) ?? []);
-  // Everybody is no role; quoted it is one.
+  // PUBLIC is no role; quoted it is one.
   const named = [...acting, ...found.slice(1)].filter((name) => name !== 'PUBLIC');
   return [...new Set(named.map(unquoted))];
 }
@@ -69,7 +69,7 @@ function unquoted(name: string): string {
 
 const shownCharsMax = 120;
 
-/** What it makes, without what it is made of: an option may be a password. */
+/** What it creates, without its details: an option may be a password. */
 export function describeStatement(statement: string): string {
   const line = statement.replace(/\s+/g, ' ');
   const head = /^[^('$]*/.exec(line)?.[0].trim() ?? '';
@@ -78,13 +78,13 @@ export function describeStatement(statement: string): string {
 
 const extension = new RegExp(`^CREATE EXTENSION (?:IF NOT EXISTS )?${role}`);
 
-/** The extension that the statement makes; null for any other. */
+/** The extension that the statement creates; null for any other. */
 export function extensionOf(statement: string): string | null {
   const [, name] = extension.exec(statement) ?? [];
   return name === undefined ? null : unquoted(name);
 }
 
-/** Whether it may leave something that fires in the applier. */
+/** Whether it may leave a trigger or rule that fires in the applier. */
 export function enablesTriggers(statement: string): boolean {
   return /^ALTER TABLE .* ENABLE (?:ALWAYS|REPLICA) (?:TRIGGER|RULE) /s.test(statement);
 }

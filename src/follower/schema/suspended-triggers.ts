@@ -1,21 +1,21 @@
 /**
- * Triggers and rules that would fire in the applier. Flows in: the tables of a node that follows;
- * flows out: what is ENABLE ALWAYS or ENABLE REPLICA switched off and remembered, so that a
- * promotion can put it back: what it did on the leader arrives as rows, and must not be done twice.
+ * Triggers and rules that would fire in the applier. On a node that follows, those that are ENABLE
+ * ALWAYS or ENABLE REPLICA are disabled and remembered, so that a promotion can restore them: what
+ * they did on the leader arrives as rows, and must not be done twice.
  */
 import type { Client } from 'pg';
 import { inTransaction, qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { userTablesCondition } from '../../catalog/read-catalog.ts';
 
-/** Where the catalog has them, where we remember them, and how ALTER TABLE calls them. */
-interface HeldKind {
+/** A kind in the words of ALTER TABLE, its catalog query, and our table that remembers it. */
+interface SuspendedKind {
   readonly word: 'TRIGGER' | 'RULE';
   readonly catalog: string;
   readonly memory: string;
   readonly memoryName: string;
 }
 
-const heldKinds: readonly HeldKind[] = [
+const suspendedKinds: readonly SuspendedKind[] = [
   {
     word: 'TRIGGER',
     catalog: `SELECT t.tgrelid AS table_oid, t.tgname AS name, t.tgenabled AS mode
@@ -32,22 +32,22 @@ const heldKinds: readonly HeldKind[] = [
   },
 ];
 
-interface HeldRow {
+interface SuspendedRow {
   readonly schema: string;
   readonly table: string;
   readonly name: string;
   readonly mode: string;
 }
 
-/** Inside one transaction: remembered and switched off, or neither. */
+/** In one transaction: remembered and disabled, or neither. */
 export async function suspendTriggers(client: Client): Promise<void> {
   await inTransaction(client, () => suspendTriggersHere(client));
 }
 
-/** Inside the transaction that is open. */
+/** In the caller's transaction. */
 export async function suspendTriggersHere(client: Client): Promise<void> {
-  for (const { word, catalog, memory, memoryName } of heldKinds) {
-    const { rows } = await client.query<HeldRow>(
+  for (const { word, catalog, memory, memoryName } of suspendedKinds) {
+    const { rows } = await client.query<SuspendedRow>(
       `SELECT n.nspname AS schema, c.relname AS table, f.name, f.mode
        FROM (${catalog}) AS f
        JOIN pg_catalog.pg_class c ON c.oid = f.table_oid
@@ -69,11 +69,11 @@ export async function suspendTriggersHere(client: Client): Promise<void> {
   }
 }
 
-/** Puts everything held back as it was; what belongs to a table that is gone is forgotten. */
+/** Restores everything as it was; entries of dropped tables are deleted. */
 export async function restoreTriggers(client: Client): Promise<void> {
   await inTransaction(client, async () => {
-    for (const { word, catalog, memory, memoryName } of heldKinds) {
-      const { rows } = await client.query<HeldRow>(
+    for (const { word, catalog, memory, memoryName } of suspendedKinds) {
+      const { rows } = await client.query<SuspendedRow>(
         `SELECT h.schema_name AS schema, h.table_name AS table, f.name, h.mode
          FROM ${memory} h
          JOIN pg_catalog.pg_namespace n ON n.nspname = h.schema_name

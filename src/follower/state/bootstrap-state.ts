@@ -1,10 +1,9 @@
 /**
- * How far a node has got that is being built from the topic alone, kept in its own database and
- * moved in the transactions that write its rows. Flows in: a reading's progress; flows out: where
- * to go on after a kill. While there is such a state, the node is not exact; it is removed in the
- * transaction that makes it so.
+ * The state of a node that is being built from the topic alone, kept in its own database and saved
+ * in the transactions that write its rows, so that the next start continues where a kill stopped.
+ * While there is such a state, the node is not exact; it is deleted in the transaction that makes
+ * it so.
  */
-
 import type { Client } from 'pg';
 import type { Checkpoint, RelationId } from '../../change/change.ts';
 import {
@@ -21,22 +20,22 @@ export type Emptied = ReadonlyMap<RelationId, Position>;
 
 export interface BootstrapState {
   readonly streamId: string;
-  /** Rows are read up to here without being counted, and from here on as every follower does. */
+  /** Up to here rows are read without being counted; after it the node follows. */
   readonly checkpoint: Checkpoint;
   /**
-   * The LogAppendTime of a checkpoint that was chosen for a place, by which its rows may be known
+   * The LogAppendTime of a checkpoint that was chosen for an LSN, by which its rows may be known
    * to be complete; null for the last checkpoint of the log.
    */
   readonly checkpointAppendMs: number | null;
-  /** Whether a point of this checkpoint says that every row below it stands whole in the topic. */
+  /** Whether a point of this checkpoint says that the topic has every row below it in full. */
   readonly isWhole: boolean;
   readonly commitTimeMicros: bigint;
   readonly unfinished: readonly RelationId[];
   /** Where each relation was emptied last below the checkpoint. */
   readonly emptied: Emptied;
   /**
-   * Where the topic began, and where to read on; the checkpoint's offsets at the end of the
-   * reading.
+   * The low watermarks at the start, and the offsets to continue at; at the end they are those of
+   * the checkpoint.
    */
   readonly firstOffsets: readonly bigint[];
   readonly offsets: readonly bigint[];
@@ -44,22 +43,22 @@ export interface BootstrapState {
   readonly appendMs: readonly number[];
   /** Per partition, the broker whose log is read; null before the first record. */
   readonly brokers: readonly (number | null)[];
-  /** The first fetch, by this machine's clock, and how long the reading has lasted. */
+  /** The first fetch, by this machine's clock, and how long reading has taken. */
   readonly beganMs: number;
   readonly readMs: number;
   readonly rows: number;
   readonly deleteRetentionMs: number;
-  /** Per partition, the offset that a point has to reach; null until the reading has arrived. */
+  /** Per partition, the offset that a point has to reach; null before the checkpoint is reached. */
   readonly horizon: readonly bigint[] | null;
-  /** Whether the node was a follower before; else it is a new one. */
+  /** Whether the node was a follower before; otherwise it is a new one. */
   readonly isRebuild: boolean;
-  /** How often in a row it began again because rows stood in each other's way. */
+  /** How many restarts in a row were because of rows in conflict. */
   readonly conflicts: number;
 }
 
 interface StateJson extends Omit<BootstrapState, 'checkpoint' | 'commitTimeMicros' | 'emptied'> {
   readonly emptied: readonly (readonly [RelationId, string])[];
-  /** The checkpoint, under the name it has in databases. */
+  /** The checkpoint, by its name in the stored state. */
   readonly mark: { readonly at: string; readonly nextOffsets: readonly string[] };
   readonly commitTimeMicros: string;
 }
@@ -116,7 +115,7 @@ export async function endBootstrap(client: Client): Promise<void> {
   await client.query('DELETE FROM understudy.bootstrap');
 }
 
-/** The share of the reading that is done, from 0 to 1. */
+/** The share of the log that is read, from 0 to 1. */
 export function shareRead({ firstOffsets, offsets, checkpoint }: BootstrapState): number {
   let all = 0n;
   let done = 0n;

@@ -1,14 +1,13 @@
 /**
- * Where a follower stands, kept in its own database and moved in the same transaction as the rows.
- * Flows in: checkpoints of applied batches; flows out: the place to read on from. The move names
- * the position it starts from, so a second applier, or one that went on after a lost answer,
- * changes nothing.
+ * The position of a follower, kept in its own database and moved in the same transaction as the
+ * rows. Checkpoints of applied batches come in; the offsets to continue at come out. The move names
+ * the position it starts from, so a second applier, or one whose answer was lost, changes nothing.
  */
 import type { Client } from 'pg';
 import type { Checkpoint, EpochBegin, Point, RelationId } from '../../change/change.ts';
 import { formatLsn, parseLsn } from '../../change/lsn.ts';
-import { type EpochLsn, formatEpochLsn } from '../../change/position.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import type { EpochLsn } from '../../change/position.ts';
+import { positionMoved } from '../../errors/unreachable.ts';
 
 export interface FollowerPosition {
   readonly streamId: string;
@@ -19,7 +18,7 @@ export interface FollowerPosition {
   readonly checkpoint: Checkpoint;
   /** Per partition, the LogAppendTime of the checkpoint, milliseconds. */
   readonly appendMs: readonly number[];
-  /** Rows of these from before the stream are still missing at the checkpoint. */
+  /** Tables that are backfilling at the checkpoint. */
   readonly unfinished: readonly RelationId[];
 }
 
@@ -89,24 +88,24 @@ function positionValues(position: FollowerPosition): unknown[] {
   ];
 }
 
-/** Sets where a node begins to follow; inside the caller's transaction. */
+/** Sets the position where a node begins to follow; in the caller's transaction. */
 export async function writePosition(
   client: Client,
   position: FollowerPosition,
   format: number,
 ): Promise<void> {
   const values = positionValues(position);
-  const places = values.map((_, i) => `$${i + 1}`);
+  const parameters = values.map((_, i) => `$${i + 1}`);
   const updates = [...positionColumns, 'format'].map((name) => `${name} = EXCLUDED.${name}`);
   await client.query(
     `INSERT INTO understudy.position (${positionColumns.join(', ')}, format)
-     VALUES (${places.join(', ')}, $${values.length + 1})
+     VALUES (${parameters.join(', ')}, $${values.length + 1})
      ON CONFLICT (only_row) DO UPDATE SET ${updates.join(', ')}`,
     [...values, format],
   );
 }
 
-/** Moves on from `from`, inside the transaction that writes the rows. */
+/** Moves the position from `from`, in the transaction that writes the rows. */
 export async function movePosition(
   client: Client,
   from: FollowerPosition,
@@ -123,28 +122,19 @@ export async function movePosition(
     values: [...values, from.at.epoch, formatLsn(from.at.lsn)],
   });
   if (rowCount === 1) return;
-  throw movedAway(from.at);
+  throw positionMoved(from.at);
 }
 
-/** An attempt before this one may have committed after its answer was lost: look again. */
-function movedAway(from: EpochLsn): UnderstudyError {
-  return new UnderstudyError(
-    'POSTGRES_UNREACHABLE',
-    `this node no longer stands at ${formatEpochLsn(from)}: somebody else moved it`,
-    'The agent reads its position again by itself; run one agent per node.',
-  );
-}
-
-/** Nothing is applied here any more, by nobody, provided that this node stands at `at` exactly. */
+/** Ends applying in this database, for every agent, if its position is exactly `at`. */
 export async function saveDetached(client: Client, { epoch, lsn }: EpochLsn): Promise<void> {
   const { rowCount } = await client.query(
     'UPDATE understudy.position SET detached = true WHERE epoch = $1 AND upto = $2',
     [epoch, formatLsn(lsn)],
   );
-  if (rowCount !== 1) throw movedAway({ epoch, lsn });
+  if (rowCount !== 1) throw positionMoved({ epoch, lsn });
 }
 
-/** Where a node stands that follows no more; null for every other. */
+/** The position at which the node was detached; null where it was not. */
 export async function readDetached(client: Client): Promise<EpochLsn | null> {
   const { rows } = await client.query<{ epoch: string; upto: string }>(
     'SELECT epoch, upto FROM understudy.position WHERE detached',
@@ -153,7 +143,7 @@ export async function readDetached(client: Client): Promise<EpochLsn | null> {
   return row === undefined ? null : { epoch: Number(row.epoch), lsn: parseLsn(row.upto) };
 }
 
-/** Keeps the history that tokens of ended epochs are judged by. */
+/** Saves the history that tokens of ended epochs are judged by. */
 export async function saveEpoch(client: Client, begin: EpochBegin): Promise<void> {
   await client.query(
     `INSERT INTO understudy.epochs
@@ -171,7 +161,7 @@ export async function saveEpoch(client: Client, begin: EpochBegin): Promise<void
   );
 }
 
-/** Labels are unique on whichever node leads, so every node knows those of the stream. */
+/** Labels are unique on every node that may lead, so every node has those of the stream. */
 export async function saveLabel(client: Client, point: Point): Promise<void> {
   if (point.label === null) return;
   await client.query(

@@ -1,16 +1,16 @@
 /**
- * What a follower's database says of its being built anew. Flows in: why and how, and how far
- * another database beside it is; flows out: the same for the next start of the agent, for `status`
- * and for whoever would take the node for an exact one. The database that takes the place of
- * another says which one that was, until it is dropped.
+ * The pending rebuild of a follower, kept in its database: why and how, and the progress of the
+ * database beside it. The next start of the agent continues by it, `status` shows it, and a
+ * promotion refuses the node. The database that replaces another records which one, until that one
+ * is dropped.
  */
 import type { Client } from 'pg';
 import { readBootstrap } from './bootstrap-state.ts';
 
-/** In a database beside this one, which then takes its name; or in its own tables. */
+/** In a database beside this one, which then gets its name; or in its own tables. */
 export type RebuildWay = 'swap' | 'in-place';
 
-/** How far the database beside is, as it last was. */
+/** The last known progress of the database beside this one. */
 export interface RebuildProgress {
   readonly phase: 'reading' | 'following' | 'schema' | 'swap';
   readonly percent: number;
@@ -20,14 +20,14 @@ export interface RebuildProgress {
 export interface PendingRebuild {
   readonly way: RebuildWay;
   readonly reason: string;
-  /** The OID of the database beside this one, once it is made. */
+  /** The OID of the database beside this one, once it is created. */
   readonly beside: string | null;
   readonly progress: RebuildProgress | null;
 }
 
 type MaybeTexts = Record<'beside' | 'progress', string | null>;
 
-/** Null where nothing is to be built anew. */
+/** Null where no rebuild is pending. */
 export async function readPendingRebuild(client: Client): Promise<PendingRebuild | null> {
   const { rows } = await client.query<Record<'way' | 'reason', string> & MaybeTexts>(
     `SELECT way, reason, beside, progress::text AS progress
@@ -40,12 +40,12 @@ export async function readPendingRebuild(client: Client): Promise<PendingRebuild
   return { way: row.way === 'swap' ? 'swap' : 'in-place', reason, beside, progress };
 }
 
-/** Whether the node is not to be taken for one at its place: anew, or for the first time. */
+/** Whether the node is not exact: it is being built, for the first time or again. */
 export async function isBeingBuilt(client: Client): Promise<boolean> {
   return (await readPendingRebuild(client)) !== null || (await readBootstrap(client)) !== null;
 }
 
-/** From then on the node is not followed with: another way takes the place of the first. */
+/** From then on the node does not follow; a second call replaces the way of the first. */
 export async function savePendingRebuild(
   client: Client,
   way: RebuildWay,
@@ -59,7 +59,7 @@ export async function savePendingRebuild(
   );
 }
 
-/** Before it is used: what is to be dropped one day is known by its OID. */
+/** Before it is used: it is dropped by its OID. */
 export async function saveBesideDatabase(client: Client, oid: string): Promise<void> {
   await client.query('UPDATE understudy.rebuild SET beside = $1', [oid]);
 }
@@ -71,7 +71,7 @@ export async function saveRebuildProgress(
   await client.query('UPDATE understudy.rebuild SET progress = $1', [JSON.stringify(progress)]);
 }
 
-/** In a database that is about to take the place of another; inside the caller's transaction. */
+/** In a database that is about to replace another; in the caller's transaction. */
 export async function saveReplacement(client: Client, replacedOid: string): Promise<void> {
   await client.query(
     `INSERT INTO understudy.rebuild (way, reason, replaces) VALUES ('swap', 'it is built', $1)
@@ -80,7 +80,7 @@ export async function saveReplacement(client: Client, replacedOid: string): Prom
   );
 }
 
-/** The OID of the database whose place this one has taken; null once it is dropped. */
+/** The OID of the database that this one has replaced; null once that is dropped. */
 export async function readReplacedDatabase(client: Client): Promise<string | null> {
   const { rows } = await client.query<{ oid: string }>(
     'SELECT replaces AS oid FROM understudy.rebuild WHERE replaces IS NOT NULL',
@@ -88,7 +88,7 @@ export async function readReplacedDatabase(client: Client): Promise<string | nul
   return rows[0]?.oid ?? null;
 }
 
-/** The names of databases that this one knows of because of a rebuild, and that are still there. */
+/** The names of databases that a rebuild has left, and that still exist. */
 export async function readLeftoverDatabases(client: Client): Promise<string[]> {
   const { rows } = await client.query<{ name: string }>(
     `SELECT d.datname AS name FROM understudy.rebuild r
