@@ -21,7 +21,7 @@ export const quick: readonly Mutation[] = [
         file: publishLoop,
         find: 'const { message } = event;',
         replace: `const { message } = event;
-    if (message.kind === 'commit') this.#parts.wal.confirm(message.endLsn);`,
+    if (message.kind === 'commit') this.#parts.wal.confirm(message.commitEndLsn);`,
       },
     ],
     tests: [publishModel],

@@ -100,7 +100,7 @@ export const withServers: readonly Mutation[] = [
       {
         file: 'src/leader/stream/wal-session.ts',
         find: `if (message.kind !== 'ignored') this.#push(`,
-        replace: `if (message.kind === 'commit') this.#received = message.endLsn;
+        replace: `if (message.kind === 'commit') this.#received = message.commitEndLsn;
       if (message.kind !== 'ignored') this.#push(`,
       },
       {

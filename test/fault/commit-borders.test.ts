@@ -78,9 +78,9 @@ async function lastBorder(slot: string): Promise<Lsn | null> {
     .map(({ data }) => decodePgoutput(data))
     .flatMap((message) => (message.kind === 'commit' ? [message] : []));
   const [first, second] = commits.slice(-2);
-  if (first === undefined || first.endLsn !== second?.commitLsn) return null;
+  if (first === undefined || first.commitEndLsn !== second?.commitLsn) return null;
   if (hasWalInspect) {
-    const border = formatLsn(first.endLsn);
+    const border = formatLsn(first.commitEndLsn);
     const [row] = await fleet.sql<{ type: string }>(
       'a',
       'SELECT record_type AS type FROM pg_get_wal_record_info($1)',
@@ -88,7 +88,7 @@ async function lastBorder(slot: string): Promise<Lsn | null> {
     );
     assert.is(row?.type, 'COMMIT', `the record at ${border} itself`);
   }
-  return first.endLsn;
+  return first.commitEndLsn;
 }
 
 async function inserted(slot: string, start: Lsn, until: number): Promise<readonly number[]> {

@@ -11,7 +11,7 @@ import type { WalEvent, WalSource } from '../../src/leader/stream/stages.ts';
 
 export interface SourceTransaction {
   readonly commitLsn: Lsn;
-  readonly endLsn: Lsn;
+  readonly commitEndLsn: Lsn;
   /** Null values are deletes. */
   readonly rows: readonly { readonly key: string; readonly value: string | null }[];
   readonly label: string | null;
@@ -35,9 +35,9 @@ export class ModelPostgres {
   /** `gapBytes` is other WAL between the previous commit and this one. */
   commit(rows: SourceTransaction['rows'], label: string | null, gapBytes: number): void {
     const commitLsn = toLsn(this.walEnd + BigInt(gapBytes));
-    const endLsn = toLsn(commitLsn + commitBytes);
-    this.transactions.push({ commitLsn, endLsn, rows, label });
-    this.walEnd = endLsn;
+    const commitEndLsn = toLsn(commitLsn + commitBytes);
+    this.transactions.push({ commitLsn, commitEndLsn, rows, label });
+    this.walEnd = commitEndLsn;
   }
 
   /** WAL that holds no row of the publication. */
@@ -126,7 +126,7 @@ export class ModelWalsender implements WalSource {
     while ((transactions[this.#sent]?.commitLsn ?? this.#start) < this.#start) this.#sent += 1;
   }
 
-  #messagesOf({ commitLsn, endLsn, rows, label }: SourceTransaction): PgoutputMessage[] {
+  #messagesOf({ commitLsn, commitEndLsn, rows, label }: SourceTransaction): PgoutputMessage[] {
     const commitTimeMicros = commitLsn as bigint;
     const messages: PgoutputMessage[] = [{ kind: 'begin', commitLsn, commitTimeMicros, xid: 0 }];
     if (!this.#described) {
@@ -143,7 +143,7 @@ export class ModelWalsender implements WalSource {
       const head = { kind: 'message', transactional: true, prefix: 'understudy.point' } as const;
       messages.push({ ...head, content: label });
     }
-    return [...messages, { kind: 'commit', commitLsn, endLsn }];
+    return [...messages, { kind: 'commit', commitLsn, commitEndLsn }];
   }
 
   #push(event: WalEvent): void {

@@ -33,7 +33,7 @@ export function publishing(rules: PublishRules): fc.IAsyncProperty<unknown> {
     const batches = await wholeBatches(world);
     assert.equal(contentOf(batches), transactions.flatMap(rowsOf), 'the log is not the WAL');
     const labelled = transactions.filter(({ label }) => label !== null);
-    const labels = labelled.map(({ label, endLsn }) => `${label} at ${endLsn}`);
+    const labels = labelled.map(({ label, commitEndLsn }) => `${label} at ${commitEndLsn}`);
     const named = batches.flatMap(({ point: { label, upto } }) => {
       return label === null ? [] : [`${label} at ${upto}`];
     });

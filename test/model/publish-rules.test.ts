@@ -71,7 +71,7 @@ test('found when an answered commit is confirmed before it was read back', async
 
 test('found when WAL is confirmed as it is received', async () => {
   const received = 'const { message } = event;';
-  const confirm = `if (message.kind === 'commit') this.#parts.wal.confirm(message.endLsn);`;
+  const confirm = `if (message.kind === 'commit') this.#parts.wal.confirm(message.commitEndLsn);`;
   await found(await withLoop(received, `${received}\n${confirm}`), tooEarly);
 });
 

@@ -56,8 +56,8 @@ export function rawValue(bytes: Buffer): Buffer {
 export const frames = {
   begin: (commitLsn: bigint, micros: bigint) =>
     join(tag('B'), int64(commitLsn), int64(micros), int32(4_000_000_001 | 0)),
-  commit: (commitLsn: bigint, endLsn: bigint) =>
-    join(tag('C'), byte(0), int64(commitLsn), int64(endLsn), int64(0n)),
+  commit: (commitLsn: bigint, commitEndLsn: bigint) =>
+    join(tag('C'), byte(0), int64(commitLsn), int64(commitEndLsn), int64(0n)),
   relation: (oid: number, schema: string, name: string, columns: readonly [string, boolean][]) => {
     const written = columns.map(([column, key]) =>
       join(byte(key ? 1 : 0), text(column), int32(25), int32(-1)),

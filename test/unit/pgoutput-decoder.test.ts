@@ -38,7 +38,7 @@ test('begin and commit carry unsigned LSNs and microseconds since 1970', () => {
     commitTimeMicros: 946_684_800_000_001n,
     xid: 4_000_000_001,
   });
-  const commit = { kind: 'commit', commitLsn: 0x16b3748n, endLsn: 2n ** 64n - 1n };
+  const commit = { kind: 'commit', commitLsn: 0x16b3748n, commitEndLsn: 2n ** 64n - 1n };
   assert.equal(decodePgoutput(frames.commit(0x16b3748n, 2n ** 64n - 1n)), commit);
 });
 

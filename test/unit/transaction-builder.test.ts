@@ -25,7 +25,7 @@ function relationMessage(name: 'orders' | 'lines'): RelationMessage {
 }
 
 const begin: PgoutputMessage = { kind: 'begin', commitLsn: lsn(100), commitTimeMicros: 5n, xid: 7 };
-const commit: PgoutputMessage = { kind: 'commit', commitLsn: lsn(100), endLsn: lsn(120) };
+const commit: PgoutputMessage = { kind: 'commit', commitLsn: lsn(100), commitEndLsn: lsn(120) };
 
 /** A builder that is inside of a transaction and knows both tables. */
 function opened(): (...messages: readonly PgoutputMessage[]) => BuiltEvent[] {
@@ -87,7 +87,7 @@ test('a relation record comes once, before its first row, and takes an ordinal',
 
 test('begin and commit are passed on with their LSNs', () => {
   const build = opened();
-  assert.equal(build(commit), [{ kind: 'commit', endLsn: 120n }]);
+  assert.equal(build(commit), [{ kind: 'commit', commitEndLsn: 120n }]);
   assert.equal(build(begin), [{ kind: 'begin', commitLsn: 100n, commitTimeMicros: 5n, xid: 7 }]);
 });
 

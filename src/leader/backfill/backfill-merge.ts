@@ -116,7 +116,7 @@ export class BackfillMerge {
   }
 
   /**
-   * What a point says, where rows are partial since `unhealed`; a point is taken as having said it.
+   * What a point says, where rows are partial since `unhealed`; this counts as having been said.
    * A table is complete, and no longer named, once all of it is published and so is the whole row
    * of every key that was streamed as a partial row meanwhile.
    */

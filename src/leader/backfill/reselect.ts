@@ -85,7 +85,7 @@ export class Reselect {
   #found = 0;
   #round: Round | null = null;
   /** The last streamed transaction that added a key, by relation. */
-  readonly #keyMakers = new Map<RelationId, number>();
+  readonly #keyAdders = new Map<RelationId, number>();
 
   /** `unhealed` is what the log says: since then keys are wanted, and have to be searched for. */
   constructor(unhealed: Checkpoint | null, limits: { readonly wantedMax?: number } = {}) {
@@ -134,7 +134,7 @@ export class Reselect {
   }
 
   #noteNewKey(relationId: RelationId, xid: number): void {
-    this.#keyMakers.set(relationId, xid);
+    this.#keyAdders.set(relationId, xid);
     if (this.#round?.table.shape.id === relationId) this.#round.hasNewKeys = true;
   }
 
@@ -372,8 +372,8 @@ export class Reselect {
    */
   #mayDelete({ table, snapshot, hasNewKeys }: Round): boolean {
     if (table.hasOneSpelling) return true;
-    const maker = this.#keyMakers.get(table.shape.id);
-    return !hasNewKeys && snapshot !== null && (maker === undefined || sees(snapshot, maker));
+    const adder = this.#keyAdders.get(table.shape.id);
+    return !hasNewKeys && snapshot !== null && (adder === undefined || sees(snapshot, adder));
   }
 
   #isBeingRead(text: string, entry: Wanted): boolean {

@@ -90,10 +90,10 @@ export class Batcher implements BatchPolicy {
     this.#label = label;
   }
 
-  end(endLsn: Lsn): void {
+  end(commitEndLsn: Lsn): void {
     this.#openTransaction = false;
-    this.#upto = endLsn;
-    this.#walEnd = endLsn > this.#walEnd ? endLsn : this.#walEnd;
+    this.#upto = commitEndLsn;
+    this.#walEnd = commitEndLsn > this.#walEnd ? commitEndLsn : this.#walEnd;
     this.#commit = this.#pendingCommit;
     this.#commitTimeMicros = this.#pendingCommitTimeMicros;
   }

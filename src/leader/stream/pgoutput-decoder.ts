@@ -46,7 +46,7 @@ export type PgoutputMessage =
       /** As the WAL has it, without its epoch. */
       readonly xid: number;
     }
-  | { readonly kind: 'commit'; readonly commitLsn: Lsn; readonly endLsn: Lsn }
+  | { readonly kind: 'commit'; readonly commitLsn: Lsn; readonly commitEndLsn: Lsn }
   | RelationMessage
   | { readonly kind: 'insert'; readonly oid: number; readonly values: Tuple }
   | {
@@ -201,9 +201,9 @@ function decodeBody(tag: string, cursor: Cursor): PgoutputMessage {
     case 'C': {
       cursor.byte();
       const commitLsn = cursor.lsn();
-      const endLsn = cursor.lsn();
+      const commitEndLsn = cursor.lsn();
       cursor.int64();
-      return { kind: 'commit', commitLsn, endLsn };
+      return { kind: 'commit', commitLsn, commitEndLsn };
     }
     case 'R':
       return readRelation(cursor);

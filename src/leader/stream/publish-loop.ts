@@ -187,7 +187,7 @@ export class PublishLoop implements Publisher {
         batcher.label(built.label);
         return;
       case 'commit':
-        batcher.end(built.endLsn);
+        batcher.end(built.commitEndLsn);
         return;
       default:
         unreachable(built);

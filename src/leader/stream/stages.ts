@@ -1,6 +1,6 @@
 /**
  * The stages of a row's path on the leader, as interfaces: what flows between two of them, in which
- * order, and who acknowledges. Types alone; each class says which interface it satisfies.
+ * order, and who acknowledges. Types alone; each class declares which interface it implements.
  *
  *     WalSource --event--> ChangeBuilder --change--> RowObserver
  *         ^                     |
@@ -74,7 +74,7 @@ export type BuiltEvent =
   | { readonly kind: 'watermark'; readonly id: string }
   /** A user asked here to have all rows of the table read and published again. */
   | { readonly kind: 'resnapshot'; readonly relationId: RelationId }
-  | { readonly kind: 'commit'; readonly endLsn: Lsn };
+  | { readonly kind: 'commit'; readonly commitEndLsn: Lsn };
 
 /**
  * From messages to changes with positions: `begin`, then changes with ordinals from 0 upwards and
@@ -84,7 +84,7 @@ export interface ChangeBuilder {
   build(message: PgoutputMessage): BuiltEvent[];
   /** Rows of a read, at the position of its watermark. */
   read(read: ObservedRead): BuiltEvent[];
-  /** The record that says: all rows of the relation are published again after this position. */
+  /** The record after which all rows of the relation are published again. */
   resnapshot(relation: RelationShape): BuiltEvent[];
 }
 
@@ -100,8 +100,8 @@ export type Incomplete = Pick<Point, 'unfinished' | 'unhealed'>;
 
 /**
  * Watches rows on the path, and adds rows that it read itself. The path knows one observer and not
- * what it is for (leader/backfill has the reasons). It hears of each change before its record is in
- * the batch, in WAL order, also of the rows that it added; it never waits and never throws.
+ * its purpose (leader/backfill has the reasons). It is called with each change before its record is
+ * in the batch, in WAL order, also with the rows that it added; it never waits and never throws.
  * `previous` is the checkpoint that the open batch continues, or an older one.
  */
 export interface RowObserver {
@@ -139,13 +139,13 @@ export interface BatchPolicy {
   begin(commitLsn: Lsn, commitTimeMicros: bigint): void;
   add(records: readonly OutgoingRecord[]): void;
   label(label: string): void;
-  end(endLsn: Lsn): void;
+  end(commitEndLsn: Lsn): void;
   keepalive(walEnd: Lsn): void;
   next(nowMs: number): BatchAction;
   committed(checkpoint: Checkpoint): void;
 }
 
-/** Hears what the leader reads of its own topic. */
+/** Receives what the leader reads back from its own topic. */
 export interface ReadBackListener {
   /** Every partition was read as committed up to `at`: what may be confirmed to Postgres. */
   seen(at: EpochLsn): void;

@@ -56,7 +56,7 @@ export class TransactionBuilder implements ChangeBuilder {
       }
       case 'commit':
         this.#commitLsn = null;
-        return [{ kind: 'commit', endLsn: message.endLsn }];
+        return [{ kind: 'commit', commitEndLsn: message.commitEndLsn }];
       case 'relation':
         this.#learn(message);
         return [];
