@@ -6,7 +6,7 @@
 import type { Point, RelationId, UnfinishedTable } from '../change/change.ts';
 import type { EpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
-import { unfinishedStatus } from '../fleet/status/unfinished-text.ts';
+import { unfinishedStatus } from '../fleet/status/progress-text.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { WalLook } from './wal-watch.ts';
 

@@ -4,6 +4,17 @@
  */
 import { UnderstudyError } from './understudy-error.ts';
 
+/** `part` is a database, the topic or the control log. */
+export function statusPartTimeout(part: string, timeoutMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `${part} did not answer within ${timeoutMs} ms`,
+    'Check its server, then retry.',
+    undefined,
+    { part, timeoutMs },
+  );
+}
+
 /** Of the HTTP server, whose callers give up soon. */
 export function statusTimeout(timeoutMs: number): UnderstudyError {
   return new UnderstudyError(

@@ -126,7 +126,7 @@ test('a slot that somebody drops ends the stream', async () => {
   const a = await statusOf('a');
   assert.is(a.state, 'stopped');
   assert.is(a.slot, null);
-  assert.match(a.why.join(), /slot is gone: what it writes reaches nobody/);
+  assert.match(a.why.join(), /slot is missing: its writes are not published/);
   await followerStands();
   await comesBack();
 });
@@ -149,15 +149,15 @@ test('a slot that Postgres gives up is warned of first, and then ends the stream
   await fleet.sql('a', 'INSERT INTO item VALUES (2)');
   await writeSegments(14);
   // Its look may come between two segments; how much it is by now, the status says.
-  await agent.says(/"level":"warn"[^\n]*keeps \d+ MB of WAL, and is given up after/);
+  await agent.says(/"level":"warn"[^\n]*keeps \d+ MB of WAL, and is invalidated after/);
   const waiting = await statusOf('a');
   assert.ok((waiting.slot?.retainedBytes ?? 0) > 14 * 2 ** 24 - 2 ** 24, JSON.stringify(waiting));
-  assert.match(waiting.why.join(), /keeps 2\d\d MB of WAL, and is given up after/);
+  assert.match(waiting.why.join(), /keeps 2\d\d MB of WAL, and is invalidated after/);
   await writeSegments(4);
-  await agent.says(/"level":"error"[^\n]*keeps [23]\d\d MB of WAL, and is given up after/);
+  await agent.says(/"level":"error"[^\n]*keeps [23]\d\d MB of WAL, and is invalidated after/);
   await writeSegments(6);
   await fleet.sql('a', 'CHECKPOINT');
-  await agent.says(/"level":"error"[^\n]*has lost WAL: what it writes reaches nobody/);
+  await agent.says(/"level":"error"[^\n]*has lost WAL: its writes are not published/);
   assert.not(agent.ended, 'nobody knows yet who leads');
   const lost = await statusOf('a');
   assert.is(lost.slot?.walStatus, 'lost');

@@ -73,7 +73,7 @@ test('a detach goes on after a kill at every step, by whoever asks again', async
     assert.is(code, null, `${place}: ${stderr}`);
   }
   const status = await fleet.cli('status');
-  assert.match(status.json.nodes[1].why.join(), 'its detaching has not ended: understudy detach b');
+  assert.match(status.json.nodes[1].why.join(), 'its detach is not complete: understudy detach b');
   const { code, json, stderr } = await fleet.cli(...words);
   assert.is(code, 0, `${JSON.stringify(json)} ${stderr}`);
   assert.equal(await fleet.sql('b', tracesQuery), []);

@@ -108,7 +108,7 @@ test('what is missing is said, and nobody takes it for exact', () => {
     assert.ok(doc.rows > 0, JSON.stringify(doc));
     const [, b] = status.nodes;
     assert.equal([b.exact, b.promotable], [false, false]);
-    assert.match(b.why.join(), /lacks rows from before the stream, of public.doc and 2 more/);
+    assert.match(b.why.join(), /public.doc and 2 more tables are backfilling/);
     const verified = await fleet.cli('verify');
     assert.is(verified.code, 4);
     assert.is(verified.json.error.code, 'UNFINISHED');

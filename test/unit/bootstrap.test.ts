@@ -6,7 +6,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
-import { buildingText } from '../../src/fleet/status/building-text.ts';
+import { buildingText } from '../../src/fleet/status/progress-text.ts';
 import { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
 import { horizonOf, isTooSlow, movedPartitions } from '../../src/follower/bootstrap/horizon.ts';
 import { TopicSurvey } from '../../src/follower/bootstrap/topic-survey.ts';

@@ -5,7 +5,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { besideName, settingText } from '../../src/fleet/provision/beside-database.ts';
-import { rebuildText } from '../../src/fleet/status/building-text.ts';
+import { rebuildText } from '../../src/fleet/status/progress-text.ts';
 import type { PendingRebuild } from '../../src/follower/state/rebuild-state.ts';
 import { facts, follower, nodesOf } from '../support/fleet-facts.ts';
 
@@ -39,10 +39,10 @@ const mark: PendingRebuild = {
   progress: { phase: 'reading', percent: 40, rows: 12_345 },
 };
 
-test('a node that is being rebuilt is neither exact nor promotable, and says how far it is', () => {
+test('a node that is being rebuilt is neither exact nor promotable, and its progress is reported', () => {
   const [, b] = nodesOf(facts({ b: follower(1000, { rebuild: mark }) }));
   assert.equal([b.state, b.exact, b.promotable], ['rebuilding', false, false]);
-  assert.match(b.why.join(), '40 % read, 12,345 rows; why: it was away');
+  assert.match(b.why.join(), '40 % read, 12,345 rows; reason: it was away');
   const [, stopped] = nodesOf(facts({ b: follower(1000, { rebuild: mark, agentRuns: false }) }));
   assert.equal([stopped.state, stopped.promotable], ['stopped', false]);
   assert.match(stopped.why.join(), 'it is being rebuilt');
@@ -53,7 +53,7 @@ test('each phase has its words', () => {
   assert.match(said(null), 'about to begin');
   assert.match(said({ phase: 'following', percent: 100, rows: 0 }), 'to its end');
   assert.match(said({ phase: 'schema', percent: 50, rows: 0 }), '50 % of the rest of its schema');
-  assert.match(said({ phase: 'swap', percent: 100, rows: 0 }), 'taking the place');
+  assert.match(said({ phase: 'swap', percent: 100, rows: 0 }), 'replacing the old one');
   assert.match(rebuildText({ ...mark, way: 'in-place' }), 'in its own tables: it was away');
 });
 

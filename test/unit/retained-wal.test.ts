@@ -57,16 +57,16 @@ test('what is said names the slot, the size, the end and the remedy', () => {
   const limited = judgeRetention(keeping(70));
   assert.is(
     limited.message,
-    'the slot understudy_shop_1 keeps 70 GB of WAL, and is given up after 30 GB more',
+    'the slot understudy_shop_1 keeps 70 GB of WAL, and is invalidated after 30 GB more',
   );
   assert.match(limited.hint, /Nothing reads it.*max_slot_wal_keep_size/);
   const past = judgeRetention(keeping(103));
-  assert.match(past.message, /given up after 0 B more/);
+  assert.match(past.message, /invalidated after 0 B more/);
   const busy = judgeRetention({ ...unlimited(12), active: true });
   assert.match(busy.message, /keeps 12 GB of WAL, without a limit/);
   assert.match(busy.hint, /slower than its writers.*free space of the disk/);
   for (const gone of [null, keeping(0, { walStatus: 'lost' })]) {
-    assert.match(judgeRetention(gone).message, /what it writes reaches nobody/);
+    assert.match(judgeRetention(gone).message, /its writes are not published/);
     assert.match(judgeRetention(gone).hint, /Read every table again.*resnapshot --all/);
   }
 });

@@ -30,7 +30,7 @@ function delayedNode(ageMs: number, upto = 900): NodeStatus {
   return nodesOf({ ...input, nodes, topic })[1];
 }
 
-status('a delayed follower that is behind waits on purpose; it can take the lead', () => {
+status('a delayed follower that is behind waits on purpose; it can be promoted', () => {
   const young = delayedNode(899_000);
   assert.is(young.state, 'waiting');
   assert.equal(young.why, ['delayed by 15m: it applies nothing younger']);
@@ -40,12 +40,12 @@ status('a delayed follower that is behind waits on purpose; it can take the lead
   assert.equal(current.why, young.why);
   const late = delayedNode(903_000);
   assert.is(late.state, 'catching-up');
-  assert.match(late.why.join(), /delayed by 15m.*it is applying what leads to 1:0\/3E8/);
+  assert.match(late.why.join(), /delayed by 15m.*it is applying transactions up to 1:0\/3E8/);
   const undelayed = facts({ b: follower(900, { position: null }) });
   assert.equal(nodesOf(undelayed)[0].why, []);
 });
 
-status('a node that was detached is told as such, whatever its database is by now', () => {
+status('a detached node is reported as such, whatever its database is now', () => {
   const detach: ControlRecord = { kind: 'detach', id: 'x', node: 'b', at: at(1, 16), time };
   const again: ControlRecord = { ...detach, id: 'y', at: at(1, 17) };
   const state = found(control(claim(1, 'a'), detach, again));
@@ -53,7 +53,7 @@ status('a node that was detached is told as such, whatever its database is by no
   for (const [who, rest] of [
     [null, []],
     [other, []],
-    [identity('b', 'follower'), ['its detaching has not ended: understudy detach b']],
+    [identity('b', 'follower'), ['its detach is not complete: understudy detach b']],
   ] as const) {
     const [, b] = nodesOf(facts({ control: state, b: follower(1000, { identity: who }) }));
     assert.equal(b.why, ['detached at 1:0/10: a database of its own', ...rest]);

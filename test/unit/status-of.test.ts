@@ -75,7 +75,7 @@ status('a sound fleet', () => {
 status('a leader without agent, without slot, with an idle or a lost one has stopped', () => {
   const cases: readonly (readonly [Partial<DatabaseFacts>, RegExp])[] = [
     [{ agentRuns: false }, /no agent runs: understudy run a/],
-    [{ slots: [] }, /slot is gone/],
+    [{ slots: [] }, /slot is missing/],
     [{ slots: [{ ...slot, active: false, walStatus: 'lost' }] }, /has lost WAL/],
     [{ slots: [{ ...slot, active: false }] }, /does not read the WAL/],
   ];
@@ -87,16 +87,16 @@ status('a leader without agent, without slot, with an idle or a lost one has sto
   }
 });
 
-status('a slot that was lost is told also while no agent runs', () => {
+status('a lost slot is reported while no agent runs, too', () => {
   for (const slots of [[], [{ ...slot, active: false, walStatus: 'lost' }]]) {
     const [a] = nodesOf(facts({ a: leader({ agentRuns: false, slots }) }));
     assert.is(a.state, 'stopped');
     assert.match(a.why[0] ?? '', /no agent runs/);
-    assert.match(a.why[1] ?? '', /slot .*: what it writes reaches nobody/);
+    assert.match(a.why[1] ?? '', /slot .*: its writes are not published/);
   }
 });
 
-status('WAL that waits is told with its size and its end, with and without Kafka', () => {
+status('WAL that is kept is reported with its size and its limit, with and without Kafka', () => {
   const waits = { ...slot, retainedBytes: 700 * 2 ** 20, unconfirmedBytes: 690 * 2 ** 20 };
   const slots = [{ ...waits, safeBytes: 300 * 2 ** 20 }];
   const away: Found<never> = { kind: 'missing', reason: 'Kafka is away' };
@@ -105,13 +105,13 @@ status('WAL that waits is told with its size and its end, with and without Kafka
     assert.is(a.state, 'catching-up');
     assert.is(a.slot?.unpublishedBytes, 690 * 2 ** 20);
     assert.equal(a.why.slice(0, 2), [
-      'the topic lacks 690 MB of its WAL',
-      'the slot understudy_shop_1 keeps 700 MB of WAL, and is given up after 300 MB more',
+      '690 MB of its WAL is not in the topic yet',
+      'the slot understudy_shop_1 keeps 700 MB of WAL, and is invalidated after 300 MB more',
     ]);
   }
 });
 
-status('a leader that was replaced is fenced and no leader any more', () => {
+status('a leader that was replaced is fenced and no longer leads', () => {
   const b = follower(2000, {
     identity: identity('b', 'leader', 2),
     walLsn: lsn(2500),
@@ -136,7 +136,7 @@ status('a node that has claimed and not begun is waiting', () => {
   assert.is(b.role, 'leader');
   assert.is(b.state, 'waiting');
   assert.is(b.promotable, false);
-  assert.match(b.why.join(), 'taking the lead of epoch 2');
+  assert.match(b.why.join(), 'its promotion to leader of epoch 2 is not complete');
 });
 
 status('lag is to the leader’s WAL, else to the log, and never across epochs', () => {
@@ -180,7 +180,7 @@ status('streaming is at the end, or close behind it', () => {
   assert.is(nodesOf(facts({ b: follower(1000, { agentRuns: false }) }))[1].state, 'stopped');
 });
 
-status('damage keeps everybody from being promoted until it is repaired', () => {
+status('while the topic is damaged no node is promotable', () => {
   const damage: ControlRecord = {
     kind: 'damage',
     id: 'd1',
@@ -210,25 +210,28 @@ status('without Kafka what is unknown is null, with the reason once', () => {
   assert.is(a.exact, null);
   assert.equal(b.why, ['no broker']);
   assert.equal([b.exact, b.promotable, b.lagMs], [null, null, null]);
-  assert.is(b.lagBytes, 100, 'what the databases say is still told');
+  assert.is(b.lagBytes, 100, 'facts from the databases are still reported');
 });
 
-status('a database of nobody, of another cluster or of another stream is told as such', () => {
-  const other = { ...identity('b', 'follower'), cluster: 'other' };
-  const renewed = { ...identity('b', 'follower'), streamId: 'stream-0' };
-  for (const [who, why] of [
-    [null, 'understudy run b'],
-    [other, 'node b of cluster other'],
-    [renewed, 'the stream stream-0'],
-  ] as const) {
-    const [, b] = nodesOf(facts({ b: follower(1000, { identity: who }) }));
-    assert.is(b.state, 'stopped');
-    assert.is(b.promotable, false);
-    assert.match(b.why.join(), why);
-  }
-});
+status(
+  'a database without a node, of another cluster or of another stream is reported as such',
+  () => {
+    const other = { ...identity('b', 'follower'), cluster: 'other' };
+    const renewed = { ...identity('b', 'follower'), streamId: 'stream-0' };
+    for (const [who, why] of [
+      [null, 'understudy run b'],
+      [other, 'node b of cluster other'],
+      [renewed, 'the stream stream-0'],
+    ] as const) {
+      const [, b] = nodesOf(facts({ b: follower(1000, { identity: who }) }));
+      assert.is(b.state, 'stopped');
+      assert.is(b.promotable, false);
+      assert.match(b.why.join(), why);
+    }
+  },
+);
 
-status('no cluster at all is something else than one that is down', () => {
+status('no cluster differs from a cluster that is down', () => {
   const empty = { a: leader({ identity: null }), b: follower(0, { identity: null }) };
   const noStream = found(emptyControlState);
   assert.is(isUninitialised(facts({ ...empty, control: noStream })), true);
@@ -236,7 +239,7 @@ status('no cluster at all is something else than one that is down', () => {
   assert.is(isUninitialised(facts({ b: empty.b, control: noStream })), false);
 });
 
-status('a follower that needs what the topic does not hold is not promotable', () => {
+status('a follower that needs records that the topic does not hold is not promotable', () => {
   const [watermark] = [{ partition: 0, lowWatermark: 10n, lastStableOffset: 20n }];
   const point = { commitTimeMicros: commitMicros };
   const topic = found({ at: at(1, 1000), point, watermarks: [watermark] });

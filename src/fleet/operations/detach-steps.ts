@@ -30,8 +30,7 @@ import type { NodeAccess } from '../node/node-access.ts';
 import { advanceSequences, type SequenceChange } from '../promotion/sequences.ts';
 import { type StepTime, StepTimes } from '../promotion/step-times.ts';
 import type { FollowerAtWork } from '../provision/following.ts';
-import { openBuildTexts } from '../status/building-text.ts';
-import { lacksText } from '../status/unfinished-text.ts';
+import { backfillingText, openBuildTexts } from '../status/progress-text.ts';
 
 /** The JSON of detach. What the log holds beyond `lsn` is not discarded: the others have it. */
 export interface DetachResult {
@@ -163,7 +162,7 @@ function requireWhole(
   streamId: string,
 ): FollowerPosition {
   if (position?.streamId === streamId) {
-    const lacks = lacksText(position.unfinished);
+    const lacks = backfillingText(position.unfinished);
     if (lacks === null) return position;
     throw new UnderstudyError(
       'UNFINISHED',

@@ -21,7 +21,7 @@ import { requireAttached } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
 import { failoverWaitMs } from '../node/requests.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
-import { lackTexts, requireSchemaBuilt } from '../status/building-text.ts';
+import { lackTexts, requireSchemaBuilt } from '../status/progress-text.ts';
 import type { StandIn } from './stand-in.ts';
 
 interface FailoverRequest {

@@ -32,7 +32,7 @@ import {
   type StreamTable,
   streamTables,
 } from '../promotion/resnapshot-tables.ts';
-import { unfinishedText } from '../status/unfinished-text.ts';
+import { backfillText } from '../status/progress-text.ts';
 import type { StandIn } from './stand-in.ts';
 
 interface ResnapshotRequest {
@@ -205,7 +205,7 @@ async function finish(
     const isTakenUp = checkpoint !== null && compareEpochLsn(checkpoint.at, at) >= 0;
     const left = unfinished.filter(({ relation }) => wanted.has(relation));
     if (isTakenUp && left.length === 0) return true;
-    if (isTakenUp) onProgress(unfinishedText(left, around.nowMs()) ?? '');
+    if (isTakenUp) onProgress(backfillText(left, around.nowMs()) ?? '');
     else if (around.nowMs() - beganMs > takenUpWithinMs) throw notTakenUp();
     await sleepOrAbort(lookEveryMs, signal);
   }

@@ -27,8 +27,7 @@ import { digestTable, type TableDigest } from '../../verify/table-digest.ts';
 import type { Cluster } from '../cluster.ts';
 import { askAgent } from '../node/agent-question.ts';
 import { type NodeSession, openFleetLog, openMember } from '../node/member-session.ts';
-import { buildingText, rebuildText } from '../status/building-text.ts';
-import { lacksText } from '../status/unfinished-text.ts';
+import { backfillingText, buildingText, rebuildText } from '../status/progress-text.ts';
 import { chooseNodes, type LeftOut } from './judge-verified-nodes.ts';
 
 interface VerificationOptions {
@@ -114,7 +113,7 @@ async function lacksOf(client: Client): Promise<string | null> {
   if (rebuild !== null) return rebuildText(rebuild);
   const building = await readBootstrap(client);
   if (building !== null) return buildingText(building, false);
-  return lacksText((await readPosition(client))?.unfinished ?? []);
+  return backfillingText((await readPosition(client))?.unfinished ?? []);
 }
 
 class Verifying {

@@ -35,7 +35,7 @@ import {
 import { withTimeout } from '../../waiting.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import type { FollowerAtWork } from '../provision/following.ts';
-import { lackTexts, requireSchemaBuilt } from '../status/building-text.ts';
+import { lackTexts, requireSchemaBuilt } from '../status/progress-text.ts';
 import { type OwnedEpoch, ownEpoch, writeEpochBegin } from './own-epoch.ts';
 import { repairPublication, requestResnapshot, resnapshotRelations } from './resnapshot-tables.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';

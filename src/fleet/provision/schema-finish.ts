@@ -20,7 +20,7 @@ import type { Logger } from '../../logger.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeAccess } from '../node/node-access.ts';
-import { refusedTexts } from '../status/building-text.ts';
+import { refusedTexts } from '../status/progress-text.ts';
 
 /** Becoming exact takes from seconds to hours. */
 const exactPollMs = 500;

@@ -1,8 +1,8 @@
 /**
- * Looks at a fleet without asking any agent. Flows in: a cluster, or also an open control log;
- * flows out: its status, as often as wanted. Every part is looked at side by side and under a short
- * limit, and what cannot be reached becomes a reason, never a failure of the whole. Connections are
- * kept from one look to the next and made anew after anything went wrong with them.
+ * Reads the status of a fleet, as often as wanted, without asking any agent. All parts are read
+ * concurrently and under a short timeout; one that cannot be reached becomes a reason in the
+ * status, never a failure of the whole. Connections are kept between reads and re-created after any
+ * failure.
  */
 import type { Client } from 'pg';
 import { connectPostgres } from '../../catalog/postgres-session.ts';
@@ -11,7 +11,7 @@ import { parseLsn } from '../../change/lsn.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { notInitialised } from '../../errors/cluster.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { statusPartTimeout } from '../../errors/timed-out.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
@@ -32,15 +32,15 @@ import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts
 import { isUninitialised, judgeStatus } from './judge-status.ts';
 import type { FleetStatus } from './node-status.ts';
 
-/** Whoever asks for a status wants it now; a server that needs longer is as good as away. */
+/** A status is wanted at once; a server that needs longer counts as unreachable. */
 const databaseTimeoutMs = 3_000;
-/** For the control log and the topic together: monitoring hears of both in time. */
+/** For the control log and the topic together, so that monitoring gets both in time. */
 const kafkaTimeoutMs = 4_000;
 const probeTimeoutMs = 2_500;
-/** What is being closed is of no use to anybody; a moment is enough for those who do answer. */
-const closeTimeoutMs = 1_000;
+/** A server that answers closes a connection within a moment. */
+const statusCloseTimeoutMs = 1_000;
 
-/** Points and epochs are read without it, and no row is looked into: any schema does for those. */
+/** Points and epochs need no registry, and no row is decoded: any schema does for rows. */
 const noRegistry = {
   schemaById: async (): Promise<RowSchema> => ({
     type: 'record',
@@ -55,10 +55,10 @@ export class FleetWatch {
   readonly #cluster: Cluster;
   readonly #sessions = new Map<string, Promise<Client>>();
   readonly #ending = new Set<Promise<unknown>>();
-  /** Given by whoever closes it. */
+  /** Handed in and closed by the caller. */
   readonly #givenControl: ControlLog | null;
   #control: Promise<ControlLog> | null = null;
-  #controlReleasers = new Releasers(closeTimeoutMs);
+  #controlReleasers = new Releasers(statusCloseTimeoutMs);
   #reader: { readonly reader: CommittedReader; readonly decoder: RecordDecoder } | null = null;
 
   constructor(cluster: Cluster, control: ControlLog | null = null) {
@@ -66,12 +66,12 @@ export class FleetWatch {
     this.#givenControl = control;
   }
 
-  /** Rejects only with NOT_INITIALISED, when every database says that there is no cluster. */
+  /** Rejects only with NOT_INITIALISED, when every database answers that there is no cluster. */
   async status(): Promise<FleetStatus> {
     const { settings, around, topic, name } = this.#cluster;
     const [kafka, nodes] = await Promise.all([
-      this.#lookAtKafka(),
-      Promise.all(settings.nodeNames.map((node) => this.#lookAtNode(node))),
+      this.#readKafka(),
+      Promise.all(settings.nodeNames.map((node) => this.#readNode(node))),
     ]);
     const nowMs = around.nowMs();
     const facts: FleetFacts = { cluster: name, topicName: topic, ...kafka, nodes, nowMs };
@@ -83,13 +83,15 @@ export class FleetWatch {
     for (const node of [...this.#sessions.keys()]) this.#dropSession(node);
     this.#dropControl();
     await this.#dropReader();
-    await within(Promise.allSettled([...this.#ending]), closeTimeoutMs, 'closing').catch(() => {
-      this.#cluster.around.log.debug({}, 'a connection of the status was left open');
-    });
+    await within(Promise.allSettled([...this.#ending]), statusCloseTimeoutMs, 'closing').catch(
+      () => {
+        this.#cluster.around.log.debug({}, 'left a connection of the status open');
+      },
+    );
   }
 
-  async #lookAtNode(node: string): Promise<FleetFacts['nodes'][number]> {
-    const database = await look(
+  async #readNode(node: string): Promise<FleetFacts['nodes'][number]> {
+    const database = await found(
       () => this.#readDatabase(node),
       databaseTimeoutMs,
       `the database of node ${node}`,
@@ -128,7 +130,7 @@ export class FleetWatch {
     const known = this.#sessions.get(node);
     if (known !== undefined) return known;
     const opening = this.#connect(node);
-    // Whoever waited for it may have given up by then.
+    // Its failure is handled by the reads that await the session; none may be waiting by then.
     opening.catch(() => undefined);
     this.#sessions.set(node, opening);
     return opening;
@@ -139,12 +141,12 @@ export class FleetWatch {
       applicationName: `understudy ${node} status`,
       connectTimeoutMs: databaseTimeoutMs,
     });
-    // So that a look nobody waits for any more ends on the server too.
+    // So that a read that timed out here ends on the server too.
     await client.query(`SET statement_timeout = ${databaseTimeoutMs}`);
     return client;
   }
 
-  /** Also one that is still being opened is closed, once it is there. */
+  /** A session that is still being opened is closed once it is open. */
   #dropSession(node: string): void {
     const session = this.#sessions.get(node);
     this.#sessions.delete(node);
@@ -155,24 +157,24 @@ export class FleetWatch {
   #end(closing: Promise<unknown>): void {
     const ending = closing
       .catch((error: unknown) => {
-        this.#cluster.around.log.debug({ error }, 'a connection of the status ended by itself');
+        this.#cluster.around.log.debug({ error }, 'could not close a connection of the status');
       })
       .finally(() => this.#ending.delete(ending));
     this.#ending.add(ending);
   }
 
-  async #lookAtKafka(): Promise<Pick<FleetFacts, 'control' | 'topic'>> {
+  async #readKafka(): Promise<Pick<FleetFacts, 'control' | 'topic'>> {
     const began = this.#cluster.around.nowMs();
-    const control = await look(() => this.#readControl(), kafkaTimeoutMs, 'the control log');
+    const control = await found(() => this.#readControl(), kafkaTimeoutMs, 'the control log');
     if (control.kind === 'missing') {
       this.#dropControl();
-      // Behind the same brokers, and without its control log a topic says nothing of who leads.
+      // It is on the same brokers, and without the control log a topic does not show the leader.
       return { control, topic: control };
     }
     const spentMs = this.#cluster.around.nowMs() - began;
     const partitions = control.value.stream?.partitions ?? this.#cluster.settings.partitions;
     const restMs = Math.max(1, kafkaTimeoutMs - spentMs);
-    const topic = await look(() => this.#readTopic(partitions), restMs, 'the topic');
+    const topic = await found(() => this.#readTopic(partitions), restMs, 'the topic');
     if (topic.kind === 'missing') await this.#dropReader();
     return { control, topic };
   }
@@ -180,17 +182,18 @@ export class FleetWatch {
   async #readControl(): Promise<ControlState> {
     if (this.#givenControl !== null) return this.#givenControl.state;
     this.#control ??= this.#openControl();
+    // Its failure is handled by the reads that await it; none may be waiting by then.
     this.#control.catch(() => undefined);
     const control = await this.#control;
     return control.state;
   }
 
-  /** Brokers that are away are found out quickly, before anything that tries for longer begins. */
+  /** A quick probe finds unreachable brokers, before anything begins that retries for longer. */
   async #openControl(): Promise<ControlLog> {
     const releasers = this.#controlReleasers;
     await probeKafka(this.#cluster.kafka, probeTimeoutMs);
     const control = await this.#cluster.openControl(releasers, null);
-    // What ends it for good makes the next look open it anew and hear the reason.
+    // After its final failure the next read opens it again and gets the reason.
     void control.ended.then((error) => {
       if (error !== null) this.#dropControl();
     });
@@ -201,7 +204,7 @@ export class FleetWatch {
     const control = this.#control;
     const releasers = this.#controlReleasers;
     this.#control = null;
-    this.#controlReleasers = new Releasers(closeTimeoutMs);
+    this.#controlReleasers = new Releasers(statusCloseTimeoutMs);
     if (control !== null) this.#end(control.finally(() => releasers.close()));
   }
 
@@ -226,7 +229,7 @@ export class FleetWatch {
   }
 }
 
-/** One look, with connections of its own. */
+/** One status, with connections of its own. */
 export async function fleetStatus(
   cluster: Cluster,
   control: ControlLog | null = null,
@@ -239,8 +242,8 @@ export async function fleetStatus(
   }
 }
 
-/** Whatever goes wrong while looking is what there is to tell. */
-async function look<Value>(
+/** Any failure of the step becomes the reason why its value is missing. */
+async function found<Value>(
   step: () => Promise<Value>,
   timeoutMs: number,
   what: string,
@@ -253,10 +256,7 @@ async function look<Value>(
 }
 
 function within<Value>(promise: Promise<Value>, timeoutMs: number, what: string): Promise<Value> {
-  return withTimeout(promise, timeoutMs, () => {
-    const message = `${what} did not answer within ${timeoutMs} ms`;
-    return new UnderstudyError('TIMED_OUT', message, 'Look at its server, then try again.');
-  });
+  return withTimeout(promise, timeoutMs, () => statusPartTimeout(what, timeoutMs));
 }
 
 function reasonOf(error: unknown): string {

@@ -1,14 +1,13 @@
 /**
- * What `status` says of a fleet. Flows in: what was found in the databases, the topic and the
- * control log, or why it could not be looked at; flows out: one object for programs and people.
- * What is unknown is null and has its reason in `why`: nothing is guessed. Pure.
+ * Judges a fleet: it turns the facts that were read from the databases, the topic and the control
+ * log, or the reasons why they could not be read, into one object for programs and people. What is
+ * unknown is null and has its reason in `why`: nothing is guessed. Pure.
  */
 import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
 import type { RecordOf } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { buildingText, openBuildTexts, rebuildText } from './building-text.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import {
   delayText,
@@ -21,19 +20,26 @@ import {
   missingRecords,
 } from './lag.ts';
 import type { FleetStatus, NodeState, NodeStatus } from './node-status.ts';
-import { slotReport } from './slot-status.ts';
-import { lacksText, unfinishedStatus, unfinishedText } from './unfinished-text.ts';
+import {
+  backfillingText,
+  backfillText,
+  buildingText,
+  openBuildTexts,
+  rebuildText,
+  unfinishedStatus,
+} from './progress-text.ts';
+import { slotReport } from './retained-wal.ts';
 
 interface Fleet extends LogEnds {
   readonly facts: FleetFacts;
   readonly control: ControlState | null;
   readonly owner: { readonly node: string; readonly epoch: number } | null;
   readonly damage: string | null;
-  /** Why parts of the whole are not known. */
+  /** Why parts of the fleet are not known. */
   readonly blind: readonly string[];
 }
 
-/** What all nodes are judged by. */
+/** The facts by which all nodes are judged. */
 function fleetOf(facts: FleetFacts): Fleet {
   const control = facts.control.kind === 'found' ? facts.control.value : null;
   const owner = control === null ? null : ownerOf(control);
@@ -54,7 +60,7 @@ function reasonsOf(part: Found<unknown>): readonly string[] {
   return part.kind === 'missing' ? [part.reason] : [];
 }
 
-/** Without the control log the newest of those that say they lead: enough to measure lag by. */
+/** Without the control log, the newest node whose database is a leader's: enough to measure lag. */
 function leaderWalOf(
   { nodes }: FleetFacts,
   control: ControlState | null,
@@ -89,7 +95,7 @@ export function judgeStatus(facts: FleetFacts): FleetStatus {
   };
 }
 
-/** Whether there is no cluster yet, so that a status of nothing can be refused by name. */
+/** Whether there is no cluster yet: then a status is refused with NOT_INITIALISED. */
 export function isUninitialised({ control, nodes }: FleetFacts): boolean {
   const hasStream = control.kind === 'found' && control.value.stream !== null;
   const isEmpty = (database: Found<DatabaseFacts>): boolean =>
@@ -106,7 +112,7 @@ function nodeStatus(fleet: Fleet, node: FleetFacts['nodes'][number]): NodeStatus
   const { cluster } = fleet.facts;
   if (identity === null) {
     const isKnown = fleet.control?.stream != null;
-    const why = isKnown ? `it has not begun: understudy run ${name}` : 'understudy init';
+    const why = isKnown ? `understudy run ${name}` : 'understudy init';
     return strangerStatus(fleet, name, `not initialised: ${why}`);
   }
   if (identity.cluster !== cluster || identity.name !== name) {
@@ -122,7 +128,7 @@ function nodeStatus(fleet: Fleet, node: FleetFacts['nodes'][number]): NodeStatus
   return followerStatus(fleet, name, facts, delayMs);
 }
 
-/** What has become of its rows since then is nobody's business here. */
+/** The state of its database since then does not matter here. */
 function detachedStatus(
   fleet: Fleet,
   name: string,
@@ -132,7 +138,7 @@ function detachedStatus(
   const identity = database.kind === 'found' ? database.value.identity : null;
   const isLeft = identity?.streamId === fleet.control?.stream?.streamId && identity?.name === name;
   const why = `detached at ${formatEpochLsn(at)}: a database of its own`;
-  const rest = `its detaching has not ended: understudy detach ${name}`;
+  const rest = `its detach is not complete: understudy detach ${name}`;
   return {
     ...strangerStatus(fleet, name, why),
     role: null,
@@ -145,9 +151,9 @@ function roleOf({ owner, control }: Fleet, name: string): 'leader' | 'follower' 
   return owner?.node === name ? 'leader' : 'follower';
 }
 
-const unknownPlace = { lsn: null, lagBytes: null, lagMs: null } as const;
+const unknownPosition = { lsn: null, lagBytes: null, lagMs: null } as const;
 
-/** Who led before and cannot be asked: whether it follows by now, only its database knows. */
+/** Of a former leader that cannot be reached only its database knows whether it follows now. */
 function ledBefore({ owner, control }: Fleet, name: string): boolean {
   return owner?.node !== name && (control?.claims.some(({ node }) => node === name) ?? false);
 }
@@ -157,7 +163,7 @@ function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
     name,
     role: ledBefore(fleet, name) ? null : roleOf(fleet, name),
     state: 'down',
-    ...unknownPlace,
+    ...unknownPosition,
     exact: null,
     promotable: false,
     slot: null,
@@ -171,7 +177,7 @@ function strangerStatus(fleet: Fleet, name: string, why: string): NodeStatus {
     name,
     role: roleOf(fleet, name),
     state: 'stopped',
-    ...unknownPlace,
+    ...unknownPosition,
     exact: null,
     promotable: false,
     slot: null,
@@ -189,7 +195,7 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
   if (control !== null && owner?.node !== name) {
     const since = control.current === null ? '' : ` of epoch ${control.current.epoch}`;
     const now =
-      owner === null ? 'it gave the lead away' : `node ${owner.node} is the leader${since}`;
+      owner === null ? 'it released its epoch' : `node ${owner.node} is the leader${since}`;
     const why = `it led epoch ${identity.epoch}; ${now}`;
     return {
       name,
@@ -223,21 +229,21 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       ...openBuildOf(member),
       ...notValidOf(member),
       ...uncoveredOf(fleet),
-      ...readingOf(fleet),
+      ...backfillOf(fleet),
       ...blind,
     ],
   };
 }
 
-/** Tables that came after init: what is written to them reaches nobody. */
+/** Tables that were created after init: their changes are not published. */
 function uncoveredOf({ newest }: Fleet): string[] {
   const tables = newest?.point?.uncovered ?? [];
   return tables.length === 0 ? [] : [`not in the stream: ${tables.join(', ')}`];
 }
 
-/** The leader's agent reads what was there before the stream. */
-function readingOf({ newest, facts }: Fleet): string[] {
-  const text = unfinishedText(newest?.unfinished ?? [], facts.nowMs);
+/** The progress of the leader's agent. */
+function backfillOf({ newest, facts }: Fleet): string[] {
+  const text = backfillText(newest?.unfinished ?? [], facts.nowMs);
   return text === null ? [] : [text];
 }
 
@@ -246,7 +252,7 @@ function whyNotStreaming(name: string, { agentRuns, slots }: Member): string[] {
   const { lost } = slotReport(slots);
   if (lost.length > 0 || !agentRuns) return [...absent, ...lost];
   if (slots.some(({ active }) => active)) return [];
-  return ['its agent runs, but does not read the WAL: its log says what it waits for'];
+  return ['its agent runs, but does not read the WAL: its log names what it waits for'];
 }
 
 function noAgent(name: string): string {
@@ -254,7 +260,7 @@ function noAgent(name: string): string {
 }
 
 function damageOf({ damage }: Fleet): string[] {
-  return damage === null ? [] : [`the stream is damaged, nobody can be promoted: ${damage}`];
+  return damage === null ? [] : [`the topic is damaged, no node can be promoted: ${damage}`];
 }
 
 function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: number): NodeStatus {
@@ -262,8 +268,8 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
   const { position } = member;
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member, delayMs);
-  const lacks = lacksText(position?.unfinished ?? []);
-  const exact = isExact(member, control !== null, damage === null && lacks === null);
+  const backfilling = backfillingText(position?.unfinished ?? []);
+  const exact = isExact(member, control !== null, damage === null && backfilling === null);
   const missing = [...openBuildOf(member), ...missingRecords(fleet.newest, member)];
   return {
     name,
@@ -277,7 +283,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
     slot: slotReport(member.slots).status,
     why: [
       ...why,
-      ...(lacks === null ? [] : [lacks]),
+      ...(backfilling === null ? [] : [backfilling]),
       ...missing,
       ...notValidOf(member),
       ...damageOf(fleet),
@@ -286,7 +292,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
   };
 }
 
-/** It follows and leads with them: whoever fails over to it should know. */
+/** It follows and leads with them: an operator should know before a failover. */
 function notValidOf({ notValid = [] }: Member): string[] {
   return notValid.length === 0 ? [] : [`NOT VALID here: foreign keys ${notValid.join(', ')}`];
 }
@@ -295,7 +301,7 @@ function openBuildOf({ openBuild }: Member): string[] {
   return openBuild === null || openBuild === undefined ? [] : openBuildTexts(openBuild);
 }
 
-/** One that is being built is not, whatever else is known. */
+/** A node that is being built is not exact, whatever else is known. */
 function isExact({ position, building, rebuild }: Member, isJudged: boolean, isWhole: boolean) {
   if (building != null || rebuild != null) return false;
   return position === null || !isJudged ? null : isWhole;
@@ -309,24 +315,24 @@ function followerState(
   delayMs: number,
 ): { readonly state: NodeState; readonly why: readonly string[] } {
   const absent = agentRuns ? [] : [noAgent(name)];
-  const isThere = position !== null && lagMs(fleet, position) === 0;
+  const isAtEndOfLog = position !== null && lagMs(fleet, position) === 0;
   const built = [
     ...(rebuild == null ? [] : [rebuildText(rebuild)]),
-    ...(building == null ? [] : [buildingText(building, isThere)]),
+    ...(building == null ? [] : [buildingText(building, isAtEndOfLog)]),
   ];
   const isRebuild = rebuild != null || building?.isRebuild === true;
   if (fleet.damage !== null) return { state: 'damaged', why: [...absent, ...built] };
   if (!agentRuns) return { state: 'stopped', why: [...absent, ...built] };
   if (built.length > 0) return { state: isRebuild ? 'rebuilding' : 'bootstrapping', why: built };
   if (role === 'leader') {
-    const why = `it is taking the lead of epoch ${fleet.owner?.epoch ?? ''}`;
+    const why = `its promotion to leader of epoch ${fleet.owner?.epoch ?? ''} is not complete`;
     return { state: 'waiting', why: [why] };
   }
   if (position === null) {
     return { state: 'waiting', why: ['it has no position in the stream: init did not end'] };
   }
   if (fleet.newest === null) return { state: 'waiting', why: [] };
-  const applying = `it is applying what leads to ${newestText(fleet)}`;
+  const applying = `it is applying transactions up to ${newestText(fleet)}`;
   if (delayMs > 0) {
     const delayed = delayText(delayMs);
     if (isAtEnd(fleet.newest, position)) return { state: 'streaming', why: [delayed] };

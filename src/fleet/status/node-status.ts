@@ -1,10 +1,8 @@
 /**
- * The JSON of `status`, by which programs and people see a fleet. Flows in and out: nothing but its
- * form; judgeStatus fills it. What is unknown is null. Part of what a version promises
- * (docs/commands.md).
+ * The JSON of `status`, in which programs and people see a fleet; `judgeStatus` fills it. What is
+ * unknown is null. Part of what a version promises (docs/commands.md).
  */
-import type { SlotStatus } from './slot-status.ts';
-import type { UnfinishedStatus } from './unfinished-text.ts';
+import type { UnfinishedStatus } from './progress-text.ts';
 
 export type NodeState =
   | 'streaming'
@@ -17,17 +15,28 @@ export type NodeState =
   | 'stopped'
   | 'down';
 
+export interface SlotStatus {
+  readonly name: string;
+  /** reserved, extended, unreserved or lost, as in pg_replication_slots. */
+  readonly walStatus: string;
+  readonly retainedBytes: number | null;
+  /** WAL that is not in the topic yet. */
+  readonly unpublishedBytes: number | null;
+  /** What may be written before Postgres invalidates the slot; null is no limit. */
+  readonly safeBytes: number | null;
+}
+
 export interface NodeStatus {
   readonly name: string;
   readonly role: 'leader' | 'follower' | null;
   readonly state: NodeState;
-  /** Up to where its rows are: what commits below it, strictly, is there. */
+  /** The position of its rows: they include all that committed below it, strictly. */
   readonly lsn: string | null;
   readonly lagBytes: number | null;
   readonly lagMs: number | null;
   readonly exact: boolean | null;
   readonly promotable: boolean | null;
-  /** The WAL that its slot keeps; null for a node without a slot, and where nobody could look. */
+  /** The WAL that its slot keeps; null for a node without a slot, and when unknown. */
   readonly slot: SlotStatus | null;
   readonly why: readonly string[];
 }
@@ -38,9 +47,9 @@ export interface FleetStatus {
   readonly epoch: number | null;
   readonly leader: string | null;
   readonly durability: string | null;
-  /** Its name; null when it cannot be read. */
+  /** The name of the topic; null when it cannot be read. */
   readonly topic: string | null;
-  /** Tables whose rows from before the stream are not all in it; null when it cannot be read. */
+  /** Tables that are backfilling; null when the topic cannot be read. */
   readonly unfinished: readonly UnfinishedStatus[] | null;
   readonly nodes: readonly NodeStatus[];
 }
