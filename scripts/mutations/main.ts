@@ -1,8 +1,8 @@
 /**
- * `npm run mutations`: whether the tests see a shortcut that loses data. Flows in: the list of
- * mutations, or the names of some, or `--quick` for those that need no servers. Flows out: for each
- * the tests that turned red, and exit code 1 when one stayed green. It works on a copy of the tree
- * in a temporary folder; the tests are first run unbroken, so that red means what it says.
+ * `npm run mutations`: whether the tests detect a broken rule. It runs all mutations, the named
+ * ones, or with `--quick` those that need no servers, and prints for each the tests that failed; it
+ * exits with 1 when a mutation survived. It works on a copy of the tree in a temporary folder; the
+ * tests first run without a mutation, so that a failure is due to the mutation.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -45,7 +45,7 @@ function chosen(words: readonly string[]): readonly Mutation[] {
   return words.includes('--quick') ? quick : all;
 }
 
-/** Everything that git knows or would take; installed packages and downloads are shared. */
+/** All files that are tracked or not ignored; installed packages and downloads are shared. */
 function copyTree(folder: string): void {
   const listed = ['ls-files', '-z', '--cached', '--others', '--exclude-standard'];
   const paths = execFileSync('git', listed, { encoding: 'utf8' }).split('\0');
@@ -55,7 +55,7 @@ function copyTree(folder: string): void {
   symlinkSync(resolve('.sandbox/cache'), join(folder, '.sandbox/cache'));
 }
 
-/** Types do not matter to a broken copy; the command line of the agents is built from it. */
+/** Without type checks; agents run the built command line. */
 function build(folder: string): void {
   const compiler = join('node_modules', 'typescript', 'bin', 'tsc');
   const words = [compiler, '-p', 'tsconfig.build.json', '--noCheck'];
@@ -75,7 +75,7 @@ function run(folder: string, tests: readonly string[]): Outcome {
   return { red: ended.status !== 0, failed, output };
 }
 
-/** Gives what undoes the edits. */
+/** Returns a function that undoes the edits. */
 function apply(folder: string, edits: readonly Edit[]): () => void {
   const before = new Map<string, string>();
   for (const { file, find, replace } of edits) {
@@ -91,7 +91,7 @@ function apply(folder: string, edits: readonly Edit[]): () => void {
   };
 }
 
-/** Each test by itself has to see it. */
+/** Each test has to fail alone. */
 function isKilled(folder: string, { name, edits, tests }: Mutation): boolean {
   const undo = apply(folder, edits);
   let killed = true;
@@ -99,8 +99,8 @@ function isKilled(folder: string, { name, edits, tests }: Mutation): boolean {
     if (needsBuild(tests)) build(folder);
     for (const test of tests) {
       const { red, failed } = run(folder, [test]);
-      const by = failed.length > 0 ? failed.join('; ') : 'the file ended otherwise';
-      print(red ? `killed    ${name}: ${test}: ${by}` : `SURVIVED  ${name}: ${test} is green`);
+      const by = failed.length > 0 ? failed.join('; ') : 'the file failed without a failed test';
+      print(red ? `killed    ${name}: ${test}: ${by}` : `SURVIVED  ${name}: ${test} passes`);
       killed &&= red;
     }
   } finally {
@@ -122,10 +122,10 @@ function main(words: readonly string[]): number {
     if (needsBuild(tests)) build(folder);
     const unbroken = run(folder, tests);
     if (unbroken.red) {
-      print(`${unbroken.output}\nThe tests are red without a mutation: mend them first.`);
+      print(`${unbroken.output}\nThe tests fail without a mutation: fix them first.`);
       return 1;
     }
-    print(`${tests.length} test files are green without a mutation`);
+    print(`${tests.length} test files pass without a mutation`);
     const survived = list.filter((mutation) => !isKilled(folder, mutation));
     print(`${list.length - survived.length} of ${list.length} mutations are killed`);
     return survived.length === 0 ? 0 : 1;

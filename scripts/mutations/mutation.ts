@@ -1,19 +1,19 @@
 /**
- * A shortcut somebody might take in the source, and the tests that have to turn red then. Data
- * alone: main.ts breaks the code so and runs the tests.
+ * A mutation: an edit of the source that breaks one rule, and the tests that have to fail then.
+ * Data only: main.ts applies the edit and runs the tests.
  */
 export interface Edit {
   readonly file: string;
-  /** Stands in the file exactly once. */
+  /** Occurs in the file exactly once. */
   readonly find: string;
   readonly replace: string;
 }
 
 export interface Mutation {
   readonly name: string;
-  /** What would happen to whom. */
+  /** The consequence for users. */
   readonly harm: string;
   readonly edits: readonly Edit[];
-  /** Each of them has to see it. */
+  /** Each of them has to fail. */
   readonly tests: readonly string[];
 }

@@ -1,6 +1,5 @@
 /**
- * Shortcuts of nodes that are new, late on purpose, or leave, and that tests without servers see.
- * Data alone, as in quick-list.ts.
+ * Mutations of new, delayed and detached nodes that tests without servers detect. Data only.
  */
 import type { Mutation } from './mutation.ts';
 
@@ -9,7 +8,7 @@ const aligner = 'src/follower/apply/aligner.ts';
 export const nodeShortcuts: readonly Mutation[] = [
   {
     name: 'delay-by-the-last-commit',
-    harm: 'a delayed follower shows a row that is younger than it was told to',
+    harm: 'a delayed follower shows a row that is younger than its delay',
     edits: [
       {
         file: aligner,
@@ -21,7 +20,7 @@ export const nodeShortcuts: readonly Mutation[] = [
   },
   {
     name: 'delay-holds-only-itself',
-    harm: 'a batch that is old enough is applied before one that waits in front of it',
+    harm: 'a batch that is old enough is applied before an earlier one that still waits',
     edits: [
       {
         file: 'src/follower/apply/apply-portion.ts',
@@ -33,7 +32,7 @@ export const nodeShortcuts: readonly Mutation[] = [
   },
   {
     name: 'void-schema-taken',
-    harm: 'a new follower is made with tables that the stream went on without',
+    harm: 'a new follower gets tables of a void schema record',
     edits: [
       {
         file: 'src/topic/records/schema-record.ts',
@@ -45,7 +44,7 @@ export const nodeShortcuts: readonly Mutation[] = [
   },
   {
     name: 'schema-parts-unchecked',
-    harm: 'a new follower is made from a schema of which parts are missing',
+    harm: 'a new follower is built from an incomplete schema',
     edits: [
       {
         file: 'src/topic/records/schema-record.ts',
@@ -69,7 +68,7 @@ export const nodeShortcuts: readonly Mutation[] = [
   },
   {
     name: 'horizon-ignored',
-    harm: 'a node that lacks rows is promoted, and its part of them becomes the whole',
+    harm: 'a node with missing rows is promoted, and those rows are lost',
     edits: [
       {
         file: 'src/follower/state/exactness.ts',

@@ -1,6 +1,5 @@
 /**
- * Shortcuts that lose, double or tear data and that tests without servers see. Data alone: main.ts
- * breaks the code so, in a copy, and runs the tests.
+ * Mutations that lose, duplicate or tear data and that tests without servers detect. Data only.
  */
 import type { Mutation } from './mutation.ts';
 import { nodeShortcuts } from './node-list.ts';
@@ -41,7 +40,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'acknowledge-unread',
-    harm: 'Postgres discards WAL of a batch that an abort can still end, behind a dead coordinator',
+    harm: 'Postgres discards WAL of a batch that can still be aborted after a coordinator died',
     edits: [
       {
         file: publishLoop,
@@ -78,7 +77,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'confirm-before-label',
-    harm: 'a named point is in the log and nobody is told of it',
+    harm: 'a named point is in the log, and the control log has no record of it',
     edits: [
       {
         file: publishLoop,
@@ -92,7 +91,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'label-inside-batch',
-    harm: 'a named point stands somewhere behind its transaction',
+    harm: 'a named point does not follow its transaction directly',
     edits: [
       {
         file: batcher,
@@ -110,7 +109,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'batch-ends-inside-transaction',
-    harm: 'followers show half a transaction',
+    harm: 'followers show a part of a transaction',
     edits: [
       {
         file: batcher,
@@ -122,7 +121,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'counts-not-reset',
-    harm: 'whole batches look damaged',
+    harm: 'complete batches are reported as damaged',
     edits: [
       {
         file: batcher,
@@ -134,7 +133,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'torn-end-overlooked',
-    harm: 'the epoch goes on behind half a batch, and no follower can go on',
+    harm: 'the epoch continues after a torn batch, and no follower can continue',
     edits: [
       {
         file: 'src/fleet/promotion/own-epoch.ts',
@@ -146,7 +145,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'slot-ahead-accepted',
-    harm: 'streaming begins behind what the log lacks',
+    harm: 'streaming begins after transactions that are missing in the log',
     edits: [
       {
         file: 'src/leader/stream/slot.ts',
@@ -158,7 +157,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'verify-skipped',
-    harm: 'a deposed leader that paused writes into its successor’s epoch',
+    harm: 'a deposed leader writes into the epoch of its successor after a pause',
     edits: [
       {
         file: 'src/control/owning.ts',
@@ -182,13 +181,13 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'counts-unchecked',
-    harm: 'a record that the topic lost is missed by nobody',
+    harm: 'a record that the topic lost is not detected',
     edits: [{ file: aligner, find: 'count === counted)', replace: 'counted !== -1)' }],
     tests: [alignModel, 'test/unit/aligner.test.ts'],
   },
   {
     name: 'read-back-unchecked',
-    harm: 'damage stays unseen while no follower runs',
+    harm: 'damage is not detected while no follower runs',
     edits: [
       {
         file: 'src/leader/stream/read-back.ts',
@@ -200,7 +199,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'gap-ignored',
-    harm: 'a batch that is gone whole is passed over',
+    harm: 'a batch that is missing completely is skipped',
     edits: [
       {
         file: aligner,
@@ -212,7 +211,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'void-dropped',
-    harm: 'a follower stops for ever at what a torn batch left behind',
+    harm: 'a follower stops for ever at the records of a torn batch',
     edits: [{ file: aligner, find: 'this.#dropVoided(boundaries)', replace: 'false' }],
     tests: [alignModel, 'test/unit/aligner.test.ts'],
   },
@@ -245,7 +244,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'exact-stop-moves-offsets',
-    harm: 'after an exact stop the rest of its batch is never read again',
+    harm: 'after an exact stop the rest of its batch is never read',
     edits: [
       {
         file: 'src/follower/apply/apply-portion.ts',
@@ -269,7 +268,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'modifier-ignored',
-    harm: 'values of a column that grew are cut off on followers',
+    harm: 'values of a column whose type was widened are truncated on followers',
     edits: [
       {
         file: 'src/leader/tables/table-difference.ts',
@@ -281,7 +280,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'other-identity-ignored',
-    harm: 'a row whose key changed under another primary key stays under its old key too',
+    harm: 'after a change of the primary key a row stays under its old key too',
     edits: [
       {
         file: 'src/leader/tables/table-difference.ts',
@@ -293,7 +292,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'equality-uncompared',
-    harm: 'two rows of the leader are one on a follower whose collation is another',
+    harm: 'two rows of the leader are one row on a follower with another collation',
     edits: [
       {
         file: 'src/fleet/preflight/judge-copies.ts',
@@ -305,7 +304,7 @@ export const quick: readonly Mutation[] = [
   },
   {
     name: 'unchanged-value-as-null',
-    harm: 'a large value that an update leaves alone becomes NULL on followers',
+    harm: 'a large value that an update does not change becomes NULL on followers',
     edits: [
       {
         file: 'src/leader/stream/transaction-builder.ts',

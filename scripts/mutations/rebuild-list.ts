@@ -1,13 +1,12 @@
 /**
- * Shortcuts in building a late follower anew, which show only with real servers. Data alone:
- * main.ts breaks the code so, in a copy, and runs the tests.
+ * Mutations of the rebuild of a follower that only tests with servers detect. Data only.
  */
 import type { Mutation } from './mutation.ts';
 
 export const rebuildShortcuts: readonly Mutation[] = [
   {
     name: 'swapped-in-two-steps',
-    harm: 'an agent that is killed in between leaves a node without a database',
+    harm: 'an agent that is killed during the swap leaves a node without a database',
     edits: [
       {
         file: 'src/fleet/provision/swap-databases.ts',
@@ -31,7 +30,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
   },
   {
     name: 'rebuilt-over-old-rows',
-    harm: 'rows come back whose deletes the topic no longer has',
+    harm: 'rows return whose deletes are no longer in the topic',
     edits: [
       {
         file: 'src/fleet/provision/building.ts',
@@ -48,7 +47,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
   },
   {
     name: 'rebuild-unmarked-for-promotion',
-    harm: 'a node that is not trusted, or too late, takes the lead',
+    harm: 'a node that is being rebuilt or is too late is promoted',
     edits: [
       {
         file: 'src/fleet/operations/failover.ts',
@@ -65,7 +64,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
   },
   {
     name: 'away-until-the-gap-ends',
-    harm: 'a late follower calls the topic damaged, and nobody can be promoted any more',
+    harm: 'a late follower reports damage of the topic, and no node can be promoted',
     edits: [
       {
         file: 'src/fleet/provision/build-start.ts',
@@ -77,7 +76,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
   },
   {
     name: 'place-left-unfinished',
-    harm: 'a database that stands at its place lacks its unique indexes',
+    harm: 'a database that stopped at a point has no unique indexes',
     edits: [
       {
         file: 'src/agent/follower-tasks.ts',
@@ -94,7 +93,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
   },
   {
     name: 'place-of-any-age',
-    harm: 'a database that stands at its place lacks rows that were changed since',
+    harm: 'a database that stopped at a point is missing rows that changed later',
     edits: [
       {
         file: 'src/follower/bootstrap/checkpoint-search.ts',

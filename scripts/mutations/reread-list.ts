@@ -1,6 +1,5 @@
 /**
- * Shortcuts in reading tables anew: rows that are wrong, gone or left over. Data alone: main.ts
- * breaks the code so, in a copy, and runs the tests.
+ * Mutations of a resnapshot, after which rows are wrong, missing or left over. Data only.
  */
 import type { Mutation } from './mutation.ts';
 
@@ -9,7 +8,7 @@ const tests = ['test/integration/resnapshot.test.ts'];
 export const rereadShortcuts: readonly Mutation[] = [
   {
     name: 'unseen-rows-stay',
-    harm: 'a follower keeps rows that the leader has not',
+    harm: 'a follower keeps rows that the leader does not have',
     edits: [
       {
         file: 'src/follower/apply/resnapshots.ts',
@@ -21,7 +20,7 @@ export const rereadShortcuts: readonly Mutation[] = [
   },
   {
     name: 'respelled-keys-stay',
-    harm: 'a key that is spelled otherwise stays as it was',
+    harm: 'a key whose text changed keeps its old text',
     edits: [
       {
         file: 'src/follower/apply/apply-targets.ts',
@@ -33,7 +32,7 @@ export const rereadShortcuts: readonly Mutation[] = [
   },
   {
     name: 'gone-row-in-the-way',
-    harm: 'a row that is no more keeps another with its unique value out, and the node stops',
+    harm: 'a deleted row blocks another with its unique value, and the node stops',
     edits: [
       {
         file: 'src/follower/apply/applier.ts',
@@ -45,7 +44,7 @@ export const rereadShortcuts: readonly Mutation[] = [
   },
   {
     name: 'reading-forgotten-by-a-new-leader',
-    harm: 'followers remove the rows that had not come again when the leader changed',
+    harm: 'followers delete the rows that were not yet read when the leader changed',
     edits: [
       {
         file: 'src/fleet/promotion/promotion-steps.ts',
@@ -57,7 +56,7 @@ export const rereadShortcuts: readonly Mutation[] = [
   },
   {
     name: 'partition-of-the-gap-unread',
-    harm: 'rows of a partition that came while nothing was sent reach nobody',
+    harm: 'rows of a partition that was created while no change was sent are missing on followers',
     edits: [
       {
         file: 'src/leader/tables/known-tables.ts',

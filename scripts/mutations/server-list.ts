@@ -1,6 +1,5 @@
 /**
- * Shortcuts that lose, double or tear data and that show only with real servers. Data alone:
- * main.ts breaks the code so, in a copy, and runs the tests.
+ * Mutations that lose, duplicate or tear data and that only tests with servers detect. Data only.
  */
 import type { Mutation } from './mutation.ts';
 import { rebuildShortcuts } from './rebuild-list.ts';
@@ -10,7 +9,7 @@ import { topicShortcuts } from './topic-list.ts';
 export const withServers: readonly Mutation[] = [
   {
     name: 'producer-reused',
-    harm: 'the broker takes new records for repeated ones, acknowledges them, and drops them',
+    harm: 'the broker takes new records for duplicates, acknowledges and drops them',
     edits: [
       {
         file: 'src/topic/kafka/transactional-producer.ts',
@@ -45,7 +44,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'lost-answer-taken-for-yes',
-    harm: 'a batch counts as committed that the broker was never told to commit',
+    harm: 'a batch counts as committed whose commit never reached the broker',
     edits: [
       {
         file: 'src/topic/kafka/transactional-producer.ts',
@@ -78,7 +77,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'position-moved-from-anywhere',
-    harm: 'an applier that believes in an older place applies a batch over newer rows',
+    harm: 'an applier with an outdated position applies a batch over newer rows',
     edits: [
       {
         file: 'src/follower/state/follower-state.ts',
@@ -90,7 +89,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'status-of-received',
-    harm: 'Postgres discards WAL that was sent and is in no log, as the client library has it done',
+    harm: 'Postgres discards WAL that was sent and is in no log, the default of the client library',
     edits: [
       {
         file: 'src/leader/stream/wal-session.ts',
@@ -115,7 +114,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'batch-skipped',
-    harm: 'a batch that a follower failed to apply is passed over',
+    harm: 'a batch that a follower failed to apply is skipped',
     edits: [
       {
         file: 'src/follower/follower.ts',
@@ -131,13 +130,13 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'deadlock-final',
-    harm: 'a follower that loses a deadlock once stays down until somebody comes',
+    harm: 'a follower that loses a deadlock once stays down until an operator acts',
     edits: [{ file: 'src/follower/apply/applier.ts', find: '57|40|55P03', replace: '57|55P03' }],
     tests: ['test/fault/follower-postgres.test.ts'],
   },
   {
     name: 'keys-by-equal-sign',
-    harm: 'a key whose equality an extension brings is not found, or another row is',
+    harm: 'a key whose type is of an extension is not found, or another row is',
     edits: [
       {
         file: 'src/catalog/key-lookup.ts',
@@ -149,7 +148,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'existing-rows-unsaid',
-    harm: 'rows that were there at init are not read, and nobody says so',
+    harm: 'rows that existed at init are never read, without an error',
     edits: [
       {
         file: 'src/fleet/operations/init.ts',
@@ -161,7 +160,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'unread-rows-are-damage',
-    harm: 'a change of a row that is still to come stops a follower',
+    harm: 'a change of a row that was not yet read stops a follower',
     edits: [
       {
         file: 'src/follower/apply/row-actions.ts',
@@ -173,7 +172,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'later-table-unread',
-    harm: 'rows that a table holds when it is published later never come',
+    harm: 'rows of a table that is published later are never read',
     edits: [
       {
         file: 'src/leader/tables/known-tables.ts',
@@ -185,7 +184,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'passed-over-for-ever',
-    harm: 'changes of a table that came later are passed over in silence',
+    harm: 'changes of a table that is added later are skipped silently',
     edits: [
       {
         file: 'src/leader/tables/known-tables.ts',
@@ -197,7 +196,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'session-style-of-the-database',
-    harm: 'an interval is another one where the follower’s database reads another style',
+    harm: 'an interval changes where the follower’s database has another IntervalStyle',
     edits: [
       {
         file: 'src/catalog/postgres-session.ts',
@@ -221,7 +220,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'start-from-slot',
-    harm: 'what was committed in Kafka and not yet confirmed is published twice',
+    harm: 'transactions that Kafka committed before the confirmation are published twice',
     edits: [
       {
         file: 'src/leader/stream/stream-run.ts',
@@ -233,7 +232,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'deletes-after-upserts',
-    harm: 'a key that changes its spelling loses its row',
+    harm: 'a key whose text changes loses its row',
     edits: [
       {
         file: 'src/follower/apply/row-actions.ts',
@@ -251,7 +250,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'end-without-fence',
-    harm: 'a new epoch begins below a batch that the slot was told of',
+    harm: 'a new epoch begins below a batch that was confirmed to the slot',
     edits: [
       {
         file: 'src/topic/log-end.ts',
@@ -266,7 +265,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'offset-reset',
-    harm: 'a reader whose records are gone goes on at the oldest that is left',
+    harm: 'a reader whose records expired continues at the oldest remaining one',
     edits: [
       {
         file: 'src/topic/kafka/committed-reader.ts',
@@ -284,7 +283,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'detached-unmarked',
-    harm: 'a node whose detaching was interrupted goes on following, past the place',
+    harm: 'a node whose detach was interrupted follows on past its point',
     edits: [
       {
         file: 'src/fleet/operations/detach-steps.ts',
@@ -308,7 +307,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'hurried-without-a-place',
-    harm: 'a detach at a place that the log does not hold lets a delayed node apply everything',
+    harm: 'a detach at an LSN that is not in the log makes a delayed node apply everything',
     edits: [
       {
         file: 'src/fleet/operations/detach.ts',
@@ -320,7 +319,7 @@ export const withServers: readonly Mutation[] = [
   },
   {
     name: 'promotion-waits-for-age',
-    harm: 'a delayed node cannot take the lead before its delay is over',
+    harm: 'a delayed node cannot be promoted before its delay is over',
     edits: [
       {
         file: 'src/follower/follower.ts',

@@ -1,13 +1,12 @@
 /**
- * Shortcuts that take another topic of the same name for the log. Data alone: main.ts breaks the
- * code so, in a copy, and runs the tests.
+ * Mutations that take another topic of the same name for the log. Data only.
  */
 import type { Mutation } from './mutation.ts';
 
 export const topicShortcuts: readonly Mutation[] = [
   {
     name: 'log-goes-backwards',
-    harm: 'a leader writes on in a topic that was made again and holds nothing of before',
+    harm: 'a leader continues in a re-created topic that has no earlier records',
     edits: [
       {
         file: 'src/topic/kafka/transactional-producer.ts',
@@ -19,7 +18,7 @@ export const topicShortcuts: readonly Mutation[] = [
   },
   {
     name: 'end-of-a-log-is-enough',
-    harm: 'a leader takes a topic for its own that has lost the begin of its epoch',
+    harm: 'a leader accepts a topic that lost the begin of its epoch',
     edits: [
       {
         file: 'src/topic/log-end.ts',
@@ -31,7 +30,7 @@ export const topicShortcuts: readonly Mutation[] = [
   },
   {
     name: 'waits-behind-the-end',
-    harm: 'a follower waits for ever in a topic that was made again, and calls itself exact',
+    harm: 'a follower waits for ever in a re-created topic, and reports itself as exact',
     edits: [
       {
         file: 'src/topic/kafka/committed-reader.ts',
@@ -43,7 +42,7 @@ export const topicShortcuts: readonly Mutation[] = [
   },
   {
     name: 'claims-before-it-looks',
-    harm: 'a node takes the lead from a healthy one, in a topic where nobody can lead',
+    harm: 'a node supersedes a healthy leader in a topic in which no node can lead',
     edits: [
       {
         file: 'src/fleet/promotion/promotion-steps.ts',

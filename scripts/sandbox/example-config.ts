@@ -1,4 +1,6 @@
-/** The addresses of a sandbox as text: an understudy.yaml, and lines for a shell. */
+/**
+ * The addresses of a sandbox as text: an understudy.yaml for its servers, and lines for a shell.
+ */
 import { stringify } from 'yaml';
 
 export interface SandboxAddresses {

@@ -33,7 +33,7 @@ const unitLimitMs = 60_000;
 const stackLimitMs = 240_000;
 /** A file that needs more should be two files: a hang must not eat the whole run. */
 const longestLimitMs = 1_800_000;
-/** A limit stands in front of the code, below the file's first paragraph at the latest. */
+/** A limit precedes the code, at the latest after the file's first paragraph. */
 const limitCommentLines = 20;
 const limitPattern = /^\/\/ time-limit: (\d+)s\s*$/m;
 /** The shortest form in which a file runs that is not named. */
@@ -111,7 +111,7 @@ function toSlashes(path: string): string {
   return path.split(sep).join('/');
 }
 
-/** `*` stands for a part of a name, `**` for any number of folders. */
+/** `*` matches a part of a name, `**` any number of folders. */
 function globPattern(glob: string): RegExp {
   const source = glob
     .replace(/[.+?^${}()|[\]\\]/g, '\\$&')

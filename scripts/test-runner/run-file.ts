@@ -15,13 +15,13 @@ export interface FileResult extends Verdict {
   readonly output: string;
 }
 
-/** A process that is done with its tests has only closing to do. */
+/** After its tests a process only closes its handles. */
 const exitGraceMs = 5_000;
 /** Time to print what is open before the process is ended. */
 const reportMs = 500;
 /** Time to end on SIGTERM (to stop servers the file started) before SIGKILL. */
 const terminateGraceMs = 3_000;
-/** Children that were told to end need a moment to be gone. */
+/** Children that were signalled need a moment to end. */
 const leftProcessesGraceMs = 2_000;
 const pollMs = 50;
 /** A file that prints without end must not eat the runner's memory; the end explains failures. */
@@ -32,7 +32,7 @@ const summarySearchLength = 20_000;
 const preload = import.meta.resolve('./leak-watch.ts');
 const tsx = import.meta.resolve('tsx');
 
-/** Group ids of the files that run now, for whoever must end them all. */
+/** Group ids of the files that run now, so that all can be ended. */
 const runningGroups = new Set<number>();
 
 export function killRunningFiles(): void {
@@ -143,7 +143,7 @@ function signalGroup(group: number, signal: NodeJS.Signals): void {
   try {
     process.kill(-group, signal);
   } catch (error) {
-    // ESRCH is the wanted state: nobody is left in the group.
+    // ESRCH is the wanted state: the group has no process left.
     if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
   }
 }
@@ -168,7 +168,7 @@ function groupMembers(group: number): readonly string[] {
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     const stat = readProcFile(`/proc/${name}/stat`);
-    // The command name stands in parentheses and may hold anything, so the fields start after it.
+    // The command name is in parentheses and may hold anything, so the fields start after it.
     const [state, , groupText] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     if (Number(groupText) !== group || state === 'Z') continue;
     const command = readProcFile(`/proc/${name}/cmdline`).replaceAll('\0', ' ').trim();

@@ -30,7 +30,9 @@ interface TableAnswer {
 
 const verify = suite('verify');
 let fleet: Fleet;
-/** The leader's: a transaction that is open anywhere on a server keeps `verify` from its snapshot. */
+/**
+ * The leader's: a transaction that is open anywhere on a server keeps `verify` from its snapshot.
+ */
 let own: OwnServer;
 
 verify.before(async () => {

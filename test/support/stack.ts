@@ -181,7 +181,9 @@ class OpenStack implements Stack {
   }
 }
 
-/** A database with a prepared transaction cannot be dropped. Gives the names of those there were. */
+/**
+ * A database with a prepared transaction cannot be dropped. Gives the names of those there were.
+ */
 async function rollBackPrepared(
   client: pg.Client,
   server: StackServer,

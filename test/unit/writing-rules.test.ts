@@ -19,6 +19,8 @@ interface SourceFile {
 }
 
 const longestLine = 100;
+/** Lines of src that may still hold a word of no manual. */
+const plainWordsMax = 150;
 /** A first paragraph that says what flows in and out is longer than a title. */
 const shortestParagraph = 60;
 
@@ -128,6 +130,14 @@ rules('imports stand where the linter sees them', () => {
   // The linter judges imports and `await import(…)`, but not the import of a type in place.
   const source = typescript.filter(({ path }) => path.startsWith('src'));
   assert.equal(places(source, /^.*(?<!await )\bimport\(.*/gm), []);
+});
+
+rules('sources are written in plain words', () => {
+  // Words of no manual: each hides who acts, or what happened.
+  const words = ['anew', 'whoever', 'nobody', 'fell silent', 'stands'];
+  const source = typescript.filter(({ path }) => path.startsWith('src'));
+  const found = places(source, new RegExp(`^.*\\b(${words.join('|')})\\b.*`, 'gim'));
+  assert.ok(found.length <= plainWordsMax, `${found.length} lines:\n${found.join('\n')}`);
 });
 
 rules('every suite runs, whole', () => {
