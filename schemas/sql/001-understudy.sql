@@ -1,6 +1,6 @@
--- The `understudy` schema of one node's database: what the node is, where it stands in the stream,
--- and the functions that its users call. Running it again changes nothing and repairs functions.
--- Every function pins its search_path, so that nothing a caller has made can stand in for ours.
+-- The `understudy` schema of one node's database: what the node is, its position in the stream, and
+-- the functions that its users call. Running it again changes nothing and repairs functions. Every
+-- function pins its search_path, so that no object of a caller can replace one of ours.
 
 CREATE SCHEMA IF NOT EXISTS understudy;
 
@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS understudy.node (
   role text NOT NULL CHECK (role IN ('leader', 'follower')),
   epoch integer NOT NULL,
   start_number bigint NOT NULL,
-  -- Transactions that began later know the event trigger understudy_watch.
+  -- Transactions that began later run the event trigger understudy_watch.
   watched_since timestamptz,
   format integer NOT NULL
 );
@@ -31,33 +31,33 @@ CREATE TABLE IF NOT EXISTS understudy.position (
   mark_upto pg_lsn NOT NULL,
   next_offsets bigint[] NOT NULL,
   last_append_ms bigint[] NOT NULL,
-  -- From then on this node follows no more, whoever still applies: it becomes a database of its own.
+  -- From then on no agent applies here any more: the node is a database of its own.
   detached boolean NOT NULL DEFAULT false,
-  -- Relation ids whose rows from before the stream are not all here.
+  -- Relation ids of tables that are backfilling.
   unfinished text[] NOT NULL DEFAULT '{}',
   format integer NOT NULL
 );
 
--- How far a node has got that is being built from the topic alone, committed with the rows. One row
--- until the node is exact, none before and after: while it is here, rows may be wrong.
+-- The state of a node that is being built from the topic alone, committed with the rows. One row
+-- until the node is exact, none before and after: while it exists, rows may be wrong.
 CREATE TABLE IF NOT EXISTS understudy.bootstrap (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   state jsonb NOT NULL
 );
 
--- Why and how this follower is to be built anew. One row until its tables are emptied for it, or
--- until another database has taken its place; in that one, which database is to be dropped for it.
+-- The pending rebuild of this follower: why and how. One row until its tables are emptied for it,
+-- or until another database has replaced this one; in that one, the database that is to be dropped.
 CREATE TABLE IF NOT EXISTS understudy.rebuild (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   way text NOT NULL CHECK (way IN ('swap', 'in-place')),
   reason text NOT NULL,
-  -- The database beside this one, and how far it is.
+  -- The database beside this one, and its progress.
   beside oid,
   progress jsonb,
   replaces oid
 );
 
--- The reigns that count, from the first to the one this node stands in.
+-- The epochs that are not void, from the first to the one of this node's position.
 CREATE TABLE IF NOT EXISTS understudy.epochs (
   epoch integer PRIMARY KEY,
   leader text NOT NULL,
@@ -70,7 +70,7 @@ CREATE TABLE IF NOT EXISTS understudy.epochs (
   CHECK ((base_epoch IS NULL) = (base_upto IS NULL) AND base_epoch < epoch)
 );
 
--- Tables of the stream. Rows are never deleted: a relation id is never given again.
+-- Tables of the stream. Rows are never deleted: a relation id is never reused.
 CREATE TABLE IF NOT EXISTS understudy.relations (
   relation_id text PRIMARY KEY,
   table_oid oid UNIQUE,
@@ -79,18 +79,18 @@ CREATE TABLE IF NOT EXISTS understudy.relations (
   -- Column ids, in the order of the identity's index.
   identity text[] NOT NULL,
   dropped boolean NOT NULL,
-  -- Of a table that entered the stream with rows: where this node's WAL ended then. What commits
-  -- below is seen by whoever reads its rows.
+  -- Of a table that entered the stream with rows: the end of this node's WAL then. A read of its
+  -- rows sees what commits below.
   entered_lsn pg_lsn
 );
 
 -- Tables that were published and cannot be in the stream: the WAL has changes of them that belong
--- to no relation, also once they are dropped or out of the publication.
+-- to no relation, also after they are dropped or removed from the publication.
 CREATE TABLE IF NOT EXISTS understudy.outside (
   table_oid oid PRIMARY KEY
 );
 
--- Their columns. Rows are never deleted; attnum and ordinal are null once the column is gone.
+-- Their columns. Rows are never deleted; attnum and ordinal are null once the column is dropped.
 CREATE TABLE IF NOT EXISTS understudy.columns (
   relation_id text NOT NULL REFERENCES understudy.relations,
   column_id text NOT NULL,
@@ -108,20 +108,19 @@ CREATE TABLE IF NOT EXISTS understudy.to_read (
   relation_id text PRIMARY KEY REFERENCES understudy.relations
 );
 
--- Partitions of a table that was read anew before they entered the stream: what they hold was not
--- sent.
+-- Partitions of a table under resnapshot that were not in the stream yet: their rows were not sent.
 CREATE TABLE IF NOT EXISTS understudy.unread_partitions (
   table_oid oid PRIMARY KEY
 );
 
--- Tables that a follower is reading anew. The keys that have come since stand in seen_<number>; rows
--- under other keys are removed in the end.
+-- Tables under resnapshot on a follower. The keys written since are in seen_<number>; rows with
+-- other keys are deleted at the end.
 CREATE TABLE IF NOT EXISTS understudy.rereads (
   relation_id text PRIMARY KEY REFERENCES understudy.relations,
   number integer NOT NULL GENERATED ALWAYS AS IDENTITY
 );
 
--- Labels that were given on this node as leader; the position is filled in once it is published.
+-- Labels of points; on the leader the position is filled in once the point is published.
 CREATE TABLE IF NOT EXISTS understudy.points (
   label text PRIMARY KEY CHECK (label ~ '^[a-z][a-z0-9_.-]{0,62}$'),
   epoch integer,
@@ -129,7 +128,7 @@ CREATE TABLE IF NOT EXISTS understudy.points (
   commit_time_us bigint
 );
 
--- What the text of stored values is made of: the labels of an enum, the attributes of a composite
+-- What determines the text of stored values: the labels of an enum, the attributes of a composite
 -- type, as they were when a table with such a column entered the stream.
 CREATE TABLE IF NOT EXISTS understudy.type_texts (
   type_oid oid PRIMARY KEY,
@@ -144,15 +143,15 @@ CREATE TABLE IF NOT EXISTS understudy.key_equalities (
 );
 
 -- Tables whose rows changed, or may have, without a row message: rewritten by ALTER TABLE, attached
--- with rows as a partition, out of the publication for a while, of a type whose values look
--- otherwise now, or with keys that are other rows now. The leader's agent stops at the first entry.
+-- with rows as a partition, out of the publication for a while, of a type whose values have another
+-- text now, or with keys that are equal to others now. The leader's agent stops at the first entry.
 CREATE TABLE IF NOT EXISTS understudy.unseen_changes (
   table_oid oid NOT NULL,
   what text NOT NULL,
   PRIMARY KEY (table_oid, what)
 );
 
--- ENABLE ALWAYS and REPLICA triggers that are switched off while this node follows.
+-- ENABLE ALWAYS and REPLICA triggers that are disabled while this node follows.
 CREATE TABLE IF NOT EXISTS understudy.held_triggers (
   schema_name text NOT NULL,
   table_name text NOT NULL,
@@ -170,8 +169,8 @@ CREATE TABLE IF NOT EXISTS understudy.held_rules (
   PRIMARY KEY (schema_name, table_name, rule_name)
 );
 
--- What makes this node's tables what they are on the leader: statements of the leader's schema,
--- each marked as done in the transaction that runs it. Empty where the tables were there before.
+-- Statements of the leader's schema that build it here, each recorded as done in the transaction
+-- that runs it. Empty where the tables existed before.
 CREATE TABLE IF NOT EXISTS understudy.schema_build (
   ordinal integer PRIMARY KEY,
   -- Before the rows are read, or once they are exact.
@@ -180,11 +179,11 @@ CREATE TABLE IF NOT EXISTS understudy.schema_build (
   -- SET statements under which it is run.
   settings text[] NOT NULL,
   done boolean NOT NULL DEFAULT false,
-  -- Roles that this server lacks, because of which it was not run.
+  -- Roles that this server does not have, because of which it was not run.
   missing_roles text[] NOT NULL DEFAULT '{}',
-  -- What Postgres last said when it refused the statement, which is tried again.
+  -- The last error with which Postgres refused the statement, which is retried.
   refused text,
-  -- Whether it is a foreign key that was made NOT VALID: not every row here fulfils it.
+  -- Whether it is a foreign key that was created NOT VALID: not every row here fulfils it.
   not_valid boolean NOT NULL DEFAULT false
 );
 
@@ -215,10 +214,10 @@ BEGIN
   IF node.role IS DISTINCT FROM 'leader' THEN
     RAISE EXCEPTION 'this node does not lead %', coalesce(node.cluster, 'a cluster')
       USING ERRCODE = 'object_not_in_prerequisite_state',
-        HINT = 'Ask the leader: connect with target_session_attrs=read-write.';
+        HINT = 'Call it on the leader: connect with target_session_attrs=read-write.';
   END IF;
   -- When the last record fills its page, this is past the header of the next page, where nothing
-  -- ends: on a server that goes quiet then, no follower would ever get there.
+  -- ends: on a server without further writes, no follower would ever reach it.
   IF (lsn - '0/0') % segment_size = segment_header_size THEN
     lsn := lsn - segment_header_size;
   ELSIF (lsn - '0/0') % page_size = header_size THEN
@@ -229,7 +228,7 @@ END
 $$;
 
 -- Whether this node holds what commits below token_lsn in token_epoch. Walks back from the epoch
--- the node stands in; `bound` is the LSN that is held, `ended` whether more can still come.
+-- of the node's position; `bound` is the LSN up to which it holds, `ended` whether that is final.
 CREATE OR REPLACE FUNCTION understudy.covers(token_epoch integer, token_lsn pg_lsn) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -238,14 +237,14 @@ DECLARE
   walked integer;
   bound pg_lsn;
   ended boolean := false;
-  reign understudy.epochs;
+  later understudy.epochs;
   base understudy.epochs;
 BEGIN
   SELECT * INTO node FROM understudy.node;
   IF EXISTS (SELECT FROM understudy.bootstrap) THEN
     RAISE EXCEPTION 'this node is being built from the log'
-      USING ERRCODE = 'UN002', HINT = 'Its rows are not those of any LSN yet; ask the leader until '
-        'understudy status shows this node exact.';
+      USING ERRCODE = 'UN002', HINT = 'Its rows are not those of any LSN yet; read from the leader '
+        'until understudy status shows this node exact.';
   END IF;
   IF node.role = 'leader' THEN
     walked := node.epoch;
@@ -257,38 +256,39 @@ BEGIN
     RETURN false;
   END IF;
   WHILE token_epoch < walked LOOP
-    SELECT * INTO reign FROM understudy.epochs e WHERE e.epoch = walked;
+    SELECT * INTO later FROM understudy.epochs e WHERE e.epoch = walked;
     IF NOT FOUND THEN
       RETURN false;
     END IF;
-    IF reign.base_epoch IS NULL OR reign.base_epoch < token_epoch THEN
+    IF later.base_epoch IS NULL OR later.base_epoch < token_epoch THEN
       RAISE EXCEPTION 'lost: nothing of epoch % was kept', token_epoch
-        USING ERRCODE = 'UN001', HINT = 'The write is not in the stream: make it again.';
+        USING ERRCODE = 'UN001', HINT = 'The write is not in the stream: repeat it.';
     END IF;
-    SELECT * INTO base FROM understudy.epochs e WHERE e.epoch = reign.base_epoch;
-    -- Where the same server went on, its LSNs go on too and nothing was discarded.
+    SELECT * INTO base FROM understudy.epochs e WHERE e.epoch = later.base_epoch;
+    -- Where the same server continued, its LSNs continue too and nothing was discarded.
     IF (base.leader, base.system_id, base.timeline)
-        IS DISTINCT FROM (reign.leader, reign.system_id, reign.timeline) THEN
-      bound := reign.base_upto;
+        IS DISTINCT FROM (later.leader, later.system_id, later.timeline) THEN
+      bound := later.base_upto;
       ended := true;
-    -- Unless it began anew, with all rows to be read: what lies between came by that, or never.
-    ELSIF ended AND reign.start_lsn > reign.base_upto THEN
-      bound := least(bound, reign.base_upto);
+    -- Unless it has a new slot and resnapshots all tables: writes in between arrive by that, or
+    -- never.
+    ELSIF ended AND later.start_lsn > later.base_upto THEN
+      bound := least(bound, later.base_upto);
     END IF;
-    walked := reign.base_epoch;
+    walked := later.base_epoch;
   END LOOP;
   IF ended AND token_lsn > bound THEN
     RAISE EXCEPTION 'lost: epoch % ended at %, before %', token_epoch, bound, token_lsn
-      USING ERRCODE = 'UN001', HINT = 'The write may be missing: look, and make it again.';
+      USING ERRCODE = 'UN001', HINT = 'The write may be missing: check, and repeat it.';
   END IF;
   IF token_lsn > bound THEN
     RETURN false;
   END IF;
   IF node.role = 'follower' AND EXISTS (
       SELECT FROM understudy.position p WHERE cardinality(p.unfinished) > 0) THEN
-    RAISE EXCEPTION 'this node lacks rows from before the stream'
-      USING ERRCODE = 'UN002', HINT = 'They are on their way; ask the leader until understudy '
-        'status shows this node exact, or read without a token.';
+    RAISE EXCEPTION 'tables of this node are backfilling'
+      USING ERRCODE = 'UN002', HINT = 'Read from the leader until understudy status shows this '
+        'node exact, or read without a token.';
   END IF;
   RETURN true;
 END
@@ -322,7 +322,7 @@ BEGIN
         HINT = 'A snapshot is already taken here. Wait first, then begin the transaction.';
   END IF;
   IF NOT EXISTS (SELECT FROM understudy.node) THEN
-    RAISE EXCEPTION 'this database is no node of a cluster'
+    RAISE EXCEPTION 'this database is not a node of a cluster'
       USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run: understudy init';
   END IF;
   LOOP
@@ -339,7 +339,7 @@ BEGIN
 END
 $$;
 
--- Makes a named consistency point directly after the calling transaction. A rollback leaves none.
+-- Creates a named consistency point directly after the calling transaction. A rollback leaves none.
 CREATE OR REPLACE FUNCTION understudy.point(label text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -350,19 +350,19 @@ BEGIN
   IF node.role IS DISTINCT FROM 'leader' THEN
     RAISE EXCEPTION 'this node does not lead %', coalesce(node.cluster, 'a cluster')
       USING ERRCODE = 'object_not_in_prerequisite_state',
-        HINT = 'Points are made on the leader: connect with target_session_attrs=read-write.';
+        HINT = 'Points are created on the leader: connect with target_session_attrs=read-write.';
   END IF;
   IF (label ~ '^[a-z][a-z0-9_.-]{0,62}$') IS NOT TRUE THEN
     RAISE EXCEPTION 'not a label: %', coalesce(quote_literal(label), 'NULL')
       USING ERRCODE = 'invalid_parameter_value',
         HINT = 'A label is [a-z][a-z0-9_.-]{0,62}, for example before-migration-7.';
   END IF;
-  -- A point stands at the end of its transaction, and has one name.
+  -- A point is at the end of its transaction, and has one name.
   IF current_setting('understudy.point_label', true) <> '' THEN
-    RAISE EXCEPTION 'this transaction makes the point % already',
+    RAISE EXCEPTION 'this transaction creates the point % already',
         current_setting('understudy.point_label')
       USING ERRCODE = 'object_not_in_prerequisite_state',
-        HINT = 'Make the second point in a transaction of its own.';
+        HINT = 'Create the second point in a transaction of its own.';
   END IF;
   INSERT INTO understudy.points (label) VALUES (point.label) ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN
@@ -374,8 +374,8 @@ BEGIN
 END
 $$;
 
--- The write guard of a follower. It refuses without looking at a flag: a session with an old
--- snapshot would not see that change, but it sees that a trigger was enabled. The applier passes
+-- The write guard of a follower. It refuses without reading a flag: a session with an old snapshot
+-- would not see that change, but it sees that a trigger was enabled. The applier passes
 -- because its role is replica, under which ordinary triggers do not fire.
 CREATE OR REPLACE FUNCTION understudy.refuse_write() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -399,10 +399,11 @@ BEGIN
 END
 $$;
 
--- An open transaction may run DDL before its session has heard of a new event trigger: at the start
--- of a command nothing makes it listen. At the end of the command it has listened, but event
--- triggers are looked up there only if the session knew of one when the command began. This one,
--- which is always there and does nothing, is that one: by it the guard's can refuse at the end.
+-- An open transaction may run DDL before its session has read the catalog entry of a new event
+-- trigger: at the start of a command nothing makes it process invalidations. At the end of the
+-- command it has processed them, but event triggers are read there only if the session knew of one
+-- when the command began. This one, which always exists, is that one: by it the guard's triggers
+-- can refuse at the end.
 CREATE OR REPLACE FUNCTION understudy.watch_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -489,7 +490,7 @@ AS $$
   ON CONFLICT DO NOTHING
 $$;
 
--- A new label changes no stored value; a new attribute does, and a label with another name.
+-- A new label changes no stored value; a new attribute and a renamed label do.
 CREATE OR REPLACE FUNCTION understudy.note_altered_types() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -506,7 +507,7 @@ AS $$
   ON CONFLICT DO NOTHING
 $$;
 
--- Under another collation two rows may stand here that a follower takes for one.
+-- Under another collation there may be two rows here that are one row on a follower.
 CREATE OR REPLACE FUNCTION understudy.note_altered_keys() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -525,8 +526,8 @@ DECLARE
   child record;
   holds_rows boolean;
 BEGIN
-  -- A table that becomes a partition brings its rows along, and no message says so. It may be a tree
-  -- of partitions itself, and what it becomes a part of one that came after init.
+  -- A table that becomes a partition brings its rows along, and no message reports them. It may be
+  -- a tree of partitions itself, and be attached to one that was created after init.
   FOR child IN
     SELECT c.oid, n.nspname AS schema_name, c.relname AS table_name
     FROM pg_event_trigger_ddl_commands() d
@@ -549,8 +550,8 @@ BEGIN
 END
 $$;
 
--- A partition is published with its root. Who is detached, filled and attached again, or dropped
--- from the publication and added again, looks as before: what was written in between nobody sends.
+-- A partition is published with its root. A table that is detached, filled and re-attached, or
+-- dropped from the publication and re-added, is as before: what was written in between is not sent.
 CREATE OR REPLACE FUNCTION understudy.note_unpublished() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -572,10 +573,10 @@ AS $$
   ON CONFLICT DO NOTHING
 $$;
 
--- Has the leader's agent read all rows of these relations anew, from this transaction's place in the
--- WAL on. What no row message told of them is made up for by that, so nothing is left to refuse; but
--- for a table that is out of the publication still, and an identity that takes other values for
--- equal, which followers may not. A partition that came while nobody looked is read when it enters.
+-- Requests a resnapshot of these relations by the leader's agent, from this transaction's LSN on.
+-- It makes up for changes without a row message, so nothing is left to refuse; but for a table that
+-- is still out of the publication, and for an identity under which other values are equal, which
+-- may be different on followers. A partition that was created meanwhile is read when it enters.
 CREATE OR REPLACE FUNCTION understudy.read_anew(relation_ids text[]) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -190,7 +190,7 @@ export function statementLockTimeout(
   );
 }
 
-export interface RefusedStatement {
+interface RefusedStatement {
   /** Described without its details. */
   readonly statement: string;
   readonly node: string;

@@ -324,7 +324,7 @@ export class GapError extends UnderstudyError {
   }
 }
 
-const countsHint = `Nothing past that point was applied. Keep the topic for analysis, then ${startOver}`;
+const countsHint = `Nothing after it was applied. Keep the topic for analysis, then ${startOver}`;
 
 function countsText(what: string, at: string): string {
   return `record counts do not match the consistency point after ${at}: ${what}`;

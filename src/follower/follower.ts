@@ -36,7 +36,15 @@ import { ApplyTargets } from './apply/apply-targets.ts';
 import { coalesce } from './apply/coalesce.ts';
 import { stepsOfLarge } from './apply/large-batch.ts';
 import { judgeGap, requireBase, requireOffsets } from './apply/log-fit.ts';
-import type { Aligned, AlignedEpoch, ApplySteps, ApplyWindow } from './apply/stages.ts';
+import type {
+  Aligned,
+  AlignedEpoch,
+  AlignStage,
+  ApplyStage,
+  ApplySteps,
+  ApplyWindow,
+  FoldStage,
+} from './apply/stages.ts';
 import { BootstrapRestart, restartFor } from './bootstrap/bootstrap-restart.ts';
 import { type BootstrapState, readBootstrap } from './state/bootstrap-state.ts';
 import {
@@ -69,8 +77,9 @@ const batchBytesMax = 16 * 1024 * 1024;
 
 export class Follower {
   readonly #parts: FollowerParts;
-  readonly #aligner: Aligner;
-  readonly #applier: Applier;
+  readonly #aligner: AlignStage;
+  readonly #fold: FoldStage = coalesce;
+  readonly #applier: ApplyStage;
   #position: FollowerPosition;
   /** While this node is being built; null once it is exact. */
   #building: BootstrapState | null;
@@ -317,7 +326,7 @@ export class Follower {
 
   #stepsOf({ batches, large }: ApplyPortion, window: ApplyWindow): ApplySteps {
     if (large !== null) return () => stepsOfLarge(this.#parts, large, window);
-    const steps = coalesce(batches, window);
+    const steps = this.#fold(batches, window);
     return () => steps;
   }
 

@@ -237,7 +237,7 @@ test('a node without a position waits, and a foreign database is refused', async
   const call = `SELECT understudy.wait_for('1:0/1', '5ms')`;
   assert.is(await one(user, call), 'f');
   await own.query('DELETE FROM understudy.node');
-  assert.is(await refusal(user, call), '55000 this database is no node of a cluster');
+  assert.is(await refusal(user, call), '55000 this database is not a node of a cluster');
   await writeNode(own, leader);
 });
 

@@ -70,7 +70,7 @@ export interface BaseQuery<Table> {
 export type BaseRows = readonly (Layer | null)[];
 
 /** The values that partial rows lack, as the table holds them. */
-export type Bases = ReadonlyMap<PartialRow, Layer>;
+type Bases = ReadonlyMap<PartialRow, Layer>;
 
 /** Each may hold large values: no more than this many are read at once. */
 export const basesMax = 50;

@@ -35,7 +35,7 @@ export interface TableStep<Table> {
   readonly mayLackBase: boolean;
 }
 
-export type RowAction<Table> =
+type RowAction<Table> =
   /** Answered with the rows. */
   | BaseQuery<Table>
   | { readonly kind: 'delete'; readonly table: Table; readonly rows: readonly RowRecord[] }
@@ -46,7 +46,7 @@ export type RowAction<Table> =
   /** The last one of each table. */
   | { readonly kind: 'end'; readonly table: Table; readonly rows: TableRows };
 
-export interface RowActionOptions<Table> {
+interface RowActionOptions<Table> {
   /** Whether all rows are deleted first: an upsert met a conflict. */
   readonly replace: boolean;
   readonly layer: LayerReader<Table>;
