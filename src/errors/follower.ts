@@ -26,7 +26,7 @@ export function rowsNotExact(node: string, reason: string): UnderstudyError {
   );
 }
 
-/** Its build was begun for the end of the log, before it was told to stop at `until`. */
+/** Its build was begun for the end of the log, before `run --until` asked for `until`. */
 export function notExactAt(node: string, until: EpochLsn): UnderstudyError {
   return new UnderstudyError(
     'UNFINISHED',

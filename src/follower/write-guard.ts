@@ -18,8 +18,8 @@ import { writeGuardTimeout } from '../errors/timed-out.ts';
 const guardName = 'understudy_guard';
 const truncateGuardName = 'understudy_guard_truncate';
 /**
- * DDL is refused at the start of a command, and again at its end, for sessions that had not heard
- * of the first trigger: see understudy.watch_ddl in schemas/sql.
+ * DDL is refused at the start of a command, and at its end for sessions that had not read
+ * the first trigger: see understudy.watch_ddl in schemas/sql.
  */
 const ddlGuards = [
   { name: guardName, event: 'ddl_command_start' },

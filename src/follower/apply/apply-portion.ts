@@ -1,13 +1,13 @@
 /**
  * What a follower applies next. The aligned batches that are not applied yet come in, with a delay
  * and a limit; the batches of the next transaction come out, with the position that it leads to,
- * or how long to wait. It also says what the batches cost to hold, by which reading pauses. Pure.
+ * or how long to wait. What they cost to hold, by which reading pauses, is computed here too. Pure.
  *
  * A delay judges a batch by the newest commit time of its records: the records of two commits may
  * be in the log in the other order, and a leader's clock may have been set. So rows become older
  * than asked for by the length of a batch, never younger. What has no row (points of a quiet
  * leader, epoch begins) is judged by its LogAppendTime, so that an LSN taken on the leader is not
- * passed before its time; it delays nothing behind it, because it is empty.
+ * passed before its time; it delays no later batch, because it is empty.
  *
  * An exact stop may fall inside a batch: its transactions below the limit are applied, the position
  * moves to the limit, and the offsets stay those of the last common point.
@@ -124,10 +124,10 @@ export function positionAfter(from: FollowerPosition, portion: ApplyPortion): Fo
   const { checkpoint, appendMs, commitTimeMicros, unfinished } =
     last === undefined ? from : reached(last);
   const at = portion.stopAt ?? checkpoint.at;
-  const place = { streamId: from.streamId, at, commitTimeMicros, checkpoint, appendMs };
+  const moved = { streamId: from.streamId, at, commitTimeMicros, checkpoint, appendMs };
   // A batch that is applied in part may have begun backfills that only its point names.
   const here = portion.stopAt === null ? unfinished : [...unfinishedDuring(from, portion)];
-  return { ...place, unfinished: here };
+  return { ...moved, unfinished: here };
 }
 
 function reached({ checkpoint, appendMs, point }: AlignedBatch | AlignedLarge) {

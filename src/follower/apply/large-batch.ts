@@ -54,7 +54,7 @@ function endsPast(records: readonly ContentRecord[], { to }: ApplyWindow): boole
   return to !== null && last !== undefined && !isCovered(last.position, to);
 }
 
-/** The same without I/O: which partitions to read on, and the piece that is complete by then. */
+/** The same without I/O: which partitions to read next, and the piece that is complete by then. */
 export class LargeBatchMerge {
   readonly #batch: AlignedLarge;
   readonly #merge: OrderedMerge;

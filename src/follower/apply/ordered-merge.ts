@@ -1,7 +1,7 @@
 /**
  * Puts records of several partitions into the order of positions. Flows in: a stretch of each
  * partition, read in portions of any size; flows out: one piece after the other, each with all
- * records up to some position, and which partitions to read on. Pure: no I/O. Only what was read
+ * records up to some position, and which partitions to read next. Pure: no I/O. Only what was read
  * ahead of the slowest partition is held.
  *
  * A piece does not end with a tombstone: the row that a key change moved away may follow in another

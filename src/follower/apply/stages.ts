@@ -5,7 +5,7 @@
  *
  * Records flow one way, in the order of positions, and the unit that leaves the last stage is one
  * Postgres transaction. Only `apply` changes the database, and only `apply` commits the position:
- * in the transaction that writes the rows. So no stage is told of a commit or of a failure. After
+ * in the transaction that writes the rows. So no stage has to learn of a commit or a failure. After
  * an error all of them are thrown away, and new ones start from the position row. Back-pressure is
  * the reader's: follower.ts does not fetch while what is aligned costs more than a bound.
  */

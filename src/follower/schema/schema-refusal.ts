@@ -19,7 +19,7 @@ export function lockTimeout(statement: string, node: string, cause: unknown): Un
 
 const connectionStates = /^(?:|08...|57P0[123])$/;
 
-/** A connection that was lost says nothing of the statement. */
+/** A lost connection is no refusal of the statement. */
 export function refusalOf(statement: string, node: string, error: unknown): unknown {
   const sqlState = sqlStateOf(error);
   if (error instanceof UnderstudyError || connectionStates.test(sqlState)) return error;

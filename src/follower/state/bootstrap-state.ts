@@ -27,7 +27,7 @@ export interface BootstrapState {
    * to be complete; null for the last checkpoint of the log.
    */
   readonly checkpointAppendMs: number | null;
-  /** Whether a point of this checkpoint says that the topic has every row below it in full. */
+  /** Whether the topic has every row below the checkpoint in full, as a point there records. */
   readonly isWhole: boolean;
   readonly commitTimeMicros: bigint;
   readonly unfinished: readonly RelationId[];

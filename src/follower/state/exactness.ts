@@ -1,6 +1,7 @@
 /**
- * When the rows of a node that is built from the log are the leader's. What a point says of the
- * rows below it comes in, and the horizon that bootstrap/horizon.ts computes; a decision comes out.
+ * When the rows of a node that is built from the log are the leader's. A point, which names
+ * partial rows and unfinished tables, and the horizon of bootstrap/horizon.ts come in; a decision
+ * comes out.
  * Pure. The bootstrap asks on arrival at its checkpoint, the follower at each point after it.
  */
 import type { Checkpoint, Point } from '../../change/change.ts';
