@@ -63,8 +63,7 @@ function linesOf(answer: FailoverPlan | PromotionResult): string[] {
     return [
       `would end the epoch of ${leader === null ? 'no node' : `node ${leader}`} and begin epoch ` +
         `${epoch} on node ${node}, which is at ${lsn ?? 'no position'}`,
-      'nothing was changed; under async, transactions that the leader did not publish would be ' +
-        'lost',
+      'nothing was changed; under async, what the leader did not publish would be lost',
       ...unfinished.map((table) => `${table} is backfilling: rows not read yet would be lost`),
       ...lacks.map((part) => `it would lead without ${part}`),
     ];

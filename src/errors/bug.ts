@@ -20,9 +20,7 @@ export function answerable(error: unknown): UnderstudyError {
   return new UnderstudyError('BUG', String(error), 'See the log of the agent.', error);
 }
 
-/**
- * The answer of GET /status to an unknown error, whose text may hold a secret: the log redacts it.
- */
+/** Answers GET /status after an unknown error, whose text may hold a secret; the log redacts it. */
 export function statusFailed(): UnderstudyError {
   return new UnderstudyError('BUG', 'the status could not be read', 'See the log of the agent.');
 }

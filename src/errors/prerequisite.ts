@@ -5,7 +5,19 @@
 
 import { formatDurationMs } from '../change/amounts.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import type { ErrorCode } from './codes.ts';
 import { UnderstudyError } from './understudy-error.ts';
+
+/** A finding of `check` as the error with which another command refuses. */
+export function unmetRequirement(finding: {
+  readonly code: ErrorCode;
+  readonly object: string;
+  readonly message: string;
+  readonly hint: string;
+}): UnderstudyError {
+  const { code, object, message, hint } = finding;
+  return new UnderstudyError(code, message, hint, undefined, { object });
+}
 
 /** The schema exists, without a table of ours in it. */
 export function foreignUnderstudySchema(): UnderstudyError {

@@ -80,6 +80,50 @@ export function ownLockRemains(locked: UnderstudyError): UnderstudyError {
   return new UnderstudyError('POSTGRES_UNREACHABLE', message, hint, locked, facts);
 }
 
+/** It accepts the session and then returns nothing. */
+export function serverSilent(node: string, timeoutMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'POSTGRES_UNREACHABLE',
+    `the server of node ${node} accepts the session and does not answer within ${timeoutMs} ms`,
+    'Check its log and its load, then retry.',
+    undefined,
+    { node, timeoutMs },
+  );
+}
+
+/** Node locks are held in that database. `error` says why it cannot be used. */
+export function maintenanceDatabaseUnusable(node: string, error: UnderstudyError): UnderstudyError {
+  return new UnderstudyError(
+    error.code,
+    `the maintenance database of node ${node}: ${error.message}`,
+    'Let the role log in there, or name another database of its server in maintenanceDatabase.',
+    error,
+    { ...error.facts, node },
+  );
+}
+
+export function brokersSilent(timeoutMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'KAFKA_UNREACHABLE',
+    `the brokers accept the connection and do not answer within ${timeoutMs} ms`,
+    'Check the logs of the brokers, then retry.',
+    undefined,
+    { timeoutMs },
+  );
+}
+
+/** Of the URL only what holds no secret is named. */
+export function registrySilent(url: string): UnderstudyError {
+  const { origin, pathname } = new URL(url);
+  return new UnderstudyError(
+    'REGISTRY_UNREACHABLE',
+    `the schema registry at ${origin}${pathname} does not answer`,
+    'Check that it runs, and registry.url in understudy.yaml.',
+    undefined,
+    { registry: `${origin}${pathname}` },
+  );
+}
+
 export function controlLogStuck(nextOffset: bigint, endOffset: bigint): UnderstudyError {
   return new UnderstudyError(
     'KAFKA_UNREACHABLE',

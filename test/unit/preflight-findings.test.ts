@@ -39,7 +39,7 @@ test('brokers: too few for the replication, too short transactions', () => {
 
 const undelayed = { nodeNames: ['a', 'b'], delayMs: () => 0 };
 
-test('a topic as init makes it gives no finding; each thing changed is one', () => {
+test('a topic as init creates it gives no finding; each thing changed is one', () => {
   const settings = changesTopicSettings(1, {});
   const asked = { ...undelayed, partitions: 2, topicOverrides: {} };
   const found = { partitions: 2, replication: 1, settings };
@@ -68,7 +68,7 @@ test('a topic that no write can satisfy is an error', () => {
   const found = { partitions: 1, replication: 1, settings };
   const asked = { ...undelayed, partitions: 1, topicOverrides: {} };
   const findings = judgeChangesTopic('t', found, asked, 3);
-  assert.match(only(findings).message, /wants 2 replicas in step and has 1/);
+  assert.match(only(findings).message, /needs 2 in-sync replicas and has 1/);
 });
 
 test('a delay for which the topic does not keep every change is an error', () => {

@@ -9,7 +9,7 @@ import { judgeFollowerTables } from '../../src/fleet/preflight/judge-copies.ts';
 import {
   judgeLeaderTables,
   judgeLocales,
-  judgePlaces,
+  judgeServers,
 } from '../../src/fleet/preflight/judge-fleet.ts';
 import { judgeNode, judgeVersion } from '../../src/fleet/preflight/judge-server.ts';
 import { type Changes, codes, node, only, soundServer, table } from '../support/node-facts.ts';
@@ -17,7 +17,7 @@ import { type Changes, codes, node, only, soundServer, table } from '../support/
 test('a sound node, and two of them on servers of their own, give no finding', () => {
   assert.equal(judgeNode(node(), 'shop'), []);
   const other = node({ name: 'b', server: { systemId: '7000000000000000002' } });
-  assert.equal(judgePlaces([node(), other]), []);
+  assert.equal(judgeServers([node(), other]), []);
   assert.equal(judgeLocales(node(), [other]), []);
 });
 
@@ -118,12 +118,12 @@ test('the database of another cluster or another node is refused', () => {
 });
 
 test('two nodes are one database, share a server, or are copies', () => {
-  const same = judgePlaces([node(), node({ name: 'b' })]);
+  const same = judgeServers([node(), node({ name: 'b' })]);
   assert.match(only(same).message, /the same database/);
   assert.is(only(same).severity, 'error');
-  const shared = judgePlaces([node(), node({ name: 'b', database: { oid: 2 } })]);
+  const shared = judgeServers([node(), node({ name: 'b', database: { oid: 2 } })]);
   assert.equal(codes(shared), ['SHARED_SERVER']);
-  const copy = judgePlaces([node(), node({ name: 'b', database: { serverStartedAt: 'later' } })]);
+  const copy = judgeServers([node(), node({ name: 'b', database: { serverStartedAt: 'later' } })]);
   assert.equal(codes(copy), ['SYSTEM_ID_COPIED']);
 });
 

@@ -1,10 +1,11 @@
 /**
- * Looks at the brokers, the topics and the schema registry. Flows in: a cluster; flows out: one
- * finding per cause. A topic that is not there yet is as it should be; one that is there has to be
- * what the configuration says and what followers rely on. Nothing is made or changed.
+ * Checks the brokers, the topics and the schema registry: one finding per cause. A topic that does
+ * not exist yet is no finding; one that exists has to match the configuration and what followers
+ * rely on. Nothing is created or changed.
  */
 
-import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
+import { brokersSilent, registrySilent } from '../../errors/unreachable.ts';
 import {
   brokerSetting,
   describeCluster,
@@ -25,35 +26,29 @@ import type { Cluster, ClusterSettings } from '../cluster.ts';
 import { whyDelayTooLong } from '../node/check-stream.ts';
 import { errorFinding, type Finding, findingOf, warningFinding } from './finding.ts';
 
-/** A person waits for the answer; brokers that are up take milliseconds. */
+/** A user waits for the answer; brokers that are up take milliseconds. */
 const probeMaxMs = 5_000;
-/** Several requests, some of which brokers may have to pass on. */
-const lookMaxMs = 20_000;
+/** For several requests, some of which brokers may have to forward. */
+const readMaxMs = 20_000;
 
-export async function lookAtKafka(cluster: Cluster, withTopics: boolean): Promise<Finding[]> {
+export async function checkKafka(cluster: Cluster, withTopics: boolean): Promise<Finding[]> {
   try {
     await probeKafka(cluster.kafka, probeMaxMs);
-    return await withTimeout(lookAtBrokers(cluster, withTopics), lookMaxMs, silentBrokers);
+    return await withTimeout(checkBrokers(cluster, withTopics), readMaxMs, () => {
+      return brokersSilent(readMaxMs);
+    });
   } catch (error) {
     return [findingOf(error, 'kafka')];
   }
 }
 
-function silentBrokers(): UnderstudyError {
-  return new UnderstudyError(
-    'KAFKA_UNREACHABLE',
-    `the brokers let us in and do not answer within ${lookMaxMs} ms`,
-    'Look at the logs of the brokers, then try again.',
-  );
-}
-
-async function lookAtBrokers(cluster: Cluster, withTopics: boolean): Promise<Finding[]> {
+async function checkBrokers(cluster: Cluster, withTopics: boolean): Promise<Finding[]> {
   const { kafka, settings, topic, name } = cluster;
   const { brokers } = await describeCluster(kafka);
   const replication = settings.replication ?? Math.min(3, brokers);
   const findings = [
     ...judgeReplication(settings.replication, brokers),
-    ...(await lookAtTransactionTimeout(cluster)),
+    ...(await checkTransactionTimeout(cluster)),
   ];
   if (!withTopics) return findings;
   const [changes, control] = await Promise.all([
@@ -80,19 +75,19 @@ export function judgeReplication(wanted: number | null, brokers: number): Findin
 
 const transactionLimit = 'transaction.max.timeout.ms';
 
-async function lookAtTransactionTimeout({ kafka }: Cluster): Promise<Finding[]> {
+async function checkTransactionTimeout({ kafka }: Cluster): Promise<Finding[]> {
   try {
     return judgeTransactionTimeout(await brokerSetting(kafka, transactionLimit));
   } catch (error) {
-    // What a user may see of the brokers is not what it needs to publish.
+    // A user that may publish may lack the permission to read settings of the brokers.
     if (!hasCode(error, 'PREREQUISITE')) throw error;
     return [
       warningFinding(
         'NOT_LOOKED_AT',
         'kafka',
-        `this user may not see ${transactionLimit} of the brokers`,
-        `It has to be ${transactionTimeoutMsDefault} (its default) or more; DescribeConfigs on ` +
-          'the cluster lets this user see it.',
+        `this user may not read ${transactionLimit} of the brokers`,
+        `It has to be ${transactionTimeoutMsDefault} (its default) or more. Grant DescribeConfigs ` +
+          'on the cluster to let this user read it.',
       ),
     ];
   }
@@ -104,7 +99,7 @@ export function judgeTransactionTimeout(limit: string | null): Finding[] {
     errorFinding(
       'PREREQUISITE',
       'kafka',
-      `${transactionLimit} of the brokers is ${limit}, less than what is asked for`,
+      `${transactionLimit} of the brokers is ${limit}, less than the leader requests`,
       `Set it to ${transactionTimeoutMsDefault} (its default) or more on every broker.`,
     ),
   ];
@@ -159,7 +154,7 @@ function judgePartitions(topic: string, found: TopicDescription, wanted: number)
   ];
 }
 
-/** Without these, rows expire or nobody can tell how long a record has been in the log. */
+/** Without these, rows expire, or the age of a record in the log is unknown. */
 const essential: ReadonlySet<string> = new Set(['cleanup.policy', 'message.timestamp.type']);
 
 function judgeSettings(
@@ -174,14 +169,14 @@ function judgeSettings(
       errorFinding(
         'TOPIC_MISMATCH',
         topic,
-        `${topic} wants ${insync} replicas in step and has ${found.replication}: it takes no write`,
+        `${topic} needs ${insync} in-sync replicas and has ${found.replication}: it accepts no write`,
         alterTopic(topic, 'min.insync.replicas', String(found.replication)),
       ),
     );
   }
   for (const [setting, value] of Object.entries(wanted)) {
     const actual = found.settings[setting];
-    // A broker that does not tell a setting does not know it; init would have been refused.
+    // A broker that does not return a setting does not know it; init would have been refused.
     if (actual === undefined || actual === value) continue;
     const message = `${setting} of ${topic} is ${actual}, ${value} is configured`;
     const hint = alterTopic(topic, setting, value);
@@ -201,17 +196,17 @@ function alterTopic(topic: string, setting: string, value: string): string {
   );
 }
 
-/** The registry is tried again while it may be starting up, but not for longer than this. */
+/** The registry is retried while it may be starting up, but no longer than this. */
 const registryMaxMs = 5_000;
 
-export async function lookAtRegistry(cluster: Cluster): Promise<Finding[]> {
+export async function checkRegistry(cluster: Cluster): Promise<Finding[]> {
   const { settings, around } = cluster;
   const deadlineMs = around.nowMs() + registryMaxMs;
   const clock: Clock = {
     nowMs: around.nowMs,
     random: around.random,
     sleep: async () => {
-      if (around.nowMs() >= deadlineMs) throw silentRegistry(settings.registry.url);
+      if (around.nowMs() >= deadlineMs) throw registrySilent(settings.registry.url);
     },
   };
   try {
@@ -220,13 +215,4 @@ export async function lookAtRegistry(cluster: Cluster): Promise<Finding[]> {
   } catch (error) {
     return [findingOf(error, 'registry')];
   }
-}
-
-function silentRegistry(url: string): UnderstudyError {
-  const { origin, pathname } = new URL(url);
-  return new UnderstudyError(
-    'REGISTRY_UNREACHABLE',
-    `the schema registry at ${origin}${pathname} does not answer`,
-    'Check that it runs, and registry.url in understudy.yaml.',
-  );
 }

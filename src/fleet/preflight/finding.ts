@@ -1,12 +1,13 @@
 /**
- * What a preflight has to say: findings. Flows in: what is wrong, with whose remedy; flows out: one
- * finding per cause, and the error that a verb refuses with because of them. Pure.
+ * The findings of a preflight, one per cause, each with its remedy; their order, their exit code,
+ * and the error with which a verb refuses because of them. Pure.
  */
 
-import { type ErrorCode, type ExitCode, exitCodes } from '../../errors/codes.ts';
+import { type ErrorCode, type ExitCode, errorTable, exitCodes } from '../../errors/codes.ts';
+import { unmetRequirement } from '../../errors/prerequisite.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 
-/** What is worth knowing and stops nothing. Scripts match on these as on the codes of errors. */
+/** Warnings stop no command. Scripts match on these codes as on those of errors. */
 type WarningCode =
   | 'SHARED_SERVER'
   | 'SYSTEM_ID_COPIED'
@@ -55,12 +56,12 @@ export function warningFinding(
 }
 
 /**
- * The finding that a failure to look is. What the command line or the file says wrong is known
- * without any server and stays an error of its own; so does a bug.
+ * A failed check as a finding. Errors of the command line and of the file are known without any
+ * server and are rethrown; so are bugs.
  */
 export function findingOf(error: unknown, object: string): Finding {
   if (!(error instanceof UnderstudyError) || error.exit === exitCodes.usage) throw error;
-  // A message stands alone on its line, and an address does not say which node it is.
+  // Its line has nothing else, and an address does not name the node.
   const isNamed = !object.startsWith('node ') || error.message.includes(object);
   const message = isNamed ? error.message : `${object}: ${error.message}`;
   return errorFinding(error.code, object, message, error.hint);
@@ -68,10 +69,10 @@ export function findingOf(error: unknown, object: string): Finding {
 
 function isUnreachable(finding: Finding): boolean {
   if (finding.severity === 'warning') return false;
-  return new UnderstudyError(finding.code, '', '').exit === exitCodes.unreachable;
+  return errorTable[finding.code].exit === exitCodes.unreachable;
 }
 
-/** Errors before warnings, what is unreachable first, else in the order they were found. */
+/** Errors before warnings, unreachable servers first, else in the order of the checks. */
 export function inOrderOfUrgency(findings: readonly Finding[]): Finding[] {
   const rank = (finding: Finding): number => {
     if (finding.severity === 'warning') return 2;
@@ -87,11 +88,11 @@ export function exitOfFindings(findings: readonly Finding[]): ExitCode {
   return hasError ? exitCodes.notAsRequired : exitCodes.ok;
 }
 
-/** For verbs that need everything as required: throws the most urgent error, if there is any. */
+/** For verbs that need all requirements met: throws the most urgent error, if there is any. */
 export function refuseErrors(findings: readonly Finding[]): void {
   const [first] = inOrderOfUrgency(findings);
   if (first?.severity !== 'error') return;
-  throw new UnderstudyError(first.code, first.message, first.hint);
+  throw unmetRequirement(first);
 }
 
 /** `a, b, c and 4 more`. */

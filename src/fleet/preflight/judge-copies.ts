@@ -1,7 +1,6 @@
 /**
- * Judges a follower's tables against the leader's: what would stop a row, what would make another
- * of it without a word, and what would come in the applier's way. Flows in: facts of both nodes;
- * flows out: one finding per cause. Pure.
+ * Judges a follower's tables against the leader's: differences that would reject a row, that would
+ * silently change it, or that would interfere with the applier. One finding per cause. Pure.
  */
 import { qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { assignColumnIds, compareWithTable, shapeOf } from '../../catalog/relation-ids.ts';
@@ -19,16 +18,16 @@ import { judgeTypes } from './judge-types.ts';
 import type { NodeFacts } from './read-node.ts';
 
 /**
- * Whether a follower has the leader's tables, and what on them would come in the applier's way. One
- * that has none of them gets them by `init`, where that `makesTables`.
+ * The findings about a follower's tables. Where `init` creates tables (`createsTables`), a follower
+ * that has none of them gets them from it.
  */
 export function judgeFollowerTables(
   leader: NodeFacts,
   follower: NodeFacts,
   keyless: KeylessTables = 'refuse',
-  makesTables = false,
+  createsTables = false,
 ): Finding[] {
-  // What is wrong with a table on the leader is said there.
+  // Problems of a table on the leader are findings of the leader.
   const wanted = leader.matchedTables.filter(
     (table) =>
       table.persistence === 'permanent' &&
@@ -39,7 +38,7 @@ export function judgeFollowerTables(
   const nameOf = ({ schema, name }: TableShape): string => qualifiedName(schema, name);
   const own = new Map(follower.allTables.map((table) => [nameOf(table), table]));
   const missing = wanted.filter((table) => !own.has(nameOf(table)));
-  if (makesTables && missing.length === wanted.length) return [];
+  if (createsTables && missing.length === wanted.length) return [];
   const findings = missing.length === 0 ? [] : [missingTables(leader, follower, missing)];
   for (const table of wanted) {
     const copy = own.get(nameOf(table));
@@ -89,7 +88,7 @@ function judgeCopy(
     errorFinding('SCHEMA_DIFFERS', `${nodeObject(node)}: ${name}`, what, hint);
   if (copy.kind !== table.kind) {
     const message = `${name} is ${copy.kind} on node ${node} and ${table.kind} on the leader`;
-    return [differs(message, `Make the table on ${node} as it is on the leader.`)];
+    return [differs(message, `Create the table on ${node} as it is on the leader.`)];
   }
   if (copy.persistence !== 'permanent') {
     const message = `${name} is ${copy.persistence} on node ${node}: a crash there empties it`;
@@ -107,14 +106,12 @@ function judgeCopy(
     const message =
       `the identity of ${name} compares its columns by ${equalityOf(copy)} on node ${node} and ` +
       `by ${equality} on the leader: rows that are two here may be one there`;
-    return [
-      differs(message, `Make its index, and the collation of its columns, equal on ${node}.`),
-    ];
+    return [differs(message, `Make its index and the collation of its columns equal on ${node}.`)];
   }
   return judgeNullability(table, copy, node);
 }
 
-/** By column name, because the columns may stand in another order. */
+/** By column name, because the columns may be in another order. */
 function equalityOf({ replicaIdentity, uniqueIndexes, columns }: TableShape): string {
   const index = identityIndexOf(replicaIdentity, uniqueIndexes);
   const names = new Map(columns.map(({ attnum, name }) => [attnum, name]));
@@ -136,12 +133,12 @@ function judgeNullability(table: TableShape, copy: TableShape, node: string): Fi
       'NOT_NULL_DIFFERS',
       `${nodeObject(node)}: ${displayName(table)}`,
       `${displayName(table)} is NOT NULL on node ${node} only: ${enumerate(stricter)}`,
-      `A null from the leader stops it. On ${node}: ${alterTable(table)} ${drops.join(', ')};`,
+      `A null from the leader would stop it. On ${node}: ${alterTable(table)} ${drops.join(', ')};`,
     ),
   ];
 }
 
-/** Each node computes them for itself. Two versions may print one expression in two ways. */
+/** Each node computes them itself. Two versions may print one expression differently. */
 function judgeGenerated(
   leader: NodeFacts,
   table: TableShape,
@@ -163,13 +160,13 @@ function judgeGenerated(
         `${nodeObject(follower.name)}: ${name}`,
         `the generated column ${column} of ${name} is computed by ${found} on node ` +
           `${follower.name} and by ${expression} on the leader`,
-        `If they do not mean the same: make the column on ${follower.name} as on the leader.`,
+        `If their meaning differs: change the column on ${follower.name} to that of the leader.`,
       ),
     ];
   });
 }
 
-/** Rows arrive as the leader's triggers and rules left them, so a follower switches these off. */
+/** Rows arrive as the leader's triggers and rules left them, so a follower disables these. */
 function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Finding[] {
   const names = new Map(wanted.map((table) => [displayName(table), table]));
   return follower.database.firingTriggers.flatMap(({ kind, table: name, trigger }) => {
@@ -181,7 +178,7 @@ function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Find
         `${nodeObject(follower.name)}: ${name}`,
         `the ${kind} ${trigger} on ${name} would fire for replicated rows on node ` +
           `${follower.name}: it is disabled there while the node follows`,
-        `To be rid of this: ${alterTable(table)} ENABLE ${kind.toUpperCase()} ` +
+        `To avoid this: ${alterTable(table)} ENABLE ${kind.toUpperCase()} ` +
           `${quoteIdentifier(trigger)};`,
       ),
     ];

@@ -1,6 +1,6 @@
 /**
- * Judges nodes against each other, whether two of them are one, and the leader's tables. Flows in:
- * facts of all nodes that answered; flows out: one finding per cause. Pure.
+ * Judges the nodes that answered against each other (the same database, the same server, other
+ * locales), and the leader's tables. One finding per cause. Pure.
  */
 
 import { qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
@@ -17,7 +17,7 @@ import { nodeObject } from './judge-server.ts';
 import type { NodeFacts } from './read-node.ts';
 
 /** Each pair of nodes once. */
-export function judgePlaces(nodes: readonly NodeFacts[]): Finding[] {
+export function judgeServers(nodes: readonly NodeFacts[]): Finding[] {
   return nodes.flatMap((node, at) =>
     nodes.slice(0, at).flatMap((other) => {
       const finding = judgePair(other, node);
@@ -34,7 +34,7 @@ function judgePair(a: NodeFacts, b: NodeFacts): Finding | null {
       'SYSTEM_ID_COPIED',
       object,
       `the servers of ${a.name} and ${b.name} have the same system identifier: one is a copy`,
-      'Make one of them with initdb, so that the two cannot be taken for each other.',
+      'Create one of them with initdb, so that the two can be distinguished.',
     );
   }
   if (a.database.oid === b.database.oid) {
@@ -53,7 +53,7 @@ function judgePair(a: NodeFacts, b: NodeFacts): Finding | null {
   );
 }
 
-/** Text sorts and compares by the locale, so a follower with another one answers differently. */
+/** Text sorts and compares by the locale: a follower with another one answers differently. */
 export function judgeLocales(leader: NodeFacts, others: readonly NodeFacts[]): Finding[] {
   const localeOf = ({ database }: NodeFacts): string =>
     [database.provider, database.collate, database.ctype, database.locale ?? ''].join(' ').trim();
@@ -66,7 +66,7 @@ export function judgeLocales(leader: NodeFacts, others: readonly NodeFacts[]): F
           nodeObject(node.name),
           `the locale of node ${node.name} is ${localeOf(node)}, ` +
             `that of ${leader.name} is ${localeOf(leader)}`,
-          'Queries that sort text answer differently there: make it with the same locale.',
+          'Queries that sort text answer differently there: create it with the same locale.',
         ),
       );
     }
@@ -87,7 +87,7 @@ export function judgeLocales(leader: NodeFacts, others: readonly NodeFacts[]): F
   });
 }
 
-/** The tables as they stand on the leader: what keeps them from being replicated. */
+/** The tables of the leader: what prevents their replication. */
 export function judgeLeaderTables(
   leader: NodeFacts,
   patterns: readonly string[],
@@ -112,7 +112,7 @@ export function judgeLeaderTables(
   });
 }
 
-/** Before init every table that is matched will be. A partition joins with its first row. */
+/** Before init every matched table counts. A partition joins the stream with its first row. */
 export function isInStream({ streamed }: NodeFacts, table: TableShape): boolean {
   return streamed === null || table.isPartition || streamed.has(table.oid);
 }
@@ -123,8 +123,8 @@ function notInStream(leader: NodeFacts, table: TableShape): Finding {
   return warningFinding(
     'NOT_IN_STREAM',
     name,
-    `${name} was made on ${leader.name} after init: its rows are not replicated`,
-    'Leave it out of tables, or make it on every follower too, then on the leader: ALTER ' +
+    `${name} was created on ${leader.name} after init: its rows are not replicated`,
+    'Leave it out of tables, or create it on every follower too, then on the leader: ALTER ' +
       `PUBLICATION ${quoteIdentifier(publication)} ADD TABLE ONLY ` +
       `${qualifiedName(table.schema, table.name)};`,
   );
@@ -140,7 +140,7 @@ function judgeTable(leader: NodeFacts, table: TableShape, keyless: KeylessTables
   ];
 }
 
-/** Partitions are as their root. */
+/** A partition has the identity of its root. */
 function judgeAppended(table: TableShape, keyless: KeylessTables): Finding[] {
   const isAppended = table.persistence === 'permanent' && isAppendOnly(table, keyless);
   if (!isAppended || table.isPartition) return [];

@@ -1,7 +1,7 @@
 /**
- * Judges one node: its server, its settings, what its role may do. Flows in: facts; flows out: one
- * finding per cause with the SQL that mends it. Every node can take the lead one day, so each is
- * judged as one that leads and as one that follows. Pure.
+ * Judges one node: its server, its settings, the permissions of its role. One finding per cause,
+ * with the SQL that resolves it. Any node may be promoted one day, so each is judged both as a
+ * leader and as a follower. Pure.
  */
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import type { ServerFacts } from '../../catalog/read-catalog.ts';
@@ -38,10 +38,10 @@ export function judgeNode(facts: NodeFacts, cluster: string): Finding[] {
  * a table could have one key in the topic.
  */
 const doubleEncodings: ReadonlySet<string> = new Set(['EUC_JP', 'EUC_TW']);
-const newDatabase = `Make it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
+const newDatabase = `Re-create it: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
 
-/** ALTER SYSTEM takes effect for these at the next start only. */
-function restart(setting: string, value: string): string {
+/** ALTER SYSTEM changes these settings only at the next start. */
+function afterRestart(setting: string, value: string): string {
   return `ALTER SYSTEM SET ${setting} = ${value}; then restart the server.`;
 }
 
@@ -52,26 +52,30 @@ function judgeServer({ name, server, database }: NodeFacts): Finding[] {
   const findings: Finding[] = [];
   if (server.inRecovery) {
     const message = `the server of node ${name} is in recovery: it is a standby of another`;
-    findings.push(required(message, 'Name a server that takes writes, or promote this one.'));
+    findings.push(required(message, 'Use a server that accepts writes, or promote this one.'));
   }
   if (server.walLevel !== 'logical') {
     const message = `wal_level of node ${name} is ${server.walLevel}, so its WAL cannot be decoded`;
-    findings.push(required(message, restart('wal_level', 'logical')));
+    findings.push(required(message, afterRestart('wal_level', 'logical')));
   }
-  // Our own slot and sender are there already once a node leads.
+  // A leader uses its own slot and sender already.
   const freeSlots = server.maxSlots - server.usedSlots;
   if (freeSlots < 1 && !database.hasOwnSlot) {
     const used = `${server.usedSlots} of ${server.maxSlots} are used`;
     const message = `node ${name} has no replication slot free: ${used}`;
-    findings.push(required(message, restart('max_replication_slots', String(server.maxSlots + 4))));
+    findings.push(
+      required(message, afterRestart('max_replication_slots', String(server.maxSlots + 4))),
+    );
   }
   if (server.maxWalSenders - database.foreignWalSenders < 1) {
     const used = `${database.foreignWalSenders} of ${server.maxWalSenders} are used`;
     const message = `node ${name} has no WAL sender free: ${used}`;
-    findings.push(required(message, restart('max_wal_senders', String(server.maxWalSenders + 4))));
+    findings.push(
+      required(message, afterRestart('max_wal_senders', String(server.maxWalSenders + 4))),
+    );
   }
   if (server.databaseEncoding === 'SQL_ASCII') {
-    const message = `the database of node ${name} is SQL_ASCII: nobody knows what its bytes mean`;
+    const message = `the database of node ${name} is SQL_ASCII: the encoding of its text is unknown`;
     findings.push(required(message, newDatabase));
   }
   if (doubleEncodings.has(server.databaseEncoding)) {
@@ -83,7 +87,7 @@ function judgeServer({ name, server, database }: NodeFacts): Finding[] {
   return findings;
 }
 
-/** The database of a node may belong to that node of this cluster, or to nobody yet. */
+/** The database of a node may belong to that node of this cluster, or to no node yet. */
 function judgeOwner({ name, identity }: NodeFacts, cluster: string): Finding[] {
   if (identity === null || (identity.cluster === cluster && identity.name === name)) return [];
   return [
@@ -91,12 +95,13 @@ function judgeOwner({ name, identity }: NodeFacts, cluster: string): Finding[] {
       'ALREADY_INITIALISED',
       nodeObject(name),
       `the database of node ${name} is node ${identity.name} of the cluster ${identity.cluster}`,
-      `Correct the URL of ${name}, or take the database out of that cluster: understudy destroy.`,
+      `Correct the URL of ${name}, or take the database out of ${identity.cluster}: ` +
+        `understudy detach ${identity.name}`,
     ),
   ];
 }
 
-/** A superuser has them all. The first one stands first because its remedy brings the others. */
+/** A superuser has them all. The first one comes first because its remedy grants the others. */
 function judgePermissions(facts: NodeFacts): Finding[] {
   const { name, server, database } = facts;
   if (server.isSuperuser) return [];
@@ -106,8 +111,8 @@ function judgePermissions(facts: NodeFacts): Finding[] {
   const missing: [boolean, string, string][] = [
     [
       !facts.canCreateEventTriggers,
-      'make event triggers, which keep schema changes off a follower',
-      `ALTER ROLE ${role} SUPERUSER; which also brings every other permission.`,
+      'create event triggers, which keep schema changes off a follower',
+      `ALTER ROLE ${role} SUPERUSER; which also grants every other permission.`,
     ],
     [!server.canReplicate, 'replicate', `ALTER ROLE ${role} REPLICATION;`],
     [
@@ -117,7 +122,7 @@ function judgePermissions(facts: NodeFacts): Finding[] {
     ],
     [
       !database.canCreate,
-      `make a schema and a publication in ${server.database}`,
+      `create a schema and a publication in ${server.database}`,
       `GRANT CREATE ON DATABASE ${databaseName} TO ${role};`,
     ],
     [
@@ -127,12 +132,12 @@ function judgePermissions(facts: NodeFacts): Finding[] {
     ],
     [
       !database.readsAllStats,
-      'see the transactions of others, which the write guard waits for',
+      'see the transactions of other sessions, for which the write guard waits',
       `GRANT pg_read_all_stats TO ${role};`,
     ],
     [
       database.notOwned.length > 0,
-      `put triggers on tables it does not own: ${foreignTables}`,
+      `create triggers on tables that it does not own: ${foreignTables}`,
       ownershipHint(facts, role),
     ],
     [
@@ -159,8 +164,9 @@ function ownershipHint({ database }: NodeFacts, role: string): string {
 }
 
 /**
- * How much WAL a slot may keep. Without a limit an outage ends with a full disk, which stops the
- * leader's writers; with one that a single checkpoint reaches, it ends the stream within moments.
+ * The WAL that a slot may keep. Without a limit an outage ends with a full disk, which stops the
+ * leader's writers; with a limit that a single checkpoint reaches, it ends the stream within
+ * moments.
  */
 function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
   const { slotKeepBytes, maxWalBytes, slotIdleTimeout } = database;
@@ -168,8 +174,8 @@ function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
   const findings: Finding[] = [];
   if (slotKeepBytes === null) {
     const message =
-      `max_slot_wal_keep_size of node ${name} is not set: WAL that waits for Kafka or an agent ` +
-      'may fill its disk';
+      `max_slot_wal_keep_size of node ${name} is not set: WAL that Kafka or an agent has not ` +
+      'taken yet may fill its disk';
     const hint =
       'Set it to the WAL of the longest outage to survive, if the disk has room for it: ALTER ' +
       `SYSTEM SET max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;

@@ -1,13 +1,13 @@
 /**
- * Whether types that live in the catalog mean the same on two nodes. Their values travel as text,
- * and a follower reads that text by its own type: another label is refused by its Postgres when the
- * row comes, but two attributes in another order would change places without a word. Flows in: the
- * definitions of both nodes; flows out: one finding per type that differs. Pure but for its SQL.
+ * Compares the types of the catalog on two nodes. Their values travel as text, and a follower
+ * parses that text by its own type: Postgres refuses an unknown label when the row comes, but two
+ * attributes in another order would be exchanged silently. One finding per type that differs. Pure
+ * except for its SQL.
  */
 import { displayName, type TableShape } from '../../catalog/table.ts';
 import { errorFinding, type Finding } from './finding.ts';
 
-/** What the text of its values is made of. */
+/** The parts of a type that determine the text of its values. */
 interface TypeFacts {
   readonly kind: 'enum' | 'composite' | 'domain' | 'range';
   /** Labels in order, `name type` of attributes in order, or the one type below it. */
@@ -19,7 +19,7 @@ interface TypeFacts {
 /** By name, as format_type prints it under an empty search_path. */
 export type TypesByName = Readonly<Record<string, TypeFacts>>;
 
-/** One value of json: TypesByName of a database. Types of extensions are the extension's matter. */
+/** One value of json: TypesByName of a database. Types of extensions are left out. */
 export const typesOfDatabase = `
   SELECT coalesce(json_object_agg(format_type(t.oid, NULL), CASE t.typtype
     WHEN 'e' THEN json_build_object('kind', 'enum', 'types', '{}'::text[], 'parts', (
@@ -47,7 +47,7 @@ export const typesOfDatabase = `
     AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'understudy')
     AND (t.typtype <> 'c' OR EXISTS (
       SELECT FROM pg_class c WHERE c.oid = t.typrelid AND (c.relkind = 'c' OR EXISTS (
-        -- The rows of a table are a type too, and some other column may have it.
+        -- The rows of a table are a type too, which another column may have.
         SELECT FROM pg_depend d
         WHERE d.refclassid = 'pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)
           AND d.deptype = 'n'))))
@@ -55,7 +55,7 @@ export const typesOfDatabase = `
       SELECT FROM pg_depend d
       WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')`;
 
-/** The types that columns of the tables have, and those within them. */
+/** For the types of the tables' columns, and the types within those. */
 export function judgeTypes(
   leader: { readonly types: TypesByName },
   follower: { readonly name: string; readonly types: TypesByName },
@@ -73,15 +73,15 @@ export function judgeTypes(
       errorFinding(
         'SCHEMA_DIFFERS',
         `node ${follower.name}: ${name}`,
-        `the type ${name}, which ${table} has, is not as on the leader on node ${follower.name}: ` +
+        `the type ${name}, which ${table} has, differs from the leader’s on node ${follower.name}: ` +
           difference,
-        `Make the type on ${follower.name} as it is on the leader, before any row comes.`,
+        `Change the type on ${follower.name} to that of the leader before any row arrives.`,
       ),
     ];
   });
 }
 
-/** Notes each type of the catalog's own with the first table that has it. */
+/** Collects each type of the catalog with the first table that has it. */
 function collect(
   types: TypesByName,
   printed: string,
@@ -96,7 +96,7 @@ function collect(
 }
 
 function differenceOf(wanted: TypeFacts | undefined, own: TypeFacts | undefined): string | null {
-  // A column of a type that is missing is told of with its table.
+  // A missing type is reported with the table of its column.
   if (wanted === undefined || own === undefined) return null;
   if (wanted.kind !== own.kind) return `it is of the kind ${own.kind} instead of ${wanted.kind}`;
   if (wanted.kind === 'enum') {

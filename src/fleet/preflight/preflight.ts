@@ -1,39 +1,38 @@
 /**
- * Looks whether everything is as required before something is done: servers, settings, permissions,
- * tables, brokers, topics, the registry. Flows in: a cluster and who shall lead; flows out: one
- * finding per cause, each with its remedy. Nothing is changed. All servers are looked at at once;
- * of one that cannot be reached that is said, and nothing else.
+ * Checks all requirements of a cluster: servers, settings, permissions, tables, brokers, topics and
+ * the registry. It returns one finding per cause, each with its remedy, and changes nothing. All
+ * servers are checked concurrently; an unreachable one gives that finding alone.
  */
 import { requireFittingDump } from '../../catalog/dump/schema-dump.ts';
 import type { Cluster } from '../cluster.ts';
-import { lookAtKafka, lookAtRegistry } from './check-kafka.ts';
+import { checkKafka, checkRegistry } from './check-kafka.ts';
 import { enumerate, errorFinding, type Finding, findingOf, inOrderOfUrgency } from './finding.ts';
 import { judgeFollowerTables } from './judge-copies.ts';
-import { judgeLeaderTables, judgeLocales, judgePlaces } from './judge-fleet.ts';
+import { judgeLeaderTables, judgeLocales, judgeServers } from './judge-fleet.ts';
 import { judgeNode, judgeVersion, nodeObject } from './judge-server.ts';
 import {
-  lookAtMaintenanceDatabase,
-  lookAtNode,
   type NodeFacts,
-  type NodeLook,
+  type NodeTarget,
+  probeMaintenanceDatabase,
+  readNodeFacts,
   tablesWithRows,
 } from './read-node.ts';
 
 interface PreflightOptions {
-  /** Whose tables are the model; null is who leads now, before init the first of the file. */
+  /** The node whose tables are the model; null is the leader, before init the first node. */
   readonly leader: string | null;
-  /** Before init topics of this name are init's to refuse; afterwards they have to fit. */
+  /** Before init existing topics are refused by `init`; afterwards they have to match. */
   readonly withTopics: boolean;
   /** Whether rows of followers may be replaced. */
   readonly replaceRows?: boolean;
 }
 
 export async function preflight(cluster: Cluster, options: PreflightOptions): Promise<Finding[]> {
-  const looks = cluster.settings.nodeNames.map((node) => lookFor(cluster, node));
+  const targets = cluster.settings.nodeNames.map((node) => targetFor(cluster, node));
   const [nodes, kafka, registry] = await Promise.all([
-    Promise.all(looks.map((look) => examineNode(look))),
-    lookAtKafka(cluster, options.withTopics),
-    lookAtRegistry(cluster),
+    Promise.all(targets.map((target) => checkNode(target))),
+    checkKafka(cluster, options.withTopics),
+    checkRegistry(cluster),
   ]);
   const facts = nodes.flatMap((node) => (node.facts === null ? [] : [node.facts]));
   return inOrderOfUrgency([
@@ -45,7 +44,7 @@ export async function preflight(cluster: Cluster, options: PreflightOptions): Pr
 }
 
 /** A URL that cannot be used is an error of the file, thrown before anything is connected to. */
-function lookFor({ settings, name }: Cluster, node: string): NodeLook {
+function targetFor({ settings, name }: Cluster, node: string): NodeTarget {
   return {
     node,
     url: settings.nodeUrl(node),
@@ -55,25 +54,25 @@ function lookFor({ settings, name }: Cluster, node: string): NodeLook {
   };
 }
 
-interface ExaminedNode {
+interface CheckedNode {
   readonly facts: NodeFacts | null;
   readonly findings: readonly Finding[];
 }
 
-async function examineNode(look: NodeLook): Promise<ExaminedNode> {
-  const object = nodeObject(look.node);
+async function checkNode(target: NodeTarget): Promise<CheckedNode> {
+  const object = nodeObject(target.node);
   try {
-    const looked = await lookAtNode(look);
-    if (looked.kind === 'too old') {
-      return { facts: null, findings: [judgeVersion(look.node, looked.server)] };
+    const reading = await readNodeFacts(target);
+    if (reading.kind === 'too old') {
+      return { facts: null, findings: [judgeVersion(target.node, reading.server)] };
     }
-    const findings = judgeNode(looked.facts, look.cluster);
-    // Only where the server lets us in at all; otherwise the reason is the same.
-    const refused = await lookAtMaintenanceDatabase(look).then(
+    const findings = judgeNode(reading.facts, target.cluster);
+    // Only where the server accepts the role at all; otherwise the reason is the same.
+    const refused = await probeMaintenanceDatabase(target).then(
       () => [],
       (error: unknown) => [findingOf(error, object)],
     );
-    return { facts: looked.facts, findings: [...findings, ...refused] };
+    return { facts: reading.facts, findings: [...findings, ...refused] };
   } catch (error) {
     return { facts: null, findings: [findingOf(error, object)] };
   }
@@ -85,8 +84,8 @@ async function judgeFleet(
   options: PreflightOptions,
   nodes: readonly NodeFacts[],
 ): Promise<Finding[]> {
-  const findings = judgePlaces(nodes);
-  const leader = leaderOf(cluster, options, nodes);
+  const findings = judgeServers(nodes);
+  const leader = findLeader(cluster, options, nodes);
   if (leader === null) return findings;
   const others = nodes.filter((node) => node !== leader);
   findings.push(...judgeLocales(leader, others));
@@ -97,13 +96,13 @@ async function judgeFleet(
   for (const follower of others) {
     findings.push(...judgeFollowerTables(leader, follower, keyless, pgDump !== null));
   }
-  if (pgDump !== null) findings.push(...(await lookAtDump(pgDump, leader)));
+  if (pgDump !== null) findings.push(...(await checkDump(pgDump, leader)));
   if (isInitialised) return findings;
   const replaceRows = options.replaceRows === true;
   return [...findings, ...(await findRows(cluster, leader, nodes, replaceRows))];
 }
 
-async function lookAtDump(pgDump: string, { server }: NodeFacts): Promise<Finding[]> {
+async function checkDump(pgDump: string, { server }: NodeFacts): Promise<Finding[]> {
   try {
     await requireFittingDump(pgDump, server.version);
     return [];
@@ -112,8 +111,10 @@ async function lookAtDump(pgDump: string, { server }: NodeFacts): Promise<Findin
   }
 }
 
-/** Who says that it leads, of the newest epoch; a former leader says so too until it is started. */
-function leaderOf(
+/**
+ * The database of a former leader is a leader's too until its agent starts: the newest epoch wins.
+ */
+function findLeader(
   cluster: Cluster,
   options: PreflightOptions,
   nodes: readonly NodeFacts[],
@@ -126,7 +127,7 @@ function leaderOf(
   return nodes.find(({ name }) => name === wanted) ?? null;
 }
 
-/** The leader's rows are read in the order of their keys; a follower has none of its own. */
+/** The leader's rows are read in the order of their keys; a follower must not hold any. */
 async function findRows(
   cluster: Cluster,
   leader: NodeFacts,
@@ -145,7 +146,7 @@ async function findRows(
           (!mayHold(node) || (identityAttnums ?? []).length === 0),
       );
       try {
-        const holding = await tablesWithRows(lookFor(cluster, node.name), tables);
+        const holding = await tablesWithRows(targetFor(cluster, node.name), tables);
         return holding.length === 0 ? [] : [notEmpty(node.name, holding, node === leader)];
       } catch (error) {
         return [findingOf(error, nodeObject(node.name))];
@@ -166,7 +167,7 @@ function notEmpty(node: string, tables: readonly string[], leads: boolean): Find
     leads
       ? 'Give them a key on every node: ALTER TABLE … ADD COLUMN id bigint GENERATED ALWAYS AS ' +
           'IDENTITY PRIMARY KEY; or empty them.'
-      : 'Rows come from the leader: understudy init --replace-rows has them replaced; or empty ' +
-          'the tables on that node (TRUNCATE).',
+      : 'Rows come from the leader. Let them be replaced: understudy init --replace-rows; or ' +
+          'empty the tables on that node (TRUNCATE).',
   );
 }

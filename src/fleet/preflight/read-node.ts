@@ -1,7 +1,7 @@
 /**
- * Reads what a preflight has to know of one node. Flows in: a node's URL; flows out: facts about
- * its server, its database, what its role may do, and its tables, or the one error because of which
- * nothing could be read. Nothing is changed or made, and no writer ever waits for it.
+ * Reads the facts that a preflight judges of one node: its server, its database, the permissions of
+ * its role, and its tables; or throws the one error that prevented it. Nothing is changed or
+ * created, and no writer ever waits for it.
  */
 import type { Client } from 'pg';
 import { loadKnownRelations } from '../../catalog/known-relations.ts';
@@ -15,6 +15,7 @@ import {
 import type { TableShape } from '../../catalog/table.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { maintenanceDatabaseUnusable, serverSilent } from '../../errors/unreachable.ts';
 import { withTimeout } from '../../waiting.ts';
 import { type TypesByName, typesOfDatabase } from './judge-types.ts';
 
@@ -22,9 +23,9 @@ export interface NodeFacts {
   readonly name: string;
   readonly server: ServerFacts;
   readonly database: CheckedDatabase;
-  /** Whether the role may create event triggers, which vanilla Postgres allows superusers only. */
+  /** Whether the role may create event triggers; plain Postgres allows superusers only. */
   readonly canCreateEventTriggers: boolean;
-  /** What the database says of itself as a node; null before init. */
+  /** The node that the database records itself to be; null before init. */
   readonly identity: NodeIdentity | null;
   /** OIDs of the tables that are in the stream; null before init. */
   readonly streamed: ReadonlySet<number> | null;
@@ -36,7 +37,7 @@ export interface NodeFacts {
 
 export interface CheckedDatabase {
   readonly oid: number;
-  /** With the system identifier it tells one server from its physical copy. */
+  /** With the system identifier it distinguishes a server from its physical copy. */
   readonly serverStartedAt: string;
   readonly collate: string;
   readonly ctype: string;
@@ -56,13 +57,13 @@ export interface CheckedDatabase {
   readonly preparedTransactions: readonly string[];
   readonly notOwned: readonly { readonly table: string; readonly owner: string }[];
   readonly forcedRowSecurity: readonly string[];
-  /** What each generated column is computed by, by the OID of its table. */
+  /** The expression of each generated column, by the OID of its table. */
   readonly generated: readonly {
     readonly tableOid: number;
     readonly column: string;
     readonly expression: string;
   }[];
-  /** What fires under the replica role too. */
+  /** Triggers and rules that fire under the replica role too. */
   readonly firingTriggers: readonly {
     readonly kind: 'trigger' | 'rule';
     readonly table: string;
@@ -70,17 +71,17 @@ export interface CheckedDatabase {
   }[];
 }
 
-/** The first version with parameter privileges, publication features and snapshots we rely on. */
+/** The first version with the parameter privileges and publication features that are needed. */
 export const versionMin = 150_000;
 
-/** A person waits for the answer; a server that is up takes milliseconds. */
+/** A user waits for the answer; a server that is up takes milliseconds. */
 const connectTimeoutMs = 5_000;
 /** Catalogs of ten thousand tables are read within a second. */
-const lookMaxMs = 30_000;
+const readMaxMs = 30_000;
 /** A table that is being rewritten is not waited for. */
 const rowLockMaxMs = 500;
 
-export interface NodeLook {
+export interface NodeTarget {
   readonly node: string;
   readonly url: string;
   readonly cluster: string;
@@ -88,15 +89,17 @@ export interface NodeLook {
   readonly maintenanceDatabase: string;
 }
 
-/** A server of an older version tells its version and no more: the rest is asked in newer SQL. */
-type LookedNode =
+/** Of an older server only the version is read: the other queries need newer SQL. */
+type NodeReading =
   | { readonly kind: 'too old'; readonly server: ServerFacts }
-  | { readonly kind: 'looked'; readonly facts: NodeFacts };
+  | { readonly kind: 'read'; readonly facts: NodeFacts };
 
-export async function lookAtNode(look: NodeLook): Promise<LookedNode> {
-  const client = await connectPostgres(look.url, sessionOptions(look.node));
+export async function readNodeFacts(target: NodeTarget): Promise<NodeReading> {
+  const client = await connectPostgres(target.url, sessionOptions(target.node));
   try {
-    return await withTimeout(readFacts(client, look), lookMaxMs, () => silent(look.node));
+    return await withTimeout(readFacts(client, target), readMaxMs, () => {
+      return serverSilent(target.node, readMaxMs);
+    });
   } finally {
     await client.end();
   }
@@ -106,30 +109,22 @@ function sessionOptions(node: string) {
   return { applicationName: `understudy ${node} check`, connectTimeoutMs };
 }
 
-function silent(node: string): UnderstudyError {
-  return new UnderstudyError(
-    'POSTGRES_UNREACHABLE',
-    `the server of node ${node} lets us in and does not answer within ${lookMaxMs} ms`,
-    'Look at its log and its load, then try again.',
-  );
-}
-
-async function readFacts(client: Client, look: NodeLook): Promise<LookedNode> {
+async function readFacts(client: Client, target: NodeTarget): Promise<NodeReading> {
   const server = await readServer(client);
   if (server.version < versionMin) return { kind: 'too old', server };
   const identity = await readNode(client);
   const facts: NodeFacts = {
-    name: look.node,
+    name: target.node,
     server,
-    database: await readDatabase(client, look.cluster),
+    database: await readDatabase(client, target.cluster),
     canCreateEventTriggers: server.isSuperuser || (await mayCreateEventTriggers(client)),
     identity,
     streamed: identity === null ? null : await readStreamed(client),
     types: await readJson<TypesByName>(client, typesOfDatabase),
     allTables: await readTables(client, ['*.*']),
-    matchedTables: await readTables(client, look.tables),
+    matchedTables: await readTables(client, target.tables),
   };
-  return { kind: 'looked', facts };
+  return { kind: 'read', facts };
 }
 
 async function readStreamed(client: Client): Promise<ReadonlySet<number>> {
@@ -140,9 +135,9 @@ async function readStreamed(client: Client): Promise<ReadonlySet<number>> {
 const permissionDenied = '42501';
 
 /**
- * Asks for an event trigger with a function that does not exist: the permission is looked at first,
- * so the refusal tells which of the two is missing, and nothing can come of it. Managed services
- * allow it to roles that are no superusers, and no catalog says so.
+ * Tries to create an event trigger with a function that does not exist: Postgres checks the
+ * permission first, so its error shows which of the two is missing, and nothing is ever created.
+ * Managed services give this permission to roles that are no superusers, and no catalog shows it.
  */
 async function mayCreateEventTriggers(client: Client): Promise<boolean> {
   try {
@@ -167,7 +162,7 @@ async function readJson<Value>(client: Client, text: string, ...values: string[]
   return JSON.parse(rows[0]?.[0] ?? 'null') as Value;
 }
 
-/** Of tables under the alias c, in the schema n. */
+/** For tables under the alias c, in the schema n. */
 const tableName = `n.nspname || '.' || c.relname`;
 const userTables = `pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace`;
 
@@ -221,33 +216,30 @@ const databaseQuery = `
   FROM pg_database d, pg_roles r
   WHERE d.datname = current_database() AND r.rolname = current_user`;
 
-/** Node locks are held there, so it has to let us in too. */
-export async function lookAtMaintenanceDatabase(look: NodeLook): Promise<void> {
-  const url = new URL(look.url);
-  url.pathname = `/${encodeURIComponent(look.maintenanceDatabase)}`;
+/** Node locks are held there, so it has to accept the role too. */
+export async function probeMaintenanceDatabase(target: NodeTarget): Promise<void> {
+  const url = new URL(target.url);
+  url.pathname = `/${encodeURIComponent(target.maintenanceDatabase)}`;
   try {
-    const client = await connectPostgres(url.href, sessionOptions(look.node));
+    const client = await connectPostgres(url.href, sessionOptions(target.node));
     await client.end();
   } catch (error) {
     if (!(error instanceof UnderstudyError)) throw error;
-    throw new UnderstudyError(
-      error.code,
-      `the maintenance database of node ${look.node}: ${error.message}`,
-      `Let the role in there, or name another database of its server in maintenanceDatabase.`,
-      error,
-    );
+    throw maintenanceDatabaseUnusable(target.node, error);
   }
 }
 
 /** Names of tables that hold rows. */
 export async function tablesWithRows(
-  look: NodeLook,
+  target: NodeTarget,
   tables: readonly Pick<TableShape, 'schema' | 'name'>[],
 ): Promise<string[]> {
-  const client = await connectPostgres(look.url, sessionOptions(look.node));
+  const client = await connectPostgres(target.url, sessionOptions(target.node));
   try {
     await client.query(`SET lock_timeout = ${rowLockMaxMs}`);
-    return await withTimeout(findRows(client, tables), lookMaxMs, () => silent(look.node));
+    return await withTimeout(findRows(client, tables), readMaxMs, () => {
+      return serverSilent(target.node, readMaxMs);
+    });
   } finally {
     await client.end();
   }
@@ -267,7 +259,7 @@ async function findRows(
 
 const lockNotAvailable = '55P03';
 
-/** A table that is locked, or that the role may not read, is left for init to judge. */
+/** A table that is locked, or that the role may not read, is left to init. */
 async function holdsRows(client: Client, table: string): Promise<boolean> {
   try {
     const { rows } = await client.query<{ holds: string }>(

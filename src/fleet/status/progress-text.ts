@@ -20,7 +20,7 @@ export function buildingText(state: BootstrapState, isAtEnd: boolean): string {
     return `it is being built from the log: ${rows} rows read, not exact before the end of the log`;
   }
   return (
-    'it is being built from the log and has read all of it, but rows are still missing: it becomes ' +
+    'it is being built from the log and has read all of it, but rows are missing: it becomes ' +
     'exact once a leader has published them'
   );
 }
