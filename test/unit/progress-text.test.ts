@@ -1,6 +1,5 @@
 /**
- * The progress of a backfill as text: the current table, its rate, and the time left as far as it is
- * known.
+ * The progress of a backfill as text: the current table, its rate, and the time left if known.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -75,7 +75,7 @@ function judgeServer({ name, server, database }: NodeFacts): Finding[] {
     );
   }
   if (server.databaseEncoding === 'SQL_ASCII') {
-    const message = `the database of node ${name} is SQL_ASCII: the encoding of its text is unknown`;
+    const message = `the database of node ${name} is SQL_ASCII: its encoding is unknown`;
     findings.push(required(message, newDatabase));
   }
   if (doubleEncodings.has(server.databaseEncoding)) {

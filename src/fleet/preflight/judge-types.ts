@@ -73,7 +73,7 @@ export function judgeTypes(
       errorFinding(
         'SCHEMA_DIFFERS',
         `node ${follower.name}: ${name}`,
-        `the type ${name}, which ${table} has, differs from the leader’s on node ${follower.name}: ` +
+        `the type ${name}, which ${table} has, is another one on node ${follower.name}: ` +
           difference,
         `Change the type on ${follower.name} to that of the leader before any row arrives.`,
       ),
