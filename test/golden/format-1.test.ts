@@ -1,7 +1,7 @@
 /**
  * The wire format, byte for byte: keys, values, headers, partitions and schemas of format 1. What
  * this version writes is what format-1.json holds, and what it holds is read as what was meant, for
- * ever: a topic outlives the version that wrote it. The file is never written anew.
+ * ever: a topic outlives the version that wrote it. The file is never regenerated.
  */
 import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
@@ -81,7 +81,7 @@ function meant(wanted: GoldenCase): unknown {
   return { op, relationId: relation.id, identity, was, unchanged, row, position };
 }
 
-/** What says nothing to whoever reads rows. */
+/** Records that the decoder leaves out. */
 function isPassedOver({ kind }: GoldenCase): boolean {
   return kind === 'fence' || kind === 'schema';
 }
