@@ -45,7 +45,7 @@ for (const [what, leader, follower, message] of [
     'has a row type with its columns in another order',
     `CREATE TABLE shape (id int PRIMARY KEY, a text); ${ofShapes}`,
     `CREATE TABLE shape (a text, id int PRIMARY KEY); ${ofShapes}`,
-    /the type public.shape, which public.item has, is not as on the leader on .*: it is \(a text/,
+    /the type public.shape, which public.item has, is another one on .*: it is \(a text/,
   ],
 ] as const) {
   test(`a follower that ${what} is refused`, async () => {

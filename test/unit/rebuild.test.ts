@@ -39,7 +39,7 @@ const mark: PendingRebuild = {
   progress: { phase: 'reading', percent: 40, rows: 12_345 },
 };
 
-test('a node that is being rebuilt is neither exact nor promotable, and its progress is reported', () => {
+test('a node that is being rebuilt is neither exact nor promotable, and reports progress', () => {
   const [, b] = nodesOf(facts({ b: follower(1000, { rebuild: mark }) }));
   assert.equal([b.state, b.exact, b.promotable], ['rebuilding', false, false]);
   assert.match(b.why.join(), '40 % read, 12,345 rows; reason: it was away');

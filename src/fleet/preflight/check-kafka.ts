@@ -86,8 +86,8 @@ async function checkTransactionTimeout({ kafka }: Cluster): Promise<Finding[]> {
         'NOT_LOOKED_AT',
         'kafka',
         `this user may not read ${transactionLimit} of the brokers`,
-        `It has to be ${transactionTimeoutMsDefault} (its default) or more. To let this user read ` +
-          'it: grant DescribeConfigs on the cluster.',
+        `It has to be ${transactionTimeoutMsDefault} (its default) or more. Grant ` +
+          'DescribeConfigs on the cluster to let this user read it.',
       ),
     ];
   }
