@@ -7,7 +7,7 @@ import { formatLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { rowsNotExact } from '../errors/follower.ts';
-import { positionDiscarded } from '../errors/prerequisite.ts';
+import { positionDiscarded } from '../errors/node-state.ts';
 import { pointNotReached } from '../errors/timed-out.ts';
 import type { UnderstudyError } from '../errors/understudy-error.ts';
 import { openMember } from '../fleet/node/member-session.ts';

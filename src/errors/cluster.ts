@@ -16,6 +16,35 @@ export function belongsToOtherNode(node: string, cluster: string): UnderstudyErr
   );
 }
 
+const removeFirst =
+  'Remove the old cluster first (understudy destroy --yes), or choose another cluster name.';
+
+export function topicExists(topic: string): UnderstudyError {
+  const message = `the topic ${topic} exists already`;
+  return new UnderstudyError('ALREADY_INITIALISED', message, removeFirst, undefined, { topic });
+}
+
+export function nodeOfCluster(node: string, cluster: string): UnderstudyError {
+  return new UnderstudyError(
+    'ALREADY_INITIALISED',
+    `node ${node} belongs to the cluster ${cluster}`,
+    removeFirst,
+    undefined,
+    { node, cluster },
+  );
+}
+
+/** Another init of the same name runs at the same time. */
+export function firstEpochClaimed(cluster: string): UnderstudyError {
+  return new UnderstudyError(
+    'ALREADY_INITIALISED',
+    `another init claimed the first epoch of ${cluster}`,
+    removeFirst,
+    undefined,
+    { cluster },
+  );
+}
+
 export function notInitialised(cluster: string, cause?: unknown): UnderstudyError {
   const message = `the cluster ${cluster} has not been initialised`;
   return new UnderstudyError('NOT_INITIALISED', message, 'Run: understudy init', cause, {
@@ -71,5 +100,62 @@ export function noCommonPoint(): UnderstudyError {
     'NOT_INITIALISED',
     'no consistency point is in every partition of the topic: init did not end',
     'Run: understudy destroy --yes, then: understudy init',
+  );
+}
+
+/** The node and the leader of a failover that may lose rows. */
+export interface RiskyFailover {
+  readonly node: string;
+  /** Null where the last leader released its epoch. */
+  readonly leader: string | null;
+}
+
+function needsAllowance(
+  { node, leader }: RiskyFailover,
+  message: string,
+  before: string,
+): UnderstudyError {
+  const allow = `understudy failover ${node} --allow-data-loss --reason "…"`;
+  const facts = { node, leader };
+  return new UnderstudyError(
+    'NEEDS_ALLOW_DATA_LOSS',
+    message,
+    `${before}: ${allow}`,
+    undefined,
+    facts,
+  );
+}
+
+export function backfillNeedsAllowance(
+  failover: RiskyFailover,
+  tables: readonly string[],
+): UnderstudyError {
+  return needsAllowance(
+    failover,
+    `node ${failover.node} is backfilling ${tables.join(', ')}: as leader it would never get the ` +
+      'missing rows',
+    `Wait until understudy status shows it exact. If ${failover.leader ?? 'the leader'} cannot ` +
+      'return, allow the loss',
+  );
+}
+
+/** `lacks`: parts of the schema that its Postgres refuses. */
+export function schemaNeedsAllowance(
+  failover: RiskyFailover,
+  lacks: readonly string[],
+): UnderstudyError {
+  return needsAllowance(
+    failover,
+    `node ${failover.node} would lead without parts of the schema: ${lacks.join('; ')}`,
+    'Remove the cause on that node: its agent retries by itself. To promote it as it is',
+  );
+}
+
+export function unpublishedNeedsAllowance(failover: RiskyFailover): UnderstudyError {
+  return needsAllowance(
+    failover,
+    `durability is async: transactions that ${failover.leader ?? 'the leader'} acknowledged and ` +
+      'did not publish yet would be lost',
+    'If the leader cannot return, allow the loss',
   );
 }

@@ -26,6 +26,39 @@ export function rowsNotExact(node: string, reason: string): UnderstudyError {
   );
 }
 
+/** `lacks`: what of the schema is not built yet. */
+export function schemaUnfinished(node: string, lacks: readonly string[]): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} lacks a part of the schema: ${lacks.join('; ')}`,
+    'Detach it once its agent has built it: understudy status shows when.',
+    undefined,
+    { node },
+  );
+}
+
+/** `backfilling` names the tables. */
+export function backfillingAt(node: string, at: EpochLsn, backfilling: string): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} at ${formatEpochLsn(at)} is not exact: ${backfilling}`,
+    'Detach it at a later position, or another node: understudy status shows which are exact.',
+    undefined,
+    { node, at: formatEpochLsn(at) },
+  );
+}
+
+/** A rebuild was requested of a node that holds no older rows. */
+export function builtAlready(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'UNFINISHED',
+    `node ${node} is being built from the log already`,
+    'See its progress: understudy status',
+    undefined,
+    { node },
+  );
+}
+
 /** Its build was begun for the end of the log, before `run --until` asked for `until`. */
 export function notExactAt(node: string, until: EpochLsn): UnderstudyError {
   return new UnderstudyError(

@@ -112,6 +112,59 @@ export function serverChanged(
   );
 }
 
+/** The server of the leader was replaced, as after the promotion of a physical standby. */
+export function leaderServerReplaced(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'TIMELINE_MISMATCH',
+    `node ${node} is not the server on which its epoch began`,
+    'Changes are missing in the stream, of any table. Read every table again: ' +
+      'understudy resnapshot --all',
+    undefined,
+    { node },
+  );
+}
+
+/** While a command waited for the leader of an earlier epoch. */
+export function epochEnded(epoch: number): UnderstudyError {
+  return new UnderstudyError(
+    'LOST_LEADERSHIP',
+    `epoch ${epoch} began meanwhile: its leader continues the resnapshot`,
+    'See its progress: understudy status',
+    undefined,
+    { epoch },
+  );
+}
+
+export function leadsAlready(node: string, epoch: number): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} owns epoch ${epoch} already`,
+    `If it does not stream, start its agent: understudy run ${node}`,
+    undefined,
+    { node, epoch },
+  );
+}
+
+/** `damage` is the reason in the control log. */
+export function topicDamaged(damage: string): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `the topic is damaged: ${damage}`,
+    'No node is known to be exact. Keep the topic for analysis; destroy the cluster and init it ' +
+      'again.',
+  );
+}
+
+export function notOfStream(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} does not follow this stream`,
+    seeWhoCan,
+    undefined,
+    { node },
+  );
+}
+
 export function notCaughtUp(node: string, withinMs: number): UnderstudyError {
   return new UnderstudyError(
     'NOT_PROMOTABLE',

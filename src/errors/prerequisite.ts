@@ -172,59 +172,6 @@ export function labelTaken(label: string, cause?: unknown): UnderstudyError {
   );
 }
 
-/** The control log names the node as leader, and its database still follows. */
-export function promotionUnfinished(node: string, cause: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `node ${node} owns the epoch, and its database is not promoted yet`,
-    `Start its agent, which completes the promotion (understudy run ${node}), then retry.`,
-    cause,
-    { node },
-  );
-}
-
-/** `reason` is the message of the function of the `understudy` schema. */
-export function positionDiscarded(
-  node: string,
-  target: string,
-  reason: string,
-  cause: unknown,
-): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `node ${node} can never reach ${target}: ${reason}`,
-    'The transactions there were discarded when another node was promoted. List the points that ' +
-      'exist: understudy points',
-    cause,
-    { node, target },
-  );
-}
-
-/** Between a release and the next claim. */
-export function leaderless(cluster: string, formerLeader: string): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `no node leads ${cluster}: node ${formerLeader} released its epoch`,
-    'See which nodes are promotable: understudy status',
-    undefined,
-    { cluster, formerLeader },
-  );
-}
-
-/** The URL of the node leads to the database of `found`. */
-export function otherMember(
-  node: string,
-  found: { readonly name: string; readonly cluster: string },
-): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `the database of node ${node} is node ${found.name} of cluster ${found.cluster}`,
-    'Correct the URL of the node in understudy.yaml.',
-    undefined,
-    { node, found: found.name, cluster: found.cluster },
-  );
-}
-
 export function cannotListen(address: string, errorCode: string, cause: unknown): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',

@@ -83,6 +83,136 @@ export function controlLogClosed(): UnderstudyError {
 }
 
 /** `blockers` are the transactions that hold up the creation of its slot. */
+/** `end` is the end of the log, null where it is empty. */
+export function logTooShort(to: string, end: string | null, timeoutMs: number): UnderstudyError {
+  const where = end === null ? 'is empty' : `ends at ${end}`;
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the log ${where} and did not reach ${to} within ${timeoutMs} ms`,
+    'Nothing was changed. Check the LSN, and that the agent of the leader runs: understudy status',
+    undefined,
+    { to, end, timeoutMs },
+  );
+}
+
+/** The agent was asked through the control log; `verb` asks again. */
+export function agentTimeout(
+  node: string,
+  verb: 'detach' | 'rebuild',
+  timeoutMs: number,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the agent of node ${node} did not answer within ${timeoutMs / 1000} s`,
+    `See its log and understudy status, then retry: understudy ${verb} ${node}`,
+    cause,
+    { node, timeoutMs },
+  );
+}
+
+export function promotionTimeout(node: string, timeoutMs: number, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the agent of node ${node} did not promote it within ${timeoutMs / 1000} s`,
+    'See its log, then retry: agents ignore a request that is older than this.',
+    cause,
+    { node, timeoutMs },
+  );
+}
+
+/** The epoch is claimed: no retry is needed. */
+export function promotionIncomplete(
+  node: string,
+  epoch: number,
+  timeoutMs: number,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `node ${node} has claimed epoch ${epoch} and does not lead after ${timeoutMs / 1000} s`,
+    'Its agent completes the promotion whenever it runs: see its log, or start it: ' +
+      `understudy run ${node}`,
+    cause,
+    { node, epoch, timeoutMs },
+  );
+}
+
+/** Another command moved the node while it was being detached. */
+export function detachInterrupted(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `node ${node} got another request meanwhile`,
+    'A verify asked it to hold. Run understudy detach again.',
+    undefined,
+    { node },
+  );
+}
+
+/** A session that waits for a token uses the schema for as long as it waits. */
+export function schemaInUse(node: string, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `a session on node ${node} uses the schema understudy: it waits for a token`,
+    `End it (SELECT pid, query FROM pg_stat_activity), then retry: understudy detach ${node}`,
+    cause,
+    { node },
+  );
+}
+
+export function holdTimeout(node: string, timeoutMs: number, cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the agent of node ${node} does not answer`,
+    `Start it: understudy run ${node}`,
+    cause,
+    { node, timeoutMs },
+  );
+}
+
+/** `to` is the LSN of the leader's snapshot. */
+export function snapshotNotReached(
+  node: string,
+  to: string,
+  timeoutMs: number,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `node ${node} did not reach ${to} within ${timeoutMs} ms`,
+    `See its lag (understudy status), then wait for it: understudy wait ${node} --at ${to}`,
+    cause,
+    { node, to, timeoutMs },
+  );
+}
+
+export function repairTimeout(
+  leader: string,
+  table: string,
+  timeoutMs: number,
+  cause: unknown,
+): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `node ${leader} did not publish rows of ${table} within ${timeoutMs} ms`,
+    'Check that its agent leads (understudy status), and which transactions block it there: ' +
+      'SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start; then repair again.',
+    cause,
+    { leader, table, timeoutMs },
+  );
+}
+
+export function resnapshotNotBegun(timeoutMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the leader’s agent has published nothing for ${timeoutMs} ms`,
+    'The request stays in the WAL of its database: start the agent (understudy run); ' +
+      'understudy status then shows the progress.',
+    undefined,
+    { timeoutMs },
+  );
+}
+
 export function leaderSnapshotTimeout(timeoutMs: number, blockers: string): UnderstudyError {
   return new UnderstudyError(
     'TIMED_OUT',

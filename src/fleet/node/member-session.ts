@@ -10,7 +10,7 @@ import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { nodeOfNoCluster, notInitialised } from '../../errors/cluster.ts';
 import { detachedAt } from '../../errors/follower.ts';
-import { leaderless, otherMember } from '../../errors/prerequisite.ts';
+import { leaderless, otherMember } from '../../errors/node-state.ts';
 import { hasCode } from '../../errors/understudy-error.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';

@@ -1,9 +1,9 @@
 /**
- * Removes what Understudy made: slots, publications, guards, databases that a rebuild has left and
- * the `understudy` schema on every node that can be reached, then the topics. Flows in: a cluster;
- * flows out: what was, or would be, removed. Users' tables and rows stay as they are. A node that
- * cannot be reached keeps its slot, which keeps WAL: that is refused unless nothing else is left to
- * try, so nothing is removed before all answer.
+ * The verb `destroy`: removes what Understudy created: slots, publications, guards, databases that
+ * a rebuild left and the `understudy` schema on every node that can be reached, then the topics. It
+ * returns what was, or would be, removed. Users' tables and rows stay as they are. All nodes are
+ * locked before anything is removed, so a running agent prevents it. A node that cannot be reached
+ * keeps its slot, which keeps WAL, and is named.
  */
 import type { Client } from 'pg';
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
@@ -27,7 +27,7 @@ interface Dismantled {
   readonly nodes: readonly {
     readonly name: string;
     readonly slots: readonly string[];
-    /** Left by a rebuild that has not ended. */
+    /** Left by a rebuild that is not complete. */
     readonly databases: readonly string[];
   }[];
   readonly unreachable: readonly string[];
@@ -65,7 +65,7 @@ export async function dismantle(cluster: Cluster, yes: boolean): Promise<Dismant
   }
 }
 
-/** A node whose agent runs is refused; one whose server is gone for good is named and left out. */
+/** Throws where an agent serves a node; a node whose server cannot be reached is left out. */
 async function findNodes(
   cluster: Cluster,
   releasers: Releasers,
@@ -107,7 +107,7 @@ async function clean(cluster: Cluster, node: FoundNode): Promise<void> {
   if (open !== null) {
     cluster.around.log.warn(
       { node: node.name, ...open },
-      'indexes, constraints and triggers of this node were not all made: make its database anew',
+      'the schema of this node was not completely built: re-create its database',
     );
   }
   await restoreTriggers(client);

@@ -1,14 +1,13 @@
 /**
- * Which nodes a verification compares. Flows in: who leads and who was detached, delays, and the
- * nodes that were named; flows out: the followers to compare with the leader, and who is left out,
- * with the reason. Pure.
+ * Chooses the nodes that a verification compares: the followers, from the control log, the delays
+ * and the nodes that were named; and the nodes that it leaves out, with the reason. Pure.
  *
- * A delayed node stands at an earlier LSN, of which the leader has no snapshot any more. To bring
- * it to one of now would end what it is for, so it is never done for a comparison.
+ * A delayed node is at an earlier LSN, of which the leader no longer has a snapshot. To bring it to
+ * a current one would defeat its delay, so a comparison never does that.
  */
 import { formatEpochLsn } from '../../change/position.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { delayedNotComparable, leaderNotComparable } from '../../errors/node-state.ts';
 import type { Cluster } from '../cluster.ts';
 import { leaderOf, requireAttached } from '../node/member-session.ts';
 import { delayText } from '../status/lag.ts';
@@ -32,17 +31,13 @@ export function chooseNodes(
 ): ChosenNodes {
   const leader = leaderOf(state, cluster);
   if (named.includes(leader.node)) {
-    throw new UnderstudyError(
-      'PREREQUISITE',
-      `node ${leader.node} leads: it is what the others are compared with`,
-      `Name followers, or none for all: understudy verify`,
-    );
+    throw leaderNotComparable(leader.node);
   }
   const { nodeNames, delayMs } = settings;
   const chosen = { leader: leader.node, epoch: leader.epoch };
   for (const node of named) {
     requireAttached(state, node);
-    if (delayMs(node) > 0) throw isDelayed(node, delayMs(node));
+    if (delayMs(node) > 0) throw delayedNotComparable(node, delayText(delayMs(node)));
   }
   if (named.length > 0) return { ...chosen, followers: named, leftOut: [] };
   const others = nodeNames.filter((name) => name !== leader.node);
@@ -56,18 +51,10 @@ export function chooseNodes(
   const followers = others.filter((name) => !leftOut.some((one) => one.name === name));
   const [first] = leftOut;
   if (followers.length > 0 || first === undefined) return { ...chosen, followers, leftOut };
-  if (delayMs(first.name) > 0) throw isDelayed(first.name, delayMs(first.name));
+  if (delayMs(first.name) > 0)
+    throw delayedNotComparable(first.name, delayText(delayMs(first.name)));
   requireAttached(state, first.name);
   return { ...chosen, followers, leftOut };
 }
 
 type VerifiedSettings = Pick<Cluster['settings'], 'nodeNames' | 'delayMs'>;
-
-function isDelayed(node: string, delayMs: number): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `node ${node} is ${delayText(delayMs)}, and the leader has no snapshot of that time`,
-    `To compare it, take its delay out of understudy.yaml, start its agent again, and wait until ` +
-      'understudy status shows it streaming.',
-  );
-}

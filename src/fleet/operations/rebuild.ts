@@ -1,15 +1,18 @@
 /**
- * A rebuild as the command line asks for it. Flows in: a follower and the way; flows out: that it
- * has begun, and where it takes place. The node's own agent does it, asked through the control log;
- * where none runs, this process takes the node's lock and leaves the mark that the next start of
- * the agent goes on from. Asked again it answers the same.
+ * The verb `rebuild`: asks the agent of a follower, through the control log, to rebuild it from the
+ * log, and returns once that has begun. Where no agent runs, this process takes the node's lock and
+ * prepares the rebuild, which the next agent of the node continues. Requested again it answers the
+ * same.
  */
-
+import type { Client } from 'pg';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import { ownerOf } from '../../control/claim.ts';
+import { builtAlready } from '../../errors/follower.ts';
+import { leaderNotRebuildable } from '../../errors/node-state.ts';
 import { deposed } from '../../errors/ownership.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
-import { type BootstrapState, readBootstrap } from '../../follower/state/bootstrap-state.ts';
+import { agentTimeout } from '../../errors/timed-out.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
+import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { type RebuildWay, readPendingRebuild } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
@@ -22,15 +25,15 @@ import type { StandIn } from './stand-in.ts';
 
 interface RebuildRequest {
   readonly node: string;
-  /** Null is the way of the configuration. */
+  /** Null is the configured way. */
   readonly way: RebuildWay | null;
-  /** Stops the waiting; an agent that has begun goes on. */
+  /** Ends the wait; an agent that has begun continues. */
   readonly signal: AbortSignal;
 }
 
-/** What is told: whether anybody goes on with it stands there too. */
+/** The answer of the command. */
 export interface RebuildAnswer extends RebuildResult {
-  /** Whether an agent builds it; else one has to be started. */
+  /** Whether an agent rebuilds it now; else one has to be started. */
   readonly agentRuns: boolean;
 }
 
@@ -46,14 +49,14 @@ export async function rebuild(
     const control = await openFleetLog(cluster, releasers);
     await control.verify();
     const { state } = control;
-    if (ownerOf(state)?.node === node) throw leads(node);
+    if (ownerOf(state)?.node === node) throw leaderNotRebuildable(node);
     requireAttached(state, node);
     const client = await cluster.openSession(releasers, node, 'rebuild');
     const identity = requireMember(await readNode(client), cluster.name, node);
     if (identity.role === 'leader') throw deposed(node, ownerOf(state)?.node ?? null);
-    if ((await readPendingRebuild(client)) === null) requireRows(node, await readBootstrap(client));
+    if ((await readPendingRebuild(client)) === null) await requireRows(node, client);
     if (!(await isLocked(client))) {
-      people(`no agent serves node ${node}: it is rebuilt once one does`);
+      people(`no agent serves node ${node}: its next agent rebuilds it`);
       return { ...(await standIn.rebuild(cluster, node, way)), agentRuns: false };
     }
     const { around } = cluster;
@@ -61,7 +64,9 @@ export async function rebuild(
       ...{ id: around.randomId(), step: 'start', verb: 'rebuild', node },
       args: { way },
     };
-    const late = (cause: unknown): UnderstudyError => notBegun(node, cause);
+    const late = (cause: unknown): UnderstudyError => {
+      return agentTimeout(node, 'rebuild', rebuildWaitMs, cause);
+    };
     const options = { timeoutMs: rebuildWaitMs, signal, late, around };
     const result = (await askAgent(control, question, options)) as unknown as RebuildResult;
     return { ...result, agentRuns: true };
@@ -70,29 +75,7 @@ export async function rebuild(
   }
 }
 
-/** One that is being built from the log has nothing older to be rid of. */
-function requireRows(node: string, building: BootstrapState | null): void {
-  if (building === null) return;
-  throw new UnderstudyError(
-    'UNFINISHED',
-    `node ${node} is being built from the log already`,
-    'See how far it is: understudy status',
-  );
-}
-
-function leads(node: string): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `node ${node} leads: its rows are what the others are built from`,
-    'Rebuild a follower: understudy status',
-  );
-}
-
-function notBegun(node: string, cause: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `the agent of node ${node} did not answer within ${rebuildWaitMs / 1000} s`,
-    `See its log and understudy status, then ask again: understudy rebuild ${node}`,
-    cause,
-  );
+/** A node that is being built from the log holds no older rows to replace. */
+async function requireRows(node: string, client: Client): Promise<void> {
+  if ((await readBootstrap(client)) !== null) throw builtAlready(node);
 }

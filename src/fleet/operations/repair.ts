@@ -1,11 +1,12 @@
 /**
- * Has the leader publish rows that followers do not have as it has them. Flows in: what a
- * comparison found; flows out: how many keys the leader published anew, each with its row or, where
- * it has none, with a tombstone. The leader's agent reads them as it reads rows that the topic
- * lacks values of, so that nothing that is written meanwhile is undone.
+ * The repair of `verify --repair`: has the leader publish rows that followers have otherwise. It
+ * takes the differences that a comparison found and returns how many keys the leader published
+ * again, each with its row or, where it has none, with a tombstone. The leader's agent reads them
+ * as it reselects partial rows, so concurrent changes are never undone.
  */
 import type { RelationId } from '../../change/change.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { repairTimeout } from '../../errors/timed-out.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
 import { askAgent } from '../node/agent-question.ts';
@@ -14,13 +15,13 @@ import type { Verification } from './verify.ts';
 
 interface RepairOptions {
   readonly signal: AbortSignal;
-  /** What begins, one line for people. */
+  /** Receives each stage as it begins, one line for people. */
   readonly onStage: (line: string) => void;
 }
 
-/** What one request carries: keys are small, a record of the control log has its limit. */
+/** Keys of one request: they are small, and a record of the control log has a limit. */
 const requestKeysMax = 200;
-/** Reads wait for locks, and for transactions that are older than the request. */
+/** The reads wait for locks, and for transactions that are older than the request. */
 const repairTimeoutMs = 120_000;
 
 export async function repairRows(
@@ -38,10 +39,12 @@ export async function repairRows(
       for (let first = 0; first < keys.length; first += requestKeysMax) {
         const part = keys.slice(first, first + requestKeysMax);
         const args = { relation: relationId, keys: part.map((identity) => [...identity]) };
-        onStage(`${table}: node ${leader} publishes ${part.length} rows anew`);
+        onStage(`${table}: node ${leader} publishes ${part.length} rows again`);
         const step = `repair-${published}`;
         const question = { id, step, verb: 'repair', node: leader, args };
-        const late = (cause: unknown): UnderstudyError => notRepaired(leader, table, cause);
+        const late = (cause: unknown): UnderstudyError => {
+          return repairTimeout(leader, table, repairTimeoutMs, cause);
+        };
         await askAgent(control, question, { timeoutMs: repairTimeoutMs, signal, late, around });
         published += part.length;
       }
@@ -58,7 +61,7 @@ interface DifferentKeys {
   readonly keys: readonly (readonly string[])[];
 }
 
-/** Each key once, whichever nodes differ in it. */
+/** Each key once, however many nodes differ in it. */
 function differentKeys(nodes: Verification['nodes']): readonly DifferentKeys[] {
   const tables = new Map<RelationId, { table: string; keys: Map<string, readonly string[]> }>();
   for (const { relationId, table, rowDifferences } of nodes.flatMap((node) => node.tables)) {
@@ -71,14 +74,4 @@ function differentKeys(nodes: Verification['nodes']): readonly DifferentKeys[] {
   return Array.from(tables, ([relationId, { table, keys }]) => {
     return { relationId, table, keys: [...keys.values()] };
   });
-}
-
-function notRepaired(leader: string, table: string, cause: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `node ${leader} did not publish rows of ${table} within ${repairTimeoutMs} ms`,
-    `See whether its agent leads (understudy status) and what holds it up there: SELECT pid, ` +
-      'xact_start, query FROM pg_stat_activity ORDER BY xact_start; then repair again.',
-    cause,
-  );
 }

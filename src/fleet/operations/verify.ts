@@ -1,16 +1,20 @@
 /**
- * Compares followers with the leader at one LSN, while writes go on. Flows in: the followers to
- * compare; flows out: per table whether its rows are the leader's, and the keys of those that are
- * not. The followers' agents are asked to stand still, the leader's slot machinery names an LSN and
- * gives a snapshot of exactly what is below it, the agents go there, and as soon as each node's
- * snapshot is open they are let go on: reading takes as long as it takes, holding up nobody but
- * TRUNCATE and schema changes.
+ * The verb `verify`: compares followers with the leader at one LSN, while writes continue. It
+ * returns for each table whether a follower's rows are the leader's, and the keys of those that are
+ * not. The followers' agents are asked to hold; the creation of a slot on the leader gives an LSN
+ * and a snapshot of exactly the transactions below it; the followers go to that LSN and are
+ * released as soon as each one's snapshot is open. Reading the rows then blocks only TRUNCATE and
+ * schema changes.
  */
 import type { Client } from 'pg';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import { type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { bug } from '../../errors/bug.ts';
+import { rowsNotExact } from '../../errors/follower.ts';
+import { formerLeaderNotComparable } from '../../errors/node-state.ts';
+import { holdTimeout, snapshotNotReached } from '../../errors/timed-out.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import { readPendingRebuild } from '../../follower/state/rebuild-state.ts';
@@ -33,14 +37,14 @@ import { chooseNodes, type LeftOut } from './judge-verified-nodes.ts';
 interface VerificationOptions {
   /** Empty is every follower. */
   readonly nodes: readonly string[];
-  /** How many keys are told for each table; with 0 none are looked for. */
+  /** The number of keys to report for each table; 0 searches for none. */
   readonly keysMax: number;
-  /** Their rows too, which may be secret. */
+  /** Also reports their rows, which may be secret. */
   readonly showRows: boolean;
   readonly signal: AbortSignal;
-  /** What begins, one line for people. */
+  /** Receives each stage as it begins, one line for people. */
   readonly onStage: (line: string) => void;
-  /** After every few seconds of reading. */
+  /** Called every few seconds of reading. */
   readonly onProgress: (state: ProgressState) => void;
 }
 
@@ -55,8 +59,8 @@ export interface Verification {
 /** An agent answers within the time of one transaction that it is applying. */
 const holdTimeoutMs = 10_000;
 /**
- * These two together stay below the 60 s after which an agent goes on by itself: an LSN that is
- * reached later would be left again before the snapshot is open.
+ * Both together stay below the 60 s after which an agent releases itself: from an LSN that is
+ * reached later the follower would move on before its snapshot is open.
  */
 const slotTimeoutMs = 20_000;
 const reachTimeoutMs = 30_000;
@@ -73,42 +77,34 @@ export async function verifyFleet(
     const open = async (name: string): Promise<NodeSession> => {
       return { name, client: await openMember(cluster, releasers, name, 'verify') };
     };
-    // All are waited for, so that no session is opened after the others were closed.
+    // Waits for all, so that no session is opened after the others were closed.
     const opened = await Promise.allSettled([leader, ...followers].map(open));
     const [leading, ...following] = opened.map((session) => {
       if (session.status === 'rejected') throw session.reason;
       return session.value;
     });
-    if (leading === undefined) throw new Error('the leader is the first node');
+    if (leading === undefined) throw bug('no session on the leader was opened');
     for (const { name, client } of following) await requireFollower(client, name, leader);
     const verifying = new Verifying(cluster, control, leading, epoch, options);
     return { ...(await verifying.run(following)), leftOut };
   } finally {
-    // Whatever cannot be closed is gone already: the answer, or the first error, says more.
+    // A failure to close is ignored: the answer, or the first error, matters more.
     await releasers.close();
   }
 }
 
-/** A former leader stands in an epoch of its own, and no agent makes it follow. */
+/** A former leader has a position in its own epoch, and no agent makes it follow. */
 async function requireFollower(client: Client, name: string, leader: string): Promise<void> {
   const identity = await readNode(client);
   if (identity?.role === 'follower') {
-    const lacks = await lacksOf(client);
-    if (lacks === null) return;
-    throw new UnderstudyError(
-      'UNFINISHED',
-      `node ${name} is not exact yet: ${lacks}`,
-      'Run it again once understudy status shows the node exact.',
-    );
+    const lacks = await whyNotExact(client);
+    if (lacks !== null) throw rowsNotExact(name, lacks);
+    return;
   }
-  throw new UnderstudyError(
-    'PREREQUISITE',
-    `node ${name} led before node ${leader} and does not follow: its rows are of no common LSN`,
-    'Name the nodes to compare: understudy verify <node>…',
-  );
+  throw formerLeaderNotComparable(name, leader);
 }
 
-async function lacksOf(client: Client): Promise<string | null> {
+async function whyNotExact(client: Client): Promise<string | null> {
   const rebuild = await readPendingRebuild(client);
   if (rebuild !== null) return rebuildText(rebuild);
   const building = await readBootstrap(client);
@@ -122,9 +118,9 @@ class Verifying {
   readonly #leader: NodeSession;
   readonly #epoch: number;
   readonly #options: VerificationOptions;
-  /** One request a node, so that their steps and answers have keys of their own. */
+  /** One request for each node, so that steps and answers have keys of their own. */
   readonly #requests = new Map<string, string>();
-  /** Followers that were asked to stand still and not yet to go on. */
+  /** Followers that were asked to hold and are not released yet. */
   readonly #held = new Set<string>();
   readonly #failed = new AbortController();
   readonly #signal: AbortSignal;
@@ -148,12 +144,12 @@ class Verifying {
     const { onStage } = this.#options;
     const leader = this.#leader.name;
     try {
-      onStage(`asking ${namesOf(followers)} to stand still`);
+      onStage(`holding ${namesOf(followers)}`);
       await this.#all(followers.map(({ name }) => this.#hold(name)));
       onStage(`taking a snapshot of ${leader}`);
       const snapshot = await this.#openLeaderSnapshot();
       const at = { epoch: this.#epoch, lsn: snapshot.lsn };
-      onStage(`waiting for ${namesOf(followers)} at ${formatEpochLsn(at)}`);
+      onStage(`waiting until ${namesOf(followers)} reach ${formatEpochLsn(at)}`);
       const open = await this.#all(followers.map((follower) => this.#openAt(follower, at)));
       onStage(`comparing the rows at ${formatEpochLsn(at)}`);
       const nodes = await this.#compare({ ...this.#leader, tables: snapshot.tables }, open);
@@ -181,7 +177,7 @@ class Verifying {
     for (const [at, follower] of followers.entries()) {
       const node = compareNode(follower.name, there, here[at] ?? []);
       nodes.push(node.equal ? node : await findDifferences(leader, follower, node, options));
-      // The leader's stays open for the next follower, this one's is not needed any more.
+      // The leader's stays open for the next follower, this one's is no longer needed.
       await follower.client.query('COMMIT');
     }
     return nodes;
@@ -190,12 +186,7 @@ class Verifying {
   async #hold(node: string): Promise<void> {
     this.#held.add(node);
     await this.#ask(node, 'hold', {}, holdTimeoutMs, (cause) => {
-      return new UnderstudyError(
-        'TIMED_OUT',
-        `the agent of node ${node} does not answer`,
-        `Start it: understudy run ${node}`,
-        cause,
-      );
+      return holdTimeout(node, holdTimeoutMs, cause);
     });
   }
 
@@ -212,19 +203,21 @@ class Verifying {
     });
   }
 
-  /** The node stands still only until its snapshot is open. */
+  /** The node holds only until its snapshot is open. */
   async #openAt(follower: NodeSession, at: EpochLsn): Promise<OpenNode> {
     const { name, client } = follower;
     const to = formatEpochLsn(at);
-    const late = (cause: unknown): UnderstudyError => notThere(name, to, cause);
+    const late = (cause: unknown): UnderstudyError => {
+      return snapshotNotReached(name, to, reachTimeoutMs, cause);
+    };
     const result = await this.#ask(name, 'go', { to }, reachTimeoutMs, late);
-    if (result !== to) throw notThere(name, to, null);
+    if (result !== to) throw late(null);
     const tables = await openFollowerSnapshot(client, name, at);
     await this.#release(name);
     return { name, client, tables };
   }
 
-  /** Gives where the node says it stands. */
+  /** Returns the position that the node reports. */
   async #ask(
     node: string,
     step: 'hold' | 'go',
@@ -247,8 +240,8 @@ class Verifying {
   }
 
   /**
-   * All of them, or the first error after all have ended, which it makes happen soon: what is still
-   * under way when an error is told would go on in connections that are being closed.
+   * The results of all steps, or the first error once all steps have ended; after an error the
+   * others are aborted. A step that was still running then would use connections that are closed.
    */
   async #all<Result>(steps: readonly Promise<Result>[]): Promise<Result[]> {
     const watched = steps.map((step) =>
@@ -277,13 +270,13 @@ class Verifying {
     this.#held.delete(node);
   }
 
-  /** What cannot be released any more goes on by itself within a minute. */
+  /** A follower that cannot be released here releases itself within a minute. */
   async #releaseAll(): Promise<void> {
     const { log } = this.#cluster.around;
     for (const node of [...this.#held]) {
       const [outcome] = await Promise.allSettled([this.#release(node)]);
       if (outcome.status === 'fulfilled') continue;
-      log.warn({ node, error: outcome.reason }, 'could not be told to go on; it will by itself');
+      log.warn({ node, error: outcome.reason }, 'could not release a follower: it releases itself');
     }
   }
 
@@ -304,14 +297,5 @@ class Verifying {
 }
 
 function namesOf(nodes: readonly NodeSession[]): string {
-  return nodes.map(({ name }) => name).join(', ') || 'nobody';
-}
-
-function notThere(node: string, to: string, cause: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `node ${node} did not get to ${to} within ${reachTimeoutMs} ms`,
-    `See how far it is behind (understudy status), wait for it: understudy wait ${node} --at ${to}`,
-    cause,
-  );
+  return nodes.map(({ name }) => name).join(', ') || 'no node';
 }
