@@ -85,7 +85,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
       },
       {
         file: 'src/fleet/operations/detach-steps.ts',
-        find: 'if (open.done + open.refused.length < open.total) throw lacksSchema(node, open);',
+        find: 'if (isUnderWay) throw schemaUnfinished(node, openBuildTexts(open));',
         replace: '',
       },
     ],

@@ -8,17 +8,13 @@
 import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
 import { deposed, notBuilt } from '../errors/ownership.ts';
+import { detachInterrupted } from '../errors/timed-out.ts';
 import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
 import { hit } from '../failpoints.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { type NodeAccess, type NodeDatabase, openNode } from '../fleet/node/node-access.ts';
 import { epochAsked, RequestDesk } from '../fleet/node/requests.ts';
-import {
-  type DetachResult,
-  detachNode,
-  interrupted,
-  requireBuilt,
-} from '../fleet/operations/detach-steps.ts';
+import { type DetachResult, detachNode, requireBuilt } from '../fleet/operations/detach-steps.ts';
 import { Promotion, resultOf } from '../fleet/promotion/promotion-request.ts';
 import { type Lead, LeadTaking } from '../fleet/promotion/promotion-steps.ts';
 import { startOver } from '../fleet/provision/building.ts';
@@ -200,7 +196,7 @@ export class Agent {
       return detachNode(this.#node, following, to);
     });
     if (detached !== null) return detached;
-    throw interrupted(this.#node.name);
+    throw detachInterrupted(this.#node.name);
   }
 
   /** Promotes at once, for a command that stands in for the agent. */

@@ -8,7 +8,7 @@ import { answerable } from '../errors/bug.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import type { NodeAccess } from '../fleet/node/node-access.ts';
 import { type AgentRequest, type RequestDesk, targetOf, wayOf } from '../fleet/node/requests.ts';
-import { detachNode, requirePlace } from '../fleet/operations/detach-steps.ts';
+import { detachNode, requirePosition } from '../fleet/operations/detach-steps.ts';
 import type { FollowerAtWork } from '../fleet/provision/following.ts';
 import { beginRebuild } from '../fleet/provision/rebuilding.ts';
 import { openBuild } from '../follower/schema/schema-build.ts';
@@ -47,7 +47,7 @@ export async function nextTask(
   ended.then(over, over);
   const there = follower.pauseAt(limit).then(async (position): Promise<'there' | null> => {
     if (position === null) return null;
-    requirePlace(node.name, position.at, until);
+    requirePosition(node.name, position.at, until);
     if (!follower.exact) throw notExactThere(node.name, until);
     // A new node is left whole: what builds the rest of its schema ends with the follower.
     while (!isOver && (await openBuild(node.client)) !== null) {

@@ -7,7 +7,8 @@
 import { agentStandIn } from '../agent/stand-in.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { reasonMissing } from '../errors/usage.ts';
-import { type FailoverPlan, failover } from '../fleet/operations/failover.ts';
+import { failover } from '../fleet/operations/failover.ts';
+import type { FailoverPlan } from '../fleet/operations/judge-failover.ts';
 import type { PromotionResult } from '../fleet/promotion/promotion-request.ts';
 import { clusterOf } from './cluster-of.ts';
 import {

@@ -164,7 +164,7 @@ check(
       assert.equal(
         findings.map(({ hint }) => hint.replace('As a superuser: ', '')),
         [
-          `ALTER ROLE "${role}" SUPERUSER; which also brings every other permission.`,
+          `ALTER ROLE "${role}" SUPERUSER; which also grants every other permission.`,
           `ALTER ROLE "${role}" REPLICATION;`,
           `GRANT SET ON PARAMETER session_replication_role TO "${role}";`,
           `GRANT CREATE ON DATABASE "${database}" TO "${role}";`,

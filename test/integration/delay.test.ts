@@ -169,7 +169,7 @@ test('a place behind the end of an epoch is refused, and so is detaching who led
   assert.match(behind.json.error.message, 'another epoch begins there');
   await fleet.assertSame('entry', 'b', ['b', 'c']);
   assert.is(former.code, 4, JSON.stringify(former));
-  assert.match(former.json.error.message, 'node a does not follow');
+  assert.match(former.json.error.message, 'node a is not a follower');
 });
 
 test.run();

@@ -185,7 +185,7 @@ for (const { partitions, fillerRows, stops: wanted } of histories) {
       const [first] = all;
       const back = await fleet.cli('run', 'b', '--until', first?.place ?? '');
       assert.is(back.code, 4, JSON.stringify(back));
-      assert.match(back.json.error.message, 'rows do not go back');
+      assert.match(back.json.error.message, 'a follower cannot move backwards');
       await fleet.startAgent('b');
       await fleet.caughtUp();
       for (const table of ['entry', 'filler']) await fleet.assertSame(table);

@@ -122,7 +122,7 @@ test('what is missing is said, and nobody takes it for exact', () => {
     await fleet.agent('a').kill();
     const failed = await fleet.cli('failover', 'b');
     assert.is(failed.code, 6);
-    assert.match(failed.json.error.message, /lacks rows .* public.doc, public.gone, public.plain/);
+    assert.match(failed.json.error.message, /is backfilling public.doc, public.gone, public.plain/);
     const led = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
     assert.is(led.code, 0, led.stderr);
     await fleet.sql('b', 'UPDATE doc SET n = n + 1 WHERE id = 1');

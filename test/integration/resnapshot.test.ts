@@ -197,7 +197,7 @@ test('a node that leads in the middle of it has all read once more, from itself'
     await fleet.agent('a').kill();
     const refused = await fleet.cli('failover', 'b');
     assert.is(refused.code, 6);
-    assert.match(refused.json.error.message, /lacks rows .*public.doc/);
+    assert.match(refused.json.error.message, /is backfilling .*public.doc/);
     await fleet.agent('b').kill();
     const dying = await fleet.startAgent('b', 'own.after-ask=kill');
     const asking = fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
@@ -245,7 +245,7 @@ test('what cannot be read anew is refused with its reason', () => {
   return withFleet(2, async () => {
     const unknown = await fleet.cli('resnapshot', 'public.nothing');
     assert.is(unknown.code, 1);
-    assert.match(unknown.json.error.message, /no table of the stream is called public.nothing/);
+    assert.match(unknown.json.error.message, /no table of the stream matches public.nothing/);
     const both = await fleet.cli('resnapshot', 'public.doc', '--all');
     assert.is(both.code, 1);
     await fleet.sql('a', `SELECT understudy.read_anew('{nobody}')`);

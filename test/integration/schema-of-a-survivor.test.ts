@@ -52,7 +52,7 @@ check('the only copy leads, with all of the schema that its rows allow', async (
   await fleet.agent('a').kill();
   const refused = await fleet.cli('failover', 'b');
   assert.is(refused.code, 6, JSON.stringify(refused.json));
-  assert.match(refused.json.error.message, /lacks rows .*public\.parent/);
+  assert.match(refused.json.error.message, /is backfilling .*public\.parent/);
   const { code, json } = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'burnt');
   assert.is(code, 0, `${JSON.stringify(json)}\n${fleet.logs()}`);
   assert.is(json.lacks.length, 2, JSON.stringify(json.lacks));

@@ -1,8 +1,8 @@
 /**
- * A detach as the command line asks for it. Flows in: a follower and the place to stop at; flows
- * out: a database of its own, and where it stands. The node's own agent does every step, asked
- * through the control log; where none runs, or it dies on the way, this process takes the node's
- * lock and does, or ends, the same. Asked again it goes on where it was left.
+ * The verb `detach`: makes a follower a database of its own, at a position of the log or at the
+ * node's own. The node's agent performs every step, asked through the control log; where none runs,
+ * or it dies meanwhile, this process takes the node's lock and performs, or completes, the same.
+ * Repeated after a failure it continues where that stopped.
  */
 import type { Client } from 'pg';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
@@ -12,7 +12,13 @@ import type { ControlLog } from '../../control/control-log.ts';
 import type { RecordOf } from '../../control/control-records.ts';
 import { notInitialised } from '../../errors/cluster.ts';
 import { detachedAt } from '../../errors/follower.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import {
+  databaseOfOtherStream,
+  leaderNotDetachable,
+  notFollower,
+} from '../../errors/node-state.ts';
+import { agentTimeout, logTooShort } from '../../errors/timed-out.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import { readDetached, readPosition } from '../../follower/state/follower-state.ts';
 import { Releasers } from '../../lifecycle.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
@@ -27,23 +33,22 @@ import {
   type DetachResult,
   detachedResult,
   finishDetaching,
-  leads,
-  requirePlace,
+  requirePosition,
 } from './detach-steps.ts';
 import type { StandIn } from './stand-in.ts';
 
 interface DetachRequest {
   readonly node: string;
-  /** Null is where the node stands. */
+  /** Null is the node's own position. */
   readonly at: ((control: ControlLog) => Promise<EpochLsn>) | null;
-  /** For the log to hold the place. */
+  /** How long to wait until the log holds the position. */
   readonly timeoutMs: number;
-  /** Stops the waiting; an agent that has begun goes on. */
+  /** Ends the wait; an agent that has begun continues. */
   readonly signal: AbortSignal;
 }
 
-/** Between two looks at the end of the log, and at whether the agent that was asked still runs. */
-const lookMs = 500;
+/** Between two polls of the end of the log, and of whether the asked agent still runs. */
+const pollMs = 500;
 
 export async function detach(
   cluster: Cluster,
@@ -107,14 +112,14 @@ class Detaching {
     if (await isLocked(this.#client)) {
       const result = await this.#ask(to);
       if (result !== null) return result;
-      this.#people(`the agent of node ${node} has ended: going on from here`);
+      this.#people(`the agent of node ${node} has ended: continuing from here`);
       const left = await this.#begun();
       if (left !== null) return left.isOver ? detachedResult(node, left.at) : this.#finish(left.at);
     } else this.#people(`no agent serves node ${node}: detaching it from here`);
     return this.#standIn.detach(this.#cluster, node, to);
   }
 
-  /** Where an earlier detach of this node stands; null when there was none. */
+  /** The state of an earlier detach of this node; null when there was none. */
   async #begun(): Promise<{ readonly at: EpochLsn; readonly isOver: boolean } | null> {
     const { node } = this.#request;
     await this.#control.verify();
@@ -123,28 +128,30 @@ class Detaching {
     const record = state.detached.get(node);
     if (state.stream === null) throw notInitialised(this.#cluster.name);
     if (!isOfStream(found, state.stream, node)) {
-      // Without our schema, or of a newer cluster: nothing of this one is left in it.
+      // Without the schema, or of a newer cluster: nothing of this one is left in it.
       if (record !== undefined) return { at: record.at, isOver: true };
       requireMember(found, this.#cluster.name, node);
-      throw foreignStream(node);
+      throw databaseOfOtherStream(node);
     }
-    const marked = await readDetached(this.#client);
-    if (marked !== null) return { at: marked, isOver: false };
-    // A copy of the database from before it was marked is not what was detached.
+    const at = await readDetached(this.#client);
+    if (at !== null) return { at, isOver: false };
+    // An older copy of the database is not the one that was detached.
     if (record !== undefined) throw detachedAt(node, record.at);
     return null;
   }
 
   async #requireFollower(to: EpochLsn | null): Promise<void> {
     const { node } = this.#request;
-    if (ownerOf(this.#control.state)?.node === node) throw leads(node);
+    if (ownerOf(this.#control.state)?.node === node) throw leaderNotDetachable(node);
     const identity = await readNode(this.#client);
     const position = await readPosition(this.#client);
-    if (identity?.role !== 'follower' || position === null) throw noFollower(node);
-    if (to !== null && compareEpochLsn(position.at, to) > 0) requirePlace(node, position.at, to);
+    if (identity?.role !== 'follower' || position === null) throw notFollower(node);
+    if (to !== null && compareEpochLsn(position.at, to) > 0) {
+      requirePosition(node, position.at, to);
+    }
   }
 
-  /** Before the log holds the place, nothing that a delay holds back is applied for its sake. */
+  /** Until the log holds the position, no delayed change is applied early for its sake. */
   async #waitForLog(to: EpochLsn): Promise<void> {
     const { around, registry } = this.#cluster;
     const { timeoutMs, signal } = this.#request;
@@ -155,8 +162,11 @@ class Detaching {
     for (;;) {
       const { checkpoint } = await readLogEnd(reader, decoder, await reader.watermarks());
       if (checkpoint !== null && compareEpochLsn(checkpoint.at, to) >= 0) return;
-      if (around.nowMs() >= deadlineMs) throw notInLog(to, checkpoint?.at ?? null, timeoutMs);
-      await around.sleep(lookMs, signal);
+      if (around.nowMs() >= deadlineMs) {
+        const end = checkpoint === null ? null : formatEpochLsn(checkpoint.at);
+        throw logTooShort(formatEpochLsn(to), end, timeoutMs);
+      }
+      await around.sleep(pollMs, signal);
     }
   }
 
@@ -170,7 +180,9 @@ class Detaching {
     const args = to === null ? {} : { to: formatEpochLsn(to) };
     const question = { id: around.randomId(), step: 'start', verb: 'detach', node, args };
     const signal = AbortSignal.any([this.#request.signal, ended.signal]);
-    const late = (cause: unknown): UnderstudyError => notFinished(node, cause);
+    const late = (cause: unknown): UnderstudyError => {
+      return agentTimeout(node, 'detach', detachWaitMs, cause);
+    };
     const options = { timeoutMs: detachWaitMs, signal, late, around };
     try {
       return (await askAgent(this.#control, question, options)) as unknown as DetachResult;
@@ -183,10 +195,10 @@ class Detaching {
     }
   }
 
-  /** Aborts `ended` once nobody holds the node's lock at two looks in a row. */
+  /** Aborts `ended` once no session holds the node's lock at two polls in a row. */
   async #watchAgent(ended: AbortController, answered: AbortSignal): Promise<void> {
     for (let absent = 0; !answered.aborted; ) {
-      await sleepOrAbort(lookMs, answered, this.#cluster.around.sleep);
+      await sleepOrAbort(pollMs, answered, this.#cluster.around.sleep);
       absent = answered.aborted || (await isLocked(this.#client)) ? 0 : absent + 1;
       if (absent < 2) continue;
       ended.abort(new Error('the agent has ended'));
@@ -197,16 +209,16 @@ class Detaching {
   async #finish(at: EpochLsn): Promise<DetachResult> {
     const { node } = this.#request;
     const { settings } = this.#cluster;
-    this.#people(`node ${node} follows no more since ${formatEpochLsn(at)}: ending its detaching`);
+    this.#people(`node ${node} stopped following at ${formatEpochLsn(at)}: completing its detach`);
     const lock = await lockNode(settings.nodeUrl(node), settings.maintenanceDatabase, node);
     this.#releasers.push(`the lock of ${node}`, () => lock.release());
-    const marked = {
+    const detached = {
       cluster: this.#cluster,
       control: this.#control,
       name: node,
       client: this.#client,
     };
-    return finishDetaching(marked, at);
+    return finishDetaching(detached, at);
   }
 }
 
@@ -216,38 +228,4 @@ function isOfStream(found: NodeIdentity | null, stream: RecordOf<'stream'>, node
 
 function requireSame(node: string, at: EpochLsn, to: EpochLsn): void {
   if (compareEpochLsn(at, to) !== 0) throw detachedAt(node, at);
-}
-
-function foreignStream(node: string): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `the database of node ${node} belongs to another stream of this name`,
-    'Correct the URL of the node in understudy.yaml.',
-  );
-}
-
-function noFollower(node: string): UnderstudyError {
-  return new UnderstudyError(
-    'PREREQUISITE',
-    `node ${node} does not follow: its rows are of no place in the stream`,
-    'Choose a follower: understudy status',
-  );
-}
-
-function notInLog(to: EpochLsn, end: EpochLsn | null, timeoutMs: number): UnderstudyError {
-  const where = end === null ? 'is empty' : `ends at ${formatEpochLsn(end)}`;
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `the log ${where} and did not get to ${formatEpochLsn(to)} within ${timeoutMs} ms`,
-    'Nothing was changed. Check the LSN, and that the agent of the leader runs: understudy status',
-  );
-}
-
-function notFinished(node: string, cause: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `the agent of node ${node} did not answer within ${detachWaitMs / 1000} s`,
-    `See its log and understudy status, then ask again: understudy detach ${node}`,
-    cause,
-  );
 }

@@ -1,9 +1,9 @@
 /**
- * Has tables read anew, from the first row to the last. Flows in: names of tables, or all; flows
- * out: which are read, from where on, and how far that is until it is done. Followers get every row
- * as the leader has it, and lose what it has not. Where the stream can go on, the request is a
- * message in the leader's WAL and waits there for its agent. Where its slot is of no use any more,
- * a new epoch begins with another slot, and all tables have to be read.
+ * The verb `resnapshot`: has tables read again, from the first row to the last, and can wait until
+ * that is complete. Followers get every row as the leader has it, and lose rows that the leader
+ * does not have. Where the stream can continue, the request is a message in the leader's WAL, which
+ * its agent reads there. Where the slot is of no use any more, a new epoch begins with another
+ * slot, and all tables have to be read.
  */
 import type { Client } from 'pg';
 import { readPublicationState } from '../../catalog/publication.ts';
@@ -14,8 +14,12 @@ import type { RelationId } from '../../change/change.ts';
 import { parseLsn } from '../../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import type { Owner } from '../../control/claim.ts';
-import { resnapshotWithoutKey } from '../../errors/table.ts';
-import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
+import { epochEnded, leaderServerReplaced } from '../../errors/ownership.ts';
+import { publicationChanged, resnapshotWithoutKey } from '../../errors/table.ts';
+import { resnapshotNotBegun } from '../../errors/timed-out.ts';
+import { topicRecreated } from '../../errors/topic.ts';
+import { hasCode, type UnderstudyError } from '../../errors/understudy-error.ts';
+import { unknownTable } from '../../errors/usage.ts';
 import { checkSlot, listSlots, newestSlot, readSlot } from '../../leader/stream/slot.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { CommittedReader } from '../../topic/log.ts';
@@ -38,9 +42,9 @@ import type { StandIn } from './stand-in.ts';
 interface ResnapshotRequest {
   /** As in `tables` of understudy.yaml; null is every table of the stream. */
   readonly patterns: readonly string[] | null;
-  /** Whether the slot is given up although nothing seems to be wrong with it. */
+  /** Whether a usable slot is replaced, too. */
   readonly newSlot: boolean;
-  /** Whether to stay until all rows are in the stream. */
+  /** Whether to wait until all rows are in the stream. */
   readonly wait: boolean;
   readonly signal: AbortSignal;
   readonly onProgress: (line: string) => void;
@@ -49,21 +53,22 @@ interface ResnapshotRequest {
 export interface ResnapshotResult {
   readonly node: string;
   readonly epoch: number;
-  /** Rows that come above are those of the reading; null before the leader's agent is back. */
+  /** The resnapshot follows this position; null before the leader's agent runs again. */
   readonly lsn: string | null;
   readonly tables: readonly string[];
   readonly newEpoch: boolean;
   readonly finished: boolean;
 }
 
-interface Look {
+/** For reads of the end of the log. */
+interface LogReading {
   readonly reader: CommittedReader;
   readonly decoder: RecordDecoder;
 }
 
-const lookEveryMs = 500;
-/** A leader at work puts what is in its WAL into the topic within moments. */
-const takenUpWithinMs = 60_000;
+const pollMs = 500;
+/** A running leader publishes its WAL within moments. */
+const publishedWithinMs = 60_000;
 
 export async function resnapshot(
   cluster: Cluster,
@@ -78,22 +83,23 @@ export async function resnapshot(
     requireLeader(owner.node, (await readNode(client))?.role ?? 'none');
     const chosen = await chooseTables(client, request.patterns);
     const partitions = state.stream?.partitions ?? cluster.settings.partitions;
-    const look = {
+    const log = {
       reader: cluster.openReader(releasers, partitions),
       decoder: new RecordDecoder(cluster.registry),
     };
-    const trouble = await streamTrouble(cluster, client, owner, look);
+    const obstacle = await whyNotContinue(cluster, client, owner, log);
     const about = { node: owner.node, tables: chosen.map(({ table }) => displayName(table)) };
-    if (trouble !== null || request.newSlot) {
-      if (trouble !== null && request.patterns !== null) throw trouble;
-      // Nothing of it may be in the way of the slot that is made now.
+    if (obstacle !== null || request.newSlot) {
+      if (obstacle !== null && request.patterns !== null) throw obstacle;
+      // An open session of this command could block the creation of the slot.
       await releasers.close();
       const epoch = await standIn.beginNextEpoch(cluster, owner.node);
       return { ...about, epoch, lsn: null, newEpoch: true, finished: false };
     }
     const relations = chosen.map(({ relation }) => relation);
-    const at = await ask(client, owner, relations);
-    const finished = request.wait && (await finish(cluster, look, request, at, relations));
+    const at = await writeRequest(client, owner, relations);
+    const finished =
+      request.wait && (await waitUntilComplete(cluster, log, request, at, relations));
     const lsn = formatEpochLsn(at);
     return { ...about, epoch: owner.epoch, lsn, newEpoch: false, finished };
   } finally {
@@ -118,36 +124,31 @@ async function chooseTables(
   return [...chosen.values()];
 }
 
-function unknownTable(pattern: string): UnderstudyError {
-  return new UnderstudyError(
-    'USAGE',
-    `no table of the stream is called ${pattern}`,
-    'Write schema.table, or a pattern as in understudy.yaml: understudy resnapshot public.orders',
-  );
-}
-
-/** Why the leader cannot go on where the log stands; null where it can. */
-async function streamTrouble(
+/** Why the leader cannot continue where the log ends; null where it can. */
+async function whyNotContinue(
   cluster: Cluster,
   client: Client,
   owner: Owner,
-  look: Look,
+  log: LogReading,
 ): Promise<UnderstudyError | null> {
   const publication = publicationName(cluster.name);
   const state = await readPublicationState(client, publication);
   if (state !== 'whole') {
     const what = state === 'missing' ? 'was dropped' : 'no longer publishes every change';
-    return wantsAll('SCHEMA_CHANGED', `the publication ${publication} ${what}`);
+    return publicationChanged(publication, what);
   }
   if ((await ledElsewhere(client, owner.node, await readServer(client))) !== null) {
-    return wantsAll('TIMELINE_MISMATCH', `node ${owner.node} is not the server its epoch began on`);
+    return leaderServerReplaced(owner.node);
   }
   const slots = await listSlots(client, slotPrefix(cluster.name));
   const slot = newestSlot(slots, owner.epoch) ?? slotName(cluster.name, owner.epoch);
-  // In this order: a leader at work confirms what the topic has, and goes on meanwhile.
+  // In this order: a running leader publishes before it confirms.
   const found = await readSlot(client, slot);
-  const { checkpoint } = await endOf(look);
-  if (checkpoint === null) throw noCheckpoint(cluster.topic);
+  const { checkpoint } = await endOf(log);
+  if (checkpoint === null) {
+    const { topic } = cluster;
+    throw topicRecreated(`${topic} holds no point that is in all its partitions`, { topic });
+  }
   try {
     checkSlot(found, slot, checkpoint.at.lsn);
     return null;
@@ -157,24 +158,8 @@ async function streamTrouble(
   }
 }
 
-function wantsAll(code: 'SCHEMA_CHANGED' | 'TIMELINE_MISMATCH', what: string): UnderstudyError {
-  return new UnderstudyError(
-    code,
-    `${what}: changes are missing in the stream, of any table`,
-    'Have every row read anew: understudy resnapshot --all',
-  );
-}
-
-function noCheckpoint(topic: string): UnderstudyError {
-  return new UnderstudyError(
-    'TOPIC_MISMATCH',
-    `the topic ${topic} holds no point that all its partitions have`,
-    'It was deleted or made again: run understudy destroy --yes, then understudy init.',
-  );
-}
-
-/** Gives where every transaction below is known to hold the request. */
-async function ask(
+/** Returns an LSN above the request: once the log reaches it, the request is in the log. */
+async function writeRequest(
   client: Client,
   { epoch }: Owner,
   relations: readonly RelationId[],
@@ -186,45 +171,31 @@ async function ask(
   return { epoch, lsn: parseLsn(rows[0]?.lsn ?? '') };
 }
 
-async function endOf({ reader, decoder }: Look): Promise<LogEnd> {
+async function endOf({ reader, decoder }: LogReading): Promise<LogEnd> {
   return readLogEnd(reader, decoder, await reader.watermarks());
 }
 
-/** False where it was told to stop waiting: the reading goes on without it. */
-async function finish(
+/** False where the wait was aborted: the resnapshot continues without this command. */
+async function waitUntilComplete(
   { around }: Cluster,
-  look: Look,
+  log: LogReading,
   { signal, onProgress }: ResnapshotRequest,
   at: EpochLsn,
   relations: readonly RelationId[],
 ): Promise<boolean> {
   const wanted = new Set(relations);
   for (const beganMs = around.nowMs(); !signal.aborted; ) {
-    const { checkpoint, unfinished } = await endOf(look);
-    if (checkpoint !== null && checkpoint.at.epoch > at.epoch) throw leadLost(checkpoint.at);
-    const isTakenUp = checkpoint !== null && compareEpochLsn(checkpoint.at, at) >= 0;
+    const { checkpoint, unfinished } = await endOf(log);
+    if (checkpoint !== null && checkpoint.at.epoch > at.epoch) {
+      throw epochEnded(checkpoint.at.epoch);
+    }
+    const isInLog = checkpoint !== null && compareEpochLsn(checkpoint.at, at) >= 0;
     const left = unfinished.filter(({ relation }) => wanted.has(relation));
-    if (isTakenUp && left.length === 0) return true;
-    if (isTakenUp) onProgress(backfillText(left, around.nowMs()) ?? '');
-    else if (around.nowMs() - beganMs > takenUpWithinMs) throw notTakenUp();
-    await sleepOrAbort(lookEveryMs, signal);
+    if (isInLog && left.length === 0) return true;
+    if (isInLog) onProgress(backfillText(left, around.nowMs()) ?? '');
+    else if (around.nowMs() - beganMs > publishedWithinMs)
+      throw resnapshotNotBegun(publishedWithinMs);
+    await sleepOrAbort(pollMs, signal);
   }
   return false;
-}
-
-function leadLost(at: EpochLsn): UnderstudyError {
-  return new UnderstudyError(
-    'LOST_LEADERSHIP',
-    `epoch ${at.epoch} began meanwhile: what is left to be read is read there`,
-    'See how far it is: understudy status',
-  );
-}
-
-function notTakenUp(): UnderstudyError {
-  return new UnderstudyError(
-    'TIMED_OUT',
-    `the leader’s agent has published nothing for ${takenUpWithinMs} ms`,
-    'The request stays in the WAL of its database: start the agent (understudy run), and see ' +
-      'understudy status for how far the reading is.',
-  );
 }
