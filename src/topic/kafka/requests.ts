@@ -15,6 +15,16 @@ interface PartitionError {
   readonly errorCode: number;
 }
 
+/** The answers for the partitions of all topics; `rest` reads the fields after the error code. */
+function decodePartitions<T>(reader: WireReader, rest: (answer: PartitionError) => T): T[] {
+  return reader
+    .array(() => {
+      reader.string();
+      return reader.array(() => rest({ partition: reader.int32(), errorCode: reader.int16() }));
+    })
+    .flat();
+}
+
 /** Finds the broker that holds the state of a transactional id. */
 export function findTransactionCoordinator(
   transactionalId: string,
@@ -80,12 +90,7 @@ export function addPartitionsToTransaction(
     decode: (payload) => {
       const reader = new WireReader(payload);
       reader.int32();
-      return reader
-        .array(() => {
-          reader.string();
-          return reader.array(() => ({ partition: reader.int32(), errorCode: reader.int16() }));
-        })
-        .flat();
+      return decodePartitions(reader, (answer) => answer);
     },
   };
 }
@@ -145,19 +150,12 @@ export function produce(
     timeoutMs: replicasTimeoutMs + answerTimeoutMs,
     decode: (payload) => {
       const reader = new WireReader(payload);
-      return reader
-        .array(() => {
-          reader.string();
-          return reader.array(() => {
-            const partition = reader.int32();
-            const errorCode = reader.int16();
-            const baseOffset = reader.int64();
-            reader.int64();
-            reader.int64();
-            return { partition, errorCode, baseOffset };
-          });
-        })
-        .flat();
+      return decodePartitions(reader, (answer) => {
+        const baseOffset = reader.int64();
+        reader.int64();
+        reader.int64();
+        return { ...answer, baseOffset };
+      });
     },
   };
 }
@@ -188,17 +186,10 @@ export function listOffsets(
     decode: (payload) => {
       const reader = new WireReader(payload);
       reader.int32();
-      return reader
-        .array(() => {
-          reader.string();
-          return reader.array(() => {
-            const partition = reader.int32();
-            const errorCode = reader.int16();
-            reader.int64();
-            return { partition, errorCode, offset: reader.int64() };
-          });
-        })
-        .flat();
+      return decodePartitions(reader, (answer) => {
+        reader.int64();
+        return { ...answer, offset: reader.int64() };
+      });
     },
   };
 }
