@@ -151,7 +151,7 @@ export const withServers: readonly Mutation[] = [
     harm: 'rows that existed at init are never read, without an error',
     edits: [
       {
-        file: 'src/fleet/operations/init.ts',
+        file: 'src/fleet/operations/init-steps.ts',
         find: 'return { unfinished, schema };',
         replace: 'return { unfinished: [], schema };',
       },

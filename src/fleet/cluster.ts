@@ -1,7 +1,6 @@
 /**
- * A cluster as everything outside of the rooms sees it: what the configuration says as plain
- * values, and the connections that verbs and agents share. Flows in: settings; flows out: readers,
- * producers, control logs and sessions, each closed by whoever opened it.
+ * A cluster as verbs and agents share it: its settings as plain values, and the readers, producers,
+ * control logs and sessions that they open, each closed by its caller.
  */
 import type { Client } from 'pg';
 import { connectPostgres, urlOfDatabase } from '../catalog/postgres-session.ts';
@@ -26,16 +25,16 @@ import type { Sleep } from '../waiting.ts';
 export interface ClusterSettings {
   readonly cluster: string;
   readonly nodeNames: readonly string[];
-  /** Expanded on use: a node's secrets are needed by whoever touches that node only. */
+  /** Expanded when it is read: a process needs only the secrets of the nodes that it uses. */
   readonly nodeUrl: (node: string) => string;
-  /** What is younger a node does not apply, by its agent's clock; 0 is no delay. */
+  /** A node applies no change that is younger, by its agent's clock; 0 is no delay. */
   readonly delayMs: (node: string) => number;
   readonly tables: readonly string[];
   readonly keyless: KeylessTables;
-  /** The program; null where tables are made by hand. Expanded on use. */
+  /** The program; null where tables are created by hand. Expanded when it is read. */
   readonly pgDump: () => string | null;
   readonly maintenanceDatabase: string;
-  /** How a follower that came back too late is built anew; `manual` is by hand. */
+  /** How a follower that was offline too long is rebuilt; `manual` is by hand. */
   readonly rebuild: 'swap' | 'in-place' | 'manual';
   readonly pointsEveryMs: number;
   readonly partitions: number;
@@ -105,7 +104,7 @@ export class Cluster {
     });
   }
 
-  /** `node` is null for a command, which speaks for none. */
+  /** `node` is null for a command. */
   async openControl(releasers: Releasers, node: string | null): Promise<ControlLog> {
     const topic = controlTopic(this.name);
     const { log, sleep, random, randomId } = this.around;

@@ -1,0 +1,235 @@
+/**
+ * The steps of `init`, in the order in which it performs them. Each registers how it is undone
+ * before it changes anything.
+ */
+import { Client } from 'pg';
+import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
+import { saveRelation } from '../../catalog/known-relations.ts';
+import { inTransaction, qualifiedName, sessionConfig } from '../../catalog/postgres-session.ts';
+import { createPublication, dropPublication } from '../../catalog/publication.ts';
+import { readServer, readTables } from '../../catalog/read-catalog.ts';
+import type { TableShape } from '../../catalog/table.ts';
+import { dropUnderstudySchema, installUnderstudySchema } from '../../catalog/understudy-schema.ts';
+import type { EpochBegin, RelationShape, UnfinishedTable } from '../../change/change.ts';
+import type { Lsn } from '../../change/lsn.ts';
+import type { EpochLsn } from '../../change/position.ts';
+import { firstEpochClaimed } from '../../errors/cluster.ts';
+import { buildPostData } from '../../follower/schema/schema-build.ts';
+import { saveEpoch, writePosition } from '../../follower/state/follower-state.ts';
+import { armGuard, removeGuard } from '../../follower/write-guard.ts';
+import { createExportedSlot, dropSlot } from '../../leader/stream/slot.ts';
+import type { Releasers } from '../../lifecycle.ts';
+import { describeTopic } from '../../topic/kafka/admin.ts';
+import { RecordEncoder } from '../../topic/records/encoder.ts';
+import { formatVersion, publicationName, slotName } from '../../topic/records/layout.ts';
+import type { Cluster } from '../cluster.ts';
+import type { NodeSession } from '../node/member-session.ts';
+import { lockNode } from '../node/node-lock.ts';
+import { ownEpoch, writeEpochBegin } from '../promotion/own-epoch.ts';
+import { giveSchema, initialParts, readInitialSchema } from '../provision/initial-schema.ts';
+import { refuseFollowerRows, replaceRows, unfinishedAtFirst } from '../provision/initial-stream.ts';
+import { schemaBuildOptions } from '../provision/schema-finish.ts';
+import { rememberSchema } from '../provision/schema-renewal.ts';
+
+export interface NewStream {
+  readonly cluster: Cluster;
+  readonly streamId: string;
+  /** The node that leads the first epoch. */
+  readonly leader: string;
+  readonly replaceRows: boolean;
+  readonly releasers: Releasers;
+  /** Registers a step that is run, in reverse order, when a later one fails. */
+  readonly undo: (step: () => Promise<unknown>) => void;
+}
+
+export interface StreamTables {
+  readonly published: readonly TableShape[];
+  /** By qualified name, with the ids of the stream. */
+  readonly shapes: ReadonlyMap<string, RelationShape>;
+}
+
+/** The beginning of the stream in the leader's WAL, and the leader's database at that LSN. */
+interface StreamStart {
+  readonly startLsn: Lsn;
+  readonly unfinished: readonly UnfinishedTable[];
+  /** Null where tables are created by hand. */
+  readonly schema: SchemaPayload | null;
+}
+
+/** Creating a slot waits for the open transactions of the whole server. */
+const slotTimeoutMs = 60_000;
+
+/** Locks every node, so that no agent runs meanwhile. */
+export async function connectNodes(cluster: Cluster, releasers: Releasers): Promise<NodeSession[]> {
+  const { settings } = cluster;
+  const nodes: NodeSession[] = [];
+  for (const name of settings.nodeNames) {
+    const lock = await lockNode(settings.nodeUrl(name), settings.maintenanceDatabase, name);
+    releasers.push(`the lock of ${name}`, () => lock.release());
+    nodes.push({ name, client: await cluster.openSession(releasers, name, 'init') });
+  }
+  return nodes;
+}
+
+export async function installNode(
+  { cluster, streamId, leader, undo }: NewStream,
+  { name, client }: NodeSession,
+): Promise<void> {
+  undo(() => dropUnderstudySchema(client));
+  undo(() => removeGuard(client));
+  await installUnderstudySchema(client, {
+    cluster: cluster.name,
+    name,
+    streamId,
+    role: name === leader ? 'leader' : 'follower',
+    epoch: 1,
+    startNumber: 0n,
+  });
+}
+
+export async function publishTables(
+  { cluster, undo }: NewStream,
+  { client }: NodeSession,
+  { published, shapes }: StreamTables,
+): Promise<void> {
+  const publication = publicationName(cluster.name);
+  undo(() => dropPublication(client, publication));
+  const own = await readTables(client, ['*.*']);
+  await inTransaction(client, async () => {
+    for (const [table, shape] of shapes) {
+      const here = own.find(({ schema, name }) => qualifiedName(schema, name) === table);
+      await saveRelation(client, shape, here ?? null);
+    }
+    await createPublication(client, publication, published);
+  });
+}
+
+/** The slot exports a snapshot of the leader as it is where the stream begins. */
+export async function createFirstSlot(
+  { cluster, replaceRows: replaces, undo }: NewStream,
+  leader: NodeSession,
+  { published, shapes }: StreamTables,
+): Promise<StreamStart> {
+  const url = cluster.settings.nodeUrl(leader.name);
+  const applicationName = `understudy ${leader.name} init`;
+  const config = { ...sessionConfig(url, { applicationName }), replication: 'database' };
+  const walsender = new Client(config);
+  walsender.on('error', (error) => cluster.around.log.warn({ error }, 'lost the walsender'));
+  await walsender.connect();
+  const slot = slotName(cluster.name, 1);
+  try {
+    undo(() => dropSlot(leader.client, slot));
+    const created = await createExportedSlot(walsender, leader.client, slot, slotTimeoutMs);
+    const { snapshot, consistentPoint: startLsn } = created;
+    const readAtStart = async (): Promise<Omit<StreamStart, 'startLsn'>> => {
+      await leader.client.query(`SET TRANSACTION SNAPSHOT '${snapshot}'`);
+      const unfinished = await unfinishedAtFirst(leader, published, shapes, replaces);
+      const schema = await readInitialSchema(cluster, leader, snapshot, shapes);
+      return { unfinished, schema };
+    };
+    return { startLsn, ...(await inTransaction(leader.client, readAtStart, 'REPEATABLE READ')) };
+  } finally {
+    await walsender.end();
+  }
+}
+
+/** Returns whether the node's tables were created from the leader's schema. */
+export async function prepareFollower(
+  stream: NewStream,
+  node: NodeSession,
+  tables: StreamTables,
+  { schema, unfinished }: StreamStart,
+): Promise<boolean> {
+  const { cluster, undo } = stream;
+  await installNode(stream, node);
+  const given = { ...tables, areEmpty: unfinished.length === 0 };
+  const isBuilt = schema !== null && (await giveSchema(cluster, node, schema, given));
+  if (isBuilt) {
+    // The next init finds these tables on the node: then they have to be complete.
+    const options = schemaBuildOptions(cluster, node.name);
+    undo(() => buildPostData(node.client, options));
+  }
+  await publishTables(stream, node, tables);
+  await armGuard(node.client);
+  const { published, shapes } = tables;
+  if (stream.replaceRows && !isBuilt) await replaceRows(node, published, shapes);
+  else await refuseFollowerRows(node, published);
+  return isBuilt;
+}
+
+/** Returns the position at which all nodes begin. */
+export async function beginFirstEpoch(
+  { cluster, streamId, releasers }: NewStream,
+  nodes: readonly NodeSession[],
+  leader: NodeSession,
+  { startLsn, unfinished, schema }: StreamStart,
+): Promise<EpochLsn> {
+  const { settings, around, topic, registry, kafka } = cluster;
+  const { partitions } = settings;
+  const control = await cluster.openControl(releasers, leader.name);
+  await control.append({
+    kind: 'stream',
+    streamId,
+    cluster: cluster.name,
+    partitions,
+    topic: { ...settings.topicOverrides },
+    time: new Date(around.nowMs()).toISOString(),
+  });
+  // The smallest lag ever set decides whether a gap is age or damage.
+  const described = await describeTopic(kafka, topic);
+  const lag = Number(described?.settings['min.compaction.lag.ms'] ?? 0);
+  await control.append({ kind: 'compaction-lag', ms: lag });
+  const reader = cluster.openReader(releasers, partitions);
+  const encoder = await RecordEncoder.open({ topic, partitions, registry });
+  const server = await readServer(leader.client);
+  const begin: EpochBegin = {
+    streamId,
+    epoch: 1,
+    leader: leader.name,
+    systemId: server.systemId,
+    timeline: server.timeline,
+    base: null,
+    startLsn,
+    slot: slotName(cluster.name, 1),
+    keySchemaId: encoder.keySchemaId,
+    unfinished,
+  };
+  const parts = initialParts(begin, schema);
+  const timeMicros = BigInt(around.nowMs()) * 1000n;
+  const written = parts.length === 0 ? [] : await encoder.encodeSchema(parts, [], timeMicros);
+  const nothing = { checkpoint: null, point: null, begin: null, pastCheckpoint: [] };
+  const owned = await ownEpoch(
+    {
+      control,
+      node: leader.name,
+      around,
+      createProducer: () => cluster.createProducer(partitions),
+      drain: async () => ({ ...nothing, unhealed: null, unfinished: [] }),
+      begin: async (_epoch, _end, producer) => {
+        const checkpoint = await writeEpochBegin(producer, reader, encoder, begin, around, written);
+        return { checkpoint, unfinished };
+      },
+      onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
+    },
+    1,
+  );
+  if (owned === null || owned.epoch !== 1) throw firstEpochClaimed(cluster.name);
+  await owned.producer.close();
+  const { checkpoint } = owned;
+  const position = {
+    streamId,
+    at: checkpoint.at,
+    commitTimeMicros: BigInt(around.nowMs()) * 1000n,
+    checkpoint,
+    appendMs: checkpoint.nextOffsets.map(() => around.nowMs()),
+    unfinished: unfinished.map(({ relation }) => relation),
+  };
+  for (const { client } of nodes) {
+    await inTransaction(client, async () => {
+      await saveEpoch(client, begin);
+      await writePosition(client, position, formatVersion);
+      if (schema !== null) await rememberSchema(client, { epoch: 1, lsn: startLsn }, schema, parts);
+    });
+  }
+  return checkpoint.at;
+}
