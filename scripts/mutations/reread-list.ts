@@ -47,7 +47,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     harm: 'followers delete the rows that were not yet read when the leader changed',
     edits: [
       {
-        file: 'src/fleet/promotion/promotion-steps.ts',
+        file: 'src/fleet/promotion/follower-promotion.ts',
         find: 'keyed.filter((relation) => unfinished.has(relation))',
         replace: 'keyed.filter(() => unfinished.has(""))',
       },

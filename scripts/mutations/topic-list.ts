@@ -45,7 +45,7 @@ export const topicShortcuts: readonly Mutation[] = [
     harm: 'a node supersedes a healthy leader in a topic in which no node can lead',
     edits: [
       {
-        file: 'src/fleet/promotion/promotion-steps.ts',
+        file: 'src/fleet/promotion/follower-promotion.ts',
         find: 'if (checkpoint === null || compareEpochLsn(checkpoint.at, at) < 0) {',
         replace: 'if (at.epoch < 0) {',
       },

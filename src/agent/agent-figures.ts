@@ -1,7 +1,7 @@
 /**
- * What an agent counts while it serves a node, from one attempt to the next. Flows in: events of
- * its work and of its failures; flows out: figures for monitoring, cheap to read at any time,
- * without a look at a server. They decide nothing.
+ * What an agent counts while it serves a node, over all its attempts. It takes the events of the
+ * agent's work and its failures, and gives figures for monitoring that cost no query. They decide
+ * nothing.
  */
 import type { Point, RelationId, UnfinishedTable } from '../change/change.ts';
 import type { EpochLsn } from '../change/position.ts';
@@ -10,7 +10,7 @@ import { unfinishedStatus } from '../fleet/status/progress-text.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { WalLook } from './wal-watch.ts';
 
-/** What of a follower at work is looked at. */
+/** The part of a running follower that is read. */
 interface Progress {
   readonly position: {
     readonly at: EpochLsn;
@@ -42,24 +42,24 @@ export class AgentFigures {
     this.#wal = wal;
   }
 
-  /** From now on it follows; what is asked of `follower` is what it has done so far. */
-  follows(follower: Progress): void {
+  /** The follower is read whenever the figures are. */
+  onFollowing(follower: Progress): void {
     this.#works();
     this.#following = follower;
   }
 
-  applied(rows: number): void {
+  onApplied(rows: number): void {
     this.#batchesApplied += 1;
     this.#rowsApplied += rows;
   }
 
-  leads(at: EpochLsn, unfinished: readonly UnfinishedTable[]): void {
+  onLeading(at: EpochLsn, unfinished: readonly UnfinishedTable[]): void {
     this.#works();
     this.#unfinished = unfinished;
     this.#published = { at, commitTimeMs: null };
   }
 
-  published({ epoch, upto, commitTimeMicros, unfinished }: Point, records: number): void {
+  onPublished({ epoch, upto, commitTimeMicros, unfinished }: Point, records: number): void {
     this.#unfinished = unfinished;
     const commitTimeMs = Number(commitTimeMicros / 1000n);
     this.#published = { at: { epoch, lsn: upto }, commitTimeMs };
@@ -67,7 +67,7 @@ export class AgentFigures {
     this.#recordsPublished += records;
   }
 
-  failed(error: unknown): void {
+  onFailed(error: unknown): void {
     const code = codeOf(error);
     this.#stops();
     this.#failedAttempts += 1;
@@ -125,7 +125,7 @@ export class AgentFigures {
     return Math.max(0, this.#nowMs() - (commitTimeOf(following) ?? 0));
   }
 
-  /** A leader without any slot has lost it. */
+  /** A leader that has no slot has lost it. */
   #slot() {
     const look = this.#wal();
     if (look === null) return null;
@@ -151,7 +151,7 @@ function sizeOf({ key, value }: OutgoingRecord): number {
   return key.length + (value?.length ?? 0);
 }
 
-/** Of ours, else of Postgres or the system. */
+/** Of this program, else of Postgres or the system. */
 function codeOf(error: unknown): string {
   if (error instanceof UnderstudyError) return error.code;
   if (error instanceof Error && 'code' in error) return String(error.code);

@@ -1,25 +1,28 @@
 /**
- * The agent of one node: leads while the control log says that the epoch is its own, follows
- * otherwise, and changes from one to the other when it is asked to. Flows in: the control log and
- * requests in it; flows out: a node that does exactly one of the two. One call is one attempt: the
- * first error ends it, everything is closed, and the next attempt begins at the lock again.
+ * The agent of one node. It leads while the control log says that the epoch is its own, follows
+ * otherwise, and changes its role when a request says so. One call of serveNode is one attempt: it
+ * takes the node's lock, reads the control log, works in one role, and ends with the first error or
+ * change of role; everything is closed, and the next attempt begins at the lock.
  */
-
 import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
 import { deposed, notBuilt } from '../errors/ownership.ts';
+import { leaderCannotStopAt, rebuildCannotStopAt } from '../errors/prerequisite.ts';
 import { detachInterrupted } from '../errors/timed-out.ts';
-import { hasCode, UnderstudyError } from '../errors/understudy-error.ts';
+import { hasCode, type UnderstudyError } from '../errors/understudy-error.ts';
 import { hit } from '../failpoints.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { type NodeAccess, type NodeDatabase, openNode } from '../fleet/node/node-access.ts';
-import { epochAsked, RequestDesk } from '../fleet/node/requests.ts';
+import { RequestDesk } from '../fleet/node/request-desk.ts';
+import { epochOf } from '../fleet/node/requests.ts';
 import { type DetachResult, detachNode, requireBuilt } from '../fleet/operations/detach-steps.ts';
-import { Promotion, resultOf } from '../fleet/promotion/promotion-request.ts';
-import { type Lead, LeadTaking } from '../fleet/promotion/promotion-steps.ts';
+import { PromotionRequest } from '../fleet/promotion/promotion-request.ts';
 import { startOver } from '../fleet/provision/building.ts';
-import type { FollowerAtWork } from '../fleet/provision/following.ts';
-import { type FollowerEvents, whileFollowing } from '../fleet/provision/following.ts';
+import {
+  type FollowerAtWork,
+  type FollowerEvents,
+  whileFollowing,
+} from '../fleet/provision/following.ts';
 import { prepareNewNode } from '../fleet/provision/new-node.ts';
 import {
   continueRebuild,
@@ -28,40 +31,21 @@ import {
   rebuildStale,
 } from '../fleet/provision/rebuilding.ts';
 import { BootstrapRestart } from '../follower/bootstrap/bootstrap-restart.ts';
-import { restoreTriggers, suspendTriggers } from '../follower/schema/suspended-triggers.ts';
 import { readPendingRebuild } from '../follower/state/rebuild-state.ts';
-import { armGuard, disarmGuard } from '../follower/write-guard.ts';
-import { type LeaderParts, lead } from '../leader/leader.ts';
 import { dropSlot, listSlots } from '../leader/stream/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
-import { publicationName, slotPrefix } from '../topic/records/layout.ts';
-import type { AgentFigures } from './agent-figures.ts';
-import { recordDamage } from './damage.ts';
-import {
-  type AttemptEnd,
-  answerDetach,
-  answerRebuild,
-  nextTask,
-  standsNowhere,
-  stopsNowhere,
-} from './follower-tasks.ts';
-import { whileLeading } from './reign-tasks.ts';
+import { slotPrefix } from '../topic/records/layout.ts';
+import { type AttemptEnd, answerDetach, answerRebuild, nextTask } from './follower-tasks.ts';
+import { type AgentWork, guardNode, runAsLeader } from './leader-run.ts';
 
-interface WorkEvents {
-  /** It leads or follows. */
-  readonly onWorking: () => void;
-  readonly figures: AgentFigures;
-}
-
-/** What an agent reports of an attempt. */
-interface AgentEvents extends WorkEvents {
+interface AgentEvents extends Pick<AgentWork, 'figures' | 'onWorking'> {
   /** The node's lock is held and its log is read. */
   readonly onServed: () => void;
 }
 
 /**
- * One attempt: resolves when `signal` aborts, the role changes, the node stands at `until` or was
- * detached; rejects with the first error.
+ * One attempt. Resolves when `signal` aborts, the role changes, the follower has stopped at `until`
+ * or the node was detached; rejects with the first error.
  */
 export async function serveNode(
   cluster: Cluster,
@@ -86,64 +70,56 @@ export async function serveNode(
   } finally {
     inner.abort();
     const failures = await releasers.close();
-    for (const error of failures) cluster.around.log.warn({ error, node: name }, 'while closing');
+    for (const error of failures) cluster.around.log.warn({ error, node: name }, 'closing failed');
   }
 }
 
 export class Agent {
   readonly #node: NodeAccess;
   readonly #releasers: Releasers;
-  readonly #desk: RequestDesk;
-  readonly #events: WorkEvents;
+  readonly #work: AgentWork;
 
-  constructor(node: NodeAccess, releasers: Releasers, events: WorkEvents) {
+  constructor(
+    node: NodeAccess,
+    releasers: Releasers,
+    { figures, onWorking }: Pick<AgentWork, 'figures' | 'onWorking'>,
+  ) {
+    const desk = new RequestDesk(node.control, node.name, node.cluster.around.nowMs);
+    releasers.push('the request desk', () => desk.close());
     this.#node = node;
     this.#releasers = releasers;
-    this.#events = events;
-    this.#desk = new RequestDesk(node.control, node.name, node.cluster.around.nowMs);
-    releasers.push('the request desk', () => this.#desk.close());
-  }
-
-  get #followerEvents(): FollowerEvents {
-    const { figures, onWorking } = this.#events;
-    return {
-      onFollowing: (follower) => {
-        figures.follows(follower);
-        onWorking();
-      },
-      onApplied: (rows) => figures.applied(rows),
-    };
+    this.#work = { node, releasers, desk, figures, onWorking };
   }
 
   async run(signal: AbortSignal): Promise<AttemptEnd> {
     try {
       return await this.#serve(signal);
     } catch (error) {
-      if (hasCode(error, 'DAMAGED')) {
-        await recordDamage(this.#node, error);
-      }
+      if (hasCode(error, 'DAMAGED')) await this.#recordDamage(error);
       throw error;
     }
   }
 
+  /** The role follows from the control log and from what the database says of itself. */
   async #serve(signal: AbortSignal): Promise<AttemptEnd> {
     const { control, name, identity, until } = this.#node;
     const owner = ownerOf(control.state);
-    const mine = owner !== null && isMine(control.state, name, owner.epoch);
-    if (mine && until !== null) throw stopsNowhere(name);
-    if (mine && identity.role === 'leader') {
-      await this.#lead(null, signal);
+    const isOwner = owner !== null && isMine(control.state, name, owner.epoch);
+    if (isOwner && until !== null) throw leaderCannotStopAt(name);
+    if (isOwner && identity.role === 'leader') {
+      await runAsLeader(this.#work, null, signal);
       return 'again';
     }
-    await this.#guard();
+    await guardNode(this.#node);
     if (identity.role === 'leader') throw deposed(name, owner?.node ?? null);
-    if (!mine) await this.#dropOldSlots();
+    if (!isOwner) await this.#dropOldSlots();
     await dropReplaced(this.#node);
     try {
       const rebuild = await readPendingRebuild(this.#node.client);
-      if (rebuild === null) return await this.#follow(mine, signal);
-      if (until !== null) throw standsNowhere(name);
-      const work = { releasers: this.#releasers, events: this.#followerEvents, desk: this.#desk };
+      if (rebuild === null) return await this.#follow(isOwner, signal);
+      if (until !== null) throw rebuildCannotStopAt(name);
+      const events = this.#followerEvents();
+      const work = { releasers: this.#releasers, desk: this.#work.desk, events };
       await continueRebuild(this.#node, rebuild, work, signal);
       return 'again';
     } catch (error) {
@@ -155,13 +131,7 @@ export class Agent {
     }
   }
 
-  /** Armed on every start that does not lead, before anything else is done. */
-  async #guard(): Promise<void> {
-    await armGuard(this.#node.client);
-    await suspendTriggers(this.#node.client);
-  }
-
-  /** Slots of a promotion that did not come about would keep WAL for ever. */
+  /** Slots of a promotion that was not completed would keep WAL for ever. */
   async #dropOldSlots(): Promise<void> {
     const { client, cluster } = this.#node;
     for (const slot of await listSlots(client, slotPrefix(cluster.name))) {
@@ -169,30 +139,48 @@ export class Agent {
     }
   }
 
-  /**
-   * Follows until asked to lead; `mine` is a promotion that a crash interrupted after its claim.
-   */
-  async #follow(mine: boolean, signal: AbortSignal): Promise<AttemptEnd> {
-    const end = await this.#withFollower(signal, async (following): Promise<AttemptEnd> => {
-      const asked = mine ? null : await nextTask(this.#node, this.#desk, following);
-      if (asked === 'there') return 'there';
-      if (!mine && asked === null) return 'again';
-      if (asked?.verb === 'detach') return answerDetach(this.#node, this.#desk, following, asked);
-      if (asked?.verb === 'rebuild') return answerRebuild(this.#node, this.#desk, asked);
-      const promotion = new Promotion(this.#node, epochAsked(asked), asked, this.#desk);
-      await this.#promote(following, promotion, signal);
+  /** Until a task ends it. An owner here was interrupted by a crash after its claim. */
+  async #follow(isOwner: boolean, signal: AbortSignal): Promise<AttemptEnd> {
+    const { desk } = this.#work;
+    const end = await this.#whileFollowing(signal, async (following): Promise<AttemptEnd> => {
+      const task = isOwner ? null : await nextTask(this.#node, desk, following);
+      if (task === 'there') return 'there';
+      if (!isOwner && task === null) return 'again';
+      if (task?.verb === 'detach') return answerDetach(this.#node, desk, following, task);
+      if (task?.verb === 'rebuild') return answerRebuild(this.#node, desk, task);
+      const asked = task === null ? null : { request: task, desk };
+      const { nowMs } = this.#node.cluster.around;
+      const mayClaim = epochOf(task);
+      const request = new PromotionRequest({ node: this.#node.name, mayClaim, nowMs, asked });
+      await this.#promote(following, request, signal);
       return 'again';
     });
     return end ?? 'again';
   }
 
+  async #promote(
+    following: FollowerAtWork,
+    request: PromotionRequest,
+    signal: AbortSignal,
+  ): Promise<void> {
+    try {
+      await runAsLeader(this.#work, { following, request }, signal);
+    } catch (error) {
+      // The requester gets the error, and this node continues in the role that the control log
+      // gives it now. Without a requester, or once it leads, the error is the agent's own.
+      if (!request.isAwaited) throw error;
+      await request.failed(error);
+      this.#node.cluster.around.log.warn({ node: this.#node.name, error }, 'not promoted');
+    }
+  }
+
   /** Detaches at once, for a command that stands in for the agent. */
   async detach(to: EpochLsn | null, signal: AbortSignal): Promise<DetachResult> {
-    await this.#guard();
-    // Where the node stands its rows are right, whatever has become of the topic.
+    await guardNode(this.#node);
+    // At its own position its rows are right, whatever the state of the topic.
     if (to === null) return detachNode(this.#node, null, null);
     await requireBuilt(this.#node.name, this.#node.client);
-    const detached = await this.#withFollower(signal, (following) => {
+    const detached = await this.#whileFollowing(signal, (following) => {
       return detachNode(this.#node, following, to);
     });
     if (detached !== null) return detached;
@@ -200,155 +188,46 @@ export class Agent {
   }
 
   /** Promotes at once, for a command that stands in for the agent. */
-  async promote(promotion: Promotion, signal: AbortSignal): Promise<void> {
-    await this.#guard();
+  async promote(request: PromotionRequest, signal: AbortSignal): Promise<void> {
+    await guardNode(this.#node);
     if (this.#node.identity.role === 'leader') throw deposed(this.#node.name, null);
     if ((await readPendingRebuild(this.#node.client)) !== null) throw notBuilt(this.#node.name);
-    await this.#withFollower(signal, (following) => this.#lead({ following, promotion }, signal));
+    await this.#whileFollowing(signal, (following) => {
+      return runAsLeader(this.#work, { following, request }, signal);
+    });
   }
 
-  #withFollower<Result>(
+  #whileFollowing<Result>(
     signal: AbortSignal,
     work: (following: FollowerAtWork) => Promise<Result>,
   ): Promise<Result | null> {
-    return whileFollowing(this.#node, this.#releasers, this.#followerEvents, signal, work);
+    return whileFollowing(this.#node, this.#releasers, this.#followerEvents(), signal, work);
   }
 
-  async #promote(
-    following: FollowerAtWork,
-    promotion: Promotion,
-    signal: AbortSignal,
-  ): Promise<void> {
-    try {
-      await this.#lead({ following, promotion }, signal);
-    } catch (error) {
-      // Who asked is told, and this node goes on as what the control log says it is now. Without a
-      // request, or once it leads, the error is the agent's own.
-      if (!promotion.wasAsked || promotion.done) throw error;
-      await promotion.failed(error);
-      this.#node.cluster.around.log.warn({ node: this.#node.name, error }, 'not promoted');
-    }
-  }
-
-  async #lead(
-    promoted: { following: FollowerAtWork; promotion: Promotion } | null,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { log } = this.#node.cluster.around;
-    const onStep = (step: string): void => {
-      promoted?.promotion.step(step);
-      log.info({ node: this.#node.name, step }, 'taking the lead');
-    };
-    const taking = new LeadTaking(this.#node, this.#releasers, promoted?.following ?? null, onStep);
-    const taken = await taking.take(promoted?.promotion.mayClaim ?? null);
-    if (taken === null) {
-      await this.#guard();
-      const owner = ownerOf(this.#node.control.state);
-      if (promoted === null) throw deposed(this.#node.name, owner?.node ?? null);
-      throw new UnderstudyError(
-        'CLAIM_LOST',
-        `node ${owner?.node ?? 'of another claim'} took the lead first`,
-        'See who leads now: understudy status',
-      );
-    }
-    this.#releasers.push('the producer', () => taken.producer.close());
-    await this.#reign(taken, promoted?.promotion ?? null, signal);
-  }
-
-  /** Streams until the end, or until another node's claim is seen. */
-  async #reign(taken: Lead, promotion: Promotion | null, signal: AbortSignal): Promise<void> {
-    const { control, cluster, name } = this.#node;
-    const { log } = cluster.around;
-    const { onWorking, figures } = this.#events;
-    const ended = new AbortController();
-    const watch = (): void => {
-      if (!isMine(control.state, name, taken.epoch)) ended.abort();
-    };
-    const unwatch = control.onChange(watch);
-    // A claim may have been read between taking the lead and here.
-    watch();
-    const all = AbortSignal.any([signal, ended.signal]);
-    try {
-      await lead(this.#leaderParts(taken), all, async (streaming, leading) => {
-        // A session of its own: the leader's may be in a transaction that gives a table its id.
-        const guardSession = await cluster.openSession(this.#releasers, name, 'guard');
-        await restoreTriggers(guardSession);
-        await hit('promote.before-unguard');
-        if (ended.signal.aborted) return;
-        await disarmGuard(guardSession);
-        log.info({ node: name, epoch: taken.epoch, at: taken.checkpoint.at }, 'leading');
-        figures.leads(taken.checkpoint.at, taken.end.unfinished);
-        onWorking();
-        const result = promotion?.succeeded(taken) ?? resultOf(name, taken, []);
-        await this.#desk.tellLeads({ ...result });
-        const [node, desk, client] = [this.#node, this.#desk, guardSession];
-        await whileLeading({ node, client, desk, epoch: taken.epoch }, leading, streaming);
-      });
-    } catch (error) {
-      const isFenced = hasCode(error, 'LOST_LEADERSHIP');
-      // Whatever failed because the reign is over: the guard comes first.
-      if (!isFenced && !ended.signal.aborted) throw error;
-      await control.verify();
-      // Fenced by a stale owner that stepped down: the epoch is still ours, begin again.
-      if (isFenced && isMine(control.state, name, taken.epoch)) {
-        throw new UnderstudyError('KAFKA_UNREACHABLE', error.message, error.hint, error);
-      }
-    } finally {
-      unwatch();
-    }
-    if (signal.aborted) return;
-    await this.#guard();
-    throw deposed(name, ownerOf(control.state)?.node ?? null);
-  }
-
-  #leaderParts(taken: Lead): LeaderParts {
-    const { client, control, cluster, name, url, identity, encoder, reader, decoder, partitions } =
-      this.#node;
-    const { log, nowMs, random, randomId } = cluster.around;
-    const { figures } = this.#events;
+  #followerEvents(): FollowerEvents {
+    const { figures, onWorking } = this.#work;
     return {
-      url,
-      node: name,
-      client,
-      streamId: identity.streamId,
-      epoch: taken.epoch,
-      slot: taken.slot,
-      publication: publicationName(cluster.name),
-      checkpoint: taken.checkpoint,
-      lastPoint: taken.end.point,
-      unhealed: taken.end.unhealed,
-      unfinished: taken.end.unfinished,
-      producer: figures.counting(taken.producer),
-      encoder,
-      reader,
-      decoder,
-      pointsEveryMs: cluster.settings.pointsEveryMs,
-      patterns: cluster.settings.tables,
-      openReadSession: () => cluster.openSession(this.#releasers, name, 'reads'),
-      openReader: () => cluster.openReader(this.#releasers, partitions),
-      log: log.child({ node: name }),
-      randomId,
-      onUncovered: (tables) => {
-        log.warn(
-          { node: name, tables },
-          'tables that are not in the stream: publish them, once followers have them too',
-        );
+      onFollowing: (follower) => {
+        figures.onFollowing(follower);
+        onWorking();
       },
-      recordLabel: async (label, point, checkpoint) => {
-        await control.append({
-          kind: 'point',
-          label,
-          at: checkpoint.at,
-          commitTimeMicros: point.commitTimeMicros,
-          offsets: checkpoint.nextOffsets.map((offset) => offset - 1n),
-        });
-      },
-      onPoint: (point, checkpoint, records) => {
-        figures.published(point, records);
-        log.debug({ node: name, at: checkpoint.at, records, counts: point.counts }, 'published');
-      },
-      nowMs,
-      random,
+      onApplied: (rows) => figures.onApplied(rows),
     };
+  }
+
+  /** Once for all nodes that find it. While damage is open, no node may be promoted. */
+  async #recordDamage(error: UnderstudyError): Promise<void> {
+    const { control, name, cluster } = this.#node;
+    const open = [...control.state.openDamage.values()];
+    if (open.some(({ reason }) => reason === error.message)) return;
+    await control.append({
+      kind: 'damage',
+      id: cluster.around.randomId(),
+      epoch: control.state.current?.epoch ?? 1,
+      at: null,
+      reason: error.message,
+      node: name,
+      time: new Date(cluster.around.nowMs()).toISOString(),
+    });
   }
 }

@@ -6,8 +6,8 @@
 import type { Cluster } from '../fleet/cluster.ts';
 import { type NodeAccess, openNode } from '../fleet/node/node-access.ts';
 import type { StandIn } from '../fleet/operations/stand-in.ts';
-import { beginNextEpoch } from '../fleet/promotion/new-slot.ts';
-import { Promotion } from '../fleet/promotion/promotion-request.ts';
+import { beginEpochWithNewSlot } from '../fleet/promotion/new-slot.ts';
+import { PromotionRequest } from '../fleet/promotion/promotion-request.ts';
 import { beginRebuild } from '../fleet/provision/rebuilding.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { Agent } from './agent.ts';
@@ -16,7 +16,8 @@ import { AgentFigures } from './agent-figures.ts';
 export const agentStandIn: StandIn = {
   promote: (cluster, name, epoch) =>
     withAgent(cluster, name, async (agent, node, ending) => {
-      const promotion = new Promotion(node, epoch);
+      const { nowMs } = node.cluster.around;
+      const promotion = new PromotionRequest({ node: name, mayClaim: epoch, nowMs, asked: null });
       const led = promotion.leads.then(() => ending.abort());
       await Promise.race([agent.promote(promotion, ending.signal), node.lost]);
       await led;
@@ -30,7 +31,7 @@ export const agentStandIn: StandIn = {
 
   beginNextEpoch: (cluster, name) =>
     withNode(cluster, name, (node, releasers) => {
-      return Promise.race([beginNextEpoch(node, releasers), node.lost]);
+      return Promise.race([beginEpochWithNewSlot(node, releasers), node.lost]);
     }),
 
   rebuild: (cluster, name, way) =>

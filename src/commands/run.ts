@@ -135,7 +135,7 @@ async function keepServing(
         end = await serveNode(cluster, node, signal, events, until);
       }
     } catch (error) {
-      figures.failed(error);
+      figures.onFailed(error);
       throw served && hasCode(error, 'NODE_LOCKED') ? ownLockRemains(error) : error;
     }
   };

@@ -1,13 +1,14 @@
 /**
  * How a node comes to own an epoch and how it loses it: claim, init, verify, drain, begin, lead, as
- * a state machine without I/O. Flows in: what the control log says and how the last action ended.
- * Flows out: actions, to be done in their order. It promises, whatever pauses, crashes or overtakes
- * whom: after the epoch begin of an owner no record of an older owner enters the log.
+ * a state machine without I/O. Events go in: what the control log says and how the last action
+ * ended. Actions come out, to be done in their order. It promises, in whatever order nodes pause,
+ * crash and overtake each other: after the epoch begin of an owner no record of an older owner
+ * enters the log.
  *
  * Why it holds. Kafka takes records only from the producer that was initialised last. Say a stale
  * owner Z writes after the epoch begin of N. Then Z initialised after that epoch begin, hence after
  * N's claim; Z's verification comes after its own init, hence it has read N's claim, and Z has
- * stepped down without writing. What remains is that a stale Z fences N once, and N begins again.
+ * stepped down without writing. What remains is that a stale Z fences N once, and N restarts.
  *
  * The same path serves start, restart after an error, torn batch, crash and promotion.
  */
@@ -18,8 +19,8 @@ import type { ControlState } from './control-state.ts';
 
 type Phase =
   | { readonly kind: 'idle' }
-  /** Reads the control log to its end: is an epoch mine? */
-  | { readonly kind: 'checking'; readonly mayClaim: boolean }
+  /** Reads the control log to its end: does this node own an epoch? */
+  | { readonly kind: 'checking'; readonly mayClaim: number | null }
   | { readonly kind: 'claiming'; readonly epoch: number }
   /** Fences the former owner and ends its open transaction. */
   | { readonly kind: 'initing'; readonly epoch: number }
@@ -33,19 +34,23 @@ type Phase =
 export interface Owning {
   readonly node: string;
   readonly phase: Phase;
-  /** Names the action that is under way; a reply to an earlier one is dropped. */
+  /** Identifies the action that is under way; a reply to an earlier one is dropped. */
   readonly ticket: number;
 }
 
 /**
- * What the log holds of an epoch of mine: a torn batch past the common checkpoint, with which it is
- * over; its whole begin; or neither. An epoch may also be over because its slot is.
+ * What the log holds of an epoch of this node: a torn batch past the common checkpoint, with which
+ * the epoch is over; its whole begin; or neither. An epoch is also over when its slot is lost.
  */
 export type Drained = 'over' | 'begun' | 'not-begun';
 
 export type OwningEvent =
-  /** An agent that has not been asked to take the lead only goes on with an epoch of its own. */
-  | { readonly kind: 'start'; readonly mayClaim: boolean }
+  /**
+   * `mayClaim` is the one epoch that may be claimed; null is none: then the node only continues an
+   * epoch of its own. A request for a promotion means to end the epoch that was current then. When
+   * another node has claimed the next one since, that node keeps it.
+   */
+  | { readonly kind: 'start'; readonly mayClaim: number | null }
   | { readonly kind: 'control'; readonly control: ControlState }
   /** A nonce appended after the action was given has been read; `control` is at least as new. */
   | { readonly kind: 'verified'; readonly ticket: number; readonly control: ControlState }
@@ -57,20 +62,20 @@ export type OwningEvent =
       readonly control: ControlState;
     }
   | { readonly kind: 'begun'; readonly ticket: number }
-  /** Any error of the producer, or of reading the log with it: it is thrown away. */
+  /** Any error of the producer, or of reading the log with it: the producer is discarded. */
   | { readonly kind: 'failed'; readonly ticket: number };
 
 export type OwningAction =
   /** Appended once. How the append ended does not matter: the verification after it decides. */
   | { readonly kind: 'claim'; readonly claim: Pick<RecordOf<'claim'>, 'epoch' | 'predecessor'> }
-  /** Repeated with new nonces until one is read: without the control log nobody takes the lead. */
+  /** Repeated with new nonces until one is read: without the control log no node may lead. */
   | { readonly kind: 'verify'; readonly ticket: number }
   | { readonly kind: 'init'; readonly ticket: number }
   | { readonly kind: 'drain'; readonly epoch: number; readonly ticket: number }
   | { readonly kind: 'begin'; readonly epoch: number; readonly ticket: number }
   | { readonly kind: 'lead'; readonly epoch: number; readonly ticket: number }
   | { readonly kind: 'discard-producer' }
-  /** Arm the guard, stop publishing, and follow. */
+  /** Stop publishing and arm the guard. */
   | { readonly kind: 'step-down' };
 
 export interface OwningStep {
@@ -100,18 +105,18 @@ export function stepOwning(owning: Owning, event: OwningEvent): OwningStep {
     case 'begun':
       return owning.phase.kind === 'beginning' ? lead(owning, owning.phase.epoch) : stay(owning);
     case 'failed':
-      return holdsProducer(owning.phase) ? check(owning, false) : stay(owning);
+      return holdsProducer(owning.phase) ? check(owning, null) : stay(owning);
     default:
       return unreachable(event);
   }
 }
 
-function start(owning: Owning, mayClaim: boolean): OwningStep {
+function start(owning: Owning, mayClaim: number | null): OwningStep {
   const { kind } = owning.phase;
   return kind === 'idle' || kind === 'stepped-down' ? check(owning, mayClaim) : stay(owning);
 }
 
-/** Another's claim, or the own release, ends the reign wherever it stands. */
+/** A claim of another node, or the own release, ends the ownership in every phase. */
 function watch(owning: Owning, control: ControlState): OwningStep {
   const { phase, node } = owning;
   if (!holdsProducer(phase) || isMine(control, node, phase.epoch)) return stay(owning);
@@ -124,12 +129,12 @@ function verified(owning: Owning, control: ControlState): OwningStep {
     case 'checking': {
       const epoch = control.current?.epoch ?? 0;
       if (isMine(control, node, epoch)) return init(owning, epoch);
-      return phase.mayClaim ? claim(owning, control) : stepDown(owning);
+      return phase.mayClaim === epoch + 1 ? claim(owning, control) : stepDown(owning);
     }
     case 'claiming':
       return isMine(control, node, phase.epoch) ? init(owning, phase.epoch) : stepDown(owning);
     case 'verifying':
-      // Never a second init here: it would fence the owner again, who has done nothing wrong.
+      // Never a second init here: it would fence the rightful owner again.
       return isMine(control, node, phase.epoch) ? drain(owning, phase.epoch) : stepDown(owning);
     default:
       return stay(owning);
@@ -139,7 +144,7 @@ function verified(owning: Owning, control: ControlState): OwningStep {
 function drained(owning: Owning, epoch: number, found: Drained, control: ControlState): OwningStep {
   switch (found) {
     case 'over':
-      // A new epoch has the checkpoint as base, and voids what is in some partitions only.
+      // A new epoch has the checkpoint as base, and voids records that some partitions lack.
       return isMine(control, owning.node, epoch) ? claim(owning, control) : stepDown(owning);
     case 'not-begun':
       return go(owning, { kind: 'beginning', epoch }, (ticket) => [
@@ -152,7 +157,7 @@ function drained(owning: Owning, epoch: number, found: Drained, control: Control
   }
 }
 
-function check(owning: Owning, mayClaim: boolean): OwningStep {
+function check(owning: Owning, mayClaim: number | null): OwningStep {
   return go(owning, { kind: 'checking', mayClaim }, (ticket) => [
     { kind: 'discard-producer' },
     { kind: 'verify', ticket },

@@ -14,12 +14,6 @@ export function unreachable(value: never): never {
   throw bug(`unexpected ${JSON.stringify(value)}`);
 }
 
-/** An error that an agent sends as its answer to a command. Only its log has more than the text. */
-export function answerable(error: unknown): UnderstudyError {
-  if (error instanceof UnderstudyError) return error;
-  return new UnderstudyError('BUG', String(error), 'See the log of the agent.', error);
-}
-
 /** Answers GET /status after an unknown error, whose text may hold a secret; the log redacts it. */
 export function statusFailed(): UnderstudyError {
   return new UnderstudyError('BUG', 'the status could not be read', 'See the log of the agent.');

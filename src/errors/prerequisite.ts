@@ -260,3 +260,45 @@ export function logTooYoung(until: EpochLsn, earliest: EpochLsn | null): Underst
     { until: at, earliest: earliest === null ? null : formatEpochLsn(earliest) },
   );
 }
+
+/** It owns the epoch, and its agent has to do the rest of the promotion. */
+export function chosenToLead(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} was chosen to lead and has not begun`,
+    `Start its agent, which continues with that: understudy run ${node}`,
+    undefined,
+    { node },
+  );
+}
+
+/** Its agent runs with --until. */
+export function agentBusy(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the agent of node ${node} is to stop at an LSN (run --until)`,
+    `Wait until it has stopped, then start it without --until: understudy run ${node}`,
+    undefined,
+    { node },
+  );
+}
+
+export function leaderCannotStopAt(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} leads: only a follower can stop at an LSN`,
+    `Start it without --until: understudy run ${node}`,
+    undefined,
+    { node },
+  );
+}
+
+export function rebuildCannotStopAt(node: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `node ${node} is being rebuilt: it will be where the log ends then`,
+    `Start it without --until: understudy run ${node}`,
+    undefined,
+    { node },
+  );
+}

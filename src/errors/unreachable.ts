@@ -278,3 +278,11 @@ export function positionMoved(at: EpochLsn): UnderstudyError {
     { at: formatEpochLsn(at) },
   );
 }
+
+/**
+ * The epoch is still this node's: a stale owner fenced its producer once, before it noticed that it
+ * has lost. A retry continues the epoch.
+ */
+export function fencedByStaleOwner(node: string, fenced: UnderstudyError): UnderstudyError {
+  return new UnderstudyError('KAFKA_UNREACHABLE', fenced.message, fenced.hint, fenced, { node });
+}

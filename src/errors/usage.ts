@@ -357,3 +357,14 @@ export function keyOfNoRow(relation: string, columns: number): UnderstudyError {
     { relation, columns },
   );
 }
+
+/** A request in the control log whose arguments the agent cannot use; `what` says what it names. */
+export function incompleteRequest(id: string, what: string): UnderstudyError {
+  return new UnderstudyError(
+    'USAGE',
+    `the request ${id} names ${what}`,
+    'Run the version of pg-understudy that the agent runs.',
+    undefined,
+    { request: id },
+  );
+}

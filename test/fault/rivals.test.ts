@@ -88,7 +88,7 @@ test('of two agents that both lead, neither loses or repeats a write', async () 
   const maintenanceDatabase = databaseOfUrl(fleet.url('a'));
   await fleet.configure({ ...config, maintenanceDatabase });
   const second = fleet.spawnAgent('a');
-  await second.says(/"message":"taking the lead"/);
+  await second.says(/"message":"promotion step"/);
   await fleet.configure(config);
   await Promise.all([sleep(rivalryMs), clients.progress(50)]);
   const leads = (log: string): number => log.match(/"message":"leading"/g)?.length ?? 0;

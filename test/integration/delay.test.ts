@@ -128,7 +128,7 @@ test('who goes to a place does nothing else, and being stopped is not being ther
   const failover = ['failover', 'c', '--allow-data-loss', '--reason', 'test'];
   const { code, json } = await fleet.cli(...failover);
   assert.is(code, 4, JSON.stringify(json));
-  assert.match(json.error.message, 'was told to stop at a place');
+  assert.match(json.error.message, 'is to stop at an LSN');
   assert.is(await agent.stop(), 143, agent.log);
 });
 

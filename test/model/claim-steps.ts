@@ -49,7 +49,8 @@ export function nextWorlds(world: World): World[] {
     const { kind } = node.owning.phase;
     if (node.startsLeft > 0 && (kind === 'idle' || kind === 'stepped-down')) {
       const started = update(world, index, { startsLeft: node.startsLeft - 1 });
-      worlds.push(feed(started, index, { kind: 'start', mayClaim: true }));
+      const mayClaim = (node.control.current?.epoch ?? 0) + 1;
+      worlds.push(feed(started, index, { kind: 'start', mayClaim }));
     }
     if (world.faultsLeft > 0 && kind !== 'idle') worlds.push(...disturb(world, index));
   }
@@ -215,11 +216,29 @@ function believe(mutation: Mutation | null, state: ControlState, record: Logged)
 }
 
 function feed(world: World, index: number, event: OwningEvent): World {
-  const { owning, actions } = stepOwning(nodeOf(world, index).owning, event);
+  const before = nodeOf(world, index).owning;
+  const { owning, actions } = stepOwning(asked(world, before, event), event);
+  const unasked = actions.some((action) => isUnasked(before, action));
+  const broken = unasked ? 'a claim of an epoch that no request named' : world.broken;
   return actions.reduce(
     (after, action) => act(after, index, action),
-    update(world, index, { owning }),
+    update({ ...world, broken }, index, { owning }),
   );
+}
+
+/** The claim that follows a torn batch of the node's own epoch needs no request. */
+function isUnasked({ phase }: Owning, action: OwningAction): boolean {
+  if (action.kind !== 'claim' || phase.kind !== 'checking') return false;
+  return action.claim.epoch !== phase.mayClaim;
+}
+
+/** A wrongly built node takes a request for one epoch as one for whatever comes next. */
+function asked({ mutation }: World, owning: Owning, event: OwningEvent): Owning {
+  const { phase } = owning;
+  if (mutation !== 'any-epoch-claimed') return owning;
+  if (phase.kind !== 'checking' || event.kind !== 'verified') return owning;
+  const mayClaim = (event.control.current?.epoch ?? 0) + 1;
+  return { ...owning, phase: { ...phase, mayClaim } };
 }
 
 /** Does one action: what it sends is in flight until it lands. */

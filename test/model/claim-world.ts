@@ -21,6 +21,7 @@ export type Mutation =
   | 'old-nonce-counts'
   | 'last-claim-wins'
   | 'second-init'
+  | 'any-epoch-claimed'
   | 'torn-goes-on';
 
 export type Logged = RecordOf<'claim'> | RecordOf<'nonce'>;

@@ -124,6 +124,11 @@ test('found when init comes before the claim', () => {
   assert.is(broken, 'a node that never won a claim fenced the owner');
 });
 
+test('found when a request for one epoch claims whatever epoch comes next', () => {
+  const { broken } = explore(plain, 'any-epoch-claimed');
+  assert.is(broken, 'a claim of an epoch that no request named');
+});
+
 test('found when predecessors are not checked', () => {
   const budget: Budget = { ...plain, faults: 0, foreignClaim: true, watches: true };
   assert.is(explore(budget, null).broken, null);

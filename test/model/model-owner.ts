@@ -1,6 +1,6 @@
 /**
  * How a leader of the publishing model comes to own its epoch: by the steps of production, from
- * ownEpoch down to the fence and the epoch begin, with a control log in memory. The world answers
+ * EpochOwner down to the fence and the epoch begin, with a control log in memory. The world answers
  * the calls of the producer one by one, and may let one of them fail.
  */
 import type { Lsn } from '../../src/change/lsn.ts';
@@ -10,7 +10,11 @@ import {
   emptyControlState,
   foldControl,
 } from '../../src/control/control-state.ts';
-import { type OwnedEpoch, ownEpoch, writeEpochBegin } from '../../src/fleet/promotion/own-epoch.ts';
+import {
+  EpochOwner,
+  type OwnedEpoch,
+  writeEpochBegin,
+} from '../../src/fleet/promotion/own-epoch.ts';
 import { commitReadably, readLogEnd } from '../../src/topic/log-end.ts';
 import type { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import type { RecordEncoder } from '../../src/topic/records/encoder.ts';
@@ -29,6 +33,11 @@ export class ModelControlLog {
 
   async verify(): Promise<ControlState> {
     return this.state;
+  }
+
+  /** The only node that appends awaits the verification after it. */
+  onChange(): () => void {
+    return () => undefined;
   }
 }
 
@@ -52,30 +61,28 @@ export async function ownModelEpoch(parts: OwnerParts): Promise<OwnedEpoch> {
   const clock = modelClock();
   const mayClaim = control.state.current === null ? 1 : null;
   const producers: ModelProducer[] = [];
-  const owning = ownEpoch(
-    {
-      ...{ control, node: 'a', onStep: () => undefined },
-      around: { nowMs: clock.nowMs, randomId: () => `${clock.nowMs()}` },
-      createProducer: () => {
-        const producer = new ModelProducer(topic);
-        producers.push(producer);
-        return producer;
-      },
-      drain: async (epoch, producer) => {
-        if (!parts.fences) return readLogEnd(reader, decoder, await reader.watermarks());
-        const fence = encoder.encodeFence(epoch, 0n);
-        const { ends } = await commitReadably(producer, fence, reader, clock);
-        return readLogEnd(reader, decoder, ends);
-      },
-      begin: async (epoch, end, producer) => {
-        const base = end.checkpoint?.at ?? null;
-        const begin = beginOf({ epoch, base, startLsn: base?.lsn ?? start });
-        const checkpoint = await writeEpochBegin(producer, reader, encoder, begin, clock);
-        return { checkpoint, unfinished: end.unfinished };
-      },
+  const owner = new EpochOwner({
+    ...{ control, node: 'a', onStep: () => undefined },
+    around: { nowMs: clock.nowMs, randomId: () => `${clock.nowMs()}` },
+    createProducer: () => {
+      const producer = new ModelProducer(topic);
+      producers.push(producer);
+      return producer;
     },
-    mayClaim,
-  );
+    drain: async (epoch, producer) => {
+      if (!parts.fences) return readLogEnd(reader, decoder, await reader.watermarks());
+      const fence = encoder.encodeFence(epoch, 0n);
+      const { ends } = await commitReadably(producer, fence, reader, clock);
+      return readLogEnd(reader, decoder, ends);
+    },
+    begin: async (epoch, end, producer) => {
+      const base = end.checkpoint?.at ?? null;
+      const begin = beginOf({ epoch, base, startLsn: base?.lsn ?? start });
+      const checkpoint = await writeEpochBegin(producer, reader, encoder, begin, clock);
+      return { checkpoint, unfinished: end.unfinished };
+    },
+  });
+  const owning = owner.own(mayClaim);
   let isOver = false;
   const over = (): void => {
     isOver = true;

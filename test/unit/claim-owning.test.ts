@@ -38,7 +38,7 @@ function run(owning: Owning, ...events: readonly object[]): OwningStep {
 }
 
 const toLead = [
-  { kind: 'start', mayClaim: false },
+  { kind: 'start', mayClaim: null },
   { kind: 'verified', control: mine },
   { kind: 'inited' },
   { kind: 'verified', control: mine },
@@ -82,13 +82,21 @@ test('without being asked to lead, an agent claims nothing', () => {
 
 test('who is asked to lead claims, and a lost claim is the end of it', () => {
   const asked = [
-    { kind: 'start', mayClaim: true },
+    { kind: 'start', mayClaim: 3 },
     { kind: 'verified', control: theirs },
   ];
   const claiming = run(notOwning('c'), ...asked);
   assert.equal(claiming.actions[0], { kind: 'claim', claim: { epoch: 3, predecessor: 'b1' } });
   const lost = run(claiming.owning, { kind: 'verified', control: theirs });
   assert.equal(lost.owning.phase, { kind: 'stepped-down' });
+});
+
+test('a request for an epoch that another node has claimed since is the end of it', () => {
+  const late = [
+    { kind: 'start', mayClaim: 2 },
+    { kind: 'verified', control: theirs },
+  ];
+  assert.equal(run(notOwning('c'), ...late).owning.phase, { kind: 'stepped-down' });
 });
 
 test('from init on, another’s claim ends the reign wherever it stands', () => {

@@ -65,10 +65,10 @@ test('a leader tells what it published, what waits, and how long Postgres keeps 
   const figures = figuresOf('a');
   const slot = { name: 's', active: true, walStatus: 'reserved' };
   look = { slot: { ...slot, retainedBytes: 700, unconfirmedBytes: 600, safeBytes: 300 } };
-  figures.leads(at(3, 50), [reading]);
+  figures.onLeading(at(3, 50), [reading]);
   assert.is(parsed(metricsText([figures.read()])).get(readRows), 40);
-  figures.published(pointOf({ epoch: 3, upto: lsn(90), commitTimeMicros: 2_500_000n }), 7);
-  figures.published(pointOf({ epoch: 3, upto: lsn(100), commitTimeMicros: 2_500_000n }), 0);
+  figures.onPublished(pointOf({ epoch: 3, upto: lsn(90), commitTimeMicros: 2_500_000n }), 7);
+  figures.onPublished(pointOf({ epoch: 3, upto: lsn(100), commitTimeMicros: 2_500_000n }), 0);
   const values = parsed(metricsText([figures.read(), figuresOf('b').read()]));
   const a = (name: string): number | undefined => values.get(`understudy_${name}{node="a"}`);
   assert.is(values.get('understudy_role{node="a",role="leader"}'), 1);
@@ -117,8 +117,8 @@ test('a follower is as late as its last transaction, and on time once it has the
     position: { at: at(3, 90), commitTimeMicros: 990_000_000n, unfinished: ['public.a'] },
     caughtUp: false,
   };
-  figures.follows(follower);
-  figures.applied(5);
+  figures.onFollowing(follower);
+  figures.onApplied(5);
   const late = parsed(metricsText([figures.read()]));
   assert.is(late.get('understudy_role{node="b",role="follower"}'), 1);
   assert.is(late.get('understudy_lag_seconds{node="b"}'), 10);
@@ -131,9 +131,9 @@ test('a follower is as late as its last transaction, and on time once it has the
 
 test('a failure is counted with its code, and what was counted stays', () => {
   const figures = figuresOf('a');
-  figures.leads(at(1, 1), []);
-  figures.published(pointOf({ epoch: 1, upto: lsn(2), commitTimeMicros: 1n }), 3);
-  figures.failed(new UnderstudyError('KAFKA_UNREACHABLE', 'no broker', 'start one'));
+  figures.onLeading(at(1, 1), []);
+  figures.onPublished(pointOf({ epoch: 1, upto: lsn(2), commitTimeMicros: 1n }), 3);
+  figures.onFailed(new UnderstudyError('KAFKA_UNREACHABLE', 'no broker', 'start one'));
   const away = parsed(metricsText([figures.read()]));
   assert.is(away.get('understudy_kafka_unreachable{node="a"}'), 1);
   assert.is(away.get('understudy_role{node="a",role="leader"}'), 0);
@@ -141,7 +141,7 @@ test('a failure is counted with its code, and what was counted stays', () => {
   assert.is(away.get('understudy_published_records_total{node="a"}'), 3);
   const failure = 'understudy_last_failure_timestamp_seconds{node="a",code="KAFKA_UNREACHABLE"}';
   assert.is(away.get(failure), 1000);
-  figures.leads(at(1, 2), []);
+  figures.onLeading(at(1, 2), []);
   const back = parsed(metricsText([figures.read()]));
   assert.is(back.get('understudy_kafka_unreachable{node="a"}'), 0);
   assert.is(back.get(failure), 1000);

@@ -49,7 +49,7 @@ export interface NodeDatabase extends Pick<NodeAccess, 'cluster' | 'name' | 'cli
   readonly releasers: Releasers;
 }
 
-export interface OpenNodeOptions {
+interface OpenNodeOptions {
   /** Makes a new follower of a database that is none yet; null where such a one is refused. */
   readonly prepare: ((database: NodeDatabase) => Promise<void>) | null;
   readonly until?: EpochLsn | null;

@@ -25,10 +25,9 @@ import { readLogEnd } from '../../topic/log-end.ts';
 import { RecordDecoder } from '../../topic/records/decoder.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
-import { askAgent } from '../node/agent-question.ts';
 import { openFleetLog, requireMember } from '../node/member-session.ts';
 import { isLocked, lockNode } from '../node/node-lock.ts';
-import { detachWaitMs } from '../node/requests.ts';
+import { askAgent, detachWaitMs } from '../node/requests.ts';
 import {
   type DetachResult,
   detachedResult,

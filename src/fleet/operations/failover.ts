@@ -14,9 +14,8 @@ import { readPosition } from '../../follower/state/follower-state.ts';
 import { isBeingBuilt } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
-import { askAgent } from '../node/agent-question.ts';
 import { lockNode } from '../node/node-lock.ts';
-import { failoverWaitMs } from '../node/requests.ts';
+import { askAgent, failoverWaitMs } from '../node/requests.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
 import {
   type FailoverPlan,

@@ -25,7 +25,7 @@ import { formatVersion, publicationName, slotName } from '../../topic/records/la
 import type { Cluster } from '../cluster.ts';
 import type { NodeSession } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
-import { ownEpoch, writeEpochBegin } from '../promotion/own-epoch.ts';
+import { EpochOwner, writeEpochBegin } from '../promotion/own-epoch.ts';
 import { giveSchema, initialParts, readInitialSchema } from '../provision/initial-schema.ts';
 import { refuseFollowerRows, replaceRows, unfinishedAtFirst } from '../provision/initial-stream.ts';
 import { schemaBuildOptions } from '../provision/schema-finish.ts';
@@ -198,23 +198,21 @@ export async function beginFirstEpoch(
   const timeMicros = BigInt(around.nowMs()) * 1000n;
   const written = parts.length === 0 ? [] : await encoder.encodeSchema(parts, [], timeMicros);
   const nothing = { checkpoint: null, point: null, begin: null, pastCheckpoint: [] };
-  const owned = await ownEpoch(
-    {
-      control,
-      node: leader.name,
-      around,
-      createProducer: () => cluster.createProducer(partitions),
-      drain: async () => ({ ...nothing, unhealed: null, unfinished: [] }),
-      begin: async (_epoch, _end, producer) => {
-        const checkpoint = await writeEpochBegin(producer, reader, encoder, begin, around, written);
-        return { checkpoint, unfinished };
-      },
-      onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
+  const owner = new EpochOwner({
+    control,
+    node: leader.name,
+    around,
+    createProducer: () => cluster.createProducer(partitions),
+    drain: async () => ({ ...nothing, unhealed: null, unfinished: [] }),
+    begin: async (_epoch, _end, producer) => {
+      const checkpoint = await writeEpochBegin(producer, reader, encoder, begin, around, written);
+      return { checkpoint, unfinished };
     },
-    1,
-  );
+    onStep: (step) => around.log.debug({ step }, 'owning epoch 1'),
+  });
+  const owned = await owner.own(1);
+  await owner.close();
   if (owned === null || owned.epoch !== 1) throw firstEpochClaimed(cluster.name);
-  await owned.producer.close();
   const { checkpoint } = owned;
   const position = {
     streamId,

@@ -16,10 +16,9 @@ import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { type RebuildWay, readPendingRebuild } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
-import { askAgent } from '../node/agent-question.ts';
 import { openFleetLog, requireAttached, requireMember } from '../node/member-session.ts';
 import { isLocked } from '../node/node-lock.ts';
-import { rebuildWaitMs } from '../node/requests.ts';
+import { askAgent, rebuildWaitMs } from '../node/requests.ts';
 import type { RebuildResult } from '../provision/rebuilding.ts';
 import type { StandIn } from './stand-in.ts';
 

@@ -9,8 +9,8 @@ import { repairTimeout } from '../../errors/timed-out.ts';
 import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
-import { askAgent } from '../node/agent-question.ts';
 import { openFleetLog } from '../node/member-session.ts';
+import { askAgent } from '../node/requests.ts';
 import type { Verification } from './verify.ts';
 
 interface RepairOptions {

@@ -29,8 +29,8 @@ import { openFollowerSnapshot, openLeaderSnapshot } from '../../verify/node-snap
 import { Progress, type ProgressState } from '../../verify/progress.ts';
 import { digestTable, type TableDigest } from '../../verify/table-digest.ts';
 import type { Cluster } from '../cluster.ts';
-import { askAgent } from '../node/agent-question.ts';
 import { type NodeSession, openFleetLog, openMember } from '../node/member-session.ts';
+import { askAgent } from '../node/requests.ts';
 import { backfillingText, buildingText, rebuildText } from '../status/progress-text.ts';
 import { chooseNodes, type LeftOut } from './judge-verified-nodes.ts';
 

@@ -1,17 +1,29 @@
 /**
- * Ends the epoch of a leader whose slot is of no use any more. Flows in: the leader, without its
- * agent; flows out: another epoch of its own, with another slot, in which every row is to be read:
- * nobody knows what the old slot would have told.
+ * Ends the epoch of a leader whose slot is lost or unusable: changes may be missing that the slot
+ * would have sent. Without the leader's agent it begins another epoch of the same node, with
+ * another slot, in which all tables are backfilling; the agent then reads them.
  */
+import { type UnfinishedTable, unreadTable } from '../../change/change.ts';
+import type { Lsn } from '../../change/lsn.ts';
 import { isMine, ownerOf } from '../../control/claim.ts';
 import { deposed } from '../../errors/ownership.ts';
-import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { chosenToLead } from '../../errors/prerequisite.ts';
+import { hit } from '../../failpoints.ts';
+import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
 import type { Releasers } from '../../lifecycle.ts';
+import type { Watermarks } from '../../topic/log.ts';
+import type { LogEnd } from '../../topic/partition-tails.ts';
+import { publicationName, slotName, slotPrefix } from '../../topic/records/layout.ts';
 import type { NodeAccess } from '../node/node-access.ts';
-import { LeadTaking } from './promotion-steps.ts';
+import { drainLedLog, requireLedLog } from './leader-restart.ts';
+import { type Candidate, flushedLsn, PromotionSteps } from './promotion-steps.ts';
+import { repairPublication, requestResnapshot, resnapshotRelations } from './resnapshot-tables.ts';
 
-/** Gives the epoch that begins; it is its agent that reads the rows. */
-export async function beginNextEpoch(node: NodeAccess, releasers: Releasers): Promise<number> {
+/** Gives the epoch that begins. */
+export async function beginEpochWithNewSlot(
+  node: NodeAccess,
+  releasers: Releasers,
+): Promise<number> {
   const { control, name, cluster } = node;
   const { log } = cluster.around;
   requireLeader(name, node.identity.role);
@@ -20,18 +32,64 @@ export async function beginNextEpoch(node: NodeAccess, releasers: Releasers): Pr
     throw deposed(name, owner?.node ?? null);
   }
   const onStep = (step: string): void => log.info({ node: name, step }, 'beginning the next epoch');
-  const taken = await new LeadTaking(node, releasers, null, onStep, true).take(owner.epoch + 1);
-  if (taken === null) throw deposed(name, ownerOf(control.state)?.node ?? null);
-  await taken.producer.close();
-  return taken.epoch;
+  const steps = new PromotionSteps(node, releasers, new NewSlot(node), onStep);
+  const ready = await steps.run(owner.epoch + 1);
+  if (ready === null) throw deposed(name, ownerOf(control.state)?.node ?? null);
+  await ready.owner.close();
+  return ready.epoch;
 }
 
-/** A node that was chosen and has not begun to lead may lack what others have. */
+/** A node that owns the epoch and has not begun to lead may lack rows that others have. */
 export function requireLeader(name: string, role: string): void {
-  if (role === 'leader') return;
-  throw new UnderstudyError(
-    'PREREQUISITE',
-    `node ${name} was chosen to lead and has not begun`,
-    `Start its agent, which goes on with that: understudy run ${name}`,
-  );
+  if (role !== 'leader') throw chosenToLead(name);
+}
+
+class NewSlot implements Candidate {
+  readonly endsItsEpoch = true;
+  readonly sequences = [];
+  readonly lacks = [];
+  readonly #node: NodeAccess;
+
+  constructor(node: NodeAccess) {
+    this.#node = node;
+  }
+
+  /**
+   * The slots first, of which none is usable: an agent that starts after a crash here finds that it
+   * has none. A slot that is older than its publication sends nothing, so the publication is
+   * repaired before the new slot is created.
+   */
+  async prepare(): Promise<void> {
+    const { client, cluster } = this.#node;
+    const slots = await listSlots(client, slotPrefix(cluster.name));
+    for (const slot of slots) await dropSlot(client, slot);
+    await hit('anew.after-drop');
+    await repairPublication(client, publicationName(cluster.name));
+    await hit('anew.after-publication');
+  }
+
+  async slotFor(epoch: number): Promise<{ readonly slot: string; readonly exists: boolean }> {
+    return { slot: slotName(this.#node.cluster.name, epoch), exists: false };
+  }
+
+  checkLog(end: LogEnd, watermarks: readonly Watermarks[]): Promise<void> {
+    return requireLedLog(this.#node, end, watermarks);
+  }
+
+  drain(ends: readonly Watermarks[]): Promise<LogEnd> {
+    return drainLedLog(this.#node, ends);
+  }
+
+  startLsn(): Promise<Lsn> {
+    return flushedLsn(this.#node.client);
+  }
+
+  /** The requests are in the WAL behind the start of the epoch. */
+  async backfilling(): Promise<readonly UnfinishedTable[]> {
+    const { client } = this.#node;
+    const relations = await resnapshotRelations(client, true);
+    await requestResnapshot(client, relations);
+    await hit('own.after-ask');
+    return relations.map(unreadTable);
+  }
 }

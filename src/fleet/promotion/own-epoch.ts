@@ -1,12 +1,13 @@
 /**
- * Carries out how a node comes to own an epoch. Flows in: the actions of the owning state machine
- * (control/owning.ts); flows out: an epoch that is owned, with its verified producer and the
- * checkpoint where the log stands, or null when another node leads. The machine decides, this file
- * does: one action after the other, each reply handed back with its ticket. An error ends the
- * attempt; the next one begins at the control log again.
+ * Owns an epoch, and notices when it is lost. The state machine of control/owning.ts decides; this
+ * file does what it says and feeds it with what happened: the reply or the failure of each action,
+ * and each new state of the control log, also while the node leads. It gives an owned epoch, with
+ * its verified producer and the checkpoint where the log ends, or null when another node leads. A
+ * fenced producer is no end as long as the epoch is still this node's: a stale owner fences it once
+ * before it sees that it has lost. Any other error ends the attempt; the next one begins with
+ * reading the control log.
  */
 import type { Checkpoint, EpochBegin } from '../../change/change.ts';
-import { isMine } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import {
   type Drained,
@@ -15,7 +16,9 @@ import {
   type OwningEvent,
   stepOwning,
 } from '../../control/owning.ts';
-import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
+import { bug } from '../../errors/bug.ts';
+import { topicPastEpoch } from '../../errors/ownership.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
 import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../../topic/log.ts';
 import { commitReadably } from '../../topic/log-end.ts';
@@ -25,11 +28,11 @@ import type { Clock } from '../../waiting.ts';
 import type { Surroundings } from '../cluster.ts';
 
 interface OwnEpochParts {
-  readonly control: Pick<ControlLog, 'state' | 'append' | 'verify'>;
+  readonly control: Pick<ControlLog, 'state' | 'append' | 'verify' | 'onChange'>;
   readonly node: string;
   readonly around: Pick<Surroundings, 'nowMs' | 'randomId'>;
   readonly createProducer: () => TransactionalProducer;
-  /** Reads all that was ever committed, once nobody else can write; a follower applies it. */
+  /** Reads all that was ever committed, once no other node can write; a follower applies it. */
   readonly drain: (epoch: number, producer: TransactionalProducer) => Promise<LogEnd>;
   /** Writes the epoch begin to all partitions in one transaction. */
   readonly begin: (
@@ -49,58 +52,20 @@ export interface OwnedEpoch {
   readonly checkpoint: Checkpoint;
 }
 
-/** Each further try is another stale owner on its way out. */
+/** Actions that the machine waits for: each has a reply. */
+type Awaited = Exclude<OwningAction, { kind: 'lead' | 'step-down' | 'discard-producer' }>;
+
+/** Each further try is another stale owner that has not noticed yet that it has lost. */
 const triesMax = 5;
 
-/**
- * `mayClaim` is the one epoch that may be claimed; null is none. Whoever asked meant to end the
- * reign that was known then: when another node has begun the next one since, that stands.
- */
-export async function ownEpoch(
-  parts: OwnEpochParts,
-  mayClaim: number | null,
-): Promise<OwnedEpoch | null> {
-  for (let tries = 1; ; tries += 1) {
-    const attempt = new OwningAttempt(parts);
-    try {
-      return await attempt.run(mayClaim);
-    } catch (error) {
-      await attempt.discardProducer();
-      if (tries === triesMax || !(await isStillMine(parts, error))) throw error;
-    }
-  }
-}
-
-/**
- * A stale owner fences this one once before it sees that it has lost: then this one begins again.
- */
-async function isStillMine({ control, node }: OwnEpochParts, error: unknown): Promise<boolean> {
-  if (!hasCode(error, 'LOST_LEADERSHIP')) return false;
-  const state = await control.verify();
-  return isMine(state, node, state.current?.epoch ?? 0);
-}
-
-/**
- * What the log holds past the checkpoint decides whether this epoch goes on, begins, or is voided.
- */
-export function foundAtEnd(end: LogEnd, epoch: number): Drained {
-  if (end.checkpoint !== null && end.checkpoint.at.epoch > epoch) {
-    throw new UnderstudyError(
-      'LOST_LEADERSHIP',
-      `the topic holds epoch ${end.checkpoint.at.epoch}, the control log gives this node ` +
-        `epoch ${epoch}`,
-      'One of the two topics was replaced: destroy the cluster and init it again.',
-    );
-  }
-  const mine = end.checkpoint?.at.epoch === epoch;
-  if (mine) return end.pastCheckpoint.length > 0 ? 'over' : 'begun';
-  const halfBegun = end.pastCheckpoint.some((record) => record.position.epoch === epoch);
-  return halfBegun ? 'over' : 'not-begun';
-}
-
-class OwningAttempt {
+export class EpochOwner {
   readonly #parts: OwnEpochParts;
+  readonly #steppedDown = new AbortController();
+  readonly #unwatch: () => void;
   #owning;
+  /** Not done yet, of the machine's last step. */
+  #actions: OwningAction[] = [];
+  #tries = 1;
   #producer: TransactionalProducer | null = null;
   #end: LogEnd | null = null;
   #checkpoint: Checkpoint | null = null;
@@ -108,86 +73,145 @@ class OwningAttempt {
   constructor(parts: OwnEpochParts) {
     this.#parts = parts;
     this.#owning = notOwning(parts.node);
+    this.#unwatch = parts.control.onChange(() => this.#watch());
   }
 
-  async run(mayClaim: number | null): Promise<OwnedEpoch | null> {
-    const actions = this.#step({ kind: 'start', mayClaim: mayClaim !== null });
-    for (;;) {
-      const action = actions.shift();
-      if (action === undefined) return null;
-      if (action.kind === 'step-down') return null;
-      // The claim that voids a torn batch of mine comes after the drain, and is not the first.
-      const isFirst = action.kind === 'claim' && this.#end === null;
-      if (isFirst && action.claim.epoch !== mayClaim) return null;
-      if (action.kind === 'lead') return this.#owned(action.epoch);
-      const reply = await this.#perform(action);
-      if (reply !== null) actions.push(...this.#step(reply));
+  /** Aborted when the control log has another owner: publishing has to stop, the guard is armed. */
+  get steppedDown(): AbortSignal {
+    return this.#steppedDown.signal;
+  }
+
+  /** `mayClaim` is the one epoch that may be claimed; null is none. Called once. */
+  async own(mayClaim: number | null): Promise<OwnedEpoch | null> {
+    try {
+      this.#step({ kind: 'start', mayClaim });
+      const lead = await this.#runTo('lead');
+      return lead === null ? null : this.#owned(lead.epoch);
+    } catch (error) {
+      await this.close();
+      throw error;
     }
   }
 
-  async discardProducer(): Promise<void> {
-    const producer = this.#producer;
-    this.#producer = null;
-    await producer?.close();
+  /**
+   * Whether the epoch is still this node's after its producer was fenced while it led. The producer
+   * is discarded: the epoch can be continued by a new attempt.
+   */
+  async isStillOwner(): Promise<boolean> {
+    this.#step({ kind: 'failed', ticket: this.#owning.ticket });
+    return (await this.#runTo('init')) !== null;
   }
 
-  #step(event: OwningEvent): OwningAction[] {
+  async close(): Promise<void> {
+    this.#unwatch();
+    await this.#discardProducer();
+  }
+
+  /** Up to an action of this kind, which it gives; null once the machine has stepped down. */
+  async #runTo<Kind extends 'lead' | 'init'>(
+    kind: Kind,
+  ): Promise<Extract<OwningAction, { kind: Kind }> | null> {
+    for (;;) {
+      const action = this.#actions.shift();
+      if (action === undefined) throw bug('the way to an epoch ended without a result');
+      if (action.kind === kind) return action as Extract<OwningAction, { kind: Kind }>;
+      switch (action.kind) {
+        case 'discard-producer':
+          await this.#discardProducer();
+          break;
+        case 'step-down':
+          this.#steppedDown.abort();
+          return null;
+        case 'lead':
+          throw bug('an epoch is led that was to be initialised first');
+        default:
+          await this.#do(action);
+      }
+    }
+  }
+
+  /** Every step has a new ticket: what is left of an earlier step must not be done any more. */
+  #step(event: OwningEvent): boolean {
     const { owning, actions } = stepOwning(this.#owning, event);
+    const isNew = owning !== this.#owning;
     this.#owning = owning;
-    return [...actions];
+    if (isNew) this.#actions = [...actions];
+    return isNew;
   }
 
-  async #perform(
-    action: Exclude<OwningAction, { kind: 'lead' | 'step-down' }>,
-  ): Promise<OwningEvent | null> {
-    const { control, onStep } = this.#parts;
+  /**
+   * Does at once what no caller may be there to do. Without its producer the action under way fails
+   * soon, and what it replies is dropped.
+   */
+  #watch(): void {
+    if (!this.#step({ kind: 'control', control: this.#parts.control.state })) return;
+    this.#steppedDown.abort();
+    // A producer that cannot be closed is of no use either: the next owner fences it.
+    this.#discardProducer().catch(() => undefined);
+  }
+
+  async #do(action: Awaited): Promise<void> {
+    const { ticket } = this.#owning;
+    try {
+      const reply = await this.#perform(action);
+      if (reply !== null) this.#step(reply);
+    } catch (error) {
+      // The machine has stepped down meanwhile: the failure is that of a discarded producer.
+      if (ticket !== this.#owning.ticket) return;
+      if (!hasCode(error, 'LOST_LEADERSHIP') || this.#tries === triesMax) throw error;
+      this.#tries += 1;
+      if (!this.#step({ kind: 'failed', ticket })) throw error;
+    }
+  }
+
+  async #perform(action: Awaited): Promise<OwningEvent | null> {
+    const { control, node, around, onStep } = this.#parts;
     switch (action.kind) {
-      case 'claim':
+      case 'claim': {
         onStep('claim');
+        const time = new Date(around.nowMs()).toISOString();
         await control.append({
           kind: 'claim',
           ...action.claim,
-          id: this.#parts.around.randomId(),
-          node: this.#parts.node,
-          time: new Date(this.#parts.around.nowMs()).toISOString(),
+          id: around.randomId(),
+          node,
+          time,
         });
         await hit('own.after-claim');
         return null;
-      case 'verify': {
+      }
+      case 'verify':
         onStep('verify');
         await control.verify();
         return { kind: 'verified', ticket: action.ticket, control: control.state };
-      }
-      case 'init': {
+      case 'init':
         onStep('init');
         this.#producer = this.#parts.createProducer();
         await this.#producer.open();
         await hit('own.after-init');
         return { kind: 'inited', ticket: action.ticket };
-      }
-      case 'drain': {
-        onStep('drain');
-        this.#end = await this.#parts.drain(action.epoch, this.#inited());
-        this.#checkpoint = this.#end.checkpoint;
-        const isEnding = action.epoch === this.#parts.ending;
-        const found = isEnding ? 'over' : foundAtEnd(this.#end, action.epoch);
-        return { kind: 'drained', ticket: action.ticket, found, control: control.state };
-      }
+      case 'drain':
+        return this.#drain(action.epoch, action.ticket);
       case 'begin':
         return this.#begin(action.epoch, action.ticket);
-      case 'discard-producer':
-        await this.discardProducer();
-        return null;
     }
   }
 
+  async #drain(epoch: number, ticket: number): Promise<OwningEvent> {
+    const { control, onStep, drain, ending } = this.#parts;
+    onStep('drain');
+    this.#end = await drain(epoch, this.#inited());
+    this.#checkpoint = this.#end.checkpoint;
+    const found = epoch === ending ? 'over' : foundAtEnd(this.#end, epoch);
+    return { kind: 'drained', ticket, found, control: control.state };
+  }
+
   async #begin(epoch: number, ticket: number): Promise<OwningEvent> {
-    const { begin } = this.#parts;
     const producer = this.#inited();
     const end = this.#end;
-    if (end === null) throw new Error('begin comes after drain');
+    if (end === null) throw bug('begin comes after drain');
     await hit('own.before-epoch-begin');
-    const { checkpoint, unfinished } = await begin(epoch, end, producer);
+    const { checkpoint, unfinished } = await this.#parts.begin(epoch, end, producer);
     this.#checkpoint = checkpoint;
     const voids = end.pastCheckpoint.length > 0 ? end.checkpoint : null;
     const unhealed = end.unhealed ?? voids;
@@ -196,16 +220,33 @@ class OwningAttempt {
   }
 
   #inited(): TransactionalProducer {
-    if (this.#producer === null) throw new Error('drain and begin come after init');
+    if (this.#producer === null) throw bug('drain and begin come after init');
     return this.#producer;
   }
 
   #owned(epoch: number): OwnedEpoch {
     const { end, checkpoint } = { end: this.#end, checkpoint: this.#checkpoint };
-    if (end === null || checkpoint === null)
-      throw new Error('an epoch is owned after drain and begin');
+    if (end === null || checkpoint === null) throw bug('lead comes after drain and begin');
     return { epoch, producer: this.#inited(), end, checkpoint };
   }
+
+  async #discardProducer(): Promise<void> {
+    const producer = this.#producer;
+    this.#producer = null;
+    await producer?.close();
+  }
+}
+
+/**
+ * Whether the epoch continues, begins, or is over, by the records that the log holds past the
+ * checkpoint.
+ */
+export function foundAtEnd(end: LogEnd, epoch: number): Drained {
+  const found = end.checkpoint?.at.epoch ?? 0;
+  if (found > epoch) throw topicPastEpoch(found, epoch);
+  if (found === epoch) return end.pastCheckpoint.length > 0 ? 'over' : 'begun';
+  const halfBegun = end.pastCheckpoint.some((record) => record.position.epoch === epoch);
+  return halfBegun ? 'over' : 'not-begun';
 }
 
 /**

@@ -1,19 +1,17 @@
 /**
- * One promotion as its requester sees it. Flows in: the steps of taking the lead, as they come;
- * flows out: the answer to the request, with how long each step took. What is not asked for by a
- * request (a promotion that a crash interrupted after its claim) is only logged.
+ * One promotion as its requester sees it. It takes the steps as they begin and the end of the
+ * promotion, and gives the answer with the time that each step took. A promotion that a crash
+ * interrupted after its claim has no requester here: it is only logged.
  */
 import { formatEpochLsn } from '../../change/position.ts';
-import { answerable } from '../../errors/bug.ts';
-import type { NodeAccess } from '../node/node-access.ts';
-import type { AgentRequest, RequestDesk } from '../node/requests.ts';
-import type { Lead } from './promotion-steps.ts';
+import { answerable } from '../../errors/answers.ts';
+import type { RequestDesk } from '../node/request-desk.ts';
+import type { AgentRequest } from '../node/requests.ts';
+import type { ReadyEpoch } from './promotion-steps.ts';
 import type { SequenceChange } from './sequences.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
 
-/**
- * design: the JSON of failover. What the dead leader still had is unknown until it is looked at.
- */
+/** The JSON of failover. What the former leader still had is not known before it is reachable. */
 export interface PromotionResult {
   readonly node: string;
   readonly epoch: number;
@@ -27,75 +25,78 @@ export interface PromotionResult {
   readonly steps: readonly StepTime[];
 }
 
+type Promoted = Pick<ReadyEpoch, 'epoch' | 'checkpoint' | 'base' | 'sequences' | 'lacks'>;
+
 export function resultOf(
   node: string,
-  lead: Pick<Lead, 'epoch' | 'checkpoint' | 'base' | 'sequences' | 'lacks'>,
+  { epoch, checkpoint, base, sequences, lacks }: Promoted,
   steps: PromotionResult['steps'],
 ): PromotionResult {
   return {
     node,
-    epoch: lead.epoch,
-    lsn: formatEpochLsn(lead.checkpoint.at),
-    base: lead.base === null ? null : formatEpochLsn(lead.base),
-    sequences: lead.sequences,
-    lacks: lead.lacks,
+    epoch,
+    lsn: formatEpochLsn(checkpoint.at),
+    base: base === null ? null : formatEpochLsn(base),
+    sequences,
+    lacks,
     discarded: null,
     rpo: { transactions: null, bytes: null },
     steps,
   };
 }
 
-export class Promotion {
+interface PromotionOptions {
+  readonly node: string;
+  /** The one epoch that may be claimed; null where an earlier claim is completed. */
+  readonly mayClaim: number | null;
+  readonly nowMs: () => number;
+  /** Null where no command asked through the control log. */
+  readonly asked: {
+    readonly request: AgentRequest;
+    readonly desk: Pick<RequestDesk, 'answer'>;
+  } | null;
+}
+
+export class PromotionRequest {
+  readonly mayClaim: number | null;
   /** Resolves once the node leads. */
   readonly leads: Promise<PromotionResult>;
-  #led: (result: PromotionResult) => void = () => undefined;
-  /** The one epoch that may be claimed; null where an earlier claim is carried through. */
-  readonly mayClaim: number | null;
-  readonly #node: NodeAccess;
-  readonly #request: AgentRequest | null;
-  readonly #desk: RequestDesk | null;
+  readonly #node: string;
+  readonly #asked: PromotionOptions['asked'];
   readonly #steps: StepTimes;
-  #done = false;
+  #resolve: (result: PromotionResult) => void = () => undefined;
+  #isDone = false;
 
-  constructor(
-    node: NodeAccess,
-    mayClaim: number | null,
-    request: AgentRequest | null = null,
-    desk: RequestDesk | null = null,
-  ) {
+  constructor({ node, mayClaim, nowMs, asked }: PromotionOptions) {
     this.#node = node;
     this.mayClaim = mayClaim;
-    this.#request = request;
-    this.#desk = desk;
-    this.#steps = new StepTimes(node.cluster.around.nowMs);
+    this.#asked = asked;
+    this.#steps = new StepTimes(nowMs);
     this.leads = new Promise((resolve) => {
-      this.#led = resolve;
+      this.#resolve = resolve;
     });
   }
 
-  get wasAsked(): boolean {
-    return this.#request !== null;
-  }
-
-  /** Whether the node leads. */
-  get done(): boolean {
-    return this.#done;
+  /** Whether a failure is the requester's, and not the agent's own: it does not lead yet. */
+  get isAwaited(): boolean {
+    return this.#asked !== null && !this.#isDone;
   }
 
   step(step: string): void {
     this.#steps.begin(step);
   }
 
-  /** Whoever asked is then told by the request desk. */
-  succeeded(lead: Lead): PromotionResult {
-    const result = resultOf(this.#node.name, lead, this.#steps.end());
-    this.#done = true;
-    this.#led(result);
+  /** The request desk answers every command that asked for this epoch. */
+  succeeded(promoted: Promoted): PromotionResult {
+    const result = resultOf(this.#node, promoted, this.#steps.end());
+    this.#isDone = true;
+    this.#resolve(result);
     return result;
   }
 
   async failed(error: unknown): Promise<void> {
-    if (this.#request === null || this.#desk === null) return;
-    await this.#desk.answer(this.#request, null, answerable(error));
+    if (this.#asked === null) return;
+    const { request, desk } = this.#asked;
+    await desk.answer(request, null, answerable(error));
   }
 }

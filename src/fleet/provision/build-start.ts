@@ -25,7 +25,7 @@ import type { Cluster } from '../cluster.ts';
 import { withRows } from './initial-stream.ts';
 
 /** A relation of the stream, and the table of this node that is to hold its rows. */
-export interface MatchedTable {
+interface MatchedTable {
   readonly shape: RelationShape;
   /** null for a relation that was dropped. */
   readonly table: TableShape | null;

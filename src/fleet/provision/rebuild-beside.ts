@@ -25,7 +25,7 @@ import { readLogEnd } from '../../topic/log-end.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { takeLock } from '../node/node-lock.ts';
-import type { RequestDesk } from '../node/requests.ts';
+import type { RequestDesk } from '../node/request-desk.ts';
 import { besideName, copyProperties, createBeside, openMaintenance } from './beside-database.ts';
 import { startOver } from './building.ts';
 import type { FollowerAtWork } from './following.ts';

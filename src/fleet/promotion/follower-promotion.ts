@@ -1,0 +1,164 @@
+/**
+ * A follower that is promoted. Before the claim it applies what the log holds and finishes its
+ * schema, so that a node that cannot is refused while the leader still leads. After the fence it
+ * applies all that was ever committed, stops following, and begins the epoch at an LSN of its own.
+ */
+import { inTransaction } from '../../catalog/postgres-session.ts';
+import { type UnfinishedTable, unreadTable } from '../../change/change.ts';
+import type { Lsn } from '../../change/lsn.ts';
+import { compareEpochLsn, formatEpochLsn } from '../../change/position.ts';
+import { notAtLogEnd, notBuilt, notCaughtUp } from '../../errors/ownership.ts';
+import { topicRecreated } from '../../errors/topic.ts';
+import { hit } from '../../failpoints.ts';
+import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
+import { listSlots, newestSlot } from '../../leader/stream/slot.ts';
+import type { Watermarks } from '../../topic/log.ts';
+import { readLogEnd } from '../../topic/log-end.ts';
+import type { LogEnd } from '../../topic/partition-tails.ts';
+import { slotName, slotPrefix } from '../../topic/records/layout.ts';
+import { withTimeout } from '../../waiting.ts';
+import type { NodeAccess } from '../node/node-access.ts';
+import type { FollowerAtWork } from '../provision/following.ts';
+import { lackTexts, requireSchemaBuilt } from '../status/progress-text.ts';
+import { type Candidate, flushedLsn } from './promotion-steps.ts';
+import { requestResnapshot, resnapshotRelations } from './resnapshot-tables.ts';
+import { advanceSequences, type SequenceChange } from './sequences.ts';
+
+/** A follower that is further behind than this is not the one to promote now. */
+const catchUpTimeoutMs = 60_000;
+
+export class FollowerPromotion implements Candidate {
+  readonly endsItsEpoch: boolean = false;
+  readonly #node: NodeAccess;
+  readonly #following: FollowerAtWork;
+  readonly #onStep: (step: string) => void;
+  #isDrained = false;
+  #sequences: readonly SequenceChange[] = [];
+  #lacks: readonly string[] = [];
+
+  constructor(node: NodeAccess, following: FollowerAtWork, onStep: (step: string) => void) {
+    this.#node = node;
+    this.#following = following;
+    this.#onStep = onStep;
+  }
+
+  get sequences(): readonly SequenceChange[] {
+    return this.#sequences;
+  }
+
+  get lacks(): readonly string[] {
+    return this.#lacks;
+  }
+
+  /** An owner is past its claim: a crash interrupted its promotion. */
+  async prepare(isOwner: boolean): Promise<void> {
+    if (isOwner) return;
+    await this.#catchUp();
+    this.#onStep('schema');
+    this.#lacks = await this.#finishSchema();
+  }
+
+  /** Also leaves less to drain after the fence. */
+  async #catchUp(): Promise<void> {
+    const { follower } = this.#following;
+    const { reader, decoder, name } = this.#node;
+    this.#onStep('catch up');
+    const watermarks = await reader.watermarks();
+    const drained = follower.drained(watermarks.map(({ lastStableOffset }) => lastStableOffset));
+    await withTimeout(drained, catchUpTimeoutMs, () => notCaughtUp(name, catchUpTimeoutMs));
+    if (!follower.exact) throw notBuilt(name);
+    // In a topic that was re-created there is nothing to apply: this node would depose a healthy
+    // leader, and could not lead.
+    const { at } = follower.position.checkpoint;
+    const { checkpoint } = await readLogEnd(reader, decoder, await reader.watermarks());
+    if (checkpoint === null || compareEpochLsn(checkpoint.at, at) < 0) {
+      const end = checkpoint === null ? null : formatEpochLsn(checkpoint.at);
+      const facts = { node: name, at: formatEpochLsn(at), end };
+      const what = `node ${name} has read up to ${facts.at}; the topic ends at ${end ?? 'no point'}`;
+      throw topicRecreated(what, facts);
+    }
+  }
+
+  /**
+   * The parts of the schema that the node will lead without. Where the backfill of tables is not
+   * complete it never will be: what was left for later is then built with the rows that there are.
+   */
+  async #finishSchema(): Promise<readonly string[]> {
+    const { name, client, cluster } = this.#node;
+    const { follower, finishSchema } = this.#following;
+    const isWhole = follower.position.unfinished.length === 0;
+    const open = isWhole ? await openBuild(client) : await finishSchema();
+    requireSchemaBuilt(name, open);
+    const lacks = lackTexts(open, await notValidForeignKeys(client));
+    if (lacks.length > 0) {
+      cluster.around.log.warn(
+        { node: name, lacks },
+        'this node will lead without parts of the schema',
+      );
+    }
+    return lacks;
+  }
+
+  /** Its own; one of this epoch is left by a promotion that a crash interrupted. */
+  async slotFor(epoch: number): Promise<{ readonly slot: string; readonly exists: boolean }> {
+    const { client, cluster } = this.#node;
+    const newest = newestSlot(await listSlots(client, slotPrefix(cluster.name)), epoch);
+    const slot = slotName(cluster.name, epoch);
+    return { slot, exists: newest === slot };
+  }
+
+  async checkLog(): Promise<void> {
+    // What this node applied was of this stream; drain compares its position with the log's end.
+  }
+
+  async drain(ends: readonly Watermarks[]): Promise<LogEnd> {
+    const { reader, decoder, name } = this.#node;
+    const { follower } = this.#following;
+    await this.#applyAll(ends);
+    if (!follower.exact) throw notBuilt(name);
+    const end = await readLogEnd(reader, decoder, ends);
+    const { at } = follower.position;
+    const endAt = end.checkpoint?.at ?? null;
+    if (endAt === null || compareEpochLsn(endAt, at) !== 0) throw notAtLogEnd(name, at, endAt);
+    return end;
+  }
+
+  /** Once: a drain after a second fence finds nothing that this node could still apply. */
+  async #applyAll(ends: readonly Watermarks[]): Promise<void> {
+    if (this.#isDrained) return;
+    const { follower, ended } = this.#following;
+    await follower.drained(ends.map(({ lastStableOffset }) => lastStableOffset));
+    follower.stop();
+    await ended;
+    this.#isDrained = true;
+  }
+
+  async startLsn(): Promise<Lsn> {
+    const { client, cluster } = this.#node;
+    this.#onStep('sequences');
+    this.#sequences = await inTransaction(client, async () => {
+      const changes = await advanceSequences(client, cluster.settings.tables);
+      // A commit of our own, flushed: everything applied so far precedes it in this server's WAL.
+      await client.query('UPDATE understudy.node SET epoch = epoch');
+      return changes;
+    });
+    return flushedLsn(client);
+  }
+
+  /**
+   * This node lacks rows of a table that is backfilling, or has older ones of a table under
+   * resnapshot. Its rows are the stream's from now on, and followers get each of them again. The
+   * epoch begin names these tables, so a crash here forgets none; the requests are in the WAL behind
+   * the start of the epoch.
+   */
+  async backfilling(end: LogEnd): Promise<readonly UnfinishedTable[]> {
+    if (end.unfinished.length === 0) return [];
+    const { client } = this.#node;
+    const keyed = await resnapshotRelations(client, false);
+    const unfinished = new Set(end.unfinished.map(({ relation }) => relation));
+    const wanted = keyed.filter((relation) => unfinished.has(relation));
+    await requestResnapshot(client, wanted);
+    await hit('own.after-ask');
+    return wanted.map(unreadTable);
+  }
+}
