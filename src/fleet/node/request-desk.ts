@@ -1,9 +1,9 @@
 /**
  * The requests for one node, as its agent serves them. It reads them from the control log, answers
- * them there, and gives the caller those that end what the node does: to lead, to leave the cluster,
- * to be rebuilt. A request that is older than the agent belongs to a command that has given up,
- * except for these. While a comparison holds the follower, it stops exactly where it was told to,
- * and continues by itself when no further request comes.
+ * them there, and gives the caller those that end what the node does: to lead, to leave the
+ * cluster, to be rebuilt. A request that is older than the agent belongs to a command that has
+ * given up, except for these. While a comparison holds the follower, it stops exactly where it was
+ * told to, and continues by itself when no further request comes.
  */
 import { type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';

@@ -4,12 +4,11 @@
  * applies all that was ever committed, stops following, and begins the epoch at an LSN of its own.
  */
 import { inTransaction } from '../../catalog/postgres-session.ts';
-import { type UnfinishedTable, unreadTable } from '../../change/change.ts';
+import type { UnfinishedTable } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import { compareEpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { notAtLogEnd, notBuilt, notCaughtUp } from '../../errors/ownership.ts';
 import { topicRecreated } from '../../errors/topic.ts';
-import { hit } from '../../failpoints.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { listSlots, newestSlot } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
@@ -21,7 +20,7 @@ import type { NodeAccess } from '../node/node-access.ts';
 import type { FollowerAtWork } from '../provision/following.ts';
 import { lackTexts, requireSchemaBuilt } from '../status/progress-text.ts';
 import { type Candidate, flushedLsn } from './promotion-steps.ts';
-import { requestResnapshot, resnapshotRelations } from './resnapshot-tables.ts';
+import { requestBackfill, resnapshotRelations } from './resnapshot-tables.ts';
 import { advanceSequences, type SequenceChange } from './sequences.ts';
 
 /** A follower that is further behind than this is not the one to promote now. */
@@ -74,8 +73,8 @@ export class FollowerPromotion implements Candidate {
     if (checkpoint === null || compareEpochLsn(checkpoint.at, at) < 0) {
       const end = checkpoint === null ? null : formatEpochLsn(checkpoint.at);
       const facts = { node: name, at: formatEpochLsn(at), end };
-      const what = `node ${name} has read up to ${facts.at}; the topic ends at ${end ?? 'no point'}`;
-      throw topicRecreated(what, facts);
+      const read = `node ${name} has read up to ${facts.at}`;
+      throw topicRecreated(`${read}; the topic ends at ${end ?? 'no point'}`, facts);
     }
   }
 
@@ -148,8 +147,8 @@ export class FollowerPromotion implements Candidate {
   /**
    * This node lacks rows of a table that is backfilling, or has older ones of a table under
    * resnapshot. Its rows are the stream's from now on, and followers get each of them again. The
-   * epoch begin names these tables, so a crash here forgets none; the requests are in the WAL behind
-   * the start of the epoch.
+   * epoch begin names these tables, so a crash here forgets none; the requests are in the WAL
+   * behind the start of the epoch.
    */
   async backfilling(end: LogEnd): Promise<readonly UnfinishedTable[]> {
     if (end.unfinished.length === 0) return [];
@@ -157,8 +156,6 @@ export class FollowerPromotion implements Candidate {
     const keyed = await resnapshotRelations(client, false);
     const unfinished = new Set(end.unfinished.map(({ relation }) => relation));
     const wanted = keyed.filter((relation) => unfinished.has(relation));
-    await requestResnapshot(client, wanted);
-    await hit('own.after-ask');
-    return wanted.map(unreadTable);
+    return requestBackfill(client, wanted);
   }
 }

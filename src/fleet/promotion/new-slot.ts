@@ -3,7 +3,7 @@
  * would have sent. Without the leader's agent it begins another epoch of the same node, with
  * another slot, in which all tables are backfilling; the agent then reads them.
  */
-import { type UnfinishedTable, unreadTable } from '../../change/change.ts';
+import type { UnfinishedTable } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import { isMine, ownerOf } from '../../control/claim.ts';
 import { deposed } from '../../errors/ownership.ts';
@@ -17,7 +17,7 @@ import { publicationName, slotName, slotPrefix } from '../../topic/records/layou
 import type { NodeAccess } from '../node/node-access.ts';
 import { drainLedLog, requireLedLog } from './leader-restart.ts';
 import { type Candidate, flushedLsn, PromotionSteps } from './promotion-steps.ts';
-import { repairPublication, requestResnapshot, resnapshotRelations } from './resnapshot-tables.ts';
+import { repairPublication, requestBackfill, resnapshotRelations } from './resnapshot-tables.ts';
 
 /** Gives the epoch that begins. */
 export async function beginEpochWithNewSlot(
@@ -87,9 +87,6 @@ class NewSlot implements Candidate {
   /** The requests are in the WAL behind the start of the epoch. */
   async backfilling(): Promise<readonly UnfinishedTable[]> {
     const { client } = this.#node;
-    const relations = await resnapshotRelations(client, true);
-    await requestResnapshot(client, relations);
-    await hit('own.after-ask');
-    return relations.map(unreadTable);
+    return requestBackfill(client, await resnapshotRelations(client, true));
   }
 }

@@ -13,8 +13,9 @@ import {
 } from '../../catalog/publication.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
 import type { TableShape } from '../../catalog/table.ts';
-import type { RelationId } from '../../change/change.ts';
+import { type RelationId, type UnfinishedTable, unreadTable } from '../../change/change.ts';
 import { resnapshotWithoutKey } from '../../errors/table.ts';
+import { hit } from '../../failpoints.ts';
 
 /** A relation of the stream and the table that holds its rows here. */
 export interface StreamTable {
@@ -49,6 +50,16 @@ export async function requestResnapshot(
   relations: readonly RelationId[],
 ): Promise<void> {
   await client.query('SELECT understudy.read_anew($1)', [relations]);
+}
+
+/** For an epoch that begins with these relations backfilling; gives what its begin names. */
+export async function requestBackfill(
+  client: Client,
+  relations: readonly RelationId[],
+): Promise<readonly UnfinishedTable[]> {
+  await requestResnapshot(client, relations);
+  await hit('own.after-ask');
+  return relations.map(unreadTable);
 }
 
 /** So that it has every table of the stream, and sends every change of them. */
