@@ -234,7 +234,7 @@ test('of a role that is missing, owners and privileges are left out, a policy is
   );
   const { message, hint } = await refusal(other, policies);
   assert.match(message, /CREATE POLICY p ON public\.t TO nobody_else USING: .*nobody_else/);
-  assert.match(hint, /Make on the server of node b what is missing/);
+  assert.match(hint, /Create what is missing on the server of node b/);
 });
 
 test('a privilege that fails for another reason is no missing role', async () => {
@@ -256,7 +256,10 @@ check('a pg_dump that is older than the server is refused, a newer one is not', 
     () => assert.unreachable('version 99 is not out yet'),
     (error: unknown) => {
       assert.instance(error, UnderstudyError);
-      assert.match((error as UnderstudyError).message, /of version \d+, the server of version 99/);
+      assert.match(
+        (error as UnderstudyError).message,
+        /has version \d+, the server has version 99/,
+      );
       assert.match((error as UnderstudyError).hint, /PostgreSQL 99 or newer.*pgDump.*ddl: manual/);
     },
   );

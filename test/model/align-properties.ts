@@ -28,7 +28,7 @@ export function following(rules: AlignRules): fc.IProperty<unknown> {
     for (const stop of stopsOf(history, picks)) {
       if (compareEpochLsn(stop, world.at) < 0) continue;
       world.goTo({ kind: 'to', at: stop });
-      assert.equal(world.at, stop, 'the follower does not stand at its exact stop');
+      assert.equal(world.at, stop, 'the follower is not at its exact stop');
     }
     world.goTo({ kind: 'none' });
     assert.equal(world.at, history.end, 'the follower does not reach the end');

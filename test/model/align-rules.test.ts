@@ -50,7 +50,7 @@ test('found when records are not counted', async () => {
   await found(stopping, rules, /nothing stopped the follower/);
 });
 
-test('found when compacted batches are not told by their counts', async () => {
+test('found when compacted batches are not detected by their counts', async () => {
   const rules = await withReader('count === counted)', 'true)');
   await found(compacted, rules, wrongRows);
 });
@@ -126,7 +126,7 @@ test('found when a limit lets the next epoch begin', async () => {
   await found(following, rules, /is past the limit/);
 });
 
-test('found when folding forgets that a truncate stands between two writes', async () => {
+test('found when folding ignores a truncate between two writes', async () => {
   const rule = 'flush();\n      pushBarrier(steps, barrier);';
   await found(following, await withFolding(rule, 'pushBarrier(steps, barrier);'), wrongRows);
 });

@@ -1,8 +1,8 @@
 /**
  * A follower without its database: the real aligner, apply limit and folding between a log and a
  * table that is a map. Flows in: the records of each partition, and choices of what happens next: a
- * fetch of any size, an apply, another limit, a restart from the position row. It promises to look
- * at the rows after every apply: they are those of the position, no more and no less.
+ * fetch of any size, an apply, another limit, a restart from the position row. It checks the
+ * rows after every apply: they are those of the position, no more and no less.
  */
 import * as assert from 'uvu/assert';
 import type { RelationId } from '../../src/change/change.ts';

@@ -1,9 +1,9 @@
 /**
  * Leaders of a log that is compacted, one after the other. Flows in: choices; flows out: batches in
- * the log, torn ones, epoch begins, rows that heal what lacks values or was voided, and the true
+ * the log, torn ones, epoch begins, rows that complete partial or voided ones, and the true
  * rows as of every checkpoint. A row has a value that changes and a large one that updates leave
  * out; a key has two spellings that are equal in Postgres. Some changes reach no record; the table
- * is read anew then, over several batches.
+ * is under resnapshot then, over several batches.
  */
 import type { Checkpoint, Point, UnfinishedTable } from '../../src/change/change.ts';
 import { type EpochLsn, formatEpochLsn, pointPosition } from '../../src/change/position.ts';
@@ -56,10 +56,10 @@ export class BootstrapLeader {
   readonly #respelled = new Set<string>();
   /** Of a torn batch that no epoch has voided yet. */
   #torn = false;
-  /** Which keys of a table that is read anew are left, and whether a point has named it. */
+  /** The keys left of a table under resnapshot, and whether a point has named it. */
   readonly #reading = new Map<string, { left: string[]; isNamed: boolean }>();
-  /** Tables of which something was written that nobody was told of. */
-  readonly #untold = new Set<string>();
+  /** Tables with writes that were not published. */
+  readonly #unpublished = new Set<string>();
 
   constructor(log: CompactingLog) {
     this.#log = log;
@@ -69,15 +69,15 @@ export class BootstrapLeader {
   }
 
   /**
-   * The rows at a checkpoint, of each table of which all was told; undefined where no checkpoint
-   * is.
+   * The rows at a checkpoint, of each table whose writes were published; undefined where no
+   * checkpoint is.
    */
   truthAt(where: EpochLsn): ReadonlyMap<string, string> | undefined {
     return this.#truth.get(formatEpochLsn(where));
   }
 
-  get hasUntold(): boolean {
-    return this.#untold.size > 0;
+  get hasUnpublished(): boolean {
+    return this.#unpublished.size > 0;
   }
 
   step(what: number, how: number): void {
@@ -92,10 +92,10 @@ export class BootstrapLeader {
     else this.#batch(how);
   }
 
-  /** What a leader does soon: it voids what is torn, and publishes what lacks values. */
+  /** What a leader does soon: it voids a torn batch, and publishes partial rows whole. */
   settle(): void {
     if (this.#torn) this.failover();
-    for (const table of this.#untold) this.#readAnew(table);
+    for (const table of this.#unpublished) this.#resnapshot(table);
     while (this.#reading.size > 0) this.heal();
     this.heal();
   }
@@ -106,7 +106,7 @@ export class BootstrapLeader {
     const table = tables[rest % 2] ?? '';
     const key = keys[Math.trunc(rest / 2) % 3] ?? '';
     if (how % 2 === 0) {
-      this.#untold.add(table);
+      this.#unpublished.add(table);
       this.#written += 1;
       const text = String(this.#written);
       const spelled = rest % 5 === 0 ? key.toUpperCase() : key;
@@ -114,20 +114,20 @@ export class BootstrapLeader {
       else this.#rows.set(rowId(table, key), { key: spelled, small: text, large: text });
       return;
     }
-    this.#readAnew(table);
+    this.#resnapshot(table);
     this.#point();
   }
 
-  #readAnew(table: string): void {
+  #resnapshot(table: string): void {
     this.#ordinal = 0;
     const position = place(this.#epoch, this.#end, this.#ordinal);
     this.#everywhere((placed) => ({ kind: 'reread', ...placed, position, relationId: table }));
     this.#reading.set(table, { left: [...keys], isNamed: false });
-    this.#untold.delete(table);
+    this.#unpublished.delete(table);
     this.#end += 1;
   }
 
-  /** The next row of each table that is read anew, as it is now. */
+  /** The next row of each table under resnapshot, as it is now. */
   #readOn(): void {
     this.#ordinal = 0;
     for (const [table, { left }] of this.#reading) {
@@ -167,8 +167,8 @@ export class BootstrapLeader {
     const upper = Math.trunc(how / 6) % 2 === 1;
     const spelled = upper ? key.toUpperCase() : key;
     const old = this.#rows.get(rowId(table, key));
-    // Where changes get lost nothing more is told until the table is read anew.
-    if (this.#untold.has(table)) return;
+    // After a lost change no other is published before the resnapshot of the table.
+    if (this.#unpublished.has(table)) return;
     const kind = Math.trunc(how / 12);
     if (kind === 0) this.#truncate(table);
     else if (kind === 1 && old !== undefined) this.#delete(table, old);
@@ -281,8 +281,8 @@ export class BootstrapLeader {
     this.#checkpoint = { at: where, nextOffsets: this.#all().map((p) => this.#log.next(p)) };
     for (const partition of this.#all()) this.#log.checkpoint(partition);
     this.#counts = this.#all().map(() => 0);
-    const told = tables.filter((table) => !this.#untold.has(table));
-    const truth = new Map(told.map((table) => [table, showModelRows(this.#rows, table)]));
+    const known = tables.filter((table) => !this.#unpublished.has(table));
+    const truth = new Map(known.map((table) => [table, showModelRows(this.#rows, table)]));
     this.#truth.set(formatEpochLsn(where), truth);
   }
 
@@ -330,13 +330,13 @@ export class BootstrapLeader {
     const base = this.#checkpoint;
     this.#epoch += 1;
     this.#end += 1;
-    // What a torn batch put over valid records has to be published anew.
+    // What a torn batch put over valid records has to be published once more.
     if (this.#unhealed.size > 0) this.#unhealedSince ??= base;
     this.#torn = false;
     this.#beginEpoch(base.at);
   }
 
-  /** Publishes every key that lacks its row whole, or its tombstone; then nothing is unhealed. */
+  /** Publishes the whole row, or the tombstone, of every partial or voided key. */
   heal(): void {
     this.#ordinal = 0;
     for (const { table, key } of this.#unhealed.values()) {

@@ -17,7 +17,7 @@ const anyWorld = fc.tuple(
   fc.boolean(),
 );
 
-/** Whoever calls itself exact is; and whoever the log allows to be exact becomes so. */
+/** A node that calls itself exact is; one that the log allows to be exact becomes so. */
 export function bootstrapping(rules: BootstrapRules): fc.IProperty<unknown> {
   return fc.property(anyWorld, ([partitions, times, choices, leaderLives]) => {
     const world = new BootstrapWorld(rules, partitions, times);

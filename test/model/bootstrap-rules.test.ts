@@ -48,28 +48,28 @@ async function found(rules: BootstrapRules, harm = wrongRows): Promise<void> {
 
 const wrongRows = /the rows are not those of|that this node does not have/;
 
-async function withLook(rule: string, instead: string): Promise<BootstrapRules> {
+async function withSurvey(rule: string, instead: string): Promise<BootstrapRules> {
   const file = 'src/follower/bootstrap/topic-survey.ts';
-  const { TopicSurvey: Look } = await leftOut<{ TopicSurvey: typeof TopicSurvey }>(
+  const { TopicSurvey: Survey } = await leftOut<{ TopicSurvey: typeof TopicSurvey }>(
     file,
     rule,
     instead,
   );
-  return { ...rightRules, Look };
+  return { ...rightRules, Survey };
 }
 
 test('found when a void reread or truncate empties a table', async () => {
   const rule = ' || isVoid(position, epochs)) continue;';
-  await found(await withLook(rule, ') continue;'));
+  await found(await withSurvey(rule, ') continue;'));
 });
 
 test('found when what lies behind the checkpoint empties a table', async () => {
-  await found(await withLook('!isCovered(position, checkpoint)', 'false'));
+  await found(await withSurvey('!isCovered(position, checkpoint)', 'false'));
 });
 
 test('found when only the first emptying of a table counts', async () => {
   const rule = 'comparePositions(known, position) > 0';
-  await found(await withLook(rule, 'comparePositions(known, position) < 0'));
+  await found(await withSurvey(rule, 'comparePositions(known, position) < 0'));
 });
 
 test('found when what lies below a reread stays', async () => {

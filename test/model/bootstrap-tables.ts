@@ -1,7 +1,8 @@
 /**
  * The tables of a new node, as a map. Flows in: steps as the real folding makes them, and where
  * they lead; flows out: rows, or what Postgres would refuse. Spellings that are equal in Postgres
- * are one key. Of a table that is read anew the rows that have not come again go in the end.
+ * are one key. Of a table under resnapshot the rows that were not written again are deleted at the
+ * end.
  */
 
 import { finishedAt, rowsSeen } from '../../src/follower/apply/resnapshots.ts';
@@ -13,7 +14,7 @@ import { applyRows, type ModelStore } from './model-tables.ts';
 
 export class BootstrapTables {
   readonly #rows = new Map<string, ModelRow>();
-  /** Of each table that is read anew. */
+  /** Of each table under resnapshot. */
   readonly #seen = new Map<string, Set<string>>();
 
   get rows(): ModelRows {

@@ -1,8 +1,8 @@
 /**
  * A new node that reads a log while it is written to and compacted: the real reading, aligning,
  * folding and horizon, between a log in memory and tables that are maps. Flows in: choices of what
- * happens next: writes, time, cleaning, a fetch of any size, an apply, a kill. It promises to look
- * at the rows whenever the node calls itself exact: they are the leader's at its position.
+ * happens next: writes, time, cleaning, a fetch of any size, an apply, a kill. It checks the
+ * rows whenever the node calls itself exact: they are the leader's at its position.
  */
 import * as assert from 'uvu/assert';
 import type { EpochBegin } from '../../src/change/change.ts';
@@ -32,7 +32,7 @@ import { CompactingLog, type LogTimes } from './compacting-log.ts';
 /** What a new node does; the functions may be those of a module with a rule left out. */
 export interface BootstrapRules {
   readonly Log: typeof CompactedLog;
-  readonly Look: typeof TopicSurvey;
+  readonly Survey: typeof TopicSurvey;
   readonly Reader: typeof Aligner;
   readonly horizon: typeof horizonRules;
   readonly exactness: typeof exactnessRules;
@@ -42,7 +42,7 @@ export interface BootstrapRules {
 
 export const rightRules: BootstrapRules = {
   Log: CompactedLog,
-  Look: TopicSurvey,
+  Survey: TopicSurvey,
   Reader: Aligner,
   horizon: horizonRules,
   exactness: exactnessRules,
@@ -147,8 +147,8 @@ export class BootstrapWorld {
       if (!this.#node(turn)) this.#kill();
     }
     const end = findLogEnd(this.#log.tails());
-    // A row that was respelled without a word stands there twice until its table is read anew.
-    if (end?.checkpoint == null || this.#leader.hasUntold) return false;
+    // A row with a new spelling that was not published is in the topic twice until a resnapshot.
+    if (end?.checkpoint == null || this.#leader.hasUnpublished) return false;
     const target = this.#horizonOf(end, horizonRules);
     return exactnessRules.isExactAt(target, end.checkpoint, exactnessRules.isWholeAt(end));
   }
@@ -163,7 +163,7 @@ export class BootstrapWorld {
   /** One thing that the agent does; false when it waits for the log. */
   #node(how: number): boolean {
     try {
-      if (this.#saved === null && this.#position === null) this.#look();
+      if (this.#saved === null && this.#position === null) this.#survey();
       else if (this.#position === null) this.#read(how);
       else if (this.#saved !== null && this.#saved.horizon === null) this.#arrive();
       else return this.#follow(how);
@@ -172,7 +172,7 @@ export class BootstrapWorld {
       // By its name: the aligner may be one with a rule left out, whose errors are its own.
       const isGap = error instanceof Error && error.constructor.name === 'GapError';
       if (isGap && this.exact) {
-        // It is late, and builds itself anew.
+        // It is too late, and is rebuilt.
         this.exact = false;
       } else if (!isGap && !(error instanceof BootstrapRestart)) throw error;
       this.startedOver += 1;
@@ -190,13 +190,13 @@ export class BootstrapWorld {
     this.#waiting = [];
   }
 
-  #look(): void {
+  #survey(): void {
     const end = findLogEnd(this.#log.tails());
     if (end?.checkpoint == null) throw new BootstrapRestart('no checkpoint is common');
-    const look = new this.#rules.Look(streamId);
-    for (const record of this.#log.read(0, 0n).records) look.take(record);
-    const epochs = look.epochsTo(end.checkpoint.at);
-    const emptied = look.emptiedBelow(end.checkpoint.at, epochs);
+    const survey = new this.#rules.Survey(streamId);
+    for (const record of this.#log.read(0, 0n).records) survey.take(record);
+    const epochs = survey.epochsTo(end.checkpoint.at);
+    const emptied = survey.emptiedBelow(end.checkpoint.at, epochs);
     const offsets = end.checkpoint.nextOffsets.map(() => 0n);
     const servedBy = offsets.map(() => null);
     const beganMs = this.#log.nowMs;
@@ -226,7 +226,7 @@ export class BootstrapWorld {
     this.#applyRead(saved, log, pieces);
   }
 
-  /** In one transaction: what was read, and where to read on, or where the node stands now. */
+  /** In one transaction: what was read, and the next offsets, or the position of the node. */
   #applyRead(saved: Saved, log: CompactedLog, pieces: AlignedBatch['partitions'][]): void {
     const window = { from: { epoch: 0, lsn: 0n as never }, to: null };
     const batches = pieces.map((partitions) => ({ partitions }));
@@ -282,21 +282,21 @@ export class BootstrapWorld {
   #horizonOf(end: LogEnd, { horizonOf }: typeof horizonRules): readonly bigint[] {
     const markOffset = (end.checkpoint?.nextOffsets[0] ?? 0n) - 1n;
     const [checkpoint] = this.#log.read(0, markOffset, 1).records;
-    // Where the record of the checkpoint is gone, it may be of any age.
+    // Where the record of the checkpoint is removed, it may be of any age.
     const checkpointAgeMs =
       checkpoint?.offset === markOffset ? this.#log.nowMs - checkpoint.timestampMs : Infinity;
     const { lastStable } = this.#log;
     return horizonOf({ ...end, lastStable, checkpointAgeMs }, this.#times.retentionMs);
   }
 
-  #standing(): FollowerPosition {
+  #currentPosition(): FollowerPosition {
     if (this.#position === null) throw new Error('the node has no position yet');
     return this.#position;
   }
 
-  /** Whether the node is exact where it stands now. */
+  /** Whether the node is exact at its position. */
   #judge(isWhole: boolean): void {
-    const { at, checkpoint, unfinished } = this.#standing();
+    const { at, checkpoint, unfinished } = this.#currentPosition();
     const target = this.#saved?.horizon;
     if (target != null && this.#rules.exactness.isExactAt(target, checkpoint, isWhole)) {
       this.exact = true;
@@ -312,14 +312,14 @@ export class BootstrapWorld {
     }
   }
 
-  /** Who misses what was not told would stop; the table is read anew before that is noticed. */
-  #isTold(table: string, from: FollowerPosition, batches: readonly AlignedBatch[]): boolean {
+  /** A node without an unpublished change would stop; the resnapshot comes before that. */
+  #isPublished(table: string, from: FollowerPosition, batches: readonly AlignedBatch[]): boolean {
     const checkpoints = [from, ...batches.map(({ checkpoint }) => checkpoint)];
     return checkpoints.every(({ at }) => this.#leader.truthAt(at)?.has(table) === true);
   }
 
   #follow(how: number): boolean {
-    const from = this.#standing();
+    const from = this.#currentPosition();
     if (this.#aligner === null) {
       this.#aligner = new this.#rules.Reader(streamId, from.checkpoint);
       this.#offsets = [...from.checkpoint.nextOffsets];
@@ -353,7 +353,9 @@ export class BootstrapWorld {
     const window = { from: from.at, to: null };
     const unfinished = unfinishedDuring(from, portion);
     const mayLack = (table: string): boolean => {
-      return !this.exact || unfinished.has(table) || !this.#isTold(table, from, portion.batches);
+      return (
+        !this.exact || unfinished.has(table) || !this.#isPublished(table, from, portion.batches)
+      );
     };
     for (const step of coalesce(portion.batches, window, mayLack)) {
       this.#tables.apply(step, mayLack);

@@ -54,7 +54,7 @@ export class CompactingLog {
     return this.#partitions.length;
   }
 
-  /** Where the next record will stand. */
+  /** The offset of the next record. */
   next(partition: number): bigint {
     return this.#of(partition).next;
   }

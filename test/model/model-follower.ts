@@ -63,14 +63,14 @@ export class ModelFollower {
     this.#waiting.push(batch);
   }
 
-  /** Somebody writes past the guard. */
+  /** A session writes past the guard. */
   tamper(key: string, row: Row | null): void {
     this.#isTampered = true;
     if (row === null) this.#rows.delete(key);
     else this.#rows.set(key, row);
   }
 
-  /** One transaction; `clears`: rows that have not come again yet stand in another one's way. */
+  /** One transaction; `clears`: unseen rows conflict with a written one. */
   apply(limit: ApplyLimit, clears: boolean): void {
     const from = this.#position;
     const portion = nextPortion(this.#waiting, from.at, limit);

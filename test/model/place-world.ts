@@ -1,5 +1,5 @@
 /**
- * A new node that is built to stand at a chosen place, while the log is written to and cleaned on.
+ * A new node that is built for a chosen LSN, while the log is written to and cleaned on.
  * Flows in: choices of what happens next, and the rules it follows; flows out: nothing, but
  * whenever the node says that it has arrived, its rows are the leader's of the checkpoint where it
  * began.
@@ -76,7 +76,7 @@ export class PlaceWorld {
 
   #node(how: number): void {
     try {
-      if (this.#reading === null) this.#look();
+      if (this.#reading === null) this.#survey();
       else this.#read(this.#reading, how);
     } catch (error) {
       if (!(error instanceof BootstrapRestart)) throw error;
@@ -88,19 +88,19 @@ export class PlaceWorld {
     return this.#log.nowMs - this.#times.lagMs + 1;
   }
 
-  #look(): void {
+  #survey(): void {
     const search = new this.#rules.CheckpointSearch(this.#until, this.#keptFromMs);
-    const look = new TopicSurvey(streamId);
+    const survey = new TopicSurvey(streamId);
     for (const record of this.#log.read(0, 0n).records) {
-      look.take(record);
+      survey.take(record);
       search.take(record);
     }
     const { start } = search;
     if (start === null) return;
     assert.ok(compareEpochLsn(start.checkpoint.at, this.#until) <= 0, 'it begins past the place');
     const from = start.checkpoint.nextOffsets.map(() => 0n);
-    const epochs = look.epochsTo(start.checkpoint.at);
-    const emptied = look.emptiedBelow(start.checkpoint.at, epochs);
+    const epochs = survey.epochsTo(start.checkpoint.at);
+    const emptied = survey.emptiedBelow(start.checkpoint.at, epochs);
     const log = new CompactedLog(from, start.checkpoint.nextOffsets, epochs, emptied);
     const sinceMs = this.#log.nowMs;
     const servedBy = from.map(() => null);

@@ -52,11 +52,11 @@ test('found when records behind the checkpoint may be old enough to be cleaned b
   await breaks(placing(rules), breakRunsMax, wrongRows);
 });
 
-test('found when it is not looked at once more on arrival', async () => {
+test('found when the age is not checked once more on arrival', async () => {
   await breaks(placing({ ...placeRules, isKept: () => true }), breakRunsMax, wrongRows);
 });
 
-test('found when rows that lack values are taken for whole', async () => {
+test('found when partial rows are taken for whole', async () => {
   const rules = await without('isWholePoint(point) ?', 'point !== null ?');
   await breaks(placing(rules), breakRunsMax, wrongRows);
 });

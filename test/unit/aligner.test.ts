@@ -1,6 +1,6 @@
 /**
  * The aligner against histories of its own making: what is whole comes out once and in order,
- * however the partitions arrive; what is torn never comes out; what does not add up is damage.
+ * however the partitions arrive; what is torn never comes out; counts that do not match are damage.
  */
 import fc from 'fast-check';
 import { test } from 'uvu';
@@ -51,7 +51,7 @@ function kindOf({ kind }: Aligned): string {
   return kind;
 }
 
-/** Two partitions that stand at 1:0/A. */
+/** Two partitions that are at 1:0/A. */
 function topicOf(write: (topic: SketchedTopic) => unknown): StreamRecord[][] {
   const topic = new SketchedTopic(2, 10);
   write(topic);
@@ -160,7 +160,7 @@ test('a batch is large from the first byte above the bound on, in all partitions
   assert.equal(large?.kind === 'large' && large.from, start);
 });
 
-test('a batch tells the newest commit time of its records, be it held or too large to hold', () => {
+test('a batch has the newest commit time of its records, be it held or too large to hold', () => {
   const times = new Map([
     ['a', 9n],
     ['b', 7n],
@@ -232,7 +232,7 @@ test('a begin of an epoch that is no newer is damage', () => {
   damaged((topic) => topic.begin(1, 20), /epoch 1 begins again/);
 });
 
-test('a point that a begin counts as whole and one partition lacks is damage', () => {
+test('a point that a begin counts as whole and one partition does not have is damage', () => {
   const write = (topic: SketchedTopic) => topic.point(20, {}, [0]).begin(2, 5, { base: at(1, 20) });
   damaged(write, /the point 1:0\/14 is in one partition and not in another/);
 });

@@ -1,6 +1,6 @@
 /**
  * What a delayed follower may apply: nothing younger than the delay, whatever the order of commit
- * times; everything that is old enough; and no look in vain.
+ * times; everything that is old enough; and no check without effect.
  */
 import fc from 'fast-check';
 import { test } from 'uvu';
@@ -52,12 +52,12 @@ test('a point without rows and an epoch begin wait since they were appended', ()
   assert.equal(dueOf([epoch(4_000)], delayMs, 5_000), { count: 1, inMs: null });
 });
 
-test('what has no row holds up nobody', () => {
+test('what has no row delays no other batch', () => {
   const waiting = [batch(null, 9_000), epoch(9_500), batch(3_000_000n), batch(4_500_000n)];
   assert.equal(dueOf(waiting, delayMs, 4_000), { count: 3, inMs: 1_500 });
 });
 
-test('a leader whose clock is far ahead is looked at again, in a minute', () => {
+test('a leader whose clock is far ahead is checked again, in a minute', () => {
   assert.equal(dueOf([batch(4_000_000_000_000n)], delayMs, 0), { count: 0, inMs: 60_000 });
 });
 
@@ -67,7 +67,7 @@ const anyAligned = fc.oneof(
   fc.integer({ min: 0, max: 9_999 }).map(epoch),
 );
 
-test('over any order of times nothing young is due, and the next look finds more', () => {
+test('over any order of times nothing young is due, and the next check finds more', () => {
   const any = fc.tuple(
     fc.array(anyAligned, { maxLength: 8 }),
     fc.integer({ min: 1, max: 3_000 }),
@@ -81,8 +81,8 @@ test('over any order of times nothing young is due, and the next look finds more
         const ageMs = nowMs - Number(micros ?? 0n) / 1000;
         assert.ok(micros === null || ageMs >= delay, `a row of ${ageMs} ms is due`);
       }
-      if (inMs === null) assert.is(count, waiting.length, 'some wait, and nobody looks again');
-      else assert.ok(dueOf(waiting, delay, nowMs + inMs).count > count, 'a look in vain');
+      if (inMs === null) assert.is(count, waiting.length, 'some wait without another check');
+      else assert.ok(dueOf(waiting, delay, nowMs + inMs).count > count, 'a check without effect');
     }),
     { numRuns: 5_000 },
   );

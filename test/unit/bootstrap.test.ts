@@ -1,7 +1,7 @@
 /**
  * The decisions of a bootstrap without a log: where the horizon is, what keeps a node from being
- * exact, when it starts over, which epochs and relations a first look finds, and how far it says it
- * is.
+ * exact, when it restarts, which epochs and relations a survey finds, and how much it reports that
+ * it is.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -54,11 +54,11 @@ test('a partition has moved when another broker serves it than before', () => {
   assert.equal(movedPartitions([1, 2], [null, 1]), [1]);
 });
 
-function lookAt(topic: SketchedTopic): TopicSurvey {
-  const look = new TopicSurvey(streamId);
-  look.take({ ...topicBegin, begin: beginOf({ epoch: 1 }) });
-  for (const record of topic.partitions[0] ?? []) look.take(record);
-  return look;
+function surveyOf(topic: SketchedTopic): TopicSurvey {
+  const survey = new TopicSurvey(streamId);
+  survey.take({ ...topicBegin, begin: beginOf({ epoch: 1 }) });
+  for (const record of topic.partitions[0] ?? []) survey.take(record);
+  return survey;
 }
 
 const topicBegin = {
@@ -71,7 +71,7 @@ const newer = shapeOf('public.t', 'id int', 'v text');
 test('epochs that were never whole are not among those that lead to a checkpoint', () => {
   const topic = new SketchedTopic(1).point(10).begin(2, 10, { base: at(1, 10) });
   topic.begin(3, 10, { base: at(1, 10) }).point(20);
-  const epochs = lookAt(topic).epochsTo(at(3, 20));
+  const epochs = surveyOf(topic).epochsTo(at(3, 20));
   assert.equal(
     epochs.map(({ epoch }) => epoch),
     [1, 3],
@@ -82,12 +82,12 @@ test('a relation is as its newest record that counts says, or as the only one le
   const topic = new SketchedTopic(1).put(0, 5, 0, { kind: 'relation', relation: old }).point(10);
   topic.put(0, 12, 0, { kind: 'relation', relation: newer });
   topic.begin(2, 30, { base: at(1, 10) }).point(40);
-  const look = lookAt(topic);
-  assert.equal(look.relationsAt(look.epochsTo(at(2, 40))), [old]);
+  const survey = surveyOf(topic);
+  assert.equal(survey.relationsAt(survey.epochsTo(at(2, 40))), [old]);
   const onlyVoid = new SketchedTopic(1).point(10);
   onlyVoid.put(0, 12, 0, { kind: 'relation', relation: newer });
   onlyVoid.begin(2, 30, { base: at(1, 10) }).point(40);
-  assert.equal(lookAt(onlyVoid).relationsAt(look.epochsTo(at(2, 40))), [newer]);
+  assert.equal(surveyOf(onlyVoid).relationsAt(survey.epochsTo(at(2, 40))), [newer]);
 });
 
 test('a log of another stream, or without the begin of an epoch, is refused', () => {
@@ -99,13 +99,13 @@ test('a log of another stream, or without the begin of an epoch, is refused', ()
       return error instanceof UnderstudyError ? error.code : String(error);
     }
   };
-  const look = new TopicSurvey('another');
+  const survey = new TopicSurvey('another');
   assert.is(
-    codeOf(() => look.take({ ...topicBegin, begin: beginOf({}) })),
+    codeOf(() => survey.take({ ...topicBegin, begin: beginOf({}) })),
     'TOPIC_MISMATCH',
   );
   assert.is(
-    codeOf(() => look.epochsTo(at(2, 10))),
+    codeOf(() => survey.epochsTo(at(2, 10))),
     'DAMAGED',
   );
 });
@@ -145,9 +145,9 @@ test('void rows, and those from before the last emptying that counts, are left o
     .row(0, 32, 'b', '1')
     .point(40);
   topic.put(0, 41, 0, { kind: 'truncate', relationId: 'public.t' }).point(50);
-  const look = lookAt(topic);
-  const epochs = look.epochsTo(at(2, 40));
-  const emptied = look.emptiedBelow(at(2, 40), epochs);
+  const survey = surveyOf(topic);
+  const epochs = survey.epochsTo(at(2, 40));
+  const emptied = survey.emptiedBelow(at(2, 40), epochs);
   assert.equal([...emptied.keys()], ['public.t']);
   const records = topic.partitions[0] ?? [];
   const log = new CompactedLog([0n], [BigInt(records.length * 2)], epochs, emptied);

@@ -50,7 +50,7 @@ function applySteps(tables: Tables, steps: readonly ApplyStep[]): void {
   }
 }
 
-/** The plain reading: one record after the other, below `to`; a barrier stands in partition 0. */
+/** The plain reading: one record after the other, below `to`; barriers of partition 0. */
 function replay(topic: SketchedTopic, to: EpochLsn): Tables {
   const tables: Tables = new Map();
   const records = topic.partitions.flat().filter(({ position }) => isCovered(position, to));
@@ -191,9 +191,9 @@ function inShort(steps: readonly ApplyStep[]): string[] {
     if (step.kind === 'truncate') return `truncate ${step.relationIds.join(' ')}`;
     if (step.kind === 'reread') return `reread ${step.relationId}`;
     const tables = step.tables.map(({ relationId, deletes, upserts }) => {
-      const gone = deletes.map(({ identity }) => `-${identity.join()}`);
+      const deleted = deletes.map(({ identity }) => `-${identity.join()}`);
       const kept = upserts.map(({ identity, value }) => `${identity.join()}=${value}`);
-      return [relationId, ...gone, ...kept].join(' ');
+      return [relationId, ...deleted, ...kept].join(' ');
     });
     return tables.join('; ');
   });
@@ -201,10 +201,10 @@ function inShort(steps: readonly ApplyStep[]): string[] {
 
 test('only the last change of a key counts, over batches too', () => {
   const steps = stepsOf(1, (topic) => {
-    topic.row(0, 11, 'k', '1').row(0, 12, 'k', '2').row(0, 12, 'gone', '1').point(13);
-    topic.row(0, 14, 'k', null).row(0, 15, 'k', '3').row(0, 16, 'gone', null);
+    topic.row(0, 11, 'k', '1').row(0, 12, 'k', '2').row(0, 12, 'old', '1').point(13);
+    topic.row(0, 14, 'k', null).row(0, 15, 'k', '3').row(0, 16, 'old', null);
   });
-  assert.equal(inShort(steps), ['public.t -gone k=3']);
+  assert.equal(inShort(steps), ['public.t -old k=3']);
 });
 
 test('a key change is a delete of one key and a row of another, wherever they lie', () => {
@@ -233,7 +233,7 @@ test('truncates side by side are one, a row or a relation between them parts the
   assert.equal(inShort(steps), expected);
 });
 
-test('a reading anew parts what came before it from what comes again, in all partitions', () => {
+test('a resnapshot separates the rows before it from those after, in all partitions', () => {
   const reread: Content = { kind: 'reread', relationId: 'public.t' };
   const steps = stepsOf(2, (topic) => {
     topic.row(0, 11, 'a', '1').row(1, 11, 'b', '1').everywhere(12, 0, reread);
@@ -256,7 +256,7 @@ test('a barrier outside of the window is no step', () => {
   assert.equal(inShort(coalesce(batches, { from: at(1, 13), to: null })), ['truncate y']);
 });
 
-test('a barrier that a partition lacks is damage', () => {
+test('a barrier that is missing in a partition is damage', () => {
   for (const kind of ['truncate', 'reread'] as const) {
     for (const lonely of [0, 1]) {
       assert.throws(
@@ -267,7 +267,7 @@ test('a barrier that a partition lacks is damage', () => {
   }
 });
 
-test('keys are told apart by their bytes, not by their text as UTF-8', () => {
+test('keys are distinguished by their bytes, not by their text as UTF-8', () => {
   const topic = new SketchedTopic(1, 10).row(0, 11, 'a', '1').row(0, 12, 'b', '2').point(20);
   const [batch] = batchesOf(topic) as [AlignedBatch];
   const bytes = [Buffer.from([0xc3]), Buffer.from([0xe9])];

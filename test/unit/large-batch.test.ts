@@ -16,7 +16,7 @@ import { at, place, SketchedTopic, streamId } from '../support/builders.ts';
 
 type Piece = readonly (readonly ContentRecord[])[];
 
-/** The large batches of a topic that stands at 1:0/A. */
+/** The large batches of a topic that is at 1:0/A. */
 function largeOf({ partitions }: SketchedTopic): AlignedLarge[] {
   const checkpoint = { at: at(1, 10), nextOffsets: partitions.map(() => 1n) };
   const aligner = new Aligner(streamId, checkpoint, 0);
@@ -191,7 +191,7 @@ function refused(work: () => unknown, message: RegExp): void {
   });
 }
 
-test('a record that is gone since the first reading is a gap', () => {
+test('a record that is missing since the first reading is a gap', () => {
   const topic = new SketchedTopic(1, 10).row(0, 12, 'a', '1').row(0, 12, 'b', '1').point(20);
   const [batch] = largeOf(topic) as [AlignedLarge];
   const merge = new LargeBatchMerge(batch);

@@ -26,7 +26,7 @@ test('a younger gap is damage, and so is one within a tenth of the limit', () =>
   assert.is(judged(22 * hourMs, dayMs), 'STALE');
 });
 
-test('where nobody knows how long changes are kept, a gap is damage', () => {
+test('where it is unknown how long changes are kept, a gap is damage', () => {
   assert.is(judged(1_000 * hourMs, null), 'DAMAGED');
 });
 

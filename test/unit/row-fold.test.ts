@@ -155,7 +155,7 @@ test('a partial row that follows a delete of its key is damage', () => {
   );
 });
 
-test('a partial row whose base lacks a value is not whole', () => {
+test('a partial row whose base has no value either is not whole', () => {
   const top = layerOf(columns, ['1', null, '2'], ['large']);
   assert.equal(missingColumns(columns, [top]), ['large']);
   assert.is(wholeRow(columns, [top], null), null);

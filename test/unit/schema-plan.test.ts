@@ -77,7 +77,7 @@ test('settings of a dump hold for what comes behind them, and each step has its 
   ]);
 });
 
-test('roles are found where a statement gives something to somebody, and nowhere else', () => {
+test('roles are found where a statement grants something to a role, and nowhere else', () => {
   const acting = ['SET LOCAL SESSION AUTHORIZATION "gi""ver"'];
   for (const [statement, roles] of [
     ['ALTER TABLE a.t OWNER TO "Own ""er"', ['Own "er']],
@@ -111,7 +111,7 @@ test('extensions are named, also odd ones', () => {
   assert.is(extensionOf("COMMENT ON EXTENSION citext IS 'x'"), null);
 });
 
-test('foreign keys are told by their table and name', () => {
+test('foreign keys are known by their table and name', () => {
   const rest = 'FOREIGN KEY (x) REFERENCES a.u(y)';
   const plain = `ALTER TABLE ONLY a.t\n    ADD CONSTRAINT f ${rest}`;
   assert.is(foreignKeyOf(plain), 'a.t.f');
