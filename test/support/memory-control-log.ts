@@ -1,6 +1,6 @@
 /**
- * A control log in memory, for tests without servers: the fold of production over records that every
- * reader sees as soon as they are appended.
+ * A control log in memory, for tests without servers: the fold of production over records that
+ * every reader sees as soon as they are appended.
  */
 import type { ControlLog } from '../../src/control/control-log.ts';
 import type { ControlRecord, RecordOf } from '../../src/control/control-records.ts';

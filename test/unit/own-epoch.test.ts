@@ -1,6 +1,6 @@
 /**
- * How an epoch is owned and lost, without a fleet: what the end of the log says about an epoch, as a
- * table; and the executor of the owning state machine, between a control log and producers in
+ * How an epoch is owned and lost, without a fleet: what the end of the log says about an epoch, as
+ * a table; and the executor of the owning state machine, between a control log and producers in
  * memory.
  */
 import { test } from 'uvu';
@@ -199,7 +199,7 @@ test('any other failure ends the attempt at once', async () => {
   );
 });
 
-test('a claim that is read during an action ends the ownership, however the action ends', async () => {
+test('a claim that is read during an action ends the ownership, whatever its reply', async () => {
   for (const end of ['replies', 'fails']) {
     for (const during of ['drain', 'begin']) {
       const control = new MemoryControlLog(claimOf(1, 'a'));

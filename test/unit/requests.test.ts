@@ -217,7 +217,7 @@ test('a promotion answers with the time of each step once the node leads', async
   assert.equal(await promotion.leads, result);
 });
 
-test('a failure is the requester’s until the node leads, and the agent’s own afterwards', async () => {
+test('a failure is the requester’s until the node leads, then the agent’s own', async () => {
   const control = new MemoryControlLog();
   const asked = { request: request(), desk: deskOf(control) };
   const promotion = new PromotionRequest({ node: 'b', mayClaim: 2, nowMs: () => 0, asked });
