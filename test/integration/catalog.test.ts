@@ -141,7 +141,7 @@ test('a session has our settings against those of the database', async () => {
   }
 });
 
-test('a lost connection is told, once, and only when we did not end it', async () => {
+test('a lost connection is reported once, and only when we did not end it', async () => {
   const lost: string[] = [];
   const session = await connectPostgres(url, { applicationName: 'understudy lost' });
   const seen = new Promise<void>((resolve) => {
@@ -322,7 +322,7 @@ test('sequences are found by owner and by default, with their state', async () =
   );
 });
 
-test('the server says who it is', async () => {
+test('the facts of the server are read', async () => {
   const facts = await readServer(client);
   assert.match(facts.systemId, /^[0-9]{15,}$/);
   assert.is(facts.timeline, 1);
@@ -340,7 +340,7 @@ test('the server says who it is', async () => {
   );
 });
 
-test('relations are kept with the ids of columns that are gone', async () => {
+test('relations are kept with the ids of dropped columns', async () => {
   const node = { cluster: 'shop', name: 'a', streamId: 's', role: 'leader', epoch: 1 } as const;
   await installUnderstudySchema(client, { ...node, startNumber: 0n });
   const table = (await read('public.good')).get('public.good') as TableShape;

@@ -113,7 +113,7 @@ test('a verified state holds what others wrote before', async () => {
   assert.is(both.length, 2);
 });
 
-test('of two points of one label the first is kept, for those who come later too', async () => {
+test('of two points of one label the first is kept, also for later readers', async () => {
   const topic = await controlTopic();
   const a = await open(topic, 'a');
   await a.append(point('x', 10n));
@@ -128,10 +128,10 @@ async function verified(log: ControlLog): Promise<ControlLog> {
   return log;
 }
 
-test('a command asks, the agent hears of it and answers', async () => {
+test('a command appends a request, the agent reads it and appends its answers', async () => {
   const topic = await controlTopic();
   const [agent, command] = await Promise.all([open(topic, 'b'), open(topic, null)]);
-  const heard = agent.waitFor(({ requests }) => requests.size > 0, patienceMs);
+  const asked = agent.waitFor(({ requests }) => requests.size > 0, patienceMs);
   const [id, args] = ['request-1', { drainTimeoutMs: 5 }];
   await command.append({
     kind: 'request',
@@ -142,7 +142,7 @@ test('a command asks, the agent hears of it and answers', async () => {
     args,
     time,
   });
-  const request = (await heard).requests.get(id)?.[0];
+  const request = (await asked).requests.get(id)?.[0];
   assert.equal([request?.verb, request?.node, request?.args], ['switchover', 'b', args]);
   const answer = { kind: 'answer', request: id, node: 'b', error: null, time } as const;
   await agent.append({ ...answer, step: 'guard', result: null });
@@ -154,7 +154,7 @@ test('a command asks, the agent hears of it and answers', async () => {
   );
 });
 
-test('a log that Kafka compacted says the same', async () => {
+test('a log that Kafka compacted gives the same state', async () => {
   const topic = await controlTopic({
     'min.compaction.lag.ms': '0',
     'max.compaction.lag.ms': '100',
@@ -183,7 +183,7 @@ test('a log that Kafka compacted says the same', async () => {
   assert.equal(a.state, before);
 });
 
-test('a record that is not known ends the log, for those who wait and those who come', async () => {
+test('an unknown record ends the log, for present and later waits', async () => {
   const topic = await controlTopic();
   const a = await open(topic, 'a');
   const waiting = rejection(a.waitFor(() => false, patienceMs));
@@ -214,20 +214,20 @@ test('every wait ends: by the time limit, by its signal, by closing', async () =
   assert.is(await a.ended, null);
 });
 
-test('a listener hears of every change until it is taken off', async () => {
+test('a listener is called at every change until it is removed', async () => {
   const topic = await controlTopic();
   const a = await open(topic, 'a');
-  const heard: number[] = [];
-  const off = a.onChange(({ startNumbers }) => heard.push(startNumbers.get('a') ?? 0));
+  const calls: number[] = [];
+  const off = a.onChange(({ startNumbers }) => calls.push(startNumbers.get('a') ?? 0));
   await a.append({ kind: 'start', node: 'a', number: 1, time });
   await a.verify(patienceMs);
   off();
   await a.append({ kind: 'start', node: 'a', number: 2, time });
   assert.is((await a.verify(patienceMs)).startNumbers.get('a'), 2);
-  assert.is(heard.at(-1), 1);
+  assert.is(calls.at(-1), 1);
 });
 
-test('a reader that fails is tried again, and who waits is told when it lasts', async () => {
+test('a read that fails is retried, and a wait ends with the error when it lasts', async () => {
   const topic = await controlTopic();
   let failuresLeft = 0;
   const failing = (reader: CommittedReader): CommittedReader => ({

@@ -1,7 +1,7 @@
 /**
  * Rows are found again whatever tells them apart: keys whose equality an extension or a collation
  * brings, indexes of every make, partitions, and histories in which keys and unique values change
- * places. Each step is looked at on the follower before the next.
+ * places. Each step is checked on the follower before the next.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -82,7 +82,7 @@ test('keys whose equality belongs to an extension', async () => {
   assert.equal(others, ['({1.00},"(anna,1)",2)']);
 });
 
-test('what the identity’s index takes for equal is one row, whatever the column says', async () => {
+test('keys that the identity’s index takes for equal are one row', async () => {
   const sharp = await arrives(
     ['public.sharp'],
     `INSERT INTO sharp VALUES ('Anna', 1), ('anna', 2), ('ANNA', 3)`,
@@ -256,7 +256,7 @@ test('parents, numbered and generated columns, and tables that are not replicate
   assert.equal(await fleet.sql('b', 'SELECT up FROM number_a'), [{ up: 'AGAIN' }]);
 });
 
-test('verify says that all of it is equal', async () => {
+test('verify reports all of it as equal', async () => {
   const { code, json } = await fleet.cli('verify');
   assert.is(code, 0, JSON.stringify(json));
 });

@@ -71,8 +71,8 @@ async function startOwner(args: readonly string[]): Promise<Owner> {
 
 async function assertNothingLeft(owner: Pick<Owner, 'dir' | 'processes'>): Promise<void> {
   await waitUntilGone(owner.processes, goneMaxMs);
-  assert.equal(owner.processes.filter(isAlive), [], 'all processes are gone');
-  assert.not.ok(existsSync(owner.dir), 'the directory is gone');
+  assert.equal(owner.processes.filter(isAlive), [], 'all processes have ended');
+  assert.not.ok(existsSync(owner.dir), 'the directory is removed');
 }
 
 async function ask(url: string, text: string): Promise<string> {
@@ -149,7 +149,7 @@ servers('have different system identifiers', async ({ sandbox }) => {
   assert.is(new Set(ids).size, 2);
 });
 
-servers('let nobody in without the password', async ({ sandbox }) => {
+servers('refuse a login without the password', async ({ sandbox }) => {
   const [server] = sandbox?.postgres ?? [];
   assert.ok(server);
   const without = server.url().replace(/:[0-9a-f]+@/, ':wrong@');

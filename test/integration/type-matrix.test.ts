@@ -22,7 +22,7 @@ test.before(async () => {
   matrix = await matrixFor(stack.postgres.slice(0, 2).map((server) => server.superuserUrl));
   if (matrix.missing.length > 0) console.log(`not on these servers: ${matrix.missing.join(', ')}`);
   fleet = await startFleet({ stack, partitions: 3, tables: matrixTables(matrix, true) });
-  // As somebody may have set them for all clients of a database: two that agree in nothing.
+  // As a user may have set them for all clients of a database: two that agree in nothing.
   await setForDatabase('a', {
     ...{ DateStyle: 'SQL, DMY', IntervalStyle: 'sql_standard', TimeZone: 'Asia/Kathmandu' },
     ...{ bytea_output: 'escape', extra_float_digits: '-5', search_path: 'pg_temp' },

@@ -1,6 +1,6 @@
 /**
- * Who leads: which claims, releases and aborts count, and what they change. Records flow in, the
- * folded state is looked at.
+ * The owner of an epoch: which claims, releases and aborts are valid, and what they change in the
+ * folded state.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -34,7 +34,7 @@ function fold(...records: readonly ControlRecord[]): ClaimState {
 
 const first = claim(1, 'a1', null);
 
-test('nobody leads an empty log, and anybody may claim epoch 1', () => {
+test('an empty log has no owner, and any node may claim epoch 1', () => {
   assert.is(ownerOf(noClaims), null);
   assert.equal(nextClaim(noClaims, 'b'), { epoch: 1, node: 'b', predecessor: null });
   assert.not(isMine(noClaims, 'a', 0));
@@ -45,7 +45,7 @@ test('of two claims for one epoch the first in the log wins', () => {
   assert.equal(ownerOf(state), { epoch: 2, node: 'b', claimId: 'b1' });
   assert.equal(nextClaim(state, 'c'), { epoch: 3, node: 'c', predecessor: 'b1' });
   assert.ok(isMine(state, 'b', 2));
-  assert.not(isMine(state, 'a', 1), 'an epoch that is over is nobody’s');
+  assert.not(isMine(state, 'a', 1), 'an epoch that is over has no owner');
 });
 
 for (const [why, late] of [
@@ -54,12 +54,12 @@ for (const [why, late] of [
   ['leaves an epoch out', claim(3, 'b1', 'a1')],
   ['is for an epoch that is taken', claim(1, 'b1', null)],
 ] as const) {
-  test(`a claim that ${why} never happened`, () => {
+  test(`a claim that ${why} is void`, () => {
     assert.equal(fold(first, late), fold(first));
   });
 }
 
-test('a claim that builds on a loser never happened either', () => {
+test('a claim that names the loser is void too', () => {
   const won = fold(first, claim(2, 'b1', 'a1'), claim(2, 'c1', 'a1'));
   assert.equal(foldClaim(won, claim(3, 'c2', 'c1')), won);
 });
@@ -79,12 +79,12 @@ test('only the owner releases or aborts, and only its present claim', () => {
   }
 });
 
-test('of release and abort of one switchover the first in the log counts', () => {
+test('of release and abort of one switchover the first in the log is valid', () => {
   assert.ok(isMine(fold(first, abort('a1', 'r1'), release('a1', 'r1')), 'a', 1));
   assert.not(isMine(fold(first, release('a1', 'r1'), abort('a1', 'r1')), 'a', 1));
 });
 
-test('another switchover may release after one was given up', () => {
+test('another switchover may release after one was aborted', () => {
   assert.is(ownerOf(fold(first, abort('a1', 'r1'), release('a1', 'r2'))), null);
 });
 

@@ -106,7 +106,7 @@ test('a nonce of a command has no node', () => {
   assert.equal(decodeControlRecord(key, value, 0n), record);
 });
 
-test('a newer format stops before anything else is looked at', () => {
+test('a newer format is refused before anything else is checked', () => {
   const value = JSON.stringify({ format: 2, kind: 'council', members: [] });
   assert.is(
     codeOf(() => decodeControlRecord('council/1', value, 0n)),

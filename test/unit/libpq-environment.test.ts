@@ -13,7 +13,7 @@ async function environmentOf(url: string): Promise<Readonly<Record<string, strin
   return env;
 }
 
-test('address and login are those of the URL, whatever the surroundings say', async () => {
+test('address and login are those of the URL, not of the environment', async () => {
   const url = 'postgres://some%20one:p%40ss%2Fw%25rd@db.example:5433/my%20shop?options=-c%20a%3Db';
   assert.equal(await environmentOf(url), {
     PATH: '/bin',

@@ -30,7 +30,7 @@ test('no password is shown, in malformed URLs neither', () => {
   for (const url of malformed) assert.not.match(redactUrl(url), /sec|ret/, url);
 });
 
-test('settings hold whatever the URL says', () => {
+test('the URL does not change the settings', () => {
   const url = 'postgres://u:p@h:1/d?options=-c%20geqo%3Doff&statement_timeout=5&application_name=x';
   const config = sessionConfig(url, { applicationName: 'understudy', replica: true });
   const client = new Client(config) as unknown as { getStartupConf(): Record<string, string> };

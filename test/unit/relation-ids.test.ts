@@ -56,7 +56,7 @@ test('a name that was used before gets a number', () => {
   assert.is(assignRelationId('public.orders#2', used), 'public.orders#2#2');
 });
 
-test('no id is ever given twice', () => {
+test('no id is assigned twice', () => {
   const names = fc.array(fc.constantFrom('a', 'a#2', 'a#2#2', 'b', 'a#3'), { maxLength: 30 });
   fc.assert(
     fc.property(names, (given) => {
@@ -68,7 +68,7 @@ test('no id is ever given twice', () => {
   );
 });
 
-test('column ids go by attnum', () => {
+test('column ids are assigned by attnum', () => {
   const given = assignColumnIds([{ attnum: 7, name: 'price' }], new Set(['price']));
   assert.equal([...given], [[7, 'price#2']]);
 });

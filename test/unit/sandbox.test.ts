@@ -65,7 +65,7 @@ test('settings and exports survive quotes', () => {
   assert.is(exportLines({ A: "it's" }), "export A='it'\\''s'\n");
 });
 
-test('a lost port is told from other failures', () => {
+test('a lost port is distinguished from other failures', () => {
   assert.ok(portWasTaken('could not bind IPv4 address "127.0.0.1": Address already in use'));
   assert.ok(portWasTaken('Caused by: java.net.BindException: Address already in use'));
   assert.ok(portWasTaken('ERROR (main) Port 31999 seems to be in use by another process.'));
@@ -78,7 +78,7 @@ test('free ports are different and below those of outgoing connections', async (
   assert.ok(ports.every((port) => port >= 15_000 && port < 32_000));
 });
 
-test('a process is known by its pid and start time, and a zombie is gone', async () => {
+test('a process is identified by pid and start time, and a zombie counts as ended', async () => {
   const child = spawn('/bin/sh', ['-c', 'sleep 60 & wait'], { stdio: 'ignore', detached: true });
   const identity = identify(child.pid ?? 0);
   assert.ok(identity !== undefined);

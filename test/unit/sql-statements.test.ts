@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { splitStatements } from '../../src/catalog/dump/sql-statements.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 
-/** Each is one statement, whatever stands around it. */
+/** Each is one statement, whatever surrounds it. */
 const whole: Readonly<Record<string, string>> = {
   'a string': `COMMENT ON TABLE t IS 'a; b -- no comment /* nor this'`,
   'a string with quotes in it': `COMMENT ON TABLE t IS 'it''s; a '';'''`,
@@ -78,7 +78,7 @@ for (const [name, script] of Object.entries({
   });
 }
 
-test('whatever statements are made of and stand between, they come out as they went in', () => {
+test('statements come out as they went in, whatever is in them and between them', () => {
   const inner = fc.string({ maxLength: 12 });
   const tag = fc.constantFrom('$$', '$a$', '$_1$');
   const piece = fc.oneof(

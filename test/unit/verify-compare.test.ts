@@ -50,14 +50,14 @@ compare('rows, both sums, the columns and the identity must be the same', () => 
 
 compare('tables are matched by relation id, and one that is missing is a difference', () => {
   const renamed = digest('public.t', { relationId: 'r1', table: 'public.renamed' });
-  const leader = [digest('public.t', { relationId: 'r1' }), digest('public.gone')];
+  const leader = [digest('public.t', { relationId: 'r1' }), digest('public.dropped')];
   const { equal, tables } = compareNode('b', leader, [renamed, digest('public.more')]);
   assert.is(equal, false);
-  const told = tables.map(({ table, rows, leaderRows, difference }) => {
+  const compared = tables.map(({ table, rows, leaderRows, difference }) => {
     return [table, rows, leaderRows, difference];
   });
-  assert.equal(told, [
-    ['public.gone', null, 3n, 'missing'],
+  assert.equal(compared, [
+    ['public.dropped', null, 3n, 'missing'],
     ['public.more', 3n, null, 'extra'],
     ['public.t', 3n, 3n, null],
   ]);

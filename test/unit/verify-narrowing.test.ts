@@ -26,7 +26,7 @@ function hashed(text: string): string {
   return createHash('sha256').update(text).digest('hex');
 }
 
-/** What SQL answers, by other means; a row lies where its key says. */
+/** The answer of the SQL query, computed here; the ctid of a row is its key. */
 function bucketsOf(rows: Rows, { digits, within }: BucketQuestion): Buckets {
   const buckets = new Map<string, Bucket>();
   for (const [key, value] of rows) {
@@ -77,7 +77,7 @@ function trueDifferences(leader: Rows, follower: Rows): ReadonlySet<string> {
   );
 }
 
-function told({ found }: Narrowed): readonly string[] {
+function listed({ found }: Narrowed): readonly string[] {
   return found.map(({ kind, leaderTid, followerTid }) => `${kind} ${leaderTid ?? followerTid}`);
 }
 
@@ -98,7 +98,7 @@ narrowing('a small table is listed at once, a large one in buckets', async () =>
   for (const count of [10, 40, 41, 300, 3_000]) {
     const outcome = await narrowed(numbered(count), numbered(count, changes), small);
     assert.equal(
-      new Set(told(outcome)),
+      new Set(listed(outcome)),
       new Set(['different k3', 'missing k7', 'extra more']),
       String(count),
     );
@@ -110,35 +110,32 @@ narrowing('a small table is listed at once, a large one in buckets', async () =>
 });
 
 narrowing(
-  'two rows that swap their values are told, although the whole has the same rows',
+  'two rows that swap their values are found, although the values are the same',
   async () => {
     const leader = numbered(500, { k1: 'x', k2: 'y' });
     const outcome = await narrowed(leader, numbered(500, { k1: 'y', k2: 'x' }), small);
-    assert.equal(new Set(told(outcome)), new Set(['different k1', 'different k2']));
+    assert.equal(new Set(listed(outcome)), new Set(['different k1', 'different k2']));
   },
 );
 
-narrowing(
-  'when everything differs, some are told and the rest is counted as at least',
-  async () => {
-    const changed = new Map([...numbered(5_000)].map(([key]) => [key, 'w']));
-    const outcome = await narrowed(numbered(5_000), changed, small);
-    assert.is(outcome.exact, false);
-    assert.ok(outcome.found.length > 0 && outcome.found.length <= small.listedRows);
-    assert.ok(outcome.rows >= 256n && outcome.rows <= 5_000n, String(outcome.rows));
-    assert.is(outcome.questions.length, 2, 'no pass is spent on what cannot be narrowed');
+narrowing('when everything differs, some are listed and the rest is a lower bound', async () => {
+  const changed = new Map([...numbered(5_000)].map(([key]) => [key, 'w']));
+  const outcome = await narrowed(numbered(5_000), changed, small);
+  assert.is(outcome.exact, false);
+  assert.ok(outcome.found.length > 0 && outcome.found.length <= small.listedRows);
+  assert.ok(outcome.rows >= 256n && outcome.rows <= 5_000n, String(outcome.rows));
+  assert.is(outcome.questions.length, 2, 'no pass is spent on what cannot be narrowed');
 
-    // Rows that are missing can be counted without being listed.
-    const none = await narrowed(numbered(5_000), new Map(), small);
-    assert.is(none.rows, 5_000n);
-  },
-);
+  // Rows that are missing can be counted without being listed.
+  const none = await narrowed(numbered(5_000), new Map(), small);
+  assert.is(none.rows, 5_000n);
+});
 
 narrowing('a bucket that is too large to be listed is split, whatever else differs', async () => {
   const bounds = { buckets: 16, listedRows: 3 };
   const changed = new Map([...numbered(2_000)].map(([key]) => [key, 'w']));
   const outcome = await narrowed(numbered(2_000), changed, bounds);
-  assert.ok(outcome.found.length > 0, 'something is told');
+  assert.ok(outcome.found.length > 0, 'some keys are listed');
   assert.ok(outcome.rows >= 30n, 'what was left aside is counted at every step');
   assert.ok(outcome.largest <= 16, String(outcome.largest));
 });
@@ -152,7 +149,7 @@ narrowing('rows that print otherwise the second time are counted, not forgotten'
   assert.equal([outcome.found, outcome.rows, outcome.exact], [[], 1n, false]);
 });
 
-narrowing('whatever two tables hold, what is told is true and within the bounds', async () => {
+narrowing('whatever two tables hold, the listed keys are right and within the bounds', async () => {
   const value = fc.constantFrom('v', 'w');
   const rows = fc
     .array(fc.tuple(fc.integer({ min: 0, max: 400 }), value), { maxLength: 300 })
@@ -183,7 +180,7 @@ narrowing('whatever two tables hold, what is told is true and within the bounds'
     // It is asked only where the whole differs.
     fc.pre(wanted.size > 0);
     const outcome = await narrowed(leader, follower, limits);
-    const found = told(outcome);
+    const found = listed(outcome);
     assert.is(new Set(found).size, found.length, 'no key twice');
     for (const one of found) assert.ok(wanted.has(one), `${one} is a difference`);
     assert.ok(outcome.rows >= BigInt(found.length));

@@ -188,7 +188,7 @@ text('--keys is a number within reason', () => {
   }
 });
 
-text('progress counts pages on every node, and the slowest says how far it is', () => {
+text('progress counts pages on every node, and is that of the slowest', () => {
   const states: ProgressState[] = [];
   let nowMs = 0;
   const progress = new Progress(

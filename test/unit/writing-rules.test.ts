@@ -1,7 +1,7 @@
 /**
  * Enforces the writing rules that the linter cannot see. Flows in: every source file of the project
  * as text, and package.json. It promises that a broken rule is a red test with file and line, so
- * that nobody has to find it by reading.
+ * that no review has to find it.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -20,7 +20,7 @@ interface SourceFile {
 
 const longestLine = 100;
 /** Lines of src that may still hold a word of no manual. */
-const plainWordsMax = 150;
+const plainWordsMax = 110;
 /** A first paragraph that says what flows in and out is longer than a title. */
 const shortestParagraph = 60;
 
@@ -40,7 +40,7 @@ const files: readonly SourceFile[] = folders.flatMap(filesBelow).map((path) => {
 const typescript = files.filter(({ path }) => path.endsWith('.ts'));
 const tests = files.filter(({ path }) => path.endsWith('.test.ts'));
 
-/** Where a pattern stands, as `file:line text`. The pattern must have the flags `gm`. */
+/** Where a pattern occurs, as `file:line text`. The pattern must have the flags `gm`. */
 function places(among: readonly SourceFile[], pattern: RegExp): readonly string[] {
   return among.flatMap(({ path, text }) =>
     [...text.matchAll(pattern)].map((match) => {
@@ -126,7 +126,7 @@ rules('leaders and followers are called so', () => {
   assert.equal(places(files, new RegExp(`\\b(${old})s?\\b.*`, 'gim')), []);
 });
 
-rules('imports stand where the linter sees them', () => {
+rules('imports are where the linter sees them', () => {
   // The linter judges imports and `await import(…)`, but not the import of a type in place.
   const source = typescript.filter(({ path }) => path.startsWith('src'));
   assert.equal(places(source, /^.*(?<!await )\bimport\(.*/gm), []);
@@ -224,7 +224,7 @@ rules('scripts/mutations/README.md is what write-table.ts writes', () => {
   assert.is(readFileSync('scripts/mutations/README.md', 'utf8'), renderMutations());
 });
 
-rules('what a mutation breaks stands in the source once', () => {
+rules('the text that a mutation replaces occurs in the source once', () => {
   const wrong = [...quick, ...withServers].flatMap(({ name, edits }) =>
     edits
       .filter(({ file, find }) => readFileSync(file, 'utf8').split(find).length !== 2)
