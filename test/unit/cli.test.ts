@@ -145,7 +145,7 @@ test('what later versions bring is known and refused', async () => {
   }
 });
 
-test('options of every verb may stand before and after it', async () => {
+test('the options of every verb may come before and after it', async () => {
   for (const words of [
     ['--json', '--config', 'init', 'wait', 'b', '--at', '3:0/16B3748'],
     ['wait', 'b', '--json', '--at', '3:0/16B3748', '--config', 'init'],
@@ -259,7 +259,7 @@ function script(text: string): Ended {
   return spawnSync(process.execPath, argv, { encoding: 'utf8', cwd: checkout });
 }
 
-test('a process that has something open says what, and ends with its exit code', () => {
+test('a process with an open resource names it, and exits with its exit code', () => {
   const leak = `
     import { createServer } from 'node:net';
     import { endWhenIdle, openResources } from './src/process-end.ts';

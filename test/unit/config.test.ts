@@ -194,7 +194,7 @@ test('a delay is shorter than the time for which the topic keeps every change', 
   assert.match(refusal(() => configOf(delayed('1m', shorter))).message, 'of the topic, 1m');
 });
 
-test('a follower that came back too late is rebuilt, unless the file says otherwise', () => {
+test('a follower that was offline too long is rebuilt, unless the file excludes it', () => {
   assert.is(configOf(minimal).rebuild, 'swap');
   assert.is(configOf(`rebuild: in-place\n${minimal}`).rebuild, 'in-place');
   assert.is(configOf(`rebuild: manual\n${minimal}`).rebuild, 'manual');

@@ -24,10 +24,10 @@ test('nothing happens when nothing is armed', () => {
   assert.is(hit('ack.before'), undefined);
 });
 
-test('every failpoint stands somewhere in src and is armed by a test of the real path', () => {
+test('every failpoint is hit somewhere in src and armed by a test of the real path', () => {
   for (const name of failpointNames) {
     const places = filesBelow('src').filter((file) => file.includes(`hit('${name}')`));
-    assert.is(places.length, 1, `${name} is passed at one place`);
+    assert.is(places.length, 1, `${name} is hit by one statement`);
     const tests = ['test/integration', 'test/fault'].flatMap(filesBelow);
     assert.ok(
       tests.some((file) => file.includes(name)),
@@ -56,7 +56,7 @@ test('what is no failpoint is an error at the start', () => {
   }
 });
 
-test('an error comes once, at its pass, at its place', async () => {
+test('an error comes once, at its pass, at its failpoint', async () => {
   armFailpoints('apply.before=error:2');
   assert.is(hit('apply.before'), undefined);
   assert.is(hit('ack.before'), undefined);
@@ -78,7 +78,7 @@ test('a pause waits', async () => {
   assert.ok(performance.now() - startedMs >= 38);
 });
 
-test('one place may act at several passes', async () => {
+test('one failpoint may act at several passes', async () => {
   armFailpoints('apply.before=pause:1,apply.before=error:2');
   assert.not(hit('apply.before') === undefined);
   await assertRejects(hit('apply.before'));
@@ -94,7 +94,7 @@ async function assertRejects(promise: Promise<void> | undefined): Promise<void> 
   assert.ok(failed);
 }
 
-test('kill ends the process by SIGKILL, and nothing after the place happens', () => {
+test('kill ends the process by SIGKILL, and no later statement runs', () => {
   const script = `
     import { armFailpoints, hit } from './src/failpoints.ts';
     armFailpoints(process.env.UNDERSTUDY_FAILPOINTS);

@@ -33,7 +33,7 @@ test.after.each(async () => {
   server = null;
 });
 
-test('addresses are of this machine unless they say otherwise', () => {
+test('addresses are of this machine unless a host is named', () => {
   assert.equal(parseListenAddress('8080'), { host: '127.0.0.1', port: 8080 });
   assert.equal(parseListenAddress(':8080'), { host: '127.0.0.1', port: 8080 });
   assert.equal(parseListenAddress('0.0.0.0:80'), { host: '0.0.0.0', port: 80 });
@@ -102,7 +102,7 @@ test('an answer that is no JSON is reported and does not end the process', async
   assert.is(errors.length, 1);
 });
 
-test('however many ask, one status is looked up at a time', async () => {
+test('concurrent requests share one read of the status', async () => {
   let lookups = 0;
   const base = await start({
     status: async () => {

@@ -230,7 +230,7 @@ function quietLogger(): Logger {
   return log;
 }
 
-test('what may pass by itself is told from what may not', () => {
+test('failures that may pass by themselves are retriable, others are not', () => {
   const coded = (code: string, more: object = {}) =>
     Object.assign(new Error('x'), { code, ...more });
   const several = (...errors: Error[]) => new AggregateError(errors, 'several');
@@ -303,8 +303,8 @@ test('what was opened last is closed first, and a failure stops nothing', async 
   releasers.push('broken', () => {
     throw new Error('no');
   });
-  const takeBack = releasers.push('gone', () => {
-    closed.push('gone');
+  const takeBack = releasers.push('removed', () => {
+    closed.push('removed');
   });
   releasers.push('last', async () => {
     await sleep(1);

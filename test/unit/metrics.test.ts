@@ -48,7 +48,7 @@ test.before.each(() => {
   nowMs = 1_000_000;
 });
 
-test('an agent that has just started says so and guesses nothing', () => {
+test('an agent that has just started has no figures yet', () => {
   const values = parsed(metricsText([figuresOf('a').read()]));
   assert.is(values.get('understudy_role{node="a",role="leader"}'), 0);
   assert.is(values.get('understudy_role{node="a",role="follower"}'), 0);
@@ -61,7 +61,7 @@ test('an agent that has just started says so and guesses nothing', () => {
 const reading = { relation: 'public.a', after: ['7'], rows: 40, estimate: 100, since: 0 };
 const readRows = 'understudy_existing_rows_read{node="a",table="public.a"}';
 
-test('a leader tells what it published, what waits, and how long Postgres keeps it', () => {
+test('a leader reports what it published, what waits, and what Postgres keeps', () => {
   const figures = figuresOf('a');
   const slot = { name: 's', active: true, walStatus: 'reserved' };
   look = { slot: { ...slot, retainedBytes: 700, unconfirmedBytes: 600, safeBytes: 300 } };

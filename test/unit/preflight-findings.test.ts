@@ -1,5 +1,5 @@
 /**
- * What a preflight says in the end, without servers: findings about brokers and topics flow in;
+ * The result of a preflight, without servers: findings about brokers and topics flow in;
  * their order, the exit code of the most urgent one, and the lines for people flow out.
  */
 import { test } from 'uvu';

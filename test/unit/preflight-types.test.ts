@@ -1,6 +1,6 @@
 /**
  * Types of the catalog that mean something else on a follower are found before any row comes; types
- * that no replicated column has are nobody's concern.
+ * that no replicated column has are ignored.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

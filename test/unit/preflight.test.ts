@@ -34,7 +34,7 @@ const serverCauses: readonly [string, Changes, RegExp, RegExp][] = [
   ['bytes without encoding', { server: { databaseEncoding: 'SQL_ASCII' } }, /SQL_ASCII/, /UTF8/],
   ['letters of two spellings', { server: { databaseEncoding: 'EUC_TW' } }, /EUC_TW/, /UTF8/],
   [
-    'slots that are given up soon',
+    'slots that are invalidated soon',
     { database: { slotKeepBytes: 1024 ** 3 - 1 } },
     /less than max_wal_size \(1\.0 GB\)/,
     /max_slot_wal_keep_size = '100GB'/,
@@ -72,7 +72,7 @@ test('idle_replication_slot_timeout = 0 is no limit', () => {
   assert.equal(judgeNode(node({ database: { slotIdleTimeout: '0' } }), 'shop'), []);
 });
 
-test('an old server is told its version', () => {
+test('of an old server the version is named', () => {
   const finding = judgeVersion('a', { ...soundServer, version: 140_011 });
   assert.match(finding.message, /PostgreSQL 14; 15 or later/);
 });
@@ -147,13 +147,13 @@ test('tables without identity are errors with their SQL; none at all is a warnin
   assert.match(finding.hint, /ALTER TABLE "public"."orders" ADD PRIMARY KEY \("id"\)/);
 });
 
-test('an unlogged table is told not to be replicated, and asked of no follower', () => {
+test('an unlogged table is reported as not replicated, and no follower needs it', () => {
   const leader = node({ tables: [table({ persistence: 'unlogged' })] });
   assert.equal(codes(judgeLeaderTables(leader, ['*.*'])), ['TABLE_UNLOGGED']);
   assert.equal(judgeFollowerTables(leader, node({ name: 'b' })), []);
 });
 
-test('a table made after init is said not to be in the stream, and asked of no follower', () => {
+test('a table created after init is reported as not in the stream, and no follower needs it', () => {
   const partition = table({ oid: 3, name: 'orders_2027', isPartition: true });
   const tables = [table(), table({ oid: 2, name: 'later' }), partition];
   const leader = node({ tables, node: { streamed: new Set([20_000]) } });

@@ -38,7 +38,7 @@ test('the level follows the share of the limit, and without a limit the size', (
     [keeping(84), 'warning'],
     [keeping(85), 'urgent'],
     [keeping(100), 'urgent'],
-    // Past the limit Postgres says how far as a negative number.
+    // Past the limit Postgres reports a negative number of bytes.
     [keeping(101), 'urgent'],
     [keeping(10, { walStatus: 'unreserved' }), 'urgent'],
     [keeping(10, { walStatus: 'extended' }), 'fine'],
@@ -53,7 +53,7 @@ test('the level follows the share of the limit, and without a limit the size', (
   }
 });
 
-test('what is said names the slot, the size, the end and the remedy', () => {
+test('a report names the slot, the size, the limit and the remedy', () => {
   const limited = judgeRetention(keeping(70));
   assert.is(
     limited.message,

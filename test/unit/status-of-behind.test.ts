@@ -1,5 +1,5 @@
 /**
- * What `status` says of a follower that stands behind on purpose, and of one that has left.
+ * The status of a follower that is behind on purpose, and of one that was detached.
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -254,7 +254,7 @@ status('a follower that needs records that the topic does not hold is not promot
     [10n, false, true],
     [20n, false, true],
     [21n, false, false],
-    // It may have read on while the status looked.
+    // It may have read more while the status was read.
     [21n, true, true],
   ] as const) {
     const { promotable: is, why } = readingOn(next, agentRuns);

@@ -49,7 +49,7 @@ test('a delayed node and a detached one are left out, with the reason', () => {
   assert.equal(choose([], ['c']), { ...leader, followers: ['b'], leftOut });
 });
 
-test('who is left out is refused when it is named, and when nobody else is there', () => {
+test('a node that is left out is refused when it is named, and when there is no other', () => {
   assert.is(choose(['b'], [], ['c', 'b']), 'PREREQUISITE');
   assert.is(choose([], ['b'], ['b']), 'DETACHED');
   assert.is(choose(['b', 'c'], []), 'PREREQUISITE');

@@ -42,7 +42,7 @@ export interface NewStream {
   readonly undo: (step: () => Promise<unknown>) => void;
 }
 
-export interface StreamTables {
+export interface InitTables {
   readonly published: readonly TableShape[];
   /** By qualified name, with the ids of the stream. */
   readonly shapes: ReadonlyMap<string, RelationShape>;
@@ -90,7 +90,7 @@ export async function installNode(
 export async function publishTables(
   { cluster, undo }: NewStream,
   { client }: NodeSession,
-  { published, shapes }: StreamTables,
+  { published, shapes }: InitTables,
 ): Promise<void> {
   const publication = publicationName(cluster.name);
   undo(() => dropPublication(client, publication));
@@ -108,7 +108,7 @@ export async function publishTables(
 export async function createFirstSlot(
   { cluster, replaceRows: replaces, undo }: NewStream,
   leader: NodeSession,
-  { published, shapes }: StreamTables,
+  { published, shapes }: InitTables,
 ): Promise<StreamStart> {
   const url = cluster.settings.nodeUrl(leader.name);
   const applicationName = `understudy ${leader.name} init`;
@@ -137,7 +137,7 @@ export async function createFirstSlot(
 export async function prepareFollower(
   stream: NewStream,
   node: NodeSession,
-  tables: StreamTables,
+  tables: InitTables,
   { schema, unfinished }: StreamStart,
 ): Promise<boolean> {
   const { cluster, undo } = stream;

@@ -27,7 +27,7 @@ import {
   type NewStream,
   prepareFollower,
   publishTables,
-  type StreamTables,
+  type InitTables,
 } from './init-steps.ts';
 
 interface Initialised {
@@ -126,7 +126,7 @@ async function create(
 async function streamTablesOf(
   { settings }: Cluster,
   { client }: NodeSession,
-): Promise<StreamTables> {
+): Promise<InitTables> {
   const tables = await readTables(client, settings.tables);
   const published = tables.filter(({ persistence }) => persistence === 'permanent');
   return { published, shapes: shapesOf(published, settings.keyless) };
