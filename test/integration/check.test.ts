@@ -88,7 +88,7 @@ check('a wrong password is said without the password', async ({ stack, directory
   const answer = await checked(directory, { ...fleet, urls: [a, wrong.href] });
   assert.is(answer.exit, 2);
   assert.match(only(answer).message, /password authentication failed/);
-  assert.match(only(answer).hint, /correct it in the URL/);
+  assert.match(only(answer).hint, /^Correct the password in the URL/);
   assert.not.match(answer.output, 'wr0ngs3cret');
 });
 

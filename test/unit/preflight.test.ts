@@ -153,7 +153,7 @@ test('an unlogged table is reported as not replicated, and no follower needs it'
   assert.equal(judgeFollowerTables(leader, node({ name: 'b' })), []);
 });
 
-test('a table created after init is reported as not in the stream, and no follower needs it', () => {
+test('a table created after init is reported as not in the stream; no follower needs it', () => {
   const partition = table({ oid: 3, name: 'orders_2027', isPartition: true });
   const tables = [table(), table({ oid: 2, name: 'later' }), partition];
   const leader = node({ tables, node: { streamed: new Set([20_000]) } });
