@@ -1,13 +1,13 @@
 /**
- * The watch over the WAL that a leader's slot keeps. Flows in: a node, looked at every few seconds
- * in a session of its own, so that it goes on while Kafka is away and nothing streams; flows out:
- * the newest look, and lines in the log while Postgres still has the WAL. It decides nothing: what
- * a lost slot means for the stream is found by whoever starts it.
+ * The watch over the WAL that a leader's slot keeps. It polls the node every few seconds in a
+ * session of its own, so that it continues while Kafka is unreachable and nothing streams, and logs
+ * what the slot keeps while Postgres still has the WAL. It decides nothing: the next start of the
+ * leader finds out what a lost slot means for the stream.
  */
 import type { Client } from 'pg';
 import { connectPostgres, onLost } from '../catalog/postgres-session.ts';
 import { readNode } from '../catalog/understudy-schema.ts';
-import { UnderstudyError } from '../errors/understudy-error.ts';
+import { serverSilent } from '../errors/unreachable.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { type Retention, RetentionReports } from '../fleet/status/retained-wal.ts';
 import { readSlotWal, type SlotWal } from '../leader/stream/slot.ts';
@@ -17,11 +17,11 @@ import { slotPrefix } from '../topic/records/layout.ts';
 import { sleepOrAbort, withTimeout } from '../waiting.ts';
 
 /** A gigabyte a second is far more than a leader writes; a limit is reached in minutes. */
-const lookEveryMs = 5_000;
-/** The catalog answers within milliseconds; a link that swallows everything never does. */
-const lookMaxMs = 10_000;
-/** A server that does not answer is not asked more often than it would be looked at. */
-const backoff = { baseMs: lookEveryMs, capMs: 60_000, steadyMs: 60_000 };
+const pollEveryMs = 5_000;
+/** The catalog answers within milliseconds; a broken link never does. */
+const pollTimeoutMs = 10_000;
+/** A server that does not answer is not tried more often than it is polled. */
+const backoff = { baseMs: pollEveryMs, capMs: 60_000, steadyMs: 60_000 };
 
 /** `slot` is null where the leader has none; the whole is null while the node does not lead. */
 export type WalLook = { readonly slot: SlotWal | null } | null;
@@ -60,11 +60,11 @@ export class WalWatch {
       releasers.push('the session of the watch', () => client.end());
       const ended = new Promise<never>((_, reject) => {
         onLost(client, reject);
-        // A look that nobody answers must not hold up the end.
+        // A poll without an answer must not delay the end.
         signal.addEventListener('abort', () => reject(signal.reason), { signal: over.signal });
       });
       working();
-      await Promise.race([this.#keepLooking(client, signal), ended]);
+      await Promise.race([this.#keepPolling(client, signal), ended]);
     } finally {
       over.abort();
       this.#latest = null;
@@ -72,15 +72,17 @@ export class WalWatch {
     }
   }
 
-  async #keepLooking(client: Client, signal: AbortSignal): Promise<void> {
+  async #keepPolling(client: Client, signal: AbortSignal): Promise<void> {
     const { sleep } = this.#cluster.around;
     while (!signal.aborted) {
-      await withTimeout(this.#look(client), lookMaxMs, () => silent(this.node));
-      await sleepOrAbort(lookEveryMs, signal, sleep);
+      await withTimeout(this.#poll(client), pollTimeoutMs, () => {
+        return serverSilent(this.node, pollTimeoutMs);
+      });
+      await sleepOrAbort(pollEveryMs, signal, sleep);
     }
   }
 
-  async #look(client: Client): Promise<void> {
+  async #poll(client: Client): Promise<void> {
     const identity = await readNode(client);
     if (identity?.role !== 'leader') {
       this.#latest = null;
@@ -89,27 +91,21 @@ export class WalWatch {
     const [slot = null] = await readSlotWal(client, slotPrefix(this.#cluster.name));
     this.#latest = { slot };
     const retention = this.#reports.next(slot, this.#cluster.around.nowMs());
-    if (retention !== null) this.#say(retention, slot);
+    if (retention !== null) this.#report(retention, slot);
   }
 
-  #say({ level, message, hint }: Retention, slot: SlotWal | null): void {
+  #report({ level, message, hint }: Retention, slot: SlotWal | null): void {
     const { log } = this.#cluster.around;
-    const fields = { node: this.node, ...(slot !== null && { slot }), ...(hint && { hint }) };
-    if (level === 'fine') log.info(fields, `${message} now`);
-    else if (level === 'warning') log.warn(fields, message);
-    else log.error(fields, message);
+    const kept = { node: this.node, retention: message, ...(slot !== null && { slot }) };
+    const fields = hint === '' ? kept : { ...kept, hint };
+    if (level === 'fine') log.info(fields, 'the slot keeps little WAL again');
+    else if (level === 'warning') log.warn(fields, 'the slot keeps much WAL');
+    else if (level === 'urgent') log.error(fields, 'the slot keeps too much WAL');
+    else log.error(fields, 'the slot is lost');
   }
 }
 
-function silent(node: string): UnderstudyError {
-  return new UnderstudyError(
-    'POSTGRES_UNREACHABLE',
-    `the server of node ${node} does not say what its slot keeps`,
-    'Look at its log and its load.',
-  );
-}
-
-/** A server that is away is the agent's news, not this watch's. */
+/** The agent reports a server that is unreachable; here that is only for debugging. */
 function onlyDebug(log: Logger): Pick<Logger, 'info' | 'warn' | 'error'> {
   const debug: Logger['debug'] = (fields, message) => log.debug(fields, message);
   return { info: debug, warn: debug, error: debug };

@@ -104,7 +104,7 @@ export function noCommonPoint(): UnderstudyError {
 }
 
 /** The node and the leader of a failover that may lose rows. */
-export interface RiskyFailover {
+interface RiskyFailover {
   readonly node: string;
   /** Null where the last leader released its epoch. */
   readonly leader: string | null;

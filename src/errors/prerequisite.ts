@@ -241,7 +241,8 @@ export function watchTriggerMissing(): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     'the event trigger understudy_watch is missing or disabled',
-    'ALTER EVENT TRIGGER understudy_watch ENABLE; where it is missing, run: understudy init',
+    'ALTER EVENT TRIGGER understudy_watch ENABLE; where it is missing, give the node a new empty ' +
+      'database and start its agent, which builds it from the log: understudy run <node>',
   );
 }
 

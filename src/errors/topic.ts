@@ -355,8 +355,8 @@ export function partialWithoutBase(record: PartialRecord): UnderstudyError {
     'DAMAGED',
     `${changesRow(record)} that this node does not have`,
     'A session changed rows of this node, or the topic lost records: compare the nodes with ' +
-      'understudy verify. If only this node differs, give it a new empty database and start its ' +
-      'agent, which builds it from the log: understudy run <node>',
+      'understudy verify. If only this node differs, rebuild it from the log: understudy rebuild ' +
+      '<node>',
     undefined,
     factsOfPartial(record),
   );

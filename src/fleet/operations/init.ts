@@ -23,11 +23,11 @@ import {
   beginFirstEpoch,
   connectNodes,
   createFirstSlot,
+  type InitTables,
   installNode,
   type NewStream,
   prepareFollower,
   publishTables,
-  type InitTables,
 } from './init-steps.ts';
 
 interface Initialised {
@@ -123,10 +123,7 @@ async function create(
   };
 }
 
-async function streamTablesOf(
-  { settings }: Cluster,
-  { client }: NodeSession,
-): Promise<InitTables> {
+async function streamTablesOf({ settings }: Cluster, { client }: NodeSession): Promise<InitTables> {
   const tables = await readTables(client, settings.tables);
   const published = tables.filter(({ persistence }) => persistence === 'permanent');
   return { published, shapes: shapesOf(published, settings.keyless) };
