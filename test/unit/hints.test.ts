@@ -10,11 +10,11 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 
 const recordsAreLost =
-  'records that only the topic had are lost, so no follower is known to be exact, and a resnapshot ' +
-  'does not restore the order of the changes that are missing';
+  'records that only the topic had are lost, so no follower is known to be exact, and a ' +
+  'resnapshot does not restore the order of the changes that are missing';
 const topicIsAnother =
-  'the topic is not the log that this stream was written to: its epochs, ids and offsets are those ' +
-  'of another log, and nodes keep positions that mean nothing in it';
+  'the topic is not the log that this stream was written to: its epochs, ids and offsets are ' +
+  'those of another log, and nodes keep positions that mean nothing in it';
 const initIncomplete =
   'the topics and the schemas of an init that did not end block the next init, and no stream was ' +
   'written that a smaller step could continue';
