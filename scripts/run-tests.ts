@@ -7,8 +7,8 @@
  *
  * Every file is a process of its own, so that no test sees another's state. Tests that need
  * Postgres, Kafka and a registry share one sandbox, started before the first of them, unless
- * UNDERSTUDY_TEST_POSTGRES says that there are servers already. With --full the environment of
- * every file has UNDERSTUDY_TEST_FULL=1: fault tests then run all their rounds.
+ * UNDERSTUDY_TEST_POSTGRES says that there are servers already. The environment of every file has
+ * UNDERSTUDY_TEST_FORM: short, ci or full, which says how much it tries.
  */
 import { makePlan, type Plan, PlanError, type PlannedFile } from './test-runner/plan.ts';
 import { type FileResult, killRunningFiles, runFile } from './test-runner/run-file.ts';
@@ -89,15 +89,11 @@ async function stopSandbox(): Promise<void> {
   if (opened !== null) await (await opened).stop();
 }
 
-async function runStackFiles(
-  files: readonly PlannedFile[],
-  jobs: number,
-  form: Readonly<Record<string, string>>,
-): Promise<Counts> {
+async function runStackFiles(files: readonly PlannedFile[], jobs: number): Promise<Counts> {
   sandbox = openSandbox();
   let env: Readonly<Record<string, string>>;
   try {
-    env = { ...(await sandbox).env(), ...form };
+    env = (await sandbox).env();
   } catch (error) {
     print(`✗ the servers for ${files.length} files did not start\n${describe(error)}`);
     sandbox = null;
@@ -116,10 +112,9 @@ async function runStackFiles(
 async function runPlan(plan: Plan): Promise<Counts> {
   const light = plan.files.filter((file) => !file.needsStack);
   const heavy = plan.files.filter((file) => file.needsStack);
-  const form = plan.full ? { UNDERSTUDY_TEST_FULL: '1' } : {};
-  const counts = await runAll(light, plan.jobs ?? unitJobs, form);
+  const counts = await runAll(light, plan.jobs ?? unitJobs, {});
   if (heavy.length === 0) return counts;
-  return addCounts(counts, await runStackFiles(heavy, plan.jobs ?? stackJobs, form));
+  return addCounts(counts, await runStackFiles(heavy, plan.jobs ?? stackJobs));
 }
 
 /** On a signal nothing may stay behind, the servers least of all. */

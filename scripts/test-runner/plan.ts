@@ -12,13 +12,13 @@ export interface PlannedFile {
   readonly limitMs: number;
   /** Runs against Postgres, Kafka and a registry. */
   readonly needsStack: boolean;
+  /** How long it may take its time; a file that is named has more to try than in the short form. */
+  readonly form: Form;
 }
 
 export interface Plan {
   readonly files: readonly PlannedFile[];
   readonly jobs: number | null;
-  /** Long forms: more rounds, and the files that say `// runs: full`. */
-  readonly full: boolean;
 }
 
 /** The user's mistake on the command line. */
@@ -39,7 +39,7 @@ const limitPattern = /^\/\/ time-limit: (\d+)s\s*$/m;
 /** The shortest form in which a file runs that is not named. */
 const formPattern = /^\/\/ runs: (ci|full)\s*$/m;
 const forms = ['short', 'ci', 'full'] as const;
-type Form = (typeof forms)[number];
+export type Form = (typeof forms)[number];
 
 const usage = 'usage: run-tests.ts [--ci | --full] [--jobs N] [file | folder | glob]…';
 
@@ -65,7 +65,9 @@ export function makePlan(words: readonly string[]): Plan {
   const named = new Set(names.map((name) => toSlashes(relative('.', name))));
   const runs = (path: string): boolean => forms.indexOf(formOf(path)) <= forms.indexOf(form);
   const paths = new Set(found.filter((path) => named.has(path) || runs(path)));
-  return { files: [...paths].map(planFile).sort(byCost), jobs, full: form === 'full' };
+  const formFor = (path: string): Form => (form === 'short' && named.has(path) ? 'ci' : form);
+  const files = [...paths].map((path) => planFile(path, formFor(path)));
+  return { files: files.sort(byCost), jobs };
 }
 
 function parseJobs(word: string | undefined): number {
@@ -130,7 +132,7 @@ function formOf(path: string): Form {
   return form as Form;
 }
 
-function planFile(path: string): PlannedFile {
+function planFile(path: string, form: Form): PlannedFile {
   const needsStack = path.split('/').some((part) => stackFolders.has(part));
   const seconds = limitPattern.exec(headOf(path))?.[1];
   const usualMs = needsStack ? stackLimitMs : unitLimitMs;
@@ -138,5 +140,5 @@ function planFile(path: string): PlannedFile {
   if (limitMs < 1000 || limitMs > longestLimitMs) {
     throw new PlanError(`${path}: a time limit lies between 1 s and ${longestLimitMs / 1000} s`);
   }
-  return { path, limitMs, needsStack };
+  return { path, limitMs, needsStack, form };
 }

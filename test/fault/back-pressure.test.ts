@@ -11,12 +11,14 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
 import type { FleetStatus } from '../../src/fleet/status/node-status.ts';
-import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
+import type { NodeName } from '../support/fleet-options.ts';
+import { isFull } from '../support/form.ts';
 import { forgetPeakMemory, peakMemoryBytes } from '../support/process-cost.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-const outageMs = process.env['UNDERSTUDY_TEST_FULL'] === '1' ? 60_000 : 10_000;
+const outageMs = isFull ? 60_000 : 10_000;
 const MiB = 1024 * 1024;
 /** Far below what waits meanwhile; the engine's own tidying up moves the peak by less. */
 const growthMax = 64 * MiB;

@@ -5,20 +5,21 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { FaultRun } from '../support/fault-run.ts';
+import { FleetUnderLoad } from '../support/fleet-under-load.ts';
+import { isFull } from '../support/form.ts';
 import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 // time-limit: 600s
 // runs: ci
 
-const rounds = process.env['UNDERSTUDY_TEST_FULL'] === undefined ? 1 : 10;
+const rounds = isFull ? 10 : 1;
 let stack: Stack;
 let own: OwnServer;
-let run: FaultRun;
+let run: FleetUnderLoad;
 
 test.before(async () => {
   [stack, own] = await Promise.all([useStack({ postgres: 2 }), ownServer()]);
-  run = await FaultRun.begin({
+  run = await FleetUnderLoad.start({
     ...{ stack, partitions: 4, servers: { a: own.server }, clients: { writers: 1 } },
   });
 });

@@ -10,6 +10,7 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import { ExactReader } from '../support/exact-rows.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import {
   anyTables,
   anyTransactions,
@@ -23,7 +24,6 @@ import { type Stack, useStack } from '../support/stack.ts';
 import { type Matrix, matrixFor } from '../support/type-matrix.ts';
 import { matrixTypesSql } from '../support/type-values.ts';
 
-const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
 const historiesPerFleet = isFull ? 25 : 6;
 const tablesPerFleet = 8;
 /** Tries to shrink cost a fleet each. */

@@ -8,6 +8,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ExactReader } from '../support/exact-rows.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const tables = `
@@ -25,8 +26,6 @@ const rows = `
   UPDATE "straße" SET "schlüssel" = 'ÿ', t = '{"æ"}' WHERE "schlüssel" = '${letters}';
   INSERT INTO "straße" ("schlüssel") VALUES ('é'), ('è');
   DELETE FROM "straße" WHERE "schlüssel" = 'é'`.replace('€', 'euro');
-
-const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
 
 let stack: Stack;
 const fleets: Fleet[] = [];

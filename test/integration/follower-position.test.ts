@@ -3,7 +3,6 @@
  * applier believes it to be. An applier whose COMMIT was answered by nobody, or a second one, then
  * changes nothing.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -21,6 +20,7 @@ import {
 import { formatVersion } from '../../src/topic/records/layout.ts';
 import { at } from '../support/builders.ts';
 import { type Stack, useStack } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 let stack: Stack;
 let first: Client;
@@ -109,7 +109,8 @@ test('who is late moves no position that is marked, and none that moved is marke
   const late = refusal(write(second, 'b', 10, 20));
   const waiting = `SELECT FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'`;
-  while ((await first.query(waiting)).rowCount === 0) await sleep(10);
+  const waits = async () => (await first.query(waiting)).rowCount;
+  await until('the second session waits', waits, { pollMs: 10, reached: (n) => n === 1 });
   await first.query('COMMIT');
   assert.match((await late).message, /no longer at 2:0\/A/);
   assert.equal(await rows(), []);

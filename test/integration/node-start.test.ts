@@ -50,7 +50,7 @@ start('an agent whose lock is taken away stops, and takes it again', async ({ fl
                    (SELECT oid FROM pg_database WHERE datname = current_database()))`,
   );
   assert.is(terminated.length, 1);
-  await agent.says(/"message":"following"/, seen);
+  await agent.logged(/"message":"following"/, seen);
   assert.is(await agent.stop(), 0);
 });
 

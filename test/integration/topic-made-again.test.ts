@@ -82,7 +82,7 @@ test('a leader does not go on where the end of its log is, and not its begin', a
     'a',
     'SELECT next_offsets AS offsets FROM understudy.position',
   );
-  const forger = new Forger(stack, fleet, partitions);
+  const forger = new Forger(fleet);
   const end = await forger.recordsFrom((begin?.offsets ?? []).map(BigInt));
   await remake();
   // As whoever led on without knowing would have left it.

@@ -5,12 +5,13 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { type Matrix, MatrixRun, matrixFor, matrixTables } from '../support/type-matrix.ts';
 import { matrixTypes } from '../support/type-values.ts';
 
 /** Steps after which every value was updated to every other; a few show most of it. */
-const steps = process.env['UNDERSTUDY_TEST_FULL'] === '1' ? 100 : 4;
+const steps = isFull ? 100 : 4;
 
 let stack: Stack;
 let fleet: Fleet;

@@ -7,7 +7,8 @@
 // runs: ci
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Fleet, type FleetOptions, startFleet } from '../support/fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import type { FleetOptions } from '../support/fleet-options.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;

@@ -10,6 +10,7 @@ import { parseEpochLsn } from '../../src/change/position.ts';
 import { isRetriable } from '../../src/lifecycle.ts';
 import type { Entry, Outcome } from './history.ts';
 import { seeded } from './seed.ts';
+import { until, untilMs } from './until.ts';
 import type { Turn, Workload, Written } from './workloads/workload.ts';
 
 export interface Place {
@@ -53,6 +54,9 @@ export class Clients {
   readonly #work: Promise<unknown>;
   #at: Place;
   #stopped = false;
+  #paused = false;
+  /** Transactions that are under way. */
+  #busy = 0;
   #acknowledged = 0;
 
   constructor(options: ClientsOptions) {
@@ -87,16 +91,24 @@ export class Clients {
     await this.#work;
   }
 
+  /** Resolves when no transaction is under way; none begins until `resume`. */
+  async pause(): Promise<void> {
+    this.#paused = true;
+    await until('transactions of clients have ended', () => this.#busy, {
+      reached: (busy) => busy === 0,
+    });
+  }
+
+  resume(): void {
+    this.#paused = false;
+  }
+
   /** Resolves when that many more transactions were acknowledged. */
-  async progress(count: number, maxMs = 60_000): Promise<void> {
+  async progress(count: number, timeoutMs = untilMs): Promise<void> {
     const wanted = this.#acknowledged + count;
-    const deadlineMs = Date.now() + maxMs;
-    while (this.#acknowledged < wanted) {
-      if (Date.now() > deadlineMs) {
-        throw new Error(`the clients stand at ${this.#acknowledged} of ${wanted} transactions`);
-      }
-      await sleep(pollMs);
-    }
+    await until(`${wanted} transactions of the clients`, () => this.#acknowledged, {
+      ...{ pollMs, timeoutMs, reached: (acknowledged) => acknowledged >= wanted },
+    });
   }
 
   async #run(workload: Workload, writer: number): Promise<void> {
@@ -110,7 +122,7 @@ export class Clients {
         let usable = true;
         while (usable && !this.#stopped) {
           n += 1;
-          usable = await this.#transaction(workload, { client, writer, n, random }, place.node);
+          usable = await this.#turn(workload, { client, writer, n, random }, place.node);
           await sleep(random() * (this.#options.pauseMs ?? 20));
         }
       } catch (error) {
@@ -119,6 +131,16 @@ export class Clients {
       this.#open.delete(client);
       await closed(client);
       if (!this.#stopped) await sleep(reconnectMs);
+    }
+  }
+
+  async #turn(workload: Workload, turn: Turn, node: string): Promise<boolean> {
+    while (this.#paused && !this.#stopped) await sleep(pollMs);
+    this.#busy += 1;
+    try {
+      return await this.#transaction(workload, turn, node);
+    } finally {
+      this.#busy -= 1;
     }
   }
 
