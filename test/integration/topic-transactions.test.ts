@@ -218,7 +218,7 @@ test('a topic that is made again under a producer gets nothing of it', async () 
     await producer.send([record(0, 'a', value)]);
     await producer.commit();
   }
-  await topics.remake(topic, 1);
+  await topics.recreate(topic, 1);
   // Nobody is told that it is another topic now; only its offsets begin anew.
   const other = topics.producer(topic, 1, topics.client, `${topic}-other`);
   await other.open();

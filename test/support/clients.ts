@@ -1,6 +1,6 @@
 /**
- * Applications that write: sessions on the leader that play workloads, stay open through faults,
- * and connect anew when theirs breaks. Flows in: where to write, a seed; flows out: the journal.
+ * The one generator of load: sessions on the leader that run workloads, stay open through faults,
+ * and reconnect when theirs breaks. They take the node to write to and a seed, and give the journal.
  * Writers and workloads draw from generators of their own, so that a seed gives the same
  * transactions whatever the timing.
  */
@@ -26,20 +26,20 @@ export interface ClientsOptions {
   readonly writers?: number;
   /** The longest pause between two transactions of a writer; default 20. */
   readonly pauseMs?: number;
-  /** Writers of later clients of one test have other numbers: names are never given twice. */
+  /** Writers of later clients of one test have other numbers: no name is used twice. */
   readonly firstWriter?: number;
 }
 
 const connectMaxMs = 2_000;
 const reconnectMs = 100;
 const closeMaxMs = 2_000;
-/** A server that hangs is waited for, a statement that is lost is not. */
+/** Long enough for a server that hangs, too short for a statement that is lost. */
 const queryMaxMs = 60_000;
 const pollMs = 20;
 /** More would say the same. */
 const surprisesMax = 20;
 
-/** Of these nobody knows whether the server did what was asked before it ended the session. */
+/** It is unknown whether the server did what was asked before it ended the session. */
 const endOfSession = /^(08|57)/;
 
 /** What servers that stop, start and change their role answer; the guard's error is among them. */
@@ -54,7 +54,9 @@ export class Clients {
   readonly #work: Promise<unknown>;
   #at: Place;
   #stopped = false;
-  #paused = false;
+  /** Pending while the clients are paused. */
+  #running: Promise<void> = Promise.resolve();
+  #release: () => void = () => undefined;
   /** Transactions that are under way. */
   #busy = 0;
   #acknowledged = 0;
@@ -68,7 +70,7 @@ export class Clients {
         Array.from({ length: writers }, (_, at) => this.#run(workload, firstWriter + at)),
       ),
     );
-    // A writer that dies of a bug of its own is told by stop(); until then it is nobody's.
+    // A writer that fails of a bug of its own is an error of `stop`.
     this.#work.catch(() => undefined);
   }
 
@@ -81,26 +83,29 @@ export class Clients {
     this.#at = place;
   }
 
-  /** Ends the open sessions, as a load balancer does; their writers connect anew. */
+  /** Ends the open sessions, as a load balancer does; their writers reconnect. */
   async cut(): Promise<void> {
     await Promise.all([...this.#open].map(closed));
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#release();
     await this.#work;
   }
 
   /** Resolves when no transaction is under way; none begins until `resume`. */
   async pause(): Promise<void> {
-    this.#paused = true;
+    this.#running = new Promise((resolve) => {
+      this.#release = resolve;
+    });
     await until('transactions of clients have ended', () => this.#busy, {
       reached: (busy) => busy === 0,
     });
   }
 
   resume(): void {
-    this.#paused = false;
+    this.#release();
   }
 
   /** Resolves when that many more transactions were acknowledged. */
@@ -135,7 +140,7 @@ export class Clients {
   }
 
   async #turn(workload: Workload, turn: Turn, node: string): Promise<boolean> {
-    while (this.#paused && !this.#stopped) await sleep(pollMs);
+    await this.#running;
     this.#busy += 1;
     try {
       return await this.#transaction(workload, turn, node);
@@ -175,7 +180,7 @@ export class Clients {
     return this.#acknowledge(client, (token) => note('ok', written, token));
   }
 
-  /** The commit was answered; where it stands is asked afterwards, and may stay unknown. */
+  /** The commit was answered; its LSN is read afterwards, and may stay unknown. */
   async #acknowledge(client: pg.Client, note: (token: string | null) => void): Promise<boolean> {
     try {
       const { rows } = await client.query<{ token: string }>('SELECT understudy.token() AS token');
@@ -208,7 +213,7 @@ function sessionAt({ url }: Place): pg.Client {
   return client;
 }
 
-/** A server that is frozen does not say goodbye: then the socket is dropped. */
+/** A server that is frozen does not answer the end of a session: the socket is destroyed. */
 async function closed(client: pg.Client): Promise<void> {
   const timer = setTimeout(() => {
     (
@@ -231,7 +236,7 @@ function breaks(error: unknown): boolean {
   return error instanceof Error && (isRetriable(error) || error.message === answerIsLate);
 }
 
-/** The node does not lead any more: applications look for the leader again. */
+/** The node does not lead any more: applications search for the leader again. */
 function isRoleError(error: unknown): boolean {
   return expectedStates.test(codeOf(error));
 }

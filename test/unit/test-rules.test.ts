@@ -13,12 +13,19 @@ interface TestFile {
 }
 
 /** Two files with servers run at a time, on the same servers. */
-const files: readonly TestFile[] = ['test/integration', 'test/fault'].flatMap((folder) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith('.test.ts'))
+const files = ['test/integration', 'test/fault'].flatMap(filesBelow);
+
+const waiting: readonly TestFile[] = [
+  ...files,
+  ...filesBelow('test/support').filter(({ path }) => path !== 'test/support/until.ts'),
+];
+
+function filesBelow(folder: string): readonly TestFile[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
     .map((name) => join(folder, name))
-    .map((path) => ({ path, text: readFileSync(path, 'utf8') })),
-);
+    .map((path) => ({ path, text: readFileSync(path, 'utf8') }));
+}
 
 /** What changes or holds up every database of a server. */
 const serverWide: readonly RegExp[] = [
@@ -72,7 +79,18 @@ test('what touches a whole server has a server of its own', () => {
   assert.equal(idle, [], 'an exception that nothing needs');
 });
 
-test('the rule finds what it is made for', () => {
+test('waits have a bound: they go through until()', () => {
+  const handMade = [/\bDate\.now\(\) \+ \w*([mM]ax|patience|deadline)/, /\bdeadlineMs\b/];
+  // A loop whose condition asks a server has no end when the answer stays the same.
+  const patterns = [...handMade, /\bwhile \([^;{]*\bawait\b/];
+  const wrong = waiting.filter(({ text }) => patterns.some((pattern) => pattern.test(text)));
+  assert.equal(
+    wrong.map(({ path }) => path),
+    [],
+  );
+});
+
+test('the rule of servers finds what it is made for', () => {
   const held = [
     `await user.query("PREPARE TRANSACTION 'held'")`,
     `await a.query('BEGIN; INSERT INTO t VALUES (1)')`,
