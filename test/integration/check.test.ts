@@ -136,7 +136,7 @@ check('a wrong password is a finding without the password', async ({ stack }) =>
   const answer = await checked(fleet, nodesAt(fleet.url('a'), wrong.href));
   assert.is(answer.exit, 2);
   assert.match(only(answer).message, /password authentication failed/);
-  assert.match(only(answer).hint, /correct it in the URL/);
+  assert.match(only(answer).hint, /Correct the password in the URL/);
   assert.not.match(answer.output, 'wr0ngs3cret');
 });
 
