@@ -3,7 +3,7 @@
  * disk and nowhere else: no agent grows, the log and `status` show why, no other node is delayed,
  * and afterwards every follower catches up exactly. Memory is asserted, not time.
  */
-// runs: full
+// runs: full, since it needs minutes of full load
 // time-limit: 900s
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';

@@ -5,7 +5,7 @@
  * returns, and until it is exact it cannot be promoted, verified or waited for.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/model/bootstrap.test.ts has its histories
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CleaningBroker, published, tick } from '../support/cleaning-broker.ts';

@@ -4,7 +4,7 @@
  * What is written meanwhile waits in the leader's WAL; nothing is lost and nothing is there twice.
  */
 // time-limit: 300s
-// runs: full
+// runs: full, since three brokers take a small machine
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';

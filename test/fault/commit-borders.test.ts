@@ -5,6 +5,7 @@
  * confirmed without anything added. Then Postgres sends the second transaction again; confirmed one
  * byte further, as the client library does by itself, it never does.
  */
+// runs: ci, since test/model/publish.test.ts has adjacent commits
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -6,7 +6,7 @@
  * its own.
  */
 // time-limit: 400s
-// runs: full
+// runs: full, since only root may mount its disks
 import { test } from 'uvu';
 import { type PostgresServer, type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
 import { FleetUnderLoad, fewWorkloads } from '../support/fleet-under-load.ts';

@@ -5,6 +5,7 @@
  * position row; an error that may pass is retried, any other stops the node; a batch is never
  * skipped. Crashes and restarts of the server are in integration/outages.
  */
+// runs: ci, since test/model/align.test.ts repeats batches
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FleetUnderLoad, fewWorkloads } from '../support/fleet-under-load.ts';

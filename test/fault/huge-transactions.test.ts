@@ -5,7 +5,7 @@
  * middle of one leaves nothing behind. The short form is large beside the bounds of the agents, the
  * full form is 1 GB of WAL and a million rows.
  */
-// runs: ci
+// runs: ci, since test/integration/large-batches.test.ts has batches of pieces
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';

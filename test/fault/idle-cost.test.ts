@@ -3,7 +3,7 @@
  * Counted in CPU time, which a slow or a busy machine hardly changes, not in wall time.
  */
 // time-limit: 240s
-// runs: full
+// runs: full, since it needs a machine of its own
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

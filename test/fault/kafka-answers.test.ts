@@ -6,7 +6,7 @@
  * producer is thrown away, the next one fences it, and the log alone shows what was committed. What
  * a late commit does without that rule is shown in integration/topic-lost-answers.
  */
-// runs: ci
+// runs: ci, since test/integration/topic-lost-answers.test.ts has its kind
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FleetUnderLoad, fewWorkloads } from '../support/fleet-under-load.ts';

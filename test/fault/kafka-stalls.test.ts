@@ -5,7 +5,7 @@
  * the server asks; whether the transaction under way was committed is read from the log afterwards.
  */
 // time-limit: 600s
-// runs: full
+// runs: full, since stalls take minutes
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

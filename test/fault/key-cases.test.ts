@@ -3,6 +3,7 @@
  * come back within a transaction: under kills of both agents every node ends with the same rows,
  * and the topic folds to the same.
  */
+// runs: ci, since test/integration/identities.test.ts has the keys
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FleetUnderLoad } from '../support/fleet-under-load.ts';

@@ -10,7 +10,7 @@ import { isFull } from '../support/form.ts';
 import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 // time-limit: 600s
-// runs: ci
+// runs: ci, since test/model/publish.test.ts loses confirmations
 
 const rounds = isFull ? 10 : 1;
 let stack: Stack;

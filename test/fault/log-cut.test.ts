@@ -4,7 +4,7 @@
  * error that names it: no record is skipped, no reader begins at another offset, and no node can be
  * promoted.
  */
-// runs: ci
+// runs: ci, since test/integration/topic-reader.test.ts has the missing offsets
 import kafkajs from 'kafkajs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

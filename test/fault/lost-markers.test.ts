@@ -4,7 +4,7 @@
  * records are then after an open transaction, where no reader sees them. A new leader must see them
  * all the same, else the next epoch begins below what was acknowledged.
  */
-// runs: ci
+// runs: ci, since test/unit/log-end.test.ts has the decisions
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

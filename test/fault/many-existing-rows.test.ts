@@ -4,7 +4,7 @@
  * agents are killed on the way. The rules: the backfill resumes where the last point says, memory
  * stays bounded on both sides, writers are not blocked, and in the end every node has the rows.
  */
-// runs: full
+// runs: full, since five million rows take minutes
 // time-limit: 1500s
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -4,7 +4,7 @@
  * `unhealed` until the last row is whole; memory stays bounded, also when the agent is killed in
  * the middle and has to search for all of them. Tests run in order, on one fleet.
  */
-// runs: full
+// runs: full, since its rows take minutes
 // time-limit: 900s
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';

@@ -5,7 +5,7 @@
  * last point in the log and not at what was received; only what Kafka has committed is confirmed to
  * Postgres.
  */
-// runs: ci
+// runs: ci, since test/model/publish.test.ts has its histories
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -5,7 +5,7 @@
  * to the steps that matter, each try on tables that were emptied, on a fleet of its own after a
  * failure.
  */
-// runs: ci
+// runs: ci, since test/integration/path-rows.test.ts has every statement
 import fc from 'fast-check';
 import { test } from 'uvu';
 import { ExactReader } from '../support/exact-rows.ts';

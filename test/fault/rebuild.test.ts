@@ -5,7 +5,7 @@
  * well, and a leader never.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/unit/rebuild.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CleaningBroker } from '../support/cleaning-broker.ts';

@@ -5,7 +5,7 @@
  * a retry cannot help; no row is ever written under the id of another schema, or read by one. Tests
  * run in order, each on a table of its own.
  */
-// runs: ci
+// runs: ci, since test/integration/topic-registry.test.ts has its kind
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FailingRegistry, type Mood } from '../support/failing-registry.ts';

@@ -4,6 +4,7 @@
  * nothing is lost, nothing is there twice, and one agent continues by itself. Tests run in order,
  * on one fleet.
  */
+// runs: ci, since test/model/claim.test.ts has all races
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

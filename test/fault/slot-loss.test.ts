@@ -5,7 +5,7 @@
  * resnapshots every table: what was written meanwhile arrives, and what was deleted is removed.
  */
 // time-limit: 360s
-// runs: ci
+// runs: ci, since test/unit/check-slot.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';

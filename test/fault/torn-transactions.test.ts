@@ -6,6 +6,7 @@
  * a new epoch at the last whole point: what is past it is void, and is published again. Tests run
  * in order: the first three share a fleet.
  */
+// runs: ci, since test/model/publish.test.ts tears every batch
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

@@ -3,6 +3,7 @@
  * value looks like, and no row message says so:
  * the leader stops before it sends another row. What leaves stored values alone goes on.
  */
+// runs: ci, since test/unit/transaction-builder.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

@@ -2,7 +2,7 @@
  * What this version cannot carry must stop the agent with the right code, before anything past it
  * is applied: silence would be a difference between nodes that nobody sees.
  */
-// runs: ci
+// runs: ci, since test/integration/later-tables.test.ts has the stop of its kind
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

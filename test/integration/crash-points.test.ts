@@ -3,10 +3,11 @@
  * transaction, around the commit on a follower. A restart continues exactly, under load, with
  * nothing lost and nothing twice.
  */
-// runs: ci
+// runs: ci, since test/model/publish.test.ts and align.test.ts crash at every step
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FleetUnderLoad } from '../support/fleet-under-load.ts';
+import { isFull } from '../support/form.ts';
 import { seeded, seedOfRun } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { bank } from '../support/workloads/bank.ts';
@@ -56,7 +57,7 @@ for (const [node, place, passMax] of places) {
   const pass = 1 + Math.floor(random() * passMax);
   test(`a kill at ${place}, pass ${pass}, loses nothing and repeats nothing`, async () => {
     await dieAt(node, place, pass);
-    if (passMax > 1) await dieAt(node, place, 1);
+    if (isFull && passMax > 1) await dieAt(node, place, 1);
     await under.isExact();
   });
 }

@@ -5,7 +5,7 @@
  * for which the topic does not keep every change is refused. Tests run in order, on one fleet.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/unit/apply-delay.test.ts has the decisions
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -4,6 +4,7 @@
  * detach once more ends it, with the rows of the place that was asked for.
  */
 // time-limit: 300s
+// runs: ci, since test/integration/detach.test.ts has the steps
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

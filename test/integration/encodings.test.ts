@@ -3,7 +3,7 @@
  * names; what a follower's encoding does not have stops it; SQL_ASCII, where nobody knows what a
  * byte means, and encodings with two spellings of a letter are refused.
  */
-// runs: ci
+// runs: ci, since test/integration/type-matrix.test.ts has UTF-8
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ExactReader } from '../support/exact-rows.ts';

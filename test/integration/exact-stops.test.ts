@@ -5,7 +5,7 @@
  * later run continues.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/model/align.test.ts stops anywhere
 import type pg from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

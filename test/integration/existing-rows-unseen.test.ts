@@ -3,6 +3,7 @@
  * and what is read meanwhile must not undo them. Until the backfill is complete, points name the
  * tables, and the node is not exact.
  */
+// runs: ci, since test/model/backfill.test.ts has unseen commits
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { FleetStatus } from '../../src/fleet/status/node-status.ts';

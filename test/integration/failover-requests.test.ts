@@ -3,7 +3,7 @@
  * and finishes it after its restart: the command gets an answer in every case.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/unit/requests.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Answer, type Fleet, startFleet } from '../support/fleet.ts';

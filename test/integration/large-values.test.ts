@@ -3,6 +3,7 @@
  * have, through any number of updates, changes of the key and swaps in one batch or in many. Rows
  * are compared whole, so a value that was lost, kept too long or taken from another row shows.
  */
+// runs: ci, since test/integration/healing.test.ts has partial rows
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

@@ -3,7 +3,7 @@
  * broker, and a second publisher that takes the transactional id. Agents recover by themselves;
  * nothing is lost, nothing is there twice. Tests run in order: the last one promotes node b.
  */
-// runs: ci
+// runs: ci, since test/integration/promotion.test.ts kills a server
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Sandbox } from '../../scripts/sandbox/sandbox.ts';

@@ -3,7 +3,7 @@
  * continues to follow, and a promotion that had claimed is finished by the next start or overtaken
  * by another. The third and the fifth test continue with the fleet of the one before.
  */
-// runs: ci
+// runs: ci, since test/model/claim.test.ts has all races
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Fleet } from '../support/fleet.ts';

@@ -5,7 +5,7 @@
  * promoted, verified or detached before it is exact; then it leads.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/integration/bootstrap.test.ts builds from the same topic
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CleaningBroker, tick } from '../support/cleaning-broker.ts';

@@ -12,7 +12,7 @@ import { newestRecords } from '../support/newest-records.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 // time-limit: 400s
-// runs: ci
+// runs: ci, since test/model/backfill.test.ts has its histories
 
 const partitions = 3;
 let stack: Stack;

@@ -5,7 +5,7 @@
  * is created, with the earliest that is left.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/model/place.test.ts has every LSN
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { reselected } from '../support/backfill-rows.ts';

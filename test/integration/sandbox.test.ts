@@ -2,7 +2,7 @@
  * The sandbox against real servers: however its owner ends, nothing is left behind; no two Postgres
  * servers are the same one; and each server comes back after kill -9 with its data.
  */
-// runs: ci
+// runs: ci, since every file with servers uses one
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chmod, mkdtemp, rmdir } from 'node:fs/promises';

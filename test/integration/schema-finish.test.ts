@@ -4,6 +4,7 @@
  * refuses stops neither the others nor the follower; it is named, and retried. Tests run in order,
  * on one fleet; the last one promotes node b.
  */
+// runs: ci, since test/integration/bootstrap.test.ts kills the same build
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { NodeStatus } from '../../src/fleet/status/node-status.ts';

@@ -4,6 +4,7 @@
  * has them. Where pg_dump fails the old record is kept, and the stream continues. Tests run in
  * order, on one fleet.
  */
+// runs: ci, since test/integration/schema-init.test.ts writes the same record
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

@@ -2,7 +2,7 @@
  * The topic is deleted and made again, while the agents are away, under them, or with the end of
  * the old log in it: both nodes stop. Nobody takes another log of the same name for its own.
  */
-// runs: ci
+// runs: ci, since test/integration/topic-transactions.test.ts has its kind
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { createTopic, deleteTopic } from '../../src/topic/kafka/admin.ts';

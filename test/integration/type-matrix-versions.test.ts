@@ -3,7 +3,7 @@
  * The type matrix between servers of different versions, and between two of the newest: what one
  * prints the other reads as the same value. Each pair has servers of its own.
  */
-// runs: full
+// runs: full, since it needs servers of all versions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ExactReader } from '../support/exact-rows.ts';

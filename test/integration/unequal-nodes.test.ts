@@ -4,7 +4,7 @@
  * follower. Rules that fire in the applier are held, as triggers are, and are back after a
  * failover.
  */
-// runs: ci
+// runs: ci, since test/unit/preflight-copies.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

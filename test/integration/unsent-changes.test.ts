@@ -3,7 +3,7 @@
  * written Postgres did not send, or sent under another identity. The leader stops, although names
  * and types of columns do not differ, and followers keep what they had.
  */
-// runs: ci
+// runs: ci, since test/unit/table-difference.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

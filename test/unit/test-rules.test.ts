@@ -2,7 +2,7 @@
  * Rules of the tests themselves, read from their text: what touches a whole server has a server of
  * its own, and what waits has a bound.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -87,6 +87,23 @@ test('waits have a bound: they go through until()', () => {
   assert.equal(
     wrong.map(({ path }) => path),
     [],
+  );
+});
+
+test('a file that the short form leaves out says why', () => {
+  const lines = files.flatMap(({ path, text }) => {
+    return [...text.matchAll(/^\/\/ runs: (.*)$/gm)].map(([, line = '']) => ({ path, line }));
+  });
+  assert.ok(lines.length > 20);
+  const silent = lines.filter(({ line }) => !/^(ci|full), since .{10}/.test(line));
+  assert.equal(silent, []);
+  const named = lines.flatMap(({ path, line }) =>
+    [...line.matchAll(/test\/[\w/-]+\.test\.ts/g)].map(([test]) => ({ path, test })),
+  );
+  assert.equal(
+    named.filter(({ test }) => !existsSync(test)),
+    [],
+    'a test that is not there',
   );
 });
 
