@@ -24,7 +24,7 @@ test.before(async () => {
   [stack, own] = await Promise.all([useStack({ postgres: 3 }), ownServer()]);
   under = await FleetUnderLoad.start({
     ...{ stack, nodes: 3, partitions: 2, tables, servers: { a: own.server } },
-    workloads: fewWorkloads,
+    ...{ workloads: fewWorkloads, watched: false, clients: { writers: 1 } },
   });
   fleet = under.fleet;
   await fleet.sql('a', 'INSERT INTO numbered SELECT FROM generate_series(1, 10)');
