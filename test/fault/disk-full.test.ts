@@ -2,7 +2,7 @@
  * What breaks: the disk of the leader's Postgres, of the follower's, and of the broker is full to
  * the last byte, and freed again later. Servers refuse, crash, and may not even start. The rules: a
  * full disk is an error that passes; nothing is confirmed or applied meanwhile that was not
- * written, so that afterwards everything goes on where it stood. Each server has a small disk of
+ * written, so that afterwards everything continues where it was. Each server has a small disk of
  * its own.
  */
 // time-limit: 400s

@@ -64,7 +64,7 @@ async function slot(): Promise<Slot> {
   return row;
 }
 
-/** Stalls while writers go on; what was under way before may still be confirmed. */
+/** Kafka stalls under load; what was under way before may still be confirmed. */
 async function stall(forMs: number): Promise<void> {
   await hang(true);
   await sleep(500);

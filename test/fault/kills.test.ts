@@ -1,7 +1,8 @@
 /**
  * Agents are killed at random moments under load, publisher and appliers, alone and together, with
- * four partitions, and in the full form with one. Rows are compared at points on the way; at the end nothing that was
- * acknowledged is lost and nothing is there twice, on any node and in the topic.
+ * four partitions, and in the full form with one. Rows are compared at points on the way; at the
+ * end nothing that was acknowledged is lost and nothing is there twice, on any node and in the
+ * topic.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';

@@ -1,7 +1,7 @@
 /**
  * The leader's Postgres is killed, and stopped without a checkpoint, while its clients write. When
  * it is back it sends again what was confirmed already; nothing of it is published twice, and what
- * clients were told is committed is on the follower.
+ * was acknowledged is on the follower.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -149,9 +149,9 @@ withDump('destroy drops the second database', async () => {
   await fleet.agent('c').kill();
   await diesAt(fleet, 'c', 'rebuild.after-prepare=kill');
   await fleet.agent('a').stop();
-  const told = await fleet.cli('destroy');
+  const listed = await fleet.cli('destroy');
   assert.match(
-    told.json.nodes.map((one: { databases: string[] }) => one.databases).join(),
+    listed.json.nodes.map((one: { databases: string[] }) => one.databases).join(),
     '_understudy_rebuild',
   );
   assert.is((await fleet.cli('destroy', '--yes')).code, 0);

@@ -128,7 +128,7 @@ test('a database without tables gets them from the topic, whole before it can le
   assert.is(await refused('INSERT INTO sale VALUES (-1, 1)'), '23514', 'check');
   const [buyer] = await fleet.sql('c', `INSERT INTO buyer (email) VALUES ('new') RETURNING *`);
   assert.is(buyer?.['email'], 'NEW');
-  assert.ok(Number(buyer?.['id']) > 50, 'its sequence goes on');
+  assert.ok(Number(buyer?.['id']) > 50, 'its sequence continues');
 });
 
 test.run();

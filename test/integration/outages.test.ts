@@ -76,7 +76,7 @@ test('an agent that starts while the broker is down waits for it', async () => {
   await under.isExact();
 });
 
-test('a second agent for a node is refused, and the first one goes on', async () => {
+test('a second agent for a node is refused, and the first one is not affected', async () => {
   for (const node of under.fleet.nodes) {
     const second = await under.fleet.cli('run', node);
     assert.is(second.code, 3, second.stderr);

@@ -228,7 +228,7 @@ test('a resnapshot of what is no table of the stream is refused', () => {
     assert.match(unknown.json.error.message, /no table of the stream matches public.nothing/);
     const both = await fleet.cli('resnapshot', 'public.doc', '--all');
     assert.is(both.code, 1);
-    await fleet.sql('a', `SELECT understudy.read_anew('{nobody}')`);
+    await fleet.sql('a', `SELECT understudy.read_anew('{no_such_table}')`);
     await fleet.agent('a').logged(/ignored resnapshot request: table is not part of the stream/);
     await sameEverywhere();
   });

@@ -145,7 +145,7 @@ servers('have different system identifiers', async ({ sandbox }) => {
   assert.is(new Set(ids).size, 2);
 });
 
-servers('refuse a login without the password', async ({ sandbox }) => {
+servers('refuse a session without the password', async ({ sandbox }) => {
   const [server] = sandbox?.postgres ?? [];
   assert.ok(server);
   const without = server.url().replace(/:[0-9a-f]+@/, ':wrong@');

@@ -164,7 +164,7 @@ test('a foreign key to rows outside the stream is created NOT VALID, with a warn
   await fleet.caughtUp();
 });
 
-test('it takes the lead, and what it lacks is told', async () => {
+test('it is promoted, and the answer names what it lacks', async () => {
   await fleet.sql('a', `INSERT INTO item VALUES (4, 'twice', 4), (5, 'twice', 5)`);
   await fleet.caughtUp();
   await leaveOpen('CREATE UNIQUE INDEX never ON public.item (v)');

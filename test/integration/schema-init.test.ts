@@ -77,7 +77,7 @@ const objectsQuery = `
     WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
   ORDER BY 1`;
 
-check('some of the tables are neither all nor none: refused, and nothing is made', async () => {
+check('a follower with some of the tables is refused, and nothing is created', async () => {
   await fleet.sql('b', 'CREATE TABLE parent (id int PRIMARY KEY)');
   const { code, json } = await fleet.cli('init');
   assert.is(code, 4, JSON.stringify(json));
@@ -85,7 +85,7 @@ check('some of the tables are neither all nor none: refused, and nothing is made
   await fleet.sql('b', 'DROP TABLE parent');
 });
 
-check('what stands in the way is named, and all that was made is gone again', async () => {
+check('an object in the way is named, and all that was created is removed again', async () => {
   await fleet.sql('b', `CREATE TYPE mood AS ENUM ('other')`);
   const { code, json } = await fleet.cli('init');
   assert.is(code, 4, JSON.stringify(json));
@@ -95,7 +95,7 @@ check('what stands in the way is named, and all that was made is gone again', as
   assert.equal(await fleet.sql('b', objectsQuery), []);
 });
 
-check('a pg_dump that is not there, or fails, is refused with its remedy', async () => {
+check('a pg_dump that is missing, or fails, is refused with its remedy', async () => {
   const { config } = fleet;
   await fleet.configure({ ...config, pgDump: '/no/such/pg_dump' });
   for (const verb of ['check', 'init']) {

@@ -26,7 +26,7 @@ let under: FleetUnderLoad;
 
 test.before(async () => {
   const workloads = [bank, pairs, entries, slowPartition];
-  under = await FleetUnderLoad.start({ partitions: 4, workloads });
+  under = await FleetUnderLoad.start({ partitions: 4, workloads, clients: { writers: 1 } });
 });
 
 test.after(async () => {

@@ -1,7 +1,7 @@
 /**
- * A schema that looks as before, and was another for a moment or means something else: what was
- * written Postgres did not send, or sent under another identity. The leader stops, although names
- * and types of columns do not differ, and followers keep what they had.
+ * A schema that is as before, and was another for a moment or means something else: changes that
+ * Postgres did not send, or sent under another identity. The leader stops, although names and types
+ * of columns do not differ, and followers keep their rows.
  */
 // runs: ci, since test/unit/table-difference.test.ts has the decisions
 import { test } from 'uvu';

@@ -163,12 +163,12 @@ verify('composite keys with odd characters are shown as they are', async () => {
   await fleet.caughtUp();
   await fleet.tamper('b', `UPDATE "odd ""Name" SET "a,b" = 'other' WHERE "a,b" = 'v'`);
   const { keys, differing } = await tableOf('public.odd "Name');
-  const told = keys?.map(({ kind, key }) => [kind, key]) ?? [];
+  const shown = keys?.map(({ kind, key }) => [kind, key]) ?? [];
   for (const [n, k] of odd.entries()) {
     const key = { k, 'n,1': String(n) };
     assert.ok(
-      told.some((one) => JSON.stringify(one) === JSON.stringify(['different', key])),
-      `${JSON.stringify(key)} in ${JSON.stringify(told)}`,
+      shown.some((one) => JSON.stringify(one) === JSON.stringify(['different', key])),
+      `${JSON.stringify(key)} in ${JSON.stringify(shown)}`,
     );
   }
   assert.is(differing?.['rows'], odd.length);
@@ -196,7 +196,7 @@ verify('values are shown only with --show-rows', async () => {
   });
   const { stdout } = await fleet.text('verify', 'b', '--show-rows');
   assert.match(stdout, /different: id = 1\n {2}COLUMN +ON a +ON b\n {2}note +NULL +sekretx+/);
-  // As the operations page says: rows that the leader writes anew, and a delete past the guard.
+  // The documented repair by hand: rows that the leader writes again, and a delete past the guard.
   await fleet.tamper('b', 'DELETE FROM orders WHERE id IN (2, 10)');
   await fleet.sql('a', 'UPDATE orders SET id = id WHERE id IN (1, 2)');
   assert.is((await tableOf('public.orders')).equal, true);

@@ -1,7 +1,7 @@
 /**
  * The one generator of load: sessions on the leader that run workloads, stay open through faults,
- * and reconnect when theirs breaks. They take the node to write to and a seed, and give the journal.
- * Writers and workloads draw from generators of their own, so that a seed gives the same
+ * and reconnect when theirs breaks. They take the node to write to and a seed, and give the
+ * journal. Writers and workloads draw from generators of their own, so that a seed gives the same
  * transactions whatever the timing.
  */
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,7 +1,7 @@
 /**
- * A small disk of its own for a server, to be filled to the last byte and freed again: a folder on a
- * file system in memory. Only root may mount one: where that fails a test is skipped, and leaves the
- * machine's own disk alone.
+ * A small disk of its own for a server, to be filled to the last byte and freed again: a folder on
+ * a file system in memory. Only root may mount one: where that fails a test is skipped, and leaves
+ * the machine's own disk alone.
  */
 import { execFile } from 'node:child_process';
 import { mkdtemp, open, rm, rmdir } from 'node:fs/promises';
