@@ -1,15 +1,15 @@
 /**
  * Runs the tests: `node --import tsx scripts/run-tests.ts [--ci | --full] [--jobs N] [file]…`.
- * Flows in: test files; out: one line per file, the whole output of those that failed, at the
- * end what failed once more in short, and as the last line `N passed, N failed`. It promises exit
- * code 0 only when something ran and nothing failed, and that nothing it started is alive when it
- * ends.
+ * It prints one line per file, the whole output of those that failed, at the end what failed once
+ * more in short, and as the last line `N passed, N failed`. It promises exit code 0 only when
+ * something ran and nothing failed, and that nothing it started is alive when it ends.
  *
  * Every file is a process of its own, so that no test sees another's state. Tests that need
  * Postgres, Kafka and a registry share one sandbox, started before the first of them, unless
- * UNDERSTUDY_TEST_POSTGRES says that there are servers already. With --full the environment of
- * every file has UNDERSTUDY_TEST_FULL=1: fault tests then run all their rounds.
+ * UNDERSTUDY_TEST_POSTGRES says that there are servers already. The environment of every file has
+ * UNDERSTUDY_TEST_FORM: short, ci or full, which says how much it tries.
  */
+import { longestFirst, readDurations, saveDurations } from './test-runner/durations.ts';
 import { makePlan, type Plan, PlanError, type PlannedFile } from './test-runner/plan.ts';
 import { type FileResult, killRunningFiles, runFile } from './test-runner/run-file.ts';
 import { addCounts, type Counts, closingLine, failedTests } from './test-runner/summary.ts';
@@ -21,8 +21,9 @@ interface Sandbox {
 
 /** Two cores are what a small machine and a hosted build have. */
 const unitJobs = 2;
-/** Most of these wait for servers most of the time. */
+/** Files with servers run two at a time, and those without beside them, one at a time. */
 const stackJobs = 2;
+const unitJobsBeside = 1;
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -32,8 +33,9 @@ function describe(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-/** What is told once more at the end, because who reads a long run begins there. */
+/** Printed once more at the end of a long run. */
 const failures: string[] = [];
+const durations: Record<string, number> = {};
 
 /** Runs at most `jobs` at a time; reports each file when it ends. */
 async function runAll(
@@ -42,12 +44,13 @@ async function runAll(
   env: Readonly<Record<string, string>>,
 ): Promise<Counts> {
   let counts: Counts = { passed: 0, failed: 0, skipped: 0 };
-  const waiting = [...files];
+  const waiting = [...longestFirst(files, readDurations())];
   const work = async (): Promise<void> => {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
       if (interrupted) return;
       const result = await runFile(file, env);
       report(result);
+      if (result.reason === null) durations[file.path] = Math.round(result.durationMs);
       counts = addCounts(counts, result.counts);
     }
   };
@@ -89,15 +92,11 @@ async function stopSandbox(): Promise<void> {
   if (opened !== null) await (await opened).stop();
 }
 
-async function runStackFiles(
-  files: readonly PlannedFile[],
-  jobs: number,
-  form: Readonly<Record<string, string>>,
-): Promise<Counts> {
+async function runStackFiles(files: readonly PlannedFile[], jobs: number): Promise<Counts> {
   sandbox = openSandbox();
   let env: Readonly<Record<string, string>>;
   try {
-    env = { ...(await sandbox).env(), ...form };
+    env = (await sandbox).env();
   } catch (error) {
     print(`✗ the servers for ${files.length} files did not start\n${describe(error)}`);
     sandbox = null;
@@ -116,10 +115,15 @@ async function runStackFiles(
 async function runPlan(plan: Plan): Promise<Counts> {
   const light = plan.files.filter((file) => !file.needsStack);
   const heavy = plan.files.filter((file) => file.needsStack);
-  const form = plan.full ? { UNDERSTUDY_TEST_FULL: '1' } : {};
-  const counts = await runAll(light, plan.jobs ?? unitJobs, form);
-  if (heavy.length === 0) return counts;
-  return addCounts(counts, await runStackFiles(heavy, plan.jobs ?? stackJobs, form));
+  const [lightJobs, heavyJobs] = [plan.jobs ?? unitJobs, plan.jobs ?? stackJobs];
+  if (heavy.length === 0) return runAll(light, lightJobs, {});
+  if (plan.jobs !== null) {
+    return addCounts(await runAll(light, lightJobs, {}), await runStackFiles(heavy, heavyJobs));
+  }
+  // A file with servers waits for them half of its time: the others fill the processors up.
+  const both = [runAll(light, unitJobsBeside, {}), runStackFiles(heavy, heavyJobs)] as const;
+  const [lightCounts, heavyCounts] = await Promise.all(both);
+  return addCounts(lightCounts, heavyCounts);
 }
 
 /** On a signal nothing may stay behind, the servers least of all. */
@@ -146,6 +150,7 @@ async function main(): Promise<void> {
     print(error instanceof PlanError ? error.message : describe(error));
     counts = addCounts(counts, { passed: 0, failed: 1, skipped: 0 });
   }
+  saveDurations(durations);
   if (failures.length > 0) print(['\nwhat failed:', ...failures].join('\n  ✗ '));
   print(closingLine(counts));
   process.exitCode = counts.failed > 0 || counts.passed === 0 ? 1 : 0;

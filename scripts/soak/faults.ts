@@ -6,7 +6,7 @@
 import { connectKafka } from '../../src/topic/kafka/client.ts';
 import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
 import { changesTopic, transactionalId } from '../../src/topic/records/layout.ts';
-import type { NodeName } from '../../test/support/fleet.ts';
+import type { NodeName } from '../../test/support/fleet-options.ts';
 import { testLog } from '../../test/support/topic-stack.ts';
 import { type Scene, serverOf } from './scene.ts';
 
@@ -109,7 +109,7 @@ async function fence({ run, sandbox }: Scene): Promise<void> {
   const client = connectKafka({ brokers: sandbox.brokers, clientId: 'stranger' }, testLog);
   const stranger = createTransactionalProducer(client, {
     topic: changesTopic(cluster),
-    partitions: run.partitions,
+    partitions: run.fleet.partitions,
     transactionalId: transactionalId(cluster),
   });
   await stranger.open();

@@ -44,7 +44,7 @@ interface Totals {
   comparisons: number;
   commits: number;
   lost: number;
-  looks: number;
+  snapshots: number;
   records: number;
 }
 
@@ -84,7 +84,7 @@ class Soak {
   readonly #deadlineMs: number;
   readonly totals: Totals = {
     ...{ segments: 0, faults: 0, failovers: 0, comparisons: 0 },
-    ...{ commits: 0, lost: 0, looks: 0, records: 0 },
+    ...{ commits: 0, lost: 0, snapshots: 0, records: 0 },
   };
   #segment: Segment | null = null;
   #now = '';
@@ -173,11 +173,11 @@ class Soak {
   }
 
   #line(): string {
-    const { commits, looks, faults } = this.sofar;
+    const { commits, snapshots, faults } = this.sofar;
     const left = Math.max(0, this.#deadlineMs - Date.now());
     return (
       `${this.#screen.clock()} ${seconds(left)} left, ${counted(faults, 'fault')}, ` +
-      `${grouped(commits)} commits, ${grouped(looks)} reads: ${this.#now}`
+      `${grouped(commits)} commits, ${grouped(snapshots)} snapshots: ${this.#now}`
     );
   }
 
@@ -206,7 +206,7 @@ function addUp(totals: Totals, { run, faultCount, failovers, comparisons }: Segm
   totals.failovers += failovers;
   totals.comparisons += comparisons;
   totals.commits += run.clients.acknowledged;
-  totals.looks += run.watchers.looks;
+  totals.snapshots += run.watchers?.snapshots ?? 0;
 }
 
 function summary({ segments, faults, failovers, comparisons, commits, ...rest }: Totals): string {
@@ -214,7 +214,7 @@ function summary({ segments, faults, failovers, comparisons, commits, ...rest }:
     `${counted(segments, 'segment')}, ${counted(faults, 'fault')}, ` +
     `${counted(failovers, 'failover')}, ${counted(comparisons, 'comparison')}, ` +
     `${grouped(commits)} commits, ${grouped(rest.lost)} discarded past a base, ` +
-    `${grouped(rest.looks)} reads, ${grouped(rest.records)} records`
+    `${grouped(rest.snapshots)} snapshots, ${grouped(rest.records)} records`
   );
 }
 

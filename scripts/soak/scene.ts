@@ -4,12 +4,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, Findings } from '../../test/support/checker/violation.ts';
-import type { FaultRun } from '../../test/support/fault-run.ts';
-import type { NodeName } from '../../test/support/fleet.ts';
+import type { NodeName } from '../../test/support/fleet-options.ts';
+import type { FleetUnderLoad } from '../../test/support/fleet-under-load.ts';
 import type { PostgresServer, Sandbox } from '../sandbox/sandbox.ts';
 
 export interface Scene {
-  readonly run: FaultRun;
+  readonly run: FleetUnderLoad;
   readonly sandbox: Sandbox;
   readonly random: () => number;
 }

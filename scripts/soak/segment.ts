@@ -8,8 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Verdict } from '../../test/support/checker/check-fleet.ts';
 import { judgeStatus } from '../../test/support/checker/judge-fleet.ts';
 import { describe, Findings, type Invariant } from '../../test/support/checker/violation.ts';
-import { FaultRun } from '../../test/support/fault-run.ts';
-import type { NodeName } from '../../test/support/fleet.ts';
+import type { NodeName } from '../../test/support/fleet-options.ts';
+import { FleetUnderLoad } from '../../test/support/fleet-under-load.ts';
 import { between } from '../../test/support/seed.ts';
 import type { Stack } from '../../test/support/stack.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
@@ -44,14 +44,14 @@ interface AppliedFault {
 }
 
 export class Segment {
-  readonly run: FaultRun;
+  readonly run: FleetUnderLoad;
   faultCount = 0;
   failovers = 0;
   comparisons = 0;
   readonly #parts: SegmentParts;
   readonly #scene: Scene;
 
-  private constructor(run: FaultRun, parts: SegmentParts) {
+  private constructor(run: FleetUnderLoad, parts: SegmentParts) {
     this.run = run;
     this.#parts = parts;
     this.#scene = { run, sandbox: parts.sandbox, random: parts.random };
@@ -59,7 +59,7 @@ export class Segment {
 
   static async begin(parts: SegmentParts): Promise<Segment> {
     const { stack, partitions, seed } = parts;
-    const run = await FaultRun.begin({
+    const run = await FleetUnderLoad.start({
       ...{ stack, partitions, seed, nodes: 3, clients: { writers: 1, pauseMs: 30 } },
     });
     return new Segment(run, parts);
@@ -193,7 +193,7 @@ export class Segment {
   }
 
   #checkWatchers(): void {
-    const [sight] = this.run.watchers.sights;
+    const [sight] = this.run.watchers?.sights ?? [];
     if (sight === undefined) return;
     const invariant = sight.kind === 'back' ? 'I2' : 'I4';
     throw broken(invariant, `${sight.workload} on ${sight.node}`, sight.what);

@@ -12,13 +12,13 @@ export interface PlannedFile {
   readonly limitMs: number;
   /** Runs against Postgres, Kafka and a registry. */
   readonly needsStack: boolean;
+  /** How long it may take its time; a file that is named has more to try than in the short form. */
+  readonly form: Form;
 }
 
 export interface Plan {
   readonly files: readonly PlannedFile[];
   readonly jobs: number | null;
-  /** Long forms: more rounds, and the files that say `// runs: full`. */
-  readonly full: boolean;
 }
 
 /** The user's mistake on the command line. */
@@ -27,19 +27,19 @@ export class PlanError extends Error {}
 const defaultFolders = ['test/unit', 'test/golden', 'test/model', 'test/integration', 'test/fault'];
 const stackFolders = new Set(['integration', 'fault']);
 
-/** A unit test that needs longer waits for something that it should be handed. */
-const unitLimitMs = 60_000;
-/** Rooms for a server start, a bootstrap and a promotion, each with its own shorter limit. */
+/** A unit test that needs longer on a busy machine waits for something that it should be handed. */
+const unitLimitMs = 120_000;
+/** Enough for a server start, a bootstrap and a promotion, each with its own shorter limit. */
 const stackLimitMs = 240_000;
 /** A file that needs more should be two files: a hang must not eat the whole run. */
 const longestLimitMs = 1_800_000;
 /** A limit precedes the code, at the latest after the file's first paragraph. */
 const limitCommentLines = 20;
 const limitPattern = /^\/\/ time-limit: (\d+)s\s*$/m;
-/** The shortest form in which a file runs that is not named. */
-const formPattern = /^\/\/ runs: (ci|full)\s*$/m;
+/** The shortest form in which a file runs that is not named, and why not in a shorter one. */
+const formPattern = /^\/\/ runs: (ci|full)(?:, .*)?\s*$/m;
 const forms = ['short', 'ci', 'full'] as const;
-type Form = (typeof forms)[number];
+export type Form = (typeof forms)[number];
 
 const usage = 'usage: run-tests.ts [--ci | --full] [--jobs N] [file | folder | glob]…';
 
@@ -65,7 +65,9 @@ export function makePlan(words: readonly string[]): Plan {
   const named = new Set(names.map((name) => toSlashes(relative('.', name))));
   const runs = (path: string): boolean => forms.indexOf(formOf(path)) <= forms.indexOf(form);
   const paths = new Set(found.filter((path) => named.has(path) || runs(path)));
-  return { files: [...paths].map(planFile).sort(byCost), jobs, full: form === 'full' };
+  const formFor = (path: string): Form => (form === 'short' && named.has(path) ? 'ci' : form);
+  const files = [...paths].map((path) => planFile(path, formFor(path)));
+  return { files: files.sort(byCost), jobs };
 }
 
 function parseJobs(word: string | undefined): number {
@@ -75,7 +77,7 @@ function parseJobs(word: string | undefined): number {
   return Number(word);
 }
 
-/** What needs no stack comes first: it is quick, and its failures explain the later ones. */
+/** Files without servers come first: they are quick, and their failures explain later ones. */
 function byCost(a: PlannedFile, b: PlannedFile): number {
   if (a.needsStack !== b.needsStack) return a.needsStack ? 1 : -1;
   return a.path < b.path ? -1 : 1;
@@ -130,7 +132,7 @@ function formOf(path: string): Form {
   return form as Form;
 }
 
-function planFile(path: string): PlannedFile {
+function planFile(path: string, form: Form): PlannedFile {
   const needsStack = path.split('/').some((part) => stackFolders.has(part));
   const seconds = limitPattern.exec(headOf(path))?.[1];
   const usualMs = needsStack ? stackLimitMs : unitLimitMs;
@@ -138,5 +140,5 @@ function planFile(path: string): PlannedFile {
   if (limitMs < 1000 || limitMs > longestLimitMs) {
     throw new PlanError(`${path}: a time limit lies between 1 s and ${longestLimitMs / 1000} s`);
   }
-  return { path, limitMs, needsStack };
+  return { path, limitMs, needsStack, form };
 }

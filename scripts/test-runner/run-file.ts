@@ -46,7 +46,7 @@ export async function runFile(
   const startedMs = performance.now();
   const { FORCE_COLOR: _, ...inherited } = process.env;
   const child = spawn(process.execPath, ['--import', tsx, '--import', preload, file.path], {
-    env: { ...inherited, ...env, NO_COLOR: '1' },
+    env: { ...inherited, ...env, UNDERSTUDY_TEST_FORM: file.form, NO_COLOR: '1' },
     stdio: ['ignore', 'pipe', 'pipe'],
     // A group of its own, so that everything it starts can be ended with it.
     detached: true,

@@ -4,11 +4,12 @@
  * What is written meanwhile waits in the leader's WAL; nothing is lost and nothing is there twice.
  */
 // time-limit: 300s
-// runs: full
+// runs: full, since three brokers take a small machine
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
-import { FleetUnderLoad, isFull } from '../support/fleet-under-load.ts';
+import { FleetUnderLoad, fewWorkloads } from '../support/fleet-under-load.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 /** Controllers elect first, then partitions get leaders, then replicas come back into sync. */
@@ -27,6 +28,7 @@ test.before(async () => {
     stack,
     partitions: 4,
     brokers: sandbox.brokers,
+    workloads: fewWorkloads,
   });
 });
 
@@ -38,7 +40,7 @@ test.after(async () => {
 
 for (let round = 1; round <= rounds; round += 1) {
   for (const index of [0, 1, 2]) {
-    test(`broker ${index + 1} of three dies, the stream goes on (${round})`, async () => {
+    test(`broker ${index + 1} of three dies, the stream continues (${round})`, async () => {
       const broker = sandbox.kafka[index];
       await broker?.kill();
       await under.progress(50);

@@ -1,23 +1,24 @@
 // time-limit: 900s
 /**
- * Transactions that are larger than what an agent may hold. They go through whole, with bounded
+ * Transactions that are larger than what an agent may hold. They pass whole, with bounded
  * memory on both sides, no reader ever sees a part of one, and an agent that is killed in the
  * middle of one leaves nothing behind. The short form is large beside the bounds of the agents, the
  * full form is 1 GB of WAL and a million rows.
  */
-// runs: ci
+// runs: ci, since test/integration/large-batches.test.ts has batches of pieces
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectKafka } from '../../src/topic/kafka/client.ts';
 import { changesTopic, changesTopicSettings } from '../../src/topic/records/layout.ts';
-import { type Fleet, type FleetOptions, type NodeName, startFleet } from '../support/fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
+import type { FleetOptions, NodeName } from '../support/fleet-options.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { replaceSettings, testLog } from '../support/topic-stack.ts';
 
-const isFull = process.env.UNDERSTUDY_TEST_FULL === '1';
 const rowsOf = {
   narrow: isFull ? 1_000_000 : 100_000,
   /** Of 8 kB each. */
@@ -71,14 +72,7 @@ async function isBounded(...agents: readonly FleetAgent[]): Promise<string> {
 }
 
 async function reaches(node: NodeName): Promise<void> {
-  const token = await fleet.token();
-  const deadlineMs = Date.now() + patienceMs;
-  for (;;) {
-    const [row] = await fleet.sql(node, `SELECT understudy.wait_for($1, '1 s') AS there`, [token]);
-    if (row?.there === true) return;
-    const late = fleet.agent(node).ended || Date.now() > deadlineMs;
-    assert.not(late, `node ${node} never reached ${token}\n${fleet.logs()}`);
-  }
+  await fleet.caughtUp('a', [node], patienceMs);
 }
 
 async function countOf(node: NodeName, table: Table): Promise<number> {
@@ -86,12 +80,12 @@ async function countOf(node: NodeName, table: Table): Promise<number> {
   return row?.n ?? -1;
 }
 
-/** Looks at node b until told to stop, and once more; gives the numbers of rows that it saw. */
-async function watch(table: Table, until: () => boolean): Promise<readonly number[]> {
+/** Counts rows on node b until `isDone`, and once more; gives the counts that it saw. */
+async function watch(table: Table, isDone: () => boolean): Promise<readonly number[]> {
   const reader = await fleet.session('b');
   const seen = new Set<number>();
   for (let isLast = false; !isLast; ) {
-    isLast = until();
+    isLast = isDone();
     const { rows } = await reader.query<{ n: number }>(`SELECT count(*)::int AS n FROM ${table}`);
     seen.add(rows[0]?.n ?? -1);
     await sleep(pollMs);
@@ -129,7 +123,7 @@ for (const table of ['narrow', 'wide'] as const) {
     const startMs = Date.now();
     const leader = await fleet.startAgent('a');
     assert.is(await dyingFollower.exitCode(patienceMs), null, dyingFollower.log);
-    assert.is(await countOf('b', table), 0, 'what was applied in part is not there');
+    assert.is(await countOf('b', table), 0, 'rows of a transaction that was applied in part');
     const publishedMs = Date.now();
     const follower = await fleet.startAgent('b');
     await reaches('b');
@@ -151,7 +145,7 @@ async function writeMany(from: number, to: number): Promise<void> {
   for (let id = from; id < to; id += 1) await fleet.sql('a', insert, [id, `${id}`]);
 }
 
-test('a stopped follower hinders nobody, and a slow one holds no more than its bound', async () => {
+test('a stopped follower delays no other, and a slow one stays within its bound', async () => {
   await newFleet({ nodes: 3 });
   const agents = await fleet.startAgents();
   const count = isFull ? 250 : 120;

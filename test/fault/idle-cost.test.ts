@@ -1,18 +1,18 @@
 /**
- * A pair of agents with nothing to do costs next to nothing: no busy loop, no timers that fire for
- * nothing. Counted in CPU time, which a slow or a busy machine hardly changes, not in wall time.
+ * A pair of idle agents uses next to no CPU: there is no busy loop and no timer without a purpose.
+ * Counted in CPU time, which a slow or a busy machine hardly changes, not in wall time.
  */
 // time-limit: 240s
-// runs: full
+// runs: full, since it needs a machine of its own
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
+import { isFull } from '../support/form.ts';
 import { cpuSeconds } from '../support/process-cost.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
 /** The promise is 2 % of a core for both; within 20 s one collection of garbage would show. */
 const [overSeconds, shareMax] = isFull ? [60, 0.02] : [20, 0.03];
 /** Starting compiles code, and the engine tidies up for a while after. */

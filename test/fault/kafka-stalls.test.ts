@@ -5,17 +5,19 @@
  * the server asks; whether the transaction under way was committed is read from the log afterwards.
  */
 // time-limit: 600s
-// runs: full
+// runs: full, since stalls take minutes
+import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
 import { slotName } from '../../src/topic/records/layout.ts';
-import { FleetUnderLoad, isFull, seed } from '../support/fleet-under-load.ts';
-import { seeded } from '../support/seed.ts';
+import { FleetUnderLoad, fewWorkloads } from '../support/fleet-under-load.ts';
+import { isFull } from '../support/form.ts';
+import { seeded, seedOfRun } from '../support/seed.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-const random = seeded(seed);
-/** Our agent tells the server a third of it, and the server asks after half. */
+const random = seeded(seedOfRun());
+/** The agent reports to the server after a third of it, and the server asks after half. */
 const walSenderTimeoutMs = 1_500;
 /** Longer than the server waits, in any form; shorter than the 30 s that a request may take. */
 const stallMs = isFull ? 20_000 : 3_000;
@@ -31,7 +33,8 @@ test.before(async () => {
   const option = encodeURIComponent(`-c wal_sender_timeout=${walSenderTimeoutMs}`);
   const links = { a: { url: (direct: string) => `${direct}?options=${option}` } };
   const { brokers } = sandbox;
-  under = await FleetUnderLoad.start({ stack, partitions: 2, brokers, links });
+  const workloads = fewWorkloads;
+  under = await FleetUnderLoad.start({ stack, partitions: 2, brokers, links, workloads });
 });
 
 test.after(async () => {
@@ -43,10 +46,6 @@ test.after(async () => {
 
 async function hang(hanging: boolean): Promise<void> {
   await sandbox.kafka[0]?.kill(hanging ? 'SIGSTOP' : 'SIGCONT');
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 interface Slot {
@@ -61,45 +60,49 @@ async function slot(): Promise<Slot> {
      WHERE slot_name = $1`,
     [slotName(under.fleet.cluster, 1)],
   );
-  if (row === undefined) throw new Error('the slot is gone');
+  if (row === undefined) throw new Error('the slot is missing');
   return row;
 }
 
-/** Stalls while writers go on; what was under way before may still be confirmed. */
+/** Kafka stalls under load; what was under way before may still be confirmed. */
 async function stall(forMs: number): Promise<void> {
   await hang(true);
-  await pause(500);
+  await sleep(500);
   const before = await slot();
   await under.progress(100);
-  await pause(forMs);
-  assert.equal(await slot(), { ...before, active: true }, 'nothing is confirmed, nobody is gone');
+  await sleep(forMs);
+  assert.equal(
+    await slot(),
+    { ...before, active: true },
+    'nothing is confirmed, the walsender runs',
+  );
 }
 
-test('nothing is confirmed that is not in the topic, and a kill then loses nothing', async () => {
+test('only what is in the topic is confirmed, and a kill then loses nothing', async () => {
   await under.arrivals(5);
   await stall(stallMs);
-  await under.leader.kill();
+  await under.leaderAgent.kill();
   await hang(false);
   await under.fleet.startAgent('a');
   await under.isExact();
 });
 
-test('a kill while it hangs, and a start that finds it hanging', async () => {
+test('agents that are killed and started while the broker hangs lose nothing', async () => {
   await under.arrivals(5);
   await stall(0);
-  await Promise.all([under.leader.kill(), under.follower.kill()]);
+  await Promise.all([under.leaderAgent.kill(), under.fleet.agent('b').kill()]);
   under.fleet.spawnAgent('a');
   under.fleet.spawnAgent('b');
-  await pause(1_000);
+  await sleep(1_000);
   await hang(false);
   await under.isExact();
 });
 
-test('short hangs at any moment are waited for', async () => {
+test('agents wait for a broker that hangs for a short time', async () => {
   for (let round = 0; round < rounds; round += 1) {
     await under.progress(1 + Math.floor(random() * 30));
     await hang(true);
-    await pause(200 + random() * 1_500);
+    await sleep(200 + random() * 1_500);
     await hang(false);
     await under.arrivals(1);
   }
@@ -109,7 +112,7 @@ test('short hangs at any moment are waited for', async () => {
 if (isFull) {
   test('a hang longer than any request waits is survived by both agents', async () => {
     await hang(true);
-    await pause(90_000);
+    await sleep(90_000);
     await hang(false);
     await under.isExact();
   });

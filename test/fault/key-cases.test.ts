@@ -1,20 +1,22 @@
 /**
  * Keys that are easily taken for another, large values that updates leave out, keys that change and
  * come back within a transaction: under kills of both agents every node ends with the same rows,
- * and so does whoever folds the topic.
+ * and the topic folds to the same.
  */
+// runs: ci, since test/integration/identities.test.ts has the keys
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { FaultRun } from '../support/fault-run.ts';
+import { FleetUnderLoad } from '../support/fleet-under-load.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { bank } from '../support/workloads/bank.ts';
 import { keyCases } from '../support/workloads/key-cases.ts';
 
 // time-limit: 600s
 
-const rounds = process.env['UNDERSTUDY_TEST_FULL'] === undefined ? 1 : 12;
+const rounds = isFull ? 12 : 1;
 let stack: Stack;
-let run: FaultRun | null = null;
+let run: FleetUnderLoad | null = null;
 
 test.before(async () => {
   stack = await useStack({ postgres: 2 });
@@ -27,7 +29,7 @@ test.after(async () => {
 
 test('rows of every kind of key are the same on all nodes and in the topic', async () => {
   const workloads = [keyCases, bank];
-  run = await FaultRun.begin({ stack, partitions: 3, workloads, clients: { pauseMs: 5 } });
+  run = await FleetUnderLoad.start({ stack, partitions: 3, workloads, clients: { pauseMs: 5 } });
   for (let round = 0; round < rounds; round += 1) {
     await run.clients.progress(80);
     await run.kill('b');

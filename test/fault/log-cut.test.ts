@@ -1,28 +1,24 @@
 /**
- * The topic loses records that a follower has not read: their beginning is deleted, or the follower
- * stands past the end, as after a restore of either. Every offset that is not there is a clear
- * stop: nothing is passed over, nobody begins at another offset, and nobody can be promoted.
+ * The topic loses records that a follower has not read: its beginning is deleted, or the follower
+ * is past its end, as after a restore of either. Every missing offset stops the follower with an
+ * error that names it: no record is skipped, no reader begins at another offset, and no node can be
+ * promoted.
  */
-// runs: ci
-import { setTimeout as sleep } from 'node:timers/promises';
+// runs: ci, since test/integration/topic-reader.test.ts has the missing offsets
 import kafkajs from 'kafkajs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { connectKafka } from '../../src/topic/kafka/client.ts';
 import { changesTopic, slotName } from '../../src/topic/records/layout.ts';
-import { answeredStatus } from '../support/answered-status.ts';
-import { FaultRun } from '../support/fault-run.ts';
+import { FleetUnderLoad } from '../support/fleet-under-load.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
 import { bank } from '../support/workloads/bank.ts';
 import { entries } from '../support/workloads/entries.ts';
 
 const partitions = 2;
-/** A busy machine takes its time with a batch, its commit and its reading back. */
-const confirmedMaxMs = 60_000;
-const pollMs = 50;
 let stack: Stack;
-let run: FaultRun | null = null;
+let run: FleetUnderLoad | null = null;
 
 test.before(async () => {
   stack = await useStack({ postgres: 2 });
@@ -35,7 +31,7 @@ test.after.each(async () => {
 
 test.after(() => stack.close());
 
-async function position(of: FaultRun): Promise<string> {
+async function position(of: FleetUnderLoad): Promise<string> {
   const [row] = await of.fleet.sql<{ at: string }>(
     'b',
     'SELECT p::text AS at FROM understudy.position p',
@@ -43,8 +39,8 @@ async function position(of: FaultRun): Promise<string> {
   return row?.at ?? '';
 }
 
-/** Stops by itself, says where, moves nothing; and nobody gets the lead past what is missing. */
-async function stopsClearly(of: FaultRun, code: string, what: RegExp): Promise<void> {
+/** The follower stops by itself with the offset, its position stays, and it is not promoted. */
+async function stopsAtMissing(of: FleetUnderLoad, code: string, what: RegExp): Promise<void> {
   const { fleet } = of;
   const before = await position(of);
   const agent = fleet.spawnAgent('b');
@@ -52,19 +48,18 @@ async function stopsClearly(of: FaultRun, code: string, what: RegExp): Promise<v
   assert.match(agent.log, `"code":"${code}"`, agent.log);
   assert.match(agent.log, what, agent.log);
   assert.is(await position(of), before, 'the follower did not move');
-  const { json } = await answeredStatus(fleet);
-  const b = json.nodes.find(({ name }: { name: string }) => name === 'b');
-  assert.not.equal(b.state, 'streaming', JSON.stringify(json));
-  assert.is(b.promotable, false, JSON.stringify(json));
+  const b = await fleet.nodeStatus('b');
+  assert.is.not(b.state, 'streaming', JSON.stringify(b));
+  assert.is(b.promotable, false, JSON.stringify(b));
   const words = ['failover', 'b', '--allow-data-loss', '--reason', 'test'] as const;
   const refused = await fleet.cli(...words);
   assert.is(refused.code, 4, JSON.stringify(refused));
-  assert.is((await answeredStatus(fleet)).json.leader, 'a');
-  assert.is(fleet.agent('a').ended, false, 'the leader goes on');
+  assert.is((await fleet.status()).leader, 'a');
+  assert.is(fleet.agent('a').ended, false, 'the leader runs');
 }
 
-async function begin(): Promise<FaultRun> {
-  const begun = await FaultRun.begin({ stack, partitions, workloads: [bank, entries] });
+async function begin(): Promise<FleetUnderLoad> {
+  const begun = await FleetUnderLoad.start({ stack, partitions, workloads: [bank, entries] });
   await begun.clients.progress(50);
   assert.is(await begun.fleet.agent('b').stop(), 0);
   run = begun;
@@ -72,20 +67,23 @@ async function begin(): Promise<FaultRun> {
 }
 
 /** The leader has read back what it published of everything that is committed now. */
-async function readBack({ fleet }: FaultRun): Promise<void> {
+async function readBack({ fleet }: FleetUnderLoad): Promise<void> {
   await fleet.sql('a', 'INSERT INTO entry (writer, n) VALUES (0, 0)');
-  // Not in the statement's own transaction: its commit record has to lie before.
+  // Not in the statement's own transaction: its commit record has to be before.
   const [end] = await fleet.sql<{ lsn: string }>('a', 'SELECT pg_current_wal_lsn() AS lsn');
-  const isConfirmed = `SELECT FROM pg_replication_slots
-    WHERE slot_name = $1 AND confirmed_flush_lsn >= $2::pg_lsn`;
+  const slot = `SELECT confirmed_flush_lsn AS confirmed, confirmed_flush_lsn >= $2::pg_lsn AS "isIt"
+    FROM pg_replication_slots WHERE slot_name = $1`;
   const values = [slotName(fleet.cluster, 1), end?.lsn];
-  for (const deadlineMs = Date.now() + confirmedMaxMs; ; await sleep(pollMs)) {
-    if ((await fleet.sql('a', isConfirmed, values)).length > 0) return;
-    assert.ok(Date.now() < deadlineMs, `${end?.lsn} was never confirmed\n${fleet.logs()}`);
-  }
+  await fleet.until(
+    `${end?.lsn} is confirmed`,
+    async () => (await fleet.sql('a', slot, values))[0],
+    {
+      reached: (row) => row?.['isIt'] === true,
+    },
+  );
 }
 
-test('records that were deleted before a follower read them are a clear stop', async () => {
+test('records that were deleted before a follower read them stop it', async () => {
   const begun = await begin();
   await begun.clients.progress(100);
   await begun.clients.stop();
@@ -93,10 +91,10 @@ test('records that were deleted before a follower read them are a clear stop', a
   const client = connectKafka({ brokers: stack.brokers, clientId: 'test' }, testLog);
   const admin = client.kafkajs.admin();
   await admin.connect();
-  // kafkajs deletes in partitions only whose leaders it has looked up for something else.
+  // kafkajs deletes only in partitions whose leaders it has read for something else.
   const ends = await admin.fetchTopicOffsets(topic);
   const offset = ends.find(({ partition }) => partition === 1)?.high ?? '';
-  // A leader that finds its own last batch gone before it has read it back stops as well.
+  // A leader whose own last batch is deleted before it has read it back stops as well.
   await readBack(begun);
   // Of a topic that is only compacted Kafka deletes no beginning.
   const configEntries = [
@@ -109,17 +107,17 @@ test('records that were deleted before a follower read them are a clear stop', a
   });
   await admin.deleteTopicRecords({ topic, partitions: [{ partition: 1, offset }] });
   await admin.disconnect();
-  await stopsClearly(begun, 'TOPIC_MISMATCH', /partition 1/);
+  await stopsAtMissing(begun, 'TOPIC_MISMATCH', /partition 1/);
 });
 
-test('a follower that stands past the end of the topic stops clearly', async () => {
+test('a follower that is past the end of the topic stops', async () => {
   const begun = await begin();
   await begun.clients.stop();
   await begun.fleet.tamper(
     'b',
     'UPDATE understudy.position SET next_offsets[1] = next_offsets[1] + 100000',
   );
-  await stopsClearly(begun, 'TOPIC_MISMATCH', /partition 0/);
+  await stopsAtMissing(begun, 'TOPIC_MISMATCH', /partition 0/);
 });
 
 test.run();

@@ -1,10 +1,10 @@
 /**
  * A broker dies between the answer to a commit and the markers of the transaction. When it returns,
  * its coordinator may call the transaction complete although no marker was ever written: committed
- * records then lie behind an open transaction, where no reader sees them. Whoever begins to lead
- * must see them all the same, else the next epoch begins below what was acknowledged.
+ * records are then after an open transaction, where no reader sees them. A new leader must see them
+ * all the same, else the next epoch begins below what was acknowledged.
  */
-// runs: ci
+// runs: ci, since test/unit/log-end.test.ts has the decisions
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -16,11 +16,13 @@ import { createTransactionalProducer } from '../../src/topic/kafka/transactional
 import type { CommittedReader, TransactionalProducer } from '../../src/topic/log.ts';
 import { commitReadably } from '../../src/topic/log-end.ts';
 import { systemClock } from '../../src/waiting.ts';
+import { isFull } from '../support/form.ts';
 import { readUpTo, record, rejection, texts } from '../support/topic-stack.ts';
+import { until } from '../support/until.ts';
 
 const topic = 'changes';
 const partitions = 2;
-const rounds = process.env.UNDERSTUDY_TEST_FULL === undefined ? 3 : 12;
+const rounds = isFull ? 12 : 3;
 const silent = { debug: ignore, info: ignore, warn: ignore, error: ignore };
 const reopenPauseMs = 100;
 
@@ -36,28 +38,33 @@ test.before(async () => {
 test.after(() => sandbox.stop());
 
 function ignore(): void {
-  // The sandbox tells of its start, and a client of a broker that is away.
+  // The sandbox logs its start, and a client that a broker is down.
 }
 
 function everywhere(key: string, value: string | null) {
   return Array.from({ length: partitions }, (_, partition) => record(partition, key, value));
 }
 
-/** As an agent does: a new producer for every try. */
+/** As an agent does: a new producer for every attempt. */
 async function openProducer(transactionalId: string): Promise<TransactionalProducer> {
-  for (;;) {
+  let opened: TransactionalProducer | null = null;
+  const attempt = async (): Promise<true | string> => {
     const producer = createTransactionalProducer(client, { topic, partitions, transactionalId });
     try {
       await producer.open();
-      return producer;
-    } catch {
+      opened = producer;
+      return true;
+    } catch (error) {
       await producer.close();
-      await sleep(reopenPauseMs);
+      return String(error);
     }
-  }
+  };
+  await until('an open producer', attempt, { pollMs: reopenPauseMs });
+  if (opened === null) throw new Error('the last attempt succeeded');
+  return opened;
 }
 
-/** Commits, and kills the broker as soon as the answer is there. */
+/** Commits, and kills the broker as soon as it has answered. */
 async function commitAndKill(value: string): Promise<readonly bigint[]> {
   const [broker] = sandbox.kafka;
   const producer = await openProducer('leader');
@@ -80,7 +87,7 @@ async function withReader<T>(use: (reader: CommittedReader) => Promise<T>): Prom
   }
 }
 
-test('what was committed before a crash lies below the end that a new leader reads', async () => {
+test('what was committed before a crash is below the end that a new leader reads', async () => {
   let hidden = 0;
   for (let round = 1; round <= rounds; round += 1) {
     const value = `round ${round}`;
@@ -103,7 +110,7 @@ test('what was committed before a crash lies below the end that a new leader rea
   process.stderr.write(`hidden behind an open transaction after ${hidden} of ${rounds} kills\n`);
 });
 
-test('a transaction that a stranger leaves open is named with its place', async () => {
+test('a transaction that another program leaves open is named with its offset', async () => {
   const stranger = await openProducer('stranger');
   await stranger.send(everywhere('x', 'never ended'));
   const producer = await openProducer('leader');

@@ -5,11 +5,12 @@
  * to the steps that matter, each try on tables that were emptied, on a fleet of its own after a
  * failure.
  */
-// runs: ci
+// runs: ci, since test/integration/path-rows.test.ts has every statement
 import fc from 'fast-check';
 import { test } from 'uvu';
 import { ExactReader } from '../support/exact-rows.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import {
   anyTables,
   anyTransactions,
@@ -23,7 +24,6 @@ import { type Stack, useStack } from '../support/stack.ts';
 import { type Matrix, matrixFor } from '../support/type-matrix.ts';
 import { matrixTypesSql } from '../support/type-values.ts';
 
-const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
 const historiesPerFleet = isFull ? 25 : 6;
 const tablesPerFleet = 8;
 /** Tries to shrink cost a fleet each. */

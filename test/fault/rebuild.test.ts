@@ -1,16 +1,16 @@
 /**
- * Agents are killed at every step of a rebuilding, and databases meet what they can meet there. The
- * rules: at any moment the node's name leads to a database that serves readers with rows of one
- * moment; the next start goes on; nobody promotes it before it is exact; nothing is left at the
- * end. A follower that is not late at all can be rebuilt as well, and a leader never.
+ * Agents are killed at every step of a rebuild. The rules: at any moment the database of the node
+ * serves readers with rows of one moment; the next start continues; the node cannot be promoted
+ * before it is exact; nothing is left at the end. A follower that is not stale can be rebuilt as
+ * well, and a leader never.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/unit/rebuild.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CleaningBroker } from '../support/cleaning-broker.ts';
 import type { Fleet } from '../support/fleet.ts';
-import { GrowingFleet } from '../support/growing-fleet.ts';
+import { diesAt, startLocked } from '../support/node-lock.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testWithDump } from '../support/with-dump.ts';
 
@@ -19,13 +19,10 @@ const tables = `
   CREATE TABLE part (id int PRIMARY KEY, item int REFERENCES item);
   CREATE INDEX part_item ON part (item)`;
 const names = ['item', 'part', 'tick'];
-/** The server ends the session of a process that was killed. */
-const freeMaxMs = 60_000;
 
 const stack: Stack = await useStack({ postgres: 3 });
 const withDump = await testWithDump(stack);
 let broker: CleaningBroker;
-let growing: GrowingFleet;
 let fleet: Fleet;
 
 test.before(async () => {
@@ -41,33 +38,16 @@ test.after.each(() => fleet.close());
 
 /** Node c follows and is exact, with 50 items. */
 async function begin(): Promise<void> {
-  growing = await GrowingFleet.begin({ stack, broker, tables, tablesByHand: false, partitions: 2 });
-  fleet = growing.fleet;
+  fleet = await broker.startFleet({ stack, tables, tablesByHand: false, partitions: 2 });
   await fleet.sql('a', `INSERT INTO item SELECT i, 'first ' || i FROM generate_series(1, 50) i`);
   await fleet.sql('a', 'INSERT INTO part SELECT i, i FROM generate_series(1, 50) i');
   await fleet.startAgent('c');
-  await growing.exact('c');
+  await fleet.exact('c');
   await fleet.caughtUp('a', ['c']);
-  for (const deadlineMs = Date.now() + 30_000; !(await growing.statusOf('c')).promotable; ) {
-    assert.ok(Date.now() < deadlineMs, fleet.logs());
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
+  await fleet.shows('c', 'promotable', ({ promotable }) => promotable);
 }
 
-/** The session of the agent before may hold the lock for a moment. */
-async function dies(failpoint: string): Promise<void> {
-  for (const deadlineMs = Date.now() + freeMaxMs; ; ) {
-    const agent = fleet.spawnAgent('c', failpoint);
-    const code = await agent.exitCode();
-    if (!agent.log.includes('NODE_LOCKED')) {
-      assert.is(code, null, `${failpoint}: it was not killed: ${agent.log}`);
-      return;
-    }
-    assert.ok(Date.now() < deadlineMs, `the node is never free: ${agent.log}`);
-  }
-}
-
-/** By a session of its own, as a reader who comes now. */
+/** By a session of its own, as a reader that connects now. */
 async function itemsOn(node: 'a' | 'c'): Promise<unknown> {
   const reader = await fleet.session(node);
   const { rows } = await reader.query('SELECT count(*)::int AS n, min(body) AS least FROM item');
@@ -83,52 +63,49 @@ async function databases(): Promise<readonly string[]> {
   return rows.map(({ name }) => name);
 }
 
-async function startsWhenFree(): Promise<void> {
-  for (const deadlineMs = Date.now() + freeMaxMs; ; ) {
-    const agent = fleet.spawnAgent('c');
-    await agent.says(/"message":"following"|NODE_LOCKED/);
-    if (!agent.log.includes('NODE_LOCKED')) return;
-    await agent.exitCode();
-    assert.ok(Date.now() < deadlineMs, `the node is never free: ${agent.log}`);
-  }
-}
+withDump(
+  'a rebuild that is killed at every step continues, and readers always have rows',
+  async () => {
+    await begin();
+    assert.is(await fleet.agent('c').stop(), 0);
+    await fleet.sql('a', `UPDATE item SET body = 'second ' || id`);
+    await broker.cleaned(fleet, 'public.item', 55);
+    const old = { n: 50, least: 'first 1' };
+    for (const failpoint of [
+      'rebuild.after-mark=kill',
+      'rebuild.after-create=kill',
+      'schema.after-statement=kill:2',
+      'rebuild.after-prepare=kill',
+      'apply.before-commit=kill:1',
+      'apply.after-commit=kill:1',
+      'schema.after-statement=kill:1',
+      'rebuild.before-swap=kill',
+      'rebuild.inside-swap=kill',
+    ]) {
+      await diesAt(fleet, 'c', failpoint);
+      assert.equal(await itemsOn('c'), old, failpoint);
+      const status = await fleet.nodeStatus('c');
+      assert.equal(
+        [status.exact, status.promotable],
+        [false, false],
+        `${failpoint}: ${status.why}`,
+      );
+    }
+    assert.equal(await databases(), ['', '_understudy_rebuild']);
+    await diesAt(fleet, 'c', 'rebuild.after-swap=kill');
+    assert.equal(await itemsOn('c'), { n: 50, least: 'second 1' }, 'after the swap');
+    assert.equal(await databases(), ['', '_understudy_old']);
+    await diesAt(fleet, 'c', 'rebuild.after-drop=kill');
+    assert.equal(await databases(), ['']);
+    await startLocked(fleet, 'c', /"message":"following"/);
+    await fleet.caughtUp('a', ['c']);
+    await fleet.assertAllSame(names, 'a', ['c']);
+    assert.is((await fleet.nodeStatus('c')).promotable, true);
+    assert.is((await fleet.cli('verify', 'c')).code, 0);
+  },
+);
 
-withDump('killed at every step, it goes on, and readers always have rows', async () => {
-  await begin();
-  assert.is(await fleet.agent('c').stop(), 0);
-  await fleet.sql('a', `UPDATE item SET body = 'second ' || id`);
-  await growing.cleaned('public.item', 55);
-  const old = { n: 50, least: 'first 1' };
-  for (const failpoint of [
-    'rebuild.after-mark=kill',
-    'rebuild.after-create=kill',
-    'schema.after-statement=kill:2',
-    'rebuild.after-prepare=kill',
-    'apply.before-commit=kill:1',
-    'apply.after-commit=kill:1',
-    'schema.after-statement=kill:1',
-    'rebuild.before-swap=kill',
-    'rebuild.inside-swap=kill',
-  ]) {
-    await dies(failpoint);
-    assert.equal(await itemsOn('c'), old, failpoint);
-    const status = await growing.statusOf('c');
-    assert.equal([status.exact, status.promotable], [false, false], `${failpoint}: ${status.why}`);
-  }
-  assert.equal(await databases(), ['', '_understudy_rebuild']);
-  await dies('rebuild.after-swap=kill');
-  assert.equal(await itemsOn('c'), { n: 50, least: 'second 1' }, 'after the swap');
-  assert.equal(await databases(), ['', '_understudy_old']);
-  await dies('rebuild.after-drop=kill');
-  assert.equal(await databases(), ['']);
-  await startsWhenFree();
-  await fleet.caughtUp('a', ['c']);
-  await growing.assertSame(names, 'a', 'c');
-  assert.is((await growing.statusOf('c')).promotable, true);
-  assert.is((await fleet.cli('verify', 'c')).code, 0);
-});
-
-withDump('a follower that is only distrusted is rebuilt on request', async () => {
+withDump('a follower that is not stale is rebuilt on request', async () => {
   await begin();
   const leader = await fleet.cli('rebuild', 'a');
   assert.is(leader.json.error.code, 'PREREQUISITE', leader.stdout);
@@ -138,43 +115,43 @@ withDump('a follower that is only distrusted is rebuilt on request', async () =>
   await fleet.tamper('c', 'TRUNCATE own');
   await fleet.tamper('c', `UPDATE item SET body = 'wrong' WHERE id = 7`);
   assert.is(await fleet.agent('c').stop(), 0);
-  // Without an agent it is marked, and begins with the next one.
+  // Without an agent the request is stored, and the next one begins the rebuild.
   const asked = await fleet.cli('rebuild', 'c');
   assert.is(asked.code, 0, asked.stdout);
   assert.equal([asked.json.way, asked.json.agentRuns], ['swap', false]);
-  assert.is((await growing.statusOf('c')).promotable, false);
+  assert.is((await fleet.nodeStatus('c')).promotable, false);
   const here = await fleet.cli('failover', 'c', '--allow-data-loss', '--reason', 'test');
   assert.is(here.json.error.code, 'NOT_PROMOTABLE', here.stdout);
-  await dies('rebuild.after-prepare=kill');
-  // A change of mind: the database beside goes.
+  await diesAt(fleet, 'c', 'rebuild.after-prepare=kill');
+  // Another request: the second database is dropped.
   const agent = fleet.spawnAgent('c', 'rebuild.after-prepare=pause:15000');
-  await agent.says(/building a second database/);
+  await agent.logged(/building a second database/);
   const inPlace = await fleet.cli('rebuild', 'c', '--in-place');
   assert.is(inPlace.code, 0, `${inPlace.stdout}\n${fleet.logs()}`);
   assert.is(inPlace.json.database, null);
-  await agent.says(/"message":"following"/);
+  await agent.logged(/"message":"following"/);
   assert.not.match(agent.log, 'swapped in the rebuilt database');
-  await growing.exact('c');
+  await fleet.exact('c');
   await fleet.caughtUp('a', ['c']);
-  await growing.assertSame(names, 'a', 'c');
+  await fleet.assertAllSame(names, 'a', ['c']);
   assert.equal(await databases(), ['']);
-  // And once more beside, while it follows.
+  // And in a second database, while it follows.
   await fleet.tamper('c', `UPDATE item SET body = 'wrong' WHERE id = 8`);
   assert.is((await fleet.cli('rebuild', 'c')).code, 0);
-  await agent.says(/dropped the old database/);
+  await agent.logged(/dropped the old database/);
   await fleet.caughtUp('a', ['c']);
-  await growing.assertSame(names, 'a', 'c');
+  await fleet.assertAllSame(names, 'a', ['c']);
 });
 
-withDump('destroy removes the database beside', async () => {
+withDump('destroy drops the second database', async () => {
   await begin();
   assert.is((await fleet.cli('rebuild', 'c')).code, 0);
   await fleet.agent('c').kill();
-  await dies('rebuild.after-prepare=kill');
+  await diesAt(fleet, 'c', 'rebuild.after-prepare=kill');
   await fleet.agent('a').stop();
-  const told = await fleet.cli('destroy');
+  const listed = await fleet.cli('destroy');
   assert.match(
-    told.json.nodes.map((one: { databases: string[] }) => one.databases).join(),
+    listed.json.nodes.map((one: { databases: string[] }) => one.databases).join(),
     '_understudy_rebuild',
   );
   assert.is((await fleet.cli('destroy', '--yes')).code, 0);

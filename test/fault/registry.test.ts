@@ -1,19 +1,21 @@
 /**
- * What breaks: the schema registry is away, slow, answers with errors, does not know a schema that
- * it gave out, or gives out the id of another one. The rules: what is known is never asked again,
- * so agents at work do not need it; who needs it and does not get it waits, or stops where waiting
- * is no help; nothing is ever written under an id that stands for another schema, or read by one.
+ * What breaks: the schema registry is down, slow, answers with errors, does not know a schema that
+ * it registered, or gives the id of another one. The rules: a schema that is known is never
+ * requested again, so running agents do not need it; an agent that needs it retries, or stops where
+ * a retry cannot help; no row is ever written under the id of another schema, or read by one. Tests
+ * run in order, each on a table of its own.
  */
-// runs: ci
+// runs: ci, since test/integration/topic-registry.test.ts has its kind
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FailingRegistry, type Mood } from '../support/failing-registry.ts';
-import { type Fleet, type NodeName, startFleet } from '../support/fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
-import { isFull } from '../support/fleet-under-load.ts';
+import type { NodeName } from '../support/fleet-options.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-/** A table is met by its first row: each test has one that nobody has asked the registry about. */
+/** A schema is requested with the first row of its table: each test has a table of its own. */
 const tableCount = 6;
 const down: Mood = { kind: 'down' };
 const well: Mood = { kind: 'well' };
@@ -70,7 +72,7 @@ async function stopsWith(agent: FleetAgent, code: string, why: RegExp): Promise<
   assert.match(agent.log, why);
 }
 
-test('agents at work do not miss it', async () => {
+test('running agents do not need the registry', async () => {
   await write(0);
   await fleet.caughtUp();
   const asked = (): number => registries.a.requests + registries.b.requests;
@@ -81,9 +83,9 @@ test('agents at work do not miss it', async () => {
   assert.is(asked(), before);
 });
 
-test('the first row of a table waits for it', async () => {
+test('the first row of a table waits for the registry', async () => {
   await write(1);
-  await fleet.agent('a').says(/REGISTRY_UNREACHABLE/);
+  await fleet.agent('a').logged(/REGISTRY_UNREACHABLE/);
   behave(well);
   await isExact();
 });
@@ -91,7 +93,7 @@ test('the first row of a table waits for it', async () => {
 const unavailable: Mood = { kind: 'status', status: 500 };
 const lost: Mood = { kind: 'status', status: 404 };
 const slow: Mood = { kind: 'slow', delayMs: 150 };
-/** Longer than an answer is waited for. */
+/** Longer than the agent waits for an answer. */
 const tooSlow: Mood = { kind: 'slow', delayMs: 12_000 };
 const short: readonly (readonly [Mood, Mood])[] = [
   [down, unavailable],
@@ -104,13 +106,13 @@ const long: typeof short = [
 ];
 for (const [forLeader, forFollower] of isFull ? [...short, ...long] : short) {
   const name = [forLeader, forFollower].map((mood) => Object.values(mood).join(' ')).join(', ');
-  test(`a cold start waits for registries that are bad (${name})`, async () => {
+  test(`a start waits for registries that fail (${name})`, async () => {
     registries.a.behave(forLeader);
     registries.b.behave(forFollower);
     const agents = [await restart('a'), await restart('b')] as const;
     for (const [at, mood] of [forLeader, forFollower].entries()) {
-      const said = mood === slow ? /"message":"(leading|following)"/ : /REGISTRY_UNREACHABLE/;
-      await agents[at]?.says(said);
+      const line = mood === slow ? /"message":"(leading|following)"/ : /REGISTRY_UNREACHABLE/;
+      await agents[at]?.logged(line);
     }
     behave(well);
     await write(2);
@@ -118,13 +120,13 @@ for (const [forLeader, forFollower] of isFull ? [...short, ...long] : short) {
   });
 }
 
-test('a follower stops at a schema that it does not know, and goes on once it does', async () => {
+test('a follower stops at a schema that its registry lacks, and continues later', async () => {
   registries.b.behave({ kind: 'status', status: 404 });
   const held = await fleet.digest('b', 'item0');
   await write(3);
   await write(0);
   await stopsWith(fleet.agent('b'), 'PREREQUISITE', /does not know schema/);
-  assert.is(await fleet.digest('b', 'item0'), held, 'nothing behind it is applied');
+  assert.is(await fleet.digest('b', 'item0'), held, 'a later row is applied');
   behave(well);
   await fleet.startAgent('b');
   await isExact();
@@ -143,7 +145,7 @@ test('a leader writes nothing under the id of another table’s schema', async (
   await isExact();
 });
 
-test('nobody goes on with a registry whose schemas have other ids than in the topic', async () => {
+test('agents stop where the registry has other ids than the topic', async () => {
   for (const node of ['b', 'a'] as const) {
     registries[node].behave({ kind: 'renumbered', by: 1_000_000 });
     const agent = await restart(node);

@@ -1,21 +1,20 @@
 /**
- * What breaks: a Kafka transaction is committed in part, or somebody else writes to the topic. The
- * rules: a point counts the records of every partition, so that a follower that cannot add them up
- * stops before it applies any, records the damage, and nobody can be promoted any more. Where the
- * publisher itself was torn, and left records behind that no point covers, the next owner begins a
- * new epoch at the last whole point: what lies past it is void for everybody, and is published
- * anew.
+ * What breaks: a Kafka transaction is committed in part, or another program writes to the topic.
+ * The rules: a point counts the records of every partition, so that a follower whose counts do not
+ * match stops before it applies any, records the damage, and no node can be promoted any more.
+ * Where the publisher itself was torn, and left records that no point covers, the next owner begins
+ * a new epoch at the last whole point: what is past it is void, and is published again. Tests run
+ * in order: the first three share a fleet.
  */
+// runs: ci, since test/model/publish.test.ts tears every batch
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { answeredStatus } from '../support/answered-status.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { againAfter, Forger } from '../support/forger.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const partitions = 2;
-const table = '(SELECT id, body FROM item)';
 let stack: Stack;
 let fleet: Fleet;
 let forger: Forger;
@@ -30,11 +29,13 @@ test.after(async () => {
   await stack.close();
 });
 
-/** Every row has a first version in the log, by which it is seen when a forged one was applied. */
+/**
+ * Every row has a first version in the log: on a follower it shows that a forged one was applied.
+ */
 async function newFleet(): Promise<void> {
   const tables = 'CREATE TABLE item (id int PRIMARY KEY, body text)';
   fleet = await startFleet({ stack, partitions, tables });
-  forger = new Forger(stack, fleet, partitions);
+  forger = new Forger(fleet);
   await fleet.startAgents();
   await fleet.sql('a', `INSERT INTO item SELECT i, 'first' FROM generate_series(1, 20) AS i`);
   await fleet.sql('a', `UPDATE item SET body = 'second'`);
@@ -46,7 +47,7 @@ async function nextFleet(): Promise<void> {
   await newFleet();
 }
 
-/** No agent publishes meanwhile, so that what is forged comes right after the last point. */
+/** No agent publishes meanwhile, so that what is forged follows the last point directly. */
 async function forge(
   make: () => Promise<Parameters<Forger['commit']>[1]>,
   who: Parameters<Forger['commit']>[0] = 'publisher',
@@ -60,15 +61,15 @@ async function epochs(node: 'a' | 'b'): Promise<number> {
   return Number(row?.['epoch']);
 }
 
-/** The forged rows are void, the real ones arrive, and a new epoch says so. */
+/** The forged rows are void, the real ones arrive, in a new epoch. */
 async function isVoid(): Promise<void> {
   const before = await epochs('b');
   await fleet.sql('a', `INSERT INTO item SELECT max(id) + 1, 'later' FROM item`);
   await fleet.startAgent('a');
   await fleet.caughtUp();
-  await fleet.assertSame(table);
+  await fleet.assertSame('item');
   const rows = await fleet.sql('b', `SELECT 1 FROM item WHERE body = 'first'`);
-  assert.is(rows.length, 0, 'nothing of it was applied');
+  assert.is(rows.length, 0, 'a forged row was applied');
   assert.is(await epochs('b'), before + 1);
 }
 
@@ -77,15 +78,17 @@ async function stopsDamaged(agent: FleetAgent): Promise<void> {
   assert.match(agent.log, /"code":\s*"DAMAGED"/);
 }
 
-/** The follower stops, and stops again; its rows are as they were; nobody can take the lead. */
+/** The follower stops, and stops again; its rows are unchanged; no node can be promoted. */
 async function isDamaged(): Promise<void> {
   await stopsDamaged(fleet.agent('b'));
   await stopsDamaged(fleet.spawnAgent('b'));
   const firsts = await fleet.sql('b', `SELECT 1 FROM item WHERE body = 'first'`);
-  assert.is(firsts.length, 0, 'nothing of it was applied');
-  const { json } = await answeredStatus(fleet);
-  const promotable = json.nodes.map((node: { promotable: boolean }) => node.promotable);
-  assert.equal(promotable, [false, false]);
+  assert.is(firsts.length, 0, 'a forged row was applied');
+  const { nodes } = await fleet.status();
+  assert.equal(
+    nodes.map(({ promotable }) => promotable),
+    [false, false],
+  );
   const refused = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'test');
   assert.is(refused.json.error.code, 'NOT_PROMOTABLE');
   assert.match(refused.json.error.message, /damaged/);
@@ -109,7 +112,7 @@ test('a point that only one partition has is void with its rows', async () => {
   await isVoid();
 });
 
-test('whoever is promoted over a torn end voids it too', async () => {
+test('a promotion at a torn end voids it too', async () => {
   await forge(async () => {
     const last = await forger.lastPoint();
     return (await forger.firstVersions()).map((row) => againAfter(last, row));
@@ -119,7 +122,7 @@ test('whoever is promoted over a torn end voids it too', async () => {
   );
   assert.is(code, 0, `${stderr}\n${fleet.logs()}`);
   const firsts = await fleet.sql('b', `SELECT 1 FROM item WHERE body = 'first'`);
-  assert.is(firsts.length, 0, 'nothing of it was applied');
+  assert.is(firsts.length, 0, 'a forged row was applied');
   await fleet.sql('b', `INSERT INTO item VALUES (1000, 'led by b')`);
 });
 

@@ -1,8 +1,9 @@
 /**
- * ALTER TYPE, and ALTER TABLE for a column of that table's row type, can change what every stored
- * value looks like, and no row message says so:
- * the leader stops before it sends another row. What leaves stored values alone goes on.
+ * ALTER TYPE, and ALTER TABLE for a column of that table's row type, can change the text of every
+ * stored value, without a row message: the leader stops before it sends another row. A change that
+ * leaves stored values alone does not stop it.
  */
+// runs: ci, since test/unit/transaction-builder.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
@@ -63,7 +64,7 @@ for (const [change, tablesOfType] of [
   });
 }
 
-test('what leaves stored values as they are goes on', async () => {
+test('a change that leaves stored values alone does not stop the leader', async () => {
   for (const node of fleet.nodes) {
     await fleet.tamper(node, `ALTER TYPE mood ADD VALUE 'calm' BEFORE 'happy'`);
   }

@@ -117,7 +117,7 @@ test('microseconds are those of the server', async () => {
   for (const { text, micros } of rows) assert.is(BigInt(toAvro(text) as bigint), BigInt(micros));
 });
 
-test('a session has our settings against those of the database', async () => {
+test('the settings of a session override those of the database', async () => {
   const database = (await column('SELECT current_database()'))[0] ?? '';
   await client.query(`ALTER DATABASE ${database} SET default_transaction_read_only = on`);
   await client.query(`ALTER DATABASE ${database} SET search_path = public`);
@@ -141,7 +141,7 @@ test('a session has our settings against those of the database', async () => {
   }
 });
 
-test('a lost connection is reported once, and only when we did not end it', async () => {
+test('a lost connection is reported once, and only when it was not closed on purpose', async () => {
   const lost: string[] = [];
   const session = await connectPostgres(url, { applicationName: 'understudy lost' });
   const seen = new Promise<void>((resolve) => {
@@ -162,7 +162,7 @@ test('a lost connection is reported once, and only when we did not end it', asyn
   assert.is(lost.length, 1);
 });
 
-test('a missing database is named with the SQL that makes it', async () => {
+test('a missing database is named with the SQL that creates it', async () => {
   const missing = url.replace(/[^/]*$/, 'no_such');
   try {
     await connectPostgres(missing, { applicationName: 'understudy x' });
@@ -224,7 +224,7 @@ async function read(...patterns: string[]): Promise<Map<string, TableShape>> {
   return new Map(found.map((table) => [`${table.schema}.${table.name}`, table]));
 }
 
-test('tables are read as they are, and the identity is the one Postgres takes', async () => {
+test('tables are read as they are, with the identity that Postgres uses', async () => {
   await client.query(tables);
   const all = await read('*.*');
   assert.not.ok([...all.keys()].some((name) => name.includes('temp') || name.includes('view')));
@@ -256,7 +256,7 @@ test('tables are read as they are, and the identity is the one Postgres takes', 
   }
 });
 
-test('a partition comes with its root, and by its own name', async () => {
+test('a partition is read with its root, under its own name', async () => {
   assert.ok((await read('public.*')).has('My "shop".leaf'));
   assert.equal([...(await read('My "shop".leaf')).keys()], ['My "shop".leaf']);
   assert.is((await read('nowhere.*')).size, 0);

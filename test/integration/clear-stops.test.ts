@@ -1,8 +1,8 @@
 /**
- * What this version cannot carry must stop the agent with the right code, before anything past it
- * is applied: silence would be a difference between nodes that nobody sees.
+ * What this version cannot replicate must stop the agent with the right code, before anything past
+ * it is applied: else nodes would differ without an error.
  */
-// runs: ci
+// runs: ci, since test/integration/later-tables.test.ts has the stop of its kind
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
@@ -45,7 +45,7 @@ async function ids(fleet: Fleet, node: 'a' | 'b' = 'b'): Promise<number[]> {
   return rows.map(({ id }) => id);
 }
 
-test('a table that is dropped and made again stops the leader', async () => {
+test('a table that is dropped and re-created stops the leader', async () => {
   const fleet = await newFleet();
   const agents = await fleet.startAgents();
   await fleet.sql('a', 'INSERT INTO item VALUES (1)');
@@ -75,7 +75,7 @@ for (const change of [
       INSERT INTO ${name ?? 'item'} (id) VALUES (2); COMMIT`,
     );
     await stops(fleet, agents.a, 'SCHEMA_CHANGED');
-    // Ids outlive names: a row that Postgres sends before it tells the new name is right as it is.
+    // Ids outlive names: a row that Postgres sends before the message with the new name is right.
     if (name === undefined) assert.equal(await ids(fleet), [1]);
   });
 }
@@ -101,7 +101,7 @@ for (const [what, change] of [
   });
 }
 
-test('a follower’s table that differs stops it until it is mended', async () => {
+test('a follower’s table that differs stops it until it is corrected', async () => {
   const fleet = await newFleet();
   for (const [harm, mend] of [
     ['ALTER TABLE item DROP COLUMN n', 'ALTER TABLE item ADD COLUMN n int'],

@@ -1,17 +1,17 @@
 /**
- * A delayed follower against a leader that writes: no reader ever sees a row there that is younger
- * than the delay, everything arrives once it is old enough, also after a restart, and memory stays
- * bounded meanwhile. A promotion waits for nobody's age: it applies all that the log holds. A delay
- * for which the topic does not keep every change is refused.
+ * A delayed follower under load: no reader ever sees a row there that is younger than the delay,
+ * every row arrives once it is old enough, also after a restart, and memory stays bounded
+ * meanwhile. A promotion does not wait for the delay: it applies all that the log holds. A delay
+ * for which the topic does not keep every change is refused. Tests run in order, on one fleet.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/unit/apply-delay.test.ts has the decisions
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { residentBytes } from '../support/checker/resident-bytes.ts';
-import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
-import { isFull } from '../support/fleet-under-load.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const delayMs = 6_000;
@@ -30,13 +30,8 @@ test.before(async () => {
     nodes: 3,
     partitions: 2,
     tables: `CREATE TABLE entry (n int PRIMARY KEY, at timestamptz NOT NULL, note text)`,
-    init: false,
+    topic: { 'min.compaction.lag.ms': String(keptMs) },
   });
-  const kafka = fleet.config['kafka'] as object;
-  const topic = { 'min.compaction.lag.ms': keptMs };
-  await fleet.configure({ ...fleet.config, kafka: { ...kafka, topic } });
-  const made = await fleet.cli('init');
-  assert.is(made.code, 0, made.stderr);
   await fleet.startAgent('a');
 });
 
@@ -59,8 +54,8 @@ async function write(n: number): Promise<void> {
   await fleet.sql('a', 'INSERT INTO entry VALUES ($1, clock_timestamp())', [n]);
 }
 
-/** How many rows a reader of b sees; none of them is too young. */
-async function look(): Promise<number> {
+/** The number of rows on b, none of which may be too young. */
+async function rowsOnB(): Promise<number> {
   const rows = await fleet.sql<{ at: Date }>('b', 'SELECT at FROM entry');
   const nowMs = Date.now();
   for (const { at } of rows) {
@@ -70,22 +65,21 @@ async function look(): Promise<number> {
   return rows.length;
 }
 
-async function lookUntil(count: number): Promise<void> {
-  for (const deadlineMs = Date.now() + patienceMs; (await look()) < count; await sleep(20)) {
-    assert.ok(Date.now() < deadlineMs, `${count} rows never came\n${fleet.logs()}`);
-  }
+async function rowsArrive(count: number): Promise<void> {
+  const reached = (rows: number): boolean => rows >= count;
+  await fleet.until(`${count} rows on b`, rowsOnB, { pollMs: 20, reached });
 }
 
-test('no row is younger than the delay, and every row comes, also after a restart', async () => {
+test('no row is younger than the delay, and every row arrives, also after a restart', async () => {
   await delayed(`${delayMs}ms`);
   const agent = await fleet.startAgent('b');
   for (let n = 1; n <= 20; n += 1) {
     await write(n);
-    await look();
+    await rowsOnB();
     await sleep(100);
   }
-  await lookUntil(20);
-  // On a quiet leader too an LSN is not passed before its time: a detach can still stop there.
+  await rowsArrive(20);
+  // On an idle leader too an LSN is not passed before its time: a detach can still stop there.
   await fleet.caughtUp('a', ['b']);
   const fromMs = Date.now();
   await fleet.sql('a', 'SELECT txid_current()');
@@ -98,10 +92,10 @@ test('no row is younger than the delay, and every row comes, also after a restar
   for (let n = 21; n <= 30; n += 1) await write(n);
   await agent.kill();
   await fleet.startAgent('b');
-  await lookUntil(30);
+  await rowsArrive(30);
 });
 
-test('what waits behind a delay is not all held in memory', async () => {
+test('rows that wait for a delay are not all held in memory', async () => {
   if (!isFull) return;
   assert.is(await fleet.agent('b').stop(), 0);
   await delayed('30m');
@@ -122,9 +116,9 @@ test('what waits behind a delay is not all held in memory', async () => {
   assert.not(agent.ended, agent.log);
 });
 
-test('who goes to a place does nothing else, and being stopped is not being there', async () => {
+test('a run to an LSN serves no request, and its stop is no success', async () => {
   const agent = fleet.spawnCommand('run', 'c', '--until', '1:FFF/0');
-  await agent.says(/"message":"following"/);
+  await agent.logged(/"message":"following"/);
   const failover = ['failover', 'c', '--allow-data-loss', '--reason', 'test'];
   const { code, json } = await fleet.cli(...failover);
   assert.is(code, 4, JSON.stringify(json));
@@ -146,7 +140,7 @@ test('a delay longer than the topic keeps every change is refused', async () => 
   assert.match(JSON.stringify(found), 'keeps every change for 1h');
 });
 
-test('a delayed node that takes the lead applies all that the log holds first', async () => {
+test('a delayed node that is promoted applies all that the log holds first', async () => {
   await delayed('50m', { 'min.compaction.lag.ms': keptMs });
   await fleet.startAgent('b');
   const before = await fleet.sql('b', 'SELECT FROM entry');
@@ -159,7 +153,7 @@ test('a delayed node that takes the lead applies all that the log holds first', 
   await fleet.assertSame('entry', 'a', ['a', 'b']);
 });
 
-test('a place behind the end of an epoch is refused, and so is detaching who led it', async () => {
+test('an LSN past the end of an epoch is refused, and so is detaching its leader', async () => {
   const past = ['--until', '1:FFF/0'];
   const [behind, former] = await Promise.all([
     fleet.cli('run', 'c', ...past),

@@ -1,9 +1,10 @@
 /**
- * Agents and commands are killed at each step of a detach. Until the node is marked it still
- * follows; from then on it never does again, and takes no write before its last step. Whoever calls
- * detach once more ends it, with the rows of the place that was asked for.
+ * Agents and commands are killed at each step of a detach. Until the detach is saved the node
+ * follows; from then on it never does again, and takes no write before the last step. The next call
+ * of detach completes it, with the rows of the requested LSN. Tests run in order, on one fleet.
  */
 // time-limit: 300s
+// runs: ci, since test/integration/detach.test.ts has the steps
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
@@ -49,7 +50,7 @@ async function refusal(node: 'b' | 'c'): Promise<string | null> {
   );
 }
 
-test('a detach goes on after a kill at every step, by whoever asks again', async () => {
+test('after a kill at every step the next call continues the detach', async () => {
   const delayed = fleet.config['nodes'] as Record<string, object>;
   const nodes = {
     ...delayed,
@@ -58,7 +59,7 @@ test('a detach goes on after a kill at every step, by whoever asks again', async
   };
   await fleet.configure({ ...fleet.config, nodes });
   const agent = await fleet.startAgent('b', 'detach.after-stop=kill');
-  // The command sees that the agent is gone, goes on in its place, and is killed in its turn.
+  // The command finds the agent dead, continues itself, and is killed in its turn.
   const words = ['detach', 'b', '--at', 'here'] as const;
   const first = await fleet.cliDyingAt('detach.after-mark=kill', ...words);
   assert.is(first.code, null, `${first.stderr}\n${fleet.logs()}`);
@@ -81,7 +82,7 @@ test('a detach goes on after a kill at every step, by whoever asks again', async
   assert.equal(await numbersOn('b'), rowsOfPoint);
 });
 
-test('a command ends what its agent had begun when it was killed', async () => {
+test('a command completes the detach of an agent that was killed', async () => {
   const agent = await fleet.startAgent('c', 'detach.after-record=kill');
   const { code, json, stderr } = await fleet.cli('detach', 'c', '--at', 'here');
   assert.is(await agent.exitCode(), null, agent.log);

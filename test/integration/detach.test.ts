@@ -1,8 +1,8 @@
 /**
- * The rescue after a bad deploy, as a person does it: a delayed follower is stopped at the point
- * before and becomes a database of its own. Its rows are the good ones, it takes writes, a new
- * cluster can begin on it; the rest of the old one goes on. What cannot be is refused and changes
- * nothing.
+ * The rescue after a bad deployment, as a person does it: a delayed follower is stopped at the
+ * point before and becomes a database of its own. It has the good rows, it takes writes, a new
+ * cluster can begin on it; the other nodes of the old one are not affected. A refused detach
+ * changes nothing. Tests run in order, on one fleet.
  */
 // time-limit: 300s
 import { test } from 'uvu';
@@ -66,7 +66,7 @@ async function refused(exit: number, ...words: readonly string[]): Promise<strin
   return json.error.code;
 }
 
-test('a delayed node stands behind on purpose, and status and verify say so', async () => {
+test('status and verify show that a delayed node is behind on purpose', async () => {
   const { json: status } = await fleet.cli('status');
   const [, b] = status.nodes;
   assert.is(b.state, 'waiting', JSON.stringify(status));
@@ -83,7 +83,7 @@ test('a delayed node stands behind on purpose, and status and verify say so', as
   assert.equal(await notesOn('b'), []);
 });
 
-test('what cannot be detached, and where nothing is, is refused and changes nothing', async () => {
+test('a leader, a passed LSN, an unknown node or LSN are refused, without a change', async () => {
   const soon = ['--timeout', '500ms'];
   const codes = await Promise.all([
     refused(4, 'detach', 'a'),
@@ -96,7 +96,7 @@ test('what cannot be detached, and where nothing is, is refused and changes noth
   assert.equal([leads, passed], ['PREREQUISITE', 'PREREQUISITE']);
   assert.equal(unknown, ['NODE_UNKNOWN', 'TIMED_OUT', 'TIMED_OUT']);
   assert.not(agents['b']?.ended || agents['c']?.ended, fleet.logs());
-  assert.equal(await notesOn('b'), [], 'a refusal has let a delayed node go on');
+  assert.equal(await notesOn('b'), [], 'a refused detach has let a delayed node apply');
 });
 
 test('a delayed node is detached at the point before the deploy, with the good rows', async () => {
@@ -116,7 +116,7 @@ test('a delayed node is detached at the point before the deploy, with the good r
   assert.is(await agents['b']?.exitCode(), 0, agents['b']?.log);
 });
 
-test('what was detached is an ordinary database: it takes writes, nothing is left', async () => {
+test('a detached node is an ordinary database: it takes writes, nothing is left', async () => {
   assert.equal(await fleet.sql('b', tracesQuery), []);
   const client = await fleet.session('b');
   await client.query(`INSERT INTO item (note) VALUES ('mine'); CREATE TABLE own (id int)`);
@@ -128,7 +128,7 @@ test('what was detached is an ordinary database: it takes writes, nothing is lef
   assert.ok(Number(row?.id) > goodRows, 'the sequence gives a value that no row had');
 });
 
-test('the leader and the other follower go on, and the old cluster knows who left', async () => {
+test('the other nodes are not affected, and status shows the detached one', async () => {
   await fleet.sql('a', `INSERT INTO item (note) VALUES ('after')`);
   await fleet.caughtUp('a', ['c']);
   await fleet.assertSame('item', 'a', ['a', 'c']);
@@ -142,14 +142,14 @@ test('the leader and the other follower go on, and the old cluster knows who lef
   assert.equal(codes, ['DETACHED', 'DETACHED']);
 });
 
-test('detach says the same again, and refuses another place', async () => {
+test('a repeated detach gives the same answer, and refuses another LSN', async () => {
   const { code, json } = await fleet.cli('detach', 'b', '--at', 'before-deploy');
   assert.is(code, 0, JSON.stringify(json));
   assert.equal([json.lsn, json.steps], [point, []]);
   assert.is(await refused(4, 'detach', 'b', '--at', '1:0/1'), 'DETACHED');
 });
 
-test('a new cluster begins on what was detached', async () => {
+test('a new cluster begins on the detached node', async () => {
   const old = fleet.config;
   await fleet.sql('b', 'DROP TABLE own');
   const cluster = stack.uniqueName('rescued');
@@ -165,7 +165,7 @@ test('a new cluster begins on what was detached', async () => {
   await fleet.configure(old);
 });
 
-test('without a place a node is detached where it stands, also without an agent', async () => {
+test('without an LSN a node is detached at its position, also without an agent', async () => {
   await fleet.caughtUp('a', ['c']);
   assert.is(await agents['c']?.stop(), 0);
   const before = await notesOn('c');
@@ -182,7 +182,7 @@ test('without a place a node is detached where it stands, also without an agent'
   assert.not(agents['a']?.ended, agents['a']?.log);
 });
 
-test('a leader goes to no place', async () => {
+test('a leader is not run to an LSN', async () => {
   assert.is(await agents['a']?.stop(), 0);
   assert.is(await refused(4, 'run', 'a', '--until', point), 'PREREQUISITE');
 });

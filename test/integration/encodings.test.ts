@@ -1,13 +1,14 @@
 /**
- * Databases of other encodings: what both can write arrives letter by letter, in values, keys and
- * names; what a follower's encoding does not have stops it; SQL_ASCII, where nobody knows what a
- * byte means, and encodings with two spellings of a letter are refused.
+ * Databases of other encodings: text that both can store arrives letter by letter, in values, keys
+ * and names; a letter that a follower's encoding lacks stops it; SQL_ASCII, whose bytes have no
+ * meaning, and encodings with two spellings of a letter are refused.
  */
-// runs: ci
+// runs: ci, since test/integration/type-matrix.test.ts has UTF-8
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ExactReader } from '../support/exact-rows.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const tables = `
@@ -25,8 +26,6 @@ const rows = `
   UPDATE "straße" SET "schlüssel" = 'ÿ', t = '{"æ"}' WHERE "schlüssel" = '${letters}';
   INSERT INTO "straße" ("schlüssel") VALUES ('é'), ('è');
   DELETE FROM "straße" WHERE "schlüssel" = 'é'`.replace('€', 'euro');
-
-const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
 
 let stack: Stack;
 const fleets: Fleet[] = [];
@@ -73,7 +72,7 @@ for (const [leader, follower] of isFull ? pairs : pairs.slice(0, 1)) {
   });
 }
 
-test('a letter that the follower’s encoding does not have stops it', async () => {
+test('a letter that the follower’s encoding lacks stops it', async () => {
   const fleet = await fleetOf('UTF8', 'LATIN1');
   const { json } = await fleet.cli('check');
   assert.match(JSON.stringify(json), /ENCODING_DIFFERS/);

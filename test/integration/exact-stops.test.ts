@@ -1,19 +1,19 @@
 /**
- * Followers that are stopped at a place: `run --until` at LSNs between transactions, between two
- * commit records that lie side by side, at a label, and inside of batches, one of which is too
- * large to hold. The rows are those that the leader had committed there, no more and no less, with
- * one partition and with four; a later run goes on.
+ * Followers that stop at an LSN: `run --until` between transactions, between two adjacent commit
+ * records, at a label, and inside of batches, one of which is too large to hold. The rows are those
+ * that the leader had committed there, no more and no less, with one partition and with four; a
+ * later run continues.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/model/align.test.ts stops anywhere
 import type pg from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { formatLsn } from '../../src/change/lsn.ts';
 import { decodePgoutput } from '../../src/leader/stream/pgoutput-decoder.ts';
 import { publicationName } from '../../src/topic/records/layout.ts';
-import { type Fleet, startFleet } from '../support/fleet.ts';
-import { isFull } from '../support/fleet-under-load.ts';
+import { type Fleet, withFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 const tables = `
@@ -44,8 +44,8 @@ const histories: readonly History[] = isFull
 
 interface Stop {
   readonly name: string;
-  /** As it is given to the command. */
-  readonly place: string;
+  /** The value of --until. */
+  readonly target: string;
   readonly lsn: string;
   /** The entries that are committed there, and the rows of the filler. */
   readonly entries: readonly number[];
@@ -53,7 +53,7 @@ interface Stop {
 }
 
 let stack: Stack;
-/** The leader's: nobody else writes WAL between two commit records. */
+/** The leader's: no other session writes WAL between two commit records. */
 let own: OwnServer;
 
 test.before(async () => {
@@ -92,7 +92,7 @@ class WalProbe {
   }
 }
 
-/** Numbered transactions on the leader, and what is committed at the places between them. */
+/** Numbered transactions on the leader, and what is committed at the LSNs between them. */
 class Journal {
   readonly #fleet: Fleet;
   readonly #entries: number[] = [];
@@ -115,16 +115,16 @@ class Journal {
     this.#filler = rows;
   }
 
-  note(name: string, lsn: string, place = lsn): void {
+  note(name: string, lsn: string, target = lsn): void {
     const entries = [...this.#entries];
-    this.stops.push({ name, place, lsn, entries, filler: this.#filler });
+    this.stops.push({ name, target, lsn, entries, filler: this.#filler });
   }
 
   async noteHere(name: string): Promise<void> {
     this.note(name, await this.#fleet.token());
   }
 
-  /** Two commit records side by side; notes the place between, where the second one starts. */
+  /** Two adjacent commit records; notes the LSN between, where the second one starts. */
   async commitTwo(probe: WalProbe): Promise<void> {
     const [one, two] = [await this.#fleet.session('a'), await this.#fleet.session('a')];
     for (let n = 100; n < 110; n += 2) {
@@ -141,10 +141,10 @@ class Journal {
       this.#entries.push(n + 1);
       if (isBorder) return;
     }
-    throw new Error('no two commit records lie side by side');
+    throw new Error('no two commit records are adjacent');
   }
 
-  /** The point stands directly behind its transaction; where that is shows later. */
+  /** The point follows its transaction directly; its LSN is read later. */
   async label(label: string, n: number): Promise<void> {
     const point = `SELECT understudy.point('${label}')`;
     await this.#fleet.sql('a', `BEGIN; INSERT INTO entry VALUES (${n}, 'named'); ${point}; COMMIT`);
@@ -163,11 +163,11 @@ async function writeHistory(fleet: Fleet, fillerRows: number): Promise<readonly 
   await journal.commit(3, 4);
   await journal.noteHere(beforeLarge);
   await journal.fill(fillerRows);
-  await journal.noteHere('in a large batch, behind its large transaction');
+  await journal.noteHere('in a large batch, after its large transaction');
   await journal.commit(5);
   await journal.commitTwo(probe);
   await journal.commit(8);
-  await journal.noteHere('behind the last but one');
+  await journal.noteHere('after the last but one');
   await journal.label('named', 9);
   await journal.commit(10);
   const { json } = await fleet.cli('wait', 'a', '--at', 'named');
@@ -176,28 +176,26 @@ async function writeHistory(fleet: Fleet, fillerRows: number): Promise<readonly 
 }
 
 for (const { partitions, fillerRows, stops: wanted } of histories) {
-  test(`rows are those of the stop, over ${partitions} partitions`, async () => {
-    const fleet = await startFleet({ stack, servers: { a: own.server }, partitions, tables });
-    try {
+  test(`rows are those of the stop, over ${partitions} partitions`, () => {
+    const servers = { a: own.server };
+    return withFleet({ stack, servers, partitions, tables }, async (fleet) => {
       const all = await writeHistory(fleet, fillerRows);
       const stops = all.filter(({ name }) => wanted === null || wanted.includes(name));
       for (const stop of stops) await stopsAt(fleet, stop);
       const [first] = all;
-      const back = await fleet.cli('run', 'b', '--until', first?.place ?? '');
+      const back = await fleet.cli('run', 'b', '--until', first?.target ?? '');
       assert.is(back.code, 4, JSON.stringify(back));
       assert.match(back.json.error.message, 'a follower cannot move backwards');
       await fleet.startAgent('b');
       await fleet.caughtUp();
-      for (const table of ['entry', 'filler']) await fleet.assertSame(table);
-    } finally {
-      await fleet.close();
-    }
+      await fleet.assertAllSame(['entry', 'filler']);
+    });
   });
 }
 
 async function stopsAt(fleet: Fleet, stop: Stop): Promise<void> {
-  const { name, place, lsn, entries, filler } = stop;
-  const { code, json, stderr } = await fleet.cli('run', 'b', '--until', place);
+  const { name, target, lsn, entries, filler } = stop;
+  const { code, json, stderr } = await fleet.cli('run', 'b', '--until', target);
   assert.is(code, 0, `${name}: ${JSON.stringify(json)} ${stderr}`);
   assert.equal(json, { node: 'b', lsn, reached: true }, name);
   const rows = await fleet.sql<{ n: number }>('b', 'SELECT n FROM entry ORDER BY n');

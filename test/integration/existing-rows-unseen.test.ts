@@ -1,19 +1,13 @@
 /**
- * Rows that were there before the stream, while commits wait to be seen: the WAL has them long
- * before any session does, and what is read meanwhile must not undo them. Until everything is read,
- * points name what is missing, and nobody takes a node for exact.
+ * A backfill while commits wait for a standby: the WAL has them long before any session sees them,
+ * and what is read meanwhile must not undo them. Until the backfill is complete, points name the
+ * tables, and the node is not exact.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+// runs: ci, since test/model/backfill.test.ts has unseen commits
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import {
-  finished,
-  isExact,
-  partitions,
-  until,
-  value,
-  withBusyRows,
-} from '../support/existing-rows.ts';
+import type { FleetStatus } from '../../src/fleet/status/node-status.ts';
+import { backfilled, isExact, readsTried, value, withBusyRows } from '../support/backfill-rows.ts';
 import type { Fleet } from '../support/fleet.ts';
 import { newestRecords } from '../support/newest-records.ts';
 import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
@@ -30,23 +24,23 @@ test.after(async () => {
   await Promise.all([own.close(), stack.close()]);
 });
 
-/** Commits wait for a standby that nobody is: they are streamed, and nobody sees them. */
+/** Commits wait for a standby that does not exist: they are streamed, and no session sees them. */
 async function holdCommits(fleet: Fleet, isHeld: boolean): Promise<void> {
-  const names = isHeld ? 'nobody' : '';
+  const names = isHeld ? 'no_standby' : '';
   await fleet.sql('a', `ALTER SYSTEM SET synchronous_standby_names = '${names}'`);
   await fleet.sql('a', 'SELECT pg_reload_conf()');
-  for (const deadlineMs = Date.now() + 10_000; ; await sleep(50)) {
+  const setting = async (): Promise<string> => {
     const client = await fleet.session('a');
     const { rows } = await client.query('SHOW synchronous_standby_names');
     await client.end();
-    if (rows[0]?.synchronous_standby_names === names) return;
-    assert.ok(Date.now() < deadlineMs, 'the setting never came');
-  }
+    return rows[0]?.synchronous_standby_names;
+  };
+  await fleet.until('the setting', setting, { reached: (value) => value === names });
 }
 
 /**
- * While rows are read, one of plain is set to 100 in a commit that is streamed and that nobody on
- * the leader sees until `release`; afterwards it is everywhere.
+ * During the backfill a row of plain is set to 100 in a commit that is streamed and that no session
+ * on the leader sees until `release`; afterwards it is everywhere.
  */
 function withUnseenCommit(
   failpoint: string,
@@ -59,14 +53,16 @@ function withUnseenCommit(
       const writer = await fleet.session('a');
       await holdCommits(fleet, true);
       const waiting = writer.query('UPDATE plain SET n = 100 WHERE id = 5000.5');
-      await until(fleet, async () => (await value(fleet, 'b', '5000.5')) === 100, '100 on b');
-      assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it');
+      await fleet.until('100 on b', () => value(fleet, 'b', '5000.5'), {
+        reached: (n) => n === 100,
+      });
+      assert.is(await value(fleet, 'a', '5000.5'), 0, 'no session on the leader sees it');
       await work(fleet, async () => {
-        assert.is(await value(fleet, 'a', '5000.5'), 0, 'on the leader nobody sees it still');
+        assert.is(await value(fleet, 'a', '5000.5'), 0, 'no session on the leader sees it yet');
         await holdCommits(fleet, false);
         await waiting;
       });
-      await isExact(stack, fleet);
+      await isExact(fleet);
       assert.is(await value(fleet, 'b', '5000.5'), 100);
     } finally {
       await holdCommits(fleet, false);
@@ -75,38 +71,37 @@ function withUnseenCommit(
   return withBusyRows(stack, hold, { a: own.server });
 }
 
-test('what was streamed before it can be seen is not undone', () => {
+test('a commit that was streamed before it can be seen is not undone', () => {
   return withUnseenCommit('chunk.after-read=pause:3000:2', async (fleet, release) => {
-    await finished(stack, fleet);
+    await backfilled(fleet);
     await release();
   });
 });
 
-test('nor is it after a restart, which waits until all that was streamed is seen', () => {
+test('a restart backfills nothing until every streamed commit can be seen', () => {
   return withUnseenCommit('chunk.after-read=pause:60000:2', async (fleet, release) => {
     await fleet.agent('a').kill();
     await fleet.startAgent('a');
-    await sleep(1_500);
-    const { lastPoint } = await newestRecords(stack, fleet, partitions);
-    assert.ok((lastPoint?.unfinished.length ?? 0) > 0, 'nothing is read meanwhile');
+    await readsTried(fleet, 3);
+    const { lastPoint } = await newestRecords(fleet);
+    assert.ok((lastPoint?.unfinished.length ?? 0) > 0, 'no table was completed meanwhile');
     await release();
   });
 });
 
-test('what is missing is said, and nobody takes it for exact', () => {
+test('a node that is backfilling is named with its tables, and is not exact', () => {
   return withBusyRows(stack, async (fleet) => {
     await fleet.startAgent('b');
     await fleet.startAgent('a', 'chunk.after-read=pause:60000:3');
-    const holds = async (): Promise<boolean> => {
-      const rows = await fleet.sql('b', 'SELECT FROM doc LIMIT 1');
-      return rows.length > 0;
-    };
-    await until(fleet, holds, 'rows on b');
-    const { json: status } = await fleet.cli('status');
-    const [doc] = status.unfinished;
-    assert.is(doc.table, 'public.doc');
-    assert.ok(doc.rows > 0, JSON.stringify(doc));
+    const held = async () => (await fleet.sql('b', 'SELECT FROM doc LIMIT 1')).length;
+    await fleet.until('a row on b', held, { reached: (n) => n === 1 });
+    const isCounted = ({ unfinished }: FleetStatus): boolean => (unfinished?.[0]?.rows ?? 0) > 0;
+    const status = await fleet.until('rows in the status', () => fleet.status(), {
+      reached: isCounted,
+    });
+    assert.is(status.unfinished?.[0]?.table, 'public.doc');
     const [, b] = status.nodes;
+    assert.ok(b);
     assert.equal([b.exact, b.promotable], [false, false]);
     assert.match(b.why.join(), /public.doc and 2 more tables are backfilling/);
     const verified = await fleet.cli('verify');
@@ -126,11 +121,10 @@ test('what is missing is said, and nobody takes it for exact', () => {
     const led = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a burnt');
     assert.is(led.code, 0, led.stderr);
     await fleet.sql('b', 'UPDATE doc SET n = n + 1 WHERE id = 1');
-    // It reads what it has once more, so that every follower has that.
-    const isRead = async (): Promise<boolean> => {
-      return (await fleet.cli('status')).json.unfinished.length === 0;
-    };
-    await until(fleet, isRead, 'all is read');
+    // It backfills what it has, so that every follower has the same.
+    await fleet.until('a complete backfill', () => fleet.status(), {
+      ...{ pollMs: 500, reached: ({ unfinished }) => unfinished?.length === 0 },
+    });
   });
 });
 

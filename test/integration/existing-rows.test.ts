@@ -1,6 +1,6 @@
 /**
- * Rows that were there before the stream come into it, while writers go on: through deletes, key
- * changes, large values that an update leaves out, TRUNCATE, rows that never rest, locks, and kills
+ * Rows that predate the stream are backfilled under load: through deletes, key changes, large
+ * values that an update leaves out, TRUNCATE, rows that are written all the time, locks, and kills
  * at each step. Keys of every kind, composite and skewed ones too. In the end every node and the
  * topic have the rows.
  */
@@ -8,15 +8,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
-  finished,
+  backfilled,
   isExact,
   large,
   partitions,
-  until,
   value,
   withBusyRows,
-} from '../support/existing-rows.ts';
-import { type Fleet, startFleet } from '../support/fleet.ts';
+} from '../support/backfill-rows.ts';
+import { beside } from '../support/beside.ts';
+import { type Fleet, withFleet } from '../support/fleet.ts';
 import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
@@ -95,94 +95,92 @@ const names = [
   ...['ONLY parent', 'child', 'always', 'empty'],
 ];
 
-test('rows of every kind of key come over', async () => {
-  const fleet = await startFleet({ stack, partitions, tables, tablesOn: { a: rows } });
-  try {
+test('rows of every kind of key are backfilled', () => {
+  return withFleet({ stack, partitions, tables, tablesOn: { a: rows } }, async (fleet) => {
     await fleet.startAgents();
-    await finished(stack, fleet);
+    await backfilled(fleet);
     await fleet.caughtUp();
-    for (const name of names) await fleet.assertSame(name);
+    await fleet.assertAllSame(names);
     const { json } = await fleet.cli('verify');
     assert.ok(json.equal, JSON.stringify(json));
-  } finally {
-    await fleet.close();
-  }
+  });
 });
 
 /**
- * Without a pause three writers take the machine from the agents, and the test waits for a backlog
- * of WAL, not for rows. Hundreds of writes a second reach every part of every table meanwhile.
+ * Without a pause three writers starve the agents, and the test waits for a backlog of WAL, not for
+ * rows. Hundreds of writes a second reach every part of every table all the same.
  */
 const writePauseMs = 5;
 
-/** Changes of every kind, all over the tables, until it is told to stop. */
-function writing(fleet: Fleet): { stop(): Promise<void> } {
-  let stopped = false;
-  const statements = [
-    'UPDATE doc SET n = n + 1 WHERE id % 7 = $1 % 7 AND id % 50 = $1 % 50',
-    'UPDATE doc SET n = n + 1 WHERE id IN (1, 2000, 3999)',
-    'DELETE FROM doc WHERE id = $1 * 13 % 4000',
-    `INSERT INTO doc VALUES ($1 * 13 % 4000, 0, repeat('x', 3000)) ON CONFLICT DO NOTHING`,
-    'UPDATE doc SET id = id + 10000 WHERE id = $1 * 17 % 4000',
-    'UPDATE doc SET id = id - 10000 WHERE id = $1 * 17 % 4000 + 10000',
-    'UPDATE plain SET id = id * 1.0 WHERE id = $1 * 7 % 6000 + 0.5',
-    'UPDATE plain SET n = n + 1 WHERE id = $1 * 11 % 6000 + 0.5',
-    'UPDATE gone SET n = n + 1 WHERE id = $1',
-  ];
-  const write = async (writer: number): Promise<void> => {
-    const client = await fleet.session('a');
-    for (let i = writer; !stopped; i += 3) {
-      const text = statements[i % statements.length] ?? '';
-      const written = client.query(text, text.includes('$1') ? [i % 4_000] : []);
-      // A key that is taken, or a deadlock: then nothing was written.
-      await written.catch((error: { code?: string }) => {
-        if (!/^(23505|40P01)$/.test(error.code ?? '')) throw error;
-      });
-      if (i % 500 === 77) await client.query('TRUNCATE gone');
-      await sleep(writePauseMs);
-    }
-  };
-  const all = Promise.all([write(0), write(1), write(2)]);
-  // Where the test has failed nobody stops them, and the end of their sessions is not its reason.
-  all.catch(() => undefined);
-  return {
-    stop: async () => {
-      stopped = true;
-      await all;
-    },
+const statements = [
+  'UPDATE doc SET n = n + 1 WHERE id % 7 = $1 % 7 AND id % 50 = $1 % 50',
+  'UPDATE doc SET n = n + 1 WHERE id IN (1, 2000, 3999)',
+  'DELETE FROM doc WHERE id = $1 * 13 % 4000',
+  `INSERT INTO doc VALUES ($1 * 13 % 4000, 0, repeat('x', 3000)) ON CONFLICT DO NOTHING`,
+  'UPDATE doc SET id = id + 10000 WHERE id = $1 * 17 % 4000',
+  'UPDATE doc SET id = id - 10000 WHERE id = $1 * 17 % 4000 + 10000',
+  'UPDATE plain SET id = id * 1.0 WHERE id = $1 * 7 % 6000 + 0.5',
+  'UPDATE plain SET n = n + 1 WHERE id = $1 * 11 % 6000 + 0.5',
+  'UPDATE gone SET n = n + 1 WHERE id = $1',
+];
+const writers = 3;
+
+/** Changes of every kind in all parts of the tables, one with each call. */
+async function writer(fleet: Fleet, number: number): Promise<(n: number) => Promise<void>> {
+  const client = await fleet.session('a');
+  return async (n) => {
+    const i = n * writers + number;
+    const text = statements[i % statements.length] ?? '';
+    const written = client.query(text, text.includes('$1') ? [i % 4_000] : []);
+    // A key that exists, or a deadlock: then nothing was written.
+    await written.catch((error: { code?: string }) => {
+      if (!/^(23505|40P01)$/.test(error.code ?? '')) throw error;
+    });
+    if (i % 500 === 77) await client.query('TRUNCATE gone');
+    await sleep(writePauseMs);
   };
 }
 
-test('while writers go on and the agents are killed at each step', () => {
+test('a backfill under load is exact, with the agents killed at each step', () => {
   return withBusyRows(stack, async (fleet) => {
-    const writers = writing(fleet);
-    const follower = await fleet.startAgent('b', 'apply.before-commit=kill:5');
-    for (const point of ['chunk.after-read', 'chunk.after-watermark']) {
-      for (const pass of [2, 4]) {
-        assert.is(await fleet.spawnAgent('a', `${point}=kill:${pass}`).exit, null);
+    const all = await Promise.all([0, 1, 2].map((number) => writer(fleet, number)));
+    await beside(all, async () => {
+      const follower = await fleet.startAgent('b', 'apply.before-commit=kill:5');
+      for (const point of ['chunk.after-read', 'chunk.after-watermark']) {
+        for (const pass of [2, 4]) {
+          const dying = fleet.spawnAgent('a', `${point}=kill:${pass}`);
+          assert.is(await dying.exitCode(), null, dying.log);
+        }
       }
-    }
-    assert.is(await follower.exit, null);
-    await fleet.startAgents();
-    await sleep(1_000);
-    await writers.stop();
-    await isExact(stack, fleet);
+      assert.is(await follower.exitCode(), null, follower.log);
+      await fleet.startAgents();
+      await sleep(1_000);
+    });
+    await isExact(fleet);
   });
 });
+
+/** The session of the backfill waits at its failpoint, with a chunk that it has read. */
+async function chunkIsOpen(fleet: Fleet): Promise<void> {
+  const open = `SELECT state, now() - state_change > '200 ms' AS "isPaused" FROM pg_stat_activity
+    WHERE application_name = 'understudy a reads' AND datname = current_database()`;
+  await fleet.until('an open chunk', async () => (await fleet.sql('a', open))[0], {
+    reached: (row) => row?.['state'] === 'idle in transaction' && row['isPaused'] === true,
+  });
+}
 
 test('a locked table delays its own rows alone, and TRUNCATE waits for an open chunk', () => {
   const work = async (fleet: Fleet): Promise<void> => {
     const owner = await fleet.session('a');
     await owner.query('BEGIN; LOCK TABLE doc IN ACCESS EXCLUSIVE MODE');
     await fleet.startAgent('b');
-    await fleet.startAgent('a', 'chunk.after-read=pause:2000:3');
+    await fleet.startAgent('a', 'chunk.after-read=pause:3000:3');
     await fleet.sql('a', 'UPDATE plain SET n = 7 WHERE id = 1.5');
-    await until(fleet, async () => (await value(fleet, 'b', '1.5')) === 7, '7 on b');
+    await fleet.until('7 on b', () => value(fleet, 'b', '1.5'), { reached: (n) => n === 7 });
     await owner.query('COMMIT');
-    await fleet.agent('a').says(/"message":"leading"/);
-    await sleep(800);
+    await chunkIsOpen(fleet);
     await owner.query('TRUNCATE doc; INSERT INTO doc VALUES (1, 1, NULL)');
-    await isExact(stack, fleet);
+    await isExact(fleet);
     const [row] = await fleet.sql<{ n: string }>('b', 'SELECT count(*) AS n FROM doc');
     assert.is(row?.n, '1');
   };

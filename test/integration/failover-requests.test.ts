@@ -1,10 +1,9 @@
 /**
- * A failover is asked for while the candidate's agent is starting, or the agent dies in the middle
- * and carries it through when it is back: the command hears of it in every case.
+ * A failover is requested while the candidate's agent starts, or the agent is killed in the middle
+ * and finishes it after its restart: the command gets an answer in every case.
  */
 // time-limit: 300s
-// runs: ci
-import { setTimeout as sleep } from 'node:timers/promises';
+// runs: ci, since test/unit/requests.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Answer, type Fleet, startFleet } from '../support/fleet.ts';
@@ -40,31 +39,32 @@ async function leads({ code, json, stderr }: Answer): Promise<void> {
   await fleet.sql('b', 'INSERT INTO item VALUES (2)');
 }
 
-test('a failover that is asked for while the agent starts is served once it can', async () => {
+test('a failover that is requested while the agent starts is served when it can be', async () => {
   fleet.spawnAgent('b', 'agent.after-start=pause:8000');
   const started = 'SELECT FROM understudy.node WHERE start_number > 0';
-  while ((await fleet.sql('b', started)).length === 0) await sleep(50);
+  const starts = async (): Promise<number> => (await fleet.sql('b', started)).length;
+  await fleet.until('the agent of b starts', starts, { reached: (n) => n === 1 });
   await leads(await fleet.cli(...words));
 });
 
-for (const place of ['own.after-claim', 'own.before-epoch-begin', 'promote.before-unguard']) {
-  test(`a candidate that dies at ${place} and returns answers who asked`, async () => {
-    const first = await fleet.startAgent('b', `${place}=kill`);
+for (const failpoint of ['own.after-claim', 'own.before-epoch-begin', 'promote.before-unguard']) {
+  test(`a candidate that is killed at ${failpoint} answers after its restart`, async () => {
+    const first = await fleet.startAgent('b', `${failpoint}=kill`);
     await fleet.caughtUp();
-    const asked = fleet.cli(...words);
+    const requested = fleet.cli(...words);
     assert.is(await first.exitCode(), null, first.log);
     fleet.spawnAgent('b');
-    await leads(await asked);
+    await leads(await requested);
   });
 }
 
-test('a request that failed is answered once, and can be made again', async () => {
+test('a failed request is answered once, and can be repeated', async () => {
   const agent = await fleet.startAgent('b', 'promote.after-slot=error');
   await fleet.caughtUp();
   const failed = await fleet.cli(...words);
   assert.is(failed.code, 5, JSON.stringify(failed));
   assert.match(failed.json.error.message, 'failpoint promote.after-slot');
-  await agent.says(/"message":"following"[\s\S]*"message":"following"/);
+  await agent.logged(/"message":"following"[\s\S]*"message":"following"/);
   await leads(await fleet.cli(...words));
 });
 

@@ -1,9 +1,8 @@
 /**
- * The position row on a real server: it moves with the rows or not at all, and only from where the
- * applier believes it to be. An applier whose COMMIT was answered by nobody, or a second one, then
+ * The position row on a real server: it moves with the rows or not at all, and only from the
+ * position that the applier knows. An applier whose COMMIT was not answered, or a second one, then
  * changes nothing.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -21,6 +20,7 @@ import {
 import { formatVersion } from '../../src/topic/records/layout.ts';
 import { at } from '../support/builders.ts';
 import { type Stack, useStack } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 let stack: Stack;
 let first: Client;
@@ -80,13 +80,13 @@ test.before.each(async () => {
   await writePosition(first, placed(10), formatVersion);
 });
 
-test('a position comes back as it was written, offsets and times of every partition', async () => {
+test('a position is read as it was written, offsets and times of every partition', async () => {
   assert.equal(await readPosition(first), placed(10));
   await write(first, 'a', 10, 20);
   assert.equal(await readPosition(first), placed(20));
 });
 
-test('who goes on from a place that was left changes neither rows nor position', async () => {
+test('an applier with an old position changes neither rows nor position', async () => {
   await write(first, 'a', 10, 20);
   const error = await refusal(write(second, 'b', 10, 30));
   assert.match(error.message, /no longer at 2:0\/A/);
@@ -94,7 +94,7 @@ test('who goes on from a place that was left changes neither rows nor position',
   assert.equal(await readPosition(first), placed(20));
 });
 
-test('of two that move at once one wins, and the rows are its own', async () => {
+test('of two appliers at once one wins, and the rows are its own', async () => {
   const moves = [write(first, 'a', 10, 20), write(second, 'b', 10, 30)];
   const ended = await Promise.allSettled(moves);
   assert.equal(ended.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
@@ -103,13 +103,14 @@ test('of two that move at once one wins, and the rows are its own', async () => 
   assert.equal(await readPosition(first), placed(Number(upto)));
 });
 
-test('who is late moves no position that is marked, and none that moved is marked', async () => {
+test('a detached position is not moved, and one that moved is not detached', async () => {
   await first.query('BEGIN');
   await saveDetached(first, at(2, 10));
   const late = refusal(write(second, 'b', 10, 20));
   const waiting = `SELECT FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'`;
-  while ((await first.query(waiting)).rowCount === 0) await sleep(10);
+  const waits = async () => (await first.query(waiting)).rowCount;
+  await until('the second session waits', waits, { pollMs: 10, reached: (n) => n === 1 });
   await first.query('COMMIT');
   assert.match((await late).message, /no longer at 2:0\/A/);
   assert.equal(await rows(), []);

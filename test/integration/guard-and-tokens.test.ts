@@ -1,7 +1,7 @@
 /**
- * What an application may rely on: on a follower it cannot write, whatever it tries; a token makes
- * its own writes visible to its next statement; a named point stands directly after its
- * transaction.
+ * What an application may rely on: on a follower it cannot write, by any statement; a token makes
+ * its own writes visible to its next statement; a named point follows its transaction directly.
+ * Tests run in order, on one fleet.
  */
 import type pg from 'pg';
 import { test } from 'uvu';
@@ -16,7 +16,7 @@ const walPage = 8192;
 const pageTriesMax = 100;
 
 let stack: Stack;
-/** The leader's: nobody else writes WAL there. */
+/** The leader's: no other session writes WAL there. */
 let own: OwnServer;
 let fleet: Fleet;
 /** A session with a snapshot that is older than everything the agents did. */
@@ -165,7 +165,7 @@ test('a token of a write that has not arrived is false at the timeout', async ()
   assert.equal(await fleet.sql('b', 'SELECT v FROM other'), [{ v: 'later' }]);
 });
 
-test('wait_for refuses what can never be right', async () => {
+test('wait_for refuses a token that is none', async () => {
   const client = await fleet.session('b');
   const token = await fleet.token();
   const wait = (text: string): string => `SELECT understudy.wait_for(${text}, '1s')`;
@@ -197,7 +197,7 @@ test('an ordinary role without rights on the schema may use tokens and points', 
   for (const node of fleet.nodes) await fleet.tamper(node, `DROP ROLE ${role}`);
 });
 
-test('a named point stands directly after its transaction', async () => {
+test('a named point follows its transaction directly', async () => {
   const client = await fleet.session('a');
   const here = async (): Promise<string> =>
     (await client.query('SELECT pg_current_wal_insert_lsn() AS lsn')).rows[0].lsn;
@@ -223,7 +223,7 @@ test('a named point stands directly after its transaction', async () => {
   assert.equal(between, { ok: true }, `${before} < ${point.lsn} <= ${after}`);
 });
 
-test('a label is used once; a rolled-back point never was', async () => {
+test('a label is used once; a rolled-back point does not use it', async () => {
   const client = await fleet.session('a');
   assert.is(await refusal(client, `SELECT understudy.point('ten')`), '23505');
   assert.is(await refusal(client, `SELECT understudy.point('Ten')`), '22023');
@@ -244,7 +244,7 @@ test('a label is used once; a rolled-back point never was', async () => {
   assert.is((await fleet.cli('point', 'undone')).code, 4);
 });
 
-test('a transaction makes one point; one that was taken back does not count', async () => {
+test('a transaction creates one point; one that was rolled back does not count', async () => {
   const client = await fleet.session('a');
   const two = `BEGIN; SELECT understudy.point('first'); SELECT understudy.point('second')`;
   assert.is.not(await refusal(client, two), null);
@@ -254,7 +254,7 @@ test('a transaction makes one point; one that was taken back does not count', as
   assert.is(waited.code, 0, waited.stderr);
 });
 
-test('points made while the leader’s agent was down are there when it returns', async () => {
+test('points created while the leader’s agent was down are published when it starts', async () => {
   await fleet.agent('a').kill();
   for (let i = 0; i < 5; i += 1) {
     await fleet.sql(

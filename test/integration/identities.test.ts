@@ -1,7 +1,7 @@
 /**
- * Rows are found again whatever tells them apart: keys whose equality an extension or a collation
- * brings, indexes of every make, partitions, and histories in which keys and unique values change
- * places. Each step is checked on the follower before the next.
+ * Rows are identified by every kind of key: keys whose equality an extension or a collation
+ * defines, indexes of every kind, partitions, and histories in which keys and unique values change
+ * places. Each step is compared on the follower before the next. Tests run in order, on one fleet.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -82,7 +82,7 @@ test('keys whose equality belongs to an extension', async () => {
   assert.equal(others, ['({1.00},"(anna,1)",2)']);
 });
 
-test('keys that the identity’s index takes for equal are one row', async () => {
+test('keys that are equal for the index of the identity are one row', async () => {
   const sharp = await arrives(
     ['public.sharp'],
     `INSERT INTO sharp VALUES ('Anna', 1), ('anna', 2), ('ANNA', 3)`,
@@ -163,7 +163,7 @@ test('unique and excluded values change places, together with keys', async () =>
   );
 });
 
-test('ten thousand changes of one row, and rows that come and go in one transaction', async () => {
+test('ten thousand changes of one row, and rows that last one transaction', async () => {
   const rows = await arrives(
     ['public.counter'],
     'TRUNCATE counter',
@@ -221,7 +221,7 @@ test('rows move between partitions of several levels, by keys that change and sw
   );
 });
 
-test('an empty table that is attached takes part, its columns in any order', async () => {
+test('an empty table that is attached is replicated, its columns in any order', async () => {
   const attach = `ALTER TABLE tree ATTACH PARTITION tree_more
     FOR VALUES FROM ('2040-01-01') TO (MAXVALUE)`;
   const make = (columns: string): string => `CREATE TABLE tree_more (${columns}); ${attach}`;
@@ -256,7 +256,7 @@ test('parents, numbered and generated columns, and tables that are not replicate
   assert.equal(await fleet.sql('b', 'SELECT up FROM number_a'), [{ up: 'AGAIN' }]);
 });
 
-test('verify reports all of it as equal', async () => {
+test('verify finds all of it equal', async () => {
   const { code, json } = await fleet.cli('verify');
   assert.is(code, 0, JSON.stringify(json));
 });

@@ -1,6 +1,7 @@
 /**
- * What init refuses leaves nothing behind; what it made, destroy removes, and init works again.
- * Configurations that do not fit the cluster are refused before anything happens.
+ * A refused init leaves nothing behind; destroy removes what init created, and init works again.
+ * Configurations that do not fit the cluster are refused before anything happens. Tests run in
+ * order, on one fleet.
  */
 import { writeFile } from 'node:fs/promises';
 import { test } from 'uvu';
@@ -58,7 +59,7 @@ test('init refuses rows on a follower and leaves nothing behind', async () => {
   await fleet.sql('b', 'DELETE FROM other');
 });
 
-test('init that fails when nearly all is made takes it all back', async () => {
+test('init that fails at its end removes all that it created', async () => {
   const { code, json } = await fleet.cliDyingAt('own.after-claim=error', 'init');
   assert.is(code, 5, JSON.stringify(json));
   assert.equal(await traces(), []);
@@ -79,7 +80,7 @@ test('a misspelt key in understudy.yaml is refused by name', async () => {
   assert.equal(await traces(), []);
 });
 
-test('what needs a cluster is refused before there is one', async () => {
+test('verbs that need a cluster are refused before there is one', async () => {
   for (const words of [['run', 'a'], ['point', 'x'], ['verify'], ['wait', 'b', '--at', '1:0/1']]) {
     const { code, json } = await fleet.cli(...words);
     assert.is(code, 4, `${words[0]}: ${JSON.stringify(json)}`);
@@ -88,7 +89,7 @@ test('what needs a cluster is refused before there is one', async () => {
   assert.equal(await traces(), []);
 });
 
-test('init makes a cluster once', async () => {
+test('init creates a cluster once', async () => {
   const first = await fleet.cli('init');
   assert.is(first.code, 0, first.stderr);
   const second = await fleet.cli('init');
@@ -100,11 +101,11 @@ test('init makes a cluster once', async () => {
   await fleet.assertSame('item');
 });
 
-test('destroy is refused while agents run, and without --yes only tells', async () => {
+test('destroy is refused while agents run, and without --yes only lists', async () => {
   const refused = await fleet.cli('destroy', '--yes');
   assert.is(refused.code, 3, JSON.stringify(refused.json));
-  const told = await fleet.cli('destroy');
-  assert.is(told.code, 0, told.stderr);
+  const listed = await fleet.cli('destroy');
+  assert.is(listed.code, 0, listed.stderr);
   await fleet.sql('a', `INSERT INTO item VALUES (2, 'still arrives')`);
   await fleet.caughtUp();
   assert.not(fleet.agent('a').ended || fleet.agent('b').ended);

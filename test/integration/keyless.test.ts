@@ -1,7 +1,7 @@
 /**
  * `keyless: append`: rows of tables without an identity arrive, each as often as it was written,
- * whatever happens to the follower meanwhile. Changing or deleting one is a clear stop: Postgres
- * refuses it, or the leader's agent does where Postgres lets it pass.
+ * also after kills of the follower. Changing or deleting one stops the stream: Postgres refuses it,
+ * or the leader's agent does where Postgres allows it. Tests run in order, on one fleet.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -35,7 +35,7 @@ async function same(): Promise<void> {
   for (const table of all) await fleet.assertSame(table);
 }
 
-test('without the setting, check and init name each table and what helps', async () => {
+test('without the setting, check and init name each table and the remedy', async () => {
   for (const verb of ['check', 'init']) {
     const { code, json, stderr } = await fleet.cli(verb);
     assert.is(code, 4);
@@ -47,7 +47,7 @@ test('without the setting, check and init name each table and what helps', async
   }
 });
 
-test('with it, check warns, and a table without any column stays refused', async () => {
+test('with it, check warns, and a table without any column is still refused', async () => {
   await fleet.configure({ ...fleet.config, keyless: 'append' });
   const { code, json } = await fleet.cli('check');
   assert.is(code, 0, JSON.stringify(json));
@@ -76,7 +76,7 @@ test('equal rows are several rows, in one transaction, in many, and after a TRUN
   assert.equal(await fleet.sql('b', 'SELECT count(*)::int AS n FROM log'), [{ n: 1 }]);
 });
 
-test('a batch that is written a second way, and a follower that dies, double no row', async () => {
+test('a batch that is applied row by row, and a killed follower, double no row', async () => {
   await fleet.sql('a', 'INSERT INTO placed VALUES (1, 1), (2, 2)');
   await same();
   await fleet.sql(
@@ -113,7 +113,7 @@ test('Postgres refuses to change or delete a row without identity', async () => 
   await same();
 });
 
-test('where Postgres tells of the change, the leader stops at it', async () => {
+test('where Postgres allows the change, the leader stops at it', async () => {
   await fleet.sql('a', `INSERT INTO full_log VALUES ('"before"')`);
   await fleet.caughtUp();
   const before = await fleet.digest('b', 'full_log');

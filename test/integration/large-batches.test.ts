@@ -1,10 +1,10 @@
 /**
- * A follower that cannot hold a batch reads it again while it applies it. What comes out must be
- * what one piece would give: over unique values that swap or are equal for a while, keys that
- * differ in bytes and are equal in Postgres, truncates in the middle, an exact stop inside of the
- * batch, and a stop of the follower while it works.
+ * A follower that cannot hold a batch reads it again while it applies it. The result must be what
+ * one piece would give: over unique values that swap or are equal for a while, keys that differ in
+ * bytes and are equal in Postgres, truncates in the middle, an exact stop inside of the batch, and
+ * a stop of the follower while it applies. Tests run in order: each continues at the position of
+ * the one before.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -23,9 +23,10 @@ import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { changesTopic } from '../../src/topic/records/layout.ts';
 import { connectRegistry } from '../../src/topic/schema-registry.ts';
 import { withTimeout } from '../../src/waiting.ts';
-import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
+import { untilMs } from '../support/until.ts';
 
 const partitions = 3;
 /** Of these a follower holds no more than half. */
@@ -39,7 +40,7 @@ const tables = `
   CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent)`;
 const tableNames = ['filler', 'swapped', 'deferred', 'counted', 'parent', 'child'];
 
-/** Small changes stand between the halves of the filler, and behind both. */
+/** Small changes are between the halves of the filler, and after both. */
 const huge = `
   BEGIN;
   UPDATE counted SET id = 2.00 WHERE id = 2.0;
@@ -77,7 +78,7 @@ let inside: EpochLsn;
 test.before(async () => {
   stack = await useStack({ postgres: 2 });
   fleet = await startFleet({ stack, partitions, tables });
-  // A named point ends the first batch behind its transaction.
+  // A named point ends the first batch after its transaction.
   await fleet.sql(
     'a',
     `BEGIN; INSERT INTO swapped VALUES (1, 1), (2, 2); SELECT understudy.point('first'); COMMIT`,
@@ -91,7 +92,7 @@ test.before(async () => {
   inside = await tokenOf(fleet);
   await fleet.sql('a', huge);
   await fleet.sql('a', 'INSERT INTO swapped VALUES (3, 3)');
-  // The slot has all of it: while the first batch waits the others come, and are one batch.
+  // The slot has all of it: while the first batch waits the others arrive, and are one batch.
   await fleet.startAgent('a', 'publish.before-send=pause:4000');
 });
 
@@ -104,7 +105,7 @@ async function tokenOf(of: Fleet): Promise<EpochLsn> {
   return parseEpochLsn(await of.token()) as EpochLsn;
 }
 
-/** A follower of node b in this process, from where its position row stands. */
+/** A follower of node b in this process, from its position row on. */
 async function follow(): Promise<Following> {
   const purpose = stack.uniqueName('follower');
   const client = await connectPostgres(fleet.url('b'), { applicationName: purpose, replica: true });
@@ -123,6 +124,7 @@ async function follow(): Promise<Following> {
     onEpoch: () => undefined,
   });
   const ended = follower.run();
+  // The tests that wait for its end see its failure.
   ended.catch(() => undefined);
   const close = async (): Promise<void> => {
     follower.stop();
@@ -133,13 +135,7 @@ async function follow(): Promise<Following> {
 }
 
 function inTime<T>(work: Promise<T>): Promise<T> {
-  return withTimeout(work, patienceMs, () => new Error('the follower never got there'));
-}
-
-async function poll(what: string, isThere: () => Promise<boolean>): Promise<void> {
-  for (const deadlineMs = Date.now() + patienceMs; !(await isThere()); await sleep(20)) {
-    assert.ok(Date.now() < deadlineMs, `never: ${what}`);
-  }
+  return withTimeout(work, untilMs, () => new Error('the follower does not get there'));
 }
 
 async function counts(node: 'a' | 'b'): Promise<readonly number[]> {
@@ -167,13 +163,10 @@ test('a stop inside of a large batch is exact, also after a restart', async () =
 test('a follower that is stopped while it applies a large batch leaves nothing of it', async () => {
   const { follower, client, ended, applied, close } = await follow();
   const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
-  await poll('the transaction has written', async () => {
-    const [row] = await fleet.sql(
-      'b',
-      'SELECT backend_xid IS NOT NULL AS writes FROM pg_stat_activity WHERE pid = $1',
-      [rows[0]?.pid],
-    );
-    return row?.['writes'] === true;
+  const xid = 'SELECT backend_xid AS xid, state FROM pg_stat_activity WHERE pid = $1';
+  const session = async () => (await fleet.sql('b', xid, [rows[0]?.pid]))[0];
+  await fleet.until('the transaction has written', session, {
+    ...{ pollMs: 20, reached: (row) => row?.['xid'] !== null },
   });
   follower.stop();
   await ended;
@@ -182,14 +175,14 @@ test('a follower that is stopped while it applies a large batch leaves nothing o
   await close();
 });
 
-test('all of a large batch is there at once, and equal to the leader’s', async () => {
+test('a large batch is applied at once, and equal to the leader’s', async () => {
   const { follower, reader, ended, applied, close } = await follow();
   const ends = await reader.watermarks();
   const drained = follower.drained(ends.map(({ lastStableOffset }) => lastStableOffset));
   await inTime(Promise.race([drained, ended]));
   // In one piece every row would be written once.
   assert.ok((applied[0] ?? 0) > fillerRows + 10, `${applied}: the batch was read again`);
-  for (const table of tableNames) await fleet.assertSame(table);
+  await fleet.assertAllSame(tableNames);
   const labels = await fleet.sql('b', 'SELECT label FROM understudy.points ORDER BY label');
   assert.equal(labels, [{ label: 'first' }, { label: 'huge' }]);
   await close();

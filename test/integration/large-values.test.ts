@@ -1,8 +1,10 @@
 /**
  * Updates that leave a large value alone: Postgres does not send it, followers keep the one they
  * have, through any number of updates, changes of the key and swaps in one batch or in many. Rows
- * are compared whole, so a value that was lost, kept too long or taken from another row shows.
+ * are compared whole: a value that was lost, kept too long or taken from another row is found.
+ * Tests run in order, on one fleet.
  */
+// runs: ci, since test/integration/healing.test.ts has partial rows
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
@@ -68,7 +70,7 @@ test('an update of another column keeps large values', async () => {
   );
 });
 
-test('a changed key takes the large values of its row along, through several keys', async () => {
+test('a changed key keeps the large values of its row, through several keys', async () => {
   await fleet.sql('a', 'UPDATE doc SET id = 101 WHERE id = 1');
   await isSame();
   await inOneFold(
@@ -81,7 +83,7 @@ test('a changed key takes the large values of its row along, through several key
   );
 });
 
-test('a key that was deleted and made again has its new large value', async () => {
+test('a key that was deleted and inserted again has its new large value', async () => {
   await inOneFold(
     `BEGIN; DELETE FROM doc WHERE id = 2; INSERT INTO doc VALUES (2, 2, 0, ${large('again')}, NULL);
      UPDATE doc SET n = 1 WHERE id = 2; COMMIT`,
@@ -109,7 +111,7 @@ test('rows that can only be replaced, and large keys, keep their large values', 
   await isSame();
 });
 
-test('a table that is truncated and filled again is as its rows say', async () => {
+test('a table that is truncated and filled again has its new rows', async () => {
   await inOneFold(
     'UPDATE always SET n = n + 1',
     `TRUNCATE always; INSERT INTO always (id, n, body) VALUES (1, 0, ${large('after')})`,
@@ -153,7 +155,7 @@ test('any history ends in the same rows, with restarts in between', async () => 
   }
 });
 
-test('a row that somebody took away on the follower is missed, not made up', async () => {
+test('a row that was deleted on the follower stops it', async () => {
   await fleet.tamper('b', 'DELETE FROM doc WHERE id = (SELECT min(id) FROM doc)');
   await fleet.sql('a', 'UPDATE doc SET n = n + 1');
   const agent = fleet.agent('b');

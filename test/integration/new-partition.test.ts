@@ -1,6 +1,7 @@
 /**
- * A partition that is made on the leader after init belongs to the stream at once. A follower that
- * does not have it stops before its rows, goes on when it is made there too, and guards it.
+ * A partition that is created on the leader after init belongs to the stream at once. A follower
+ * without it stops before its rows, continues when it is created there too, and guards it. Tests
+ * run in order, on one fleet.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -24,7 +25,7 @@ test.after(async () => {
   await fleet.close();
 });
 
-test('a partition that the follower does not have stops it before its rows', async () => {
+test('a partition that the follower lacks stops it before its rows', async () => {
   await fleet.sql('a', `BEGIN; ${high}; INSERT INTO item VALUES (2, 2), (100, 3); COMMIT`);
   assert.is(await fleet.agent('b').exitCode(), 4, fleet.logs());
   assert.match(fleet.agent('b').log, /SCHEMA_DIFFERS/);
@@ -32,7 +33,7 @@ test('a partition that the follower does not have stops it before its rows', asy
   assert.not(fleet.agent('a').ended);
 });
 
-test('once it is made there, its rows arrive, and rows move in and out of it', async () => {
+test('once it is created there, its rows arrive, and rows move in and out of it', async () => {
   await fleet.tamper('b', high);
   await fleet.startAgent('b');
   await fleet.caughtUp();
@@ -53,7 +54,7 @@ test('the new partition is guarded too', async () => {
   assert.is(refused, '25006');
 });
 
-test('rows that come along with an attached tree of partitions stop the leader', async () => {
+test('rows of an attached tree of partitions stop the leader', async () => {
   await fleet.sql(
     'a',
     `CREATE TABLE item_tree (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);

@@ -1,6 +1,7 @@
 /**
- * Who may serve a node: one agent at a time, never on a restored copy of its database, never on the
- * database of another node. And what `check` says of a cluster that runs.
+ * Which agent may serve a node: one at a time, never on a restored copy of its database, never on
+ * the database of another node. And the findings of `check` in a running cluster. Tests run in
+ * order, on one fleet.
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -22,7 +23,7 @@ start.after(async ({ fleet }) => {
   await fleet.close();
 });
 
-start('a second agent of a node is refused, and told who serves it', async ({ fleet }) => {
+start('a second agent of a node is refused, with the session that serves it', async ({ fleet }) => {
   const first = await fleet.startAgent('b');
   const second = fleet.spawnAgent('b');
   assert.is(await second.exitCode(), 3);
@@ -39,7 +40,7 @@ start('the next agent may serve the node as soon as the first has ended', async 
   }
 });
 
-start('an agent whose lock is taken away stops, and takes it again', async ({ fleet }) => {
+start('an agent that loses its lock stops, and takes it again', async ({ fleet }) => {
   const agent = await fleet.startAgent('b');
   const seen = agent.log.length;
   const terminated = await fleet.sql(
@@ -50,7 +51,7 @@ start('an agent whose lock is taken away stops, and takes it again', async ({ fl
                    (SELECT oid FROM pg_database WHERE datname = current_database()))`,
   );
   assert.is(terminated.length, 1);
-  await agent.says(/"message":"following"/, seen);
+  await agent.logged(/"message":"following"/, seen);
   assert.is(await agent.stop(), 0);
 });
 
@@ -84,7 +85,7 @@ async function findings(fleet: Fleet): Promise<readonly string[]> {
   return found.map(({ code, object }) => `${code} ${object}`);
 }
 
-start('check finds nothing wrong with a cluster that runs', async ({ fleet }) => {
+start('check finds nothing wrong with a running cluster', async ({ fleet }) => {
   const agents = [await fleet.startAgent('a'), await fleet.startAgent('b')];
   assert.equal(await findings(fleet), []);
   await fleet.sql('a', "INSERT INTO orders VALUES (1, 'rows are fine')");
@@ -101,12 +102,15 @@ start(
   },
 );
 
-start('check names partitions that the configuration counts otherwise', async ({ fleet }) => {
-  const { config } = fleet;
-  const kafka = { ...(config['kafka'] as object), partitions: 3 };
-  await fleet.configure({ ...config, kafka });
-  assert.equal(await findings(fleet), [`TOPIC_MISMATCH ${fleet.cluster}.changes`]);
-  await fleet.configure(config);
-});
+start(
+  'check names a number of partitions that differs from the configuration',
+  async ({ fleet }) => {
+    const { config } = fleet;
+    const kafka = { ...(config['kafka'] as object), partitions: 3 };
+    await fleet.configure({ ...config, kafka });
+    assert.equal(await findings(fleet), [`TOPIC_MISMATCH ${fleet.cluster}.changes`]);
+    await fleet.configure(config);
+  },
+);
 
 start.run();

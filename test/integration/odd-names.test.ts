@@ -1,7 +1,7 @@
 /**
- * Names that are easily broken or taken for another: with dots, quotes, backslashes, line ends and
- * wildcards, of 63 bytes, of schemas and tables whose names joined by a dot are alike, and such
- * that are one when written as names of Avro. Each table keeps its own rows.
+ * Names that are easily broken or confused: with dots, quotes, backslashes, line ends and
+ * wildcards, of 63 bytes, of schemas and tables whose names joined by a dot are alike, and names
+ * that are equal as names of Avro. Each table keeps its own rows. Tests run in order, on one fleet.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -72,7 +72,7 @@ async function arrives(
   return found;
 }
 
-test('rows of every table arrive in it, change, move and go', async () => {
+test('rows of every table arrive in it, are updated, moved and deleted', async () => {
   const inserted = await arrives((table, _key, _column, at) => {
     return `INSERT INTO ${table} VALUES (1, 'one of ${at}'), (2, 'two of ${at}'), (3, NULL)`;
   });

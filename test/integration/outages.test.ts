@@ -1,9 +1,9 @@
 /**
- * Servers go away and come back while writers go on: Postgres of the leader and of the follower,
- * the Kafka broker, and a second publisher that takes the transactional id. Agents recover by
- * themselves; nothing is lost, nothing is there twice.
+ * Servers go down and come back under load: Postgres of the leader and of the follower, the Kafka
+ * broker, and a second publisher that takes the transactional id. Agents recover by themselves;
+ * nothing is lost, nothing is there twice. Tests run in order: the last one promotes node b.
  */
-// runs: ci
+// runs: ci, since test/integration/promotion.test.ts kills a server
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Sandbox } from '../../scripts/sandbox/sandbox.ts';
@@ -11,7 +11,8 @@ import { startSandbox } from '../../scripts/sandbox/sandbox.ts';
 import { connectKafka } from '../../src/topic/kafka/client.ts';
 import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
 import { changesTopic, slotName, transactionalId } from '../../src/topic/records/layout.ts';
-import { FleetUnderLoad, isFull } from '../support/fleet-under-load.ts';
+import { FleetUnderLoad, fewWorkloads } from '../support/fleet-under-load.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
 
@@ -30,6 +31,7 @@ test.before(async () => {
     servers: { ...(a && { a }), ...(b && { b }) },
     brokers: sandbox.brokers,
     registryUrl: sandbox.registry?.url ?? '',
+    workloads: fewWorkloads,
   });
 });
 
@@ -41,7 +43,7 @@ test.after(async () => {
 
 for (const how of ['a fast restart', 'a crash'] as const) {
   for (const [at, who] of ['leader', 'follower'].entries()) {
-    test(`${how} of the ${who}’s Postgres is survived by both agents`, async () => {
+    test(`${how} of the ${who}’s Postgres does not stop the agents`, async () => {
       const server = sandbox.postgres[at];
       await (how === 'a crash' ? server?.kill() : server?.stop('fast'));
       await server?.start();
@@ -54,7 +56,7 @@ for (const how of ['a fast restart', 'a crash'] as const) {
 const brokerKills = isFull ? 10 : 2;
 
 for (let kill = 1; kill <= brokerKills; kill += 1) {
-  test(`a broker that is killed and returns is survived by both agents (${kill})`, async () => {
+  test(`a broker that is killed and returns does not stop the agents (${kill})`, async () => {
     const [broker] = sandbox.kafka;
     await broker?.kill();
     await under.progress(50);
@@ -66,15 +68,15 @@ for (let kill = 1; kill <= brokerKills; kill += 1) {
 test('an agent that starts while the broker is down waits for it', async () => {
   const [broker] = sandbox.kafka;
   await broker?.kill();
-  await under.leader.kill();
+  await under.leaderAgent.kill();
   under.fleet.spawnAgent('a');
-  await under.leader.says(/KAFKA_UNREACHABLE/);
+  await under.leaderAgent.logged(/KAFKA_UNREACHABLE/);
   await broker?.start();
-  await under.leader.says(/"message":"leading"/);
+  await under.leaderAgent.logged(/"message":"leading"/);
   await under.isExact();
 });
 
-test('a second agent for a node is refused, and the first one goes on', async () => {
+test('a second agent for a node is refused, and the first one is not affected', async () => {
   for (const node of under.fleet.nodes) {
     const second = await under.fleet.cli('run', node);
     assert.is(second.code, 3, second.stderr);
@@ -84,7 +86,7 @@ test('a second agent for a node is refused, and the first one goes on', async ()
 });
 
 test('a publisher that fences the leader and writes nothing costs one restart', async () => {
-  const before = under.leader.log.length;
+  const before = under.leaderAgent.log.length;
   const topic = changesTopic(under.fleet.cluster);
   const client = connectKafka({ brokers: sandbox.brokers, clientId: 'stranger' }, testLog);
   const producer = createTransactionalProducer(client, {
@@ -93,7 +95,7 @@ test('a publisher that fences the leader and writes nothing costs one restart', 
     transactionalId: transactionalId(under.fleet.cluster),
   });
   await producer.open();
-  await under.leader.says(/"message":"leading"/, before);
+  await under.leaderAgent.logged(/"message":"leading"/, before);
   await producer.close();
   await under.isExact();
   const rows = await under.fleet.sql('b', 'SELECT DISTINCT leader FROM understudy.epochs');
@@ -104,8 +106,8 @@ test('a failover after a crash of the broker begins past all that was confirmed'
   const [broker] = sandbox.kafka;
   await under.progress(50);
   await broker?.kill();
-  await under.leader.kill();
-  await under.rest();
+  await under.leaderAgent.kill();
+  await under.clients.stop();
   const [slot] = await under.fleet.sql<{ confirmed: string }>(
     'a',
     `SELECT confirmed_flush_lsn::text AS confirmed FROM pg_replication_slots

@@ -1,6 +1,7 @@
 /**
  * What the leader commits is what the follower holds, and nothing else: every kind of statement, of
- * key and of table that Postgres offers, through the real path, with three partitions.
+ * key and of table that Postgres offers, through the real path, with three partitions. Tests run in
+ * order, on one fleet: some use the rows of others.
  */
 
 import { Readable } from 'node:stream';
@@ -324,7 +325,7 @@ test('an inheritance child keeps its rows when its parent’s are deleted', asyn
   assert.is((await rowsOf('derived')).length, 1);
 });
 
-test('columns may stand in another order on the follower', async () => {
+test('columns may be in another order on the follower', async () => {
   await arrives(
     ['(SELECT id, x, y, z FROM shuffled)'],
     `INSERT INTO shuffled (id, x, y, z) VALUES (1, 'x', 1.50, '2024-01-01'), (2, NULL, 0, NULL)`,
@@ -340,7 +341,7 @@ test('values of every type arrive as they are', async () => {
   assert.equal(row, { n: typedTable.rows.length });
 });
 
-test('writers’ settings do not change what arrives', async () => {
+test('the settings of writers do not change what arrives', async () => {
   await arrives(
     ['typed'],
     `SET datestyle = 'SQL, DMY'; SET intervalstyle = 'iso_8601'; SET timezone = 'Asia/Kathmandu';

@@ -1,7 +1,8 @@
 /**
- * Others read the topic too: Kafka's own consumer with Apache Avro, in Java, and the registry
- * client of npm with avsc decode every kind of record by its schema id alone, and find the values
- * that Postgres has. Flows in: a fleet's topic; nothing of src/ takes part in reading it.
+ * Other programs can read the topic: Kafka's own consumer with Apache Avro, in Java, and the
+ * registry client of npm with avsc decode every kind of record by its schema id alone, and get the
+ * values that Postgres has. Nothing of src/ takes part in reading. Tests run in order: they share
+ * what the first one read.
  */
 import { spawn } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
@@ -104,7 +105,7 @@ async function readInJava(): Promise<ReadRecord[]> {
     .map((line) => JSON.parse(line) as ReadRecord);
 }
 
-/** What stands under each key at the end, as the value of the row of that key. */
+/** The last value of each key: the row of that key. */
 function lastRows(relation: string): Map<string, Decoded | null> {
   const rows = new Map<string, Decoded | null>();
   for (const { key, value } of records) {

@@ -1,17 +1,16 @@
 /**
- * A follower that was away until the broker had compacted what it lacks, with deletes whose
- * tombstones are gone: it is built anew from the log, beside its database or in its own tables. No
- * row that was deleted comes back, readers of the old database are served meanwhile, and nobody
- * promotes, verifies or detaches it before it is exact; then it leads.
+ * A follower that was stopped until the broker had compacted what it lacks, with deletes whose
+ * tombstones have expired: it is rebuilt from the log, in a second database or in its own tables.
+ * No deleted row returns, readers of the old database are served meanwhile, and the node cannot be
+ * promoted, verified or detached before it is exact; then it leads.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/integration/bootstrap.test.ts builds from the same topic
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { CleaningBroker } from '../support/cleaning-broker.ts';
+import { CleaningBroker, tick } from '../support/cleaning-broker.ts';
 import type { Fleet } from '../support/fleet.ts';
-import type { FleetAgent } from '../support/fleet-agent.ts';
-import { GrowingFleet } from '../support/growing-fleet.ts';
+import { startLocked } from '../support/node-lock.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testWithDump } from '../support/with-dump.ts';
 
@@ -23,11 +22,11 @@ const tables = `
 const names = ['item', 'part', 'bodies', 'tick'];
 const deleteRetentionMs = 8_000;
 const longerThanTheTest = 290_000;
+const following = /"message":"following"/;
 
 const stack: Stack = await useStack({ postgres: 3 });
 const withDump = await testWithDump(stack);
 let broker: CleaningBroker;
-let growing: GrowingFleet;
 let fleet: Fleet;
 
 test.before(async () => {
@@ -41,52 +40,42 @@ test.after(async () => {
 
 test.after.each(() => fleet.close());
 
-/** Node c follows, goes away, and what it lacks is cleaned with the tombstones in it. */
+/** Node c follows and is stopped; what it lacks is cleaned, with the tombstones in it. */
 async function goesStale(tablesByHand: boolean): Promise<void> {
   const shape = { tables, tablesByHand, partitions: 2, deleteRetentionMs };
-  growing = await GrowingFleet.begin({ stack, broker, ...shape });
-  fleet = growing.fleet;
+  fleet = await broker.startFleet({ stack, ...shape });
   await fleet.sql('a', `INSERT INTO item SELECT i, 'first ' || i FROM generate_series(1, 300) i`);
   await fleet.sql('a', 'INSERT INTO part SELECT i, i FROM generate_series(1, 300) i');
-  await growing.tick();
+  await tick(fleet);
   await fleet.startAgent('c');
-  await growing.exact('c');
+  await fleet.exact('c');
   await fleet.caughtUp('a', ['c']);
-  await promotable('c', true);
+  await fleet.shows('c', 'promotable', ({ promotable }) => promotable);
   assert.is(await fleet.agent('c').stop(), 0);
   await fleet.sql('a', 'DELETE FROM item WHERE id % 3 = 0');
   await fleet.sql('a', `UPDATE item SET body = 'second ' || id`);
   await fleet.sql('a', `UPDATE item SET body = CASE id WHEN 1 THEN 'x' ELSE body END`);
   await fleet.sql('a', `UPDATE item SET body = 'second 1' WHERE id = 2`);
   await fleet.sql('a', `INSERT INTO item SELECT i, 'late ' || i FROM generate_series(301, 310) i`);
-  await growing.cleaned('public.item', 215);
+  await broker.cleaned(fleet, 'public.item', 215);
   assert.is((await fleet.cli('point', 'while-away')).code, 0);
 }
 
-async function promotable(node: 'c', wanted: boolean): Promise<void> {
-  for (const deadlineMs = Date.now() + 30_000; ; ) {
-    const status = await growing.statusOf(node);
-    if (status.promotable === wanted) return;
-    assert.ok(Date.now() < deadlineMs, `${JSON.stringify(status)}\n${fleet.logs()}`);
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
-}
-
 async function equalAndLeads(): Promise<void> {
-  await growing.exact('c');
+  await fleet.exact('c');
   await fleet.caughtUp('a', ['c']);
-  await growing.assertSame(names, 'a', 'c');
+  await fleet.assertAllSame(names, 'a', ['c']);
   const verified = await fleet.cli('verify', 'c');
   assert.is(verified.code, 0, JSON.stringify(verified.json));
-  await promotable('c', true);
+  await fleet.shows('c', 'promotable', ({ promotable }) => promotable);
   const [label] = await fleet.sql('c', `SELECT FROM understudy.points WHERE label = 'while-away'`);
-  assert.ok(label, 'a label that was given while it was away is known');
+  assert.ok(label, 'a label that was published while it was stopped is known');
   await fleet.agent('a').kill();
   const led = await fleet.cli('failover', 'c', '--allow-data-loss', '--reason', 'test');
   assert.is(led.code, 0, `${led.stdout}\n${fleet.logs()}`);
   const writer = await fleet.session('c');
   const twice = writer.query(`INSERT INTO item VALUES (900, 'late 301')`);
-  assert.is(await codeOf(twice), '23505', 'it has its unique indexes');
+  assert.is(await codeOf(twice), '23505', 'unique indexes are there');
 }
 
 function codeOf(work: Promise<unknown>): Promise<string | undefined> {
@@ -97,7 +86,7 @@ function codeOf(work: Promise<unknown>): Promise<string | undefined> {
 }
 
 async function refusedMeanwhile(detach: string): Promise<void> {
-  const status = await growing.statusOf('c');
+  const status = await fleet.nodeStatus('c');
   assert.is(status.state, 'rebuilding', JSON.stringify(status));
   assert.equal([status.exact, status.promotable], [false, false]);
   const failover = await fleet.cli('failover', 'c', '--allow-data-loss', '--reason', 'test');
@@ -112,16 +101,6 @@ async function itemsOnC(): Promise<number> {
   return row?.n ?? 0;
 }
 
-/** The session of the agent before may hold the lock for a moment. */
-async function goesOn(): Promise<FleetAgent> {
-  for (;;) {
-    const agent = fleet.spawnAgent('c');
-    await agent.says(/"message":"following"|NODE_LOCKED/);
-    if (!agent.log.includes('NODE_LOCKED')) return agent;
-    await agent.exit;
-  }
-}
-
 const databasesQuery = `
   SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment,
          has_database_privilege('public', datname, 'CONNECT') AS everybody,
@@ -130,37 +109,44 @@ const databasesQuery = `
           WHERE setdatabase = d.oid) AS settings
   FROM pg_database d WHERE starts_with(datname, current_database())`;
 
-withDump('beside its database, which serves readers until the swap', async () => {
-  await goesStale(false);
-  const [{ name = '' } = {}] = await fleet.sql<{ name: string }>('c', databasesQuery);
-  await fleet.tamper('c', `COMMENT ON DATABASE "${name}" IS 'of the shop''s'`);
-  await fleet.tamper('c', `ALTER DATABASE "${name}" SET search_path = "$user", public, "x,y"`);
-  await fleet.tamper('c', `ALTER DATABASE "${name}" SET work_mem = '5MB'`);
-  await fleet.tamper('c', `REVOKE ALL ON DATABASE "${name}" FROM PUBLIC`);
-  await fleet.tamper('c', `ALTER DATABASE "${name}" CONNECTION LIMIT 77`);
-  const before = await fleet.sql('c', databasesQuery);
-  const rows = await fleet.digest('c', 'item');
-  const paused = fleet.spawnAgent('c', `rebuild.after-prepare=pause:${longerThanTheTest}`);
-  await paused.says(/building a second database/);
-  const reader = await fleet.session('c');
-  await refusedMeanwhile('UNFINISHED');
-  const again = await fleet.cli('rebuild', 'c');
-  assert.is(again.code, 0, `${again.stdout}\n${fleet.logs()}`);
-  assert.equal([again.json.way, again.json.agentRuns], ['swap', true]);
-  const waits = `SELECT understudy.wait_for('${await fleet.token()}', '200ms') AS there`;
-  assert.is((await reader.query(waits)).rows[0]?.there, false, 'a token times out');
-  assert.is(await fleet.digest('c', 'item'), rows, 'the old rows are served');
-  assert.is(await codeOf(fleet.sql('c', 'DELETE FROM item')), '25006', 'and guarded');
-  await paused.kill();
-  const agent = await goesOn();
-  await agent.says(/swapped in the rebuilt database/);
-  assert.match(String(await codeOf(reader.query('SELECT 1'))), /57P01|undefined/, 'it was ended');
-  await agent.says(/dropped the old database/);
-  await equalAndLeads();
-  assert.equal(await fleet.sql('c', databasesQuery), [
-    { ...before[0], settings: withoutGuard(before[0]) },
-  ]);
-});
+withDump(
+  'a rebuild in a second database: the first one serves readers until the swap',
+  async () => {
+    await goesStale(false);
+    const [{ name = '' } = {}] = await fleet.sql<{ name: string }>('c', databasesQuery);
+    await fleet.tamper('c', `COMMENT ON DATABASE "${name}" IS 'of the shop''s'`);
+    await fleet.tamper('c', `ALTER DATABASE "${name}" SET search_path = "$user", public, "x,y"`);
+    await fleet.tamper('c', `ALTER DATABASE "${name}" SET work_mem = '5MB'`);
+    await fleet.tamper('c', `REVOKE ALL ON DATABASE "${name}" FROM PUBLIC`);
+    await fleet.tamper('c', `ALTER DATABASE "${name}" CONNECTION LIMIT 77`);
+    const before = await fleet.sql('c', databasesQuery);
+    const rows = await fleet.digest('c', 'item');
+    const paused = fleet.spawnAgent('c', `rebuild.after-prepare=pause:${longerThanTheTest}`);
+    await paused.logged(/building a second database/);
+    const reader = await fleet.session('c');
+    await refusedMeanwhile('UNFINISHED');
+    const again = await fleet.cli('rebuild', 'c');
+    assert.is(again.code, 0, `${again.stdout}\n${fleet.logs()}`);
+    assert.equal([again.json.way, again.json.agentRuns], ['swap', true]);
+    const waits = `SELECT understudy.wait_for('${await fleet.token()}', '200ms') AS there`;
+    assert.is((await reader.query(waits)).rows[0]?.there, false, 'a token times out');
+    assert.is(await fleet.digest('c', 'item'), rows, 'readers get the old rows');
+    assert.is(await codeOf(fleet.sql('c', 'DELETE FROM item')), '25006', 'behind the write guard');
+    await paused.kill();
+    const agent = await startLocked(fleet, 'c', following);
+    await agent.logged(/swapped in the rebuilt database/);
+    assert.match(
+      String(await codeOf(reader.query('SELECT 1'))),
+      /57P01|undefined/,
+      'its session was ended',
+    );
+    await agent.logged(/dropped the old database/);
+    await equalAndLeads();
+    assert.equal(await fleet.sql('c', databasesQuery), [
+      { ...before[0], settings: withoutGuard(before[0]) },
+    ]);
+  },
+);
 
 /** A leader takes writes. */
 function withoutGuard(database: Record<string, unknown> | undefined): string[] {
@@ -168,7 +154,7 @@ function withoutGuard(database: Record<string, unknown> | undefined): string[] {
   return settings.filter((setting) => !setting.startsWith('default_transaction_read_only'));
 }
 
-test('in its own tables, with their indexes', async () => {
+test('a rebuild in its own tables keeps their indexes', async () => {
   await goesStale(true);
   await fleet.configure({ ...fleet.config, rebuild: 'manual' });
   const stopped = fleet.spawnAgent('c');
@@ -176,14 +162,11 @@ test('in its own tables, with their indexes', async () => {
   assert.match(stopped.log, '"STALE"');
   await fleet.configure({ ...fleet.config, rebuild: 'in-place' });
   const paused = fleet.spawnAgent('c', `apply.before-commit=pause:${longerThanTheTest}:2`);
-  await paused.says(/rebuilding this node from the log/);
-  for (const deadlineMs = Date.now() + 30_000; (await itemsOnC()) > 0; ) {
-    assert.ok(Date.now() < deadlineMs, fleet.logs());
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
+  await paused.logged(/rebuilding this node from the log/);
+  await fleet.until('no items on c', itemsOnC, { reached: (items) => items === 0 });
   await refusedMeanwhile('PREREQUISITE');
   await paused.kill();
-  await goesOn();
+  await startLocked(fleet, 'c', following);
   await equalAndLeads();
 });
 

@@ -1,17 +1,18 @@
 /**
- * Tables are read anew while writers go on and agents are killed: followers get every row as the
- * leader has it, and lose what it has not, whatever stood there; readers keep what they had until
- * then. So does a node that takes the lead in the middle of it, and one that follows that.
+ * A resnapshot of tables under load, with agents that are killed: followers get every row as the
+ * leader has it, and lose every other, whatever they held; readers keep what they had until then.
+ * So does a node that is promoted in the middle of it, and one that follows that node.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Fleet, startFleet } from '../support/fleet.ts';
+import { beside } from '../support/beside.ts';
+import { type Fleet, withFleet } from '../support/fleet.ts';
 import { newestRecords } from '../support/newest-records.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 // time-limit: 400s
-// runs: ci
+// runs: ci, since test/model/backfill.test.ts has its histories
 
 const partitions = 3;
 let stack: Stack;
@@ -42,43 +43,31 @@ const rows = `
   INSERT INTO tree SELECT i, 0 FROM generate_series(1, 2000) AS i;
   INSERT INTO other VALUES (1)`;
 
-/** What a follower must not keep: gaps, rows of nobody, keys that are spelled otherwise. */
+/** What a follower must not keep: gaps, rows of no leader, keys that are spelled otherwise. */
 const strange = `
   DELETE FROM doc WHERE id % 5 = 0; UPDATE doc SET n = -1 WHERE id % 7 = 0;
-  INSERT INTO doc VALUES (-1, 0, 'nobody has it');
+  INSERT INTO doc VALUES (-1, 0, 'only here');
   UPDATE price SET id = id * 1.00 WHERE id < 300; DELETE FROM price WHERE id > 1900;
   INSERT INTO price VALUES (-1, 0);
   DELETE FROM tree_low; INSERT INTO tree_high VALUES (4999, 0)`;
 
 const all = ['doc', 'price', 'mail', 'tree_low', 'tree_high', 'other'];
 
-async function withFleet(nodes: 2 | 3, work: () => Promise<void>): Promise<void> {
-  fleet = await startFleet({ stack, nodes, partitions, tables, tablesOn: { a: rows } });
-  try {
+function withRows(nodes: 2 | 3, work: () => Promise<void>): Promise<void> {
+  return withFleet({ stack, nodes, partitions, tables, tablesOn: { a: rows } }, async (started) => {
+    fleet = started;
     await fleet.startAgents();
-    await whole('b');
+    await fleet.complete('b');
     await work();
-  } finally {
-    await fleet.close();
-  }
-}
-
-async function whole(node: 'b' | 'c'): Promise<void> {
-  const holdsAll = async (): Promise<boolean> => {
-    const [row] = await fleet.sql(node, `SELECT FROM understudy.position WHERE unfinished = '{}'`);
-    return row !== undefined;
-  };
-  for (const deadlineMs = Date.now() + 60_000; !(await holdsAll()); await sleep(100)) {
-    assert.ok(Date.now() < deadlineMs, `${node} never has all rows\n${fleet.logs()}`);
-  }
+  });
 }
 
 /** Followers, and the topic as compaction would leave it, hold the leader's rows and no others. */
 async function sameEverywhere(leader: 'a' | 'b' = 'a'): Promise<void> {
   await fleet.caughtUp(leader);
-  for (const name of all) await fleet.assertSame(name, leader);
-  const newest = await newestRecords(stack, fleet, partitions);
-  assert.equal(newest.lacking, []);
+  await fleet.assertAllSame(all, leader);
+  const newest = await newestRecords(fleet);
+  assert.equal(newest.partial, []);
   for (const name of all) {
     const [row] = await fleet.sql<{ n: string }>(leader, `SELECT count(*) AS n FROM ${name}`);
     assert.is(String(newest.rows.get(`public.${name}`)?.size ?? 0), row?.n, `${name} in the topic`);
@@ -94,19 +83,17 @@ async function leftovers(node: 'b' | 'c'): Promise<void> {
   assert.equal(found, []);
 }
 
-test('a follower that somebody wrote to is as the leader again, and readers see no gap', () => {
-  return withFleet(2, async () => {
+test('a follower that was written to is as the leader again, and readers see no gap', () => {
+  return withRows(2, async () => {
     await fleet.tamper('b', strange);
-    let looks = 0;
-    let stopped = false;
+    let queries = 0;
     const reader = await fleet.session('b');
-    const reading = (async () => {
-      for (; !stopped; looks += 1) {
-        const { rows: seen } = await reader.query('SELECT FROM doc WHERE id IN (1, 2, 1999)');
-        assert.is(seen.length, 3, 'rows that are right are never missing');
-      }
-    })();
-    try {
+    const read = async (): Promise<void> => {
+      const { rows: seen } = await reader.query('SELECT FROM doc WHERE id IN (1, 2, 1999)');
+      assert.is(seen.length, 3, 'rows that are right are never missing');
+      queries += 1;
+    };
+    await beside([read], async () => {
       const { code, json, stderr } = await fleet.cli(
         'resnapshot',
         ...['public.doc', 'public.price', 'public.tree', 'public.mail'],
@@ -118,19 +105,16 @@ test('a follower that somebody wrote to is as the leader again, and readers see 
         ...['public.tree_high', 'public.tree_low', 'public.mail'],
       ]);
       await sameEverywhere();
-    } finally {
-      stopped = true;
-      await reading;
-    }
-    assert.ok(looks > 3);
+    });
+    assert.ok(queries > 3);
     const [price] = await fleet.sql('b', 'SELECT id FROM price WHERE id = 1.5');
     assert.is(price?.['id'], '1.5', 'spelled as on the leader');
     await leftovers('b');
   });
 });
 
-test('what is no more does not keep a row with its unique value out', () => {
-  return withFleet(2, async () => {
+test('a deleted row does not block another with its unique value', () => {
+  return withRows(2, async () => {
     await fleet.tamper(
       'b',
       `DELETE FROM mail WHERE id = 3; INSERT INTO mail VALUES (900, 'm3');
@@ -143,57 +127,53 @@ test('what is no more does not keep a row with its unique value out', () => {
   });
 });
 
-test('while writers go on and both agents are killed', () => {
-  return withFleet(2, async () => {
+test('a resnapshot under load is exact, with both agents killed', () => {
+  return withRows(2, async () => {
     await fleet.tamper('b', strange);
     await fleet.agent('a').kill();
     await fleet.agent('b').kill();
     const asked = await fleet.cli('resnapshot', '--all', '--no-wait');
     assert.is(asked.code, 0, asked.stderr);
     assert.not(asked.json.newEpoch);
-    let stopped = false;
-    const writing = (async () => {
-      const client = await fleet.session('a');
-      for (let i = 1; !stopped; i += 1) {
-        await client.query('UPDATE doc SET n = n + 1 WHERE id % 100 = $1', [i % 100]);
-        await client.query('DELETE FROM doc WHERE id = $1', [(i * 7) % 2000]);
-        await client.query('UPDATE price SET id = id + 5000 WHERE id = $1', [(i % 2000) + 0.5]);
-        await client.query(`INSERT INTO doc VALUES ($1, 0, 'new')`, [10_000 + i]);
-        await sleep(2);
+    const client = await fleet.session('a');
+    const write = async (i: number): Promise<void> => {
+      await client.query('UPDATE doc SET n = n + 1 WHERE id % 100 = $1', [i % 100]);
+      await client.query('DELETE FROM doc WHERE id = $1', [(i * 7) % 2000]);
+      await client.query('UPDATE price SET id = id + 5000 WHERE id = $1', [(i % 2000) + 0.5]);
+      await client.query(`INSERT INTO doc VALUES ($1, 0, 'new')`, [10_000 + i]);
+      await sleep(2);
+    };
+    await beside([write], async () => {
+      const follower = fleet.spawnAgent('b', 'apply.before-commit=kill:2');
+      for (const point of ['chunk.after-watermark=kill:2', 'publish.after-commit=kill:3']) {
+        const dying = fleet.spawnAgent('a', point);
+        assert.is(await dying.exitCode(), null, dying.log);
       }
-    })();
-    const follower = fleet.spawnAgent('b', 'apply.before-commit=kill:2');
-    for (const point of ['chunk.after-watermark=kill:2', 'publish.after-commit=kill:3']) {
-      assert.is(await fleet.spawnAgent('a', point).exitCode(), null);
-    }
-    assert.is(await follower.exitCode(), null);
-    await fleet.startAgents();
-    await sleep(500);
-    stopped = true;
-    await writing;
-    await fleet.caughtUp('a').catch(() => undefined);
-    await whole('b');
+      assert.is(await follower.exitCode(), null, follower.log);
+      await fleet.startAgents();
+      await sleep(500);
+    });
+    // The begin of the resnapshot is applied by then: what is complete afterwards is complete.
+    await fleet.applied('b');
+    await fleet.complete('b');
     await sameEverywhere();
     await leftovers('b');
   });
 });
 
-test('a node that leads in the middle of it has all read once more, from itself', () => {
-  return withFleet(3, async () => {
-    await whole('c');
+test('a node that is promoted in the middle of it begins it again, from its own rows', () => {
+  return withRows(3, async () => {
+    await fleet.complete('c');
     await fleet.tamper('c', strange);
     await fleet.agent('a').kill();
     await fleet.startAgent('a', 'chunk.after-watermark=pause:60000:2');
     await fleet.cli('resnapshot', 'public.doc', '--no-wait');
-    const begun = async (node: 'b' | 'c'): Promise<boolean> => {
-      return (await fleet.sql(node, 'SELECT FROM understudy.rereads')).length > 0;
-    };
-    for (const deadlineMs = Date.now() + 30_000; !((await begun('b')) && (await begun('c'))); ) {
-      assert.ok(Date.now() < deadlineMs, fleet.logs());
-      await sleep(100);
+    for (const node of ['b', 'c'] as const) {
+      const begun = async () => (await fleet.sql(node, 'SELECT FROM understudy.rereads')).length;
+      await fleet.until(`the resnapshot on ${node}`, begun, { reached: (n) => n > 0 });
     }
     await fleet.sql('a', 'DELETE FROM doc WHERE id = 17');
-    await fleet.caughtUp('a').catch(() => undefined);
+    for (const node of ['b', 'c'] as const) await fleet.applied(node);
     await fleet.agent('a').kill();
     const refused = await fleet.cli('failover', 'b');
     assert.is(refused.code, 6);
@@ -205,7 +185,7 @@ test('a node that leads in the middle of it has all read once more, from itself'
     await fleet.startAgent('b');
     const led = await asking;
     assert.is(led.code, 0, led.stderr);
-    await whole('c');
+    await fleet.complete('c');
     await fleet.tamper(
       'c',
       `DELETE FROM tree; INSERT INTO tree SELECT i, 0 FROM
@@ -213,14 +193,14 @@ test('a node that leads in the middle of it has all read once more, from itself'
     );
     await fleet.cli('resnapshot', 'public.price');
     await fleet.caughtUp('b', ['b', 'c']);
-    for (const name of all) await fleet.assertSame(name, 'b', ['b', 'c']);
+    await fleet.assertAllSame(all, 'b', ['b', 'c']);
     await leftovers('b');
     await leftovers('c');
   });
 });
 
-test('a cluster that is made again takes followers with the rows that they hold', () => {
-  return withFleet(2, async () => {
+test('a cluster that is initialised again takes followers with the rows that they hold', () => {
+  return withRows(2, async () => {
     await fleet.agent('a').kill();
     await fleet.agent('b').kill();
     assert.is((await fleet.cli('destroy', '--yes')).code, 0);
@@ -233,23 +213,23 @@ test('a cluster that is made again takes followers with the rows that they hold'
     assert.is(code, 0, stderr);
     await fleet.startAgent('b');
     const [kept] = await fleet.sql('b', 'SELECT count(*)::int AS n FROM doc');
-    assert.ok(Number(kept?.['n']) > 1_500, 'readers have what was there');
+    assert.ok(Number(kept?.['n']) > 1_500, 'readers keep their rows');
     await fleet.startAgent('a');
-    await whole('b');
+    await fleet.complete('b');
     await sameEverywhere();
     await leftovers('b');
   });
 });
 
-test('what cannot be read anew is refused with its reason', () => {
-  return withFleet(2, async () => {
+test('a resnapshot of what is no table of the stream is refused', () => {
+  return withRows(2, async () => {
     const unknown = await fleet.cli('resnapshot', 'public.nothing');
     assert.is(unknown.code, 1);
     assert.match(unknown.json.error.message, /no table of the stream matches public.nothing/);
     const both = await fleet.cli('resnapshot', 'public.doc', '--all');
     assert.is(both.code, 1);
-    await fleet.sql('a', `SELECT understudy.read_anew('{nobody}')`);
-    await fleet.agent('a').says(/ignored resnapshot request: table is not part of the stream/);
+    await fleet.sql('a', `SELECT understudy.read_anew('{no_such_table}')`);
+    await fleet.agent('a').logged(/ignored resnapshot request: table is not part of the stream/);
     await sameEverywhere();
   });
 });

@@ -1,16 +1,16 @@
 /**
- * A new node that is built to stand at a chosen place of a log that is compacted: it has the rows
- * of that moment although they were changed and deleted since, and its whole schema; detached, it
- * is a database of its own. A place whose rows the broker may have taken for newer ones is refused
- * before anything is made, with the earliest that is left.
+ * `run --until` builds a new node at a chosen LSN of a compacted log: it has the rows of that
+ * moment although they were changed and deleted since, and the whole schema; detached, it is a
+ * database of its own. An LSN whose rows the broker may have compacted is refused before anything
+ * is created, with the earliest that is left.
  */
 // time-limit: 300s
-// runs: ci
+// runs: ci, since test/model/place.test.ts has every LSN
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { CleaningBroker } from '../support/cleaning-broker.ts';
+import { reselected } from '../support/backfill-rows.ts';
+import { CleaningBroker, tick } from '../support/cleaning-broker.ts';
 import type { Fleet } from '../support/fleet.ts';
-import { GrowingFleet } from '../support/growing-fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testWithDump } from '../support/with-dump.ts';
 
@@ -22,7 +22,6 @@ const tables = `
 const stack: Stack = await useStack({ postgres: 3 });
 const withDump = await testWithDump(stack);
 let broker: CleaningBroker;
-let growing: GrowingFleet;
 let fleet: Fleet;
 
 test.before(async () => {
@@ -38,8 +37,7 @@ test.after.each(() => fleet.close());
 
 async function begin(compactionLagMs: number): Promise<void> {
   const shape = { tables, tablesByHand: false, partitions: 2, compactionLagMs };
-  growing = await GrowingFleet.begin({ stack, broker, ...shape });
-  fleet = growing.fleet;
+  fleet = await broker.startFleet({ stack, ...shape });
   const large = `(SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 200) AS j)`;
   await fleet.sql('a', `INSERT INTO item SELECT i, 'first ' || i FROM generate_series(1, 200) i`);
   await fleet.sql('a', `INSERT INTO page SELECT i, 0, ${large} FROM generate_series(1, 10) i`);
@@ -54,12 +52,11 @@ async function point(label: string): Promise<string> {
   return json.lsn;
 }
 
-withDump('it has the rows of the place, which are gone on the leader', async () => {
+withDump('a node has the rows of the LSN, which the leader has no more', async () => {
   await begin(25_000);
-  await growing.cleaned('public.item', 260);
+  await broker.cleaned(fleet, 'public.item', 260);
   await fleet.sql('a', `UPDATE item SET body = 'third ' || id WHERE id < 50`);
-  // Rows that lack values are whole a moment later.
-  await new Promise((resolve) => setTimeout(resolve, 2_000));
+  await reselected(fleet);
   const lsn = await point('here');
   const wanted = [await fleet.digest('a', 'item'), await fleet.digest('a', 'page')];
   await fleet.sql('a', 'DELETE FROM item WHERE id % 2 = 0');
@@ -67,16 +64,16 @@ withDump('it has the rows of the place, which are gone on the leader', async () 
     'a',
     `UPDATE item SET body = 'bad'||id; UPDATE page SET small = 2, large = 'bad'`,
   );
-  await growing.tick();
+  await tick(fleet);
   const { code, json, stdout } = await fleet.cli('run', 'c', '--until', 'here');
   assert.is(code, 0, stdout);
   assert.equal(json, { node: 'c', lsn, reached: true });
   assert.equal([await fleet.digest('c', 'item'), await fleet.digest('c', 'page')], wanted);
-  const status = await growing.statusOf('c');
+  const status = await fleet.nodeStatus('c');
   assert.equal([status.lsn, status.exact], [lsn, true], JSON.stringify(status));
-  // What lies ahead is followed to.
+  // An LSN that is not yet in the log is waited for.
   const ahead = fleet.spawnCommand('run', 'b', '--until', await fleet.token());
-  await growing.tick();
+  await tick(fleet);
   assert.is(await ahead.exitCode(), 0, ahead.log);
   const detached = await fleet.cli('detach', 'c');
   assert.is(detached.code, 0, detached.stdout);
@@ -87,14 +84,14 @@ withDump('it has the rows of the place, which are gone on the leader', async () 
     () => undefined,
     (error: { code?: string }) => error.code,
   );
-  assert.is(refused, '23505', 'it has its unique indexes');
+  assert.is(refused, '23505', 'unique indexes are there');
 });
 
-withDump('a place whose rows may be gone is refused, and nothing is made', async () => {
+withDump('an LSN whose rows may be compacted is refused, and nothing is created', async () => {
   await begin(6_000);
   const early = await point('early');
   await fleet.sql('a', `UPDATE item SET body = 'third ' || id`);
-  await growing.cleaned('public.item', 230);
+  await broker.cleaned(fleet, 'public.item', 230);
   const { code, json } = await fleet.cli('run', 'c', '--until', 'early');
   assert.is(code, 4, JSON.stringify(json));
   assert.is(json.error.code, 'PREREQUISITE');

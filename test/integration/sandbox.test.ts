@@ -1,15 +1,14 @@
 /**
- * The sandbox against real servers: whatever ends its owner, nothing is left behind; no two
- * Postgres servers are the same one; and each server comes back after kill -9 with what it held.
+ * The sandbox against real servers: however its owner ends, nothing is left behind; no two Postgres
+ * servers are the same one; and each server comes back after kill -9 with its data.
  */
-// runs: ci
+// runs: ci, since every file with servers uses one
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chmod, mkdtemp, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Kafka, logLevel } from 'kafkajs';
 import pg from 'pg';
@@ -23,6 +22,7 @@ import {
   type ProcessIdentity,
 } from '../../scripts/sandbox/process-identity.ts';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
+import { until } from '../support/until.ts';
 
 const script = fileURLToPath(new URL('../../scripts/sandbox/main.ts', import.meta.url));
 /** The grace of the clean-up and a margin. */
@@ -111,15 +111,11 @@ endings('SIGTERM in the middle of the start leaves nothing', async () => {
   const dir = join(parent, 'run');
   const child = launch(['--postgres', '1', '--brokers', '0', '--no-registry', '--dir', dir]);
   const exit = exitOf(child);
-  // Its first children are the janitor, and initdb as soon as the user was looked up.
-  const deadline = Date.now() + goneMaxMs;
-  let found: readonly ProcessIdentity[] = [];
-  while (found.length < 2 && Date.now() < deadline) {
-    found = childrenOf(child.pid ?? 0);
-    await sleep(5);
-  }
+  // Its first children are the janitor, and initdb as soon as its user is known.
+  const found = await until('two children', () => childrenOf(child.pid ?? 0), {
+    ...{ pollMs: 5, reached: (children) => children.length >= 2 },
+  });
   child.kill('SIGTERM');
-  assert.ok(found.length >= 2);
   await exit;
   await assertNothingLeft({ dir, processes: found });
   await rmdir(parent);
@@ -149,7 +145,7 @@ servers('have different system identifiers', async ({ sandbox }) => {
   assert.is(new Set(ids).size, 2);
 });
 
-servers('refuse a login without the password', async ({ sandbox }) => {
+servers('refuse a session without the password', async ({ sandbox }) => {
   const [server] = sandbox?.postgres ?? [];
   assert.ok(server);
   const without = server.url().replace(/:[0-9a-f]+@/, ':wrong@');

@@ -1,12 +1,14 @@
 /**
- * What is left of a follower's schema once its rows are exact: built beside the applier, resumed
- * after a kill, and until it is done the node is not to be promoted. What its Postgres refuses
- * hinders neither the rest nor the following; it is named, and tried again.
+ * The rest of a follower's schema once its rows are exact: built beside the applier, resumed after
+ * a kill, and until it is complete the node is not promotable. A statement that its Postgres
+ * refuses stops neither the others nor the follower; it is named, and retried. Tests run in order,
+ * on one fleet; the last one promotes node b.
  */
+// runs: ci, since test/integration/bootstrap.test.ts kills the same build
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { answeredStatus } from '../support/answered-status.ts';
-import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
+import type { NodeStatus } from '../../src/fleet/status/node-status.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
 
 let fleet: Fleet;
 const allowed = ['--allow-data-loss', '--reason', 'test'];
@@ -29,7 +31,7 @@ test.before(async () => {
 
 test.after(() => fleet.close());
 
-/** As if the node had been made from the topic: what its rows could do without is still to come. */
+/** As if the node had been built from the topic: what its rows do not need is still pending. */
 async function leaveOpen(...statements: readonly string[]): Promise<void> {
   assert.is(await fleet.agent('b').stop(), 0);
   await fleet.tamper('b', 'DELETE FROM understudy.schema_build');
@@ -42,15 +44,8 @@ async function leaveOpen(...statements: readonly string[]): Promise<void> {
   }
 }
 
-interface NodeView {
-  readonly exact: boolean;
-  readonly promotable: boolean;
-  readonly why: readonly string[];
-}
-
-async function statusOfB(): Promise<NodeView> {
-  const { json } = await answeredStatus(fleet);
-  return json.nodes.find(({ name }: { name: string }) => name === 'b');
+function statusOfB(): Promise<NodeStatus> {
+  return fleet.nodeStatus('b');
 }
 
 async function openOnB(): Promise<number> {
@@ -62,17 +57,11 @@ async function openOnB(): Promise<number> {
 }
 
 async function untilOpen(wanted: number): Promise<void> {
-  const deadlineMs = Date.now() + patienceMs;
-  for (let open = await openOnB(); open !== wanted; open = await openOnB()) {
-    assert.ok(
-      Date.now() < deadlineMs,
-      `${open} statements are left, not ${wanted} ${fleet.logs()}`,
-    );
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  const reached = (open: number): boolean => open === wanted;
+  await fleet.until(`${wanted} statements are pending`, openOnB, { reached });
 }
 
-test('until it is whole the node is not promoted; rows arrive meanwhile', async () => {
+test('until its schema is complete a node is not promoted; rows arrive meanwhile', async () => {
   await leaveOpen(
     'CREATE INDEX first ON public.item (v)',
     'CREATE INDEX second ON public.part (item)',
@@ -105,7 +94,7 @@ test('until it is whole the node is not promoted; rows arrive meanwhile', async 
   assert.ok((await statusOfB()).promotable);
 });
 
-test('a kill between two statements is followed by the rest', async () => {
+test('after a kill between two statements the rest is built', async () => {
   await leaveOpen(
     'CREATE INDEX third ON public.item (n)',
     'CREATE INDEX fourth ON public.item (n, v)',
@@ -125,14 +114,14 @@ test('a kill between two statements is followed by the rest', async () => {
 
 const refusedIndex = /CREATE UNIQUE INDEX only_one ON public\.item: could not create unique index/;
 
-test('what is refused is named and tried again; the rest is built, and rows arrive', async () => {
+test('a refused statement is named and retried; the rest is built, and rows arrive', async () => {
   await leaveOpen(
     'CREATE UNIQUE INDEX only_one ON public.item (n)',
     'CREATE INDEX behind ON public.item (n)',
   );
   for (const start of ['the first', 'another']) {
     const agent = await fleet.startAgent('b');
-    await agent.says(/SCHEMA_BUILD_FAILED.*CREATE UNIQUE INDEX only_one ON public\.item/);
+    await agent.logged(/SCHEMA_BUILD_FAILED.*CREATE UNIQUE INDEX only_one ON public\.item/);
     assert.is(await openOnB(), 1, `after ${start} start`);
     if (start === 'the first') assert.is(await agent.stop(), 0);
   }
@@ -147,13 +136,13 @@ test('what is refused is named and tried again; the rest is built, and rows arri
   assert.match(plan.lacks.join(), refusedIndex);
   await fleet.sql('a', `INSERT INTO item VALUES (3, 'still', 1)`);
   await fleet.caughtUp();
-  // Rows that arrive take the cause away.
+  // Rows that arrive remove the cause.
   await fleet.sql('a', 'UPDATE item SET n = id');
   await untilOpen(0);
   assert.ok((await statusOfB()).promotable);
 });
 
-test('a foreign key to rows that are not in the stream is created NOT VALID', async () => {
+test('a foreign key to rows outside the stream is created NOT VALID, with a warning', async () => {
   await fleet.sql('a', 'INSERT INTO part VALUES (1, 1)');
   await fleet.caughtUp();
   await leaveOpen(
@@ -162,12 +151,12 @@ test('a foreign key to rows that are not in the stream is created NOT VALID', as
   );
   const agent = await fleet.startAgent('b');
   await untilOpen(0);
-  await agent.says(/public\.part\.outside.*created NOT VALID/);
-  const made = await fleet.sql(
+  await agent.logged(/public\.part\.outside.*created NOT VALID/);
+  const created = await fleet.sql(
     'b',
     `SELECT convalidated, confdeltype FROM pg_constraint WHERE conname = 'outside'`,
   );
-  assert.equal(made, [{ convalidated: false, confdeltype: 'c' }]);
+  assert.equal(created, [{ convalidated: false, confdeltype: 'c' }]);
   const { promotable, why } = await statusOfB();
   assert.ok(promotable);
   assert.match(why.join(), /NOT VALID here: foreign keys public\.part\.outside/);
@@ -175,17 +164,17 @@ test('a foreign key to rows that are not in the stream is created NOT VALID', as
   await fleet.caughtUp();
 });
 
-test('it takes the lead, and what it lacks is told', async () => {
+test('it is promoted, and the answer names what it lacks', async () => {
   await fleet.sql('a', `INSERT INTO item VALUES (4, 'twice', 4), (5, 'twice', 5)`);
   await fleet.caughtUp();
   await leaveOpen('CREATE UNIQUE INDEX never ON public.item (v)');
   const agent = await fleet.startAgent('b');
-  await agent.says(/this node refuses parts of the schema/);
+  await agent.logged(/this node refuses parts of the schema/);
   assert.is(await fleet.agent('a').stop(), 0);
   const { code, json } = await fleet.cli('failover', 'b', ...allowed);
   assert.is(code, 0, JSON.stringify(json));
   assert.match(json.lacks.join(), /CREATE UNIQUE INDEX never ON public\.item: could not create/);
-  await agent.says(/it will lead without parts of the schema/);
+  await agent.logged(/it will lead without parts of the schema/);
   const { why } = await statusOfB();
   assert.match(why.join(), /it lacks CREATE UNIQUE INDEX never/);
   await fleet.sql('b', `INSERT INTO item VALUES (9, 'mine', 9)`);

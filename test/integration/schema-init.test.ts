@@ -1,7 +1,7 @@
 /**
- * A follower that has no tables gets the leader's at init, whole; the topic holds them for whoever
- * comes later, and nobody who reads rows takes the record for one. What a server lacks is told by
- * name, and leaves nothing behind.
+ * A follower without tables gets the leader's schema at init; the topic holds it for later nodes,
+ * and readers of rows skip its record. What a server lacks is named, and leaves nothing behind.
+ * Tests run in order, on one fleet.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -10,7 +10,7 @@ import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts
 import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { changesTopic } from '../../src/topic/records/layout.ts';
 import { readSchemaRecord, type SchemaRecord } from '../../src/topic/records/schema-record.ts';
-import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
 import { useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
 import { testWithDump } from '../support/with-dump.ts';
@@ -77,7 +77,7 @@ const objectsQuery = `
     WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
   ORDER BY 1`;
 
-check('some of the tables are neither all nor none: refused, and nothing is made', async () => {
+check('a follower with some of the tables is refused, and nothing is created', async () => {
   await fleet.sql('b', 'CREATE TABLE parent (id int PRIMARY KEY)');
   const { code, json } = await fleet.cli('init');
   assert.is(code, 4, JSON.stringify(json));
@@ -85,7 +85,7 @@ check('some of the tables are neither all nor none: refused, and nothing is made
   await fleet.sql('b', 'DROP TABLE parent');
 });
 
-check('what stands in the way is named, and all that was made is gone again', async () => {
+check('an object in the way is named, and all that was created is removed again', async () => {
   await fleet.sql('b', `CREATE TYPE mood AS ENUM ('other')`);
   const { code, json } = await fleet.cli('init');
   assert.is(code, 4, JSON.stringify(json));
@@ -95,7 +95,7 @@ check('what stands in the way is named, and all that was made is gone again', as
   assert.equal(await fleet.sql('b', objectsQuery), []);
 });
 
-check('a pg_dump that is not there, or fails, is refused with its remedy', async () => {
+check('a pg_dump that is missing, or fails, is refused with its remedy', async () => {
   const { config } = fleet;
   await fleet.configure({ ...config, pgDump: '/no/such/pg_dump' });
   for (const verb of ['check', 'init']) {
@@ -106,7 +106,7 @@ check('a pg_dump that is not there, or fails, is refused with its remedy', async
   await fleet.configure(config);
 });
 
-test('where tables are made by hand, a follower without them is refused', async () => {
+test('with ddl: manual a follower without tables is refused', async () => {
   const { config } = fleet;
   await fleet.configure({ ...config, ddl: 'manual', pgDump: '/no/such/pg_dump' });
   const { code, json } = await fleet.cli('init');
@@ -115,7 +115,7 @@ test('where tables are made by hand, a follower without them is refused', async 
   await fleet.configure(config);
 });
 
-check('an init that fails later leaves the tables, which the next one takes as equal', async () => {
+check('an init that fails later leaves the tables, which the next one accepts', async () => {
   const { code, json } = await fleet.cliDyingAt('own.after-claim=error', 'init');
   assert.is(code, 5, JSON.stringify(json));
   assert.equal(await fleet.sql('b', objectsQuery), await fleet.sql('a', objectsQuery));
@@ -124,7 +124,7 @@ check('an init that fails later leaves the tables, which the next one takes as e
   await fleet.sql('b', 'DROP SCHEMA public CASCADE; CREATE SCHEMA public');
 });
 
-/** How many of b's statements are still to be run. */
+/** The number of b's pending statements. */
 async function leftOnB(): Promise<number> {
   const rows = await fleet.sql<{ n: number }>(
     'b',
@@ -144,16 +144,12 @@ check('a follower without tables gets them; the rest once its rows are exact', a
   assert.equal(first, { n: 0 });
   assert.ok((await leftOnB()) > 2, 'indexes wait for the rows');
   await fleet.startAgent('b');
-  await fleet.agent('b').says(/"message":"building the schema"/);
+  await fleet.agent('b').logged(/"message":"building the schema"/);
   const { json: status } = await fleet.cli('status');
   const why = JSON.stringify(status.nodes[1].why);
-  assert.match(why, /post-data is being built: 0 of \d/, 'nobody has sent the rows yet');
+  assert.match(why, /post-data is being built: 0 of \d/, 'no row has arrived yet');
   await fleet.startAgent('a');
-  const deadlineMs = Date.now() + patienceMs;
-  while ((await leftOnB()) > 0) {
-    assert.ok(Date.now() < deadlineMs, fleet.logs());
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  await fleet.until('no statement is pending on b', leftOnB, { reached: (left) => left === 0 });
   assert.equal(await fleet.sql('b', objectsQuery), await fleet.sql('a', objectsQuery));
   await fleet.sql(
     'a',
@@ -162,7 +158,7 @@ check('a follower without tables gets them; the rest once its rows are exact', a
      UPDATE child SET b = 'y'; UPDATE parent SET v = 'as it is'`,
   );
   await fleet.caughtUp();
-  for (const table of ['parent', 'child', 'event', 'shown']) await fleet.assertSame(table);
+  await fleet.assertAllSame(['parent', 'child', 'event', 'shown']);
 });
 
 check('the topic holds the schema and the ids of the stream’s tables', async () => {
@@ -174,7 +170,7 @@ check('the topic holds the schema and the ids of the stream’s tables', async (
   assert.not(JSON.stringify(record.schema).includes('understudy'));
 });
 
-check('who looks for the end of the log passes over it: a restart and a failover', async () => {
+check('a restart and a failover skip the record at the end of the log', async () => {
   assert.is(await fleet.agent('a').stop(), 0);
   await fleet.startAgent('a');
   await fleet.sql('a', `INSERT INTO parent (v) VALUES ('again')`);

@@ -1,6 +1,6 @@
 /**
- * The schema of one database is built in another from its dump alone, by a session as followers
- * have it: pg_dump prints the same of both. What a follower lacks is told by name.
+ * The schema of one database is built in another from its dump alone, in a session as followers
+ * have it: pg_dump prints the same of both. What a follower lacks is named.
  */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
@@ -166,7 +166,7 @@ for (const inOpenTransaction of [false, true]) {
     assert.is(before?.phase, 'post-data');
     assert.is(before?.done, 0);
     assert.ok((before?.total ?? 0) > 10);
-    // The agent finds it guarded, and goes on by what its database holds.
+    // The agent finds it guarded, and continues by what its database holds.
     if (!inOpenTransaction) await armGuard(follower);
     await buildPostData(follower, options);
     if (inOpenTransaction) await follower.query('COMMIT');
@@ -200,7 +200,7 @@ async function refusal(client: Client, schema: SchemaPayload): Promise<Understud
   throw new Error('it was built');
 }
 
-test('an extension that the server lacks is named with its package; then it goes on', async () => {
+test('an extension that the server lacks is named; then the build continues', async () => {
   const wanted = 'CREATE EXTENSION IF NOT EXISTS no_such_thing WITH SCHEMA public';
   const [client, schema] = await follower('CREATE TABLE public.t (id int)', wanted);
   const { code, message, hint } = await refusal(client, schema);
@@ -265,7 +265,7 @@ check('a pg_dump that is older than the server is refused, a newer one is not', 
   );
 });
 
-check('no password is shown, whatever goes wrong', async () => {
+check('no error shows a password', async () => {
   const [from = ''] = await stack.createDatabases('schema');
   const client = await open(from);
   const { version } = await readServer(client);

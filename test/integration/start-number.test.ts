@@ -1,6 +1,7 @@
 /**
- * The number that tells a leader from a copy of its disk, which was taken while its agent ran: it
- * is raised while the node leads, in the database and in the control log, and a copy has less.
+ * The start number distinguishes a leader from a copy of its disk that was taken while its agent
+ * ran: it is raised while the node leads, in the database and in the control log, and a copy has a
+ * lower one. Tests run in order.
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -60,7 +61,7 @@ async function inDatabase(): Promise<number> {
   return Number((await readNode(client))?.startNumber);
 }
 
-test('it rises in the database and in the control log until the reign ends', async () => {
+test('it rises in the database and in the control log while the node leads', async () => {
   const ending = new AbortController();
   const raising = keepRaising(client, control, log, ending.signal, everyMs);
   await control.waitFor(({ startNumbers }) => (startNumbers.get('a') ?? 0) >= 3, patienceMs);
@@ -74,7 +75,7 @@ test('it rises in the database and in the control log until the reign ends', asy
   assert.is(startNumbers.get('a'), ended);
 });
 
-test('a database that is behind the control log is a copy, and stays as it is', async () => {
+test('a database that is behind the control log is refused as a copy, unchanged', async () => {
   await client.query('UPDATE understudy.node SET start_number = 1');
   const { signal } = new AbortController();
   const error = await rejection(keepRaising(client, control, log, signal, everyMs));

@@ -1,24 +1,22 @@
 /**
- * The commands that look and name, against agents that run, are stopped, and are gone: `status`
- * always answers, `point`, `points` and `wait` speak of the same LSNs.
+ * `status`, `point`, `points` and `wait` against agents that run, are stopped and killed: `status`
+ * always answers, and all of them mean the same LSNs. Tests run in order, on one fleet.
  */
 // time-limit: 480s
-import { setTimeout as sleep } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { FleetStatus, NodeStatus } from '../../src/fleet/status/node-status.ts';
-import { nobody } from '../support/checked-fleet.ts';
-import { type Fleet, patienceMs, startFleet } from '../support/fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import { unusedAddress } from '../support/fleet-options.ts';
 
-const pollMs = 100;
-const looks = suite('status, points, wait');
+const verbs = suite('status, points, wait');
 let fleet: Fleet;
 
-looks.before(async () => {
+verbs.before(async () => {
   fleet = await startFleet({ tables: 'CREATE TABLE orders (id int PRIMARY KEY, note text)' });
 });
 
-looks.after(async () => {
+verbs.after(async () => {
   await fleet.close();
 });
 
@@ -31,24 +29,12 @@ function nodeOf({ nodes }: FleetStatus, name: string): NodeStatus {
 async function statusNow(changes: Readonly<Record<string, unknown>> = {}): Promise<FleetStatus> {
   const { config } = fleet;
   await fleet.configure({ ...config, ...changes });
-  const { code, json, stderr } = await fleet.cli('status');
+  const status = await fleet.status(changes['kafka'] === undefined);
   await fleet.configure(config);
-  assert.is(code, 0, stderr);
-  assert.is(stderr, '');
-  return json;
+  return status;
 }
 
-/** The first status that is as wanted. */
-async function until(isWanted: (status: FleetStatus) => boolean): Promise<FleetStatus> {
-  for (const deadlineMs = Date.now() + patienceMs; ; await sleep(pollMs)) {
-    const status = await statusNow();
-    if (isWanted(status)) return status;
-    const late = Date.now() > deadlineMs;
-    assert.not(late, `never: ${JSON.stringify(status)}\n${fleet.logs()}`);
-  }
-}
-
-looks('before any agent runs the fleet is stopped, and that is told', async () => {
+verbs('before an agent runs the nodes are shown as stopped', async () => {
   const status = await statusNow();
   assert.is(status.cluster, fleet.cluster);
   assert.is(status.epoch, 1);
@@ -63,10 +49,13 @@ looks('before any agent runs the fleet is stopped, and that is told', async () =
   assert.is(nodeOf(status, 'b').promotable, true);
 });
 
-looks('agents that run are streaming', async () => {
+verbs('agents that run are streaming', async () => {
   await fleet.startAgents();
   await fleet.sql('a', `INSERT INTO orders VALUES (1, 'one')`);
-  const status = await until((now) => nodeOf(now, 'b').lagBytes === 0);
+  await fleet.shows('b', 'no lag', ({ lagBytes }) => lagBytes === 0);
+  const answer = await fleet.cli('status');
+  assert.is(answer.stderr, '', 'nothing but the answer with --json');
+  const status: FleetStatus = answer.json;
   const { lsn, slot, ...a } = nodeOf(status, 'a');
   assert.match(lsn ?? '', /^1:/);
   assert.is(slot?.name, `understudy_${status.cluster}_1`);
@@ -93,16 +82,16 @@ looks('agents that run are streaming', async () => {
   assert.is(b.slot, null);
 });
 
-looks('a watch goes on until it is stopped, one object a line', async () => {
+verbs('a watch runs until it is stopped, one object a line', async () => {
   const watch = fleet.spawnCommand('--json', 'status', '--watch');
-  await watch.says(/\n.*\n/);
+  await watch.logged(/\n.*\n/);
   assert.is(await watch.stop('SIGINT'), 0);
   const [first = '', second = ''] = watch.log.split('\n');
   assert.is((JSON.parse(first) as FleetStatus).leader, 'a');
   assert.is((JSON.parse(second) as FleetStatus).leader, 'a');
 });
 
-looks('a point is made once, listed, and waited for', async () => {
+verbs('a point is created once, listed, and waited for', async () => {
   const waiting = fleet.cli('wait', 'b', '--at', 'before-all', '--timeout', '20s');
   const made = await fleet.cli('point', 'before-all');
   assert.is(made.code, 0, JSON.stringify(made.json));
@@ -121,7 +110,7 @@ looks('a point is made once, listed, and waited for', async () => {
   assert.ok(later.json.lsn !== made.json.lsn);
 });
 
-looks('a wait ends at its timeout and says where the node stands', async () => {
+verbs('a wait ends at its timeout with TIMED_OUT', async () => {
   for (const at of ['1:F0/0', 'F0/0', '7:0/1', 'no-such-point']) {
     const { code, json } = await fleet.cli('wait', 'b', '--at', at, '--timeout', '300ms');
     assert.is(code, 5, at);
@@ -131,19 +120,17 @@ looks('a wait ends at its timeout and says where the node stands', async () => {
   assert.is(leader.code, 0);
 });
 
-looks('a follower whose agent is stopped falls behind by a known distance', async () => {
+verbs('a follower whose agent is stopped has a known lag', async () => {
   await fleet.agent('b').stop();
   await fleet.sql('a', `INSERT INTO orders SELECT g, 'x' FROM generate_series(2, 500) g`);
-  const status = await until((now) => (nodeOf(now, 'b').lagMs ?? 0) > 0);
-  const b = nodeOf(status, 'b');
+  const b = await fleet.shows('b', 'a lag', ({ lagMs }) => (lagMs ?? 0) > 0);
   assert.is(b.state, 'stopped');
   assert.ok((b.lagBytes ?? 0) > 10_000, String(b.lagBytes));
   assert.is(b.promotable, true);
 });
 
-looks('an agent shows its figures over HTTP, as they are', async () => {
+verbs('an agent serves its metrics over HTTP', async () => {
   const agent = fleet.spawnCommand('run', 'b', '--http', '127.0.0.1:0');
-  const patientUntilMs = Date.now() + 30_000;
   const wanted = [
     'understudy_role{node="b",role="follower"} 1',
     'understudy_epoch{node="b"} 1',
@@ -151,16 +138,18 @@ looks('an agent shows its figures over HTTP, as they are', async () => {
     'understudy_applied_rows_total{node="b"} 499',
     'understudy_kafka_unreachable{node="b"} 0',
   ];
-  for (let text = ''; !wanted.every((line) => text.includes(`\n${line}\n`)); await sleep(100)) {
-    assert.ok(Date.now() < patientUntilMs, `${text}\n${agent.log}`);
+  const metrics = async (): Promise<string> => {
     const [base] = /http:\/\/[0-9.:]+/.exec(agent.log) ?? [];
-    if (base !== undefined) text = await (await fetch(`${base}/metrics`)).text();
-  }
+    return base === undefined ? agent.log : (await fetch(`${base}/metrics`)).text();
+  };
+  await fleet.until('the metrics', metrics, {
+    ...{ pollMs: 100, reached: (text) => wanted.every((line) => text.includes(`\n${line}\n`)) },
+  });
   assert.is(await agent.stop(), 0, agent.log);
 });
 
-looks('a database or Kafka that is away costs that part, the registry nothing', async () => {
-  const away = { b: { url: `postgres://x@${nobody}/x` } };
+verbs('a status without a database or Kafka lacks that part alone', async () => {
+  const away = { b: { url: `postgres://x@${unusedAddress}/x` } };
   const withoutB = await statusNow({ nodes: { a: { url: fleet.url('a') }, ...away } });
   assert.is(withoutB.leader, 'a');
   assert.is(nodeOf(withoutB, 'a').state, 'streaming');
@@ -169,36 +158,37 @@ looks('a database or Kafka that is away costs that part, the registry nothing', 
   assert.is(b.lsn, null);
   assert.match(b.why[0] ?? '', 'cannot connect');
 
-  const withoutKafka = await statusNow({ kafka: { brokers: [nobody] } });
+  const withoutKafka = await statusNow({ kafka: { brokers: [unusedAddress] } });
   assert.is(withoutKafka.leader, null);
   assert.is(withoutKafka.topic, null);
   assert.match(withoutKafka.stream ?? '', /./);
   assert.is(nodeOf(withoutKafka, 'a').state, 'streaming');
-  assert.match(nodeOf(withoutKafka, 'b').why.join(), nobody);
+  assert.match(nodeOf(withoutKafka, 'b').why.join(), unusedAddress);
   assert.is(nodeOf(withoutKafka, 'a').slot?.walStatus, 'reserved');
   assert.match(nodeOf(withoutKafka, 'b').lsn ?? '', /^1:/);
   assert.is(nodeOf(withoutKafka, 'b').lagMs, null);
 
-  const withoutRegistry = await statusNow({ registry: { url: `http://${nobody}/` } });
+  const withoutRegistry = await statusNow({ registry: { url: `http://${unusedAddress}/` } });
   assert.is(withoutRegistry.topic, `${withoutRegistry.cluster}.changes`);
   assert.is(nodeOf(withoutRegistry, 'a').state, 'streaming');
 });
 
-looks('a point without an agent is told as one to come', async () => {
+verbs('a point that no agent has published is waited for', async () => {
   await fleet.agent('a').kill();
-  await fleet.sql('a', `SELECT understudy.point('to-come')`);
+  await fleet.sql('a', `SELECT understudy.point('pending')`);
   const points = await fleet.cli('points');
   assert.is(points.json.points.length, 2);
   await fleet.startAgents();
-  const { code } = await fleet.cli('wait', 'b', '--at', 'to-come');
+  const { code } = await fleet.cli('wait', 'b', '--at', 'pending');
   assert.is(code, 0);
 });
 
-looks('a leader that was replaced is fenced', async () => {
+verbs('a leader that was replaced is shown as fenced', async () => {
   await fleet.agent('a').kill();
   const failover = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'a test');
   assert.ok(failover.code === 0 || failover.code === 7, JSON.stringify(failover));
-  const status = await until((now) => nodeOf(now, 'b').role === 'leader');
+  await fleet.shows('b', 'its role', ({ role }) => role === 'leader');
+  const status = await fleet.status();
   assert.is(status.epoch, 2);
   assert.is(status.leader, 'b');
   const a = nodeOf(status, 'a');
@@ -219,4 +209,4 @@ looks('a leader that was replaced is fenced', async () => {
   assert.match(verify.json.error.message, 'node a led before node b');
 });
 
-looks.run();
+verbs.run();

@@ -1,6 +1,6 @@
 /**
- * Topics, brokers and refusals as `init` and `check` meet them, and that a connection which nobody
- * uses costs nothing.
+ * Topics, brokers and refusals as `init` and `check` meet them, and that an idle connection costs
+ * nothing.
  */
 import { createServer } from 'node:net';
 import { test } from 'uvu';
@@ -45,7 +45,7 @@ test('a topic is made once, described with all its settings, and removed', async
   assert.is(await describeTopic(client, topic), null);
 });
 
-test('what the brokers cannot do is said with the setting to change', async () => {
+test('what the brokers cannot do is an error with the setting to change', async () => {
   const { client } = topics;
   const { brokers, clusterId } = await describeCluster(client);
   assert.ok(brokers >= 1 && clusterId.length > 0);
@@ -63,11 +63,11 @@ test('a setting of the brokers is read, and an unknown one is null', async () =>
   assert.is(await brokerSetting(topics.client, 'no.such.setting'), null);
 });
 
-test('brokers that are not there, or say nothing, are named with a hint', async () => {
+test('brokers that are down, or do not answer, are named with a hint', async () => {
   await probeKafka(topics.client, 5_000);
   const sasl = { mechanism: 'plain', username: 'u', password: 'secret' } as const;
-  const nobody = connectKafka({ brokers: ['127.0.0.1:1'], clientId: 'test', sasl }, testLog);
-  const refused = (await rejection(probeKafka(nobody, 5_000))) as UnderstudyError;
+  const away = connectKafka({ brokers: ['127.0.0.1:1'], clientId: 'test', sasl }, testLog);
+  const refused = (await rejection(probeKafka(away, 5_000))) as UnderstudyError;
   assert.is(refused.code, 'KAFKA_UNREACHABLE');
   assert.match(refused.message, /127\.0\.0\.1:1 .*ECONNREFUSED/);
   assert.match(refused.hint, /kafka\.brokers/);

@@ -1,7 +1,7 @@
 /**
- * Answers that get lost between the broker and us, and requests that arrive late: what was asked
- * for has happened or will happen, and we do not know it. The producer must never use a sequence
- * number or an identity again, and the log must be what the transactions say.
+ * Answers of the broker that are lost, and requests that arrive late: the request has been served
+ * or will be, and the client does not know it. The producer must never use a sequence number or an
+ * identity again, and the log must hold what the transactions committed.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -36,7 +36,7 @@ test.after(async () => {
   await proxy.close();
 });
 
-test('a lost answer to a write kills; the next producer writes other records once', async () => {
+test('a lost answer to a write ends the producer; the next one writes once', async () => {
   const topic = await topics.topic(1);
   const first = topics.producer(topic, 1, lossy);
   await first.open();
@@ -55,7 +55,7 @@ test('a lost answer to a write kills; the next producer writes other records onc
   assert.equal(texts(records), ['a=1', 'b=1', 'b=2']);
 });
 
-test('a lost answer to a commit rejects, and the log says that it happened', async () => {
+test('a lost answer to a commit rejects, and the log shows the commit', async () => {
   const topic = await topics.topic(1);
   const first = topics.producer(topic, 1, lossy);
   await first.open();
@@ -92,7 +92,7 @@ test('a commit that arrives late finds its producer fenced', async () => {
   assert.equal(texts(one?.records ?? []), ['other half=1']);
 });
 
-test('without the fence it would commit half of the next transaction', async () => {
+test('without the fence a late commit commits half of the next transaction', async () => {
   const topic = await topics.topic(2);
   const careless = await CarelessProducer.open(lossy, topic);
   await careless.begin([0, 1]);
@@ -102,11 +102,11 @@ test('without the fence it would commit half of the next transaction', async () 
   await late.caught;
   late.giveUp();
   await commit;
-  // The same identity goes on: it aborts what it could not commit, and begins the next one.
+  // The same identity continues: it aborts what it could not commit, and begins the next one.
   await careless.end('abort');
   await careless.begin([0, 1]);
   await careless.write(record(0, 'half', '1'));
-  assert.is(errorCodeOf(await late.release()), 0, 'nothing tells it from a commit of this one');
+  assert.is(errorCodeOf(await late.release()), 0, 'the broker takes it for a commit of this one');
   await rejection(careless.write(record(1, 'other half', '1')));
   const reader = topics.reader(topic, 2);
   const [stable] = await stableOffsets(reader, 1n);
@@ -114,7 +114,7 @@ test('without the fence it would commit half of the next transaction', async () 
   careless.close();
 });
 
-test('a reader goes on after a lost answer at the same offset', async () => {
+test('a reader continues after a lost answer at the same offset', async () => {
   const topic = await topics.topic(1);
   const producer = topics.producer(topic, 1);
   await producer.open();
@@ -128,7 +128,7 @@ test('a reader goes on after a lost answer at the same offset', async () => {
   assert.is(fetched?.nextOffset, 3n);
 });
 
-test('the plain producer rejects after a lost answer, and lays nothing down twice', async () => {
+test('the plain producer rejects after a lost answer, and appends nothing twice', async () => {
   const topic = await topics.topic(1);
   const producer = createPlainProducer(lossy, topic);
   assert.is((await producer.append('claim', '1')).offset, 0n);

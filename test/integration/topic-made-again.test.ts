@@ -1,8 +1,9 @@
 /**
- * The topic is deleted and made again, while the agents are away, under them, or with the end of
- * the old log in it: both nodes stop. Nobody takes another log of the same name for its own.
+ * The topic is deleted and re-created: while the agents are stopped, while they run, or with the
+ * end of the old log in it: both nodes stop. No node takes another log of the same name for its
+ * own.
  */
-// runs: ci
+// runs: ci, since test/integration/topic-transactions.test.ts has its kind
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { createTopic, deleteTopic } from '../../src/topic/kafka/admin.ts';
@@ -45,7 +46,7 @@ async function remake(): Promise<void> {
   await createTopic(client, { topic, partitions, replication: 1, settings });
 }
 
-test('a topic that was deleted and made again stops both nodes', async () => {
+test('a topic that was deleted and re-created stops both nodes', async () => {
   const agents = await fleet.startAgents();
   await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
   await fleet.caughtUp();
@@ -60,7 +61,7 @@ test('a topic that was deleted and made again stops both nodes', async () => {
   assert.equal(await ids(), [1]);
 });
 
-test('a topic that is deleted and made again under the agents stops both nodes', async () => {
+test('a topic that is re-created while agents run stops both nodes', async () => {
   const agents = await fleet.startAgents();
   await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
   await fleet.caughtUp();
@@ -73,7 +74,7 @@ test('a topic that is deleted and made again under the agents stops both nodes',
   assert.equal(await ids(), [1]);
 });
 
-test('a leader does not go on where the end of its log is, and not its begin', async () => {
+test('a leader stops where the topic has the end of its log, and not its begin', async () => {
   const agents = await fleet.startAgents();
   for (let i = 1; i <= 40; i += 1) await fleet.sql('a', 'INSERT INTO item VALUES ($1)', [i]);
   await fleet.caughtUp();
@@ -82,17 +83,17 @@ test('a leader does not go on where the end of its log is, and not its begin', a
     'a',
     'SELECT next_offsets AS offsets FROM understudy.position',
   );
-  const forger = new Forger(stack, fleet, partitions);
+  const forger = new Forger(fleet);
   const end = await forger.recordsFrom((begin?.offsets ?? []).map(BigInt));
   await remake();
-  // As whoever led on without knowing would have left it.
+  // As a leader that did not notice would have left it.
   await forger.commit('publisher', end);
   const agent = fleet.spawnAgent('a');
   assert.is(await agent.exitCode(), 4, agent.log);
   assert.match(agent.log, /TOPIC_MISMATCH.*the topic holds no begin there/);
 });
 
-/** The end of the new topic is past where the follower stands, with nothing that can be read. */
+/** The end of the new topic is past the follower's position, with nothing that can be read. */
 async function remakeUnder(follower: FleetAgent, isAborted: boolean): Promise<() => Promise<void>> {
   follower.signal('SIGSTOP');
   await remake();
@@ -111,7 +112,7 @@ async function remakeUnder(follower: FleetAgent, isAborted: boolean): Promise<()
   };
 }
 
-test('a follower does not wait for records behind the end of such a topic', async () => {
+test('a follower does not wait for records past the end of such a topic', async () => {
   const { a, b } = await fleet.startAgents();
   await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
   await fleet.caughtUp();
@@ -125,7 +126,7 @@ test('a follower does not wait for records behind the end of such a topic', asyn
   }
 });
 
-test('who stands in such a topic without knowing does not take the lead', async () => {
+test('a node whose position is in such a topic is not promoted', async () => {
   const { a, b } = await fleet.startAgents();
   await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
   await fleet.caughtUp();

@@ -1,7 +1,7 @@
 /**
- * The committed reader against a real broker: it passes markers and aborted records without
- * returning them, reaches the last stable offset exactly, takes no offset that is not in the log,
- * moves on over batches that compaction emptied, and stops at once when it is closed.
+ * The committed reader against a real broker: it skips markers and aborted records without
+ * returning them, reaches the last stable offset exactly, accepts no offset that is not in the log,
+ * advances over batches that compaction emptied, and stops at once when it is closed.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -33,7 +33,7 @@ async function reopened(topic: string, partitions = 1) {
   return producer;
 }
 
-test('markers and aborted records are passed, and the end is the last stable offset', async () => {
+test('markers and aborted records are skipped, and the end is the last stable offset', async () => {
   const topic = await topics.topic(1);
   let producer = await reopened(topic);
   // Committed and aborted transactions in turn; the key of four zero bytes looks like the key of
@@ -120,7 +120,7 @@ test('a fetch waits for records, and is answered when they are committed', async
   assert.equal(texts(fetched?.records ?? []), ['a=1']);
 });
 
-test('every partition gets its turn although the first ones fill the answer', async () => {
+test('every partition is fetched although the first ones fill the answer', async () => {
   const topic = await topics.topic(3);
   const producer = await reopened(topic, 3);
   const value = 'v'.repeat(5_000);
@@ -142,7 +142,7 @@ test('every partition gets its turn although the first ones fill the answer', as
   assert.equal(counts, [10, 10, 10]);
 });
 
-test('an offset past the end is an error that says what there is', async () => {
+test('an offset past the end is an error with the end', async () => {
   const topic = await topics.topic(1);
   const producer = await reopened(topic);
   await producer.send([record(0, 'a', '1')]);
@@ -214,7 +214,7 @@ test('close() ends a waiting fetch at once, and is final', async () => {
   assert.is((await rejection(reader.fetch(new Map(), { maxWaitMs: 1 }))).name, 'AbortError');
 });
 
-test('a topic or a partition that is not there is refused', async () => {
+test('a missing topic or partition is refused', async () => {
   const missing = topics.reader(topics.stack.uniqueName('missing-'), 1);
   const start = new Map([[0, 0n]]);
   assert.is((await rejection(missing.fetch(start, { maxWaitMs: 1 }))).code, 'TOPIC_MISMATCH');

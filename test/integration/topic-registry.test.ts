@@ -1,7 +1,6 @@
 /**
- * Schemas against a real registry: ids are stable, attributes come back, subjects take any change,
- * an id of another schema is refused, and a registry that is not there is named without its
- * password.
+ * Schemas against a real registry: ids are stable, attributes are kept, subjects take any change,
+ * an id of another schema is refused, and a registry that is down is named without its password.
  */
 import { createServer, type IncomingMessage, request } from 'node:http';
 import { test } from 'uvu';
@@ -44,7 +43,7 @@ const price = {
   columnId: 'price#2',
 };
 
-test('a schema comes back with every attribute', async () => {
+test('a schema is read with every attribute', async () => {
   const registry = connect();
   const id = await registry.register(subject, schemaOf(price));
   assert.equal(await connect().schemaById(id), schemaOf(price));
@@ -68,7 +67,7 @@ test('a subject takes a schema that no compatibility level allows', async () => 
   assert.is(new Set([first, second, third]).size, 3);
 });
 
-test('a schema is registered and read back once, and a busy registry asked again', async () => {
+test('a schema is registered and read back once, and a busy registry retried', async () => {
   const requests: string[] = [];
   let failures = 0;
   const target = new URL(stack.registryUrl);
@@ -104,7 +103,7 @@ test('a schema is registered and read back once, and a busy registry asked again
   await new Promise((resolve) => server.close(resolve));
 });
 
-test('the id of another schema is refused, however the answer came to be', async () => {
+test('the id of another schema is refused', async () => {
   const failing = await FailingRegistry.start(stack.registryUrl);
   const other = await connect().register(`${subject}-other`, { ...schemaOf(), name: 'other' });
   failing.behave({ kind: 'other id', subject: /./, id: other });
@@ -114,11 +113,11 @@ test('the id of another schema is refused, however the answer came to be', async
   assert.match(failure.message, new RegExp(`the id ${other}, which is another schema`));
 });
 
-test('an unknown id, and a registry that is not there, are said with what to change', async () => {
+test('an unknown id, and a registry that is down, are errors with what to change', async () => {
   const unknown = await rejection(connect().schemaById(2_000_000_000));
   assert.is(unknown.code, 'PREREQUISITE');
-  const nobody = connect('http://user:secret@127.0.0.1:1/apis/ccompat/v7');
-  const failure = (await rejection(nobody.probe())) as UnderstudyError;
+  const away = connect('http://user:secret@127.0.0.1:1/apis/ccompat/v7');
+  const failure = (await rejection(away.probe())) as UnderstudyError;
   assert.is(failure.code, 'REGISTRY_UNREACHABLE');
   assert.match(failure.message, /http:\/\/127\.0\.0\.1:1\/apis\/ccompat\/v7 .*ECONNREFUSED/);
   assert.not.match(JSON.stringify(failure) + String(failure.cause), /secret/);

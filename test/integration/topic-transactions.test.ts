@@ -28,7 +28,7 @@ test.after(async () => {
   await topics.close();
 });
 
-test('a transaction is not there before the commit, and whole after it', async () => {
+test('a transaction is not read before the commit, and whole after it', async () => {
   const topic = await topics.topic(2);
   const producer = topics.producer(topic, 2);
   const reader = topics.reader(topic, 2);
@@ -56,7 +56,7 @@ test('a transaction is not there before the commit, and whole after it', async (
   assert.equal(texts(second.records), ['b=1']);
 });
 
-test('transactions follow one another, and an empty one asks nothing of the broker', async () => {
+test('transactions follow one another, and an empty one sends no request', async () => {
   const topic = await topics.topic(2);
   const producer = topics.producer(topic, 2);
   await producer.open();
@@ -171,7 +171,7 @@ test('a record the topic does not take is named, and its transaction is never re
   );
 });
 
-test('a transaction that outlives its timeout is a clear stop, not a lost leadership', async () => {
+test('a transaction that outlives its timeout is no lost leadership', async () => {
   const topic = await topics.topic(1);
   const options = { topic, partitions: 1, transactionalId: topic, transactionTimeoutMs: 1_000 };
   const producer = createTransactionalProducer(topics.client, options);
@@ -185,7 +185,7 @@ test('a transaction that outlives its timeout is a clear stop, not a lost leader
   await producer.close();
 });
 
-test('wrong use is our bug, and kills', async () => {
+test('wrong use is a bug, and ends the producer', async () => {
   const topic = await topics.topic(1);
   const unopened = topics.producer(topic, 1);
   assert.is((await rejection(unopened.send([]))).code, 'BUG');
@@ -203,14 +203,14 @@ test('wrong use is our bug, and kills', async () => {
   assert.is((await rejection(misdirected.send([record(1, 'a', '1')]))).code, 'BUG');
 });
 
-test('another number of partitions, and a topic that is not there, are refused', async () => {
+test('another number of partitions, and a missing topic, are refused', async () => {
   const topic = await topics.topic(2);
   assert.is((await rejection(topics.producer(topic, 1).open())).code, 'TOPIC_MISMATCH');
   const missing = topics.producer(topics.stack.uniqueName('missing-'), 1);
   assert.is((await rejection(missing.open())).code, 'TOPIC_MISMATCH');
 });
 
-test('a topic that is made again under a producer gets nothing of it', async () => {
+test('a topic that is re-created under a producer gets no record of it', async () => {
   const topic = await topics.topic(1);
   const producer = topics.producer(topic, 1);
   await producer.open();
@@ -218,8 +218,8 @@ test('a topic that is made again under a producer gets nothing of it', async () 
     await producer.send([record(0, 'a', value)]);
     await producer.commit();
   }
-  await topics.remake(topic, 1);
-  // Nobody is told that it is another topic now; only its offsets begin anew.
+  await topics.recreate(topic, 1);
+  // No answer shows that it is another topic now; only its offsets restart.
   const other = topics.producer(topic, 1, topics.client, `${topic}-other`);
   await other.open();
   await other.send([record(0, 'a', 'of another')]);

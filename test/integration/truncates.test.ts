@@ -1,7 +1,7 @@
 /**
- * TRUNCATE in every company: several tables and those that refer to them, one partition and all of
- * them, parents and children, with rows written before and after it in the same transaction, and
- * inside of subtransactions that end in either way.
+ * TRUNCATE in every combination: several tables and those that refer to them, one partition and all
+ * of them, parents and children, with rows written before and after it in the same transaction, and
+ * inside of subtransactions that commit or roll back. Tests run in order, on one fleet.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -95,7 +95,7 @@ test('one partition, a tree below it, and the whole', async () => {
   assert.is((whole['high_0'] ?? 0) + (whole['high_1'] ?? 0) + (whole['low'] ?? 0), 1);
 });
 
-test('a subtransaction that is undone leaves the rows, one that is kept does not', async () => {
+test('a subtransaction that rolls back keeps the rows, one that commits does not', async () => {
   const counts = await arrives(
     ...['SAVEPOINT s', 'TRUNCATE tree CASCADE', `INSERT INTO tree VALUES (5, 'gone')`],
     ...['ROLLBACK TO s', `INSERT INTO tree VALUES (7, 'kept')`, 'SAVEPOINT t', 'TRUNCATE three'],
@@ -109,13 +109,13 @@ test('a subtransaction that is undone leaves the rows, one that is kept does not
   assert.equal(Object.keys(counts).sort(), Object.keys(kept).sort());
 });
 
-test('what is rolled back leaves everything', async () => {
+test('a rolled-back TRUNCATE keeps every row', async () => {
   const before = await arrives('SELECT 1');
   const after = await arrives('TRUNCATE one, two, three, tree, leaning', 'ROLLBACK');
   assert.equal(after, before);
 });
 
-test('a parent with its children, and again and again in one transaction', async () => {
+test('a parent with its children, several times in one transaction', async () => {
   const counts = await arrives(
     ...['TRUNCATE parent', 'INSERT INTO child VALUES (1, 9)', 'TRUNCATE child'],
     ...['INSERT INTO parent VALUES (8)', 'INSERT INTO child VALUES (1, 10)'],

@@ -3,15 +3,15 @@
  * The type matrix between servers of different versions, and between two of the newest: what one
  * prints the other reads as the same value. Each pair has servers of its own.
  */
-// runs: full
+// runs: full, since it needs servers of all versions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ExactReader } from '../support/exact-rows.ts';
 import { startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import { type OwnServer, ownServer, type Stack, useStack } from '../support/stack.ts';
 import { MatrixRun, matrixFor, matrixTables } from '../support/type-matrix.ts';
 
-const isFull = process.env['UNDERSTUDY_TEST_FULL'] === '1';
 /** Enough to see every value; the full form updates each to every other, and has keys too. */
 const steps = isFull ? 100 : 1;
 

@@ -1,16 +1,17 @@
 /**
- * Every value of every type is on the follower what it is on the leader, by its text and by its
+ * Every value of every type is the same on the follower as on the leader, by its text and by its
  * binary form, as a column, in arrays and as a key; whatever settings the databases have.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { isFull } from '../support/form.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { type Matrix, MatrixRun, matrixFor, matrixTables } from '../support/type-matrix.ts';
 import { matrixTypes } from '../support/type-values.ts';
 
 /** Steps after which every value was updated to every other; a few show most of it. */
-const steps = process.env['UNDERSTUDY_TEST_FULL'] === '1' ? 100 : 4;
+const steps = isFull ? 100 : 4;
 
 let stack: Stack;
 let fleet: Fleet;
@@ -22,7 +23,7 @@ test.before(async () => {
   matrix = await matrixFor(stack.postgres.slice(0, 2).map((server) => server.superuserUrl));
   if (matrix.missing.length > 0) console.log(`not on these servers: ${matrix.missing.join(', ')}`);
   fleet = await startFleet({ stack, partitions: 3, tables: matrixTables(matrix, true) });
-  // As a user may have set them for all clients of a database: two that agree in nothing.
+  // Settings for all clients of a database, different in everything.
   await setForDatabase('a', {
     ...{ DateStyle: 'SQL, DMY', IntervalStyle: 'sql_standard', TimeZone: 'Asia/Kathmandu' },
     ...{ bytea_output: 'escape', extra_float_digits: '-5', search_path: 'pg_temp' },
@@ -84,9 +85,10 @@ test('values of every type arrive, each updated to others', () => run.columns(st
 
 test('arrays of every type arrive', () => run.arrays());
 
-test('rows under keys of every type arrive, change their keys and go', () => run.keys(steps + 4));
+test('rows under keys of every type arrive, change their keys and are deleted', () =>
+  run.keys(steps + 4));
 
-test('a timestamp past what Avro holds travels in an array, and alone is a stop', async () => {
+test('a timestamp past what Avro holds arrives in an array, else it stops the leader', async () => {
   const column = `v${matrix.types.findIndex(({ type }) => type === 'timestamp')}`;
   await fleet.sql('a', `INSERT INTO listed (id, ${column}) VALUES (900, '{294276-12-31}')`);
   await fleet.caughtUp();

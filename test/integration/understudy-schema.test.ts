@@ -1,6 +1,7 @@
 /**
- * The `understudy` schema on a real server: installed once and again, refused where it must be, and
- * its functions as an ordinary role without any grant calls them.
+ * The `understudy` schema on a real server: installed once or several times, refused where it must
+ * be, and its functions as an ordinary role without any grant calls them. Tests run in order, in
+ * one database.
  */
 import type { Client } from 'pg';
 import { test } from 'uvu';
@@ -107,7 +108,7 @@ test('an ordinary role may call three functions and read nothing', async () => {
   assert.match((await one(user, 'SELECT understudy.token()')) ?? '', /^4:[0-9A-F]+\/[0-9A-F]+$/);
 });
 
-test('a token lies past the commits before it, and the leader itself covers it', async () => {
+test('a token is past the commits before it, and reached on the leader itself', async () => {
   await own.query('CREATE TABLE public.t (id int)');
   await own.query(`GRANT ALL ON public.t TO ${role}`);
   for (let id = 0; id < 20; id += 1) {
@@ -153,7 +154,7 @@ test('the message of a point is in the WAL once, inside its transaction', async 
   );
 });
 
-test('a follower gives no tokens and makes no points', async () => {
+test('a follower gives no tokens and creates no points', async () => {
   await writeNode(own, { ...leader, role: 'follower' });
   for (const call of ['understudy.token()', `understudy.point('x')`]) {
     assert.is(await refusal(user, `SELECT ${call}`), '55000 this node does not lead shop');
@@ -241,7 +242,7 @@ test('a node without a position waits, and a foreign database is refused', async
   await writeNode(own, leader);
 });
 
-test('what can never work is an error at once', async () => {
+test('a wait that can never succeed is an error at once', async () => {
   for (const token of ['', '0/90', '1:0/', '0:0/1', '1:0/123456789', '1:x/1', '1:0/1\n', null]) {
     const said = await refusal(user, `SELECT understudy.wait_for($1, '1s')`, [token]);
     assert.match(said, /^22023 not a token/, String(token));
@@ -254,7 +255,7 @@ test('what can never work is an error at once', async () => {
   assert.is(said, '25000 wait_for works in READ COMMITTED transactions only');
 });
 
-test('nothing of ours is left behind', async () => {
+test('an uninstalled schema leaves nothing behind', async () => {
   await dropUnderstudySchema(own);
   await dropUnderstudySchema(own);
   assert.is(await one(own, `SELECT to_regnamespace('understudy')`), null);

@@ -1,13 +1,14 @@
 /**
  * Nodes whose schemas look alike and mean different things: what would merge rows, swap values or
- * swallow rows on a follower without a word is named by check and refused by init, or stops the
- * follower. Rules that fire in the applier are held, as triggers are, and are back after a
+ * lose rows on a follower without an error is named by check and refused by init, or stops the
+ * follower. Rules that fire in the applier are disabled, as triggers are, and are back after a
  * failover.
  */
-// runs: ci
+// runs: ci, since test/unit/preflight-copies.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Fleet, type FleetOptions, startFleet } from '../support/fleet.ts';
+import { type Fleet, startFleet } from '../support/fleet.ts';
+import type { FleetOptions } from '../support/fleet-options.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
@@ -73,7 +74,7 @@ test('neither the name of a collation nor the schema of an extension matters', a
   assert.is(code, 0, JSON.stringify(json));
 });
 
-test('a generated column that is computed otherwise is warned of', async () => {
+test('a generated column that is computed otherwise is a warning', async () => {
   const table = (factor: number): string => `CREATE TABLE item
     (id int PRIMARY KEY, n int, g int GENERATED ALWAYS AS (n * ${factor}) STORED)`;
   const fleet = await newFleet({ tablesOn: { a: table(2), b: table(3) }, init: false });
@@ -96,7 +97,7 @@ for (const [what, own, message] of [
     /the stream has rows of public.leaf itself, which is partitioned on this node/,
   ],
 ] as const) {
-  test(`a new partition that is ${what} on a follower stops it until it is mended`, async () => {
+  test(`a new partition that is ${what} on a follower stops it until it is corrected`, async () => {
     const fleet = await newFleet({ tables: item });
     await fleet.startAgents();
     await fleet.tamper('b', own);
@@ -120,7 +121,7 @@ const ruled = `
   CREATE RULE never AS ON UPDATE TO kept WHERE NEW.id < 0 DO INSTEAD NOTHING;
   ALTER TABLE item ENABLE ALWAYS RULE note; ALTER TABLE kept ENABLE REPLICA RULE keep`;
 
-test('rules act once, on the leader, and are back on a node that takes the lead', async () => {
+test('rules act once, on the leader, and are back on a promoted node', async () => {
   const fleet = await newFleet({ tables: ruled });
   const { json } = await fleet.cli('check');
   const held = json.findings.filter(({ code }: { code: string }) => code === 'TRIGGER_HELD');

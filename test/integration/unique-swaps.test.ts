@@ -1,8 +1,8 @@
 /**
- * Unique values that change hands within one transaction, in cycles of two and more, whatever makes
- * them unique: NULLs that are equal, constraints that are checked late, parts of a table,
- * expressions, exclusion, keys that move between partitions. A state in between is never what a
- * follower checks.
+ * Unique values that change places within one transaction, in cycles of two and more, whatever
+ * makes them unique: NULLs that are equal, constraints that are checked late, parts of a table,
+ * expressions, exclusion, keys that move between partitions. A follower never checks a state in
+ * between. Tests run in order, on one fleet.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -69,7 +69,7 @@ async function arrives(names: readonly string[], ...statements: string[]): Promi
   return last;
 }
 
-test('a cycle of three, and one in which rows are deleted and made again', async () => {
+test('a cycle of three, and one in which rows are deleted and inserted again', async () => {
   const cycle = await arrives(
     ['chain'],
     `UPDATE chain SET place = 'x' WHERE id = 3`,
@@ -91,7 +91,7 @@ test('a cycle of three, and one in which rows are deleted and made again', async
   assert.equal(again, ['(1,z)', '(2,c)', '(3,a)', '(4,b)']);
 });
 
-test('a NULL that is unique changes hands', async () => {
+test('a NULL that is unique moves to another row', async () => {
   const found = await arrives(
     ['nulls'],
     'UPDATE nulls SET place = 9 WHERE id = 1',
@@ -133,7 +133,7 @@ test('both keys of a table rotate, the identity and the one that is not', async 
   assert.equal(found, ['(1,1)', '(2,3)', '(3,2)']);
 });
 
-test('keys and codes change hands across partitions', async () => {
+test('keys and codes change places across partitions', async () => {
   const found = await arrives(
     ['leafy_1', 'leafy_2', 'leafy'],
     'UPDATE leafy SET day = 2, id = 3, code = 3 WHERE (id, day) = (1, 1)',
@@ -143,7 +143,7 @@ test('keys and codes change hands across partitions', async () => {
   assert.equal(found, ['(1,1,1)', '(1,2,1)', '(2,2,2)', '(3,2,3)']);
 });
 
-test('rows that swap a place keep the large values that nobody sent', async () => {
+test('rows that swap a unique value keep the large values that were not sent', async () => {
   await arrives(
     ['large'],
     'UPDATE large SET place = -place',

@@ -1,9 +1,9 @@
 /**
- * A schema that looks as before, and was another for a moment or means something else: what was
- * written Postgres did not send, or sent under another identity. The leader stops, although names
- * and types of columns do not differ, and followers keep what they had.
+ * A schema that is as before, and was another for a moment or means something else: changes that
+ * Postgres did not send, or sent under another identity. The leader stops, although names and types
+ * of columns do not differ, and followers keep their rows.
  */
-// runs: ci
+// runs: ci, since test/unit/table-difference.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

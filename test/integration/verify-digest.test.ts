@@ -1,7 +1,6 @@
 /**
- * The digest of a table, computed by real servers: the same rows come to the same number under any
- * version, encoding and default of a database, and rows that differ in anything that a value prints
- * do not.
+ * The digest of a table, computed by real servers: the same rows give the same number under any
+ * version, encoding and default of a database, and rows that differ in any printed value do not.
  */
 import type { Client } from 'pg';
 import { suite } from 'uvu';
@@ -117,7 +116,7 @@ async function digest(
   return `${rows.length} ${sums.join(' ')} ${bucket?.[0]}`;
 }
 
-digests('the same rows come to the same on every server, and in every version', async () => {
+digests('the same rows have the same digest on every server, in every version', async () => {
   const [types, row] = [Object.keys(values), Object.values(values)];
   for (const session of sessions) {
     const { rows } = await session.query<{ is: string }>(
@@ -133,7 +132,7 @@ digests('the same rows come to the same on every server, and in every version', 
   }
 });
 
-digests('what prints otherwise is another row', async () => {
+digests('a row that prints otherwise has another digest', async () => {
   const pairs: readonly (readonly [string, string, string])[] = [
     ['float8', `'0'`, `'-0'`],
     ['float8', `'0.1'`, `'0.10000000000000002'`],

@@ -1,11 +1,12 @@
 /**
- * Rows of followers that are not the leader's, made so by hand past the guard: `verify --repair`
- * has the leader publish them anew while clients go on writing, and nothing else is changed: lost
- * rows come back, foreign ones go, changed ones are the leader's again, on every follower.
+ * Rows of followers that are not the leader's, changed by hand past the guard: `verify --repair`
+ * has the leader publish them again under load, and nothing else is changed: missing rows come
+ * back, others are removed, changed ones are the leader's again, on every follower. Tests run in
+ * order, on one fleet; the last one promotes node b.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { beside } from '../support/beside.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
@@ -56,18 +57,13 @@ test('rows that differ are the leader’s again, while others are written', asyn
   const before = await fleet.cli('verify');
   assert.is(before.code, 8, before.stderr);
   const writer = await fleet.session('a');
-  let stopped = false;
-  const writing = (async () => {
-    while (!stopped) await writer.query('UPDATE doc SET n = n + 1 WHERE id BETWEEN 300 AND 303');
-  })();
-  const { code, json, stderr } = await fleet.cli('verify', '--repair');
-  stopped = true;
-  await writing;
+  const write = () => writer.query('UPDATE doc SET n = n + 1 WHERE id BETWEEN 300 AND 303');
+  const { code, json, stderr } = await beside([write], () => fleet.cli('verify', '--repair'));
   assert.is(code, 0, `${stderr}\n${fleet.logs()}`);
   assert.ok(json.equal);
   assert.ok(json.repaired >= 300, `${json.repaired} rows`);
   await fleet.caughtUp();
-  for (const table of ['doc', '"Odd ""name"']) await fleet.assertSame(table);
+  await fleet.assertAllSame(['doc', '"Odd ""name"']);
 });
 
 test('what is equal is not published again', async () => {
@@ -78,7 +74,7 @@ test('what is equal is not published again', async () => {
   assert.match(stdout, 'node a published 0 rows again');
 });
 
-test('an agent that was started again repairs as well', async () => {
+test('an agent that was restarted repairs as well', async () => {
   await fleet.tamper('b', 'UPDATE doc SET n = -1 WHERE id = 500.50');
   await fleet.agent('a').stop();
   await fleet.startAgent('a');
@@ -94,14 +90,15 @@ test('a leader that is deposed in the middle of a repair refuses writes', async 
   const repair = fleet.spawnCommand('verify', 'c', '--repair');
   const reads = `SELECT FROM pg_stat_activity WHERE application_name = 'understudy a reads'
     AND datname = current_database() AND state = 'idle in transaction'`;
-  while ((await fleet.sql('a', reads)).length === 0) await sleep(100);
+  const open = async (): Promise<number> => (await fleet.sql('a', reads)).length;
+  await fleet.until('a repair that has read', open, { reached: (n) => n > 0 });
   const answer = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'test');
   assert.is(answer.code, 0, `${answer.stderr}\n${fleet.logs()}`);
   assert.is(await agent.exitCode(), 3, agent.log);
-  let refused = '';
-  await fleet.sql('a', 'UPDATE doc SET n = n + 1').catch((error: Error) => {
-    refused = error.message;
-  });
+  const refused = await fleet.sql('a', 'UPDATE doc SET n = n + 1').then(
+    () => 'the write succeeded',
+    (error: Error) => error.message,
+  );
   assert.match(refused, 'this node follows', `the former leader takes writes\n${agent.log}`);
   await repair.kill();
 });

@@ -1,6 +1,7 @@
 /**
- * The write guard on a real server: no ordinary session gets a row or a table past it, whatever it
- * had open before, and ours does. Each way round it that was ever found is a test here.
+ * The write guard on a real server: no ordinary session writes a row or a table past it, whatever
+ * it had open before, and sessions of the agent do. Each way round it that was ever found is a test
+ * here. Tests run in order, in one database; the last one removes the guard.
  */
 
 import { Readable } from 'node:stream';
@@ -136,7 +137,7 @@ test('the refusal names the cluster and where to write', async () => {
   assert.match(thrown.hint, /target_session_attrs=read-write/);
 });
 
-test('our own sessions write, and new ordinary ones say that they are read-only', async () => {
+test('sessions of the agent write, and new ordinary ones are read-only', async () => {
   await armGuard(own);
   await second.query('INSERT INTO public.t VALUES (5, 5)');
   await second.query('CREATE TABLE public.ours (id int)');
@@ -151,7 +152,7 @@ test('our own sessions write, and new ordinary ones say that they are read-only'
   assert.is(rows[0]?.transaction_read_only, 'on');
 });
 
-test('lifting lets all write again, and both may be repeated', async () => {
+test('disarming lets sessions write again, and both may be repeated', async () => {
   await armGuard(own);
   await armGuard(own);
   await disarmGuard(own);
@@ -179,7 +180,7 @@ test('a snapshot older than the guard does not help', async () => {
   await user.query('ROLLBACK');
 });
 
-test('nor does an open transaction whose session has not heard of the event trigger', async () => {
+test('an open transaction that does not know the event trigger does not help', async () => {
   // The first DDL fills the session's cache of event triggers; BEGIN refreshes it once more.
   await user.query('CREATE TABLE public.warm (id int); DROP TABLE public.warm');
   await user.query('BEGIN');
@@ -188,7 +189,7 @@ test('nor does an open transaction whose session has not heard of the event trig
   await user.query('ROLLBACK');
 });
 
-test('a transaction that made a table before is waited for, and the table guarded', async () => {
+test('arming waits for a transaction that created a table, and guards the table', async () => {
   await user.query('BEGIN');
   await user.query('CREATE TABLE public.racing (id int)');
   let armed = false;
@@ -204,7 +205,7 @@ test('a transaction that made a table before is waited for, and the table guarde
   await second.query('DROP TABLE public.racing');
 });
 
-test('tables made all the while end up guarded, and none is made after', async () => {
+test('tables created during arming are guarded, and none is created afterwards', async () => {
   const makers = await Promise.all([1, 2, 3].map(() => connectPostgres(url, ordinary)));
   let stopped = false;
   const made = makers.map(async (maker, who) => {
@@ -245,7 +246,7 @@ test('a writer that does not end is named, and the guard can be armed later', as
   await armGuard(own);
 });
 
-test('whoever holds a transaction id is named, a prepared transaction too', async () => {
+test('a session with a transaction id is named, a prepared transaction too', async () => {
   await user.query('BEGIN');
   await user.query('SELECT pg_current_xact_id()');
   const waited = (): Promise<string> =>
@@ -260,7 +261,7 @@ test('whoever holds a transaction id is named, a prepared transaction too', asyn
   assert.is(await waited(), 'armed');
 });
 
-test('a crash between the steps is made good by the next arming', async () => {
+test('the next arming completes one that crashed between its steps', async () => {
   await armGuard(own);
   await own.query('ALTER TABLE public.t DISABLE TRIGGER understudy_guard');
   assert.equal((await guardState(own)).unguarded, ['public.t']);
@@ -272,7 +273,7 @@ test('a crash between the steps is made good by the next arming', async () => {
   assert.ok((await guardState(own)).armed);
 });
 
-test('an ordinary session cannot switch it, and without the watch it is not armed', async () => {
+test('an ordinary session cannot arm it, and without the watch it is not armed', async () => {
   assert.is(await code(armGuard(user)), 'BUG');
   assert.is(await code(disarmGuard(user)), 'BUG');
   await own.query('ALTER EVENT TRIGGER understudy_watch DISABLE');
@@ -280,7 +281,7 @@ test('an ordinary session cannot switch it, and without the watch it is not arme
   await own.query('ALTER EVENT TRIGGER understudy_watch ENABLE');
 });
 
-test('removed, nothing is left', async () => {
+test('removal leaves nothing', async () => {
   await armGuard(own);
   await removeGuard(own);
   await removeGuard(own);

@@ -8,9 +8,10 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { isFull } from '../support/form.ts';
 import { nextWorlds } from './claim-steps.ts';
 import { type Budget, firstWorld, type Mutation, nameOf, type World } from './claim-world.ts';
-import { holds, isFull } from './random-runs.ts';
+import { holds } from './random-runs.ts';
 
 /** A world this large would take minutes: the budget is wrong, not the protocol. */
 const worldsMax = isFull ? 2_000_000 : 400_000;

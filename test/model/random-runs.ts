@@ -1,12 +1,12 @@
 /**
  * Random runs that can be repeated. Flows in: a property and how often to try it; flows out: a
  * passed test, or the seed and the smallest history that breaks it. UNDERSTUDY_SEED=n repeats a
- * run; with UNDERSTUDY_TEST_FULL there are twenty times as many.
+ * run; in the full form there are twenty times as many.
  */
 import fc from 'fast-check';
 import * as assert from 'uvu/assert';
+import { isFull } from '../support/form.ts';
 
-export const isFull = Boolean(process.env['UNDERSTUDY_TEST_FULL']);
 const fullFactor = 20;
 const givenSeed = process.env['UNDERSTUDY_SEED'];
 const seed = givenSeed === undefined ? Math.trunc(Math.random() * 2 ** 31) : Number(givenSeed);

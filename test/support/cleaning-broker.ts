@@ -1,18 +1,35 @@
 /**
- * A broker that compacts within seconds. Flows in: a fleet whose topic is on it; flows out:
- * settings for such a topic, and waits until records are really gone. The segment that is written
- * to is never cleaned, so whoever waits keeps writing.
+ * A broker that compacts within seconds, and fleets whose topic is on it: node a leads, b and c are
+ * configured and were never initialised. It gives waits until records are really removed. The
+ * segment that is written to is never cleaned, so a wait for cleaning keeps writing.
  */
-import * as assert from 'uvu/assert';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
+import { parseEpochLsn } from '../../src/change/position.ts';
 import { connectKafka } from '../../src/topic/kafka/client.ts';
 import { createCommittedReader } from '../../src/topic/kafka/committed-reader.ts';
 import type { FetchedRecord } from '../../src/topic/log.ts';
 import { changesTopic } from '../../src/topic/records/layout.ts';
-import type { Fleet } from './fleet.ts';
+import { type Fleet, startFleet } from './fleet.ts';
+import type { FleetOptions, NodeName } from './fleet-options.ts';
+import { Forger } from './forger.ts';
+import type { Stack } from './stack.ts';
 import { readUpTo, testLog } from './topic-stack.ts';
 
-const cleanedMaxMs = 60_000;
+export interface GrowingOptions {
+  readonly stack: Stack;
+  readonly tables: string;
+  /** Whether nodes b and c get the tables by hand too; default true. */
+  readonly tablesByHand?: boolean;
+  readonly partitions: number;
+  readonly servers?: FleetOptions['servers'];
+  /** How long tombstones are kept; default: no node is built that slowly. */
+  readonly deleteRetentionMs?: number;
+  /** How long a record is kept beside a newer one; default: as short as a leader allows. */
+  readonly compactionLagMs?: number;
+}
+
+/** A row that is written all the time, so that segments end and are cleaned. */
+const tickTable = 'CREATE TABLE tick (id int PRIMARY KEY, n int)';
 const tickMs = 250;
 
 export class CleaningBroker {
@@ -33,53 +50,79 @@ export class CleaningBroker {
     return new CleaningBroker(sandbox);
   }
 
-  get brokers(): readonly string[] {
-    return this.#sandbox.brokers;
+  /** The agent of node a leads; the table `tick` is one of the tables. */
+  async startFleet(options: GrowingOptions): Promise<Fleet> {
+    const { stack, partitions, servers = {}, tablesByHand = true } = options;
+    const tables = `${options.tables}; ${tickTable}`;
+    const fleet = await startFleet({
+      ...{ stack, servers, partitions, nodes: 3, initialised: ['a'] },
+      ...{ brokers: this.#sandbox.brokers, topic: topicSettings(options) },
+      ...(tablesByHand ? { tables } : { tablesOn: { a: tables } }),
+    });
+    await fleet.startAgent('a');
+    return fleet;
   }
 
-  /** For `kafka.topic` in understudy.yaml. */
-  topicSettings(deleteRetentionMs: number, compactionLagMs = 6_000): Record<string, string> {
-    return {
-      // A leader reads its own batches back, and counts them.
-      'min.compaction.lag.ms': String(compactionLagMs),
-      'max.compaction.lag.ms': String(compactionLagMs + 1_000),
-      'segment.ms': '500',
-      'min.cleanable.dirty.ratio': '0.01',
-      'delete.retention.ms': String(deleteRetentionMs),
+  /** Writes until no more than `recordsMax` records of the relation are left in the topic. */
+  async cleaned(fleet: Fleet, relation: string, recordsMax: number): Promise<void> {
+    await published(fleet);
+    const records = async (): Promise<number> => {
+      await tick(fleet);
+      const all = await recordsOf(fleet);
+      return all.filter(({ key }) => key.includes(relation)).length;
     };
-  }
-
-  async records(fleet: Fleet, partitions: number): Promise<readonly FetchedRecord[]> {
-    const kafka = connectKafka({ brokers: this.brokers, clientId: 'test' }, testLog);
-    const reader = createCommittedReader(kafka, { topic: changesTopic(fleet.cluster), partitions });
-    try {
-      const all: FetchedRecord[] = [];
-      for (const { partition, lastStableOffset } of await reader.watermarks()) {
-        all.push(...(await readUpTo(reader, partition, lastStableOffset)).records);
-      }
-      return all;
-    } finally {
-      await reader.close();
-    }
-  }
-
-  /** Writes on until what the topic holds is as wanted. */
-  async cleans(
-    fleet: Fleet,
-    partitions: number,
-    write: () => Promise<unknown>,
-    isDone: (records: readonly FetchedRecord[]) => boolean,
-  ): Promise<void> {
-    for (const deadlineMs = Date.now() + cleanedMaxMs; ; ) {
-      await write();
-      await new Promise((resolve) => setTimeout(resolve, tickMs));
-      const records = await this.records(fleet, partitions);
-      if (isDone(records)) return;
-      assert.ok(Date.now() < deadlineMs, `the broker still holds ${records.length} records`);
-    }
+    await fleet.until(`at most ${recordsMax} records of ${relation}`, records, {
+      ...{ pollMs: tickMs, reached: (left) => left <= recordsMax },
+    });
   }
 
   close(): Promise<void> {
     return this.#sandbox.stop();
+  }
+}
+
+function topicSettings({ deleteRetentionMs = 600_000, compactionLagMs = 6_000 }: GrowingOptions) {
+  return {
+    // A leader reads its own batches back, and counts them.
+    'min.compaction.lag.ms': String(compactionLagMs),
+    'max.compaction.lag.ms': String(compactionLagMs + 1_000),
+    'segment.ms': '500',
+    'min.cleanable.dirty.ratio': '0.01',
+    'delete.retention.ms': String(deleteRetentionMs),
+  };
+}
+
+export async function tick(fleet: Fleet, leader: NodeName = 'a'): Promise<void> {
+  await fleet.sql(
+    leader,
+    'INSERT INTO tick VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET n = tick.n + 1',
+  );
+}
+
+/** Waits until the topic holds what node a has committed. */
+export async function published(fleet: Fleet): Promise<void> {
+  const forger = new Forger(fleet);
+  const wanted = parseEpochLsn(await fleet.token())?.lsn ?? 0n;
+  const upto = async (): Promise<bigint> => {
+    // A topic that is written to may not end in a point.
+    const point = await forger.lastPoint().catch(() => null);
+    return point?.upto ?? 0n;
+  };
+  await fleet.until(`${wanted} in the topic`, upto, { reached: (lsn) => lsn >= wanted });
+}
+
+/** All records of the topic that are committed now. */
+export async function recordsOf(fleet: Fleet): Promise<readonly FetchedRecord[]> {
+  const { brokers, partitions, cluster } = fleet;
+  const kafka = connectKafka({ brokers, clientId: 'test' }, testLog);
+  const reader = createCommittedReader(kafka, { topic: changesTopic(cluster), partitions });
+  try {
+    const all: FetchedRecord[] = [];
+    for (const { partition, lastStableOffset } of await reader.watermarks()) {
+      all.push(...(await readUpTo(reader, partition, lastStableOffset)).records);
+    }
+    return all;
+  } finally {
+    await reader.close();
   }
 }

@@ -1,7 +1,7 @@
 /**
- * Applications that write: sessions on the leader that play workloads, stay open through faults,
- * and connect anew when theirs breaks. Flows in: where to write, a seed; flows out: the journal.
- * Writers and workloads draw from generators of their own, so that a seed gives the same
+ * The one generator of load: sessions on the leader that run workloads, stay open through faults,
+ * and reconnect when theirs breaks. They take the node to write to and a seed, and give the
+ * journal. Writers and workloads draw from generators of their own, so that a seed gives the same
  * transactions whatever the timing.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,6 +10,7 @@ import { parseEpochLsn } from '../../src/change/position.ts';
 import { isRetriable } from '../../src/lifecycle.ts';
 import type { Entry, Outcome } from './history.ts';
 import { seeded } from './seed.ts';
+import { until, untilMs } from './until.ts';
 import type { Turn, Workload, Written } from './workloads/workload.ts';
 
 export interface Place {
@@ -25,20 +26,20 @@ export interface ClientsOptions {
   readonly writers?: number;
   /** The longest pause between two transactions of a writer; default 20. */
   readonly pauseMs?: number;
-  /** Writers of later clients of one test have other numbers: names are never given twice. */
+  /** Writers of later clients of one test have other numbers: no name is used twice. */
   readonly firstWriter?: number;
 }
 
 const connectMaxMs = 2_000;
 const reconnectMs = 100;
 const closeMaxMs = 2_000;
-/** A server that hangs is waited for, a statement that is lost is not. */
+/** Long enough for a server that hangs, too short for a statement that is lost. */
 const queryMaxMs = 60_000;
 const pollMs = 20;
 /** More would say the same. */
 const surprisesMax = 20;
 
-/** Of these nobody knows whether the server did what was asked before it ended the session. */
+/** It is unknown whether the server did what was asked before it ended the session. */
 const endOfSession = /^(08|57)/;
 
 /** What servers that stop, start and change their role answer; the guard's error is among them. */
@@ -53,6 +54,11 @@ export class Clients {
   readonly #work: Promise<unknown>;
   #at: Place;
   #stopped = false;
+  /** Pending while the clients are paused. */
+  #running: Promise<void> = Promise.resolve();
+  #release: () => void = () => undefined;
+  /** Transactions that are under way. */
+  #busy = 0;
   #acknowledged = 0;
 
   constructor(options: ClientsOptions) {
@@ -64,7 +70,7 @@ export class Clients {
         Array.from({ length: writers }, (_, at) => this.#run(workload, firstWriter + at)),
       ),
     );
-    // A writer that dies of a bug of its own is told by stop(); until then it is nobody's.
+    // A writer that fails of a bug of its own is an error of `stop`.
     this.#work.catch(() => undefined);
   }
 
@@ -77,26 +83,37 @@ export class Clients {
     this.#at = place;
   }
 
-  /** Ends the open sessions, as a load balancer does; their writers connect anew. */
+  /** Ends the open sessions, as a load balancer does; their writers reconnect. */
   async cut(): Promise<void> {
     await Promise.all([...this.#open].map(closed));
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#release();
     await this.#work;
   }
 
+  /** Resolves when no transaction is under way; none begins until `resume`. */
+  async pause(): Promise<void> {
+    this.#running = new Promise((resolve) => {
+      this.#release = resolve;
+    });
+    await until('transactions of clients have ended', () => this.#busy, {
+      reached: (busy) => busy === 0,
+    });
+  }
+
+  resume(): void {
+    this.#release();
+  }
+
   /** Resolves when that many more transactions were acknowledged. */
-  async progress(count: number, maxMs = 60_000): Promise<void> {
+  async progress(count: number, timeoutMs = untilMs): Promise<void> {
     const wanted = this.#acknowledged + count;
-    const deadlineMs = Date.now() + maxMs;
-    while (this.#acknowledged < wanted) {
-      if (Date.now() > deadlineMs) {
-        throw new Error(`the clients stand at ${this.#acknowledged} of ${wanted} transactions`);
-      }
-      await sleep(pollMs);
-    }
+    await until(`${wanted} transactions of the clients`, () => this.#acknowledged, {
+      ...{ pollMs, timeoutMs, reached: (acknowledged) => acknowledged >= wanted },
+    });
   }
 
   async #run(workload: Workload, writer: number): Promise<void> {
@@ -110,7 +127,7 @@ export class Clients {
         let usable = true;
         while (usable && !this.#stopped) {
           n += 1;
-          usable = await this.#transaction(workload, { client, writer, n, random }, place.node);
+          usable = await this.#turn(workload, { client, writer, n, random }, place.node);
           await sleep(random() * (this.#options.pauseMs ?? 20));
         }
       } catch (error) {
@@ -119,6 +136,16 @@ export class Clients {
       this.#open.delete(client);
       await closed(client);
       if (!this.#stopped) await sleep(reconnectMs);
+    }
+  }
+
+  async #turn(workload: Workload, turn: Turn, node: string): Promise<boolean> {
+    await this.#running;
+    this.#busy += 1;
+    try {
+      return await this.#transaction(workload, turn, node);
+    } finally {
+      this.#busy -= 1;
     }
   }
 
@@ -153,7 +180,7 @@ export class Clients {
     return this.#acknowledge(client, (token) => note('ok', written, token));
   }
 
-  /** The commit was answered; where it stands is asked afterwards, and may stay unknown. */
+  /** The commit was answered; its LSN is read afterwards, and may stay unknown. */
   async #acknowledge(client: pg.Client, note: (token: string | null) => void): Promise<boolean> {
     try {
       const { rows } = await client.query<{ token: string }>('SELECT understudy.token() AS token');
@@ -186,7 +213,7 @@ function sessionAt({ url }: Place): pg.Client {
   return client;
 }
 
-/** A server that is frozen does not say goodbye: then the socket is dropped. */
+/** A server that is frozen does not answer the end of a session: the socket is destroyed. */
 async function closed(client: pg.Client): Promise<void> {
   const timer = setTimeout(() => {
     (
@@ -209,7 +236,7 @@ function breaks(error: unknown): boolean {
   return error instanceof Error && (isRetriable(error) || error.message === answerIsLate);
 }
 
-/** The node does not lead any more: applications look for the leader again. */
+/** The node does not lead any more: applications search for the leader again. */
 function isRoleError(error: unknown): boolean {
   return expectedStates.test(codeOf(error));
 }

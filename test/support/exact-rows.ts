@@ -6,7 +6,8 @@
  */
 import pg from 'pg';
 import * as assert from 'uvu/assert';
-import type { Fleet, NodeName } from './fleet.ts';
+import type { Fleet } from './fleet.ts';
+import type { NodeName } from './fleet-options.ts';
 
 type Cells = readonly (string | null)[];
 

@@ -1,20 +1,18 @@
 /**
- * One agent of a fleet under test: a process of the built command. Flows in: the process; flows
- * out: its log as it grows, its exit code, and ways to stop, freeze and kill it by its pid.
+ * One agent of a fleet under test, or another command that runs until it is stopped: a process of
+ * the built command, with its log as it grows, its exit code, and ways to stop, freeze and kill it
+ * by its pid.
  */
 import type { ChildProcess } from 'node:child_process';
+import { until, untilMs } from './until.ts';
 
-/** Starting, taking the lead, or recovering takes seconds; a busy machine takes longer. */
-const saysMaxMs = 90_000;
-const exitMaxMs = 90_000;
 const pollMs = 25;
 
 export class FleetAgent {
   readonly node: string;
-  /** Its exit code, or null when a signal ended it. */
-  readonly exit: Promise<number | null>;
   log = '';
   readonly #child: ChildProcess;
+  readonly #exit: Promise<number | null>;
   #ended = false;
 
   constructor(node: string, child: ChildProcess) {
@@ -25,7 +23,7 @@ export class FleetAgent {
         this.log += text;
       });
     }
-    this.exit = new Promise((resolve) => {
+    this.#exit = new Promise((resolve) => {
       child.once('close', (code) => {
         this.#ended = true;
         resolve(code);
@@ -41,24 +39,23 @@ export class FleetAgent {
     return this.#child.pid ?? 0;
   }
 
-  /** Waits until the log, from `after` characters on, has what was expected. */
-  async says(what: RegExp, after = 0): Promise<void> {
-    const deadlineMs = Date.now() + saysMaxMs;
-    while (!what.test(this.log.slice(after))) {
-      if (this.#ended) throw new Error(`agent ${this.node} ended before ${what}:\n${this.log}`);
-      if (Date.now() > deadlineMs) throw new Error(`${this.node} never ${what}:\n${this.log}`);
-      await new Promise((resolve) => setTimeout(resolve, pollMs));
-    }
+  /** Waits until its log, from `after` characters on, has what was expected. */
+  async logged(what: RegExp, after = 0): Promise<void> {
+    await until(`${what} in the log of ${this.node}`, () => what.test(this.log.slice(after)), {
+      pollMs,
+      evidence: () => this.log,
+      hopeless: () => (this.#ended ? 'its process has ended' : null),
+    });
   }
 
-  /** The exit code once it ends by itself. */
-  async exitCode(maxMs = exitMaxMs): Promise<number | null> {
+  /** The exit code once it ends by itself; null when a signal ended it. */
+  async exitCode(maxMs = untilMs): Promise<number | null> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       const error = (): Error => new Error(`agent ${this.node} did not end:\n${this.log}`);
       timer = setTimeout(() => reject(error()), maxMs);
     });
-    return Promise.race([this.exit, late]).finally(() => clearTimeout(timer));
+    return Promise.race([this.#exit, late]).finally(() => clearTimeout(timer));
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -67,7 +64,7 @@ export class FleetAgent {
 
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
-    await this.exit;
+    await this.#exit;
   }
 
   /** As a service manager stops it; gives the exit code. */

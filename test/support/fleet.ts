@@ -1,77 +1,70 @@
 /**
  * A cluster as its users run it: databases on the real stack, understudy.yaml in a folder of its
- * own, every agent a process of the built command. Flows in: tables, partitions, nodes; flows out:
- * agents that can be stopped, killed and armed with failpoints, SQL on any node, and answers of the
- * command line. `close` ends every process by its pid and removes all that was made.
+ * own, every agent a process of the built command. It takes tables, partitions and nodes, and gives
+ * agents that can be stopped, killed and armed with failpoints, SQL on any node, answers of the
+ * command line, and waits. `close` ends every process by its pid and removes all that was created.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pg from 'pg';
+import type pg from 'pg';
 import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
-import { ddlSetting } from '../../scripts/sandbox/fitting-dump.ts';
-import type { PostgresServer } from '../../scripts/sandbox/sandbox.ts';
+import type { FleetStatus, NodeStatus } from '../../src/fleet/status/node-status.ts';
+import { cleanUp } from './clean-up.ts';
+import { type CommandResult, commandFile, resultOf } from './command.ts';
 import { FleetAgent } from './fleet-agent.ts';
-import { commandFile, type Said, saidBy } from './said.ts';
-import { createDatabaseOn, type Stack, useStack } from './stack.ts';
+import {
+  type Config,
+  configOf,
+  type FleetOptions,
+  linked,
+  type NodeLinks,
+  type NodeName,
+  withNodes,
+} from './fleet-options.ts';
+import { connectTo, createDatabaseOn, type Stack, useStack } from './stack.ts';
+import { type UntilOptions, until, untilMs } from './until.ts';
 
-export type NodeName = 'a' | 'b' | 'c';
-
-/** The ways that the agent of one node uses instead of everybody's. */
-export interface NodeLinks {
-  readonly url?: (url: string) => string;
-  readonly brokers?: readonly string[];
-  readonly registryUrl?: string;
-}
-
-export interface FleetOptions {
-  /** Of a test that needs more of it; else the fleet has one of its own. */
-  readonly stack?: Stack;
-  /** 2 (a and b, the default) or 3. Node a leads after init. */
-  readonly nodes?: 2 | 3;
-  readonly partitions?: number;
-  /** SQL that is run on every node before init. */
-  readonly tables?: string;
-  /** SQL for one node, after `tables`. */
-  readonly tablesOn?: Partial<Record<NodeName, string>>;
-  /** What CREATE DATABASE says behind the name, from node a on. */
-  readonly databases?: readonly string[];
-  /** Servers to use instead of the stack's, for tests that stop them. */
-  readonly servers?: Partial<Record<NodeName, PostgresServer>>;
-  /** Instead of the stack's brokers. */
-  readonly brokers?: readonly string[];
-  readonly registryUrl?: string;
-  readonly links?: Partial<Record<NodeName, NodeLinks>>;
-  /** False leaves `init` to the test. */
-  readonly init?: boolean;
-}
-
-export interface Answer extends Said {
+export interface Answer extends CommandResult {
   // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every verb.
   readonly json: any;
 }
 
 export type Row = Record<string, unknown>;
 
-/** A follower that has not caught up by then does not. */
-export const patienceMs = 90_000;
-
 export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   const fleet = await Fleet.make(options);
   if (options.init === false) return fleet;
+  const { config } = fleet;
+  if (options.initialised) await fleet.configure(withNodes(config, options.initialised));
   const { code, stdout, stderr } = await fleet.cli('init');
   assert.is(code, 0, `init: ${stdout} ${stderr}`);
+  if (options.initialised) await fleet.configure(config);
   return fleet;
+}
+
+/** The fleet is closed after the work, whether it failed or not. */
+export async function withFleet(
+  options: FleetOptions,
+  work: (fleet: Fleet) => Promise<void>,
+): Promise<void> {
+  const fleet = await startFleet(options);
+  try {
+    await work(fleet);
+  } finally {
+    await fleet.close();
+  }
 }
 
 export class Fleet {
   readonly cluster: string;
   readonly nodes: readonly NodeName[];
+  readonly partitions: number;
   readonly configFile: string;
-  /** As the file says; `configure` changes it. */
-  config: Record<string, unknown>;
+  /** What understudy.yaml holds; `configure` changes it. */
+  config: Config;
   readonly #directory: string;
   readonly #links: Partial<Record<NodeName, NodeLinks>>;
   readonly #urls: ReadonlyMap<NodeName, string>;
@@ -81,16 +74,16 @@ export class Fleet {
   readonly #ownStack: Stack | null;
 
   private constructor(
-    cluster: string,
     urls: ReadonlyMap<NodeName, string>,
     directory: string,
-    config: Record<string, unknown>,
-    links: Partial<Record<NodeName, NodeLinks>>,
+    config: Config,
+    options: FleetOptions,
     ownStack: Stack | null,
   ) {
-    this.cluster = cluster;
+    this.cluster = String(config['cluster']);
+    this.partitions = options.partitions ?? 1;
     this.#ownStack = ownStack;
-    this.#links = links;
+    this.#links = options.links ?? {};
     this.#urls = urls;
     this.nodes = [...urls.keys()];
     this.#directory = directory;
@@ -111,24 +104,17 @@ export class Fleet {
         server === undefined ? (databases[at] ?? '') : await createDatabaseOn(server, 'fleet'),
       );
     }
-    const cluster = stack.uniqueName('fleet');
-    const config = {
-      cluster,
-      nodes: Object.fromEntries([...urls].map(([name, url]) => [name, { url }])),
-      kafka: { brokers: options.brokers ?? stack.brokers, partitions: options.partitions ?? 1 },
-      registry: { url: options.registryUrl ?? stack.registryUrl },
-      ...(await ddlSetting(urls.get('a') ?? '')),
-    };
+    const config = await configOf(options, stack, urls);
     const directory = await mkdtemp(join(tmpdir(), 'understudy-fleet-'));
     const ownStack = options.stack === undefined ? stack : null;
-    const fleet = new Fleet(cluster, urls, directory, config, options.links ?? {}, ownStack);
+    const fleet = new Fleet(urls, directory, config, options, ownStack);
     await fleet.configure(config);
     for (const name of names) await fleet.sql(name, `${tables};${tablesOn[name] ?? ''}`);
     return fleet;
   }
 
-  /** Writes understudy.yaml anew. */
-  async configure(config: Record<string, unknown>): Promise<void> {
+  /** Writes understudy.yaml. */
+  async configure(config: Config): Promise<void> {
     this.config = config;
     await writeFile(this.configFile, stringify(config), { mode: 0o600 });
     for (const [node, links] of Object.entries(this.#links)) {
@@ -146,6 +132,15 @@ export class Fleet {
     return this.#urls.get(node) ?? '';
   }
 
+  /** The common ones, which tests use too. */
+  get brokers(): readonly string[] {
+    return (this.config['kafka'] as { brokers: readonly string[] }).brokers;
+  }
+
+  get registryUrl(): string {
+    return (this.config['registry'] as { url: string }).url;
+  }
+
   /** Runs a command to its end. */
   async cli(...words: readonly string[]): Promise<Answer> {
     return this.cliDyingAt('', ...words);
@@ -155,16 +150,16 @@ export class Fleet {
   async cliDyingAt(failpoints: string, ...words: readonly string[]): Promise<Answer> {
     const env = { UNDERSTUDY_FAILPOINTS: failpoints };
     const child = this.#spawn(this.configFile, ['--json', ...words], env);
-    const said = await saidBy(child);
-    return { ...said, json: said.stdout === '' ? null : JSON.parse(said.stdout) };
+    const result = await resultOf(child);
+    return { ...result, json: result.stdout === '' ? null : JSON.parse(result.stdout) };
   }
 
-  /** Runs a command to its end as a person does. */
-  async text(...words: readonly string[]): Promise<Said> {
-    return saidBy(this.#spawn(this.configFile, words, {}));
+  /** Runs a command to its end without --json. */
+  async text(...words: readonly string[]): Promise<CommandResult> {
+    return resultOf(this.#spawn(this.configFile, words, {}));
   }
 
-  /** Starts a command that goes on until it is stopped; its log is all that it says. */
+  /** Starts a command that runs until it is stopped; its log is all that it prints. */
   spawnCommand(...words: readonly string[]): FleetAgent {
     const command = new FleetAgent(words.join(' '), this.#spawn(this.configFile, words, {}));
     this.#agents.push(command);
@@ -193,7 +188,7 @@ export class Fleet {
   /** Starts an agent and waits until it leads or follows. */
   async startAgent(node: NodeName, failpoints = ''): Promise<FleetAgent> {
     const agent = this.spawnAgent(node, failpoints);
-    await agent.says(/"message":"(leading|following)"/);
+    await agent.logged(/"message":"(leading|following)"/);
     return agent;
   }
 
@@ -211,7 +206,7 @@ export class Fleet {
 
   /** A session of an ordinary client; closed with the fleet at the latest. */
   async session(node: NodeName): Promise<pg.Client> {
-    const client = await connect(this.url(node));
+    const client = await connectTo(this.url(node));
     this.#sessions.push(client);
     return client;
   }
@@ -220,7 +215,7 @@ export class Fleet {
   async sql<Result = Row>(node: NodeName, text: string, values?: unknown[]): Promise<Result[]> {
     let client = this.#clients.get(node);
     if (client === undefined) {
-      client = await connect(this.url(node));
+      client = await connectTo(this.url(node));
       this.#clients.set(node, client);
       client.on('error', () => this.#clients.delete(node));
     }
@@ -231,7 +226,7 @@ export class Fleet {
 
   /** Runs SQL past the write guard, in a session that is then closed. */
   async tamper(node: NodeName, text: string): Promise<void> {
-    const client = await connect(this.url(node));
+    const client = await connectTo(this.url(node));
     try {
       await client.query('SET session_replication_role = replica');
       await client.query('SET default_transaction_read_only = off');
@@ -246,35 +241,109 @@ export class Fleet {
     return row?.token ?? '';
   }
 
-  /** Waits until the followers hold all that the leader has committed. */
+  /** `until` with the logs of the agents as evidence. */
+  async until<Value>(
+    what: string,
+    probe: () => Value | Promise<Value>,
+    options: UntilOptions<Value> = {},
+  ): Promise<Value> {
+    return until(what, probe, { evidence: () => this.logs(), ...options });
+  }
+
+  /** Waits until the followers hold all that the leader has committed, backfill and all. */
   async caughtUp(
     leader: NodeName = 'a',
     followers = this.nodes,
-    maxMs = patienceMs,
+    timeoutMs = untilMs,
   ): Promise<void> {
     const token = await this.token(leader);
-    for (const node of followers) {
-      if (node !== leader) await this.#reaches(node, token, maxMs);
-    }
-  }
-
-  /** An agent that has ended will not get there: its log says why. */
-  async #reaches(node: NodeName, token: string, maxMs: number): Promise<void> {
-    const deadlineMs = Date.now() + maxMs;
-    for (;;) {
-      const [row] = await this.sql<{ there: boolean }>(
-        node,
-        `SELECT understudy.wait_for($1, '1 s') AS there`,
-        [token],
+    for (const node of followers.filter((name) => name !== leader)) {
+      // It returns when the token is reached, or after the second, with the position of then.
+      const wait = `SELECT understudy.wait_for($1, '1 s') AS "hasToken",
+        (SELECT epoch || ':' || upto FROM understudy.position) AS position`;
+      await this.until(
+        `${token} on ${node}`,
+        async () => (await this.sql(node, wait, [token]))[0],
+        {
+          reached: (row) => row?.['hasToken'] === true,
+          hopeless: () => this.#ended(node),
+          timeoutMs,
+        },
       );
-      if (row?.there) return;
-      const ended = this.#agents.length > 0 && this.agent(node).ended;
-      const late = ended || Date.now() > deadlineMs;
-      assert.not(late, `node ${node} never reached ${token}\n${this.logs()}`);
     }
   }
 
-  /** Rows and a sum of their hashes: equal whatever order they lie in. */
+  /** Waits until the position of a node is at the leader's token, backfill or not. */
+  async applied(node: NodeName, leader: NodeName = 'a'): Promise<void> {
+    const [epoch, lsn] = (await this.token(leader)).split(':');
+    const position = `SELECT epoch || ':' || upto AS position,
+      (epoch, upto) >= ($1::int, $2::pg_lsn) AS "isThere" FROM understudy.position`;
+    const read = async (): Promise<Row | undefined> =>
+      (await this.sql(node, position, [epoch, lsn]))[0];
+    await this.until(`${epoch}:${lsn} on ${node}`, read, {
+      reached: (row) => row?.['isThere'] === true,
+      hopeless: () => this.#ended(node),
+    });
+  }
+
+  /** Waits until no table of a follower is backfilling. */
+  async complete(node: NodeName, timeoutMs = untilMs): Promise<void> {
+    const unfinished = 'SELECT unfinished FROM understudy.position';
+    await this.until(`all rows on ${node}`, async () => (await this.sql(node, unfinished))[0], {
+      reached: (row) => Array.isArray(row?.['unfinished']) && row['unfinished'].length === 0,
+      hopeless: () => this.#ended(node),
+      timeoutMs,
+    });
+  }
+
+  /** Waits until `status` shows a node exact that is built from the log, or built again. */
+  async exact(node: NodeName): Promise<NodeStatus> {
+    return this.shows(node, 'exact', ({ exact }) => exact === true);
+  }
+
+  /** An agent that has ended does not get there: its log says why. */
+  #ended(node: NodeName): string | null {
+    const agent = this.#agents.findLast((one) => one.node === node);
+    return agent?.ended ? `the agent of ${node} has ended` : null;
+  }
+
+  /**
+   * An answer of `status` in which every server had time to answer: on a busy machine one takes
+   * longer now and then than the command waits. Where the brokers are down on purpose, only late
+   * databases are asked again.
+   */
+  async status(isKafkaUp = true): Promise<FleetStatus> {
+    const answer = await this.until('a status of servers that answer', () => this.cli('status'), {
+      reached: ({ stdout }) => !isLate.test(stdout) && !(isKafkaUp && isKafkaLate.test(stdout)),
+      pollMs: 200,
+    });
+    assert.is(answer.code, 0, `status: ${answer.stdout} ${answer.stderr}`);
+    return answer.json;
+  }
+
+  async nodeStatus(node: NodeName): Promise<NodeStatus> {
+    const found = (await this.status()).nodes.find(({ name }) => name === node);
+    assert.ok(found, `${node} is in the status`);
+    return found;
+  }
+
+  /** Waits until `status` shows of a node what was expected. */
+  async shows(
+    node: NodeName,
+    what: string,
+    reached: (status: NodeStatus) => boolean | null,
+  ): Promise<NodeStatus> {
+    return this.until(`${what} in the status of ${node}`, () => this.nodeStatus(node), {
+      // Each is a process, which takes half a second of a processor.
+      ...{
+        reached: (status) => reached(status) === true,
+        pollMs: 500,
+        hopeless: () => this.#ended(node),
+      },
+    });
+  }
+
+  /** The number of rows and the sum of their hashes, whatever their order. */
   async digest(node: NodeName, table: string, columns = 't'): Promise<string> {
     const [row] = await this.sql<{ digest: string }>(
       node,
@@ -294,6 +363,14 @@ export class Fleet {
     return wanted;
   }
 
+  async assertAllSame(
+    tables: readonly string[],
+    leader: NodeName = 'a',
+    nodes = this.nodes,
+  ): Promise<void> {
+    for (const table of tables) await this.assertSame(table, leader, nodes);
+  }
+
   /** What the agents have logged so far, for the message of an assertion. */
   logs(charactersMax = 3_000): string {
     return this.#agents
@@ -301,12 +378,15 @@ export class Fleet {
       .join('\n');
   }
 
+  /** Fails the file, not its caller: see cleanUp. */
   async close(): Promise<void> {
-    await this.#endProcesses();
-    const { code, stderr } = await this.cli('destroy', '--yes');
-    await rm(this.#directory, { recursive: true });
+    await cleanUp(`the fleet ${this.cluster}`, async () => {
+      await this.#endProcesses();
+      const { code, stderr } = await this.cli('destroy', '--yes');
+      await rm(this.#directory, { recursive: true });
+      assert.is(code, 0, `destroy: ${stderr}`);
+    });
     await this.#ownStack?.close();
-    assert.is(code, 0, `destroy: ${stderr}`);
   }
 
   /** The same for a fleet whose servers are going away: its topics and databases go with them. */
@@ -322,23 +402,7 @@ export class Fleet {
   }
 }
 
-async function connect(url: string): Promise<pg.Client> {
-  const client = new pg.Client({ connectionString: url, application_name: 'application' });
-  // A connection that breaks while idle also fails the next query.
-  client.on('error', () => undefined);
-  await client.connect();
-  return client;
-}
-
-/** What the agent of a node with ways of its own reads: else the same as everybody. */
-function linked(config: Record<string, unknown>, node: string, links: NodeLinks): object {
-  const nodes = config['nodes'] as Record<string, { url: string }>;
-  const url = nodes[node]?.url ?? '';
-  const { brokers, registryUrl } = links;
-  return {
-    ...config,
-    nodes: { ...nodes, [node]: { ...nodes[node], url: links.url?.(url) ?? url } },
-    kafka: { ...(config['kafka'] as object), ...(brokers && { brokers }) },
-    ...(registryUrl && { registry: { url: registryUrl } }),
-  };
-}
+/** Whichever limit comes first: that of the command, of the connection or of the statement. */
+const isLate = /the database of node \w+ did not answer within|timeout expired|statement timeout/;
+const isKafkaLate =
+  /the (control log|topic) did not answer within|Kafka at .* does not answer within/;

@@ -1,8 +1,7 @@
 /**
  * A program that writes to a cluster's topic and should not: under the publisher's own
- * transactional id, as a publisher whose transaction was torn, or under another one. Flows in: a
- * fleet; flows out: committed records that look like the leader's, made from rows that are in the
- * log already.
+ * transactional id, as a publisher whose transaction was torn, or under another one. It commits
+ * records that look like the leader's, made from rows that are in the log already.
  */
 import type { Point } from '../../src/change/change.ts';
 import { toLsn } from '../../src/change/lsn.ts';
@@ -19,30 +18,27 @@ import { changesTopic, transactionalId } from '../../src/topic/records/layout.ts
 import { connectRegistry } from '../../src/topic/schema-registry.ts';
 import { shapeOf } from './builders.ts';
 import type { Fleet } from './fleet.ts';
-import type { Stack } from './stack.ts';
 import { readUpTo, testLog } from './topic-stack.ts';
-
-type Servers = Pick<Stack, 'brokers' | 'registryUrl'>;
 
 export class Forger {
   readonly #kafka: KafkaClient;
-  readonly #stack: Servers;
+  readonly #registryUrl: string;
   readonly #cluster: string;
   readonly #topic: string;
   readonly #partitions: number;
 
-  constructor(stack: Servers, fleet: Fleet, partitions: number) {
-    this.#kafka = connectKafka({ brokers: stack.brokers, clientId: 'forger' }, testLog);
-    this.#stack = stack;
+  constructor(fleet: Fleet) {
+    this.#kafka = connectKafka({ brokers: fleet.brokers, clientId: 'forger' }, testLog);
+    this.#registryUrl = fleet.registryUrl;
     this.#cluster = fleet.cluster;
     this.#topic = changesTopic(fleet.cluster);
-    this.#partitions = partitions;
+    this.#partitions = fleet.partitions;
   }
 
   /** The last point of a log at rest. */
   async lastPoint(): Promise<Point> {
     return this.#reading(async (reader) => {
-      const registry = connectRegistry({ url: this.#stack.registryUrl }, testLog);
+      const registry = connectRegistry({ url: this.#registryUrl }, testLog);
       const decoder = new RecordDecoder(registry);
       const { point } = await readLogEnd(reader, decoder, await reader.watermarks());
       if (point === null) throw new Error('the log does not end in a point');
@@ -50,7 +46,7 @@ export class Forger {
     });
   }
 
-  /** The first version of a row of each partition, as it stands in the log. */
+  /** The first version of a row of each partition, as it is in the log. */
   async firstVersions(): Promise<readonly FetchedRecord[]> {
     return this.#reading(async (reader) => {
       const ends = await reader.watermarks();
@@ -58,14 +54,14 @@ export class Forger {
       for (const { partition, lastStableOffset } of ends) {
         const { records } = await readUpTo(reader, partition, lastStableOffset);
         const created = records.find((record) => positionOf(record).op === 'c');
-        if (created === undefined) throw new Error(`no row was made in partition ${partition}`);
+        if (created === undefined) throw new Error(`no row was inserted in partition ${partition}`);
         rows.push(created);
       }
       return rows;
     });
   }
 
-  /** What the log holds behind these offsets, to be written once more. */
+  /** What the log holds from these offsets on, to be written once more. */
   async recordsFrom(offsets: readonly bigint[]): Promise<readonly OutgoingRecord[]> {
     return this.#reading(async (reader) => {
       const found: OutgoingRecord[] = [];
@@ -99,7 +95,7 @@ export class Forger {
   async pointAfter(last: Point, counts: readonly number[]): Promise<OutgoingRecord[]> {
     const { topic, registry } = {
       topic: this.#topic,
-      registry: connectRegistry({ url: this.#stack.registryUrl }, testLog),
+      registry: connectRegistry({ url: this.#registryUrl }, testLog),
     };
     const partitions = this.#partitions;
     const encoder = await RecordEncoder.open({ topic, partitions, registry });
@@ -113,7 +109,7 @@ export class Forger {
 
   /** A truncate in every partition, as if a transaction right after the point had made it. */
   async truncateAfter(last: Point, relationId: string): Promise<OutgoingRecord[]> {
-    const registry = connectRegistry({ url: this.#stack.registryUrl }, testLog);
+    const registry = connectRegistry({ url: this.#registryUrl }, testLog);
     const options = { topic: this.#topic, partitions: this.#partitions, registry };
     const encoder = await RecordEncoder.open(options);
     const relation = shapeOf(relationId, 'id integer');

@@ -1,7 +1,7 @@
 /**
- * What compaction would leave of a topic: the newest record of every row. Flows in: a fleet, whose
- * topic is read from its beginning to its end; flows out: rows as the topic has them, which values
- * it lacks, and its last point. Void records count: compaction keeps them too.
+ * What compaction would leave of the topic of a fleet: the newest record of every row. Gives rows
+ * as the topic has them, which of them are partial, and the last point. Void records count:
+ * compaction keeps them too.
  */
 import type { Point } from '../../src/change/change.ts';
 import { connectKafka } from '../../src/topic/kafka/client.ts';
@@ -15,31 +15,27 @@ import type {
 } from '../../src/topic/records/stream-record.ts';
 import { connectRegistry } from '../../src/topic/schema-registry.ts';
 import type { Fleet } from './fleet.ts';
-import type { Stack } from './stack.ts';
 import { testLog } from './topic-stack.ts';
 
 const fetchMaxWaitMs = 200;
 
 export interface NewestRecords {
-  /** By relation, then by identity; a row that is deleted is not there. */
+  /** By relation, then by identity; deleted rows are left out. */
   readonly rows: ReadonlyMap<string, ReadonlyMap<string, Readonly<Record<string, string | null>>>>;
   /** `relation identity: columns` of rows whose newest record is partial. */
-  readonly lacking: readonly string[];
-  /** Of the partition that was furthest behind when they were looked at. */
+  readonly partial: readonly string[];
+  /** Of the partition that was furthest behind when it was read. */
   readonly lastPoint: Point | null;
   /** How many records of op r there are. */
   readonly reads: number;
 }
 
-export async function newestRecords(
-  stack: Stack,
-  fleet: Fleet,
-  partitions: number,
-): Promise<NewestRecords> {
-  const kafka = connectKafka({ brokers: stack.brokers, clientId: 'newest' }, testLog);
+export async function newestRecords(fleet: Fleet): Promise<NewestRecords> {
+  const { brokers, registryUrl, partitions } = fleet;
+  const kafka = connectKafka({ brokers, clientId: 'newest' }, testLog);
   const topic = changesTopic(fleet.cluster);
   const reader = createCommittedReader(kafka, { topic, partitions });
-  const decoder = new RecordDecoder(connectRegistry({ url: stack.registryUrl }, testLog));
+  const decoder = new RecordDecoder(connectRegistry({ url: registryUrl }, testLog));
   const newest = new Map<string, RowRecord>();
   let reads = 0;
   const lastPoints: Point[] = [];
@@ -50,7 +46,7 @@ export async function newestRecords(
         const [fetched] = await reader.fetch(from, { maxWaitMs: fetchMaxWaitMs });
         for (const record of await decoder.decode(fetched?.records ?? [])) {
           if (record.kind === 'point') lastPoints[partition] = record.point;
-          // Where a table is read anew, its rows come again or are gone.
+          // After a truncate or the begin of a resnapshot, older records of the table are void.
           if (record.kind === 'truncate' || record.kind === 'reread') emptied(newest, record);
           if (record.kind === 'row') newest.set(record.key.toString('latin1'), record);
           if (record.kind === 'row' && record.op === 'r') reads += 1;
@@ -61,7 +57,7 @@ export async function newestRecords(
   } finally {
     await reader.close();
   }
-  return { ...whatTheySay(newest.values(), decoder), lastPoint: lowest(lastPoints), reads };
+  return { ...contentsOf(newest.values(), decoder), lastPoint: lowest(lastPoints), reads };
 }
 
 function lowest(points: readonly Point[]): Point | null {
@@ -78,16 +74,16 @@ function emptied(
   }
 }
 
-function whatTheySay(newest: Iterable<RowRecord>, decoder: RecordDecoder) {
+function contentsOf(newest: Iterable<RowRecord>, decoder: RecordDecoder) {
   const rows = new Map<string, Map<string, Record<string, string | null>>>();
-  const lacking: string[] = [];
+  const partial: string[] = [];
   for (const record of newest) {
     const { relationId, identity, value, unchanged } = record;
     if (value === null) continue;
     const { columnIds, values } = decoder.rowValues({ ...record, value });
     const row = Object.fromEntries(columnIds.map((id, i) => [id, values[i] ?? null]));
     rows.set(relationId, (rows.get(relationId) ?? new Map()).set(identity.join(), row));
-    if (unchanged !== null) lacking.push(`${relationId} ${identity}: ${unchanged}`);
+    if (unchanged !== null) partial.push(`${relationId} ${identity}: ${unchanged}`);
   }
-  return { rows, lacking };
+  return { rows, partial };
 }

@@ -1,20 +1,20 @@
 /**
- * A small disk of its own for a server, to be filled to the last byte and freed again. Flows in: a
- * size; flows out: a folder on a file system in memory, or null where nobody may mount one (only
- * root may): a test then says so, and leaves the machine's own disk alone.
+ * A small disk of its own for a server, to be filled to the last byte and freed again: a folder on
+ * a file system in memory. Only root may mount one: where that fails a test is skipped, and leaves
+ * the machine's own disk alone.
  */
 import { execFile } from 'node:child_process';
 import { mkdtemp, open, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { until } from './until.ts';
 
 const run = promisify(execFile);
 const blockBytes = 1024 * 1024;
-const busyMaxMs = 30_000;
 
 export class SmallDisk {
-  /** Does not exist yet: a sandbox makes it and removes it. */
+  /** Does not exist yet: a sandbox creates and removes it. */
   readonly dir: string;
   readonly #mountPoint: string;
 
@@ -62,16 +62,16 @@ export class SmallDisk {
 
   /** A process that has just ended keeps its files open for a moment longer. */
   async unmount(): Promise<void> {
-    const deadlineMs = Date.now() + busyMaxMs;
-    for (;;) {
-      const error = await run('umount', [this.#mountPoint]).then(
-        () => null,
-        (reason: Error) => reason,
+    const attempt = (): Promise<true | string> => {
+      return run('umount', [this.#mountPoint]).then(
+        () => true,
+        (error: Error) => {
+          if (!error.message.includes('busy')) throw error;
+          return error.message;
+        },
       );
-      if (error === null) break;
-      if (!error.message.includes('busy') || Date.now() > deadlineMs) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+    };
+    await until(`${this.#mountPoint} is unmounted`, attempt, { pollMs: 100 });
     await rmdir(this.#mountPoint);
   }
 

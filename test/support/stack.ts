@@ -12,6 +12,8 @@ import {
   type SandboxOptions,
   startSandbox,
 } from '../../scripts/sandbox/sandbox.ts';
+import { cleanUp } from './clean-up.ts';
+import { until } from './until.ts';
 
 export interface StackServer {
   /** The superuser's URL of a database on this server. */
@@ -40,9 +42,6 @@ export interface StackOptions {
 
 /** Long enough for a busy machine to end the sessions of a database. */
 const statementMaxMs = 60_000;
-/** A walsender that was terminated lets go of its slot a moment later. */
-const slotReleaseMaxMs = 30_000;
-
 const quiet = (): void => undefined;
 
 export async function useStack(options: StackOptions = {}): Promise<Stack> {
@@ -78,7 +77,7 @@ export async function ownServer(
   });
   const server = sandbox.postgres[0];
   if (server === undefined) throw new Error('a sandbox with one server has one');
-  return { server, close: () => sandbox.stop() };
+  return { server, close: () => cleanUp('a server of its own', () => sandbox.stop()) };
 }
 
 interface NamedServers {
@@ -158,11 +157,12 @@ class OpenStack implements Stack {
     return this.postgres.map((server) => server.url(name));
   }
 
+  /** Fails the file, not its caller: see cleanUp. */
   async close(): Promise<void> {
-    if (this.#sandbox !== undefined) {
-      await this.#sandbox.stop();
-      return;
-    }
+    await cleanUp('the servers', () => this.#sandbox?.stop() ?? this.#dropDatabases());
+  }
+
+  async #dropDatabases(): Promise<void> {
     const left = await Promise.all(
       this.postgres.map((server) =>
         withClient(server.superuserUrl, async (client) => {
@@ -204,15 +204,13 @@ async function rollBackPrepared(
 
 /** A database with a replication slot cannot be dropped, not even by force: slots go first. */
 async function dropDatabase(client: pg.Client, name: string): Promise<void> {
-  const deadline = Date.now() + slotReleaseMaxMs;
-  for (;;) {
-    const slots = await client.query<{ slot_name: string; active_pid: number | null }>(
+  // A walsender that was terminated releases its slot a moment later.
+  const slots = async (): Promise<readonly string[]> => {
+    const { rows } = await client.query<{ slot_name: string; active_pid: number | null }>(
       'SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = $1',
       [name],
     );
-    if (slots.rows.length === 0) break;
-    if (Date.now() > deadline) throw new Error(`slots of ${name} are still in use`);
-    for (const slot of slots.rows) {
+    for (const slot of rows) {
       if (slot.active_pid !== null) {
         await client.query('SELECT pg_terminate_backend($1, 1000)', [slot.active_pid]);
       } else {
@@ -223,7 +221,9 @@ async function dropDatabase(client: pg.Client, name: string): Promise<void> {
         );
       }
     }
-  }
+    return rows.map(({ slot_name }) => slot_name);
+  };
+  await until(`no slot in ${name}`, slots, { reached: (left) => left.length === 0 });
   await client.query(`DROP DATABASE IF EXISTS ${client.escapeIdentifier(name)} WITH (FORCE)`);
 }
 
@@ -246,4 +246,13 @@ async function withClient<Result>(
   } finally {
     await client.end();
   }
+}
+
+/** A session of an ordinary client. */
+export async function connectTo(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url, application_name: 'application' });
+  // A connection that breaks while idle also fails the next query.
+  client.on('error', () => undefined);
+  await client.connect();
+  return client;
 }

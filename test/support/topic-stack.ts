@@ -15,8 +15,9 @@ import type {
   TransactionalProducer,
 } from '../../src/topic/log.ts';
 import { type Stack, useStack } from './stack.ts';
+import { until } from './until.ts';
 
-/** Warnings and errors of the code under test show in the output of the test. */
+/** Warnings and errors of the code under test appear in the output of the test. */
 export const testLog = {
   debug: () => undefined,
   info: () => undefined,
@@ -24,8 +25,6 @@ export const testLog = {
   error: (fields: object, message: string) => console.error('error', message, fields),
 };
 
-/** Nothing in these tests takes longer on a busy machine. */
-const patienceMs = 60_000;
 const waitMs = 200;
 
 export class TopicStack {
@@ -49,8 +48,8 @@ export class TopicStack {
     return topic;
   }
 
-  /** Another topic in its place, which is empty. */
-  async remake(topic: string, partitions: number): Promise<void> {
+  /** Deletes the topic and creates it again: it is empty. */
+  async recreate(topic: string, partitions: number): Promise<void> {
     await deleteTopic(this.client, topic);
     await this.#create(topic, partitions, {});
   }
@@ -112,16 +111,19 @@ export async function readUpTo(
   upto: bigint,
 ): Promise<{ readonly records: readonly FetchedRecord[]; readonly nextOffset: bigint }> {
   const records: FetchedRecord[] = [];
-  const deadlineMs = Date.now() + patienceMs;
-  for (let nextOffset = 0n; nextOffset < upto; ) {
-    if (Date.now() > deadlineMs) throw new Error(`at ${nextOffset}, never at ${upto}`);
+  let nextOffset = 0n;
+  const fetchNext = async (): Promise<bigint> => {
+    if (nextOffset >= upto) return nextOffset;
     const [fetched] = await reader.fetch(new Map([[partition, nextOffset]]), { maxWaitMs: waitMs });
     if (fetched === undefined) throw new Error('a named partition is missing');
     records.push(...fetched.records);
     nextOffset = fetched.nextOffset;
-    if (nextOffset >= upto) return { records, nextOffset };
-  }
-  return { records, nextOffset: 0n };
+    return nextOffset;
+  };
+  await until(`offset ${upto} of partition ${partition}`, fetchNext, {
+    ...{ pollMs: 0, reached: (offset) => offset >= upto },
+  });
+  return { records, nextOffset };
 }
 
 /** Last stable offsets once they are past the given offset in every partition. */
@@ -129,11 +131,11 @@ export async function stableOffsets(
   reader: CommittedReader,
   past: bigint,
 ): Promise<readonly bigint[]> {
-  for (const deadlineMs = Date.now() + patienceMs; ; ) {
-    const offsets = (await reader.watermarks()).map(({ lastStableOffset }) => lastStableOffset);
-    if (offsets.every((offset) => offset > past)) return offsets;
-    if (Date.now() > deadlineMs) throw new Error(`stable at ${offsets}, never past ${past}`);
-  }
+  const read = async (): Promise<readonly bigint[]> => {
+    return (await reader.watermarks()).map(({ lastStableOffset }) => lastStableOffset);
+  };
+  const reached = (offsets: readonly bigint[]): boolean => offsets.every((one) => one > past);
+  return until(`stable offsets past ${past}`, read, { reached });
 }
 
 /** The error a promise rejects with; a promise that resolves fails the test. */

@@ -1,8 +1,8 @@
 /**
- * Readers that look at nodes while everything happens: one session for each node, which asks again
- * and again whether every workload's rows add up in one snapshot, and whether a value went back.
- * Flows in: nodes and workloads; flows out: how often each node was looked at, and what no snapshot
- * may show. A node that is away is asked again later.
+ * Readers of nodes while faults happen: one session for each node, which checks again and again
+ * that every workload's rows fit together in one snapshot, and that no value decreased. They give
+ * the number of snapshots of each node, and what no snapshot may show. A node that is down is
+ * retried.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
@@ -10,10 +10,11 @@ import { isRetriable } from '../../src/lifecycle.ts';
 import type { Place } from './clients.ts';
 import type { Workload } from './workloads/workload.ts';
 
+/** What a snapshot shows and may not. */
 export interface Sight {
   readonly node: string;
   readonly workload: string;
-  /** 'wrong' does not add up in a snapshot; 'back' is smaller than it was on the same node. */
+  /** `wrong` is rows that do not fit together; `back` is smaller than it was on the same node. */
   readonly kind: 'wrong' | 'back';
   readonly what: string;
   readonly atMs: number;
@@ -27,7 +28,7 @@ const sightsMax = 50;
 
 export class Watchers {
   readonly sights: Sight[] = [];
-  readonly #looks = new Map<string, number>();
+  readonly #snapshots = new Map<string, number>();
   readonly #workloads: readonly Workload[];
   readonly #work: Promise<unknown>;
   #stopped = false;
@@ -36,15 +37,16 @@ export class Watchers {
   constructor(places: readonly Place[], workloads: readonly Workload[]) {
     this.#workloads = workloads;
     this.#work = Promise.all(places.map((place) => this.#watch(place)));
+    // A watcher that fails is an error of `stop`.
     this.#work.catch(() => undefined);
   }
 
-  looksAt(node: string): number {
-    return this.#looks.get(node) ?? 0;
+  snapshotsOf(node: string): number {
+    return this.#snapshots.get(node) ?? 0;
   }
 
-  get looks(): number {
-    return [...this.#looks.values()].reduce((sum, count) => sum + count, 0);
+  get snapshots(): number {
+    return [...this.#snapshots.values()].reduce((sum, count) => sum + count, 0);
   }
 
   async stop(): Promise<void> {
@@ -66,10 +68,10 @@ export class Watchers {
         await client.connect();
         while (!this.#stopped) {
           for (const workload of this.#workloads) {
-            await this.#lookForWrong(client, place.node, workload);
-            await this.#lookForBack(client, place.node, workload, highest);
+            await this.#checkWrong(client, place.node, workload);
+            await this.#checkBack(client, place.node, workload, highest);
           }
-          this.#looks.set(place.node, this.looksAt(place.node) + 1);
+          this.#snapshots.set(place.node, this.snapshotsOf(place.node) + 1);
           await sleep(betweenMs);
         }
       } catch (error) {
@@ -81,13 +83,13 @@ export class Watchers {
     }
   }
 
-  async #lookForWrong(client: pg.Client, node: string, workload: Workload): Promise<void> {
+  async #checkWrong(client: pg.Client, node: string, workload: Workload): Promise<void> {
     if (workload.wrong === undefined) return;
     const { rows } = await client.query<{ wrong: string }>(workload.wrong);
     for (const { wrong } of rows) this.#saw(node, workload, 'wrong', wrong);
   }
 
-  async #lookForBack(
+  async #checkBack(
     client: pg.Client,
     node: string,
     workload: Workload,

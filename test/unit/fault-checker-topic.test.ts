@@ -90,7 +90,7 @@ topic('a sound topic breaks nothing, and folds to its live keys', () => {
   const fewer = placed([...sound, deleted, point(1, 40, [1, 0], at(1, 20))]);
   assert.equal([...judgeTopic(fewer).liveKeys], [['public.t', 1]]);
   assert.equal(
-    verdict.reigns.map(({ epoch }) => epoch),
+    verdict.epochs.map(({ epoch }) => epoch),
     [1],
   );
 });
@@ -107,7 +107,7 @@ topic('a torn batch and a torn begin are void past the base of the epoch after',
   );
   assert.equal(found(verdict.violations), []);
   assert.equal(
-    verdict.reigns.map(({ epoch }) => epoch),
+    verdict.epochs.map(({ epoch }) => epoch),
     [1, 3],
   );
 });

@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert';
 import type { Lsn } from '../../src/change/lsn.ts';
 import type { EpochLsn } from '../../src/change/position.ts';
 import type { FleetStatus } from '../../src/fleet/status/node-status.ts';
+import type { KnownEpoch } from '../support/checker/epochs.ts';
 import {
   judgeCosts,
   judgeDigests,
@@ -18,7 +19,6 @@ import {
   type KnownNode,
 } from '../support/checker/judge-fleet.ts';
 import { type Contents, judgeWrites } from '../support/checker/judge-writes.ts';
-import type { Reign } from '../support/checker/reigns.ts';
 import { describe, type Violation } from '../support/checker/violation.ts';
 import type { Entry } from '../support/history.ts';
 
@@ -45,9 +45,15 @@ function holding(changes: Partial<Contents> = {}): Contents {
   return { node: 'b', things, counters: new Map(), lists: new Map(), ...changes };
 }
 
-const first: Reign = { epoch: 1, leader: 'a', systemId: 's1', timeline: 1, base: null };
-const promoted: Reign = { epoch: 2, leader: 'b', systemId: 's2', timeline: 1, base: at(1, 40) };
-const claimedAgain: Reign = { ...first, epoch: 2, base: at(1, 40) };
+const first: KnownEpoch = { epoch: 1, leader: 'a', systemId: 's1', timeline: 1, base: null };
+const promoted: KnownEpoch = {
+  epoch: 2,
+  leader: 'b',
+  systemId: 's2',
+  timeline: 1,
+  base: at(1, 40),
+};
+const claimedAgain: KnownEpoch = { ...first, epoch: 2, base: at(1, 40) };
 const nothing = new Map<string, number>();
 
 writes('a sound history breaks nothing', () => {
@@ -86,7 +92,7 @@ writes('I1: a leader that begins an epoch anew on its own server may leave nothi
   const gone = [holding({ things: nothing })];
   const { violations } = judgeWrites([entry()], gone, [first, claimedAgain]);
   assert.equal(found(violations), ['I1 an acknowledged write is lost']);
-  const third: Reign = { ...promoted, epoch: 3, base: at(2, 45) };
+  const third: KnownEpoch = { ...promoted, epoch: 3, base: at(2, 45) };
   const later = judgeWrites([entry()], gone, [first, claimedAgain, third]);
   assert.equal(found(later.violations), []);
   assert.is(later.lost.length, 1);

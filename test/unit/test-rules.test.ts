@@ -2,7 +2,7 @@
  * Rules of the tests themselves, read from their text: what touches a whole server has a server of
  * its own, and what waits has a bound.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -13,12 +13,19 @@ interface TestFile {
 }
 
 /** Two files with servers run at a time, on the same servers. */
-const files: readonly TestFile[] = ['test/integration', 'test/fault'].flatMap((folder) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith('.test.ts'))
+const files = ['test/integration', 'test/fault'].flatMap(filesBelow);
+
+const waiting: readonly TestFile[] = [
+  ...files,
+  ...filesBelow('test/support').filter(({ path }) => path !== 'test/support/until.ts'),
+];
+
+function filesBelow(folder: string): readonly TestFile[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
     .map((name) => join(folder, name))
-    .map((path) => ({ path, text: readFileSync(path, 'utf8') })),
-);
+    .map((path) => ({ path, text: readFileSync(path, 'utf8') }));
+}
 
 /** What changes or holds up every database of a server. */
 const serverWide: readonly RegExp[] = [
@@ -72,7 +79,35 @@ test('what touches a whole server has a server of its own', () => {
   assert.equal(idle, [], 'an exception that nothing needs');
 });
 
-test('the rule finds what it is made for', () => {
+test('waits have a bound: they go through until()', () => {
+  const handMade = [/\bDate\.now\(\) \+ \w*([mM]ax|patience|deadline)/, /\bdeadlineMs\b/];
+  // A loop whose condition asks a server has no end when the answer stays the same.
+  const patterns = [...handMade, /\bwhile \([^;{]*\bawait\b/];
+  const wrong = waiting.filter(({ text }) => patterns.some((pattern) => pattern.test(text)));
+  assert.equal(
+    wrong.map(({ path }) => path),
+    [],
+  );
+});
+
+test('a file that the short form leaves out says why', () => {
+  const lines = files.flatMap(({ path, text }) => {
+    return [...text.matchAll(/^\/\/ runs: (.*)$/gm)].map(([, line = '']) => ({ path, line }));
+  });
+  assert.ok(lines.length > 20);
+  const silent = lines.filter(({ line }) => !/^(ci|full), since .{10}/.test(line));
+  assert.equal(silent, []);
+  const named = lines.flatMap(({ path, line }) =>
+    [...line.matchAll(/test\/[\w/-]+\.test\.ts/g)].map(([test]) => ({ path, test })),
+  );
+  assert.equal(
+    named.filter(({ test }) => !existsSync(test)),
+    [],
+    'a test that is not there',
+  );
+});
+
+test('the rule of servers finds what it is made for', () => {
   const held = [
     `await user.query("PREPARE TRANSACTION 'held'")`,
     `await a.query('BEGIN; INSERT INTO t VALUES (1)')`,

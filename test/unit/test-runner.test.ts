@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { longestFirst, readDurations, saveDurations } from '../../scripts/test-runner/durations.ts';
 import { makePlan } from '../../scripts/test-runner/plan.ts';
 import { closingLine, judge, parseSummary } from '../../scripts/test-runner/summary.ts';
 
@@ -223,16 +224,34 @@ runner('plans unit files first and takes limits from the first lines', (context)
   assert.equal(globbed, ['test/unit/test-runner.test.ts']);
 });
 
+runner('begins with the longest file, by the last run or by its limit', (context) => {
+  const path = join(context.folder, 'durations.json');
+  assert.equal(readDurations(path), {});
+  saveDurations({ 'test/a.test.ts': 5_000, 'test/b.test.ts': 90_000, '/tmp/other.ts': 1 }, path);
+  saveDurations({ 'test/a.test.ts': 7_000 }, path);
+  const durations = readDurations(path);
+  assert.equal(durations, { 'test/a.test.ts': 7_000, 'test/b.test.ts': 90_000 });
+  const files = ['test/a.test.ts', 'test/b.test.ts', 'test/new.test.ts'].map((name) => {
+    return { path: name, limitMs: 240_000, needsStack: true, form: 'short' } as const;
+  });
+  const order = longestFirst(files, durations).map((file) => basename(file.path));
+  assert.equal(order, ['b.test.ts', 'new.test.ts', 'a.test.ts']);
+});
+
 runner('leaves files of a longer form out of a shorter one, unless they are named', (context) => {
   const short = write(context, 'form/fault/a.test.ts', passing);
   const long = write(context, 'form/fault/b.test.ts', passing, '// runs: full\n');
-  write(context, 'form/fault/c.test.ts', passing, '// runs: ci\n');
+  write(context, 'form/fault/c.test.ts', passing, '// runs: ci, since others find the same\n');
   const folder = dirname(short);
   const planned = (...words: string[]) => makePlan(words).files.map(({ path }) => basename(path));
   assert.equal(planned(folder), ['a.test.ts']);
   assert.equal(planned('--ci', folder), ['a.test.ts', 'c.test.ts']);
   assert.equal(planned('--full', folder), ['a.test.ts', 'b.test.ts', 'c.test.ts']);
   assert.equal(planned(long), ['b.test.ts']);
+  const forms = (...words: string[]) => makePlan(words).files.map(({ form }) => form);
+  assert.equal(forms(folder), ['short']);
+  assert.equal(forms(short), ['ci'], 'a file that is named tries what it can');
+  assert.equal(forms('--full', short), ['full']);
 });
 
 runner('plans all files of this repository, in each form', () => {

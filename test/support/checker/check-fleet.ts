@@ -1,12 +1,13 @@
 /**
- * The checker: reads every node and the whole topic once clients are still, and judges the
- * invariants by what it found. Flows in: a fleet, its leader, the journal, what watchers saw; flows
- * out: a verdict with violations, the first of them first, and what a failover left out.
+ * The checker: reads every node and the whole topic once clients are stopped, and judges the
+ * invariants by what it found: of a fleet, its leader, the journal and what watchers saw. It gives
+ * a verdict with violations, the first of them first, and what a failover left out.
  */
 import type { FleetStatus } from '../../../src/fleet/status/node-status.ts';
 import { changesTopic } from '../../../src/topic/records/layout.ts';
 import type { Clients } from '../clients.ts';
-import type { Fleet, NodeName } from '../fleet.ts';
+import type { Fleet } from '../fleet.ts';
+import type { NodeName } from '../fleet-options.ts';
 import type { Watchers } from '../watchers.ts';
 import { tableNamesOf } from '../workloads/all-workloads.ts';
 import type { Workload } from '../workloads/workload.ts';
@@ -33,8 +34,6 @@ export interface Checked {
   readonly leader: NodeName;
   /** Nodes that are in the fleet, the leader first or not. */
   readonly nodes: readonly NodeName[];
-  readonly partitions: number;
-  readonly brokers: readonly string[];
   readonly workloads: readonly Workload[];
   /** Stopped. All that ever wrote to this cluster. */
   readonly clients: readonly Clients[];
@@ -47,7 +46,8 @@ export interface Verdict {
   readonly lost: readonly string[];
   readonly acknowledged: number;
   readonly records: number;
-  readonly looks: number;
+  /** That watchers checked. */
+  readonly snapshots: number;
   readonly epochs: number;
   /** Where the rows were compared. */
   readonly at: string;
@@ -59,7 +59,8 @@ const lagMaxMs = 20_000;
 const pollMs = 250;
 
 export async function checkFleet(checked: Checked): Promise<Verdict> {
-  const { fleet, leader, nodes, workloads, partitions, brokers, clients, watchers } = checked;
+  const { fleet, leader, nodes, workloads, clients, watchers } = checked;
+  const { brokers, partitions } = fleet;
   const at = await fleet.token(leader);
   await fleet.caughtUp(leader, nodes);
   const { status, lag } = await settledStatus(fleet, nodes);
@@ -77,7 +78,7 @@ export async function checkFleet(checked: Checked): Promise<Verdict> {
   const records = await readWholeTopic(brokers, changesTopic(fleet.cluster), partitions);
   const topic = judgeTopic(records);
   const entries = clients.flatMap((one) => one.entries);
-  const writes = judgeWrites(entries, contents, topic.reigns);
+  const writes = judgeWrites(entries, contents, topic.epochs);
   const known = await knownNodes(checked, digests);
   const violations = [
     ...judgeSights(watchers?.sights ?? []),
@@ -91,14 +92,14 @@ export async function checkFleet(checked: Checked): Promise<Verdict> {
     ...judgeCosts(await costsOf(checked), costLimits),
   ];
   return {
-    ...{ violations, lost: writes.lost, at, looks: watchers?.looks ?? 0 },
+    ...{ violations, lost: writes.lost, at, snapshots: watchers?.snapshots ?? 0 },
     acknowledged: clients.reduce((sum, one) => sum + one.acknowledged, 0),
     records: records.reduce((sum, partition) => sum + partition.length, 0),
-    epochs: topic.reigns.length,
+    epochs: topic.epochs.length,
   };
 }
 
-/** A check of nothing passes everything: clients wrote, watchers looked, nobody was surprised. */
+/** A check of nothing passes everything: clients wrote, watchers read, no error was unexpected. */
 function judgeEffort({ clients, watchers, nodes }: Checked): readonly Violation[] {
   const findings = new Findings();
   for (const { surprises, acknowledged } of clients) {
@@ -106,8 +107,8 @@ function judgeEffort({ clients, watchers, nodes }: Checked): readonly Violation[
     if (acknowledged === 0) findings.add('I10', 'nothing was checked', 'no write was acknowledged');
   }
   for (const node of watchers === null ? [] : nodes) {
-    if (watchers?.looksAt(node)) continue;
-    findings.add('I10', 'nothing was checked', `nobody looked at ${node} while clients wrote`);
+    if (watchers?.snapshotsOf(node)) continue;
+    findings.add('I10', 'nothing was checked', `no watcher read ${node} while clients wrote`);
   }
   return findings.violations;
 }
@@ -123,15 +124,17 @@ async function settledStatus(
   nodes: readonly NodeName[],
 ): Promise<{ readonly status: FleetStatus; readonly lag: readonly Violation[] }> {
   const startedMs = Date.now();
-  for (;;) {
-    const { json } = await fleet.cli('status');
-    const all = json as FleetStatus;
+  const probe = async () => {
+    const all = await fleet.status();
     const status = { ...all, nodes: all.nodes.filter(({ name }) => isOneOf(nodes, name)) };
     const waitedMs = Date.now() - startedMs;
     const lag = judgeLag(status, waitedMs);
-    if (lag.length === 0 || waitedMs > lagMaxMs) return { status, lag };
-    await new Promise((resolve) => setTimeout(resolve, pollMs));
-  }
+    return { status, lag, isLast: waitedMs > lagMaxMs };
+  };
+  // A lag that stays is a violation like the others, and no error of the check.
+  return fleet.until('no lag', probe, {
+    ...{ pollMs, reached: ({ lag, isLast }) => lag.length === 0 || isLast },
+  });
 }
 
 function isOneOf(nodes: readonly NodeName[], name: string): boolean {

@@ -1,6 +1,6 @@
 /**
  * Judges a whole topic by itself. Flows in: every record of every partition in offset order,
- * committed or not; flows out: violations and the reigns. It follows the words of the protocol and
+ * committed or not; flows out: violations and the epochs. It follows the words of the protocol and
  * none of the product's code that reads a topic, so that both would have to err alike. Pure.
  */
 import type { Checkpoint, EpochBegin, Point } from '../../../src/change/change.ts';
@@ -13,7 +13,7 @@ import {
   isCovered,
   type Position,
 } from '../../../src/change/position.ts';
-import type { Reign } from './reigns.ts';
+import type { KnownEpoch } from './epochs.ts';
 import { Findings, type Violation } from './violation.ts';
 
 export interface TopicRecord {
@@ -36,7 +36,7 @@ export type Partitions = readonly (readonly TopicRecord[])[];
 
 export interface TopicVerdict {
   readonly violations: readonly Violation[];
-  readonly reigns: readonly Reign[];
+  readonly epochs: readonly KnownEpoch[];
   /** Live keys of each relation, as who folds the topic finds them. */
   readonly liveKeys: ReadonlyMap<string, number>;
 }
@@ -56,7 +56,7 @@ export function judgeTopic(partitions: Partitions): TopicVerdict {
   );
   const checkpoints = live.map((records) => judgePoints(records, findings));
   judgeAlike(checkpoints, findings);
-  return { violations: findings.violations, reigns: begins, liveKeys: liveKeysOf(live) };
+  return { violations: findings.violations, epochs: begins, liveKeys: liveKeysOf(live) };
 }
 
 function place({ partition, offset, kind, position }: TopicRecord): string {

@@ -1,11 +1,11 @@
 /**
  * Compares the journal of the clients with what the nodes hold at the end. Flows in: entries,
- * reigns, and the contents of every node at one common point; flows out: violations, and the
+ * epochs, and the contents of every node at one common point; flows out: violations, and the
  * writes that a failover left out, which must lie past the base of the epoch after it. Pure.
  */
 import { formatEpochLsn } from '../../../src/change/position.ts';
 import { type Entry, nameOf } from '../history.ts';
-import { fateOf, type Reign } from './reigns.ts';
+import { fateOf, type KnownEpoch } from './epochs.ts';
 import { Findings, type Violation } from './violation.ts';
 
 export interface Contents {
@@ -25,15 +25,15 @@ export interface WritesVerdict {
 export function judgeWrites(
   entries: readonly Entry[],
   nodes: readonly Contents[],
-  reigns: readonly Reign[],
+  epochs: readonly KnownEpoch[],
 ): WritesVerdict {
   const findings = new Findings();
   const lost = new Set<string>();
-  judgeAcknowledgers(entries, reigns, findings);
+  judgeAcknowledgers(entries, epochs, findings);
   for (const node of nodes) {
-    for (const entry of entries) judgeEntry(entry, node, reigns, findings, lost);
+    for (const entry of entries) judgeEntry(entry, node, epochs, findings, lost);
     judgeStrangers(entries, node, findings);
-    judgeCounters(entries, node, reigns, findings);
+    judgeCounters(entries, node, epochs, findings);
     judgeLists(entries, node, findings);
   }
   return { violations: findings.violations, lost: [...lost] };
@@ -42,16 +42,16 @@ export function judgeWrites(
 /** A token names the epoch that the server thought it was in when it acknowledged. */
 function judgeAcknowledgers(
   entries: readonly Entry[],
-  reigns: readonly Reign[],
+  epochs: readonly KnownEpoch[],
   findings: Findings,
 ): void {
   for (const entry of entries) {
     if (entry.token === null) continue;
-    const reign = reigns.find(({ epoch }) => epoch === entry.token?.epoch);
+    const ofToken = epochs.find(({ epoch }) => epoch === entry.token?.epoch);
     const where = `${nameOf(entry)}, acknowledged at ${formatEpochLsn(entry.token)}`;
-    if (reign === undefined) findings.add('I5', 'a write was acknowledged in no epoch', where);
-    else if (reign.leader !== entry.node) {
-      const who = `${where} by ${entry.node}; the leader of the epoch is ${reign.leader}`;
+    if (ofToken === undefined) findings.add('I5', 'a write was acknowledged in no epoch', where);
+    else if (ofToken.leader !== entry.node) {
+      const who = `${where} by ${entry.node}; the leader of the epoch is ${ofToken.leader}`;
       findings.add('I5', 'a node acknowledged for an epoch that is not its own', who);
     }
   }
@@ -60,7 +60,7 @@ function judgeAcknowledgers(
 function judgeEntry(
   entry: Entry,
   { node, things }: Contents,
-  reigns: readonly Reign[],
+  epochs: readonly KnownEpoch[],
   findings: Findings,
   lost: Set<string>,
 ): void {
@@ -79,7 +79,7 @@ function judgeEntry(
   if (entry.outcome !== 'ok' || held.length > 0 || entry.adds.length === 0) return;
   const at = entry.token === null ? 'an unknown LSN' : formatEpochLsn(entry.token);
   const gone = `${entry.adds[0]}, acknowledged at ${at}`;
-  if (fateOf(entry.token, reigns) === 'survives') {
+  if (fateOf(entry.token, epochs) === 'survives') {
     findings.add('I1', 'an acknowledged write is lost', `${gone}, is not on ${node}`);
   } else lost.add(gone);
 }
@@ -100,14 +100,14 @@ function judgeStrangers(
 function judgeCounters(
   entries: readonly Entry[],
   { node, counters }: Contents,
-  reigns: readonly Reign[],
+  epochs: readonly KnownEpoch[],
   findings: Findings,
 ): void {
   const least = new Map<string, bigint>();
   const most = new Map<string, bigint>();
   for (const entry of entries) {
     if (entry.outcome === 'fail') continue;
-    const counts = entry.outcome === 'ok' && fateOf(entry.token, reigns) === 'survives';
+    const counts = entry.outcome === 'ok' && fateOf(entry.token, epochs) === 'survives';
     for (const counter of entry.raises) {
       most.set(counter, (most.get(counter) ?? 0n) + 1n);
       if (counts) least.set(counter, (least.get(counter) ?? 0n) + 1n);

@@ -3,7 +3,9 @@
  * counters and lists for the journal's judge, and a digest and a number of rows for each table.
  */
 import type pg from 'pg';
+import { parseLsn } from '../../../src/change/lsn.ts';
 import type { Workload } from '../workloads/workload.ts';
+import type { KnownEpoch } from './epochs.ts';
 import type { Contents } from './judge-writes.ts';
 
 export interface TableDigest {
@@ -41,6 +43,19 @@ async function read<Row extends pg.QueryResultRow>(
   query: string | undefined,
 ): Promise<readonly Row[]> {
   return query === undefined ? [] : (await client.query<Row>(query)).rows;
+}
+
+/** The epochs that a node knows of: their begins, as the topic has them too. */
+export async function readEpochs(client: pg.Client): Promise<readonly KnownEpoch[]> {
+  type Found = Omit<KnownEpoch, 'base'> & { baseEpoch: number | null; baseUpto: string | null };
+  const { rows } = await client.query<Found>(
+    `SELECT epoch, leader, system_id AS "systemId", timeline, base_epoch AS "baseEpoch",
+       base_upto AS "baseUpto" FROM understudy.epochs ORDER BY epoch`,
+  );
+  return rows.map(({ baseEpoch, baseUpto, ...begin }) => {
+    const isFirst = baseEpoch === null || baseUpto === null;
+    return { ...begin, base: isFirst ? null : { epoch: baseEpoch, lsn: parseLsn(baseUpto) } };
+  });
 }
 
 /** Hashes of all rows are added up, so that the order in which they lie does not matter. */

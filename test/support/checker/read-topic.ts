@@ -24,13 +24,12 @@ import {
 import { PositionHeaderDecoder } from '../../../src/topic/records/headers.ts';
 import type { RecordKey } from '../../../src/topic/records/layout.ts';
 import { testLog } from '../topic-stack.ts';
+import { until } from '../until.ts';
 import { neverMark } from '../workloads/workload.ts';
 import type { Partitions, TopicRecord } from './judge-topic.ts';
 
 const fetchMaxWaitMs = 200;
 const fetchBytesMax = 4 * 1024 * 1024;
-/** A transaction that nobody ends is ended by the coordinator; agents that run end theirs. */
-const settleMaxMs = 60_000;
 const readUncommitted = 0;
 
 export async function readWholeTopic(
@@ -61,7 +60,7 @@ async function settledEnds(
   connection: TopicConnection,
   partitions: number,
 ): Promise<readonly bigint[]> {
-  for (const deadlineMs = Date.now() + settleMaxMs; ; ) {
+  const read = async () => {
     const stable = await reader.watermarks();
     const first = stable.find(({ lowWatermark }) => lowWatermark !== 0n);
     if (first !== undefined) throw new Error(`the topic begins at offset ${first.lowWatermark}`);
@@ -71,10 +70,12 @@ async function settledEnds(
       const [answer] = await connection.request(leaderOf(connection, partition), request);
       ends.push(answer?.offset ?? 0n);
     }
-    if (stable.every(({ lastStableOffset }, at) => lastStableOffset === ends[at])) return ends;
-    if (Date.now() > deadlineMs) throw new Error(`a transaction stays open below ${ends}`);
-    await new Promise((resolve) => setTimeout(resolve, fetchMaxWaitMs));
-  }
+    return { ends, stable: stable.map(({ lastStableOffset }) => lastStableOffset) };
+  };
+  const settled = await until('no open transaction in the topic', read, {
+    ...{ pollMs: fetchMaxWaitMs, reached: ({ ends, stable }) => `${ends}` === `${stable}` },
+  });
+  return settled.ends;
 }
 
 /** The same request for what is not committed as well: one byte of it says so. */

@@ -1,6 +1,6 @@
 /**
- * What a command says until it ends. Flows in: its process; flows out: both of its streams and its
- * exit code, which is null where a signal ended it, ours too when it takes too long.
+ * The built command as a process. `resultOf` gives both of its streams and its exit code once it
+ * has ended; the code is null where a signal ended it, that of the time limit too.
  */
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 /** The command as it is published: `npm run build` makes it. */
 export const commandFile = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
 
-export interface Said {
+export interface CommandResult {
   readonly code: number | null;
   readonly stdout: string;
   readonly stderr: string;
@@ -17,7 +17,7 @@ export interface Said {
 /** No command of these tests takes longer on a busy machine. */
 const commandMaxMs = 120_000;
 
-export async function saidBy(child: ChildProcess): Promise<Said> {
+export async function resultOf(child: ChildProcess): Promise<CommandResult> {
   const [out, err] = [collected(child.stdout), collected(child.stderr)];
   const timer = setTimeout(() => child.kill('SIGKILL'), commandMaxMs);
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
