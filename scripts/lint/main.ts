@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { judgeRooms } from './judge-rooms.ts';
-import { judgeText } from './judge-text.ts';
+import { judgeErrors, judgeText } from './judge-text.ts';
 import { createTheLog, mayBeShort, rooms } from './rooms.ts';
 import type { SourceFile } from './source-file.ts';
 
@@ -18,6 +18,10 @@ const files = folders.flatMap((folder) =>
       return { file, text: readFileSync(file, 'utf8') };
     }),
 );
-const problems = [...judgeRooms(files, { rooms, createTheLog, mayBeShort }), ...judgeText(files)];
+const problems = [
+  ...judgeRooms(files, { rooms, createTheLog, mayBeShort }),
+  ...judgeErrors(files),
+  ...judgeText(files),
+];
 for (const problem of problems) process.stderr.write(`${problem}\n`);
 if (problems.length > 0) process.exitCode = 1;
