@@ -174,7 +174,7 @@ test('it is promoted, and the answer names what it lacks', async () => {
   const { code, json } = await fleet.cli('failover', 'b', ...allowed);
   assert.is(code, 0, JSON.stringify(json));
   assert.match(json.lacks.join(), /CREATE UNIQUE INDEX never ON public\.item: could not create/);
-  await agent.logged(/it will lead without parts of the schema/);
+  await agent.logged(/this node will lead without parts of the schema/);
   const { why } = await statusOfB();
   assert.match(why.join(), /it lacks CREATE UNIQUE INDEX never/);
   await fleet.sql('b', `INSERT INTO item VALUES (9, 'mine', 9)`);

@@ -56,7 +56,7 @@ check('the only copy is promoted, with all of the schema that its rows allow', a
   assert.is(json.lacks.length, 2, JSON.stringify(json.lacks));
   assert.match(json.lacks[0], /CREATE UNIQUE INDEX child_shown ON public\.child .*: could not/);
   assert.match(json.lacks[1], /public\.child\.has_parent .*NOT VALID/);
-  await agent.logged(/it will lead without parts of the schema/);
+  await agent.logged(/this node will lead without parts of the schema/);
 });
 
 check('what could be made is in force', async () => {
