@@ -8,7 +8,7 @@ import type { EpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import { unfinishedStatus } from '../fleet/status/progress-text.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
-import type { WalLook } from './wal-watch.ts';
+import type { WalReading } from './wal-watch.ts';
 
 /** The part of a running follower that is read. */
 interface Progress {
@@ -23,7 +23,7 @@ interface Progress {
 export class AgentFigures {
   readonly node: string;
   readonly #nowMs: () => number;
-  readonly #wal: () => WalLook;
+  readonly #wal: () => WalReading;
   #following: Progress | null = null;
   #published: { readonly at: EpochLsn; readonly commitTimeMs: number | null } | null = null;
   #unfinished: readonly UnfinishedTable[] = [];
@@ -36,7 +36,7 @@ export class AgentFigures {
   #lastFailure: { readonly code: string; readonly atMs: number } | null = null;
   #isKafkaAway = false;
 
-  constructor(node: string, nowMs: () => number, wal: () => WalLook) {
+  constructor(node: string, nowMs: () => number, wal: () => WalReading) {
     this.node = node;
     this.#nowMs = nowMs;
     this.#wal = wal;
@@ -127,9 +127,9 @@ export class AgentFigures {
 
   /** A leader that has no slot has lost it. */
   #slot() {
-    const look = this.#wal();
-    if (look === null) return null;
-    const { slot } = look;
+    const reading = this.#wal();
+    if (reading === null) return null;
+    const { slot } = reading;
     return {
       retainedBytes: slot?.retainedBytes ?? null,
       safeBytes: slot?.safeBytes ?? null,

@@ -108,7 +108,7 @@ export class Agent {
     if (isOwner && until !== null) throw leaderCannotStopAt(name);
     if (isOwner && identity.role === 'leader') {
       await runAsLeader(this.#work, null, signal);
-      return 'again';
+      return 'next';
     }
     await guardNode(this.#node);
     if (identity.role === 'leader') throw deposed(name, owner?.node ?? null);
@@ -121,13 +121,13 @@ export class Agent {
       const events = this.#followerEvents();
       const work = { releasers: this.#releasers, desk: this.#work.desk, events };
       await continueRebuild(this.#node, rebuild, work, signal);
-      return 'again';
+      return 'next';
     } catch (error) {
       if (error instanceof BootstrapRestart) await startOver(this.#node, this.#node.client, error);
       else if (until === null && mayRebuild(this.#node, error)) {
         await rebuildStale(this.#node, error);
       } else throw error;
-      return 'again';
+      return 'next';
     }
   }
 
@@ -144,8 +144,8 @@ export class Agent {
     const { desk } = this.#work;
     const end = await this.#whileFollowing(signal, async (following): Promise<AttemptEnd> => {
       const task = isOwner ? null : await nextTask(this.#node, desk, following);
-      if (task === 'there') return 'there';
-      if (!isOwner && task === null) return 'again';
+      if (task === 'stopped') return 'stopped';
+      if (!isOwner && task === null) return 'next';
       if (task?.verb === 'detach') return answerDetach(this.#node, desk, following, task);
       if (task?.verb === 'rebuild') return answerRebuild(this.#node, desk, task);
       const asked = task === null ? null : { request: task, desk };
@@ -153,9 +153,9 @@ export class Agent {
       const mayClaim = epochOf(task);
       const request = new PromotionRequest({ node: this.#node.name, mayClaim, nowMs, asked });
       await this.#promote(following, request, signal);
-      return 'again';
+      return 'next';
     });
-    return end ?? 'again';
+    return end ?? 'next';
   }
 
   async #promote(

@@ -17,16 +17,16 @@ import { openBuild } from '../follower/schema/schema-build.ts';
  * How an attempt ended that did not fail: the next one serves the node in the role that it has by
  * then; or it has stopped at its LSN; or it was detached.
  */
-export type AttemptEnd = 'again' | 'there' | 'detached';
+export type AttemptEnd = 'next' | 'stopped' | 'detached';
 
 const schemaPollMs = 200;
 
-/** A request, `there` once the follower has stopped at `until`, or null when it ended itself. */
+/** A request, `stopped` once the follower has stopped at `until`, or null when it ended itself. */
 export async function nextTask(
   node: NodeAccess,
   desk: RequestDesk,
   { follower, ended }: FollowerAtWork,
-): Promise<AgentRequest | 'there' | null> {
+): Promise<AgentRequest | 'stopped' | null> {
   const { until } = node;
   if (until === null) return desk.serve(follower, ended);
   const limit = { kind: 'to', at: until } as const;
@@ -35,7 +35,7 @@ export async function nextTask(
     isOver = true;
   };
   ended.then(over, over);
-  const there = follower.pauseAt(limit).then(async (position): Promise<'there' | null> => {
+  const stopped = follower.pauseAt(limit).then(async (position): Promise<'stopped' | null> => {
     if (position === null) return null;
     requirePosition(node.name, position.at, until);
     if (!follower.exact) throw notExactAt(node.name, until);
@@ -43,9 +43,9 @@ export async function nextTask(
     while (!isOver && (await openBuild(node.client)) !== null) {
       await node.cluster.around.sleep(schemaPollMs);
     }
-    return isOver ? null : 'there';
+    return isOver ? null : 'stopped';
   });
-  return Promise.race([there, desk.serve(follower, ended, limit)]);
+  return Promise.race([stopped, desk.serve(follower, ended, limit)]);
 }
 
 /** A refusal changes nothing; after a later failure the next `detach` continues. */
@@ -64,7 +64,7 @@ export async function answerDetach(
   } catch (error) {
     await desk.answer(request, null, answerable(error));
     cluster.around.log.warn({ node: name, error }, 'not detached');
-    return 'again';
+    return 'next';
   }
 }
 
@@ -81,5 +81,5 @@ export async function answerRebuild(
     await desk.answer(request, null, answerable(error));
     node.cluster.around.log.warn({ node: node.name, error }, 'not rebuilt');
   }
-  return 'again';
+  return 'next';
 }

@@ -14,7 +14,7 @@ import { readSlotWal, type SlotWal } from '../leader/stream/slot.ts';
 import { closeTimeoutMs, Releasers, runUntilStopped } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
 import { slotPrefix } from '../topic/records/layout.ts';
-import { sleepOrAbort, withTimeout } from '../waiting.ts';
+import { interruptible, sleepOrAbort, withTimeout } from '../waiting.ts';
 
 /** A gigabyte a second is far more than a leader writes; a limit is reached in minutes. */
 const pollEveryMs = 5_000;
@@ -24,20 +24,20 @@ const pollTimeoutMs = 10_000;
 const backoff = { baseMs: pollEveryMs, capMs: 60_000, steadyMs: 60_000 };
 
 /** `slot` is null where the leader has none; the whole is null while the node does not lead. */
-export type WalLook = { readonly slot: SlotWal | null } | null;
+export type WalReading = { readonly slot: SlotWal | null } | null;
 
 export class WalWatch {
   readonly node: string;
   readonly #cluster: Cluster;
   readonly #reports = new RetentionReports();
-  #latest: WalLook = null;
+  #latest: WalReading = null;
 
   constructor(cluster: Cluster, node: string) {
     this.#cluster = cluster;
     this.node = node;
   }
 
-  get latest(): WalLook {
+  get latest(): WalReading {
     return this.#latest;
   }
 
@@ -52,21 +52,16 @@ export class WalWatch {
 
   async #attempt(signal: AbortSignal, working: () => void): Promise<void> {
     const releasers = new Releasers(closeTimeoutMs);
-    const over = new AbortController();
     try {
       const client = await connectPostgres(this.#cluster.settings.nodeUrl(this.node), {
         applicationName: `understudy ${this.node} watch`,
       });
       releasers.push('the session of the watch', () => client.end());
-      const ended = new Promise<never>((_, reject) => {
-        onLost(client, reject);
-        // A poll without an answer must not delay the end.
-        signal.addEventListener('abort', () => reject(signal.reason), { signal: over.signal });
-      });
+      const lost = new Promise<never>((_, reject) => onLost(client, reject));
       working();
-      await Promise.race([this.#keepPolling(client, signal), ended]);
+      // A poll without an answer must not delay the end.
+      await interruptible(Promise.race([this.#keepPolling(client, signal), lost]), signal);
     } finally {
-      over.abort();
       this.#latest = null;
       await releasers.close();
     }

@@ -90,11 +90,11 @@ function outcomeOf(
   until: EpochLsn | null,
   [result]: readonly PromiseSettledResult<AttemptEnd>[],
 ): Outcome {
-  const end = result?.status === 'fulfilled' ? result.value : 'again';
+  const end = result?.status === 'fulfilled' ? result.value : 'next';
   if (until === null || end === 'detached') {
     return { answer: null, lines: [], exit: exitCodes.ok };
   }
-  if (end === 'again') throw signal.reason;
+  if (end === 'next') throw signal.reason;
   const lsn = formatEpochLsn(until);
   const lines = [`node ${node} is at ${lsn}, and its agent has stopped`];
   return { answer: { node, lsn, reached: true }, lines, exit: exitCodes.ok };
@@ -124,14 +124,14 @@ async function keepServing(
 ): Promise<AttemptEnd> {
   const { log, sleep, random, now, signal } = context;
   let served = false;
-  let end: AttemptEnd = 'again';
+  let end: AttemptEnd = 'next';
   const attempt = async (_: AbortSignal, onWorking: () => void): Promise<void> => {
     const onServed = (): void => {
       served = true;
     };
     const events = { onServed, onWorking, figures };
     try {
-      while (!signal.aborted && end === 'again') {
+      while (!signal.aborted && end === 'next') {
         end = await serveNode(cluster, node, signal, events, until);
       }
     } catch (error) {

@@ -5,7 +5,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { AgentFigures } from '../../src/agent/agent-figures.ts';
-import type { WalLook } from '../../src/agent/wal-watch.ts';
+import type { WalReading } from '../../src/agent/wal-watch.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { labelsText, metricsText } from '../../src/http/metrics.ts';
 import { at, lsn, pointOf } from '../support/builders.ts';
@@ -34,7 +34,7 @@ function parsed(text: string): Map<string, number> {
   return values;
 }
 
-let look: WalLook = null;
+let look: WalReading = null;
 let nowMs = 1_000_000;
 const figuresOf = (node: string): AgentFigures =>
   new AgentFigures(

@@ -1,7 +1,7 @@
 /**
- * One agent per node. Flows in: a node's URL; flows out: a lock that is held as long as its session
- * lives, or NODE_LOCKED with who holds it. The lock is taken in the server's maintenance database
- * and names the node's database by OID, so that the database itself can be renamed meanwhile.
+ * One agent per node: a session advisory lock, held as long as its session lives, or NODE_LOCKED
+ * with the session that holds it. The lock is taken in the server's maintenance database and names
+ * the node's database by OID, so that the database itself can be renamed meanwhile.
  */
 import type { Client } from 'pg';
 import {
@@ -16,7 +16,7 @@ import { databaseMissing } from '../../errors/unreachable.ts';
 /** `unds`: keeps our advisory locks apart from those of applications. */
 const lockClass = 0x756e6473;
 
-/** In SQL, whether somebody holds the lock of the node that this database is. */
+/** In SQL, whether a session holds the lock of the node that this database is. */
 export const isNodeLocked = `EXISTS (
   SELECT FROM pg_locks l
   JOIN pg_database d ON d.oid = l.objid AND d.datname = current_database()
@@ -30,7 +30,7 @@ export async function isLocked(client: Client): Promise<boolean> {
 }
 
 interface NodeLock {
-  /** Rejects when the session ends: whoever holds the lock must stop then. */
+  /** Rejects when the session ends: the holder must stop then. */
   readonly lost: Promise<never>;
   release(): Promise<void>;
 }
@@ -45,7 +45,7 @@ export async function lockNode(
   });
   try {
     const lost = new Promise<never>((_, reject) => onLost(client, reject));
-    // Whoever never asks must not see an unhandled rejection.
+    // A caller that does not watch `lost` finds out by its next query.
     lost.catch(() => undefined);
     await takeLock(client, databaseOfUrl(url), node);
     return { lost, release: () => client.end() };

@@ -1,8 +1,9 @@
 /**
- * Tells a node from a restored copy of its database. Flows in: the number in the database and the
- * one that the control log last heard of; flows out: both raised, or RESTORED_COPY. It is raised at
- * every start, and while a node leads every minute: a copy of the leader's disk that was taken
- * while it ran has the same timeline, and nothing else tells the two apart.
+ * Distinguishes a node from a restored copy of its database, by the number of its starts. It
+ * compares the number in the database with the one in the control log, and raises both or refuses
+ * the database. That happens at every start, and every minute while a node leads: a copy of the
+ * leader's disk that was taken while it ran has the same timeline, and nothing else distinguishes
+ * the two.
  */
 import type { Client } from 'pg';
 import { inTransaction } from '../../catalog/postgres-session.ts';
@@ -39,7 +40,7 @@ export async function raiseStartNumber(
   return { ...identity, startNumber };
 }
 
-/** Until `signal` aborts. A control log that is away stops no leader: the next round tells it. */
+/** Until `signal` aborts. An unreachable control log stops no leader: the next round writes it. */
 export async function keepRaising(
   client: Client,
   control: ControlLog,
@@ -50,17 +51,17 @@ export async function keepRaising(
   for (;;) {
     await sleepOrAbort(everyMs, signal);
     if (signal.aborted) return;
-    await unlessAborted(raiseAgain(client, control, log), signal);
+    await unlessAborted(raiseWhileLeading(client, control, log), signal);
   }
 }
 
-async function raiseAgain(client: Client, control: ControlLog, log: Logger): Promise<void> {
+async function raiseWhileLeading(client: Client, control: ControlLog, log: Logger): Promise<void> {
   const identity = await readNode(client);
   if (identity === null) return;
   try {
     await raiseStartNumber(client, control, identity);
   } catch (error) {
     if (!hasCode(error, 'KAFKA_UNREACHABLE')) throw error;
-    log.debug({ node: identity.name, error }, 'the start number is told later');
+    log.debug({ node: identity.name, error }, 'the start number is written later');
   }
 }

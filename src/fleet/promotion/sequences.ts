@@ -1,7 +1,7 @@
 /**
- * Sequences of a node that takes the lead. Flows in: sequences and what their columns hold; flows
- * out: values that no row uses and that the former leader cannot have handed out unseen, as far as
- * the log knows. A sequence is never set backwards. Deciding is pure; reading and setting follow.
+ * The sequences of a node that is promoted or detached. It takes sequences and the values in their
+ * columns, and sets each past every value that a row uses or that the former leader may have handed
+ * out unseen. A sequence is never set backwards. The decision is pure; reading and setting follow.
  */
 import type { Client } from 'pg';
 import { qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
@@ -32,7 +32,7 @@ export function sequenceValue(sequence: SequenceFacts, used: bigint | null): big
   const wanted = outermost + margin;
   const fits = ascending ? wanted <= max : wanted >= min;
   if (fits) return wanted;
-  // Near its end a sequence goes on behind the last row, rather than refuse every insert.
+  // Near its bound a sequence continues behind the last row, rather than refuse every insert.
   return ascending ? smaller(outermost, max) : larger(outermost, min);
 }
 

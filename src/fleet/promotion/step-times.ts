@@ -1,6 +1,6 @@
 /**
- * How long each step of a command took. Flows in: the name of a step as it begins; flows out: the
- * list that the answer tells.
+ * How long each step of a command took. It takes the name of each step as it begins, and gives the
+ * list that is part of the answer.
  */
 export interface StepTime {
   readonly step: string;
