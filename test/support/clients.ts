@@ -57,6 +57,7 @@ export class Clients {
   /** Pending while the clients are paused. */
   #running: Promise<void> = Promise.resolve();
   #release: () => void = () => undefined;
+  #isPaused = false;
   /** Transactions that are under way. */
   #busy = 0;
   #acknowledged = 0;
@@ -96,15 +97,20 @@ export class Clients {
 
   /** Resolves when no transaction is under way; none begins until `resume`. */
   async pause(): Promise<void> {
-    this.#running = new Promise((resolve) => {
-      this.#release = resolve;
-    });
+    // Writers that wait for an earlier pause to end must hear of the one `resume`.
+    if (!this.#isPaused) {
+      this.#isPaused = true;
+      this.#running = new Promise((resolve) => {
+        this.#release = resolve;
+      });
+    }
     await until('transactions of clients have ended', () => this.#busy, {
       reached: (busy) => busy === 0,
     });
   }
 
   resume(): void {
+    this.#isPaused = false;
     this.#release();
   }
 
