@@ -74,7 +74,8 @@ export class FollowerPromotion implements Candidate {
       const end = checkpoint === null ? null : formatEpochLsn(checkpoint.at);
       const facts = { node: name, at: formatEpochLsn(at), end };
       const read = `node ${name} has read up to ${facts.at}`;
-      throw topicRecreated(`${read}; the topic ends at ${end ?? 'no point'}`, facts);
+      const ends = end === null ? 'holds no point' : `ends at ${end}`;
+      throw topicRecreated(`${read}; the topic ${ends}`, facts);
     }
   }
 
