@@ -314,5 +314,17 @@ export const quick: readonly Mutation[] = [
     ],
     tests: ['test/unit/transaction-builder.test.ts'],
   },
+  {
+    name: 'base-read-after-deletes',
+    harm: 'a key that changes its spelling and back loses its row, and the follower stops',
+    edits: [
+      {
+        file: 'src/follower/apply/row-actions.ts',
+        find: 'if (table.oneSpelling || deletes.length === 0) return movesKey;',
+        replace: 'if (deletes.length >= 0) return movesKey;',
+      },
+    ],
+    tests: ['test/unit/row-fold.test.ts'],
+  },
   ...nodeShortcuts,
 ];

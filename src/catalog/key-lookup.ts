@@ -109,14 +109,33 @@ export function rowsByKeySql(table: KeyedTable, columns: readonly number[]): str
   );
 }
 
-/** One array parameter per column, as rows. */
+/**
+ * Selects which of the given keys have a row that the deletion of other keys would remove. It takes
+ * the arrays of the keys, then those of the keys to delete, and returns the index in the arrays,
+ * from 1. `IS TRUE` keeps the planner, which cannot know how long the arrays are, to one look-up in
+ * the index for each key: it does not become a join.
+ */
+export function removedRowsSql(table: KeyedTable): string {
+  const identity = identityColumns(table);
+  const byKey = `JOIN ONLY ${quotedTable(table)} AS t ON ${keyMatch(table)}`;
+  const keys = unnestTexts('k', identity, 'place');
+  const deleted = unnestTexts('k', identity, undefined, identity.length);
+  return (
+    `SELECT k.place FROM ${keys} ${byKey} ` +
+    `WHERE (t.ctid IN (SELECT t.ctid FROM ${deleted} ${byKey})) IS TRUE`
+  );
+}
+
+/** One array parameter per column, from the one after `before` on, as rows. */
 export function unnestTexts(
   alias: string,
   columns: readonly KeyedColumn[],
   ordinality?: string,
+  before = 0,
 ): string {
   const arrays = columns.map(({ type, input }, i) => {
-    return `pg_catalog.unnest($${i + 1}::${input === 'cast' ? 'pg_catalog.text' : type}[])`;
+    const taken = input === 'cast' ? 'pg_catalog.text' : type;
+    return `pg_catalog.unnest($${before + i + 1}::${taken}[])`;
   });
   const names = columns.map((_, i) => `${alias}${i}`);
   const from = `ROWS FROM (${arrays.join(', ')})`;

@@ -101,6 +101,18 @@ test('a partial row is whole in the topic soon after', async () => {
   await isWhole();
 });
 
+test('a key that changes its spelling and back keeps its large value', async () => {
+  await fleet.sql(
+    'a',
+    `BEGIN; UPDATE price SET id = 1.5 WHERE id = 1.50; UPDATE price SET id = 1.50 WHERE id = 1.5;
+     UPDATE price SET n = n + 1; DELETE FROM price WHERE id = 3.5; COMMIT`,
+  );
+  await fleet.caughtUp();
+  await fleet.assertSame('price');
+  await fleet.sql('a', `INSERT INTO price VALUES (3.50, 0, repeat('body', 1000))`);
+  await isWhole();
+});
+
 test('a row that is written all the time is reselected all the same', async () => {
   const hot = await fleet.session('a');
   const before = (await newestRecords(fleet)).reads;

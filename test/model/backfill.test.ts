@@ -167,7 +167,7 @@ async function readingOf(rule: string, instead: string): Promise<typeof rereadRu
 
 test('found when the base that a key change removes is read after the deletes', async () => {
   const file = 'src/follower/apply/row-actions.ts';
-  const rule = '() => true : movesKey;';
+  const rule = '() => true : yield* removedBases(table, rows);';
   const left = await leftOut<{ rowActions: typeof rowActions }>(
     file,
     rule,

@@ -48,12 +48,6 @@ export class BootstrapLeader {
   /** By the bytes of their keys. */
   #unhealed = new Map<string, { readonly table: string; readonly key: string }>();
   #unhealedSince: Checkpoint | null = null;
-  /**
-   * Rows whose key has changed its spelling in a partial record since they were last published
-   * whole. None changes it back before: the applier would read the base after it has deleted it
-   * under the other spelling.
-   */
-  readonly #respelled = new Set<string>();
   /** Of a torn batch that no epoch has voided yet. */
   #torn = false;
   /** The keys left of a table under resnapshot, and whether a point has named it. */
@@ -182,8 +176,7 @@ export class BootstrapLeader {
     const small = String(this.#written);
     const moves = old !== undefined && old.key !== key;
     const id = rowId(table, key);
-    const isPartial = partial && old !== undefined && !(moves && this.#respelled.has(id));
-    if (isPartial && moves) this.#respelled.add(id);
+    const isPartial = partial && old !== undefined;
     const large = isPartial ? old.large : small;
     if (moves) this.#put(table, old.key, { value: null, unchanged: null, was: null });
     const was = moves ? [old.key] : null;
@@ -352,7 +345,6 @@ export class BootstrapLeader {
     }
     this.#unhealed = new Map();
     this.#unhealedSince = null;
-    this.#respelled.clear();
     this.#end += 1;
     this.#readOn();
     this.#point();

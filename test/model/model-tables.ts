@@ -54,6 +54,15 @@ export function applyRows(store: ModelStore, step: ModelStep): void {
         const values = action.columnIds.map((id) => held?.[columns.indexOf(id)] ?? null);
         return held === null ? null : layerOf(action.columnIds, values, null);
       });
+    } else if (action.kind === 'removed') {
+      const spelled = (key: string | undefined): PgText => {
+        return store.read(relationId, key ?? '')?.[0] ?? null;
+      };
+      const removed = new Set(action.by.map(({ identity }) => spelled(identity[0])));
+      answer = action.keys.map(([key]) => {
+        const held = spelled(key);
+        return held !== null && removed.has(held) ? new Map() : null;
+      });
     } else if (action.kind === 'delete') {
       const deletes = (): void => {
         for (const { identity } of action.rows) store.delete(relationId, identity[0] ?? '');
@@ -81,6 +90,7 @@ function tableSteps({
       columns: columns.map((id) => ({ id })),
       identity: [0],
       replaceOnly: replaceOnly(relationId),
+      oneSpelling: false,
     };
     return { table, rows, mayLackBase: mayLackBase(relationId) };
   });

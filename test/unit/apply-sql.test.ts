@@ -31,6 +31,7 @@ const plain: ApplyTarget = {
   identity: [0],
   keys: [operatorsOf('pg_catalog')],
   replaceOnly: false,
+  oneSpelling: true,
 };
 
 /** The identity is not in the order of the columns. */
@@ -50,6 +51,7 @@ const odd: ApplyTarget = {
     operatorsOf('pg_catalog'),
   ],
   replaceOnly: false,
+  oneSpelling: false,
 };
 
 test('rows are upserted by their key', () => {

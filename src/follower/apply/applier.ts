@@ -5,7 +5,7 @@
  * do not fire.
  */
 import { type Client, DatabaseError } from 'pg';
-import { rowsByKeySql } from '../../catalog/key-lookup.ts';
+import { removedRowsSql, rowsByKeySql } from '../../catalog/key-lookup.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import type { ColumnId, PgText, RelationId } from '../../change/change.ts';
 import { rowRefused } from '../../errors/row.ts';
@@ -161,6 +161,9 @@ export class Applier implements ApplyStage {
         case 'read':
           answer = await this.#readBases(action);
           break;
+        case 'removed':
+          answer = await this.#removedBy(action.table, action.keys, action.by);
+          break;
         case 'delete':
           await this.#deleteRows(action.table, action.rows);
           break;
@@ -213,7 +216,7 @@ export class Applier implements ApplyStage {
     const columns = columnIds.map((id) => table.columns.findIndex((column) => column.id === id));
     const { rows } = await this.#client.query<PgText[]>({
       text: rowsByKeySql(table, columns),
-      values: table.identity.map((_, k) => keys.map((key) => key[k] ?? null)),
+      values: columnsOf(table, keys),
       rowMode: 'array',
     });
     const bases: (Layer | null)[] = keys.map(() => null);
@@ -221,6 +224,20 @@ export class Applier implements ApplyStage {
       bases[Number(place) - 1] = layerOf(columnIds, values, null);
     }
     return bases;
+  }
+
+  async #removedBy(
+    table: ApplyTarget,
+    keys: readonly (readonly string[])[],
+    by: readonly RowRecord[],
+  ): Promise<BaseRows> {
+    const { rows } = await this.#client.query<PgText[]>({
+      text: removedRowsSql(table),
+      values: [...columnsOf(table, keys), ...keysOf(table, by)],
+      rowMode: 'array',
+    });
+    const removed = new Set(rows.map(([place]) => Number(place) - 1));
+    return keys.map((_, i) => (removed.has(i) ? noValues : null));
   }
 
   async #deleteRows(target: ApplyTarget, rows: readonly RowRecord[]): Promise<void> {
@@ -242,6 +259,12 @@ export class Applier implements ApplyStage {
       if (writer.add(values, order)) await writer.flush();
     }
   }
+}
+
+const noValues: Layer = new Map();
+
+function columnsOf({ identity }: ApplyTarget, keys: readonly (readonly string[])[]): PgText[][] {
+  return identity.map((_, k) => keys.map((key) => key[k] ?? null));
 }
 
 /** One array per identity column. */

@@ -6,7 +6,7 @@
  */
 import type { Client } from 'pg';
 import { readTableAccess, type TableAccess } from '../../catalog/column-access.ts';
-import { keyedTableOf } from '../../catalog/key-lookup.ts';
+import { hasOneSpelling, keyedTableOf } from '../../catalog/key-lookup.ts';
 import {
   type KnownRelation,
   loadKnownRelations,
@@ -172,5 +172,6 @@ function targetOf(
     ...keyed,
     partitioned: table.kind === 'partitioned',
     replaceOnly: hasAlways || access?.upsertable !== true,
+    oneSpelling: hasOneSpelling(keyed),
   };
 }

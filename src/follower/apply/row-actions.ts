@@ -4,8 +4,10 @@
  * the next one is taken: by the applier with SQL, by the models of test/model with maps. Pure.
  *
  * All deletes come before all writes: keys may differ in bytes and be equal in Postgres, and the
- * delete of one spelling must not remove the row that is written under the other. A base that a key
- * change or a replacement removes is read before the deletes.
+ * delete of one spelling must not remove the row that is written under the other. A base that the
+ * deletes of the step remove is read before them: under the former key of a row, in a table whose
+ * rows are replaced, and where the table finds it under another spelling of a deleted key. Bases
+ * may be large; those that no delete removes are read while rows are written.
  */
 import type { PgText } from '../../change/change.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
@@ -26,6 +28,8 @@ export interface StepTable extends LayeredTable {
   readonly identity: readonly number[];
   /** Whether a row that is written again is deleted first. */
   readonly replaceOnly: boolean;
+  /** Whether keys that are equal in Postgres always have the same bytes. */
+  readonly oneSpelling: boolean;
 }
 
 export interface TableStep<Table> {
@@ -35,9 +39,20 @@ export interface TableStep<Table> {
   readonly mayLackBase: boolean;
 }
 
+/**
+ * Asks which of the rows under these keys the deletion of other rows would remove: they are
+ * answered with a layer of no values, the others with null.
+ */
+interface RemovalQuery<Table> {
+  readonly kind: 'removed';
+  readonly table: Table;
+  readonly keys: readonly (readonly string[])[];
+  readonly by: readonly RowRecord[];
+}
+
 type RowAction<Table> =
-  /** Answered with the rows. */
   | BaseQuery<Table>
+  | RemovalQuery<Table>
   | { readonly kind: 'delete'; readonly table: Table; readonly rows: readonly RowRecord[] }
   /** The first write to each table. */
   | { readonly kind: 'upsert'; readonly table: Table; readonly rows: readonly WholeRow[] }
@@ -58,7 +73,7 @@ export function* rowActions<Table extends StepTable>(
 ): Generator<RowAction<Table>, void, BaseRows> {
   const early = new Map<PartialRow, Layer>();
   for (const { table, rows } of steps) {
-    const isEarly = replace || table.replaceOnly ? () => true : movesKey;
+    const isEarly = replace || table.replaceOnly ? () => true : yield* removedBases(table, rows);
     const partials = rows.partials.filter(isEarly);
     for (let i = 0; i < partials.length; i += basesMax) {
       const bases = yield* readBases(table, partials.slice(i, i + basesMax), layer);
@@ -69,7 +84,27 @@ export function* rowActions<Table extends StepTable>(
   for (const step of steps) yield* writesOf(step, early, layer);
 }
 
-/** Whether the base is under a key that this step may delete. */
+/** Keys of one query, each with what it costs to look it up. */
+const removalKeysMax = 4_000;
+
+/** Which partial rows have a base that the deletes of their table may remove. */
+function* removedBases<Table extends StepTable>(
+  table: Table,
+  { deletes, partials }: TableRows,
+): Generator<RemovalQuery<Table>, (partial: PartialRow) => boolean, BaseRows> {
+  if (table.oneSpelling || deletes.length === 0) return movesKey;
+  const removed = new Set<PartialRow>();
+  const kept = partials.filter((partial) => partial.base !== null && !movesKey(partial));
+  for (let i = 0; i < kept.length; i += removalKeysMax) {
+    const part = kept.slice(i, i + removalKeysMax);
+    const keys = part.map(({ base }) => base ?? []);
+    const answer = yield { kind: 'removed', table, keys, by: deletes };
+    for (const [k, partial] of part.entries()) if (answer[k] != null) removed.add(partial);
+  }
+  return (partial) => movesKey(partial) || removed.has(partial);
+}
+
+/** Whether the base is under another key, which this step may delete. */
 function movesKey({ layers, base }: PartialRow): boolean {
   return base !== null && base.join('\0') !== layers[0].identity.join('\0');
 }

@@ -24,6 +24,8 @@ export interface ApplyTarget extends KeyedTable {
    * without any.
    */
   readonly replaceOnly: boolean;
+  /** Whether keys that are equal in Postgres always have the same bytes. */
+  readonly oneSpelling: boolean;
 }
 
 /** Takes one text array per identity column. */
