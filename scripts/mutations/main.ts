@@ -1,8 +1,9 @@
 /**
  * `npm run mutations`: whether the tests detect a broken rule. It runs all mutations, the named
  * ones, or with `--quick` those that need no servers, and prints for each the tests that failed; it
- * exits with 1 when a mutation survived. It works on a copy of the tree in a temporary folder; the
- * tests first run without a mutation, so that a failure is due to the mutation.
+ * exits with 1 when a mutation survived. It works on a copy of the tree in a temporary folder. The
+ * tests first run without a mutation, and each mutation is compiled before its tests run, so that a
+ * failure is due to the broken rule.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -19,6 +20,7 @@ import { join, resolve } from 'node:path';
 import type { Edit, Mutation } from './mutation.ts';
 import { quick } from './quick-list.ts';
 import { withServers } from './server-list.ts';
+import { strike } from './struck-rule.ts';
 
 interface Outcome {
   readonly red: boolean;
@@ -55,11 +57,19 @@ function copyTree(folder: string): void {
   symlinkSync(resolve('.sandbox/cache'), join(folder, '.sandbox/cache'));
 }
 
-/** Without type checks; agents run the built command line. */
-function build(folder: string): void {
+/**
+ * Agents run the built command line. Types are checked, for a name that is gone would fail the
+ * tests too; a rule that is struck may leave what nothing uses. Returns what the compiler reports.
+ */
+function build(folder: string): string | null {
   const compiler = join('node_modules', 'typescript', 'bin', 'tsc');
-  const words = [compiler, '-p', 'tsconfig.build.json', '--noCheck'];
-  execFileSync(process.execPath, words, { cwd: folder, stdio: 'inherit' });
+  const idle = ['--noUnusedLocals', 'false', '--noUnusedParameters', 'false'];
+  const words = [compiler, '-p', 'tsconfig.build.json', ...idle];
+  const { status, stdout, stderr } = spawnSync(process.execPath, words, {
+    cwd: folder,
+    encoding: 'utf8',
+  });
+  return status === 0 ? null : stdout + stderr;
 }
 
 function run(folder: string, tests: readonly string[]): Outcome {
@@ -78,13 +88,11 @@ function run(folder: string, tests: readonly string[]): Outcome {
 /** Returns a function that undoes the edits. */
 function apply(folder: string, edits: readonly Edit[]): () => void {
   const before = new Map<string, string>();
-  for (const { file, find, replace } of edits) {
+  for (const { file, ...rule } of edits) {
     const path = join(folder, file);
     const text = readFileSync(path, 'utf8');
     if (!before.has(path)) before.set(path, text);
-    const parts = text.split(find);
-    if (parts.length !== 2) throw new Error(`${file} holds ${parts.length - 1} times: ${find}`);
-    writeFileSync(path, parts.join(replace));
+    writeFileSync(path, strike({ file, text }, rule));
   }
   return () => {
     for (const [path, text] of before) writeFileSync(path, text);
@@ -96,7 +104,11 @@ function isKilled(folder: string, { name, edits, tests }: Mutation): boolean {
   const undo = apply(folder, edits);
   let killed = true;
   try {
-    if (needsBuild(tests)) build(folder);
+    const refused = build(folder);
+    if (refused !== null) {
+      print(`BROKEN    ${name} does not compile, so its tests prove nothing:\n${refused}`);
+      return false;
+    }
     for (const test of tests) {
       const { red, failed } = run(folder, [test]);
       const by = failed.length > 0 ? failed.join('; ') : 'the file failed without a failed test';
@@ -109,20 +121,16 @@ function isKilled(folder: string, { name, edits, tests }: Mutation): boolean {
   return killed;
 }
 
-function needsBuild(tests: readonly string[]): boolean {
-  return tests.some((test) => /^test\/(integration|fault)\//.test(test));
-}
-
 function main(words: readonly string[]): number {
   const list = chosen(words);
   const tests = [...new Set(list.flatMap((mutation) => mutation.tests))];
   const folder = mkdtempSync(join(tmpdir(), 'understudy-mutations-'));
   try {
     copyTree(folder);
-    if (needsBuild(tests)) build(folder);
+    const refused = build(folder);
     const unbroken = run(folder, tests);
-    if (unbroken.red) {
-      print(`${unbroken.output}\nThe tests fail without a mutation: fix them first.`);
+    if (refused !== null || unbroken.red) {
+      print(`${refused ?? unbroken.output}\nThe tests fail without a mutation: fix them first.`);
       return 1;
     }
     print(`${tests.length} test files pass without a mutation`);

@@ -1,12 +1,11 @@
 /**
- * A mutation: an edit of the source that breaks one rule, and the tests that have to fail then.
- * Data only: main.ts applies the edit and runs the tests.
+ * A mutation: edits of the source that break one rule, and the tests that have to fail then. Data
+ * only: main.ts applies the edits, in their order, and runs the tests.
  */
-export interface Edit {
+import type { Strike } from './struck-rule.ts';
+
+export interface Edit extends Strike {
   readonly file: string;
-  /** Occurs in the file exactly once. */
-  readonly find: string;
-  readonly replace: string;
 }
 
 export interface Mutation {

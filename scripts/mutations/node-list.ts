@@ -12,8 +12,8 @@ export const nodeShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: aligner,
-        find: 'later(held.newestCommitMicros, commitTimeMicros)',
-        replace: 'commitTimeMicros',
+        rule: 'newest-commit-of-batch',
+        replace: 'held.newestCommitMicros = commitTimeMicros;',
       },
     ],
     tests: ['test/unit/aligner.test.ts'],
@@ -22,11 +22,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     name: 'delay-holds-only-itself',
     harm: 'a batch that is old enough is applied before an earlier one that still waits',
     edits: [
-      {
-        file: 'src/follower/apply/apply-portion.ts',
-        find: 'if (commitMs !== null) break;',
-        replace: '',
-      },
+      { file: 'src/follower/apply/apply-portion.ts', rule: 'delay-keeps-order', replace: '' },
     ],
     tests: ['test/unit/apply-delay.test.ts'],
   },
@@ -36,8 +32,9 @@ export const nodeShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/records/schema-record.ts',
-        find: 'at.epoch <= newest && !isVoid(at);',
-        replace: 'at.epoch <= newest;',
+        rule: 'void-schema-left-out',
+        part: ' && !isVoid(at)',
+        replace: '',
       },
     ],
     tests: ['test/unit/schema-record.test.ts'],
@@ -45,25 +42,13 @@ export const nodeShortcuts: readonly Mutation[] = [
   {
     name: 'schema-parts-unchecked',
     harm: 'a new follower is built from an incomplete schema',
-    edits: [
-      {
-        file: 'src/topic/records/schema-record.ts',
-        find: 'if (digestOf(whole) !== first.digest) return null;',
-        replace: 'if (digestOf(whole) === null) return null;',
-      },
-    ],
+    edits: [{ file: 'src/topic/records/schema-record.ts', rule: 'schema-is-whole', replace: '' }],
     tests: ['test/unit/schema-record.test.ts'],
   },
   {
     name: 'dump-cut-inside-body',
     harm: 'a function of a dump is cut at its first semicolon',
-    edits: [
-      {
-        file: 'src/catalog/dump/sql-statements.ts',
-        find: "else if (word === 'case') this.#bodies += 1;",
-        replace: '',
-      },
-    ],
+    edits: [{ file: 'src/catalog/dump/sql-statements.ts', rule: 'case-has-an-end', replace: '' }],
     tests: ['test/unit/sql-statements.test.ts'],
   },
   {
@@ -72,8 +57,9 @@ export const nodeShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/state/exactness.ts',
-        find: 'return isWhole && horizon.every(',
-        replace: 'return isWhole || horizon.every(',
+        rule: 'exact-at-horizon',
+        part: 'isWhole &&',
+        replace: 'isWhole ||',
       },
     ],
     tests: ['test/model/bootstrap.test.ts', 'test/unit/bootstrap.test.ts'],
@@ -84,7 +70,7 @@ export const nodeShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/bootstrap/horizon.ts',
-        find: 'return readMs >= deleteRetentionMs * usableShare;',
+        rule: 'read-within-tombstone-retention',
         replace: 'return readMs < 0 && deleteRetentionMs < 0;',
       },
     ],

@@ -18,8 +18,8 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: publishLoop,
-        find: 'const { message } = event;',
-        replace: `const { message } = event;
+        rule: 'receipt-is-not-confirmed',
+        replace: `$&
     if (message.kind === 'commit') this.#parts.wal.confirm(message.commitEndLsn);`,
       },
     ],
@@ -31,9 +31,8 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: publishLoop,
-        find: 'const offsets = await producer.commit();',
-        replace: `this.#parts.wal.confirm(point.upto);
-    const offsets = await producer.commit();`,
+        rule: 'commit-before-confirm',
+        replace: 'this.#parts.wal.confirm(point.upto); $&',
       },
     ],
     tests: [publishModel],
@@ -44,9 +43,8 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: publishLoop,
-        find: 'while (!this.#isSeen(checkpoint.at)) {',
-        replace: `wal.confirm(point.upto);
-    while (!this.#isSeen(checkpoint.at)) {`,
+        rule: 'read-back-before-confirm',
+        replace: 'wal.confirm(point.upto); $&',
       },
     ],
     tests: [publishModel],
@@ -57,8 +55,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: publishLoop,
-        find: 'confirm(point.upto)',
-        replace: 'confirm((point.upto + 1n) as never)',
+        rule: 'confirm-exact-end-lsn',
+        part: 'point.upto',
+        replace: '(point.upto + 1n) as never',
       },
     ],
     tests: [publishModel],
@@ -69,8 +68,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/stream/standby-status.ts',
-        find: 'writeBigUInt64BE(status.flush, 9)',
-        replace: 'writeBigUInt64BE(status.flush + 1n, 9)',
+        rule: 'status-of-exact-flush',
+        part: 'status.flush',
+        replace: 'status.flush + 1n',
       },
     ],
     tests: ['test/unit/standby-status.test.ts'],
@@ -81,10 +81,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: publishLoop,
-        find: 'if (point.label !== null) await recordLabel(point.label, point, checkpoint);',
-        replace: `if (point.label !== null) {
-      recordLabel(point.label, point, checkpoint).catch(() => undefined);
-    }`,
+        rule: 'label-before-confirm',
+        part: 'await recordLabel(point.label, point, checkpoint);',
+        replace: 'recordLabel(point.label, point, checkpoint).catch(() => undefined);',
       },
     ],
     tests: [publishModel],
@@ -92,19 +91,20 @@ export const quick: readonly Mutation[] = [
   {
     name: 'label-inside-batch',
     harm: 'a named point does not follow its transaction directly',
-    edits: [
-      {
-        file: batcher,
-        find: 'if (this.#label !== null && !this.#openTransaction) return false;',
-        replace: '',
-      },
-    ],
+    edits: [{ file: batcher, rule: 'label-ends-batch', replace: '' }],
     tests: [publishModel, 'test/unit/batcher.test.ts'],
   },
   {
     name: 'keepalive-inside-transaction',
     harm: 'a point covers transactions that are not in its batch',
-    edits: [{ file: batcher, find: '!this.#openTransaction && walEnd', replace: 'walEnd' }],
+    edits: [
+      {
+        file: batcher,
+        rule: 'keepalive-outside-transaction',
+        part: '!this.#openTransaction && ',
+        replace: '',
+      },
+    ],
     tests: [publishModel, 'test/unit/batcher.test.ts'],
   },
   {
@@ -113,8 +113,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: batcher,
-        find: '!this.#openTransaction && this.#hasTransactions()',
-        replace: 'this.#hasTransactions()',
+        rule: 'batch-of-whole-transactions',
+        part: '!this.#openTransaction && ',
+        replace: '',
       },
     ],
     tests: [publishModel],
@@ -125,7 +126,7 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: batcher,
-        find: 'this.#counts = new Array(partitions).fill(0);',
+        rule: 'counts-start-at-zero',
         replace: 'this.#counts = [...this.#counts].slice(0, partitions);',
       },
     ],
@@ -137,8 +138,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/promotion/own-epoch.ts',
-        find: `end.pastCheckpoint.length > 0 ? 'over' : 'begun'`,
-        replace: `'begun'`,
+        rule: 'torn-end-ends-epoch',
+        part: "end.pastCheckpoint.length > 0 ? 'over' : 'begun'",
+        replace: "'begun'",
       },
     ],
     tests: ['test/unit/own-epoch.test.ts', publishModel, claimModel],
@@ -146,13 +148,7 @@ export const quick: readonly Mutation[] = [
   {
     name: 'slot-ahead-accepted',
     harm: 'streaming begins after transactions that are missing in the log',
-    edits: [
-      {
-        file: 'src/leader/stream/slot.ts',
-        find: 'slot.confirmedFlushLsn > start',
-        replace: 'false',
-      },
-    ],
+    edits: [{ file: 'src/leader/stream/slot.ts', rule: 'slot-not-ahead-of-log', replace: '' }],
     tests: ['test/unit/check-slot.test.ts'],
   },
   {
@@ -161,8 +157,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/control/owning.ts',
-        find: `=== 'initing' ? verify(owning, owning.phase.epoch)`,
-        replace: `=== 'initing' ? drain(owning, owning.phase.epoch)`,
+        rule: 'verify-after-init',
+        part: 'verify(',
+        replace: 'drain(',
       },
     ],
     tests: [claimModel, 'test/unit/claim-owning.test.ts'],
@@ -173,8 +170,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/control/claim.ts',
-        find: 'claim.epoch === epoch && claim.predecessor === predecessor',
-        replace: 'claim.epoch === epoch && predecessor !== undefined',
+        rule: 'claim-names-predecessor',
+        part: 'claim.predecessor === predecessor',
+        replace: 'predecessor !== undefined',
       },
     ],
     tests: ['test/unit/claim.test.ts'],
@@ -182,37 +180,34 @@ export const quick: readonly Mutation[] = [
   {
     name: 'counts-unchecked',
     harm: 'a record that the topic lost is not detected',
-    edits: [{ file: aligner, find: 'count === counted)', replace: 'counted !== -1)' }],
+    edits: [
+      {
+        file: aligner,
+        rule: 'counts-compared',
+        part: 'count === counted',
+        replace: 'counted !== -1',
+      },
+    ],
     tests: [alignModel, 'test/unit/aligner.test.ts'],
   },
   {
     name: 'read-back-unchecked',
     harm: 'damage is not detected while no follower runs',
     edits: [
-      {
-        file: 'src/leader/stream/read-back.ts',
-        find: 'if (this.#count !== point.counts[this.#partition]) {',
-        replace: 'if (this.#count < 0) {',
-      },
+      { file: 'src/leader/stream/read-back.ts', rule: 'read-back-compares-counts', replace: '' },
     ],
     tests: ['test/unit/read-back.test.ts'],
   },
   {
     name: 'gap-ignored',
     harm: 'a batch that is missing completely is skipped',
-    edits: [
-      {
-        file: aligner,
-        find: 'compareEpochLsn(point.previous.at, this.#checkpoint.at) !== 0',
-        replace: 'compareEpochLsn(point.previous.at, this.#checkpoint.at) === 2',
-      },
-    ],
+    edits: [{ file: aligner, rule: 'point-continues-checkpoint', replace: '' }],
     tests: [alignModel, 'test/unit/aligner.test.ts'],
   },
   {
     name: 'void-dropped',
     harm: 'a follower stops for ever at the records of a torn batch',
-    edits: [{ file: aligner, find: 'this.#dropVoided(boundaries)', replace: 'false' }],
+    edits: [{ file: aligner, rule: 'void-boundaries-dropped', replace: '' }],
     tests: [alignModel, 'test/unit/aligner.test.ts'],
   },
   {
@@ -221,7 +216,7 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: aligner,
-        find: 'for (const held of this.#held) forget(held);',
+        rule: 'void-content-dropped',
         replace: `for (const held of this.#held) {
       if (first.kind === 'point') forget(held);
       held.boundary = null;
@@ -236,8 +231,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/change/position.ts',
-        find: 'position.commitLsn < upto.lsn',
-        replace: 'position.commitLsn <= upto.lsn',
+        rule: 'covered-strictly-below',
+        part: ' < ',
+        replace: ' <= ',
       },
     ],
     tests: ['test/unit/position.test.ts', 'test/unit/coalesce.test.ts'],
@@ -248,8 +244,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/apply-portion.ts',
-        find: 'stopAt === null ? all : all.slice(0, -1)',
-        replace: 'stopAt === null ? all : all.slice(0)',
+        rule: 'exact-stop-keeps-offsets',
+        part: 'all.slice(0, -1)',
+        replace: 'all.slice(0)',
       },
     ],
     tests: [alignModel],
@@ -258,11 +255,7 @@ export const quick: readonly Mutation[] = [
     name: 'truncate-out-of-order',
     harm: 'rows written before a TRUNCATE come back after it',
     edits: [
-      {
-        file: 'src/follower/apply/coalesce.ts',
-        find: 'flush();\n      pushBarrier(steps, barrier);',
-        replace: 'pushBarrier(steps, barrier);',
-      },
+      { file: 'src/follower/apply/coalesce.ts', rule: 'barrier-after-earlier-rows', replace: '' },
     ],
     tests: [alignModel, 'test/unit/coalesce.test.ts'],
   },
@@ -272,8 +265,9 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/tables/table-difference.ts',
-        find: ' && sent.typeModifier === typeModifier;',
-        replace: ';',
+        rule: 'type-includes-modifier',
+        part: ' && sent.typeModifier === typeModifier',
+        replace: '',
       },
     ],
     tests: ['test/unit/table-difference.test.ts'],
@@ -284,8 +278,8 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/tables/table-difference.ts',
-        find: `return isSame ? null : 'it had another identity for a while';`,
-        replace: 'return isSame ? null : null;',
+        rule: 'identity-as-sent',
+        replace: 'return null;',
       },
     ],
     tests: ['test/unit/table-difference.test.ts'],
@@ -294,11 +288,7 @@ export const quick: readonly Mutation[] = [
     name: 'equality-uncompared',
     harm: 'two rows of the leader are one row on a follower with another collation',
     edits: [
-      {
-        file: 'src/fleet/preflight/judge-copies.ts',
-        find: 'if (equality !== equalityOf(copy)) {',
-        replace: 'if (equality === null) {',
-      },
+      { file: 'src/fleet/preflight/judge-copies.ts', rule: 'same-equality-of-keys', replace: '' },
     ],
     tests: ['test/unit/preflight-copies.test.ts'],
   },
@@ -308,8 +298,8 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/stream/transaction-builder.ts',
-        find: 'if (kept !== undefined) return kept;',
-        replace: 'if (kept === undefined || kept !== undefined) return kept ?? null;',
+        rule: 'unsent-value-is-not-null',
+        replace: 'if (kept !== undefined || index >= 0) return kept ?? null;',
       },
     ],
     tests: ['test/unit/transaction-builder.test.ts'],
@@ -320,7 +310,7 @@ export const quick: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/row-actions.ts',
-        find: 'if (table.oneSpelling || deletes.length === 0) return movesKey;',
+        rule: 'respelled-base-before-deletes',
         replace: 'if (deletes.length >= 0) return movesKey;',
       },
     ],

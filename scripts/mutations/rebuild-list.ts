@@ -10,8 +10,8 @@ export const rebuildShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/provision/swap-databases.ts',
-        find: "await hit('rebuild.inside-swap');",
-        replace: "await client.query('COMMIT; BEGIN');\n    await hit('rebuild.inside-swap');",
+        rule: 'swap-in-one-transaction',
+        replace: "$& await client.query('COMMIT; BEGIN');",
       },
     ],
     tests: ['test/fault/rebuild.test.ts'],
@@ -22,8 +22,9 @@ export const rebuildShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/provision/rebuild-beside.ts',
-        find: "'UPDATE understudy.node SET start_number = $1'",
-        replace: "'SELECT $1::bigint'",
+        rule: 'start-number-moves-along',
+        part: 'UPDATE understudy.node SET start_number = $1',
+        replace: 'SELECT $1::bigint',
       },
     ],
     tests: ['test/fault/rebuild.test.ts'],
@@ -34,14 +35,11 @@ export const rebuildShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/provision/building.ts',
-        find: 'const empty = relationIds.length === 0 ? [] :',
-        replace: 'const empty = relationIds.length >= 0 ? [] :',
+        rule: 'rebuild-empties-tables',
+        part: 'relationIds.length === 0',
+        replace: 'relationIds.length >= 0',
       },
-      {
-        file: 'src/fleet/provision/building.ts',
-        find: 'await refuseNewNodeRows(client, name, tables);',
-        replace: '',
-      },
+      { file: 'src/fleet/provision/building.ts', rule: 'new-tables-are-empty', replace: '' },
     ],
     tests: ['test/integration/rebuild.test.ts'],
   },
@@ -49,16 +47,8 @@ export const rebuildShortcuts: readonly Mutation[] = [
     name: 'rebuild-unmarked-for-promotion',
     harm: 'a node that is being rebuilt or is too late is promoted',
     edits: [
-      {
-        file: 'src/fleet/operations/failover.ts',
-        find: '&& (await isBeingBuilt(client))',
-        replace: '&& (await isBeingBuilt(client)) && known.epoch < 0',
-      },
-      {
-        file: 'src/agent/agent.ts',
-        find: 'if ((await readPendingRebuild(this.#node.client)) !== null) throw',
-        replace: "if (this.#node.name === '') throw",
-      },
+      { file: 'src/fleet/operations/failover.ts', rule: 'no-promotion-while-built', replace: '' },
+      { file: 'src/agent/agent.ts', rule: 'no-promotion-before-rebuild', replace: '' },
     ],
     tests: ['test/fault/rebuild.test.ts'],
   },
@@ -68,7 +58,7 @@ export const rebuildShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/provision/build-start.ts',
-        find: 'return control.newestAppendMs;',
+        rule: 'age-by-clock-of-brokers',
         replace: 'return control.newestAppendMs - 3_600_000;',
       },
     ],
@@ -80,12 +70,13 @@ export const rebuildShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/agent/follower-tasks.ts',
-        find: 'while (!isOver && (await openBuild(node.client)) !== null) {',
-        replace: 'while (isOver && (await openBuild(node.client)) !== null) {',
+        rule: 'stop-with-whole-schema',
+        part: '!isOver',
+        replace: 'isOver',
       },
       {
         file: 'src/fleet/operations/detach-steps.ts',
-        find: 'if (isUnderWay) throw schemaUnfinished(node, openBuildTexts(open));',
+        rule: 'detach-with-whole-schema',
         replace: '',
       },
     ],
@@ -97,8 +88,8 @@ export const rebuildShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/bootstrap/checkpoint-search.ts',
-        find: 'return appendMs >= keptFromMs;',
-        replace: 'return appendMs >= 0 || keptFromMs > 0;',
+        rule: 'place-while-all-is-kept',
+        replace: 'return true;',
       },
     ],
     tests: ['test/model/place.test.ts', 'test/integration/run-until.test.ts'],

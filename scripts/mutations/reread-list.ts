@@ -12,7 +12,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/resnapshots.ts',
-        find: '    await this.removeUnseen(target);\n',
+        rule: 'resnapshot-removes-unseen-rows',
         replace: '',
       },
     ],
@@ -24,7 +24,8 @@ export const rereadShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/apply-targets.ts',
-        find: 'this.resnapshots.has(id) ? this.#replacing(target) : target',
+        rule: 'resnapshot-replaces-rows',
+        part: 'this.resnapshots.has(id) ? this.#replacing(target) : target',
         replace: 'target',
       },
     ],
@@ -36,7 +37,7 @@ export const rereadShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/applier.ts',
-        find: "return way === 'replace' && isResnapshot ? 'clear' : null;",
+        rule: 'unseen-row-gives-way',
         replace: 'return null;',
       },
     ],
@@ -48,8 +49,8 @@ export const rereadShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/promotion/follower-promotion.ts',
-        find: 'keyed.filter((relation) => unfinished.has(relation))',
-        replace: 'keyed.filter(() => unfinished.has(""))',
+        rule: 'backfill-outlives-leader',
+        replace: 'const wanted: typeof keyed = [];',
       },
     ],
     tests,
@@ -60,8 +61,8 @@ export const rereadShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/tables/known-tables.ts',
-        find: "table.kind === 'ordinary' && (await unreadPartitions(this.#client)).has(table.oid);",
-        replace: 'false;',
+        rule: 'new-partition-is-backfilled',
+        replace: 'const isToRead = false;',
       },
     ],
     tests: ['test/fault/slot-loss.test.ts'],

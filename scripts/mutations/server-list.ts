@@ -13,15 +13,15 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/kafka/transactional-producer.ts',
-        find: 'if (this.#failure !== null) throw this.#failure;\n    if (this.#isBusy)',
-        replace: 'if (this.#isBusy)',
+        rule: 'failed-producer-is-not-reused',
+        replace: '',
       },
       {
         file: 'src/topic/kafka/transactional-producer.ts',
-        find: `this.#failure ??= this.#explain(error);
-    this.#connection.close();
-    return this.#failure;`,
-        replace: 'return this.#explain(error);',
+        rule: 'failure-ends-producer',
+        replace: `#die(error: unknown): Error {
+    return this.#explain(error);
+  }`,
       },
     ],
     tests: ['test/integration/topic-lost-answers.test.ts'],
@@ -32,10 +32,10 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/kafka/transactional-producer.ts',
-        find: 'await this.#produceRound(round);',
+        rule: 'write-is-not-repeated',
         replace: `await this.#produceRound(round).catch(async () => {
           await this.#connection.open();
-          const plan = new ProducePlan(this.#topic, records, this.#sequences.length);
+          const plan = new ProducePlan(this.#produced, records);
           await this.#produceRound(this.#nextRound(identity, plan));
         });`,
       },
@@ -48,11 +48,9 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/kafka/transactional-producer.ts',
-        find: `const answer = await this.#connection.request(this.#coordinator, request);
-      throwIfError(answer.errorCode, request.apiName);
-      this.#joined.clear();`,
+        rule: 'lost-answer-is-no-commit',
         replace: `await this.#connection.request(this.#coordinator, request).catch(() => null);
-      this.#joined.clear();`,
+      const answer = { errorCode: 0 };`,
       },
     ],
     tests: ['test/integration/topic-lost-answers.test.ts'],
@@ -63,14 +61,14 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/applier.ts',
-        find: `await movePosition(this.#client, from, to);`,
+        rule: 'position-with-rows',
+        part: 'await movePosition(this.#client, from, to);',
         replace: '',
       },
       {
         file: 'src/follower/apply/applier.ts',
-        find: 'return await this.applyAnd(steps, save, mayLackBase);',
-        replace: `await movePosition(this.#client, from, to);
-    return await this.applyAnd(steps, save, mayLackBase);`,
+        rule: 'position-with-rows',
+        replace: 'await movePosition(this.#client, from, to); $&',
       },
     ],
     tests: ['test/integration/crash-points.test.ts'],
@@ -81,7 +79,7 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/state/follower-state.ts',
-        find: 'if (rowCount === 1) return;',
+        rule: 'position-moves-from-where-it-was',
         replace: 'if (rowCount !== null) return;',
       },
     ],
@@ -93,21 +91,21 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/stream/wal-session.ts',
-        find: '  #confirmedLsn: Lsn;',
-        replace: '  #confirmedLsn: Lsn;\n  #received = 0n as Lsn;',
+        rule: 'receipt-moves-no-status',
+        replace: "if (message.kind === 'commit') this.#received = message.commitEndLsn; $&",
       },
       {
         file: 'src/leader/stream/wal-session.ts',
-        find: `if (message.kind !== 'ignored') this.#push(`,
-        replace: `if (message.kind === 'commit') this.#received = message.commitEndLsn;
-      if (message.kind !== 'ignored') this.#push(`,
-      },
-      {
-        file: 'src/leader/stream/wal-session.ts',
-        find: 'const status = { flush: this.#confirmedLsn, apply: this.#confirmedLsn,',
+        rule: 'status-of-confirmed-lsn',
+        part: 'const status = { flush: this.#confirmedLsn, apply: this.#confirmedLsn,',
         replace: `const received = this.#received > this.#confirmedLsn;
     const flush = received ? this.#received : this.#confirmedLsn;
     const status = { flush, apply: flush,`,
+      },
+      {
+        file: 'src/leader/stream/wal-session.ts',
+        rule: 'status-of-confirmed-lsn',
+        replace: '#received = 0n as Lsn; $&',
       },
     ],
     tests: ['test/integration/crash-points.test.ts'],
@@ -118,7 +116,7 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/follower.ts',
-        find: 'const rows = await this.#applier.apply(steps, move);',
+        rule: 'failed-batch-is-not-skipped',
         replace: `const applied = this.#applier.apply(steps, move);
     const rows = await applied.catch(async () => {
       await movePosition(this.#parts.client, from, to);
@@ -131,7 +129,14 @@ export const withServers: readonly Mutation[] = [
   {
     name: 'deadlock-final',
     harm: 'a follower that loses a deadlock once stays down until an operator acts',
-    edits: [{ file: 'src/follower/apply/applier.ts', find: '57|40|55P03', replace: '57|55P03' }],
+    edits: [
+      {
+        file: 'src/follower/apply/applier.ts',
+        rule: 'deadlock-is-retried',
+        part: '|40|',
+        replace: '|',
+      },
+    ],
     tests: ['test/fault/follower-postgres.test.ts'],
   },
   {
@@ -140,8 +145,9 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/catalog/key-lookup.ts',
-        find: '} ${equal} ${collated}`',
-        replace: '} = ${collated}${equal.slice(equal.length)}`',
+        rule: 'equality-of-key-operator',
+        part: ' ${equal} ',
+        replace: ' = ',
       },
     ],
     tests: ['test/integration/identities.test.ts'],
@@ -152,7 +158,7 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/operations/init-steps.ts',
-        find: 'return { unfinished, schema };',
+        rule: 'init-names-unfinished-tables',
         replace: 'return { unfinished: [], schema };',
       },
     ],
@@ -162,11 +168,7 @@ export const withServers: readonly Mutation[] = [
     name: 'unread-rows-are-damage',
     harm: 'a change of a row that was not yet read stops a follower',
     edits: [
-      {
-        file: 'src/follower/apply/row-actions.ts',
-        find: 'if (mayLackBase && partial.base !== null && base === null) continue;',
-        replace: '',
-      },
+      { file: 'src/follower/apply/row-actions.ts', rule: 'unread-base-is-no-damage', replace: '' },
     ],
     tests: ['test/integration/existing-rows.test.ts'],
   },
@@ -176,8 +178,9 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/tables/known-tables.ts',
-        find: "await this.#take(added, shape, added.kind === 'ordinary');",
-        replace: 'await this.#take(added, shape, false);',
+        rule: 'later-table-is-backfilled',
+        part: "added.kind === 'ordinary'",
+        replace: 'false',
       },
     ],
     tests: ['test/integration/later-tables.test.ts'],
@@ -188,8 +191,9 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/tables/known-tables.ts',
-        find: 'enteredLsn !== null && commitLsn < enteredLsn;',
-        replace: 'enteredLsn !== null;',
+        rule: 'skipped-only-before-entry',
+        part: ' && commitLsn < enteredLsn',
+        replace: '',
       },
     ],
     tests: ['test/integration/later-tables.test.ts'],
@@ -198,24 +202,14 @@ export const withServers: readonly Mutation[] = [
     name: 'session-style-of-the-database',
     harm: 'an interval changes where the follower’s database has another IntervalStyle',
     edits: [
-      {
-        file: 'src/catalog/postgres-session.ts',
-        find: "  IntervalStyle: 'postgres',\n",
-        replace: '',
-      },
+      { file: 'src/catalog/postgres-session.ts', rule: 'session-sets-interval-style', replace: '' },
     ],
     tests: ['test/integration/type-matrix.test.ts'],
   },
   {
     name: 'registry-id-believed',
     harm: 'rows are written under the id of another table’s schema, and read as its rows',
-    edits: [
-      {
-        file: 'src/topic/schema-registry.ts',
-        find: 'if (!isSame(schema, await this.schemaById(id)))',
-        replace: 'if (id < 0)',
-      },
-    ],
+    edits: [{ file: 'src/topic/schema-registry.ts', rule: 'registry-id-is-compared', replace: '' }],
     tests: ['test/fault/registry.test.ts'],
   },
   {
@@ -224,8 +218,9 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/leader/stream/stream-run.ts',
-        find: 'const start = checkpoint.at.lsn;',
-        replace: 'const start = (await readSlot())?.confirmedFlushLsn ?? checkpoint.at.lsn;',
+        rule: 'start-at-checkpoint',
+        part: 'checkpoint.at.lsn',
+        replace: '(await readSlot())?.confirmedFlushLsn ?? checkpoint.at.lsn',
       },
     ],
     tests: ['test/integration/crash-points.test.ts'],
@@ -236,14 +231,13 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/row-actions.ts',
-        find: 'for (const step of steps) yield* deletesOf(step, replace);',
-        replace: '',
+        rule: 'deletes-before-writes',
+        replace: 'for (const step of steps) yield* writesOf(step, early, layer);',
       },
       {
         file: 'src/follower/apply/row-actions.ts',
-        find: 'for (const step of steps) yield* writesOf(step, early, layer);',
-        replace: `for (const step of steps) yield* writesOf(step, early, layer);
-  for (const step of steps) yield* deletesOf(step, replace);`,
+        rule: 'writes-after-deletes',
+        replace: 'for (const step of steps) yield* deletesOf(step, replace);',
       },
     ],
     tests: ['test/integration/path-rows.test.ts'],
@@ -252,13 +246,12 @@ export const withServers: readonly Mutation[] = [
     name: 'end-without-fence',
     harm: 'a new epoch begins below a batch that was confirmed to the slot',
     edits: [
+      { file: 'src/topic/log-end.ts', rule: 'fence-is-written', replace: '' },
       {
         file: 'src/topic/log-end.ts',
-        find: `await producer.send(records);
-  const offsets = (await producer.commit()).map((offset) => {`,
-        replace: `const offsets = records
-    .map(({ partition }) => BigInt(-1 - partition))
-    .map((offset) => {`,
+        rule: 'fence-is-committed',
+        part: '(await producer.commit())',
+        replace: 'records.map(({ partition }): bigint | null => BigInt(-1 - partition))',
       },
     ],
     tests: ['test/fault/lost-markers.test.ts'],
@@ -269,7 +262,8 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/kafka/committed-reader.ts',
-        find: '(error: unknown) => this.#explainFetch(error, from)',
+        rule: 'expired-offset-is-an-error',
+        part: '(error: unknown) => this.#explainFetch(error, from)',
         replace: `async (error: { errorName?: string }) => {
       if (error.errorName !== 'OFFSET_OUT_OF_RANGE') return this.#explainFetch(error, from);
       const ends = await this.watermarks();
@@ -285,11 +279,7 @@ export const withServers: readonly Mutation[] = [
     name: 'detached-unmarked',
     harm: 'a node whose detach was interrupted follows on past its point',
     edits: [
-      {
-        file: 'src/fleet/operations/detach-steps.ts',
-        find: 'await saveDetached(node.client, at);',
-        replace: '',
-      },
+      { file: 'src/fleet/operations/detach-steps.ts', rule: 'detached-is-recorded', replace: '' },
     ],
     tests: ['test/integration/detach-kills.test.ts'],
   },
@@ -299,8 +289,8 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/operations/detach-steps.ts',
-        find: "await hit('detach.after-stop');",
-        replace: "await removeGuard(node.client);\n  await hit('detach.after-stop');",
+        rule: 'guard-outlasts-agent',
+        replace: '$& await removeGuard(node.client);',
       },
     ],
     tests: ['test/integration/detach-kills.test.ts'],
@@ -309,24 +299,14 @@ export const withServers: readonly Mutation[] = [
     name: 'hurried-without-a-place',
     harm: 'a detach at an LSN that is not in the log makes a delayed node apply everything',
     edits: [
-      {
-        file: 'src/fleet/operations/detach.ts',
-        find: 'if (to !== null) await this.#waitForLog(to);',
-        replace: '',
-      },
+      { file: 'src/fleet/operations/detach.ts', rule: 'detach-at-an-lsn-of-the-log', replace: '' },
     ],
     tests: ['test/integration/detach.test.ts'],
   },
   {
     name: 'promotion-waits-for-age',
     harm: 'a delayed node cannot be promoted before its delay is over',
-    edits: [
-      {
-        file: 'src/follower/follower.ts',
-        find: 'this.dropDelay();\n',
-        replace: '\n',
-      },
-    ],
+    edits: [{ file: 'src/follower/follower.ts', rule: 'promotion-drops-delay', replace: '' }],
     tests: ['test/integration/delay.test.ts'],
   },
   ...rebuildShortcuts,

@@ -10,8 +10,8 @@ export const topicShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/kafka/transactional-producer.ts',
-        find: 'if (offset >= due) return;',
-        replace: 'if (offset >= 0n || due < 0n) return;',
+        rule: 'offsets-only-grow',
+        replace: 'return;',
       },
     ],
     tests: ['test/integration/topic-transactions.test.ts'],
@@ -22,8 +22,8 @@ export const topicShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/log-end.ts',
-        find: 'if (offset < lowWatermark) continue;',
-        replace: 'if (offset >= 0n || lowWatermark < 0n) continue;',
+        rule: 'own-begin-is-where-it-was-written',
+        replace: 'continue;',
       },
     ],
     tests: ['test/integration/topic-made-again.test.ts'],
@@ -34,8 +34,8 @@ export const topicShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/topic/kafka/committed-reader.ts',
-        find: 'if (fetched.some((one) => isBehind(one, from)))',
-        replace: 'if (fetched.length < 0)',
+        rule: 'log-reaches-what-was-read',
+        replace: '',
       },
     ],
     tests: ['test/integration/topic-made-again.test.ts'],
@@ -46,8 +46,8 @@ export const topicShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/promotion/follower-promotion.ts',
-        find: 'if (checkpoint === null || compareEpochLsn(checkpoint.at, at) < 0) {',
-        replace: 'if (at.epoch < 0) {',
+        rule: 'log-reaches-own-position',
+        replace: '',
       },
     ],
     tests: ['test/integration/topic-made-again.test.ts'],

@@ -40,6 +40,7 @@ export async function nextTask(
     requirePosition(node.name, position.at, until);
     if (!follower.exact) throw notExactAt(node.name, until);
     // A new node is left complete: the building of its schema ends with the follower.
+    // rule: stop-with-whole-schema
     while (!isOver && (await openBuild(node.client)) !== null) {
       await node.cluster.around.sleep(schemaPollMs);
     }

@@ -91,6 +91,7 @@ export function keyMatch(table: KeyedTable): string {
     const { equal, collation } = operatorsAt(table, i);
     const key = `k.k${i}::${type}`;
     const collated = collation === null ? key : `(${key} COLLATE ${collation})`;
+    // rule: equality-of-key-operator
     return `t.${quoteIdentifier(name)} ${equal} ${collated}`;
   });
   return matches.join(' AND ');

@@ -23,6 +23,7 @@ import { invalidPostgresUrl } from '../errors/usage.ts';
 export const sessionSettings = {
   client_encoding: 'UTF8',
   DateStyle: 'ISO',
+  // rule: session-sets-interval-style
   IntervalStyle: 'postgres',
   TimeZone: 'UTC',
   bytea_output: 'hex',

@@ -44,6 +44,7 @@ export function comparePositions(a: Position, b: Position): number {
  */
 export function isCovered(position: Position, upto: EpochLsn): boolean {
   if (position.epoch !== upto.epoch) return position.epoch < upto.epoch;
+  // rule: covered-strictly-below
   return position.commitLsn < upto.lsn;
 }
 

@@ -53,6 +53,7 @@ export function foldClaim(state: ClaimState, record: ControlRecord): ClaimState 
 /** In one unbroken log the epoch would be enough; the predecessor detects a replaced log. */
 function isNext(state: ClaimState, claim: RecordOf<'claim'>): boolean {
   const { epoch, predecessor } = nextClaim(state, claim.node);
+  // rule: claim-names-predecessor
   return claim.epoch === epoch && claim.predecessor === predecessor;
 }
 

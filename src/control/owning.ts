@@ -97,6 +97,7 @@ export function stepOwning(owning: Owning, event: OwningEvent): OwningStep {
     case 'verified':
       return verified(owning, event.control);
     case 'inited':
+      // rule: verify-after-init
       return owning.phase.kind === 'initing' ? verify(owning, owning.phase.epoch) : stay(owning);
     case 'drained':
       return owning.phase.kind === 'draining'

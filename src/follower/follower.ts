@@ -196,6 +196,7 @@ export class Follower {
    * without a delay: a promotion needs them all.
    */
   async drained(lastStable: readonly bigint[]): Promise<void> {
+    // rule: promotion-drops-delay
     this.dropDelay();
     const done = (): boolean => this.#readTo(lastStable) && this.#waiting.length === 0;
     await this.#until(() => done() && !this.#busy);
@@ -314,6 +315,7 @@ export class Follower {
     const mayLackBase = (id: RelationId): boolean => !this.exact || unfinished.has(id);
     const becomesExact = reachesHorizon(portion, this.#building?.horizon ?? null);
     const move = { from, to, labelled, mayLackBase, becomesExact };
+    // rule: failed-batch-is-not-skipped
     const rows = await this.#applier.apply(steps, move);
     this.#position = to;
     if (becomesExact) {

@@ -66,6 +66,7 @@ export async function holdsBegin(
 ): Promise<boolean> {
   for (const { partition, lowWatermark, lastStableOffset } of watermarks) {
     const offset = (checkpoint.nextOffsets[partition] ?? 0n) - 1n;
+    // rule: own-begin-is-where-it-was-written
     if (offset < lowWatermark) continue;
     if (offset >= lastStableOffset) return false;
     const record = await recordOf({ reader, decoder }, partition, offset);
@@ -116,7 +117,9 @@ export async function commitReadably(
   reader: CommittedReader,
   clock: Clock,
 ): Promise<Readable> {
+  // rule: fence-is-written
   await producer.send(records);
+  // rule: fence-is-committed
   const offsets = (await producer.commit()).map((offset) => {
     if (offset !== null) return offset;
     throw bug('a record misses a partition');

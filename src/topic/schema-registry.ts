@@ -79,6 +79,7 @@ class ConfluentRegistry implements SchemaRegistry {
       const id = answer?.['id'];
       if (typeof id !== 'number')
         throw unknownRegistryAnswer(this.#shownUrl, `the registration of ${subject}`);
+      // rule: registry-id-is-compared
       if (!isSame(schema, await this.schemaById(id))) {
         throw otherSchema(this.#shownUrl, subject, id);
       }

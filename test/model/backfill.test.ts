@@ -9,6 +9,7 @@
 // time-limit: 300s
 import fc from 'fast-check';
 import { test } from 'uvu';
+import type { Strike } from '../../scripts/mutations/struck-rule.ts';
 import type * as rereadRules from '../../src/follower/apply/resnapshots.ts';
 import type { rowActions } from '../../src/follower/apply/row-actions.ts';
 import type { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
@@ -38,9 +39,9 @@ function backfill(rules: BackfillRules, resnapshots = false): fc.IProperty<unkno
   });
 }
 
-async function without(rule: string, instead: string): Promise<BackfillRules> {
+async function without(...rules: readonly Strike[]): Promise<BackfillRules> {
   const file = 'src/leader/backfill/backfill-merge.ts';
-  const left = await leftOut<{ BackfillMerge: typeof BackfillMerge }>(file, rule, instead);
+  const left = await leftOut<{ BackfillMerge: typeof BackfillMerge }>(file, ...rules);
   return { ...rightRules, Backfills: left.BackfillMerge };
 }
 
@@ -53,50 +54,53 @@ test('a resnapshot makes a table the leader’s, and deletes no row that it publ
 });
 
 test('found when a row that was read replaces one that was streamed', async () => {
-  const rule = 'chunk.rows.filter((row) => !isChanged(row))';
-  await breaks(backfill(await without(rule, 'chunk.rows')), runsMax, wrongRow);
+  const part = '.filter((row) => !isChanged(row))';
+  const rules = await without({ rule: 'streamed-row-beats-read-row', part, replace: '' });
+  await breaks(backfill(rules), runsMax, wrongRow);
 });
 
 test('found when a change that a snapshot does not see is forgotten', async () => {
-  const rule = 'isSeen = sees(snapshot, xid);';
-  const rules = await without(rule, 'isSeen = xid < 0 || snapshot.xmax >= 0n;');
+  const replace = 'isSeen = xid < 0 || snapshot.xmax >= 0n;';
+  const rules = await without({ rule: 'change-kept-until-seen', replace });
   await breaks(backfill(rules), runsMax, wrongRow);
 });
 
 test('found when a later change of a key is not remembered', async () => {
-  await breaks(backfill(await without('known.xid = xid;', '')), runsMax, wrongRow);
+  const rules = await without({ rule: 'last-change-of-key-counts', replace: '' });
+  await breaks(backfill(rules), runsMax, wrongRow);
 });
 
 test('found when earlier transactions need not be seen', async () => {
-  const rule = 'if (this.#horizon !== null && chunk.snapshot.xmin < this.#horizon) return false;';
-  await breaks(backfill(await without(rule, '')), runsMax, wrongRow);
+  const rules = await without({ rule: 'chunk-sees-earlier-transactions', replace: '' });
+  await breaks(backfill(rules), runsMax, wrongRow);
 });
 
 test('found when changes beyond the bound are forgotten', async () => {
-  const rule = "    this.#horizon = 'unknown';\n    this.#open = [];";
-  await breaks(backfill(await without(rule, '')), runsMax, wrongRow);
+  const rules = await without(
+    { rule: 'forgotten-changes-set-horizon', replace: '' },
+    { rule: 'forgotten-changes-drop-chunks', replace: '' },
+  );
+  await breaks(backfill(rules), runsMax, wrongRow);
 });
 
 test('found when what was read before they were forgotten still counts', async () => {
-  const rule = "    this.#horizon = 'unknown';\n    this.#open = [];";
-  await breaks(backfill(await without(rule, "    this.#horizon = 'unknown';")), runsMax, wrongRow);
+  const rules = await without({ rule: 'forgotten-changes-drop-chunks', replace: '' });
+  await breaks(backfill(rules), runsMax, wrongRow);
 });
 
 test('found when a table is complete while rows are partial', async () => {
-  const rule = 'if (unhealed !== null && compareEpochLsn(unhealed.at, readTo.at) <= 0) continue;';
-  const rules = await without(rule, '');
+  const rules = await without({ rule: 'complete-without-partial-rows', replace: '' });
   await breaks(backfill(rules), runsMax, lacksRow);
 });
 
 test('found when a chunk begins past the end of the previous one', async () => {
-  const rule = 'relationId: relation, after: end.identity';
-  const rules = await without(rule, "relationId: relation, after: ['k1']");
+  const skips = { part: 'end.identity', replace: "['k1']" };
+  const rules = await without({ rule: 'chunk-follows-last-key', ...skips });
   await breaks(backfill(rules), runsMax, /the topic holds|never/);
 });
 
 test('found when a partial row whose key changed is not reselected in time', async () => {
-  const rule = 'if (was !== null && unchanged.length > 0) table.readTo = previous;';
-  const rules = await without(rule, '');
+  const rules = await without({ rule: 'moved-partial-row-delays-completion', replace: '' });
   await breaks(backfill(rules), runsMax * 10, lacksRow);
 });
 
@@ -114,85 +118,79 @@ test('found when a restart continues after another key than the log says', async
 });
 
 /** Rules that a resnapshot needs, in the leader. */
-async function withoutInResnapshot(rule: string, instead: string): Promise<fc.IProperty<unknown>> {
-  return backfill(await without(rule, instead), true);
+async function withoutInResnapshot(rule: Strike): Promise<fc.IProperty<unknown>> {
+  return backfill(await without(rule), true);
 }
 
 const resnapshotHarm = /is published as|the topic holds|a follower/;
 
 test('found when a resnapshot continues where the last one was', async () => {
-  const rule = '{ ...unreadTable(relation), readTo: null, isNamed: false }';
-  const kept =
-    '{ ...unreadTable(relation), ...this.#tables.get(relation), readTo: null, isNamed: false }';
-  await breaks(await withoutInResnapshot(rule, kept), runsMax, resnapshotHarm);
+  const kept = { part: 'readTo: null', replace: '...this.#tables.get(relation), $&' };
+  const property = await withoutInResnapshot({ rule: 'resnapshot-starts-over', ...kept });
+  await breaks(property, runsMax, resnapshotHarm);
 });
 
-const forgets = 'readTo: null, isNamed: false });\n    this.#forgetChanges();';
-
 test('found when what was streamed before a resnapshot still counts', async () => {
-  const kept =
-    "readTo: null, isNamed: false });\n    this.#horizon = 'unknown';\n    this.#open = [];";
-  await breaks(await withoutInResnapshot(forgets, kept), runsMax, resnapshotHarm);
+  const replace = "this.#horizon = 'unknown'; this.#open = [];";
+  const property = await withoutInResnapshot({ rule: 'resnapshot-forgets-changes', replace });
+  await breaks(property, runsMax, resnapshotHarm);
 });
 
 test('found when a resnapshot need not see what was streamed before', async () => {
-  const kept = 'readTo: null, isNamed: false });\n    this.#changed.clear();\n    this.#open = [];';
-  await breaks(await withoutInResnapshot(forgets, kept), runsMax, wrongRow);
-});
-
-test('found when what was read before a resnapshot still counts', async () => {
-  const kept =
-    "readTo: null, isNamed: false });\n    this.#changed.clear();\n    this.#horizon = 'unknown';";
-  await breaks(await withoutInResnapshot(forgets, kept), runsMax, resnapshotHarm);
-});
-
-test('found when a horizon from before a resnapshot is accepted', async () => {
-  const rule = "this.#horizon === 'unknown' && forgotten === this.#forgotten";
-  const property = await withoutInResnapshot(rule, "this.#horizon === 'unknown' && forgotten >= 0");
+  const replace = 'this.#changed.clear(); this.#open = [];';
+  const property = await withoutInResnapshot({ rule: 'resnapshot-forgets-changes', replace });
   await breaks(property, runsMax, wrongRow);
 });
 
+test('found when what was read before a resnapshot still counts', async () => {
+  const replace = "this.#changed.clear(); this.#horizon = 'unknown';";
+  const property = await withoutInResnapshot({ rule: 'resnapshot-forgets-changes', replace });
+  await breaks(property, runsMax, resnapshotHarm);
+});
+
+test('found when a horizon from before a resnapshot is accepted', async () => {
+  const any = { part: 'forgotten === this.#forgotten', replace: 'forgotten >= 0' };
+  const property = await withoutInResnapshot({ rule: 'horizon-since-last-forgotten', ...any });
+  await breaks(property, runsMax, wrongRow);
+});
+
+/** No point has to name the table. */
+const unnamed: Strike = {
+  rule: 'resnapshot-starts-over',
+  part: 'isNamed: false',
+  replace: 'isNamed: true',
+};
+
 test('found when no point names a table at its resnapshot', async () => {
-  const rule = '...unreadTable(relation), readTo: null, isNamed: false';
-  const property = await withoutInResnapshot(
-    rule,
-    '...unreadTable(relation), readTo: null, isNamed: true',
-  );
+  const property = await withoutInResnapshot(unnamed);
   await breaks(property, runsMax, /a follower holds/);
 });
 
-async function readingOf(rule: string, instead: string): Promise<typeof rereadRules> {
-  return leftOut<typeof rereadRules>('src/follower/apply/resnapshots.ts', rule, instead);
+async function readingOf(rule: Strike): Promise<typeof rereadRules> {
+  return leftOut<typeof rereadRules>('src/follower/apply/resnapshots.ts', rule);
 }
 
 test('found when the base that a key change removes is read after the deletes', async () => {
   const file = 'src/follower/apply/row-actions.ts';
-  const rule = '() => true : yield* removedBases(table, rows);';
-  const left = await leftOut<{ rowActions: typeof rowActions }>(
-    file,
-    rule,
-    '() => true : () => false;',
-  );
+  const late = { part: 'yield* removedBases(table, rows)', replace: '() => false' };
+  const rule = { rule: 'moved-base-before-deletes', ...late };
+  const left = await leftOut<{ rowActions: typeof rowActions }>(file, rule);
   const rules = { ...rightRules, rowActions: left.rowActions };
   await breaks(backfill(rules), runsMax, /that this node does not have/);
 });
 
 test('found when such a resnapshot also ends inside of a batch', async () => {
-  const file = 'src/leader/backfill/backfill-merge.ts';
-  const rule = '...unreadTable(relation), readTo: null, isNamed: false';
-  const { BackfillMerge: Backfills } = await leftOut<{ BackfillMerge: typeof BackfillMerge }>(
-    file,
-    rule,
-    '...unreadTable(relation), readTo: null, isNamed: true',
-  );
-  const inside = 'if (compareEpochLsn(at, checkpoint.at) !== 0) return [];';
-  const { finishedAt } = await readingOf(inside, '');
-  const property = backfill({ ...rightRules, Backfills, finishedAt }, true);
+  const { finishedAt } = await readingOf({ rule: 'resnapshot-ends-at-point', replace: '' });
+  const property = backfill({ ...(await without(unnamed)), finishedAt }, true);
   await breaks(property, runsMax, /a follower removes/);
 });
 
 test('found when a resnapshot ends while points name the table', async () => {
-  const { finishedAt } = await readingOf('!unfinished.includes(id)', 'unfinished.includes(id)');
+  const { finishedAt } = await readingOf({
+    rule: 'resnapshot-ends-when-unnamed',
+    part: '!unfinished',
+    replace: 'unfinished',
+  });
   await breaks(backfill({ ...rightRules, finishedAt }, true), runsMax, /a follower/);
 });
 
@@ -201,15 +199,16 @@ test('found when rows of one resnapshot count in the next', async () => {
 });
 
 test('found when a partial row counts as not published', async () => {
-  const rule = '[...upserts, ...partials.map(({ layers }) => layers[0])]';
-  const { rowsSeen } = await readingOf(rule, '[...upserts]');
+  const replace = 'return [...upserts];';
+  const { rowsSeen } = await readingOf({ rule: 'partial-row-counts-as-seen', replace });
   await breaks(backfill({ ...rightRules, rowsSeen }, true), runsMax, /a follower (removes|holds)/);
 });
 
 test('found when a reselect during a resnapshot may use an older snapshot', async () => {
-  const rule = "if (wanted.relationId === relationId) wanted.horizon = 'unknown';";
-  const file = 'src/leader/backfill/reselect.ts';
-  const { Reselect: Reselects } = await leftOut<{ Reselect: typeof Reselect }>(file, rule, '');
+  const { Reselect: Reselects } = await leftOut<{ Reselect: typeof Reselect }>(
+    'src/leader/backfill/reselect.ts',
+    { rule: 'resnapshot-outdates-reads', replace: '' },
+  );
   await breaks(
     backfill({ ...rightRules, Reselects }, true),
     runsMax,

@@ -4,6 +4,7 @@
  */
 // time-limit: 300s
 import { test } from 'uvu';
+import type { Strike } from '../../scripts/mutations/struck-rule.ts';
 import type { Aligner } from '../../src/follower/apply/aligner.ts';
 import type { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
 import type * as horizonRules from '../../src/follower/bootstrap/horizon.ts';
@@ -16,29 +17,25 @@ import { breaks } from './random-runs.ts';
 
 const runsMax = 40_000;
 
-async function withLog(rule: string, instead: string): Promise<BootstrapRules> {
+async function withLog(rule: Strike): Promise<BootstrapRules> {
   const file = 'src/follower/bootstrap/compacted-log.ts';
-  const { CompactedLog: Log } = await leftOut<{ CompactedLog: typeof CompactedLog }>(
-    file,
-    rule,
-    instead,
-  );
+  const { CompactedLog: Log } = await leftOut<{ CompactedLog: typeof CompactedLog }>(file, rule);
   return { ...rightRules, Log };
 }
 
-async function withHorizon(rule: string, instead: string): Promise<BootstrapRules> {
+async function withHorizon(rule: Strike): Promise<BootstrapRules> {
   const file = 'src/follower/bootstrap/horizon.ts';
-  return { ...rightRules, horizon: await leftOut<typeof horizonRules>(file, rule, instead) };
+  return { ...rightRules, horizon: await leftOut<typeof horizonRules>(file, rule) };
 }
 
-async function withExactness(rule: string, instead: string): Promise<BootstrapRules> {
+async function withExactness(rule: Strike): Promise<BootstrapRules> {
   const file = 'src/follower/state/exactness.ts';
-  return { ...rightRules, exactness: await leftOut<typeof exactnessRules>(file, rule, instead) };
+  return { ...rightRules, exactness: await leftOut<typeof exactnessRules>(file, rule) };
 }
 
-async function withReader(rule: string, instead: string): Promise<BootstrapRules> {
+async function withReader(rule: Strike): Promise<BootstrapRules> {
   const file = 'src/follower/apply/aligner.ts';
-  const { Aligner: Reader } = await leftOut<{ Aligner: typeof Aligner }>(file, rule, instead);
+  const { Aligner: Reader } = await leftOut<{ Aligner: typeof Aligner }>(file, rule);
   return { ...rightRules, Reader };
 }
 
@@ -48,80 +45,73 @@ async function found(rules: BootstrapRules, harm = wrongRows): Promise<void> {
 
 const wrongRows = /the rows are not those of|that this node does not have/;
 
-async function withSurvey(rule: string, instead: string): Promise<BootstrapRules> {
+async function withSurvey(rule: Strike): Promise<BootstrapRules> {
   const file = 'src/follower/bootstrap/topic-survey.ts';
-  const { TopicSurvey: Survey } = await leftOut<{ TopicSurvey: typeof TopicSurvey }>(
-    file,
-    rule,
-    instead,
-  );
+  const { TopicSurvey: Survey } = await leftOut<{ TopicSurvey: typeof TopicSurvey }>(file, rule);
   return { ...rightRules, Survey };
 }
 
 test('found when a void reread or truncate empties a table', async () => {
-  const rule = ' || isVoid(position, epochs)) continue;';
-  await found(await withSurvey(rule, ') continue;'));
+  const taken = { part: ' || isVoid(position, epochs)', replace: '' };
+  await found(await withSurvey({ rule: 'emptied-below-checkpoint', ...taken }));
 });
 
 test('found when what lies behind the checkpoint empties a table', async () => {
-  await found(await withSurvey('!isCovered(position, checkpoint)', 'false'));
+  const taken = { part: '!isCovered(position, checkpoint) || ', replace: '' };
+  await found(await withSurvey({ rule: 'emptied-below-checkpoint', ...taken }));
 });
 
 test('found when only the first emptying of a table counts', async () => {
-  const rule = 'comparePositions(known, position) > 0';
-  await found(await withSurvey(rule, 'comparePositions(known, position) < 0'));
+  const first = { part: ' > ', replace: ' < ' };
+  await found(await withSurvey({ rule: 'last-emptying-counts', ...first }));
 });
 
 test('found when what lies below a reread stays', async () => {
-  await found(await withLog('emptied !== undefined && ', 'emptied !== undefined && false && '));
+  await found(await withLog({ rule: 'emptied-rows-left-out', replace: '' }));
 });
 
 test('found when the node is exact where its reading ends', async () => {
-  await found(
-    await withExactness(
-      'horizon.every((offset, partition) =>',
-      '[0n].every((offset, partition) =>',
-    ),
-  );
+  const any = { part: 'horizon.every', replace: '[0n].every' };
+  await found(await withExactness({ rule: 'exact-at-horizon', ...any }));
 });
 
 test('found when half a batch behind the last checkpoint does not count', async () => {
-  await found(await withHorizon('if (offset >= (horizon[partition] ?? 0n))', 'if (offset < 0n)'));
+  await found(await withHorizon({ rule: 'horizon-past-torn-batch', replace: '' }));
 });
 
 test('found when half a batch is forgotten whose tombstones have expired', async () => {
-  await found(await withHorizon('end.checkpointAgeMs < deleteRetentionMs * usableShare', 'true'));
+  const replace = 'return horizon;';
+  await found(await withHorizon({ rule: 'horizon-past-expired-tombstones', replace }));
 });
 
 test('found when unhealed rows are taken for whole', async () => {
-  await found(await withExactness('unhealed === null && unfinished', 'unfinished'));
+  const ignored = { part: 'unhealed === null && ', replace: '' };
+  await found(await withExactness({ rule: 'whole-without-partial-rows', ...ignored }));
 });
 
 test('found when an epoch begin is taken for whole', async () => {
-  await found(await withExactness('begin !== null && begin.base === null', 'begin !== null'));
+  const any = { part: ' && begin.base === null', replace: '' };
+  await found(await withExactness({ rule: 'only-first-begin-is-whole', ...any }));
 });
 
 test('found when a reading may take longer than tombstones are kept', async () => {
-  await found(await withHorizon('readMs >= deleteRetentionMs * usableShare', 'readMs < 0'));
+  const replace = 'return readMs < 0;';
+  await found(await withHorizon({ rule: 'read-within-tombstone-retention', replace }));
 });
 
 test('found when another replica may be read on', async () => {
-  await found(
-    await withHorizon('broker !== null && known !== broker ? [partition]', 'broker !== null ? []'),
-  );
+  await found(await withHorizon({ rule: 'one-replica-is-read', replace: 'return [];' }));
 });
 
 test('found when records behind the reading are not counted', async () => {
-  await found(await withReader('count === counted)', 'true)'));
+  const uncounted = { part: 'count === counted', replace: 'true' };
+  await found(await withReader({ rule: 'counts-compared', ...uncounted }));
 });
 
 test('found when a point behind the reading need not continue the checkpoint', async () => {
-  const rule = 'compareEpochLsn(point.previous.at, this.#checkpoint.at) !== 0';
+  const rules = await withReader({ rule: 'point-continues-checkpoint', replace: '' });
   // The counts are a second net, which takes the gap for damage.
-  await found(
-    await withReader(rule, 'false'),
-    /the rows are not those of|record counts do not match/,
-  );
+  await found(rules, /the rows are not those of|record counts do not match/);
 });
 
 test('found when partitions are read one after the other', async () => {

@@ -7,6 +7,7 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { Strike } from '../../scripts/mutations/struck-rule.ts';
 import * as placeRules from '../../src/follower/bootstrap/checkpoint-search.ts';
 import type { Choice } from './bootstrap-world.ts';
 import { leftOut } from './left-out.ts';
@@ -43,12 +44,12 @@ test('a node that arrives at its place has the rows of it', async () => {
 
 const wrongRows = /the rows are not those of/;
 
-async function without(rule: string, instead: string): Promise<PlaceRules> {
-  return leftOut<PlaceRules>('src/follower/bootstrap/checkpoint-search.ts', rule, instead);
+async function without(rule: Strike): Promise<PlaceRules> {
+  return leftOut<PlaceRules>('src/follower/bootstrap/checkpoint-search.ts', rule);
 }
 
 test('found when records behind the checkpoint may be old enough to be cleaned by', async () => {
-  const rules = await without('return appendMs >= keptFromMs;', 'return true;');
+  const rules = await without({ rule: 'place-while-all-is-kept', replace: 'return true;' });
   await breaks(placing(rules), breakRunsMax, wrongRows);
 });
 
@@ -57,7 +58,11 @@ test('found when the age is not checked once more on arrival', async () => {
 });
 
 test('found when partial rows are taken for whole', async () => {
-  const rules = await without('isWholePoint(point) ?', 'point !== null ?');
+  const rules = await without({
+    rule: 'place-at-whole-point',
+    part: 'isWholePoint(point)',
+    replace: 'point !== null',
+  });
   await breaks(placing(rules), breakRunsMax, wrongRows);
 });
 

@@ -4,6 +4,7 @@
  */
 // time-limit: 300s
 import { test } from 'uvu';
+import type { Strike } from '../../scripts/mutations/struck-rule.ts';
 import type { Batcher } from '../../src/leader/stream/batcher.ts';
 import type { PublishLoop } from '../../src/leader/stream/publish-loop.ts';
 import type { StreamRun } from '../../src/leader/stream/stream-run.ts';
@@ -15,34 +16,26 @@ import { breaks } from './random-runs.ts';
 const runsMax = 30_000;
 const loopFile = 'src/leader/stream/publish-loop.ts';
 const batcherFile = 'src/leader/stream/batcher.ts';
+const runFile = 'src/leader/stream/stream-run.ts';
 /** What an aligner says of a batch; the second is to replace the first. */
 const miscounted = /does not add up|record counts do not match/;
 const tooEarly = /was confirmed, the log holds up to/;
 
-async function withLoop(rule: string, instead: string): Promise<PublishRules> {
+async function withLoop(...rules: readonly Strike[]): Promise<PublishRules> {
   const { PublishLoop: Loop } = await leftOut<{ PublishLoop: typeof PublishLoop }>(
     loopFile,
-    rule,
-    instead,
+    ...rules,
   );
   return { ...rightRules, Loop };
 }
 
-async function withBatches(rule: string, instead: string): Promise<PublishRules> {
-  const { Batcher: Batches } = await leftOut<{ Batcher: typeof Batcher }>(
-    batcherFile,
-    rule,
-    instead,
-  );
+async function withBatches(rule: Strike): Promise<PublishRules> {
+  const { Batcher: Batches } = await leftOut<{ Batcher: typeof Batcher }>(batcherFile, rule);
   return { ...rightRules, Batches };
 }
 
-async function withRun(rule: string, instead: string): Promise<PublishRules> {
-  const { StreamRun: Run } = await leftOut<{ StreamRun: typeof StreamRun }>(
-    'src/leader/stream/stream-run.ts',
-    rule,
-    instead,
-  );
+async function withRun(rule: Strike): Promise<PublishRules> {
+  const { StreamRun: Run } = await leftOut<{ StreamRun: typeof StreamRun }>(runFile, rule);
   return { ...rightRules, Run };
 }
 
@@ -51,32 +44,30 @@ async function found(rules: PublishRules, harm: RegExp): Promise<void> {
 }
 
 test('found when LSN + 1 is confirmed', async () => {
-  await found(
-    await withLoop('wal.confirm(point.upto)', 'wal.confirm(point.upto + 1n as never)'),
-    tooEarly,
-  );
+  const next = { part: 'point.upto', replace: '(point.upto + 1n) as never' };
+  await found(await withLoop({ rule: 'confirm-exact-end-lsn', ...next }), tooEarly);
 });
 
 test('found when WAL is confirmed before the Kafka commit', async () => {
-  const commit = 'const offsets = await producer.commit();';
-  const early = `this.#parts.wal.confirm(point.upto);\n${commit}`;
-  await found(await withLoop(commit, early), tooEarly);
+  const replace = 'this.#parts.wal.confirm(point.upto); $&';
+  await found(await withLoop({ rule: 'commit-before-confirm', replace }), tooEarly);
 });
 
 test('found when an answered commit is confirmed before it was read back', async () => {
-  const waits = 'while (!this.#isSeen(checkpoint.at)) {';
-  const rules = await withLoop(waits, `wal.confirm(point.upto);\n${waits}`);
+  const replace = 'wal.confirm(point.upto); $&';
+  const rules = await withLoop({ rule: 'read-back-before-confirm', replace });
   await found(rules, /ahead of the topic|was confirmed, the log holds up to/);
 });
 
 test('found when WAL is confirmed as it is received', async () => {
-  const received = 'const { message } = event;';
-  const confirm = `if (message.kind === 'commit') this.#parts.wal.confirm(message.commitEndLsn);`;
-  await found(await withLoop(received, `${received}\n${confirm}`), tooEarly);
+  const replace = `$&
+    if (message.kind === 'commit') this.#parts.wal.confirm(message.commitEndLsn);`;
+  await found(await withLoop({ rule: 'receipt-is-not-confirmed', replace }), tooEarly);
 });
 
 test('found when streaming begins past the checkpoint, at a commit record', async () => {
-  const rules = await withRun('= checkpoint.at.lsn;', '= (checkpoint.at.lsn + 1n) as never;');
+  const replace = 'const start = (checkpoint.at.lsn + 1n) as never;';
+  const rules = await withRun({ rule: 'start-at-checkpoint', replace });
   await found(rules, /the log is not the WAL/);
 });
 
@@ -89,59 +80,57 @@ test('found when the end of the log is read without a fence', async () => {
 });
 
 test('found when the counts of a batch are added to the next one', async () => {
-  const reset = 'this.#counts = new Array(partitions).fill(0);';
-  await found(await withBatches(reset, 'this.#counts = [...this.#counts];'), miscounted);
+  const replace = 'this.#counts = [...this.#counts];';
+  await found(await withBatches({ rule: 'counts-start-at-zero', replace }), miscounted);
 });
 
 test('found when a keepalive inside of a transaction moves its end', async () => {
-  const rules = await withBatches('!this.#openTransaction && walEnd', 'walEnd');
+  const inside = { part: '!this.#openTransaction && ', replace: '' };
+  const rules = await withBatches({ rule: 'keepalive-outside-transaction', ...inside });
   await found(rules, /the log is not the WAL/);
 });
 
 test('found when a batch ends inside of a transaction', async () => {
-  const whole = '!this.#openTransaction && this.#hasTransactions()';
-  await found(await withBatches(whole, 'this.#hasTransactions()'), miscounted);
+  const inside = { part: '!this.#openTransaction && ', replace: '' };
+  await found(await withBatches({ rule: 'batch-of-whole-transactions', ...inside }), miscounted);
 });
 
 test('found when a named point does not end its batch', async () => {
-  const ends = 'if (this.#label !== null && !this.#openTransaction) return false;';
-  await found(await withBatches(ends, ''), /labels do not end their batches/);
+  const rules = await withBatches({ rule: 'label-ends-batch', replace: '' });
+  await found(rules, /labels do not end their batches/);
 });
 
 test('found when the leader waits without end for a batch that stays unread', async () => {
-  const ends = 'if (this.#emptyFetches >= emptyFetchesMax)';
-  await found(
-    await withLoop(ends, 'if (this.#emptyFetches < 0)'),
-    /waits for a hidden batch without end/,
-  );
+  const rules = await withLoop({ rule: 'unread-commit-ends-run', replace: '' });
+  await found(rules, /waits for a hidden batch without end/);
 });
 
 test('found when WAL is confirmed before the label is in the control log', async () => {
-  const recorded = 'await recordLabel(point.label, point, checkpoint);';
-  const later = 'recordLabel(point.label, point, checkpoint).catch(() => undefined);';
-  await found(await withLoop(recorded, later), /the control log does not have every label/);
+  const later = {
+    part: 'await recordLabel(point.label, point, checkpoint);',
+    replace: 'recordLabel(point.label, point, checkpoint).catch(() => undefined);',
+  };
+  const rules = await withLoop({ rule: 'label-before-confirm', ...later });
+  await found(rules, /the control log does not have every label/);
 });
 
 test('found when a point is committed before the previous one is in every partition', async () => {
-  const waits = 'if (this.#failure !== null || !this.#isSeen(this.#answeredAt)) return;';
-  const rules = await withLoop(`await this.#settled;\n    ${waits}`, '');
+  const rules = await withLoop(
+    { rule: 'settle-before-next-commit', replace: '' },
+    { rule: 'point-continues-seen-point', replace: '' },
+  );
   await found(rules, /that another lacks|the control log does not have every label/);
 });
 
 test('found when a batch follows a named point whose label could not be recorded', async () => {
-  const rules = await withLoop(
-    'if (this.#failure !== null || !this.#isSeen(',
-    'if (!this.#isSeen(',
-  );
+  const ignored = { part: 'this.#failure !== null || ', replace: '' };
+  const rules = await withLoop({ rule: 'point-continues-seen-point', ...ignored });
   await found(rules, /the control log does not have every label/);
 });
 
 test('found when a restart does not record the label of the last point', async () => {
-  const rule = 'if (lastPoint?.label != null) ';
-  await found(
-    await withRun(`${rule}await recordLabel(lastPoint.label, lastPoint, checkpoint);`, ''),
-    /the control log does not have every label/,
-  );
+  const rules = await withRun({ rule: 'restart-records-label', replace: '' });
+  await found(rules, /the control log does not have every label/);
 });
 
 test.run();

@@ -6,6 +6,7 @@
 // time-limit: 300s
 import fc from 'fast-check';
 import { test } from 'uvu';
+import type { Strike } from '../../scripts/mutations/struck-rule.ts';
 import type { Reselect } from '../../src/leader/backfill/reselect.ts';
 import { type BackfillRules, rightRules } from './backfill-rules.ts';
 import { BackfillWorld } from './backfill-world.ts';
@@ -26,12 +27,8 @@ function reselects(rules: BackfillRules): fc.IProperty<unknown> {
   });
 }
 
-async function without(rule: string, instead: string): Promise<BackfillRules> {
-  const { Reselect: Reselects } = await leftOut<{ Reselect: typeof Reselect }>(
-    reselectFile,
-    rule,
-    instead,
-  );
+async function without(rule: Strike): Promise<BackfillRules> {
+  const { Reselect: Reselects } = await leftOut<{ Reselect: typeof Reselect }>(reselectFile, rule);
   return { ...rightRules, Reselects };
 }
 
@@ -40,47 +37,44 @@ test('a reselect publishes the row as of its position; in the end no row is part
 });
 
 test('found when a read counts that does not see the last change', async () => {
-  const rules = await without('return seenBy === null || sees(snapshot, seenBy);', 'return true;');
+  const rules = await without({ rule: 'read-sees-last-change', replace: 'return true;' });
   await breaks(reselects(rules), runsMax, wrongRow);
 });
 
 test('found when a change that was streamed since the read began is not laid over it', async () => {
-  const rule = 'if (this.#isBeingRead(text, known)) known.overlay';
-  await breaks(
-    reselects(await without(rule, 'if (text === null) known.overlay')),
-    runsMax,
-    wrongRow,
-  );
+  const rules = await without({ rule: 'overlay-since-read-began', replace: '' });
+  await breaks(reselects(rules), runsMax, wrongRow);
 });
 
 test('found when keys with unobserved changes are read in any snapshot', async () => {
-  const rule = 'if (entry.horizon !== null && snapshot.xmin < entry.horizon) return false;';
-  await breaks(reselects(await without(rule, '')), runsMax, wrongRow);
+  const rules = await without({ rule: 'read-sees-unobserved-changes', replace: '' });
+  await breaks(reselects(rules), runsMax, wrongRow);
 });
 
 test('found when the key of a deleted row is not forgotten', async () => {
-  const rule = 'if (this.#wanted.get(text) !== entry || row === undefined) continue;';
-  const instead = 'if (row === undefined) continue;';
-  await breaks(reselects(await without(rule, instead)), runsMax, wrongRow);
+  const replace = 'if (row === undefined) continue;';
+  const rules = await without({ rule: 'forgotten-key-is-not-published', replace });
+  await breaks(reselects(rules), runsMax, wrongRow);
 });
 
 test('found when a truncate does not end the reselects of its rows', async () => {
-  const rule = 'if (wanted.relationId === relationId) this.#forget(text);';
-  await breaks(reselects(await without(rule, '')), runsMax, /is published as|never complete/);
+  const rules = await without({ rule: 'truncate-ends-reselect', replace: '' });
+  await breaks(reselects(rules), runsMax, /is published as|never complete/);
 });
 
 test('found when keys beyond the bound are forgotten', async () => {
-  const rule = 'this.#searchFrom ??= previous;';
-  await breaks(reselects(await without(rule, '')), runsMax, /the topic holds/);
+  const rules = await without({ rule: 'search-beyond-bound', replace: '' });
+  await breaks(reselects(rules), runsMax, /the topic holds/);
 });
 
 test('found when the topic is searched before the records to find can be read', async () => {
-  const rule = 'if (this.#searchTo !== null && !isCovered(this.#searchTo, readTo)) return null;';
-  await breaks(reselects(await without(rule, '')), runsMax, /the topic holds/);
+  const rules = await without({ rule: 'search-what-was-read-back', replace: '' });
+  await breaks(reselects(rules), runsMax, /the topic holds/);
 });
 
 test('found when a restart forgets which rows are partial', async () => {
-  const rules = await without('this.#searchFrom = unhealed;', 'this.#searchFrom = null;');
+  const replace = 'this.#searchFrom = null;';
+  const rules = await without({ rule: 'restart-searches-partial-rows', replace });
   await breaks(reselects(rules), runsMax, /the topic holds/);
 });
 

@@ -9,6 +9,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { quick } from '../../scripts/mutations/quick-list.ts';
 import { withServers } from '../../scripts/mutations/server-list.ts';
+import { rulesOf, strike } from '../../scripts/mutations/struck-rule.ts';
 import { renderMutations } from '../../scripts/mutations/write-table.ts';
 import { renderErrorDocs } from '../../scripts/write-error-docs.ts';
 
@@ -224,14 +225,52 @@ rules('scripts/mutations/README.md is what write-table.ts writes', () => {
   assert.is(readFileSync('scripts/mutations/README.md', 'utf8'), renderMutations());
 });
 
-rules('the text that a mutation replaces occurs in the source once', () => {
-  const wrong = [...quick, ...withServers].flatMap(({ name, edits }) =>
-    edits
-      .filter(({ file, find }) => readFileSync(file, 'utf8').split(find).length !== 2)
-      .map(({ find }) => `${name}: ${find}`),
-  );
-  assert.equal(wrong, []);
+rules('every mutation finds what it strikes', () => {
+  for (const { name, edits } of [...quick, ...withServers]) {
+    const texts = new Map<string, string>();
+    for (const { file, ...rule } of edits) {
+      const text = texts.get(file) ?? readFileSync(file, 'utf8');
+      const struck = strike({ file, text }, rule);
+      assert.is.not(struck, text, `${name} changes nothing`);
+      texts.set(file, struck);
+    }
+  }
 });
+
+rules(
+  'every rule that a comment marks is marked once, and a mutation or a model strikes it',
+  () => {
+    const source = typescript.filter(({ path }) => path.startsWith('src'));
+    const marked = source.flatMap(({ path, text }) => {
+      return rulesOf(text).map((name) => ({ name, path }));
+    });
+    const malformed = places(source, /\/\/ ?rule\b.*/gim).length - marked.length;
+    assert.is(malformed, 0, 'a comment is `// rule: NAME`, or `// rule: NAME, WHY`');
+    const models = tests.filter(({ path }) => path.startsWith('test/model'));
+    const inModels = models.flatMap(({ text }) => {
+      return [...text.matchAll(/\brule: '([^']+)'/g)].map(([, name = '']) => name);
+    });
+    const inMutations = [...quick, ...withServers].flatMap(({ edits }) => edits);
+    const struck = new Set([...inModels, ...inMutations.map(({ rule }) => rule)]);
+    assert.ok(inModels.length > 50);
+    const names = marked.map(({ name }) => name);
+    assert.equal(
+      names.filter((name, i) => names.indexOf(name) !== i),
+      [],
+      'two rules of one name',
+    );
+    assert.equal(
+      marked.filter(({ name }) => !struck.has(name)),
+      [],
+      'rules that nothing strikes',
+    );
+    assert.equal(
+      [...struck].filter((name) => !names.includes(name)),
+      [],
+      'struck, and in no file',
+    );
+  },
+);
 
 rules('package.json ships what it names', () => {
   const manifest = JSON.parse(readFileSync('package.json', 'utf8'));

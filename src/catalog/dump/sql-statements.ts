@@ -154,6 +154,7 @@ class Splitter {
     if (this.#parentheses > 0 || !routineBegin.test(this.#words.join(' '))) return;
     // Bodies do not nest, and BEGIN is a name as well; CASE and END never are, unless quoted.
     if (this.#bodies === 0) this.#bodies = word === 'begin' && this.#skip(atomicPattern) ? 1 : 0;
+    // rule: case-has-an-end
     else if (word === 'case') this.#bodies += 1;
     else if (word === 'end') this.#bodies -= 1;
   }

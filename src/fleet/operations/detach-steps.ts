@@ -66,8 +66,10 @@ export async function detachNode(
   const steps = new StepTimes(node.cluster.around.nowMs);
   if (ownerOf(node.control.state)?.node === node.name) throw leaderNotDetachable(node.name);
   steps.begin('stop');
+  // rule: guard-outlasts-agent
   const at = await stopExactly(node, following, to);
   await hit('detach.after-stop');
+  // rule: detached-is-recorded
   await saveDetached(node.client, at);
   await hit('detach.after-mark');
   return finishDetaching(node, at, steps);
@@ -150,6 +152,7 @@ export async function requireBuilt(node: string, client: Client): Promise<void> 
   if (open === null) return;
   // A statement that this server refuses stays refused: status and the agent's log name it.
   const isUnderWay = open.done + open.refused.length < open.total;
+  // rule: detach-with-whole-schema
   if (isUnderWay) throw schemaUnfinished(node, openBuildTexts(open));
 }
 

@@ -106,6 +106,7 @@ class Detaching {
       return begun.isOver ? detachedResult(node, begun.at) : this.#finish(begun.at);
     }
     await this.#requireFollower(to);
+    // rule: detach-at-an-lsn-of-the-log
     if (to !== null) await this.#waitForLog(to);
     this.#people(`detaching node ${node}${to === null ? '' : ` at ${formatEpochLsn(to)}`}`);
     if (await isLocked(this.#client)) {

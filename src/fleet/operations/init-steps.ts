@@ -125,6 +125,7 @@ export async function createFirstSlot(
       await leader.client.query(`SET TRANSACTION SNAPSHOT '${snapshot}'`);
       const unfinished = await unfinishedAtFirst(leader, published, shapes, replaces);
       const schema = await readInitialSchema(cluster, leader, snapshot, shapes);
+      // rule: init-names-unfinished-tables
       return { unfinished, schema };
     };
     return { startLsn, ...(await inTransaction(leader.client, readAtStart, 'REPEATABLE READ')) };

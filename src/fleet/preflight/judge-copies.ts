@@ -102,6 +102,7 @@ function judgeCopy(
     return [differs(message, `On ${node}: ${alterTable(table)} … until the two are equal.`)];
   }
   const equality = equalityOf(table);
+  // rule: same-equality-of-keys
   if (equality !== equalityOf(copy)) {
     const message =
       `the identity of ${name} compares its columns by ${equalityOf(copy)} on node ${node} and ` +

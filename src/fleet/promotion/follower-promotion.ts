@@ -70,6 +70,7 @@ export class FollowerPromotion implements Candidate {
     // leader, and could not lead.
     const { at } = follower.position.checkpoint;
     const { checkpoint } = await readLogEnd(reader, decoder, await reader.watermarks());
+    // rule: log-reaches-own-position
     if (checkpoint === null || compareEpochLsn(checkpoint.at, at) < 0) {
       const end = checkpoint === null ? null : formatEpochLsn(checkpoint.at);
       const facts = { node: name, at: formatEpochLsn(at), end };
@@ -156,6 +157,7 @@ export class FollowerPromotion implements Candidate {
     const { client } = this.#node;
     const keyed = await resnapshotRelations(client, false);
     const unfinished = new Set(end.unfinished.map(({ relation }) => relation));
+    // rule: backfill-outlives-leader
     const wanted = keyed.filter((relation) => unfinished.has(relation));
     return requestBackfill(client, wanted);
   }

@@ -244,6 +244,7 @@ export class EpochOwner {
 export function foundAtEnd(end: LogEnd, epoch: number): Drained {
   const found = end.checkpoint?.at.epoch ?? 0;
   if (found > epoch) throw topicPastEpoch(found, epoch);
+  // rule: torn-end-ends-epoch
   if (found === epoch) return end.pastCheckpoint.length > 0 ? 'over' : 'begun';
   const halfBegun = end.pastCheckpoint.some((record) => record.position.epoch === epoch);
   return halfBegun ? 'over' : 'not-begun';

@@ -59,6 +59,7 @@ export async function deleteRetentionMs({ kafka, topic }: Cluster): Promise<numb
 export async function brokerNowMs(control: ControlLog): Promise<number> {
   // A broker has just given a time to a record of ours.
   await control.verify();
+  // rule: age-by-clock-of-brokers
   return control.newestAppendMs;
 }
 

@@ -145,6 +145,7 @@ export async function restartBuild(
       ? []
       : [shape.id];
   });
+  // rule: rebuild-empties-tables
   const empty = relationIds.length === 0 ? [] : [{ kind: 'truncate', relationIds } as const];
   await new Applier(client, targets, decoder).applyAnd(
     () => empty,
@@ -155,6 +156,7 @@ export async function restartBuild(
       await client.query('DELETE FROM understudy.rebuild');
       await saveLabels(client, control.state);
       // A table that was added to the stream later may hold rows of its own.
+      // rule: new-tables-are-empty
       await refuseNewNodeRows(client, name, tables);
       // A table may have been added since the first build began: its record is below the
       // checkpoint now.

@@ -194,6 +194,7 @@ async function swapIn(
   );
   const replaced = rows[0]?.oid ?? '';
   await inTransaction(beside.client, async () => {
+    // rule: start-number-moves-along
     await beside.client.query('UPDATE understudy.node SET start_number = $1', [
       identity.startNumber,
     ]);

@@ -61,6 +61,7 @@ export async function swapDatabases(
 /** Each ALTER DATABASE locks its database first, then waits for the sessions in it. */
 async function rename(client: Client, { database, built, old }: Swap): Promise<void> {
   await inTransaction(client, async () => {
+    // rule: swap-in-one-transaction
     await client.query(
       `ALTER DATABASE ${quoteIdentifier(database)} RENAME TO ${quoteIdentifier(old)}`,
     );

@@ -98,7 +98,9 @@ export class Aligner implements AlignStage {
     for (;;) {
       for (const held of this.#held) this.#advance(held);
       const boundaries = this.#held.map((held) => held.boundary);
+      // rule: void-boundaries-dropped
       if (this.#dropVoided(boundaries)) continue;
+      // rule: batch-in-every-partition
       if (!boundaries.every((boundary) => boundary !== null)) return null;
       return this.#align(boundaries);
     }
@@ -170,6 +172,7 @@ export class Aligner implements AlignStage {
       first.kind === 'point'
         ? this.#batch(first.point, checkpoint, appendMs)
         : this.#epoch(first.begin, checkpoint, appendMs);
+    // rule: void-content-dropped
     for (const held of this.#held) forget(held);
     this.#isLarge = false;
     this.#checkpoint = checkpoint;
@@ -182,6 +185,7 @@ export class Aligner implements AlignStage {
     appendMs: readonly number[],
   ): AlignedBatch | AlignedLarge {
     this.#checkStream(point.streamId);
+    // rule: point-continues-checkpoint
     if (compareEpochLsn(point.previous.at, this.#checkpoint.at) !== 0) {
       throw this.#gap(
         `the point ${formatEpochLsn(checkpoint.at)} continues ${formatEpochLsn(point.previous.at)}`,
@@ -214,6 +218,7 @@ export class Aligner implements AlignStage {
       return epoch !== point.epoch || commitLsn >= point.upto || commitLsn < begin.lsn;
     });
     const counted = point.counts[partition];
+    // rule: counts-compared
     if (stranger == null && count === counted) return;
     const what =
       `partition ${partition} holds ${count} records before the point ` +
@@ -221,6 +226,7 @@ export class Aligner implements AlignStage {
       (stranger == null ? '' : `, and the one at offset ${stranger.offset} is of another batch`);
     // Compaction takes records and never adds one.
     const isSurplus = counted === undefined || count > counted;
+    // rule: surplus-is-damage
     if (stranger != null || isSurplus) throw countsDiffer(what, begin);
     throw this.#gap(what);
   }
@@ -256,6 +262,7 @@ function take(held: Held, record: ContentRecord, isLarge: boolean): void {
   held.count += 1;
   held.bytes += heldBytes(record);
   const { position, offset, commitTimeMicros } = record;
+  // rule: newest-commit-of-batch, commits may be in the log in the other order
   held.newestCommitMicros = later(held.newestCommitMicros, commitTimeMicros);
   // Not the record: it is a view into a fetch answer, which it would keep in memory.
   if (held.lowest === null || comparePositions(position, held.lowest.position) < 0) {

@@ -61,6 +61,7 @@ export class Applier implements ApplyStage {
    */
   async apply(steps: ApplySteps, move: ApplyMove): Promise<number> {
     const { from, to, labelled, mayLackBase, becomesExact = false } = move;
+    // rule: position-with-rows
     const save = async (): Promise<void> => {
       await this.#finishResnapshots(to);
       for (const point of labelled) await saveLabel(this.#client, point);
@@ -281,6 +282,7 @@ type Way = 'upsert' | 'replace' | 'clear';
 
 function nextWay(way: Way, isResnapshot: boolean): Way | null {
   if (way === 'upsert') return 'replace';
+  // rule: unseen-row-gives-way
   return way === 'replace' && isResnapshot ? 'clear' : null;
 }
 
@@ -295,6 +297,7 @@ function isConflict(error: unknown): boolean {
 function refused(error: unknown): unknown {
   if (!(error instanceof DatabaseError)) return error;
   const code = error.code ?? '';
+  // rule: deadlock-is-retried
   if (/^(08|53|57|40|55P03)/.test(code)) {
     return batchNotApplied(code, firstLine(error.message), error);
   }

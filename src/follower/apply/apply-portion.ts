@@ -42,6 +42,7 @@ export function dueOf(waiting: readonly Aligned[], delayMs: number, nowMs: numbe
       continue;
     }
     nextMs = Math.min(nextMs ?? dueMs, dueMs);
+    // rule: delay-keeps-order
     if (commitMs !== null) break;
   }
   return { count, inMs: nextMs === null ? null : Math.min(nextMs - nowMs, delayCheckMs) };
@@ -73,6 +74,7 @@ export const portionRecordsMax = 20_000;
 /** Whether an epoch begin is within the limit: a limit in a later epoch is reached through it. */
 export function mayBegin(epoch: AlignedEpoch, limit: ApplyLimit): boolean {
   if (limit.kind !== 'to') return limit.kind === 'none';
+  // rule: epoch-begin-within-limit
   return compareEpochLsn(epoch.checkpoint.at, limit.at) <= 0;
 }
 
@@ -114,6 +116,7 @@ export function wholeBatches({
   stopAt,
 }: ApplyPortion): readonly (AlignedBatch | AlignedLarge)[] {
   const all = large === null ? batches : [large];
+  // rule: exact-stop-keeps-offsets
   return stopAt === null ? all : all.slice(0, -1);
 }
 

@@ -87,6 +87,7 @@ export class ApplyTargets {
    */
   getOfRows(id: RelationId): ApplyTarget {
     const target = this.get(id);
+    // rule: resnapshot-replaces-rows
     if (!target.partitioned) return this.resnapshots.has(id) ? this.#replacing(target) : target;
     throw tablePartitionedHere(id);
   }

@@ -40,6 +40,7 @@ export function coalesce(
         taken[partition] = foldUntil(records, taken[partition] ?? 0, barrier?.position, rows);
       });
       if (barrier === null) continue;
+      // rule: barrier-after-earlier-rows
       flush();
       pushBarrier(steps, barrier);
     }
@@ -58,12 +59,14 @@ function inWindow(
   records: readonly ContentRecord[],
   window: ApplyWindow,
 ): readonly ContentRecord[] {
+  // rule: exact-stop-inside-batch
   const { from, to } = window;
   const first = records[0];
   const last = records[records.length - 1];
   if (first === undefined || last === undefined) return records;
   const allIn = !isCovered(first.position, from) && (to === null || isCovered(last.position, to));
   if (allIn) return records;
+  // rule: window-by-end-lsn
   return records.filter(({ position }) => {
     return !isCovered(position, from) && (to === null || isCovered(position, to));
   });

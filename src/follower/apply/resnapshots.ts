@@ -97,6 +97,7 @@ export class Resnapshots {
 
   /** All rows of the table were written: the leader does not have the others. */
   async finish(target: ApplyTarget): Promise<void> {
+    // rule: resnapshot-removes-unseen-rows
     await this.removeUnseen(target);
     await this.#end(target.relationId);
   }
@@ -126,12 +127,15 @@ export function finishedAt(
   open: readonly RelationId[],
 ): RelationId[] {
   // Inside a batch it is unknown whether it begins another resnapshot of the table.
+  // rule: resnapshot-ends-at-point
   if (compareEpochLsn(at, checkpoint.at) !== 0) return [];
+  // rule: resnapshot-ends-when-unnamed
   return open.filter((id) => !unfinished.includes(id));
 }
 
 /** A partial row may hide a whole one, or its base was written before the resnapshot. */
 export function rowsSeen({ upserts, partials }: TableRows): readonly RowRecord[] {
+  // rule: partial-row-counts-as-seen
   return [...upserts, ...partials.map(({ layers }) => layers[0])];
 }
 

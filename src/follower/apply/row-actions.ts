@@ -73,6 +73,7 @@ export function* rowActions<Table extends StepTable>(
 ): Generator<RowAction<Table>, void, BaseRows> {
   const early = new Map<PartialRow, Layer>();
   for (const { table, rows } of steps) {
+    // rule: moved-base-before-deletes
     const isEarly = replace || table.replaceOnly ? () => true : yield* removedBases(table, rows);
     const partials = rows.partials.filter(isEarly);
     for (let i = 0; i < partials.length; i += basesMax) {
@@ -80,7 +81,9 @@ export function* rowActions<Table extends StepTable>(
       for (const [partial, base] of bases) early.set(partial, base);
     }
   }
+  // rule: deletes-before-writes
   for (const step of steps) yield* deletesOf(step, replace);
+  // rule: writes-after-deletes
   for (const step of steps) yield* writesOf(step, early, layer);
 }
 
@@ -92,6 +95,7 @@ function* removedBases<Table extends StepTable>(
   table: Table,
   { deletes, partials }: TableRows,
 ): Generator<RemovalQuery<Table>, (partial: PartialRow) => boolean, BaseRows> {
+  // rule: respelled-base-before-deletes
   if (table.oneSpelling || deletes.length === 0) return movesKey;
   const removed = new Set<PartialRow>();
   const kept = partials.filter((partial) => partial.base !== null && !movesKey(partial));
@@ -134,6 +138,7 @@ function* writesOf<Table extends StepTable>(
     const late = yield* readBases(table, unread, layer);
     for (const partial of part) {
       const base = early.get(partial) ?? late.get(partial) ?? null;
+      // rule: unread-base-is-no-damage
       if (mayLackBase && partial.base !== null && base === null) continue;
       yield { kind: 'complete', table, values: completeRow(table, partial, base, layer) };
     }

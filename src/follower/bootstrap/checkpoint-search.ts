@@ -44,6 +44,7 @@ export class CheckpointSearch {
     if (last !== null && compareEpochLsn(point.previous.at, atOf(last.point)) === 0) {
       this.#found({ ...last, checkpoint: point.previous });
     }
+    // rule: place-at-whole-point
     this.#last = isWholePoint(point) ? { point, appendMs: timestampMs } : null;
   }
 
@@ -65,6 +66,7 @@ export class CheckpointSearch {
 
 /** Whether no record was removed for one that was appended after this time. */
 export function isKept(appendMs: number, keptFromMs: number): boolean {
+  // rule: place-while-all-is-kept
   return appendMs >= keptFromMs;
 }
 

@@ -65,6 +65,7 @@ export class CompactedLog {
 
   #counts({ relationId, position }: RowRecord): boolean {
     const emptied = this.#emptied.get(relationId);
+    // rule: emptied-rows-left-out
     if (emptied !== undefined && comparePositions(position, emptied) < 0) return false;
     return !isVoid(position, this.#epochs);
   }

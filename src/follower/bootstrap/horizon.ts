@@ -25,6 +25,7 @@ interface ReadingTime {
 
 /** Whether a tombstone may have expired between the row it deletes and its own turn. */
 export function isTooSlow({ readMs, deleteRetentionMs }: ReadingTime): boolean {
+  // rule: read-within-tombstone-retention
   return readMs >= deleteRetentionMs * usableShare;
 }
 
@@ -35,6 +36,7 @@ export function movedPartitions(
 ): number[] {
   return now.flatMap((broker, partition) => {
     const known = before[partition] ?? null;
+    // rule: one-replica-is-read
     return known !== null && broker !== null && known !== broker ? [partition] : [];
   });
 }
@@ -57,8 +59,10 @@ interface ArrivalEnd extends Pick<LogEnd, 'checkpoint' | 'pastCheckpoint'> {
 export function horizonOf(end: ArrivalEnd, deleteRetentionMs: number): readonly bigint[] {
   const horizon = [...(end.checkpoint?.nextOffsets ?? end.lastStable)];
   for (const { partition, offset } of end.pastCheckpoint) {
+    // rule: horizon-past-torn-batch
     if (offset >= (horizon[partition] ?? 0n)) horizon[partition] = offset + 1n;
   }
+  // rule: horizon-past-expired-tombstones
   if (end.checkpointAgeMs < deleteRetentionMs * usableShare) return horizon;
   return horizon.map((offset, partition) => {
     const stable = end.lastStable[partition] ?? offset;

@@ -224,8 +224,10 @@ export class TopicSurvey {
   emptiedBelow(checkpoint: EpochLsn, epochs: readonly EpochBegin[]): Emptied {
     const emptied = new Map<RelationId, Position>();
     for (const { relationId, position } of this.#emptying) {
+      // rule: emptied-below-checkpoint
       if (!isCovered(position, checkpoint) || isVoid(position, epochs)) continue;
       const known = emptied.get(relationId);
+      // rule: last-emptying-counts
       if (known !== undefined && comparePositions(known, position) > 0) continue;
       emptied.set(relationId, position);
     }

@@ -13,6 +13,7 @@ export function isExactAt(
   { nextOffsets }: Pick<Checkpoint, 'nextOffsets'>,
   isWhole: boolean,
 ): boolean {
+  // rule: exact-at-horizon
   return isWhole && horizon.every((offset, partition) => (nextOffsets[partition] ?? 0n) >= offset);
 }
 
@@ -22,6 +23,7 @@ export function isExactAt(
  */
 export function isWholeAt({ point, begin }: Pick<LogEnd, 'point' | 'begin'>): boolean {
   if (point !== null) return isWholePoint(point);
+  // rule: only-first-begin-is-whole
   return begin !== null && begin.base === null && begin.unfinished.length === 0;
 }
 
@@ -30,5 +32,6 @@ export function isWholePoint({
   unhealed,
   unfinished,
 }: Pick<Point, 'unhealed' | 'unfinished'>): boolean {
+  // rule: whole-without-partial-rows
   return unhealed === null && unfinished.length === 0;
 }

@@ -121,6 +121,7 @@ export async function movePosition(
              AND NOT detached`,
     values: [...values, from.at.epoch, formatLsn(from.at.lsn)],
   });
+  // rule: position-moves-from-where-it-was
   if (rowCount === 1) return;
   throw positionMoved(from.at);
 }

@@ -111,7 +111,9 @@ export class BackfillMerge {
    * position does not count, so every snapshot must see it. Points name the table at least once.
    */
   restart(relation: RelationId): void {
+    // rule: resnapshot-starts-over
     this.#tables.set(relation, { ...unreadTable(relation), readTo: null, isNamed: false });
+    // rule: resnapshot-forgets-changes
     this.#forgetChanges();
   }
 
@@ -125,6 +127,7 @@ export class BackfillMerge {
       const { readTo, isNamed } = table;
       table.isNamed = true;
       if (readTo === null || !isNamed) continue;
+      // rule: complete-without-partial-rows
       if (unhealed !== null && compareEpochLsn(unhealed.at, readTo.at) <= 0) continue;
       this.#tables.delete(relation);
     }
@@ -149,12 +152,14 @@ export class BackfillMerge {
     const table = this.#tables.get(relation.id);
     if (op === 'r' || table === undefined) return;
     if (table.readTo !== null) {
+      // rule: moved-partial-row-delays-completion
       if (was !== null && unchanged.length > 0) table.readTo = previous;
       return;
     }
     const text = keyText({ relationId: relation.id, identity });
     const known = this.#changed.get(text);
     if (known !== undefined) {
+      // rule: last-change-of-key-counts
       known.xid = xid;
       return;
     }
@@ -164,7 +169,9 @@ export class BackfillMerge {
 
   #forgetChanges(): void {
     this.#changed.clear();
+    // rule: forgotten-changes-set-horizon
     this.#horizon = 'unknown';
+    // rule: forgotten-changes-drop-chunks
     this.#open = [];
     this.#forgotten += 1;
   }
@@ -181,6 +188,7 @@ export class BackfillMerge {
 
   /** `nextXid` was the next transaction id at a time when `forgotten` had this value. */
   setHorizon(nextXid: bigint, forgotten: number): void {
+    // rule: horizon-since-last-forgotten
     if (this.#horizon === 'unknown' && forgotten === this.#forgotten) this.#horizon = nextXid;
   }
 
@@ -193,6 +201,7 @@ export class BackfillMerge {
       const last = chunks[chunks.length - 1];
       if (last === undefined) return { relationId: relation, after };
       const end = last.rows[last.rows.length - 1];
+      // rule: chunk-follows-last-key
       if (!last.isLast && end !== undefined) return { relationId: relation, after: end.identity };
     }
     return null;
@@ -210,6 +219,7 @@ export class BackfillMerge {
    */
   read(id: string, chunk: ChunkRead): boolean {
     if (this.#horizon === 'unknown') return false;
+    // rule: chunk-sees-earlier-transactions
     if (this.#horizon !== null && chunk.snapshot.xmin < this.#horizon) return false;
     this.#horizon = null;
     this.#open.push({ ...chunk, id });
@@ -236,6 +246,7 @@ export class BackfillMerge {
     const isChanged = ({ identity }: ReadRow): boolean => {
       return this.#changed.has(keyText({ relationId: shape.id, identity }));
     };
+    // rule: streamed-row-beats-read-row
     const rows = chunk.rows.filter((row) => !isChanged(row)).map((row) => rowOf(shape, row, null));
     table.after = chunk.rows[chunk.rows.length - 1]?.identity ?? table.after;
     table.rows += chunk.rows.length;
@@ -252,6 +263,7 @@ export class BackfillMerge {
     for (const [text, { relationId, xid }] of this.#changed) {
       let isSeen = seen.get(xid);
       if (isSeen === undefined) {
+        // rule: change-kept-until-seen
         isSeen = sees(snapshot, xid);
         seen.set(xid, isSeen);
       }

@@ -89,6 +89,7 @@ export class Reselect {
 
   /** `unhealed` is what the log says: since then keys are wanted, and have to be searched for. */
   constructor(unhealed: Checkpoint | null, limits: { readonly wantedMax?: number } = {}) {
+    // rule: restart-searches-partial-rows
     this.#searchFrom = unhealed;
     this.#wantedMax = limits.wantedMax ?? wantedMax;
   }
@@ -121,10 +122,12 @@ export class Reselect {
     const known = this.#wanted.get(text);
     if (known !== undefined) {
       known.lastXid = xid;
+      // rule: overlay-since-read-began
       if (this.#isBeingRead(text, known)) known.overlay = laidOver(change, known.overlay);
       return;
     }
     if (this.#wanted.size >= this.#wantedMax) {
+      // rule: search-beyond-bound
       this.#searchFrom ??= previous;
       this.#searchTo = position;
       return;
@@ -140,6 +143,7 @@ export class Reselect {
 
   truncated(relationId: RelationId): void {
     for (const [text, wanted] of this.#wanted) {
+      // rule: truncate-ends-reselect
       if (wanted.relationId === relationId) this.#forget(text);
     }
   }
@@ -151,6 +155,7 @@ export class Reselect {
   resnapshot(relationId: RelationId): void {
     this.#resnapshots += 1;
     for (const wanted of this.#wanted.values()) {
+      // rule: resnapshot-outdates-reads
       if (wanted.relationId === relationId) wanted.horizon = 'unknown';
     }
   }
@@ -169,6 +174,7 @@ export class Reselect {
    */
   takeSearch(readTo: EpochLsn): Checkpoint | null {
     if (this.#foundSince !== null || this.#searchFrom === null) return null;
+    // rule: search-what-was-read-back
     if (this.#searchTo !== null && !isCovered(this.#searchTo, readTo)) return null;
     if (this.#wanted.size > this.#wantedMax / 2) return null;
     this.#isSearching = true;
@@ -323,6 +329,7 @@ export class Reselect {
     const respelled: RowKey[] = [];
     for (const [text, { entry, seenBy }] of round.wanted) {
       const row = round.rows.get(text);
+      // rule: forgotten-key-is-not-published
       if (this.#wanted.get(text) !== entry || row === undefined) continue;
       if (!isSeen(round.snapshot, entry, seenBy)) continue;
       if (row !== null && keyText({ ...entry, identity: row.identity }) !== text) {
@@ -383,6 +390,8 @@ export class Reselect {
 
 function isSeen(snapshot: Snapshot | null, entry: Wanted, seenBy: number | null): boolean {
   if (snapshot === null || entry.horizon === 'unknown') return false;
+  // rule: read-sees-unobserved-changes
   if (entry.horizon !== null && snapshot.xmin < entry.horizon) return false;
+  // rule: read-sees-last-change
   return seenBy === null || sees(snapshot, seenBy);
 }

@@ -64,6 +64,7 @@ export class Batcher implements BatchPolicy {
   }
 
   get accepts(): boolean {
+    // rule: label-ends-batch
     if (this.#label !== null && !this.#openTransaction) return false;
     return this.#records.length < this.#options.recordsMax && this.#bytes < this.#options.bytesMax;
   }
@@ -100,6 +101,7 @@ export class Batcher implements BatchPolicy {
 
   /** Inside of a transaction a keepalive says nothing: the rows of its commit are not yet read. */
   keepalive(walEnd: Lsn): void {
+    // rule: keepalive-outside-transaction
     if (!this.#openTransaction && walEnd > this.#walEnd) this.#walEnd = walEnd;
   }
 
@@ -116,6 +118,7 @@ export class Batcher implements BatchPolicy {
   }
 
   next(nowMs: number): BatchAction {
+    // rule: batch-of-whole-transactions
     if (!this.#openTransaction && this.#hasTransactions()) return this.#takeCommit(false, nowMs);
     if (this.#openTransaction) return this.#insideTransaction();
     if (this.#walEnd <= this.#upto) return { kind: 'wait', atMs: null };
@@ -158,6 +161,7 @@ export class Batcher implements BatchPolicy {
       uncovered: this.#uncovered,
       ...observer.takeForPoint(),
     };
+    // rule: counts-start-at-zero
     this.#counts = new Array(partitions).fill(0);
     this.#label = null;
     this.#lastPointMs = nowMs;

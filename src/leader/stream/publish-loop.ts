@@ -106,6 +106,7 @@ export class PublishLoop implements Publisher {
    */
   seenNothing(): void {
     this.#emptyFetches = this.#readBack.hasSleepers ? this.#emptyFetches + 1 : 0;
+    // rule: unread-commit-ends-run
     if (this.#emptyFetches >= emptyFetchesMax) {
       this.#fail(commitNotReadable(formatEpochLsn(this.#answeredAt)));
     }
@@ -148,6 +149,7 @@ export class PublishLoop implements Publisher {
       batcher.keepalive(event.walEnd);
       return;
     }
+    // rule: receipt-is-not-confirmed, no broker has it yet
     const { message } = event;
     if (message.kind === 'relation') {
       // A server that stopped answering must not delay the end of a run that failed elsewhere.
@@ -263,9 +265,12 @@ export class PublishLoop implements Publisher {
     const extra = beside.flatMap(({ records }) => records);
     await producer.send([...rest, ...extra, ...encoder.encodePoint(point)]);
     // A point is committed only once every partition holds the one that it continues.
+    // rule: settle-before-next-commit
     await this.#settled;
+    // rule: point-continues-seen-point
     if (this.#failure !== null || !this.#isSeen(this.#answeredAt)) return;
     await hit('publish.before-commit');
+    // rule: commit-before-confirm
     const offsets = await producer.commit();
     await hit('publish.after-commit');
     const at = { epoch: point.epoch, lsn: point.upto };
@@ -282,13 +287,16 @@ export class PublishLoop implements Publisher {
 
   async #settle(point: Point, checkpoint: Checkpoint, records: number): Promise<void> {
     const { wal, recordLabel, onPoint } = this.#parts;
+    // rule: read-back-before-confirm, an answered commit can still be aborted
     while (!this.#isSeen(checkpoint.at)) {
       if (this.#isEnding || this.#failure !== null) return;
       await this.#readBack.sleep();
     }
+    // rule: label-before-confirm
     if (point.label !== null) await recordLabel(point.label, point, checkpoint);
     onPoint(point, checkpoint, records);
     await hit('ack.before');
+    // rule: confirm-exact-end-lsn, the next commit record may start there
     wal.confirm(point.upto);
   }
 

@@ -46,6 +46,7 @@ export class ReadBackCounter {
     if (compareEpochLsn(point.previous.at, this.#checkpoint) !== 0) {
       throw this.#damaged(record, `continues ${formatEpochLsn(point.previous.at)}`);
     }
+    // rule: read-back-compares-counts
     if (this.#count !== point.counts[this.#partition]) {
       throw this.#damaged(
         record,

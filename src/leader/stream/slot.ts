@@ -192,6 +192,7 @@ export function checkSlot(slot: SlotState | null, name: string, start: Lsn): voi
   if (slot === null) throw slotMissing(name);
   if (slot.walStatus === 'lost') throw slotLost(name);
   if (slot.plugin !== 'pgoutput') throw slotOfOtherPlugin(name, slot.plugin);
+  // rule: slot-not-ahead-of-log
   if (slot.confirmedFlushLsn > start) {
     throw slotAhead(name, formatLsn(slot.confirmedFlushLsn), formatLsn(start));
   }

@@ -21,6 +21,7 @@ export function standbyStatus(status: StandbyStatus): Buffer {
   const frame = Buffer.alloc(frameBytes);
   frame.write('r', 0, 'latin1');
   frame.writeBigUInt64BE(status.flush, 1);
+  // rule: status-of-exact-flush
   frame.writeBigUInt64BE(status.flush, 9);
   frame.writeBigUInt64BE(status.apply, 17);
   frame.writeBigInt64BE(BigInt(Math.trunc(status.nowMs - postgresEpochMs)) * 1000n, 25);

@@ -65,7 +65,9 @@ export class StreamRun {
     const { checkpoint, lastPoint, recordLabel, slot } = this.#parts;
     // A crash directly after the commit of a named point may have come before its label was
     // written.
+    // rule: restart-records-label
     if (lastPoint?.label != null) await recordLabel(lastPoint.label, lastPoint, checkpoint);
+    // rule: start-at-checkpoint, the slot may be behind it
     const start = checkpoint.at.lsn;
     checkSlot(await readSlot(), slot, start);
     return start;

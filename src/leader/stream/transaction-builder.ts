@@ -217,6 +217,7 @@ function rowOf(known: KnownRelation, tuple: Tuple, old: OldTuple | null): BuiltR
   const values = tuple.map((value, index) => {
     if (value !== undefined) return value;
     const kept = keptValue(known, index, old);
+    // rule: unsent-value-is-not-null
     if (kept !== undefined) return kept;
     unchanged ??= [];
     unchanged.push((columns[index] as ColumnShape).id);

@@ -170,6 +170,7 @@ export class WalSession implements WalSource {
     if (this.#failure !== null) return;
     try {
       const message = decodePgoutput(bytes);
+      // rule: receipt-moves-no-status
       if (message.kind !== 'ignored') this.#push({ kind: 'message', message }, bytes.length);
     } catch (error) {
       this.#fail(error);
@@ -193,6 +194,7 @@ export class WalSession implements WalSource {
   }
 
   /** Write and flush are equal, else Postgres would stop sending where its WAL ends. */
+  // rule: status-of-confirmed-lsn
   #sendStatus(): void {
     if (this.#closed) return;
     const status = { flush: this.#confirmedLsn, apply: this.#confirmedLsn, nowMs: Date.now() };

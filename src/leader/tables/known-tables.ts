@@ -120,6 +120,7 @@ export class KnownTables implements StreamTables {
       renamed(shape, table) ?? recreated(known, table) ?? compareWithTable(shape, table);
     if (difference !== null) throw tableChanged(name, difference);
     const sent = messageDifference(message, table);
+    // rule: skipped-only-before-entry
     const isBefore = enteredLsn !== null && commitLsn < enteredLsn;
     if (sent !== null && !isBefore) throw tableChanged(name, sent);
     if (sent === null) this.#leftOut.delete(message.oid);
@@ -295,6 +296,7 @@ export class KnownTables implements StreamTables {
     const parent = table.isPartition ? this.#knownOf(table.parentOid ?? 0) : undefined;
     if (parent !== undefined) {
       const keyless = parent.shape.identity.length === 0 ? 'append' : 'refuse';
+      // rule: new-partition-is-backfilled
       const isToRead =
         table.kind === 'ordinary' && (await unreadPartitions(this.#client)).has(table.oid);
       await this.#take(table, newShape(table, this.#usedIds(), keyless), isToRead);
@@ -313,6 +315,7 @@ export class KnownTables implements StreamTables {
     for (const added of tree) {
       if (this.#knownOf(added.oid) !== undefined) continue;
       const shape = newShape(added, this.#usedIds(), 'refuse');
+      // rule: later-table-is-backfilled
       await this.#take(added, shape, added.kind === 'ordinary');
     }
     await this.#outside.remove(tree);

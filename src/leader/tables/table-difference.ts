@@ -49,6 +49,7 @@ export function messageDifference(message: RelationMessage, table: TableShape): 
     columns.length === message.columns.length &&
     columns.every(({ name, typeOid, typeModifier }, i) => {
       const sent = message.columns[i];
+      // rule: type-includes-modifier
       const isSameType = sent?.typeOid === typeOid && sent.typeModifier === typeModifier;
       return isSameType && sent.name === name;
     });
@@ -58,5 +59,6 @@ export function messageDifference(message: RelationMessage, table: TableShape): 
   const isSame = columns.every(({ attnum }, i) => {
     return message.columns[i]?.partOfKey === identity.has(attnum);
   });
+  // rule: identity-as-sent
   return isSame ? null : 'it had another identity for a while';
 }

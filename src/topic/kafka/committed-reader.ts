@@ -83,6 +83,7 @@ class KafkaCommittedReader implements CommittedReader {
     const first = this.#turn % Math.max(1, named.length);
     const inTurn = [...named.slice(first), ...named.slice(0, first)];
     const bytesMax = options.maxBytes ?? partitionBytesDefault;
+    // rule: expired-offset-is-an-error
     const answers = await this.#ask<FetchedPartition>(
       inTurn,
       async (connection, leader, asked, into) => {
@@ -99,6 +100,7 @@ class KafkaCommittedReader implements CommittedReader {
       },
     ).catch((error: unknown) => this.#explainFetch(error, from));
     const fetched = named.map((partition) => answers.get(partition) as FetchedPartition);
+    // rule: log-reaches-what-was-read
     if (fetched.some((one) => isBehind(one, from))) await this.#requireReached(from);
     return fetched;
   }

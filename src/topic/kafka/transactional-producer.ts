@@ -115,6 +115,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
       for (;;) {
         const round = this.#nextRound(identity, plan);
         if (round.length === 0) return;
+        // rule: write-is-not-repeated
         await this.#produceRound(round);
       }
     });
@@ -126,6 +127,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
       const committed = [...this.#lastOffsets];
       if (this.#joined.size === 0) return committed;
       const request = commitTransaction(this.#transactionalId, identity);
+      // rule: lost-answer-is-no-commit
       const answer = await this.#connection.request(this.#coordinator, request);
       throwIfError(answer.errorCode, request.apiName);
       this.#joined.clear();
@@ -141,6 +143,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
 
   /** Runs one call at a time; the first that fails is the last. */
   async #once<T>(name: string, step: () => Promise<T>): Promise<T> {
+    // rule: failed-producer-is-not-reused
     if (this.#failure !== null) throw this.#failure;
     if (this.#isBusy) throw this.#die(bug(`${name}() was called while another call ran`));
     this.#isBusy = true;
@@ -153,6 +156,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
     }
   }
 
+  // rule: failure-ends-producer
   #die(error: unknown): Error {
     this.#failure ??= this.#explain(error);
     this.#connection.close();
@@ -279,6 +283,7 @@ class KafkaTransactionalProducer implements TransactionalProducer {
   /** A log that goes backwards has lost committed records, or is another one of the same name. */
   #requireLater(partition: number, offset: bigint): void {
     const due = this.#nextOffsets[partition] ?? 0n;
+    // rule: offsets-only-grow
     if (offset >= due) return;
     const topic = this.#topic;
     throw topicRecreated(

@@ -93,6 +93,7 @@ export function validParts(
     });
   };
   return parts.filter(({ streamId: its, at }) => {
+    // rule: void-schema-left-out
     return its === streamId && at.epoch <= newest && !isVoid(at);
   });
 }
@@ -129,6 +130,7 @@ function assembled(group: readonly SchemaPart[]): SchemaRecord | null {
   const byNumber = new Map(group.map((part) => [part.part, part.bytes]));
   const ordered = Array.from({ length: first.parts }, (_, part) => byNumber.get(part) ?? noBytes);
   const whole = Buffer.concat(ordered);
+  // rule: schema-is-whole
   if (digestOf(whole) !== first.digest) return null;
   const plain =
     first.encoding === 'json' ? whole : gunzipSync(whole, { maxOutputLength: schemaBytesMax });
