@@ -23,7 +23,7 @@ export const topicShortcuts: readonly Mutation[] = [
       {
         file: 'src/topic/log-end.ts',
         rule: 'own-begin-is-where-it-was-written',
-        replace: 'continue;',
+        replace: 'if (offset >= 0n || lowWatermark < 0n) continue;',
       },
     ],
     tests: ['test/integration/topic-made-again.test.ts'],
