@@ -34,7 +34,7 @@ import { BootstrapRestart } from '../follower/bootstrap/bootstrap-restart.ts';
 import { readPendingRebuild } from '../follower/state/rebuild-state.ts';
 import { dropSlot, listSlots } from '../leader/stream/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
-import { slotPrefix } from '../topic/records/layout.ts';
+import { slotPattern } from '../topic/records/layout.ts';
 import { type AttemptEnd, answerDetach, answerRebuild, nextTask } from './follower-tasks.ts';
 import { type AgentWork, guardNode, runAsLeader } from './leader-run.ts';
 
@@ -134,7 +134,7 @@ export class Agent {
   /** Slots of a promotion that was not completed would keep WAL for ever. */
   async #dropOldSlots(): Promise<void> {
     const { client, cluster } = this.#node;
-    for (const slot of await listSlots(client, slotPrefix(cluster.name))) {
+    for (const slot of await listSlots(client, slotPattern(cluster.name))) {
       await dropSlot(client, slot);
     }
   }

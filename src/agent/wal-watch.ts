@@ -13,7 +13,7 @@ import { type Retention, RetentionReports } from '../fleet/status/retained-wal.t
 import { readSlotWal, type SlotWal } from '../leader/stream/slot.ts';
 import { closeTimeoutMs, Releasers, runUntilStopped } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
-import { slotPrefix } from '../topic/records/layout.ts';
+import { slotPattern } from '../topic/records/layout.ts';
 import { interruptible, sleepOrAbort, withTimeout } from '../waiting.ts';
 
 /** A gigabyte a second is far more than a leader writes; a limit is reached in minutes. */
@@ -83,7 +83,7 @@ export class WalWatch {
       this.#latest = null;
       return;
     }
-    const [slot = null] = await readSlotWal(client, slotPrefix(this.#cluster.name));
+    const [slot = null] = await readSlotWal(client, slotPattern(this.#cluster.name));
     this.#latest = { slot };
     const retention = this.#reports.next(slot, this.#cluster.around.nowMs());
     if (retention !== null) this.#report(retention, slot);

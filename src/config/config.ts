@@ -209,12 +209,7 @@ export class Config {
   }
 
   #keepUrlSecrets(url: string): void {
-    this.#secrets.add(url);
-    if (!URL.canParse(url)) return;
-    const { password, searchParams } = new URL(url);
-    for (const secret of [password, decoded(password), searchParams.get('password') ?? '']) {
-      if (secret !== '') this.#secrets.add(secret);
-    }
+    for (const secret of secretsOfUrl(url)) this.#secrets.add(secret);
   }
 }
 
@@ -254,6 +249,21 @@ function checkPostgresUrl(url: string, key: string): void {
   }
   const { pathname } = new URL(url);
   if (pathname.replace(/^\//, '') === '') throw invalidNodeUrl(key, 'names no database');
+}
+
+/** Credentials alone: hosts, ports and names of databases belong into messages. */
+function secretsOfUrl(url: string): string[] {
+  const parsed = URL.canParse(url) ? new URL(url) : null;
+  const isHttp = /^https?:$/.test(parsed?.protocol ?? '');
+  if (parsed === null || !(isHttp || /^postgres(ql)?:$/.test(parsed.protocol))) {
+    // Which part of it is a password is not known.
+    return /@|password/i.test(url) ? [url] : [];
+  }
+  const { username, password, searchParams } = parsed;
+  // Some registries take a token in the place of the name.
+  const token = isHttp && password === '' ? username : '';
+  const values = [password, token, ...searchParams.getAll('password')];
+  return values.flatMap((value) => [value, decoded(value)]).filter((text) => text !== '');
 }
 
 function decoded(text: string): string {

@@ -265,6 +265,25 @@ test('redact hides what was handed out, also out of its URL', () => {
   assert.is(config.redact('at postgres://x:y@h/d'), 'at postgres://x:***@h/d');
 });
 
+test('redact hides the credentials of a URL, and no host', () => {
+  const hidden = (url: string, text: string): string => {
+    const config = configOf(minimal.replace(/registry: .*/, `registry: { url: "${url}" }`));
+    try {
+      config.registry();
+    } catch (error) {
+      assert.is((error as UnderstudyError).code, 'CONFIG_INVALID');
+    }
+    return config.redact(text);
+  };
+  const message = 'the schema registry at http://registry:8081 is down';
+  assert.is(hidden('registry', message), message);
+  assert.is(hidden('http://registry:8081', message), message);
+  assert.is(hidden('http://u:t0ken@registry:8081', message), message);
+  assert.is(hidden('http://u:t0ken@registry:8081', 'wrong login t0ken'), 'wrong login ***');
+  assert.is(hidden('http://t0ken@registry:8081', 'wrong login t0ken'), 'wrong login ***');
+  assert.is(hidden('u:t0 ken@registry', 'at u:t0 ken@registry'), 'at ***');
+});
+
 test('an unknown node is refused with the nearest name', () => {
   const config = configOf(minimal.replace('  b:', '  berlin:'));
   const error = refusal(() => config.nodeUrl('berlim'));

@@ -17,7 +17,7 @@ import { removeGuard } from '../../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
 import { Releasers } from '../../lifecycle.ts';
 import { deleteTopic, describeTopic } from '../../topic/kafka/admin.ts';
-import { controlTopic, publicationName, slotPrefix } from '../../topic/records/layout.ts';
+import { controlTopic, publicationName, slotPattern } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
 import { lockNode } from '../node/node-lock.ts';
 
@@ -82,7 +82,7 @@ async function findNodes(
         releasers.push(`the lock of ${name}`, () => lock.release());
       }
       const known = await readNode(client);
-      const slots = await listSlots(client, slotPrefix(cluster.name));
+      const slots = await listSlots(client, slotPattern(cluster.name));
       const databases = known === null ? [] : await readLeftoverDatabases(client);
       if (known?.cluster === cluster.name || slots.length > 0) {
         nodes.push({ name, client, slots, databases });

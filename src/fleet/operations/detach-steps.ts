@@ -26,7 +26,7 @@ import { readPosition, saveDetached } from '../../follower/state/follower-state.
 import { isBeingBuilt } from '../../follower/state/rebuild-state.ts';
 import { removeGuard } from '../../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
-import { publicationName, slotPrefix } from '../../topic/records/layout.ts';
+import { publicationName, slotPattern } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { advanceSequences, type SequenceChange } from '../promotion/sequences.ts';
@@ -94,7 +94,7 @@ export async function finishDetaching(
   steps.begin('triggers');
   await restoreTriggers(client);
   steps.begin('guard');
-  for (const slot of await listSlots(client, slotPrefix(cluster.name))) {
+  for (const slot of await listSlots(client, slotPattern(cluster.name))) {
     await dropSlot(client, slot);
   }
   await dropPublication(client, publicationName(cluster.name));

@@ -26,7 +26,7 @@ import type { CommittedReader } from '../../topic/log.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
 import { RecordDecoder } from '../../topic/records/decoder.ts';
-import { publicationName, slotName, slotPrefix } from '../../topic/records/layout.ts';
+import { publicationName, slotName, slotPattern } from '../../topic/records/layout.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import { leaderOf, openFleetLog, openMember } from '../node/member-session.ts';
@@ -140,7 +140,7 @@ async function whyNotContinue(
   if ((await ledElsewhere(client, owner.node, await readServer(client))) !== null) {
     return leaderServerReplaced(owner.node);
   }
-  const slots = await listSlots(client, slotPrefix(cluster.name));
+  const slots = await listSlots(client, slotPattern(cluster.name));
   const slot = newestSlot(slots, owner.epoch) ?? slotName(cluster.name, owner.epoch);
   // In this order: a running leader publishes before it confirms.
   const found = await readSlot(client, slot);

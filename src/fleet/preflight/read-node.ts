@@ -16,6 +16,7 @@ import type { TableShape } from '../../catalog/table.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { maintenanceDatabaseUnusable, serverSilent } from '../../errors/unreachable.ts';
+import { slotPattern } from '../../topic/records/layout.ts';
 import { withTimeout } from '../../waiting.ts';
 import { type TypesByName, typesOfDatabase } from './judge-types.ts';
 
@@ -153,8 +154,7 @@ async function mayCreateEventTriggers(client: Client): Promise<boolean> {
 }
 
 async function readDatabase(client: Client, cluster: string): Promise<CheckedDatabase> {
-  const slots = `understudy\\_${cluster.replaceAll('_', '\\_')}\\_%`;
-  return readJson<CheckedDatabase>(client, databaseQuery, slots);
+  return readJson<CheckedDatabase>(client, databaseQuery, slotPattern(cluster));
 }
 
 async function readJson<Value>(client: Client, text: string, ...values: string[]): Promise<Value> {
@@ -180,7 +180,7 @@ const databaseQuery = `
       SELECT count(*) FROM pg_stat_replication
       WHERE coalesce(application_name, '') NOT LIKE 'understudy %'),
     'hasOwnSlot', EXISTS (
-      SELECT FROM pg_replication_slots s WHERE s.datoid = d.oid AND s.slot_name LIKE $1),
+      SELECT FROM pg_replication_slots s WHERE s.datoid = d.oid AND s.slot_name ~ $1),
     'slotKeepBytes', nullif(pg_size_bytes(current_setting('max_slot_wal_keep_size')), -1),
     'maxWalBytes', pg_size_bytes(current_setting('max_wal_size')),
     'slotIdleTimeout', current_setting('idle_replication_slot_timeout', true),

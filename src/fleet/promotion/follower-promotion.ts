@@ -14,7 +14,7 @@ import { listSlots, newestSlot } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
-import { slotName, slotPrefix } from '../../topic/records/layout.ts';
+import { slotName, slotPattern } from '../../topic/records/layout.ts';
 import { withTimeout } from '../../waiting.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import type { FollowerAtWork } from '../provision/following.ts';
@@ -103,7 +103,7 @@ export class FollowerPromotion implements Candidate {
   /** Its own; one of this epoch is left by a promotion that a crash interrupted. */
   async slotFor(epoch: number): Promise<{ readonly slot: string; readonly exists: boolean }> {
     const { client, cluster } = this.#node;
-    const newest = newestSlot(await listSlots(client, slotPrefix(cluster.name)), epoch);
+    const newest = newestSlot(await listSlots(client, slotPattern(cluster.name)), epoch);
     const slot = slotName(cluster.name, epoch);
     return { slot, exists: newest === slot };
   }

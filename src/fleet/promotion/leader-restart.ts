@@ -14,7 +14,7 @@ import { listSlots, newestSlot } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
 import { holdsBegin, readLogEnd } from '../../topic/log-end.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
-import { slotName, slotPrefix } from '../../topic/records/layout.ts';
+import { slotName, slotPattern } from '../../topic/records/layout.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import type { Candidate } from './promotion-steps.ts';
 
@@ -37,7 +37,7 @@ export class LeaderRestart implements Candidate {
   /** With which it last led; whether it still exists is checked before the stream starts. */
   async slotFor(epoch: number): Promise<{ readonly slot: string; readonly exists: boolean }> {
     const { client, cluster } = this.#node;
-    const newest = newestSlot(await listSlots(client, slotPrefix(cluster.name)), epoch);
+    const newest = newestSlot(await listSlots(client, slotPattern(cluster.name)), epoch);
     return { slot: newest ?? slotName(cluster.name, epoch), exists: true };
   }
 

@@ -13,7 +13,7 @@ import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import type { Watermarks } from '../../topic/log.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
-import { publicationName, slotName, slotPrefix } from '../../topic/records/layout.ts';
+import { publicationName, slotName, slotPattern } from '../../topic/records/layout.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { drainLedLog, requireLedLog } from './leader-restart.ts';
 import { type Candidate, flushedLsn, PromotionSteps } from './promotion-steps.ts';
@@ -61,7 +61,7 @@ class NewSlot implements Candidate {
    */
   async prepare(): Promise<void> {
     const { client, cluster } = this.#node;
-    const slots = await listSlots(client, slotPrefix(cluster.name));
+    const slots = await listSlots(client, slotPattern(cluster.name));
     for (const slot of slots) await dropSlot(client, slot);
     await hit('anew.after-drop');
     await repairPublication(client, publicationName(cluster.name));

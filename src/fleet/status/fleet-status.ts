@@ -23,7 +23,7 @@ import { createCommittedReader } from '../../topic/kafka/committed-reader.ts';
 import type { CommittedReader } from '../../topic/log.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
 import { RecordDecoder } from '../../topic/records/decoder.ts';
-import { slotPrefix } from '../../topic/records/layout.ts';
+import { slotPattern } from '../../topic/records/layout.ts';
 import type { RowSchema } from '../../topic/records/row-schema.ts';
 import { withTimeout } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
@@ -122,7 +122,7 @@ export class FleetWatch {
       rebuild,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
-      slots: await readSlotWal(client, slotPrefix(this.#cluster.name)),
+      slots: await readSlotWal(client, slotPattern(this.#cluster.name)),
     };
   }
 

@@ -46,12 +46,12 @@ export async function readSlot(client: Client, name: string): Promise<SlotState 
   };
 }
 
-/** Names of this cluster's slots in the database of the session. */
-export async function listSlots(client: Client, prefix: string): Promise<string[]> {
+/** Names of the slots in the database of the session that match `slotPattern`. */
+export async function listSlots(client: Client, pattern: string): Promise<string[]> {
   const { rows } = await client.query<{ slot_name: string }>(
     `SELECT slot_name FROM pg_catalog.pg_replication_slots
-     WHERE database = current_database() AND starts_with(slot_name, $1) ORDER BY slot_name`,
-    [prefix],
+     WHERE database = current_database() AND slot_name ~ $1 ORDER BY slot_name`,
+    [pattern],
   );
   return rows.map((row) => row.slot_name);
 }
@@ -79,8 +79,8 @@ export interface SlotWal {
   readonly safeBytes: number | null;
 }
 
-/** Of this cluster's slots in the database of the session, the newest epoch's first. */
-export async function readSlotWal(client: Client, prefix: string): Promise<SlotWal[]> {
+/** Of the slots in the database of the session that match `slotPattern`, the newest first. */
+export async function readSlotWal(client: Client, pattern: string): Promise<SlotWal[]> {
   const { rows } = await client.query<{
     name: string;
     active: string;
@@ -95,9 +95,9 @@ export async function readSlotWal(client: Client, prefix: string): Promise<SlotW
             safe_wal_size AS safe
      FROM pg_catalog.pg_replication_slots, (SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
        THEN NULL ELSE pg_catalog.pg_current_wal_flush_lsn() END AS flushed) AS wal
-     WHERE database = pg_catalog.current_database() AND starts_with(slot_name, $1)
+     WHERE database = pg_catalog.current_database() AND slot_name ~ $1
      ORDER BY pg_catalog.length(slot_name) DESC, slot_name DESC`,
-    [prefix],
+    [pattern],
   );
   return rows.map((row) => {
     // A lost slot still has LSNs, but no WAL that could be read.

@@ -45,12 +45,15 @@ export function transactionalId(cluster: string): string {
 
 /** At most 63 bytes: a cluster name has at most 40. */
 export function slotName(cluster: string, epoch: number): string {
-  return `${slotPrefix(cluster)}${epoch}`;
+  return `understudy_${cluster}_${epoch}`;
 }
 
-/** The prefix of the slots of all epochs. */
-export function slotPrefix(cluster: string): string {
-  return `understudy_${cluster}_`;
+/**
+ * A regular expression that matches the slots of all epochs of this cluster, and no other: those of
+ * the cluster shop_2 begin like the second slot of the cluster shop.
+ */
+export function slotPattern(cluster: string): string {
+  return `^understudy_${cluster}_[1-9][0-9]*$`;
 }
 
 export function publicationName(cluster: string): string {
