@@ -43,6 +43,13 @@ interface AgentEvents extends Pick<AgentWork, 'figures' | 'onWorking'> {
   readonly onServed: () => void;
 }
 
+interface ServeOptions {
+  /** Where its follower is to stop; null where it follows for good. */
+  readonly until: EpochLsn | null;
+  /** Whether the database may take the place of the one from which the node was served. */
+  readonly mayReplace: boolean;
+}
+
 /**
  * One attempt. Resolves when `signal` aborts, the role changes, the follower has stopped at `until`
  * or the node was detached; rejects with the first error.
@@ -52,13 +59,13 @@ export async function serveNode(
   name: string,
   signal: AbortSignal,
   events: AgentEvents,
-  until: EpochLsn | null = null,
+  { until, mayReplace }: ServeOptions,
 ): Promise<AttemptEnd> {
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
     const prepare = (database: NodeDatabase): Promise<void> => prepareNewNode(database, { until });
-    const node = await openNode(cluster, name, releasers, { prepare, until });
+    const node = await openNode(cluster, name, releasers, { prepare, until, mayReplace });
     events.onServed();
     await hit('agent.after-start');
     const agent = new Agent(node, releasers, events);

@@ -131,9 +131,9 @@ async function leaderTasks(
   leading: Leading,
   signal: AbortSignal,
 ): Promise<void> {
-  const { control, cluster } = node;
+  const { control, cluster, database } = node;
   await Promise.all([
-    keepRaising(client, control, cluster.around.log, signal),
+    keepRaising(client, control, database, cluster.around.log, signal),
     // A server that stopped answering must not delay the end of a run that failed elsewhere.
     unlessAborted(keepSchemaCurrent(node, leading, epoch, signal), signal),
     desk.serveRepairs(leading, signal),

@@ -11,13 +11,19 @@ import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { hasCode } from '../errors/understudy-error.ts';
 import { ownLockRemains } from '../errors/unreachable.ts';
-import { nodeNamedTwice, untilForOneNode } from '../errors/usage.ts';
+import { nodeNamedTwice, replaceForOneNode, untilForOneNode } from '../errors/usage.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { fleetStatus } from '../fleet/status/fleet-status.ts';
 import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
 import { Releasers, runUntilStopped } from '../lifecycle.ts';
 import { clusterOf } from './cluster-of.ts';
-import { type Command, type CommandContext, type Outcome, textOption } from './command.ts';
+import {
+  type Command,
+  type CommandContext,
+  flagOption,
+  type Outcome,
+  textOption,
+} from './command.ts';
 import { type PointReference, parsePointReference, resolvePoint } from './point-reference.ts';
 
 interface RunInput {
@@ -26,6 +32,8 @@ interface RunInput {
   readonly http: ListenAddress | null;
   /** The point at which the one node stops; null is never. */
   readonly until: PointReference | null;
+  /** Whether its database may take the place of the one from which the node was served. */
+  readonly replace: boolean;
 }
 
 /** A label may have been created a moment ago. */
@@ -37,12 +45,14 @@ export const runCommand: Command<RunInput> = {
     'understudy run a',
     'understudy run b --http 127.0.0.1:8080',
     'understudy run b --until before-deploy',
+    'understudy run a --replace',
     'understudy run a b c',
   ],
   declare: (verb) => {
     verb.argument('<node...>', 'the nodes this process serves');
     verb.option('--http <address>', 'serve /status, /healthz and /metrics on host:port');
     verb.option('--until <point>', 'stop the follower exactly at this label or LSN, and exit');
+    verb.option('--replace', 'serve the node from this database from now on, not from its former');
   },
   read: (args, options) => {
     const twice = args.find((node, at) => args.indexOf(node) !== at);
@@ -50,19 +60,22 @@ export const runCommand: Command<RunInput> = {
     const http = textOption(options, 'http');
     const until = textOption(options, 'until');
     if (until !== null && args.length > 1) throw untilForOneNode();
+    const replace = flagOption(options, 'replace');
+    if (replace && args.length > 1) throw replaceForOneNode();
     return {
+      replace,
       nodes: args,
       http: http === null ? null : parseListenAddress(http),
       until: until === null ? null : parsePointReference(until),
     };
   },
-  run: async (context, { nodes, http, until: point }) => {
+  run: async (context, { nodes, http, until: point, replace }) => {
     for (const node of nodes) context.config.requireNode(node);
     const cluster = clusterOf(context);
     const until = point === null ? null : await resolved(context, cluster, point);
     const served = nodes.map((node) => serve(context, cluster, node));
     if (http !== null) await serveStatus(context, cluster, served, http);
-    const agents = served.map((one) => keepServing(context, cluster, one, until));
+    const agents = served.map((one) => keepServing(context, cluster, one, { until, replace }));
     const results = await Promise.allSettled(agents);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
@@ -120,7 +133,7 @@ async function keepServing(
   context: CommandContext,
   cluster: Cluster,
   { node, watch, figures }: Served,
-  until: EpochLsn | null,
+  { until, replace }: { readonly until: EpochLsn | null; readonly replace: boolean },
 ): Promise<AttemptEnd> {
   const { log, sleep, random, now, signal } = context;
   let served = false;
@@ -132,7 +145,9 @@ async function keepServing(
     const events = { onServed, onWorking, figures };
     try {
       while (!signal.aborted && end === 'next') {
-        end = await serveNode(cluster, node, signal, events, until);
+        // Once: what replaces this database later is not to be replaced by it.
+        const mayReplace = replace && !served;
+        end = await serveNode(cluster, node, signal, events, { until, mayReplace });
       }
     } catch (error) {
       figures.onFailed(error);

@@ -55,6 +55,18 @@ const failure = z.strictObject({
   exit: z.int(),
 });
 
+/** A database as an agent reached it: the server, the database in it, and the way there. */
+const servedDatabase = z.strictObject({
+  /** Of initdb; a physical copy has it too. */
+  systemId: z.string().min(1),
+  oid: z.string().min(1),
+  name: z.string().min(1),
+  /** host:port of the URL. */
+  address: z.string().min(1),
+  /** When its server was started, in seconds: a physical copy was started at another time. */
+  startedAt: z.string().min(1),
+});
+
 const shapes = {
   /** Owns epoch `epoch` if it is the first to name the claim that owns the epoch before it. */
   claim: { id, epoch, node, predecessor: id.nullable(), time },
@@ -63,7 +75,7 @@ const shapes = {
   /** The owner aborts this switchover; a later release for it is void. */
   abort: { claim: id, request: id, node, reason: z.string(), time },
   /** How often a node was started: a database with a lower number is a restored copy. */
-  start: { node, number: z.int().positive(), time },
+  start: { node, number: z.int().positive(), time, database: servedDatabase.optional() },
   /** Written by `init`: the identity of the stream, and the topic settings at that time. */
   stream: {
     streamId: id,
@@ -127,6 +139,7 @@ const controlRecord = z.discriminatedUnion('kind', [
 ]);
 
 export type ControlRecord = Readonly<z.output<typeof controlRecord>>;
+export type ServedDatabase = Readonly<z.output<typeof servedDatabase>>;
 export type RecordOf<K extends ControlRecord['kind']> = Extract<ControlRecord, { kind: K }>;
 
 interface ControlText {

@@ -16,6 +16,8 @@ export interface ControlState extends ClaimState {
   /** Named points; the first record of a label counts. */
   readonly labels: ReadonlyMap<string, RecordOf<'point'>>;
   readonly startNumbers: ReadonlyMap<string, number>;
+  /** By node, the last start: from which database it was served, and when that was recorded. */
+  readonly starts: ReadonlyMap<string, RecordOf<'start'>>;
   /** By id, damage that was not repaired. */
   readonly openDamage: ReadonlyMap<string, RecordOf<'damage'>>;
   readonly repaired: ReadonlySet<string>;
@@ -33,6 +35,7 @@ export const emptyControlState: ControlState = {
   stream: null,
   labels: new Map(),
   startNumbers: new Map(),
+  starts: new Map(),
   openDamage: new Map(),
   repaired: new Set(),
   detached: new Map(),
@@ -54,6 +57,7 @@ function draftOf(state: ControlState) {
     ...state,
     labels: new Map(state.labels),
     startNumbers: new Map(state.startNumbers),
+    starts: new Map(state.starts),
     openDamage: new Map(state.openDamage),
     repaired: new Set(state.repaired),
     detached: new Map(state.detached),
@@ -79,6 +83,7 @@ function apply(draft: Draft, record: ControlRecord): void {
       return;
     case 'start':
       draft.startNumbers.set(record.node, record.number);
+      draft.starts.set(record.node, record);
       return;
     case 'nonce':
       // It is evidence for the process that appended it: control-log.ts.

@@ -2,6 +2,7 @@
  * Whether a cluster exists, and what a user has to allow or look into: ALREADY_INITIALISED,
  * NOT_INITIALISED, NEEDS_ALLOW_DATA_LOSS, DIFFERENT.
  */
+import { type DatabasePlace, servedText } from './belonging.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** The database that was to become a node is one already. */
@@ -74,14 +75,15 @@ export function nodeOfNoCluster(node: string): UnderstudyError {
 }
 
 /** The control log says that the node leads, and its database is not a node. */
-export function leaderLostDatabase(node: string): UnderstudyError {
+export function leaderLostDatabase(node: string, served: DatabasePlace | null): UnderstudyError {
   return new UnderstudyError(
     'NOT_INITIALISED',
-    `node ${node} leads, and its database belongs to no cluster`,
-    'If its database is lost, promote another node first (understudy failover), then run this ' +
-      'again; else correct the URL of the node.',
+    `node ${node} leads, and this database belongs to no cluster: ${servedText(node, served)}`,
+    'Correct the URL of the node; in a copy of understudy.yaml, give the copy a cluster name of ' +
+      'its own. If the database is lost, promote another node (understudy failover), then: ' +
+      `understudy run ${node} --replace`,
     undefined,
-    { node },
+    { node, served: served?.address ?? null },
   );
 }
 

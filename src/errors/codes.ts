@@ -66,6 +66,16 @@ export const errorTable = {
     false,
     'The database is an older copy of a node that has started since.',
   ),
+  OTHER_DATABASE: entry(
+    'notAsRequired',
+    false,
+    'The node is served from another database than the one that understudy.yaml names.',
+  ),
+  NEEDS_STREAM_ID: entry(
+    'notAsRequired',
+    false,
+    'The cluster is in use, or not all of it is reached: `destroy` has to name its stream.',
+  ),
   PREREQUISITE: entry(
     'notAsRequired',
     false,

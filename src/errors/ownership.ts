@@ -50,8 +50,8 @@ export function deposed(node: string, owner: string | null): UnderstudyError {
     'LOST_LEADERSHIP',
     `node ${node} no longer leads: ${owner ?? 'another node'} claimed the next epoch`,
     'Its writes are refused, and it cannot follow with this database. Save what only this ' +
-      'database holds, then give the node a new empty database and start its agent, which builds ' +
-      `it from the log: understudy run ${node}`,
+      'database holds, then give the node a new empty database, which its agent builds from the ' +
+      `log: understudy run ${node} --replace`,
     undefined,
     { node, owner },
   );
@@ -84,8 +84,8 @@ export function restoredCopy(node: string, ofDatabase: bigint, ofLog: bigint): U
     'RESTORED_COPY',
     `the database of node ${node} has start number ${ofDatabase}, the control log has ${ofLog}`,
     'It was restored from an older copy and may lack writes. If this node leads, promote another ' +
-      'one first (understudy failover). Then give it a new empty database and start its agent, ' +
-      `which builds it from the log: understudy run ${node}`,
+      'one first (understudy failover). Then give it a new empty database, which its agent ' +
+      `builds from the log: understudy run ${node} --replace`,
     undefined,
     { node, ofDatabase: String(ofDatabase), ofLog: String(ofLog) },
   );

@@ -242,7 +242,7 @@ export function watchTriggerMissing(): UnderstudyError {
     'PREREQUISITE',
     'the event trigger understudy_watch is missing or disabled',
     'ALTER EVENT TRIGGER understudy_watch ENABLE; where it is missing, give the node a new empty ' +
-      'database and start its agent, which builds it from the log: understudy run <node>',
+      'database, which its agent builds from the log: understudy run <node> --replace',
   );
 }
 

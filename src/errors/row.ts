@@ -133,7 +133,7 @@ export function tableDiffers(table: string, difference: string): UnderstudyError
 }
 
 const newDatabase = (node: string): string => {
-  return `Give node ${node} a new empty database, then start its agent: understudy run ${node}`;
+  return `Give node ${node} a new empty database, then: understudy run ${node} --replace`;
 };
 
 /** The rest of the schema cannot be built on tables that are not all there. */

@@ -283,8 +283,9 @@ export function nodeOfOtherStream(node: string, ofTopics: string, ofNode: string
   return new UnderstudyError(
     'TOPIC_MISMATCH',
     `the topics belong to the stream ${ofTopics}, node ${node} to ${ofNode}`,
-    'The cluster was initialised again without this node: give the node a new empty database and ' +
-      `start its agent, which builds it from the log: understudy run ${node}`,
+    'The cluster was initialised again without this database, or this understudy.yaml is a copy: ' +
+      'then correct its cluster name or its URLs. To have the node in this stream, give it a new ' +
+      `empty database, which its agent builds from the log: understudy run ${node} --replace`,
     undefined,
     { node, ofTopics, ofNode },
   );

@@ -93,6 +93,14 @@ export function untilForOneNode(): UnderstudyError {
   );
 }
 
+export function replaceForOneNode(): UnderstudyError {
+  return new UnderstudyError(
+    'USAGE',
+    '--replace is for one node',
+    'Name the one node that has another database now: understudy run a --replace',
+  );
+}
+
 export function tablesOrAll(): UnderstudyError {
   return new UnderstudyError(
     'USAGE',

@@ -7,20 +7,24 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Finding } from '../../src/fleet/preflight/finding.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { connectTo, type Stack, useStack } from '../support/stack.ts';
 
 interface Context {
   fleet: Fleet;
+  stack: Stack;
 }
 
 const start = suite<Context>('the start of an agent');
 
 start.before(async (context) => {
   const tables = 'CREATE TABLE orders (id int PRIMARY KEY, note varchar(20))';
-  context.fleet = await startFleet({ tables });
+  context.stack = await useStack({ postgres: 2 });
+  context.fleet = await startFleet({ stack: context.stack, tables });
 });
 
-start.after(async ({ fleet }) => {
+start.after(async ({ fleet, stack }) => {
   await fleet.close();
+  await stack.close();
 });
 
 start('a second agent of a node is refused, with the session that serves it', async ({ fleet }) => {
@@ -78,6 +82,95 @@ start('the database of another node is refused', async ({ fleet }) => {
   assert.match(agent.log, /the database of node b is node a of cluster/);
   await fleet.configure(config);
 });
+
+/** As in a copy of understudy.yaml: node b has another database, and a is as before. */
+async function withDatabaseOfB(fleet: Fleet, url: string, work: () => Promise<void>) {
+  const { config } = fleet;
+  await fleet.configure({ ...config, nodes: { a: { url: fleet.url('a') }, b: { url } } });
+  await work();
+  await fleet.configure(config);
+}
+
+async function schemasOf(url: string): Promise<string[]> {
+  const client = await connectTo(url);
+  try {
+    const { rows } = await client.query(
+      `SELECT nspname FROM pg_namespace WHERE nspname = 'understudy'
+       UNION ALL SELECT relname FROM pg_class WHERE relname = 'orders'`,
+    );
+    return rows.map(({ nspname }) => nspname);
+  } finally {
+    await client.end();
+  }
+}
+
+start('an empty database under the name of a node is refused, unchanged', async (context) => {
+  const { fleet, stack } = context;
+  const [, empty = ''] = await stack.createDatabases('copied');
+  const real = await fleet.startAgent('b');
+  await withDatabaseOfB(fleet, empty, async () => {
+    const agent = fleet.spawnAgent('b');
+    assert.is(await agent.exitCode(), 4, agent.log);
+    assert.match(agent.log, '"code":"OTHER_DATABASE"');
+    const served = new URL(fleet.url('b'));
+    const name = served.pathname.slice(1);
+    assert.match(agent.log, `node b is served from database ${name} at ${served.host} (system `);
+    assert.match(agent.log, 'last recorded on 20');
+    assert.match(agent.log, 'understudy run b --replace');
+    assert.equal(await schemasOf(empty), []);
+  });
+  // The node itself did not notice, and starts again.
+  assert.not(real.ended);
+  assert.is(await real.stop(), 0);
+  assert.is(await (await fleet.startAgent('b')).stop(), 0);
+});
+
+start('a copy of the database on its server is refused, to a command too', async (context) => {
+  const { fleet, stack } = context;
+  const name = new URL(fleet.url('b')).pathname.slice(1);
+  const admin = await connectTo(stack.postgres[1]?.superuserUrl ?? '');
+  await admin.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1', [
+    name,
+  ]);
+  await admin.end();
+  const [, copy = ''] = await stack.createDatabases('copied', ['', `TEMPLATE "${name}"`]);
+  const real = await fleet.startAgent('b');
+  await withDatabaseOfB(fleet, copy, async () => {
+    const agent = fleet.spawnAgent('b');
+    assert.is(await agent.exitCode(), 4, agent.log);
+    assert.match(agent.log, '"code":"OTHER_DATABASE"');
+    const { code, json } = await fleet.cli('rebuild', 'b', '--in-place');
+    assert.is(code, 4, JSON.stringify(json));
+    assert.is(json.error.code, 'OTHER_DATABASE');
+  });
+  assert.not(real.ended);
+  assert.is(await real.stop(), 0);
+});
+
+start(
+  'with --replace the new database is the node, and the former one is refused',
+  async (context) => {
+    const { fleet, stack } = context;
+    await fleet.startAgent('a');
+    const [, empty = ''] = await stack.createDatabases('replaced');
+    await withDatabaseOfB(fleet, empty, async () => {
+      const agent = fleet.spawnCommand('--json', 'run', 'b', '--replace');
+      await agent.logged(/"message":"following"/);
+      assert.is(await agent.stop(), 0);
+      assert.equal(await schemasOf(empty), ['understudy', 'orders']);
+      // The former one had no --replace: it is the node for good.
+      assert.is(await (await fleet.startAgent('b')).stop(), 0);
+    });
+    const former = fleet.spawnAgent('b');
+    assert.is(await former.exitCode(), 4, former.log);
+    assert.match(former.log, `served from database ${new URL(empty).pathname.slice(1)} at `);
+    // And back, as an operator who has erred: its rows follow from where they are.
+    const back = fleet.spawnCommand('--json', 'run', 'b', '--replace');
+    await back.logged(/"message":"following"/);
+    assert.is(await back.stop(), 0);
+    assert.is(await fleet.agent('a').stop(), 0);
+  },
+);
 
 async function findings(fleet: Fleet): Promise<readonly string[]> {
   const { json } = await fleet.cli('check');

@@ -29,6 +29,7 @@ const log: Logger = {
   error: nothing,
   child: () => log,
 };
+const database = { systemId: '1', oid: '2', name: 'shop', address: 'a:5432', startedAt: '3' };
 let topics: TopicStack;
 let client: Client;
 let control: ControlLog;
@@ -63,7 +64,7 @@ async function inDatabase(): Promise<number> {
 
 test('it rises in the database and in the control log while the node leads', async () => {
   const ending = new AbortController();
-  const raising = keepRaising(client, control, log, ending.signal, everyMs);
+  const raising = keepRaising(client, control, database, log, ending.signal, everyMs);
   await control.waitFor(({ startNumbers }) => (startNumbers.get('a') ?? 0) >= 3, patienceMs);
   ending.abort();
   await raising;
@@ -78,7 +79,7 @@ test('it rises in the database and in the control log while the node leads', asy
 test('a database that is behind the control log is refused as a copy, unchanged', async () => {
   await client.query('UPDATE understudy.node SET start_number = 1');
   const { signal } = new AbortController();
-  const error = await rejection(keepRaising(client, control, log, signal, everyMs));
+  const error = await rejection(keepRaising(client, control, database, log, signal, everyMs));
   assert.is(error.code, 'RESTORED_COPY');
   assert.is(await inDatabase(), 1);
 });

@@ -192,10 +192,17 @@ test('each verb turns its words into its input', async () => {
     nodes: ['a', 'b'],
     http: { host: '127.0.0.1', port: 8080 },
     until: null,
+    replace: false,
   });
   const until = { kind: 'label', label: 'x' };
-  assert.equal(runCommand.read(['b'], { until: 'x' }), { nodes: ['b'], http: null, until });
+  assert.equal(runCommand.read(['b'], { until: 'x', replace: true }), {
+    nodes: ['b'],
+    http: null,
+    until,
+    replace: true,
+  });
   assert.throws(() => runCommand.read(['a', 'b'], { until: 'x' }), /--until is for one node/);
+  assert.throws(() => runCommand.read(['a', 'b'], { replace: true }), /--replace is for one node/);
   const { detachCommand } = await import('../../src/commands/detach.ts');
   assert.equal(detachCommand.read(['b'], { at: '0/A', timeout: '2m' }), {
     node: 'b',

@@ -10,6 +10,7 @@ import { readServer, type ServerFacts } from '../../catalog/read-catalog.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
+import type { ServedDatabase } from '../../control/control-records.ts';
 import { notInitialised } from '../../errors/cluster.ts';
 import { detachedAt } from '../../errors/follower.ts';
 import { hasCode } from '../../errors/understudy-error.ts';
@@ -22,6 +23,7 @@ import type { Cluster } from '../cluster.ts';
 import { checkStream } from './check-stream.ts';
 import { requireAttached, requireMember } from './member-session.ts';
 import { lockNode } from './node-lock.ts';
+import { readReachedDatabase, requireServedDatabase } from './reached-database.ts';
 import { raiseStartNumber } from './start-number.ts';
 
 export interface NodeAccess {
@@ -30,6 +32,8 @@ export interface NodeAccess {
   readonly url: string;
   readonly identity: NodeIdentity;
   readonly server: ServerFacts;
+  /** As the control log records it. */
+  readonly database: ServedDatabase;
   readonly client: Client;
   readonly control: ControlLog;
   readonly reader: CommittedReader;
@@ -52,6 +56,8 @@ export interface NodeDatabase extends Pick<NodeAccess, 'cluster' | 'name' | 'cli
 interface OpenNodeOptions {
   /** Makes a new follower of a database that is none yet; null where such a one is refused. */
   readonly prepare: ((database: NodeDatabase) => Promise<void>) | null;
+  /** Whether the database may take the place of the one from which the node was served. */
+  readonly mayReplace?: boolean;
   readonly until?: EpochLsn | null;
 }
 
@@ -59,7 +65,7 @@ export async function openNode(
   cluster: Cluster,
   name: string,
   releasers: Releasers,
-  { prepare, until = null }: OpenNodeOptions,
+  { prepare, mayReplace = false, until = null }: OpenNodeOptions,
 ): Promise<NodeAccess> {
   const { settings, registry, topic } = cluster;
   const url = settings.nodeUrl(name);
@@ -82,20 +88,24 @@ export async function openNode(
   requireAttached(control.state, name);
   const detached = known === null ? null : await readDetached(client);
   if (detached !== null) throw detachedAt(name, detached);
+  const server = await readServer(client);
+  const database = await readReachedDatabase(client, server.systemId, known !== null);
+  const reached = { cluster, node: name, control, identity: known, reached: database, mayReplace };
+  const isReplacement = await requireServedDatabase(reached);
   await prepare?.({ cluster, name, client, control, known, releasers });
   const found = requireMember(known ?? (await readNode(client)), cluster.name, name);
   const partitions = await checkStream(cluster, control.state, found);
-  const identity = await raiseStartNumber(client, control, found);
+  const identity = await raiseStartNumber(client, control, found, database, isReplacement);
   const encoder = await RecordEncoder.open({ topic, partitions, registry });
   const reader = cluster.openReader(releasers, partitions);
   const decoder = new RecordDecoder(registry, encoder.keySchemaId);
-  const server = await readServer(client);
   return {
     cluster,
     name,
     url,
     identity,
     server,
+    database,
     client,
     control,
     reader,

@@ -9,10 +9,16 @@ import { inTransaction, qualifiedName, sessionConfig } from '../../catalog/postg
 import { createPublication, dropPublication } from '../../catalog/publication.ts';
 import { readServer, readTables } from '../../catalog/read-catalog.ts';
 import type { TableShape } from '../../catalog/table.ts';
-import { dropUnderstudySchema, installUnderstudySchema } from '../../catalog/understudy-schema.ts';
+import {
+  dropUnderstudySchema,
+  installUnderstudySchema,
+  readNode,
+} from '../../catalog/understudy-schema.ts';
 import type { EpochBegin, RelationShape, UnfinishedTable } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import type { EpochLsn } from '../../change/position.ts';
+import type { ControlLog } from '../../control/control-log.ts';
+import { bug } from '../../errors/bug.ts';
 import { firstEpochClaimed } from '../../errors/cluster.ts';
 import { buildPostData } from '../../follower/schema/schema-build.ts';
 import { saveEpoch, writePosition } from '../../follower/state/follower-state.ts';
@@ -25,6 +31,8 @@ import { formatVersion, publicationName, slotName } from '../../topic/records/la
 import type { Cluster } from '../cluster.ts';
 import type { NodeSession } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
+import { readReachedDatabase } from '../node/reached-database.ts';
+import { raiseStartNumber } from '../node/start-number.ts';
 import { EpochOwner, writeEpochBegin } from '../promotion/own-epoch.ts';
 import { giveSchema, initialParts, readInitialSchema } from '../provision/initial-schema.ts';
 import { refuseFollowerRows, replaceRows, unfinishedAtFirst } from '../provision/initial-stream.ts';
@@ -229,6 +237,16 @@ export async function beginFirstEpoch(
       await writePosition(client, position, formatVersion);
       if (schema !== null) await rememberSchema(client, { epoch: 1, lsn: startLsn }, schema, parts);
     });
+    await recordFirstDatabase(control, client);
   }
   return checkpoint.at;
+}
+
+/** From then on another database under the node's name is refused. */
+async function recordFirstDatabase(control: ControlLog, client: Client): Promise<void> {
+  const identity = await readNode(client);
+  if (identity === null) throw bug('init has installed the schema on every node');
+  const { systemId } = await readServer(client);
+  const database = await readReachedDatabase(client, systemId, true);
+  await raiseStartNumber(client, control, identity, database);
 }

@@ -22,6 +22,7 @@ import { armGuard } from '../../follower/write-guard.ts';
 import { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeDatabase } from '../node/node-access.ts';
+import { placeOf } from '../node/reached-database.ts';
 import {
   matchTables,
   refuseNewNodeRows,
@@ -49,7 +50,9 @@ export async function prepareNewNode(
   const { stream, current } = state;
   if (stream === null || current === null) throw notInitialised(cluster.name);
   // Where the leader has lost its database, no node can be built from what it had.
-  if (ownerOf(state)?.node === name) throw leaderLostDatabase(name);
+  if (ownerOf(state)?.node === name) {
+    throw leaderLostDatabase(name, placeOf(state.starts.get(name) ?? null));
+  }
   const { streamId, partitions } = stream;
   const reader = cluster.openReader(releasers, partitions);
   const decoder = new RecordDecoder(cluster.registry);

@@ -1,0 +1,49 @@
+/**
+ * Databases, topics and configurations that do not belong together (OTHER_DATABASE,
+ * NEEDS_STREAM_ID): copies of understudy.yaml, moved or restored databases, a node's name that is
+ * used twice. Each message says where the node or the stream really is.
+ */
+import { UnderstudyError } from './understudy-error.ts';
+
+/** A database as the control log, or a session, knows it. */
+export interface DatabasePlace {
+  readonly name: string;
+  readonly address: string;
+  readonly systemId: string;
+  /** When its last start was recorded; absent for the one that was reached just now. */
+  readonly since?: string;
+}
+
+/** `shop at a.example:5432 (system 7412…)`. */
+function placeText({ name, address, systemId }: DatabasePlace): string {
+  return `database ${name} at ${address} (system ${systemId})`;
+}
+
+/** Where the control log last saw a node served from; for people. */
+export function servedText(node: string, served: DatabasePlace | null): string {
+  if (served === null) return `node ${node} was served from another database before`;
+  return `node ${node} is served from ${placeText(served)}, last recorded on ${served.since ?? ''}`;
+}
+
+export function otherDatabase(
+  node: string,
+  reached: DatabasePlace,
+  served: DatabasePlace | null,
+): UnderstudyError {
+  const { name, address, systemId } = reached;
+  return new UnderstudyError(
+    'OTHER_DATABASE',
+    `${servedText(node, served)}; understudy.yaml leads to ${placeText(reached)}`,
+    otherDatabaseHint(node),
+    undefined,
+    { node, database: name, address, systemId, served: served?.address ?? null },
+  );
+}
+
+/** `check` shows it too. */
+function otherDatabaseHint(node: string): string {
+  return (
+    'Correct the URL of the node; in a copy of understudy.yaml, give the copy a cluster name of ' +
+    `its own. If that database is out of use for good: understudy run ${node} --replace`
+  );
+}
