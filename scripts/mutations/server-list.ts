@@ -3,7 +3,7 @@
  */
 import type { Mutation } from './mutation.ts';
 import { rebuildShortcuts } from './rebuild-list.ts';
-import { rereadShortcuts } from './reread-list.ts';
+import { resnapshotShortcuts } from './resnapshot-list.ts';
 import { topicShortcuts } from './topic-list.ts';
 
 export const withServers: readonly Mutation[] = [
@@ -153,7 +153,7 @@ export const withServers: readonly Mutation[] = [
     tests: ['test/integration/identities.test.ts'],
   },
   {
-    name: 'existing-rows-unsaid',
+    name: 'backfill-left-out',
     harm: 'rows that existed at init are never read, without an error',
     edits: [
       {
@@ -162,7 +162,7 @@ export const withServers: readonly Mutation[] = [
         replace: 'return { unfinished: [], schema };',
       },
     ],
-    tests: ['test/integration/existing-rows.test.ts'],
+    tests: ['test/integration/backfill.test.ts'],
   },
   {
     name: 'unread-rows-are-damage',
@@ -170,7 +170,7 @@ export const withServers: readonly Mutation[] = [
     edits: [
       { file: 'src/follower/apply/row-actions.ts', rule: 'unread-base-is-no-damage', replace: '' },
     ],
-    tests: ['test/integration/existing-rows.test.ts'],
+    tests: ['test/integration/backfill.test.ts'],
   },
   {
     name: 'later-table-unread',
@@ -310,6 +310,6 @@ export const withServers: readonly Mutation[] = [
     tests: ['test/integration/delay.test.ts'],
   },
   ...rebuildShortcuts,
-  ...rereadShortcuts,
+  ...resnapshotShortcuts,
   ...topicShortcuts,
 ];

@@ -26,7 +26,7 @@ export const topicShortcuts: readonly Mutation[] = [
         replace: 'if (offset >= 0n || lowWatermark < 0n) continue;',
       },
     ],
-    tests: ['test/integration/topic-made-again.test.ts'],
+    tests: ['test/integration/topic-recreated.test.ts'],
   },
   {
     name: 'waits-behind-the-end',
@@ -38,7 +38,7 @@ export const topicShortcuts: readonly Mutation[] = [
         replace: '',
       },
     ],
-    tests: ['test/integration/topic-made-again.test.ts'],
+    tests: ['test/integration/topic-recreated.test.ts'],
   },
   {
     name: 'claims-before-it-looks',
@@ -50,6 +50,6 @@ export const topicShortcuts: readonly Mutation[] = [
         replace: '',
       },
     ],
-    tests: ['test/integration/topic-made-again.test.ts'],
+    tests: ['test/integration/topic-recreated.test.ts'],
   },
 ];

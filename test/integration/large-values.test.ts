@@ -4,7 +4,7 @@
  * are compared whole: a value that was lost, kept too long or taken from another row is found.
  * Tests run in order, on one fleet.
  */
-// runs: ci, since test/integration/healing.test.ts has partial rows
+// runs: ci, since test/integration/reselect.test.ts has partial rows
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';

@@ -1,6 +1,6 @@
 /**
  * The SQL by which rows are walked in the order of their keys: one range of the identity's index,
- * as that index compares. That servers understand it is tried in test/integration/existing-rows.
+ * as that index compares. That servers understand it is tried in test/integration/backfill.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -5,7 +5,7 @@ import type { Mutation } from './mutation.ts';
 
 const tests = ['test/integration/resnapshot.test.ts'];
 
-export const rereadShortcuts: readonly Mutation[] = [
+export const resnapshotShortcuts: readonly Mutation[] = [
   {
     name: 'unseen-rows-stay',
     harm: 'a follower keeps rows that the leader does not have',
