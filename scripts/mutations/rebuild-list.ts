@@ -47,8 +47,12 @@ export const rebuildShortcuts: readonly Mutation[] = [
     name: 'rebuild-unmarked-for-promotion',
     harm: 'a node that is being rebuilt or is too late is promoted',
     edits: [
-      { file: 'src/fleet/operations/failover.ts', rule: 'no-promotion-while-built', replace: '' },
-      { file: 'src/agent/agent.ts', rule: 'no-promotion-before-rebuild', replace: '' },
+      {
+        file: 'src/fleet/operations/failover.ts',
+        rule: 'no-promotion-while-building',
+        replace: '',
+      },
+      { file: 'src/agent/agent.ts', rule: 'no-promotion-while-rebuild-waits', replace: '' },
     ],
     tests: ['test/fault/rebuild.test.ts'],
   },

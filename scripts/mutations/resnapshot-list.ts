@@ -49,7 +49,7 @@ export const resnapshotShortcuts: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/promotion/follower-promotion.ts',
-        rule: 'backfill-outlives-leader',
+        rule: 'promotion-resumes-backfill',
         replace: 'const wanted: typeof keyed = [];',
       },
     ],

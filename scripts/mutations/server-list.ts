@@ -61,13 +61,13 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/follower/apply/applier.ts',
-        rule: 'position-with-rows',
+        rule: 'position-moves-with-rows',
         part: 'await movePosition(this.#client, from, to);',
         replace: '',
       },
       {
         file: 'src/follower/apply/applier.ts',
-        rule: 'position-with-rows',
+        rule: 'position-moves-with-rows',
         replace: 'await movePosition(this.#client, from, to); $&',
       },
     ],
@@ -289,7 +289,7 @@ export const withServers: readonly Mutation[] = [
     edits: [
       {
         file: 'src/fleet/operations/detach-steps.ts',
-        rule: 'guard-outlasts-agent',
+        rule: 'guard-until-detach-is-recorded',
         replace: '$& await removeGuard(node.client);',
       },
     ],

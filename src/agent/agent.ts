@@ -198,7 +198,7 @@ export class Agent {
   async promote(request: PromotionRequest, signal: AbortSignal): Promise<void> {
     await guardNode(this.#node);
     if (this.#node.identity.role === 'leader') throw deposed(this.#node.name, null);
-    // rule: no-promotion-before-rebuild
+    // rule: no-promotion-while-rebuild-waits
     if ((await readPendingRebuild(this.#node.client)) !== null) throw notBuilt(this.#node.name);
     await this.#whileFollowing(signal, (following) => {
       return runAsLeader(this.#work, { following, request }, signal);

@@ -66,7 +66,7 @@ export async function detachNode(
   const steps = new StepTimes(node.cluster.around.nowMs);
   if (ownerOf(node.control.state)?.node === node.name) throw leaderNotDetachable(node.name);
   steps.begin('stop');
-  // rule: guard-outlasts-agent
+  // rule: guard-until-detach-is-recorded
   const at = await stopExactly(node, following, to);
   await hit('detach.after-stop');
   // rule: detached-is-recorded

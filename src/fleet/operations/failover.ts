@@ -67,7 +67,7 @@ async function planOf(
   const { streamId } = requireCandidate(control.state, cluster.name, node);
   const client = await cluster.openSession(releasers, node, 'failover');
   const known = await readNode(client);
-  // rule: no-promotion-while-built
+  // rule: no-promotion-while-building
   if (known !== null && (await isBeingBuilt(client))) throw notBuilt(node);
   const position = known === null ? null : await readPosition(client);
   if (position === null || position.streamId !== streamId) throw notOfStream(node);

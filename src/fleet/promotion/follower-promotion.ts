@@ -157,7 +157,7 @@ export class FollowerPromotion implements Candidate {
     const { client } = this.#node;
     const keyed = await resnapshotRelations(client, false);
     const unfinished = new Set(end.unfinished.map(({ relation }) => relation));
-    // rule: backfill-outlives-leader
+    // rule: promotion-resumes-backfill
     const wanted = keyed.filter((relation) => unfinished.has(relation));
     return requestBackfill(client, wanted);
   }

@@ -61,7 +61,7 @@ export class Applier implements ApplyStage {
    */
   async apply(steps: ApplySteps, move: ApplyMove): Promise<number> {
     const { from, to, labelled, mayLackBase, becomesExact = false } = move;
-    // rule: position-with-rows
+    // rule: position-moves-with-rows
     const save = async (): Promise<void> => {
       await this.#finishResnapshots(to);
       for (const point of labelled) await saveLabel(this.#client, point);
