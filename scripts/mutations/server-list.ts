@@ -97,10 +97,9 @@ export const withServers: readonly Mutation[] = [
       {
         file: 'src/leader/stream/wal-session.ts',
         rule: 'status-of-confirmed-lsn',
-        part: 'const status = { flush: this.#confirmedLsn, apply: this.#confirmedLsn,',
+        part: 'const flush = this.#confirmedLsn;',
         replace: `const received = this.#received > this.#confirmedLsn;
-    const flush = received ? this.#received : this.#confirmedLsn;
-    const status = { flush, apply: flush,`,
+    const flush = received ? this.#received : this.#confirmedLsn;`,
       },
       {
         file: 'src/leader/stream/wal-session.ts',

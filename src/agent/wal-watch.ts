@@ -5,7 +5,7 @@
  * leader finds out what a lost slot means for the stream.
  */
 import type { Client } from 'pg';
-import { connectPostgres, onLost } from '../catalog/postgres-session.ts';
+import { connectPostgres, endSession, onLost } from '../catalog/postgres-session.ts';
 import { readNode } from '../catalog/understudy-schema.ts';
 import { serverSilent } from '../errors/unreachable.ts';
 import type { Cluster } from '../fleet/cluster.ts';
@@ -56,7 +56,7 @@ export class WalWatch {
       const client = await connectPostgres(this.#cluster.settings.nodeUrl(this.node), {
         applicationName: `understudy ${this.node} watch`,
       });
-      releasers.push('the session of the watch', () => client.end());
+      releasers.push('the session of the watch', () => endSession(client));
       const lost = new Promise<never>((_, reject) => onLost(client, reject));
       working();
       // A poll without an answer must not delay the end.

@@ -6,6 +6,7 @@
  * never an uncaught error of the process.
  */
 
+import type { Socket } from 'node:net';
 import { Client, type ClientConfig, escapeIdentifier, escapeLiteral } from 'pg';
 import { bug } from '../errors/bug.ts';
 import type { UnderstudyError } from '../errors/understudy-error.ts';
@@ -154,6 +155,22 @@ export function onLost(client: Client, listener: (error: UnderstudyError) => voi
   const { lost } = watch;
   if (lost !== null) queueMicrotask(() => listener(lost));
   else watch.listeners.push(listener);
+}
+
+/** A server that is there closes the connection at once; one that is not is not waited for. */
+const endTimeoutMs = 1_000;
+
+/** Ends the session in good order, or closes its socket from here. */
+export async function endSession(client: Client): Promise<void> {
+  const timer = setTimeout(() => {
+    (client as unknown as ClientInternals).connection.stream.destroy();
+  }, endTimeoutMs);
+  await client.end().finally(() => clearTimeout(timer));
+}
+
+/** The parts of the client that its types hide. */
+interface ClientInternals {
+  readonly connection: { readonly stream: Socket };
 }
 
 /** The URL of another database of the same server. */

@@ -236,6 +236,14 @@ export function walsenderEnded(): UnderstudyError {
   );
 }
 
+export function walsenderSilent(): UnderstudyError {
+  return new UnderstudyError(
+    'POSTGRES_UNREACHABLE',
+    'the walsender of the leader does not answer',
+    'Check the network to the leader’s Postgres and its load; the agent reconnects by itself.',
+  );
+}
+
 /** A coordinator that died after its answer leaves the transaction open in a partition. */
 export function commitNotReadable(at: string): UnderstudyError {
   return new UnderstudyError(

@@ -3,7 +3,7 @@
  * control logs and sessions that they open, each closed by its caller.
  */
 import type { Client } from 'pg';
-import { connectPostgres, urlOfDatabase } from '../catalog/postgres-session.ts';
+import { connectPostgres, endSession, urlOfDatabase } from '../catalog/postgres-session.ts';
 import type { KeylessTables } from '../catalog/table.ts';
 import { type ControlLog, openControlLog } from '../control/control-log.ts';
 import type { Releasers } from '../lifecycle.ts';
@@ -127,7 +127,7 @@ export class Cluster {
       applicationName: `understudy ${node} ${purpose}`,
       replica: true,
     });
-    releasers.push(`the session on ${node}`, () => client.end());
+    releasers.push(`the session on ${node}`, () => endSession(client));
     return client;
   }
 }

@@ -107,7 +107,7 @@ export async function lead(
   const idle = { idleSoonMs, idleEveryMs: parts.pointsEveryMs };
   const run = new StreamRun({ ...parts, observer }, { ...bounds, ...idle });
   const start = await run.prepare(() => readSlot(client, slot));
-  const statusEveryMs = await checkServer(parts, start);
+  const walSenderTimeoutMs = await checkServer(parts, start);
   const { batcher } = run;
   const tables = await KnownTables.open({
     ...parts,
@@ -119,7 +119,7 @@ export async function lead(
     },
   });
   await checkTables(parts, tables, batcher);
-  const wal = await openWal(parts, start, statusEveryMs, signal);
+  const wal = await openWal(parts, start, walSenderTimeoutMs, signal);
   const inner = new AbortController();
   const all = AbortSignal.any([signal, inner.signal]);
   // All the work that runs side by side listens to it, some of it twice.
@@ -198,7 +198,7 @@ function isUndefinedObject(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === '42704';
 }
 
-/** Returns how often to send a status, in milliseconds. */
+/** Returns its wal_sender_timeout in milliseconds. */
 async function checkServer({ client, checkpoint }: LeaderParts, start: Lsn): Promise<number> {
   const { rows } = await client.query<{ flushed: string; timeout_ms: string }>(
     `SELECT pg_catalog.pg_current_wal_flush_lsn() AS flushed,
@@ -207,13 +207,13 @@ async function checkServer({ client, checkpoint }: LeaderParts, start: Lsn): Pro
   );
   const flushedLsn = parseLsn(rows[0]?.flushed ?? '0/0');
   if (start > flushedLsn) throw serverBehindEpoch(formatEpochLsn(checkpoint.at));
-  return Math.floor(Number(rows[0]?.timeout_ms ?? 0) / 3);
+  return Number(rows[0]?.timeout_ms ?? 0);
 }
 
 async function openWal(
   parts: LeaderParts,
   startLsn: Lsn,
-  statusEveryMs: number,
+  walSenderTimeoutMs: number,
   signal: AbortSignal,
 ): Promise<WalSession> {
   const applicationName = `understudy ${parts.node} walsender`;
@@ -222,7 +222,8 @@ async function openWal(
   const patientUntilMs = parts.nowMs() + slotInUsePatienceMs;
   for (let tries = 1; ; tries += 1) {
     try {
-      return await WalSession.open({ connection, slot, publication, startLsn, statusEveryMs });
+      const from = { slot, publication, startLsn };
+      return await WalSession.open({ connection, ...from, walSenderTimeoutMs });
     } catch (error) {
       const inUse = error instanceof Error && 'code' in error && error.code === '55006';
       if (!inUse || parts.nowMs() > patientUntilMs || signal.aborted) throw error;

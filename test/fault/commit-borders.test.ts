@@ -114,7 +114,7 @@ async function inserted(slot: string, start: Lsn, last: number): Promise<readonl
 function open(slot: string, startLsn: Lsn): Promise<WalSession> {
   const connection = sessionConfig(fleet.url('a'), { applicationName: `test ${slot}` });
   const publication = publicationName(fleet.cluster);
-  return WalSession.open({ connection, slot, publication, startLsn, statusEveryMs: 0 });
+  return WalSession.open({ connection, slot, publication, startLsn, walSenderTimeoutMs: 0 });
 }
 
 /** Confirms to the slot everything below the LSN. */

@@ -5,10 +5,13 @@
  * last point in the log and not at what was received; only what Kafka has committed is confirmed to
  * Postgres.
  */
+// time-limit: 600s
 // runs: ci, since test/model/publish.test.ts has its histories
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { hasCode } from '../../src/errors/understudy-error.ts';
+import { lockNode } from '../../src/fleet/node/node-lock.ts';
 import { slotName } from '../../src/topic/records/layout.ts';
 import { FleetUnderLoad, fewWorkloads } from '../support/fleet-under-load.ts';
 import { isFull } from '../support/form.ts';
@@ -100,7 +103,7 @@ async function atRest(): Promise<Progress> {
     return { before, last };
   };
   const seen = await under.fleet.until('nothing moves', probe, {
-    pollMs: 700,
+    pollMs: 2_000,
     reached: ({ before, last }) => JSON.stringify(before) === JSON.stringify(last),
   });
   return seen.last;
@@ -112,11 +115,14 @@ for (const direction of (isFull ? ['both', 'up', 'down'] : ['up']) as Direction[
     await under.arrivals(1);
     postgres.blackhole(direction);
     const before = await atRest();
+    // The WAL describes its table once more, and the catalog never answers what the leader asks.
+    await under.fleet.sql('a', 'ANALYZE entry');
     await under.progress(50);
     await sleep(silenceMs);
-    // The server ends a walsender that does not report; what it sent until then has arrived.
-    if (direction === 'up') await under.leaderAgent.logged(/POSTGRES_UNREACHABLE/);
-    else assert.is(await under.entries('b'), before.entriesOnB, 'nothing arrives');
+    if (direction !== 'up')
+      assert.is(await under.entries('b'), before.entriesOnB, 'nothing arrives');
+    // The server ends a walsender that does not report, the agent one that does not answer.
+    await under.leaderAgent.logged(/POSTGRES_UNREACHABLE/);
     assert.is(await confirmed(), before.confirmed, 'nothing is confirmed');
     // What the link holds goes with its connections: the next session has to ask for it again.
     postgres.reset();
@@ -124,6 +130,18 @@ for (const direction of (isFull ? ['both', 'up', 'down'] : ['up']) as Direction[
     await under.isExact();
   });
 }
+
+test('a server that accepts statements and answers none is reported by the lock', async () => {
+  const url = postgres.through(stack.postgres[0]?.superuserUrl ?? '');
+  const lock = await lockNode(url, 'postgres', 'z', { pollEveryMs: 50 });
+  await sleep(500);
+  postgres.blackhole('both');
+  const lost = await lock.lost.catch((error: unknown) => error);
+  assert.ok(hasCode(lost, 'POSTGRES_UNREACHABLE'), String(lost));
+  await lock.release();
+  postgres.heal();
+  await under.isExact();
+});
 
 test('a follower catches up after a slow link', async () => {
   await under.restartLeader();

@@ -65,6 +65,8 @@ export class ModelPostgres {
 
 /** One connection; `shift`, `onReadable` and `confirm` are those of the real session. */
 export class ModelWalsender implements WalSource {
+  /** A connection of the model is closed, and does not fail. */
+  readonly ended = new AbortController().signal;
   readonly #postgres: ModelPostgres;
   readonly #start: Lsn;
   readonly #queue: WalEvent[] = [];

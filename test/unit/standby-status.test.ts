@@ -10,7 +10,7 @@ import { standbyStatus } from '../../src/leader/stream/standby-status.ts';
 test('a status is r, write, flush, apply, clock and no reply wanted', () => {
   const flush = toLsn(0x16_b374_d848n);
   const apply = toLsn(0x16_b374_d840n);
-  const frame = standbyStatus({ flush, apply, nowMs: 946_684_800_001.75 });
+  const frame = standbyStatus({ flush, apply, nowMs: 946_684_800_001.75, requestsReply: false });
   const expected = [
     '72',
     '00000016b374d848',
@@ -22,10 +22,10 @@ test('a status is r, write, flush, apply, clock and no reply wanted', () => {
   assert.is(frame.toString('hex'), expected.join(''));
 });
 
-test('the highest LSN fits, and a clock before 2000 is negative', () => {
+test('the highest LSN fits, a clock before 2000 is negative, and a reply is requested', () => {
   const top = toLsn(2n ** 64n - 1n);
-  const hex = standbyStatus({ flush: top, apply: top, nowMs: 946_684_799_999 }).toString('hex');
-  assert.is(hex, `72${'f'.repeat(48)}fffffffffffffc1800`);
+  const status = { flush: top, apply: top, nowMs: 946_684_799_999, requestsReply: true };
+  assert.is(standbyStatus(status).toString('hex'), `72${'f'.repeat(48)}fffffffffffffc1801`);
 });
 
 test.run();

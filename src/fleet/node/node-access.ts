@@ -22,7 +22,7 @@ import { RecordEncoder } from '../../topic/records/encoder.ts';
 import type { Cluster } from '../cluster.ts';
 import { checkStream } from './check-stream.ts';
 import { requireAttached, requireMember } from './member-session.ts';
-import { lockNode } from './node-lock.ts';
+import { lockNode, type NodeLock } from './node-lock.ts';
 import { readReachedDatabase, requireServedDatabase } from './reached-database.ts';
 import { raiseStartNumber } from './start-number.ts';
 
@@ -65,12 +65,23 @@ export async function openNode(
   cluster: Cluster,
   name: string,
   releasers: Releasers,
+  options: OpenNodeOptions,
+): Promise<NodeAccess> {
+  const { nodeUrl, maintenanceDatabase } = cluster.settings;
+  const lock = await lockNode(nodeUrl(name), maintenanceDatabase, name);
+  releasers.push(`the lock of ${name}`, () => lock.release());
+  return Promise.race([openLocked(cluster, name, releasers, lock, options), lock.lost]);
+}
+
+async function openLocked(
+  cluster: Cluster,
+  name: string,
+  releasers: Releasers,
+  lock: NodeLock,
   { prepare, mayReplace = false, until = null }: OpenNodeOptions,
 ): Promise<NodeAccess> {
   const { settings, registry, topic } = cluster;
   const url = settings.nodeUrl(name);
-  const lock = await lockNode(url, settings.maintenanceDatabase, name);
-  releasers.push(`the lock of ${name}`, () => lock.release());
   const client = await cluster.openSession(releasers, name, 'agent');
   const known = await readNode(client);
   const control = await openControl(cluster, name, releasers, known === null);

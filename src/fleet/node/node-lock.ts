@@ -1,20 +1,27 @@
 /**
  * One agent per node: a session advisory lock, held as long as its session lives, or NODE_LOCKED
  * with the session that holds it. The lock is taken in the server's maintenance database and names
- * the node's database by OID, so that the database itself can be renamed meanwhile.
+ * the node's database by OID, so that the database itself can be renamed meanwhile. The session is
+ * polled: a server that accepts statements and answers none would otherwise hold up for ever what
+ * the agent does at the moment.
  */
 import type { Client } from 'pg';
 import {
   connectPostgres,
   databaseOfUrl,
+  endSession,
   onLost,
   urlOfDatabase,
 } from '../../catalog/postgres-session.ts';
 import { nodeLocked } from '../../errors/ownership.ts';
-import { databaseMissing } from '../../errors/unreachable.ts';
+import { databaseMissing, serverSilent } from '../../errors/unreachable.ts';
 
 /** `unds`: keeps our advisory locks apart from those of applications. */
 const lockClass = 0x756e6473;
+
+const usualPolls = { pollEveryMs: 15_000 };
+/** A minute: a server that is merely busy answers within it. */
+const unansweredMax = 4;
 
 /** In SQL, whether a session holds the lock of the node that this database is. */
 export const isNodeLocked = `EXISTS (
@@ -29,8 +36,8 @@ export async function isLocked(client: Client): Promise<boolean> {
   return rows[0]?.locked === 't';
 }
 
-interface NodeLock {
-  /** Rejects when the session ends: the holder must stop then. */
+export interface NodeLock {
+  /** Rejects when the session ends or the server is silent: the holder must stop then. */
   readonly lost: Promise<never>;
   release(): Promise<void>;
 }
@@ -39,20 +46,53 @@ export async function lockNode(
   url: string,
   maintenanceDatabase: string,
   node: string,
+  { pollEveryMs } = usualPolls,
 ): Promise<NodeLock> {
   const client = await connectPostgres(urlOfDatabase(url, maintenanceDatabase), {
     applicationName: `understudy ${node} lock`,
   });
   try {
-    const lost = new Promise<never>((_, reject) => onLost(client, reject));
-    // A caller that does not watch `lost` finds out by its next query.
-    lost.catch(() => undefined);
     await takeLock(client, databaseOfUrl(url), node);
-    return { lost, release: () => client.end() };
   } catch (error) {
-    await client.end();
+    await endSession(client);
     throw error;
   }
+  let poll: NodeJS.Timeout | undefined;
+  const lost = new Promise<never>((_, reject) => {
+    onLost(client, reject);
+    poll = keepPolling(client, pollEveryMs, () => {
+      reject(serverSilent(node, unansweredMax * pollEveryMs));
+    });
+  });
+  // A caller that does not watch `lost` finds out by its next query.
+  lost.catch(() => undefined);
+  return {
+    lost,
+    release: async () => {
+      clearInterval(poll);
+      await endSession(client);
+    },
+  };
+}
+
+/**
+ * Calls back when one poll stays unanswered until several more would have been due. Counted in
+ * polls: a process that was suspended finds one of them due, and not its server dead.
+ */
+function keepPolling(client: Client, everyMs: number, onSilent: () => void): NodeJS.Timeout {
+  let waiting = 0;
+  let isOpen = false;
+  const answered = (): void => {
+    isOpen = false;
+  };
+  return setInterval(() => {
+    waiting = isOpen ? waiting + 1 : 0;
+    if (waiting >= unansweredMax) onSilent();
+    if (isOpen) return;
+    isOpen = true;
+    // A failure is a lost session, which its own listener reports.
+    client.query('SELECT').then(answered, answered);
+  }, everyMs);
 }
 
 /** Takes the lock of the node that a database is, or is about to be; the session holds it. */

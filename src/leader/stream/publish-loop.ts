@@ -18,7 +18,7 @@ import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
 import type { OutgoingRecord, TransactionalProducer } from '../../topic/log.ts';
 import type { RecordEncoder } from '../../topic/records/encoder.ts';
-import { unlessAborted, WakeUp } from '../../waiting.ts';
+import { interruptible, unlessAborted, WakeUp } from '../../waiting.ts';
 import type {
   BatchAction,
   BatchPolicy,
@@ -152,8 +152,7 @@ export class PublishLoop implements Publisher {
     // rule: receipt-is-not-confirmed, no broker has it yet
     const { message } = event;
     if (message.kind === 'relation') {
-      // A server that stopped answering must not delay the end of a run that failed elsewhere.
-      await unlessAborted(this.#parts.tables.learn(message, this.#commitLsn), signal);
+      await this.#answer(this.#parts.tables.learn(message, this.#commitLsn), signal);
       if (signal.aborted) return;
     }
     for (const built of builder.build(message)) await this.#put(built, signal);
@@ -196,10 +195,18 @@ export class PublishLoop implements Publisher {
     }
   }
 
+  /**
+   * What the leader's Postgres answers. A server that stopped answering must not delay the end of a
+   * run that failed elsewhere, nor hide that the walsender of this run has ended.
+   */
+  #answer<T>(asked: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+    return unlessAborted(interruptible(asked, this.#parts.wal.ended), signal);
+  }
+
   /** Any user who may run SQL on the leader may request one, also for a table that is none. */
   async #resnapshot(relationId: RelationId, signal: AbortSignal): Promise<void> {
     const { tables, builder, log } = this.#parts;
-    const relation = await unlessAborted(tables.forResnapshot(relationId), signal);
+    const relation = await this.#answer(tables.forResnapshot(relationId), signal);
     if (signal.aborted) return;
     if (relation == null) {
       log.warn({ relationId }, 'ignored resnapshot request: table is not part of the stream');

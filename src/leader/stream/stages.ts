@@ -37,6 +37,8 @@ export type WalEvent =
  * One that pgoutput-decoder.ts does not know fails the connection; it is never left out.
  */
 export interface WalSource {
+  /** Aborted, with the error as its reason, as soon as the connection has failed. */
+  readonly ended: AbortSignal;
   /** The next event, or null when none is queued. Throws once the connection has failed. */
   shift(): WalEvent | null;
   /** Calls back once, when `shift` gives an event or throws; at once where it would now. */

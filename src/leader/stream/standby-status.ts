@@ -12,6 +12,8 @@ interface StandbyStatus {
   readonly apply: Lsn;
   /** Milliseconds since 1970. */
   readonly nowMs: number;
+  /** Whether the server is to answer at once. */
+  readonly requestsReply: boolean;
 }
 
 const frameBytes = 34;
@@ -25,5 +27,6 @@ export function standbyStatus(status: StandbyStatus): Buffer {
   frame.writeBigUInt64BE(status.flush, 9);
   frame.writeBigUInt64BE(status.apply, 17);
   frame.writeBigInt64BE(BigInt(Math.trunc(status.nowMs - postgresEpochMs)) * 1000n, 25);
+  frame.writeUInt8(status.requestsReply ? 1 : 0, 33);
   return frame;
 }

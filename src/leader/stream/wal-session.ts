@@ -11,10 +11,11 @@
 import type { Client, ClientConfig } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { formatLsn, type Lsn, parseLsn } from '../../change/lsn.ts';
-import { walsenderEnded } from '../../errors/unreachable.ts';
+import { walsenderEnded, walsenderSilent } from '../../errors/unreachable.ts';
 import { decodePgoutput } from './pgoutput-decoder.ts';
 import type { WalEvent, WalSource } from './stages.ts';
 import { standbyStatus } from './standby-status.ts';
+import { WalsenderSilence } from './walsender-silence.ts';
 
 interface WalSessionOptions {
   /** Connection settings with the fixed session settings among its `options`. */
@@ -23,8 +24,8 @@ interface WalSessionOptions {
   readonly publication: string;
   /** Postgres silently starts later when its slot is ahead: the caller has checked the slot. */
   readonly startLsn: Lsn;
-  /** A third of the server's wal_sender_timeout; 0 when that is off. */
-  readonly statusEveryMs: number;
+  /** The server's wal_sender_timeout; 0 when that is off. */
+  readonly walSenderTimeoutMs: number;
 }
 
 /** Beyond this many undelivered bytes the socket is paused: Postgres waits, nothing is lost. */
@@ -76,15 +77,22 @@ export class WalSession implements WalSource {
   #paused = false;
   #confirmedLsn: Lsn;
   #failure: unknown = null;
+  readonly #ended = new AbortController();
+  readonly #silence: WalsenderSilence;
   #closed = false;
   #wake: (() => void) | null = null;
   #statusTimer: NodeJS.Timeout | null = null;
 
   private constructor(options: WalSessionOptions) {
     this.#confirmedLsn = options.startLsn;
+    this.#silence = new WalsenderSilence(options.walSenderTimeoutMs);
     this.#service = new LogicalReplicationService(options.connection, {
       acknowledge: { auto: false, timeoutSeconds: 0 },
     });
+  }
+
+  get ended(): AbortSignal {
+    return this.#ended.signal;
   }
 
   /** Resolves when Postgres has begun to stream. */
@@ -104,6 +112,7 @@ export class WalSession implements WalSource {
     const service = this.#service;
     const plugin = new PgoutputPlugin(options.publication, (bytes) => this.#receive(bytes));
     service.on('heartbeat', (lsn: string, _time: number, shouldRespond: boolean) => {
+      this.#silence.heard();
       if (shouldRespond) this.#sendStatus();
       this.#push({ kind: 'keepalive', walEnd: parseLsn(lsn) }, 0);
     });
@@ -125,9 +134,7 @@ export class WalSession implements WalSource {
         },
       );
     });
-    if (options.statusEveryMs > 0) {
-      this.#statusTimer = setInterval(() => this.#sendStatus(), options.statusEveryMs);
-    }
+    this.#statusTimer = setInterval(() => this.#statusDue(), this.#silence.statusEveryMs);
   }
 
   shift(): WalEvent | null {
@@ -168,6 +175,7 @@ export class WalSession implements WalSource {
   /** Runs inside the socket's handler: an error must fail this session, not the process. */
   #receive(bytes: Buffer): void {
     if (this.#failure !== null) return;
+    this.#silence.heard();
     try {
       const message = decodePgoutput(bytes);
       // rule: receipt-moves-no-status
@@ -193,11 +201,21 @@ export class WalSession implements WalSource {
     this.#connection()?.stream.resume();
   }
 
+  #statusDue(): void {
+    // While the socket is paused, what the server sends waits there.
+    if (this.#paused) this.#silence.heard();
+    const due = this.#silence.next();
+    if (due === 'dead') this.#fail(walsenderSilent());
+    else this.#sendStatus(due === 'request');
+  }
+
   /** Write and flush are equal, else Postgres would stop sending where its WAL ends. */
   // rule: status-of-confirmed-lsn
-  #sendStatus(): void {
+  #sendStatus(requestsReply = false): void {
     if (this.#closed) return;
-    const status = { flush: this.#confirmedLsn, apply: this.#confirmedLsn, nowMs: Date.now() };
+    const flush = this.#confirmedLsn;
+    const apply = flush;
+    const status = { flush, apply, nowMs: Date.now(), requestsReply };
     this.#connection()?.sendCopyFromChunk(standbyStatus(status));
   }
 
@@ -207,6 +225,7 @@ export class WalSession implements WalSource {
 
   #fail(error: unknown): void {
     this.#failure ??= error;
+    this.#ended.abort(this.#failure);
     this.#signal();
   }
 
