@@ -208,7 +208,7 @@ test('an extension that the server lacks is named; then the build continues', as
   assert.match(message, /node b refuses CREATE EXTENSION IF NOT EXISTS no_such_thing/);
   assert.match(hint, /postgresql-contrib.*no_such_thing/);
   assert.equal(await openBuild(client), { phase: 'pre-data', done: 1, total: 2, refused: [] });
-  // As if it had been installed: the table that is there already is not made again.
+  // As if it had been installed: the table that is there already is not created a second time.
   await client.query(`UPDATE understudy.schema_build SET statement = 'SELECT 1' WHERE ordinal = 1`);
   const installed = { ...schema, preData: [schema.preData[0] ?? '', 'SELECT 1'] };
   await buildFromSchema(client, installed, 'pre-data', listening().options);

@@ -44,7 +44,7 @@ for (const [what, change] of [
       ALTER PUBLICATION ${publication} SET (publish = 'insert, update, delete, truncate')`,
   ],
   [
-    'a publication that is dropped and made again',
+    'a publication that is dropped and re-created',
     (publication: string) => `DROP PUBLICATION ${publication}; DELETE FROM item;
       CREATE PUBLICATION ${publication} FOR TABLE ONLY item, ONLY part`,
   ],

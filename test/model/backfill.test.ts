@@ -10,7 +10,7 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import type { Strike } from '../../scripts/mutations/struck-rule.ts';
-import type * as rereadRules from '../../src/follower/apply/resnapshots.ts';
+import type * as resnapshotRules from '../../src/follower/apply/resnapshots.ts';
 import type { rowActions } from '../../src/follower/apply/row-actions.ts';
 import type { BackfillMerge } from '../../src/leader/backfill/backfill-merge.ts';
 import type { Reselect } from '../../src/leader/backfill/reselect.ts';
@@ -166,8 +166,8 @@ test('found when no point names a table at its resnapshot', async () => {
   await breaks(property, runsMax, /a follower holds/);
 });
 
-async function readingOf(rule: Strike): Promise<typeof rereadRules> {
-  return leftOut<typeof rereadRules>('src/follower/apply/resnapshots.ts', rule);
+async function resnapshotting(rule: Strike): Promise<typeof resnapshotRules> {
+  return leftOut<typeof resnapshotRules>('src/follower/apply/resnapshots.ts', rule);
 }
 
 test('found when the base that a key change removes is read after the deletes', async () => {
@@ -180,13 +180,13 @@ test('found when the base that a key change removes is read after the deletes', 
 });
 
 test('found when such a resnapshot also ends inside of a batch', async () => {
-  const { finishedAt } = await readingOf({ rule: 'resnapshot-ends-at-point', replace: '' });
+  const { finishedAt } = await resnapshotting({ rule: 'resnapshot-ends-at-point', replace: '' });
   const property = backfill({ ...(await without(unnamed)), finishedAt }, true);
   await breaks(property, runsMax, /a follower removes/);
 });
 
 test('found when a resnapshot ends while points name the table', async () => {
-  const { finishedAt } = await readingOf({
+  const { finishedAt } = await resnapshotting({
     rule: 'resnapshot-ends-when-unnamed',
     part: '!unfinished',
     replace: 'unfinished',
@@ -200,7 +200,7 @@ test('found when rows of one resnapshot count in the next', async () => {
 
 test('found when a partial row counts as not published', async () => {
   const replace = 'return [...upserts];';
-  const { rowsSeen } = await readingOf({ rule: 'partial-row-counts-as-seen', replace });
+  const { rowsSeen } = await resnapshotting({ rule: 'partial-row-counts-as-seen', replace });
   await breaks(backfill({ ...rightRules, rowsSeen }, true), runsMax, /a follower (removes|holds)/);
 });
 

@@ -81,7 +81,7 @@ export class BootstrapLeader {
     }
     if (what % 8 === 0) this.#tear(how);
     else if (what % 8 === 1) this.failover();
-    else if (what % 8 === 2) this.heal();
+    else if (what % 8 === 2) this.reselect();
     else if (what % 16 === 3) this.#disturb(how);
     else this.#batch(how);
   }
@@ -90,8 +90,8 @@ export class BootstrapLeader {
   settle(): void {
     if (this.#torn) this.failover();
     for (const table of this.#unpublished) this.#resnapshot(table);
-    while (this.#reading.size > 0) this.heal();
-    this.heal();
+    while (this.#reading.size > 0) this.reselect();
+    this.reselect();
   }
 
   /** Something that only a reading makes up for, or one without a need. */
@@ -290,7 +290,7 @@ export class BootstrapLeader {
     this.#checkpointAt(at(this.#epoch, this.#end));
   }
 
-  /** Half a batch reaches the log: rows, or a truncate or a reread, in some partitions. */
+  /** Half a batch reaches the log: rows, or a truncate or a resnapshot, in some partitions. */
   #tear(how: number): void {
     const before = new Map(this.#rows);
     const { partitions } = this.#log;
@@ -330,7 +330,7 @@ export class BootstrapLeader {
   }
 
   /** Publishes the whole row, or the tombstone, of every partial or voided key. */
-  heal(): void {
+  reselect(): void {
     this.#ordinal = 0;
     for (const { table, key } of this.#unhealed.values()) {
       const row = this.#rows.get(rowId(table, key));

@@ -51,7 +51,7 @@ async function withSurvey(rule: Strike): Promise<BootstrapRules> {
   return { ...rightRules, Survey };
 }
 
-test('found when a void reread or truncate empties a table', async () => {
+test('found when a void resnapshot or truncate empties a table', async () => {
   const taken = { part: ' || isVoid(position, epochs)', replace: '' };
   await found(await withSurvey({ rule: 'emptied-below-checkpoint', ...taken }));
 });
@@ -66,7 +66,7 @@ test('found when only the first emptying of a table counts', async () => {
   await found(await withSurvey({ rule: 'last-emptying-counts', ...first }));
 });
 
-test('found when what lies below a reread stays', async () => {
+test('found when what lies below a resnapshot stays', async () => {
   await found(await withLog({ rule: 'emptied-rows-left-out', replace: '' }));
 });
 

@@ -117,7 +117,7 @@ test('my own release ends it as well', () => {
   assert.equal(actionsAfter(6, released), ['discard-producer', 'step-down']);
 });
 
-test('after any error of the producer everything is checked anew before it is made again', () => {
+test('after an error of the producer everything is checked before it is re-created', () => {
   for (let count = 2; count <= toLead.length; count += 1) {
     assert.equal(actionsAfter(count, { kind: 'failed' }), ['discard-producer', 'verify']);
   }
