@@ -13,6 +13,9 @@ export interface Clock {
   readonly random: () => number;
 }
 
+/** Long work is logged this often: a line while it goes on, not one for each step. */
+export const progressLogEveryMs = 10_000;
+
 /** Rejects with the signal's reason as soon as it is aborted. */
 export const sleep: Sleep = (ms, signal) =>
   new Promise<void>((resolve, reject) => {

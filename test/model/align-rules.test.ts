@@ -2,6 +2,7 @@
  * The rules that keep a follower's rows equal to its position, left out one at a time: the
  * histories of align.test.ts have to show the harm of each, or they would prove nothing.
  */
+// runs: ci, since only a change of the model or of a rule's place can turn it red
 // time-limit: 300s
 import type fc from 'fast-check';
 import { test } from 'uvu';

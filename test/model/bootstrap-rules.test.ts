@@ -2,6 +2,7 @@
  * The rules that make a new node exact, left out one at a time: the histories of bootstrap.test.ts
  * have to show the harm of each, or they would prove nothing.
  */
+// runs: ci, since only a change of the model or of a rule's place can turn it red
 // time-limit: 300s
 import { test } from 'uvu';
 import type { Strike } from '../../scripts/mutations/struck-rule.ts';

@@ -65,7 +65,7 @@ interface StreamStart {
 }
 
 /** Creating a slot waits for the open transactions of the whole server. */
-const slotTimeoutMs = 60_000;
+const firstSlotTimeoutMs = 60_000;
 
 /** Locks every node, so that no agent runs meanwhile. */
 export async function connectNodes(cluster: Cluster, releasers: Releasers): Promise<NodeSession[]> {
@@ -127,7 +127,7 @@ export async function createFirstSlot(
   const slot = slotName(cluster.name, 1);
   try {
     undo(() => dropSlot(leader.client, slot));
-    const created = await createExportedSlot(walsender, leader.client, slot, slotTimeoutMs);
+    const created = await createExportedSlot(walsender, leader.client, slot, firstSlotTimeoutMs);
     const { snapshot, consistentPoint: startLsn } = created;
     const readAtStart = async (): Promise<Omit<StreamStart, 'startLsn'>> => {
       await leader.client.query(`SET TRANSACTION SNAPSHOT '${snapshot}'`);

@@ -62,7 +62,7 @@ const holdTimeoutMs = 10_000;
  * Both together stay below the 60 s after which an agent releases itself: from an LSN that is
  * reached later the follower would move on before its snapshot is open.
  */
-const slotTimeoutMs = 20_000;
+const snapshotSlotTimeoutMs = 20_000;
 const reachTimeoutMs = 30_000;
 
 export async function verifyFleet(
@@ -198,7 +198,7 @@ class Verifying {
       applicationName: `understudy ${name} verify snapshot`,
       client,
       slot: `understudy_verify_${around.randomId().replaceAll('-', '').slice(0, 16)}`,
-      timeoutMs: slotTimeoutMs,
+      timeoutMs: snapshotSlotTimeoutMs,
       signal: this.#signal,
     });
   }

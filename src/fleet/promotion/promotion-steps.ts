@@ -56,7 +56,7 @@ export interface ReadyEpoch extends OwnedEpoch {
 }
 
 /** Creating a slot waits for the open transactions of the whole server. */
-const slotTimeoutMs = 30_000;
+const newSlotTimeoutMs = 30_000;
 
 export class PromotionSteps {
   readonly #node: NodeAccess;
@@ -111,7 +111,7 @@ export class PromotionSteps {
     this.#slot = slot;
     if (exists) return false;
     const session = await cluster.openSession(this.#releasers, name, 'slot');
-    await createSlot(session, client, slot, slotTimeoutMs);
+    await createSlot(session, client, slot, newSlotTimeoutMs);
     return true;
   }
 

@@ -4,6 +4,7 @@
  * empties the tables and saves a new beginning in one transaction, so that a kill leaves the state
  * before or after it.
  */
+
 import type { Client } from 'pg';
 import { loadKnownRelations } from '../../catalog/known-relations.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
@@ -21,6 +22,7 @@ import {
 } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import type { CommittedReader } from '../../topic/log.ts';
+import { progressLogEveryMs } from '../../waiting.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import {
   deleteRetentionMs,
@@ -39,8 +41,6 @@ interface BuildParts {
   readonly client: Client;
   readonly reader: CommittedReader;
 }
-
-const progressEveryMs = 10_000;
 
 /**
  * Resolves when the node can follow, or at an abort. A node that is not being built can at once.
@@ -178,7 +178,7 @@ function progressLog(
   let loggedMs = sinceMs;
   return (state) => {
     const now = nowMs();
-    if (now - loggedMs < progressEveryMs) return;
+    if (now - loggedMs < progressLogEveryMs) return;
     loggedMs = now;
     const seconds = (now - sinceMs) / 1_000;
     const share = shareRead(state);

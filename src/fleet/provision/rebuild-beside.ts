@@ -40,7 +40,7 @@ export interface RebuildWork {
 }
 
 const lookMs = 500;
-const progressEveryMs = 1_000;
+const noteEveryMs = 1_000;
 
 /** Resolves once the databases are swapped, at an abort, or where the build starts over. */
 export async function rebuildBeside(
@@ -160,7 +160,7 @@ async function keepNoting(
 ): Promise<void> {
   while (!signal.aborted) {
     await saveRebuildProgress(node.client, await progressOf(beside));
-    await sleepOrAbort(progressEveryMs, signal);
+    await sleepOrAbort(noteEveryMs, signal);
   }
 }
 

@@ -17,16 +17,13 @@ import {
 import { pauseAfterRefusalMs } from '../../follower/schema/schema-refusal.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import type { Logger } from '../../logger.ts';
-import { sleepOrAbort } from '../../waiting.ts';
+import { progressLogEveryMs, sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { refusedTexts } from '../status/progress-text.ts';
 
 /** Becoming exact takes from seconds to hours. */
 const exactPollMs = 500;
-
-/** Often enough to show that it advances. */
-const progressEveryMs = 10_000;
 
 export function schemaBuildOptions({ around }: Cluster, node: string): BuildOptions {
   const { log, nowMs, sleep } = around;
@@ -36,7 +33,7 @@ export function schemaBuildOptions({ around }: Cluster, node: string): BuildOpti
     nowMs,
     sleep,
     onProgress: ({ phase, done, total }) => {
-      if (done < total && nowMs() - loggedMs < progressEveryMs) return;
+      if (done < total && nowMs() - loggedMs < progressLogEveryMs) return;
       loggedMs = nowMs();
       log.info({ node, phase, done, total }, 'building the schema');
     },

@@ -10,7 +10,7 @@ import type { PgText } from '../../change/change.ts';
 import { bug } from '../../errors/bug.ts';
 import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
-import { sleepOrAbort } from '../../waiting.ts';
+import { progressLogEveryMs, sleepOrAbort } from '../../waiting.ts';
 import type { KnownTables, ReadableTable } from '../tables/known-tables.ts';
 import type { BackfillMerge, NextChunk } from './backfill-merge.ts';
 import type { ReadRow } from './row-overlay.ts';
@@ -47,7 +47,6 @@ const fetchRowsMax = 500;
 /** A chunk that takes less time is doubled, one that takes longer than `slowMs` is halved. */
 const quickMs = 100;
 const slowMs = 500;
-const progressEveryMs = 10_000;
 
 export class BackfillReader {
   readonly #parts: BackfillReaderParts;
@@ -182,7 +181,7 @@ export class BackfillReader {
     if (this.#isDone || wasDone) return;
     const { atMs, table, rows } = this.#logged;
     const [reading, ...more] = backfill.reading;
-    if (reading === undefined || nowMs() - atMs < progressEveryMs) return;
+    if (reading === undefined || nowMs() - atMs < progressLogEveryMs) return;
     this.#logged = { atMs: nowMs(), table: reading.relation, rows: reading.rows };
     const seconds = (nowMs() - atMs) / 1_000;
     const perSecond = table === reading.relation ? (reading.rows - rows) / seconds : null;
