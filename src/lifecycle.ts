@@ -84,7 +84,14 @@ interface RunUntilStopped {
   readonly sleep: Sleep;
   readonly random: () => number;
   readonly now: () => number;
+  /**
+   * After which failures an attempt is a cheap probe: it is retried every second, and its pause
+   * only says when the next failure is logged.
+   */
+  readonly probes?: (error: unknown) => boolean;
 }
+
+const probeEveryMs = 1000;
 
 /**
  * Runs `attempt` until it returns or the signal is aborted, and retries after every failure that
@@ -99,7 +106,10 @@ export async function runUntilStopped(
   options: RunUntilStopped,
 ): Promise<void> {
   const { name, signal, log, now, random, backoff = defaultBackoff } = options;
+  const probes = options.probes ?? (() => false);
   let failures = 0;
+  /** The rest of a pause, during which a probe fails unlogged. */
+  let restMs = 0;
   while (!signal.aborted) {
     let workingFromMs: number | null = null;
     try {
@@ -110,12 +120,17 @@ export async function runUntilStopped(
     } catch (error) {
       if (signal.aborted && isEndOfAbort(error, signal)) return;
       if (!isRetriable(error)) throw error;
-      const workedMs = workingFromMs === null ? 0 : now() - workingFromMs;
-      failures = workedMs >= backoff.steadyMs ? 1 : failures + 1;
-      const delayMs = backoffDelayMs(failures, backoff, random);
-      const level = levelOfDelay(backoffCeilingMs(failures, backoff));
-      log[level]({ loop: name, failures, delayMs, error }, 'failed, retrying');
-      await sleepOrAbort(delayMs, signal, options.sleep);
+      const isProbe = probes(error);
+      if (!isProbe || restMs <= 0 || workingFromMs !== null) {
+        const workedMs = workingFromMs === null ? 0 : now() - workingFromMs;
+        failures = workedMs >= backoff.steadyMs ? 1 : failures + 1;
+        restMs = backoffDelayMs(failures, backoff, random);
+        const level = levelOfDelay(backoffCeilingMs(failures, backoff));
+        log[level]({ loop: name, failures, delayMs: restMs, error }, 'failed, retrying');
+      }
+      const pauseMs = isProbe ? Math.min(restMs, probeEveryMs) : restMs;
+      await sleepOrAbort(pauseMs, signal, options.sleep);
+      restMs = isProbe ? restMs - pauseMs : 0;
     }
   }
 }

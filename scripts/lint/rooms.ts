@@ -40,6 +40,7 @@ export const rooms: readonly Room[] = [
   room('follower/apply', ...log, 'follower/state'),
   room('follower/bootstrap', ...log, 'follower/state', 'follower/apply'),
   room('follower/schema', 'catalog'),
+  room('follower/guard', 'catalog'),
   room('follower', ...log),
   room('verify', 'catalog'),
   room('control', 'topic'),

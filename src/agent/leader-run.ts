@@ -18,13 +18,14 @@ import { type PromotionRequest, resultOf } from '../fleet/promotion/promotion-re
 import { PromotionSteps, type ReadyEpoch } from '../fleet/promotion/promotion-steps.ts';
 import type { FollowerAtWork } from '../fleet/provision/following.ts';
 import { keepSchemaCurrent } from '../fleet/provision/schema-renewal.ts';
-import { restoreTriggers, suspendTriggers } from '../follower/schema/suspended-triggers.ts';
-import { armGuard, disarmGuard } from '../follower/write-guard.ts';
+import { armGuard, suspendTriggers } from '../follower/write-guard.ts';
 import { type LeaderParts, type Leading, lead } from '../leader/leader.ts';
 import type { Releasers } from '../lifecycle.ts';
 import { publicationName } from '../topic/records/layout.ts';
 import { unlessAborted } from '../waiting.ts';
 import type { AgentFigures } from './agent-figures.ts';
+import { notTerminated } from './fence-watch.ts';
+import { TableOpening } from './table-opening.ts';
 
 export interface AgentWork {
   readonly node: NodeAccess;
@@ -35,15 +36,22 @@ export interface AgentWork {
   readonly onWorking: () => void;
 }
 
-/** What a follower is promoted with; null for a leader that restarts. */
+type GuardedNode = Pick<NodeAccess, 'client' | 'name' | 'cluster'>;
+
+/** What a node is promoted with; null for a leader that restarts. */
 type Promotion = {
-  readonly following: FollowerAtWork;
+  /** Null for a former leader whose successor has not begun its epoch. */
+  readonly following: FollowerAtWork | null;
   readonly request: PromotionRequest;
 } | null;
 
-/** Armed on every start that does not lead, before anything else is done. */
-export async function guardNode({ client }: Pick<NodeAccess, 'client'>): Promise<void> {
-  await armGuard(client);
+/**
+ * Armed on every start that does not lead, before anything else is done. A database whose guard is
+ * not whole was a leader's: its clients are older than the guard, and their sessions end.
+ */
+export async function guardNode({ client, name, cluster }: GuardedNode): Promise<void> {
+  const left = await armGuard(client, { terminates: true });
+  if (left.length > 0) cluster.around.log.warn({ node: name, sessions: left }, notTerminated);
   await suspendTriggers(client);
 }
 
@@ -58,10 +66,9 @@ export async function runAsLeader(
     promotion?.request.step(step);
     cluster.around.log.info({ node: name, step }, 'promotion step');
   };
+  const following = promotion?.following ?? null;
   const candidate =
-    promotion === null
-      ? new LeaderRestart(node)
-      : new FollowerPromotion(node, promotion.following, onStep);
+    following === null ? new LeaderRestart(node) : new FollowerPromotion(node, following, onStep);
   const steps = new PromotionSteps(node, releasers, candidate, onStep);
   const ready = await steps.run(promotion?.request.mayClaim ?? null);
   if (ready === null) {
@@ -111,16 +118,19 @@ async function openForWrites(
   const { owner, epoch, checkpoint, end } = ready;
   // A session of its own: the leader's may be in a transaction that gives a table its id.
   const client = await cluster.openSession(releasers, name, 'guard');
-  await restoreTriggers(client);
   await hit('promote.before-unguard');
-  if (owner.steppedDown.aborted) return;
-  await disarmGuard(client);
+  const opening = await TableOpening.open(node, releasers, owner.steppedDown);
+  if (opening === null) return;
   cluster.around.log.info({ node: name, epoch, at: checkpoint.at }, 'leading');
   figures.onLeading(checkpoint.at, end.unfinished);
   onWorking();
-  const result = request?.succeeded(ready) ?? resultOf(name, ready, []);
+  const promoted = { ...ready, lacks: [...ready.lacks, ...(await opening.lacks())] };
+  const result = request?.succeeded(promoted) ?? resultOf(name, promoted, []);
   await desk.answerFailovers({ ...result });
-  await leaderTasks(work, client, epoch, leading, signal);
+  await Promise.all([
+    leaderTasks(work, client, epoch, leading, signal),
+    unlessAborted(opening.run(signal), signal),
+  ]);
 }
 
 /** Beside the stream, until `signal` aborts; the first failure ends the run. */

@@ -5,6 +5,7 @@
  */
 import { serveNode } from '../agent/agent.ts';
 import { AgentFigures } from '../agent/agent-figures.ts';
+import { FenceWatch } from '../agent/fence-watch.ts';
 import type { AttemptEnd } from '../agent/follower-tasks.ts';
 import { WalWatch } from '../agent/wal-watch.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
@@ -155,9 +156,20 @@ async function keepServing(
     }
   };
   const ended = new AbortController();
-  const watching = watchWal(context, watch, AbortSignal.any([signal, ended.signal]));
+  const fence = new FenceWatch(cluster, node);
+  const stopping = AbortSignal.any([signal, ended.signal]);
+  const watching = Promise.all([
+    keepWatching(
+      context,
+      node,
+      watch.run(stopping),
+      'stopped watching the WAL that the slot keeps',
+    ),
+    keepWatching(context, node, fence.run(stopping), 'stopped watching the write guard'),
+  ]);
+  const loop = { name: `node ${node}`, signal, log, sleep, random, now, probes: isServerDown };
   try {
-    await runUntilStopped(attempt, { name: `node ${node}`, signal, log, sleep, random, now });
+    await runUntilStopped(attempt, loop);
     return end;
   } catch (error) {
     log.error({ node, error }, 'the agent stopped');
@@ -168,17 +180,23 @@ async function keepServing(
   }
 }
 
+/** A server that was down may return with an open guard, or as a leader that is missed. */
+function isServerDown(error: unknown): boolean {
+  return hasCode(error, 'POSTGRES_UNREACHABLE');
+}
+
 /** Beside the attempts, not within: it has to continue while they fail. */
-async function watchWal(
+async function keepWatching(
   { log }: CommandContext,
-  watch: WalWatch,
-  signal: AbortSignal,
+  node: string,
+  watching: Promise<void>,
+  message: string,
 ): Promise<void> {
   try {
-    await watch.run(signal);
+    await watching;
   } catch (error) {
-    // The stream does not depend on its watch and continues.
-    log.error({ node: watch.node, error }, 'stopped watching the WAL that the slot keeps');
+    // The stream does not depend on its watches and continues.
+    log.error({ node, error }, message);
   }
 }
 

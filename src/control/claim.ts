@@ -89,3 +89,11 @@ export function isMine(state: ClaimState, node: string, epoch: number): boolean 
   const owner = ownerOf(state);
   return owner?.node === node && owner.epoch === epoch;
 }
+
+/**
+ * Whether another node has claimed an epoch after the one that a node leads. By a state that is
+ * older than that epoch nothing is known.
+ */
+export function isDeposed({ current }: ClaimState, node: string, epoch: number): boolean {
+  return current !== null && current.epoch > epoch && current.node !== node;
+}

@@ -1,37 +1,45 @@
 /**
  * Keeps every session but the applier's from writing to a node that follows: triggers on every user
- * table, an event trigger against DDL, and the database's default_transaction_read_only, by which
- * clients find the leader. It is armed by a session whose replication role is replica, for which it
- * does not fire. Once armGuard has returned, no transaction of an ordinary session can change a row
- * or a table, however old its snapshot is. Every step may be repeated after a crash.
+ * table, event triggers against DDL, and the database's default_transaction_read_only, by which
+ * clients find the leader. It is changed by a session whose replication role is replica, for which
+ * it does not fire. Once armGuard has returned, no transaction of an ordinary session can change a
+ * row or a table, however old its snapshot is. No table that another session locks delays the
+ * others, and every step may be repeated after a crash.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
-import { inTransaction, qualifiedName, quoteIdentifier } from '../catalog/postgres-session.ts';
-import { userTablesCondition } from '../catalog/read-catalog.ts';
-import { noteWatchedSince } from '../catalog/understudy-schema.ts';
 import { bug } from '../errors/bug.ts';
-import { watchTriggerMissing } from '../errors/prerequisite.ts';
 import { writeGuardTimeout } from '../errors/timed-out.ts';
+import { terminateClients, terminateHolders } from './guard/client-sessions.ts';
+import { earlierTransactions, limitOf } from './guard/earlier-transactions.ts';
+import {
+  allowDdl,
+  dropDdlGuards,
+  readSwitches,
+  refuseDdl,
+  type Switches,
+  setReadOnly,
+} from './guard/guard-switches.ts';
+import {
+  type BusyTable,
+  type GuardedTable,
+  guardName,
+  lockHolders,
+  lockPids,
+  nameOf,
+  readGuardedTables,
+  TableChanges,
+  truncateGuardName,
+} from './guard/guarded-tables.ts';
+import { dropLostHolds, readHeld, readToSuspend } from './schema/suspended-triggers.ts';
 
-const guardName = 'understudy_guard';
-const truncateGuardName = 'understudy_guard_truncate';
-/**
- * DDL is refused at the start of a command, and at its end for sessions that had not read
- * the first trigger: see understudy.watch_ddl in schemas/sql.
- */
-const ddlGuards = [
-  { name: guardName, event: 'ddl_command_start' },
-  { name: 'understudy_guard_end', event: 'ddl_command_end' },
-] as const;
-
-/** A writer that waits behind our lock request waits no longer than this. */
-const lockTimeoutMs = 1_000;
-/** Between two checks of running transactions; writers proceed between two lock requests. */
+/** Between two checks of running transactions, and two rounds over busy tables. */
 const pollMs = 50;
 /** Transactions of an application are over by then, or the error names them. */
 const defaultMaxWaitMs = 30_000;
+/** So long clients of a new leader wait for an autovacuum that is being cancelled. */
+const openWaitMs = 1_500;
 
 interface GuardOptions {
   /** For all waits together. */
@@ -40,142 +48,216 @@ interface GuardOptions {
   readonly sleep?: (ms: number) => Promise<unknown>;
 }
 
-interface GuardState {
+interface ArmOptions extends GuardOptions {
+  /** Ends the sessions of clients, for a node that led: theirs are older than the settings. */
+  readonly terminates?: boolean;
+  /** Where it is false, nothing is changed any more, and the call rejects with Unwanted. */
+  readonly isWanted?: () => Promise<boolean>;
+}
+
+interface GuardState extends Pick<Switches, 'refusesDdl' | 'readOnlyByDefault'> {
   /** Whether nothing is missing. */
   readonly armed: boolean;
-  readonly refusesDdl: boolean;
-  readonly readOnlyByDefault: boolean;
   /** `schema.table` of tables whose triggers are missing or disabled. */
   readonly unguarded: readonly string[];
 }
 
-interface GuardedTable {
-  readonly oid: string;
-  readonly schema: string;
-  readonly name: string;
-  /** How many of the two triggers exist, and how many are enabled. */
-  readonly present: number;
-  readonly enabled: number;
-}
-
-/** The labels of points are guarded too: only the leader creates points. */
-async function readGuardedTables(client: Client): Promise<GuardedTable[]> {
-  const { rows } = await client.query<Record<string, string>>(
-    `SELECT c.oid, n.nspname AS schema, c.relname AS name,
-            count(t.oid) AS present, count(t.oid) FILTER (WHERE t.tgenabled = 'O') AS enabled
-     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = ANY ($1)
-     WHERE ${userTablesCondition} OR c.oid = to_regclass('understudy.points')
-     GROUP BY c.oid, n.nspname, c.relname
-     ORDER BY n.nspname, c.relname`,
-    [[guardName, truncateGuardName]],
-  );
-  return rows.map((row) => ({
-    oid: row.oid ?? '',
-    schema: row.schema ?? '',
-    name: row.name ?? '',
-    present: Number(row.present),
-    enabled: Number(row.enabled),
-  }));
-}
-
-type Switches = Pick<GuardState, 'refusesDdl' | 'readOnlyByDefault'>;
-
-async function readSwitches(client: Client): Promise<Switches> {
-  const { rows } = await client.query<Record<string, string>>(
-    `SELECT (SELECT count(*) FROM pg_event_trigger
-             WHERE evtname = ANY ($1) AND evtenabled = 'O') AS enabled,
-            EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
-                    WHERE d.datname = current_database() AND s.setrole = 0
-                      AND 'default_transaction_read_only=on' = ANY (s.setconfig)) AS read_only`,
-    [ddlGuards.map((guard) => guard.name)],
-  );
-  return {
-    refusesDdl: Number(rows[0]?.enabled) === ddlGuards.length,
-    readOnlyByDefault: rows[0]?.read_only === 't',
-  };
-}
-
 export async function guardState(client: Client): Promise<GuardState> {
-  const { refusesDdl, readOnlyByDefault } = await readSwitches(client);
+  const { refusesDdl, readOnlyByDefault, isWhole } = await readSwitches(client);
   const unguarded = (await readGuardedTables(client))
-    .filter((table) => table.enabled < 2)
+    .filter(isUnguarded)
     .map((table) => `${table.schema}.${table.name}`);
-  const armed = refusesDdl && readOnlyByDefault && unguarded.length === 0;
+  const armed = refusesDdl && readOnlyByDefault && isWhole && unguarded.length === 0;
   return { armed, refusesDdl, readOnlyByDefault, unguarded };
 }
 
+function isUnguarded({ enabled }: GuardedTable): boolean {
+  return enabled.length < 2;
+}
+
 /**
- * Arms the guard. The order leaves no gap: first DDL is refused, then every transaction that may
- * have passed before that is awaited, then the tables are listed once more. The database's setting
- * is last, so it also records that everything before it is done.
+ * Arms the guard, and gives the sessions that it was to terminate and may not. The order leaves no
+ * gap: first new sessions are read-only and DDL is refused, then the older sessions end where they
+ * are to. Then the tables get their triggers, each as soon as its lock is free, while every
+ * transaction that may have passed the event triggers is awaited; once that is over the tables are
+ * listed once more. The mark that says that all is done is last.
  */
-export async function armGuard(client: Client, options: GuardOptions = {}): Promise<void> {
+export async function armGuard(
+  client: Client,
+  options: ArmOptions = {},
+): Promise<readonly string[]> {
   await requireReplicaRole(client);
+  const { terminates = false } = options;
   const wait = new BoundedWait(options);
-  const { refusesDdl, readOnlyByDefault } = await readSwitches(client);
-  if (refusesDdl && readOnlyByDefault) {
-    await armTables(client, wait);
-    return;
+  const changes = await TableChanges.open(client, options);
+  const { refusesDdl, readOnlyByDefault, isWhole } = await readSwitches(client);
+  const wasArmed = refusesDdl && readOnlyByDefault && isWhole;
+  const refused: string[] = [];
+  if (!wasArmed) {
+    await setReadOnly(client, changes, 'on');
+    await refuseDdl(client, changes);
+    if (terminates) refused.push(...(await terminateClients(client)));
   }
-  await inTransaction(client, async () => {
-    await setReadOnly(client, false);
-    for (const { name, event } of ddlGuards) {
-      if (!(await hasEventTrigger(client, name))) {
-        await client.query(
-          `CREATE EVENT TRIGGER ${name} ON ${event} EXECUTE FUNCTION understudy.refuse_ddl()`,
-        );
-      }
-      await client.query(`ALTER EVENT TRIGGER ${name} ENABLE`);
-    }
+  await armAll(client, changes, {
+    terminates,
+    wait,
+    limit: wasArmed ? null : await limitOf(client),
   });
-  // The tables that are known are guarded at once; the wait below may take long.
-  await armTables(client, wait);
-  await waitForEarlier(client, wait);
-  await armTables(client, wait);
-  await setReadOnly(client, true);
+  if (!wasArmed) await setReadOnly(client, changes, 'whole');
+  return refused;
 }
 
-async function hasEventTrigger(client: Client, name: string): Promise<boolean> {
-  const found = await client.query('SELECT FROM pg_event_trigger WHERE evtname = $1', [name]);
-  return found.rowCount === 1;
+interface ArmAll {
+  readonly terminates: boolean;
+  readonly wait: BoundedWait;
+  /** Transactions with an id below it are awaited; null is none. */
+  readonly limit: string | null;
 }
 
-/** Lifts the guard: the triggers stay, disabled, so that re-arming is quick. */
-export async function disarmGuard(client: Client, options: GuardOptions = {}): Promise<void> {
-  await requireReplicaRole(client);
-  const wait = new BoundedWait(options);
-  for (const table of await readGuardedTables(client)) {
-    if (table.enabled === 0) continue;
-    await changeTable(client, wait, table, [
-      `ALTER TABLE ONLY ${nameOf(table)} DISABLE TRIGGER ${guardName}`,
-      `ALTER TABLE ONLY ${nameOf(table)} DISABLE TRIGGER ${truncateGuardName}`,
-    ]);
-  }
-  await inTransaction(client, async () => {
-    for (const { name } of ddlGuards) {
-      if (!(await hasEventTrigger(client, name))) continue;
-      await client.query(`ALTER EVENT TRIGGER ${name} DISABLE`);
+async function armAll(
+  client: Client,
+  changes: TableChanges,
+  { terminates, wait, limit }: ArmAll,
+): Promise<void> {
+  for (let passed = false; ; ) {
+    passed ||= limit === null || (await earlierTransactions(client, limit)).length === 0;
+    const [busy] = await armTables(client, changes, terminates);
+    if (passed && busy === undefined) return;
+    if (!wait.isOver) {
+      await wait.pause();
+      continue;
     }
-    await setReadOnly(client, false);
+    if (busy !== undefined) throw await tableTimeout(client, busy);
+    const blockers = await earlierTransactions(client, limit ?? '0');
+    throw writeGuardTimeout('transactions that began before it', blockers);
+  }
+}
+
+/** A round that waits for no lock, and one over the tables that were busy. */
+async function armTables(
+  client: Client,
+  changes: TableChanges,
+  terminates: boolean,
+): Promise<readonly BusyTable[]> {
+  const tables = (await readGuardedTables(client)).filter(isUnguarded);
+  const action = 'FOR EACH STATEMENT EXECUTE FUNCTION understudy.refuse_write()';
+  // Replacing a trigger also enables it.
+  const statements = (table: GuardedTable): readonly string[] => [
+    `CREATE OR REPLACE TRIGGER ${guardName}
+     BEFORE INSERT OR UPDATE OR DELETE ON ${nameOf(table)} ${action}`,
+    `CREATE OR REPLACE TRIGGER ${truncateGuardName}
+     BEFORE TRUNCATE ON ${nameOf(table)} ${action}`,
+  ];
+  let isFirst = true;
+  return changes.visit(tables, statements, async (busy) => {
+    if (!isFirst) return false;
+    isFirst = false;
+    const busyTables = busy.map(({ table }) => table);
+    if (terminates) await terminateHolders(client, await lockPids(client, busyTables));
+    return true;
   });
+}
+
+async function tableTimeout(client: Client, { table, refusal }: BusyTable): Promise<Error> {
+  const name = `${table.schema}.${table.name}`;
+  if (refusal !== null) return writeGuardTimeout(`a change of ${name}`, [refusal]);
+  return writeGuardTimeout(`the lock of ${name}`, await lockHolders(client, table));
+}
+
+/**
+ * Lifts the guard: the triggers stay, disabled, so that re-arming is quick. The triggers and rules
+ * that were suspended are restored with it, each table whole. It gives the tables that stay guarded
+ * because other sessions lock them; `openTables` is for those, later.
+ */
+export async function disarmGuard(
+  client: Client,
+  options: Pick<ArmOptions, 'isWanted'> = {},
+): Promise<readonly BusyTable[]> {
+  await requireReplicaRole(client);
+  const changes = await TableChanges.open(client, options);
+  await setReadOnly(client, changes, 'opening');
+  const wait = new BoundedWait({ maxWaitMs: openWaitMs });
+  const busy = await openTables(client, null, { ...options, wait });
+  await allowDdl(client, changes);
+  await setReadOnly(client, changes, 'off');
+  return busy;
+}
+
+interface OpenOptions extends Pick<ArmOptions, 'isWanted'> {
+  readonly wait?: BoundedWait;
+}
+
+/** Opens these tables, or all of them, and gives those that are still locked. */
+export async function openTables(
+  client: Client,
+  only: readonly BusyTable[] | null,
+  { wait = new BoundedWait({ maxWaitMs: openWaitMs }), ...options }: OpenOptions = {},
+): Promise<readonly BusyTable[]> {
+  const changes = await TableChanges.open(client, options);
+  const held = await readHeld(client);
+  const chosen = only === null ? null : new Set(only.map(({ table }) => table.oid));
+  const tables = (await readGuardedTables(client)).filter((table) => {
+    const isClosed = table.enabled.length > 0 || held.has(table.oid);
+    return isClosed && (chosen === null || chosen.has(table.oid));
+  });
+  const statements = (table: GuardedTable): readonly string[] => [
+    ...(held.get(table.oid) ?? []),
+    ...table.enabled.map((name) => `ALTER TABLE ONLY ${nameOf(table)} DISABLE TRIGGER ${name}`),
+  ];
+  const busy = await changes.visit(
+    tables,
+    statements,
+    () => mayGoOn(wait),
+    () => !wait.isOver,
+  );
+  if (busy.length === 0) await dropLostHolds(client);
+  return busy;
+}
+
+/** What keeps a table from being open, in one line. */
+export async function whyClosed(client: Client, { table, refusal }: BusyTable): Promise<string> {
+  const holders = refusal === null ? await lockHolders(client, table) : [];
+  const why =
+    refusal ?? (holders.length === 0 ? 'its lock was held' : `locked by ${holders.join(', ')}`);
+  return `${table.schema}.${table.name} takes no writes yet (${why}): the agent tries again`;
+}
+
+/**
+ * Suspends the triggers and rules that would fire in the applier, each table whole, once the guard
+ * is armed. It waits for locks as armGuard does.
+ */
+export async function suspendTriggers(client: Client, options: GuardOptions = {}): Promise<void> {
+  const found = await readToSuspend(client);
+  if (found.size === 0) return;
+  const wait = new BoundedWait(options);
+  const changes = await TableChanges.open(client);
+  const tables = (await readGuardedTables(client)).filter(({ oid }) => found.has(oid));
+  const statements = ({ oid }: GuardedTable): readonly string[] => found.get(oid) ?? [];
+  const [busy] = await changes.visit(tables, statements, () => mayGoOn(wait));
+  if (busy !== undefined) throw await tableTimeout(client, busy);
+}
+
+async function mayGoOn(wait: BoundedWait): Promise<boolean> {
+  if (wait.isOver) return false;
+  await wait.pause();
+  return true;
 }
 
 /** Removes the guard from the database. */
 export async function removeGuard(client: Client, options: GuardOptions = {}): Promise<void> {
   await requireReplicaRole(client);
   const wait = new BoundedWait(options);
-  for (const table of await readGuardedTables(client)) {
-    if (table.present === 0) continue;
-    await changeTable(client, wait, table, [
-      `DROP TRIGGER IF EXISTS ${guardName} ON ${nameOf(table)}`,
-      `DROP TRIGGER IF EXISTS ${truncateGuardName} ON ${nameOf(table)}`,
-    ]);
-  }
-  await inTransaction(client, async () => {
-    for (const { name } of ddlGuards) await client.query(`DROP EVENT TRIGGER IF EXISTS ${name}`);
-    await setReadOnly(client, false);
-  });
+  const changes = await TableChanges.open(client);
+  await setReadOnly(client, changes, 'opening');
+  const tables = (await readGuardedTables(client)).filter(({ present }) => present > 0);
+  const statements = (table: GuardedTable): readonly string[] => [
+    `DROP TRIGGER IF EXISTS ${guardName} ON ${nameOf(table)}`,
+    `DROP TRIGGER IF EXISTS ${truncateGuardName} ON ${nameOf(table)}`,
+  ];
+  const [busy] = await changes.visit(tables, statements, () => mayGoOn(wait));
+  if (busy !== undefined) throw await tableTimeout(client, busy);
+  await dropDdlGuards(client, changes);
+  await setReadOnly(client, changes, 'off');
 }
 
 async function requireReplicaRole(client: Client): Promise<void> {
@@ -187,138 +269,7 @@ async function requireReplicaRole(client: Client): Promise<void> {
   throw bug(message);
 }
 
-async function setReadOnly(client: Client, on: boolean): Promise<void> {
-  const { rows } = await client.query<{ name: string }>('SELECT current_database() AS name');
-  const database = quoteIdentifier(rows[0]?.name ?? '');
-  const setting = 'default_transaction_read_only';
-  await client.query(
-    `ALTER DATABASE ${database} ${on ? `SET ${setting} = on` : `RESET ${setting}`}`,
-  );
-}
-
-async function armTables(client: Client, wait: BoundedWait): Promise<void> {
-  for (const table of await readGuardedTables(client)) {
-    if (table.enabled === 2) continue;
-    const action = 'FOR EACH STATEMENT EXECUTE FUNCTION understudy.refuse_write()';
-    // Replacing a trigger also enables it.
-    await changeTable(client, wait, table, [
-      `CREATE OR REPLACE TRIGGER ${guardName}
-       BEFORE INSERT OR UPDATE OR DELETE ON ${nameOf(table)} ${action}`,
-      `CREATE OR REPLACE TRIGGER ${truncateGuardName}
-       BEFORE TRUNCATE ON ${nameOf(table)} ${action}`,
-    ]);
-  }
-}
-
-function nameOf(table: GuardedTable): string {
-  return qualifiedName(table.schema, table.name);
-}
-
-const lockNotAvailable = '55P03';
-const undefinedTable = '42P01';
-
-/**
- * Changes one table in one transaction. Writers hold a lock that ours has to wait for, and while it
- * waits new writers queue behind it: so it waits briefly and often, and its error names the
- * holders.
- */
-async function changeTable(
-  client: Client,
-  wait: BoundedWait,
-  table: GuardedTable,
-  statements: readonly string[],
-): Promise<void> {
-  for (;;) {
-    try {
-      await inTransaction(client, async () => {
-        await client.query(`SET LOCAL lock_timeout = ${lockTimeoutMs}`);
-        for (const statement of statements) await client.query(statement);
-      });
-      return;
-    } catch (error) {
-      const code = error instanceof Error && 'code' in error ? error.code : undefined;
-      // Dropped or renamed meanwhile: the list is read again once DDL is refused.
-      if (code === undefinedTable) return;
-      if (code !== lockNotAvailable) throw error;
-      await wait.pause(async () => ({
-        what: `the lock of ${table.schema}.${table.name}`,
-        blockers: await lockHolders(client, table),
-      }));
-    }
-  }
-}
-
-/** The sessions that hold a lock on the table which conflicts with SHARE ROW EXCLUSIVE. */
-async function lockHolders(client: Client, table: GuardedTable): Promise<string[]> {
-  const { rows } = await client.query<{ who: string }>(
-    `SELECT DISTINCT coalesce('pid ' || l.pid || coalesce(' of ' || a.usename, ''),
-              'a prepared transaction, see pg_prepared_xacts') AS who
-     FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-     WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted
-       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')`,
-    [table.oid],
-  );
-  return rows.map((row) => row.who);
-}
-
-/**
- * Waits until every transaction is over that may have run DDL past the event triggers. Such a
- * transaction has an id below the limit that is read here, whose snapshot is newer than the commit
- * that enabled them: a command that ends later runs them, and is refused at its end. Only a
- * transaction older than understudy_watch does not, so those are awaited too.
- */
-async function waitForEarlier(client: Client, wait: BoundedWait): Promise<void> {
-  const limits = await client.query<{ xmax: string }>(
-    'SELECT pg_snapshot_xmax(pg_current_snapshot()) AS xmax',
-  );
-  const limit = limits.rows[0]?.xmax ?? '';
-  await requireWatch(client);
-  for (;;) {
-    const { rows } = await client.query<{ passed: string; older: string }>(
-      `SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::xid8 AS passed,
-              (SELECT count(*) FROM (${unwatchedQuery}) AS u) AS older`,
-      [limit],
-    );
-    if (rows[0]?.passed === 't' && rows[0].older === '0') return;
-    await wait.pause(async () => ({
-      what: 'transactions that began before it',
-      blockers: await earlierTransactions(client, limit),
-    }));
-  }
-}
-
-async function requireWatch(client: Client): Promise<void> {
-  const { rows } = await client.query<{ enabled: string }>(
-    `SELECT evtenabled AS enabled FROM pg_event_trigger WHERE evtname = 'understudy_watch'`,
-  );
-  if (rows[0]?.enabled !== 'O') throw watchTriggerMissing();
-  await noteWatchedSince(client);
-}
-
-const unwatchedQuery = `
-  SELECT 'pid ' || a.pid || ' of ' || a.usename AS who
-  FROM pg_stat_activity a
-  WHERE a.datname = current_database() AND a.backend_type = 'client backend'
-    AND a.pid <> pg_backend_pid()
-    AND a.xact_start <= (SELECT n.watched_since FROM understudy.node n)`;
-
-async function earlierTransactions(client: Client, limit: string): Promise<string[]> {
-  const { rows } = await client.query<{ who: string }>(
-    `${unwatchedQuery}
-     UNION
-     SELECT 'pid ' || a.pid || ' of ' || a.usename || ' in ' || a.datname
-     FROM pg_stat_activity a
-     WHERE a.pid <> pg_backend_pid() AND age(a.backend_xid) > age($1::xid8::xid)
-     UNION
-     SELECT 'the prepared transaction ' || quote_literal(gid) || ' in ' || database
-     FROM pg_prepared_xacts WHERE age(transaction) > age($1::xid8::xid)`,
-    [limit],
-  );
-  return rows.map((row) => row.who);
-}
-
-/** One deadline for all waits of one call; past it the error names what is waited for. */
+/** One deadline for all waits of one call. */
 class BoundedWait {
   readonly #now: () => number;
   readonly #sleep: (ms: number) => Promise<unknown>;
@@ -330,12 +281,11 @@ class BoundedWait {
     this.#deadline = now() + maxWaitMs;
   }
 
-  async pause(describe: () => Promise<{ what: string; blockers: string[] }>): Promise<void> {
-    if (this.#now() < this.#deadline) {
-      await this.#sleep(pollMs);
-      return;
-    }
-    const { what, blockers } = await describe();
-    throw writeGuardTimeout(what, blockers);
+  get isOver(): boolean {
+    return this.#now() >= this.#deadline;
+  }
+
+  async pause(): Promise<void> {
+    await this.#sleep(pollMs);
   }
 }

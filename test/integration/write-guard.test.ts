@@ -256,7 +256,7 @@ test('a session with a transaction id is named, a prepared transaction too', asy
     );
   assert.match(await waited(), /transactions that began before it: pid \d+ of /);
   await user.query(`PREPARE TRANSACTION 'held'`);
-  assert.match(await waited(), /it: the prepared transaction 'held' in guard/);
+  assert.match(await waited(), /it: the prepared transaction 'held'/);
   await own.query(`ROLLBACK PREPARED 'held'`);
   assert.is(await waited(), 'armed');
 });

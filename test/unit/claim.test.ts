@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert';
 import {
   type ClaimState,
   foldClaim,
+  isDeposed,
   isMine,
   nextClaim,
   noClaims,
@@ -86,6 +87,17 @@ test('of release and abort of one switchover the first in the log is valid', () 
 
 test('another switchover may release after one was aborted', () => {
   assert.is(ownerOf(fold(first, abort('a1', 'r1'), release('a1', 'r2'))), null);
+});
+
+test('a node is deposed by a later claim of another node, once it is read', () => {
+  const state = fold(first, claim(2, 'b2', 'a1'));
+  assert.is(isDeposed(state, 'a', 1), true);
+  assert.is(isDeposed(state, 'b', 2), false);
+  assert.is(isDeposed(state, 'a', 3), false, 'the claim of epoch 3 is not read yet');
+  assert.is(isDeposed(noClaims, 'a', 1), false);
+  const back = foldClaim(state, claim(3, 'a3', 'b2'));
+  assert.is(isDeposed(back, 'a', 1), false, 'it has superseded the other');
+  assert.is(isDeposed(back, 'b', 2), true);
 });
 
 test.run();

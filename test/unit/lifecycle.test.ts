@@ -33,7 +33,10 @@ interface Bench {
   readonly sleeps: number[];
   readonly controller: AbortController;
   nowMs: number;
-  run(attempt: (signal: AbortSignal, working: () => void) => Promise<void>): Promise<void>;
+  run(
+    attempt: (signal: AbortSignal, working: () => void) => Promise<void>,
+    probes?: (error: unknown) => boolean,
+  ): Promise<void>;
 }
 
 function bench(): Bench {
@@ -54,7 +57,7 @@ function bench(): Bench {
     sleeps: [],
     controller,
     nowMs: 0,
-    run: (attempt) =>
+    run: (attempt, probes = () => false) =>
       runUntilStopped(attempt, {
         name: 'loop',
         signal: controller.signal,
@@ -62,6 +65,7 @@ function bench(): Bench {
         backoff,
         random: () => 0.999999,
         now: () => self.nowMs,
+        probes,
         sleep: async (ms) => {
           self.sleeps.push(ms);
         },
@@ -126,6 +130,36 @@ test('a failure that may pass is retried, louder and louder, until it is through
     ...['warn', 'warn', 'warn'],
     ...['error', 'error'],
   ]);
+});
+
+test('a probe is repeated every second, and logged as rarely as others', async () => {
+  const at = bench();
+  let runs = 0;
+  await at.run(
+    async () => {
+      runs += 1;
+      if (runs <= 20) throw transient();
+    },
+    () => true,
+  );
+  assert.equal(at.sleeps.slice(0, 6), [99, 199, 399, 799, 1000, 599]);
+  assert.ok(Math.max(...at.sleeps) <= 1000);
+  // Nine failures without probes have the same nine lines: the pauses are the same.
+  assert.equal(at.lines.length, 8, String(at.sleeps));
+});
+
+test('a failure of work is logged at once, whatever the pause before it', async () => {
+  const at = bench();
+  let runs = 0;
+  await at.run(
+    async (_, working) => {
+      runs += 1;
+      if (runs === 6) working();
+      if (runs <= 6) throw transient();
+    },
+    () => true,
+  );
+  assert.equal(at.lines.length, 6);
 });
 
 test('a failure after work that lasted counts as the first', async () => {

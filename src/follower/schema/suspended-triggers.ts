@@ -4,7 +4,12 @@
  * they did on the leader arrives as rows, and must not be done twice.
  */
 import type { Client } from 'pg';
-import { inTransaction, qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
+import {
+  inTransaction,
+  qualifiedName,
+  quoteIdentifier,
+  quoteLiteral,
+} from '../../catalog/postgres-session.ts';
 import { userTablesCondition } from '../../catalog/read-catalog.ts';
 
 /** A kind in the words of ALTER TABLE, its catalog query, and our table that remembers it. */
@@ -33,61 +38,86 @@ const suspendedKinds: readonly SuspendedKind[] = [
 ];
 
 interface SuspendedRow {
+  readonly oid: string;
   readonly schema: string;
   readonly table: string;
   readonly name: string;
   readonly mode: string;
 }
 
-/** In one transaction: remembered and disabled, or neither. */
-export async function suspendTriggers(client: Client): Promise<void> {
-  await inTransaction(client, () => suspendTriggersHere(client));
+type StatementsByTable = ReadonlyMap<string, readonly string[]>;
+
+function add(to: Map<string, string[]>, oid: string, statements: readonly string[]): void {
+  to.set(oid, [...(to.get(oid) ?? []), ...statements]);
 }
 
 /** In the caller's transaction. */
 export async function suspendTriggersHere(client: Client): Promise<void> {
+  for (const statements of (await readToSuspend(client)).values()) {
+    for (const statement of statements) await client.query(statement);
+  }
+}
+
+/** Statements that remember what fires in the applier and disable it, by the OID of its table. */
+export async function readToSuspend(client: Client): Promise<StatementsByTable> {
+  const found = new Map<string, string[]>();
   for (const { word, catalog, memory, memoryName } of suspendedKinds) {
     const { rows } = await client.query<SuspendedRow>(
-      `SELECT n.nspname AS schema, c.relname AS table, f.name, f.mode
+      `SELECT c.oid, n.nspname AS schema, c.relname AS table, f.name, f.mode
        FROM (${catalog}) AS f
        JOIN pg_catalog.pg_class c ON c.oid = f.table_oid
        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
        WHERE f.mode IN ('A', 'R') AND ${userTablesCondition}`,
     );
-    for (const { schema, table, name, mode } of rows) {
-      await client.query(
+    for (const { oid, schema, table, name, mode } of rows) {
+      const values = [schema, table, name, mode].map(quoteLiteral).join(', ');
+      add(found, oid, [
         `INSERT INTO ${memory} (schema_name, table_name, ${memoryName}, mode)
-         VALUES ($1, $2, $3, $4)
+         VALUES (${values})
          ON CONFLICT (schema_name, table_name, ${memoryName}) DO UPDATE
          SET mode = EXCLUDED.mode`,
-        [schema, table, name, mode],
-      );
-      await client.query(
         `ALTER TABLE ${qualifiedName(schema, table)} DISABLE ${word} ${quoteIdentifier(name)}`,
-      );
+      ]);
     }
   }
+  return found;
 }
 
-/** Restores everything as it was; entries of dropped tables are deleted. */
+/** Statements that restore what is suspended, by the OID of its table, and forget it. */
+export async function readHeld(client: Client): Promise<StatementsByTable> {
+  const held = new Map<string, string[]>();
+  for (const { word, catalog, memory, memoryName } of suspendedKinds) {
+    const { rows } = await client.query<SuspendedRow>(
+      `SELECT c.oid, h.schema_name AS schema, h.table_name AS table, f.name, h.mode
+       FROM ${memory} h
+       JOIN pg_catalog.pg_namespace n ON n.nspname = h.schema_name
+       JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = h.table_name
+       JOIN (${catalog}) AS f ON f.table_oid = c.oid AND f.name = h.${memoryName}`,
+    );
+    for (const { oid, schema, table, name, mode } of rows) {
+      const how = mode === 'A' ? 'ALWAYS' : 'REPLICA';
+      add(held, oid, [
+        `ALTER TABLE ${qualifiedName(schema, table)}
+         ENABLE ${how} ${word} ${quoteIdentifier(name)}`,
+        `DELETE FROM ${memory} WHERE schema_name = ${quoteLiteral(schema)}
+         AND table_name = ${quoteLiteral(table)} AND ${memoryName} = ${quoteLiteral(name)}`,
+      ]);
+    }
+  }
+  return held;
+}
+
+/** Once all else is restored: what is left belongs to tables that were dropped. */
+export async function dropLostHolds(client: Client): Promise<void> {
+  for (const { memory } of suspendedKinds) await client.query(`DELETE FROM ${memory}`);
+}
+
+/** Restores everything as it was, in one transaction. */
 export async function restoreTriggers(client: Client): Promise<void> {
   await inTransaction(client, async () => {
-    for (const { word, catalog, memory, memoryName } of suspendedKinds) {
-      const { rows } = await client.query<SuspendedRow>(
-        `SELECT h.schema_name AS schema, h.table_name AS table, f.name, h.mode
-         FROM ${memory} h
-         JOIN pg_catalog.pg_namespace n ON n.nspname = h.schema_name
-         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = h.table_name
-         JOIN (${catalog}) AS f ON f.table_oid = c.oid AND f.name = h.${memoryName}`,
-      );
-      for (const { schema, table, name, mode } of rows) {
-        const how = mode === 'A' ? 'ALWAYS' : 'REPLICA';
-        await client.query(
-          `ALTER TABLE ${qualifiedName(schema, table)}
-           ENABLE ${how} ${word} ${quoteIdentifier(name)}`,
-        );
-      }
-      await client.query(`DELETE FROM ${memory}`);
+    for (const statements of (await readHeld(client)).values()) {
+      for (const statement of statements) await client.query(statement);
     }
+    await dropLostHolds(client);
   });
 }
