@@ -3,6 +3,7 @@
  * gives the next task of the follower, and does those that need no other role: to detach the node,
  * and to begin a rebuild.
  */
+import { ownerOf } from '../control/claim.ts';
 import { answerable } from '../errors/answers.ts';
 import { notExactAt } from '../errors/follower.ts';
 import type { NodeAccess } from '../fleet/node/node-access.ts';
@@ -21,13 +22,47 @@ export type AttemptEnd = 'next' | 'stopped' | 'detached';
 
 const schemaPollMs = 200;
 
-/** A request, `stopped` once the follower has stopped at `until`, or null when it ended itself. */
+/**
+ * A request, `stopped` once the follower has stopped at `until`, or null: when it ended itself, or
+ * when the epoch is this node's, by a claim that was given up and is in the log all the same.
+ */
 export async function nextTask(
   node: NodeAccess,
   desk: RequestDesk,
-  { follower, ended }: FollowerAtWork,
+  { follower, ended: followerEnded }: FollowerAtWork,
 ): Promise<AgentRequest | 'stopped' | null> {
   const { until } = node;
+  const owning = new Owning(node);
+  const ended = Promise.race([followerEnded, owning.begun]);
+  try {
+    return await taskUntil(node, desk, { follower, ended }, until);
+  } finally {
+    owning.stop();
+  }
+}
+
+/** Resolves once the control log says that the node owns the epoch. */
+class Owning {
+  readonly begun: Promise<void>;
+  stop: () => void = () => undefined;
+
+  constructor({ control, name }: Pick<NodeAccess, 'control' | 'name'>) {
+    this.begun = new Promise((resolve) => {
+      const look = (): void => {
+        if (ownerOf(control.state)?.node === name) resolve();
+      };
+      this.stop = control.onChange(look);
+      look();
+    });
+  }
+}
+
+async function taskUntil(
+  node: NodeAccess,
+  desk: RequestDesk,
+  { follower, ended }: Pick<FollowerAtWork, 'follower' | 'ended'>,
+  until: NodeAccess['until'],
+): Promise<AgentRequest | 'stopped' | null> {
   if (until === null) return desk.serve(follower, ended);
   const limit = { kind: 'to', at: until } as const;
   let isOver = false;

@@ -117,11 +117,19 @@ function start(owning: Owning, mayClaim: number | null): OwningStep {
   return kind === 'idle' || kind === 'stepped-down' ? check(owning, mayClaim) : stay(owning);
 }
 
-/** A claim of another node, or the own release, ends the ownership in every phase. */
+/**
+ * A claim of another node, or the own release, ends the ownership in every phase. A claim of this
+ * node may be read after its append was given up: it has deposed the former owner all the same, so
+ * this node owns the epoch whenever it reads that, and begins it.
+ */
 function watch(owning: Owning, control: ControlState): OwningStep {
   const { phase, node } = owning;
-  if (!holdsProducer(phase) || isMine(control, node, phase.epoch)) return stay(owning);
-  return stepDown(owning);
+  if (holdsProducer(phase)) {
+    return isMine(control, node, phase.epoch) ? stay(owning) : stepDown(owning);
+  }
+  const epoch = control.current?.epoch ?? 0;
+  const isLate = phase.kind === 'claiming' || phase.kind === 'stepped-down';
+  return isLate && isMine(control, node, epoch) ? init(owning, epoch) : stay(owning);
 }
 
 function verified(owning: Owning, control: ControlState): OwningStep {

@@ -193,7 +193,11 @@ function readOne(world: World, index: number): World {
   const oldest = Math.min(...read.nodes.map((each) => each.read));
   const nodes = read.nodes.map((each) => ({ ...each, read: each.read - oldest }));
   const trimmed = { ...read, nodes, controlLog: world.controlLog.slice(oldest) };
-  const seen = world.watches ? feed(trimmed, index, { kind: 'control', control }) : trimmed;
+  const { kind } = node.owning.phase;
+  const isBlind =
+    world.mutation === 'late-claim-unnoticed' && (kind === 'claiming' || kind === 'stepped-down');
+  const notices = world.watches && !isBlind;
+  const seen = notices ? feed(trimmed, index, { kind: 'control', control }) : trimmed;
   if (record.kind !== 'nonce' || record.node !== node.owning.node) return seen;
   const [life, nonceTicket] = record.value.split('/').map(Number);
   const ticket = world.mutation === 'old-nonce-counts' ? node.owning.ticket : Number(nonceTicket);

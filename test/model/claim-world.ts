@@ -22,7 +22,8 @@ export type Mutation =
   | 'last-claim-wins'
   | 'second-init'
   | 'any-epoch-claimed'
-  | 'torn-goes-on';
+  | 'torn-goes-on'
+  | 'late-claim-unnoticed';
 
 export type Logged = RecordOf<'claim'> | RecordOf<'nonce'>;
 
@@ -153,6 +154,17 @@ export function nameOf(world: World): string {
   });
   const rest = [truth.current?.claimId, producer !== null, begun, torn, rowsLeft, faultsLeft];
   return JSON.stringify([nodeNames, requestNames.sort(), controlLog.map(recordName), rest]);
+}
+
+/**
+ * Where nothing can happen any more, the last claim has deposed its predecessor: its node, which
+ * runs, must have begun the epoch.
+ */
+export function restsWithoutLeader({ truth, begun, nodes, watches }: World): boolean {
+  const { current } = truth;
+  if (!watches || current === null || begun?.epoch === current.epoch) return false;
+  const phase = nodes[Number(current.node)]?.owning.phase.kind;
+  return phase === 'stepped-down';
 }
 
 /** Whether reading this record can still tell its node what it waits for. */

@@ -3,6 +3,8 @@
  * whole: every order in which requests of two or three nodes can land, land in half, be read, time
  * out or die with their sender. Larger ones are walked at random. The same worlds with one rule of
  * the protocol broken have to show the harm that it prevents, or the model would prove nothing.
+ * Where nodes notice what they read, no world may come to rest with an epoch that was claimed and
+ * is not begun: a claim may land long after its sender gave up.
  */
 // time-limit: 400s
 import fc from 'fast-check';
@@ -10,7 +12,14 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { isFull } from '../support/form.ts';
 import { nextWorlds } from './claim-steps.ts';
-import { type Budget, firstWorld, type Mutation, nameOf, type World } from './claim-world.ts';
+import {
+  type Budget,
+  firstWorld,
+  type Mutation,
+  nameOf,
+  restsWithoutLeader,
+  type World,
+} from './claim-world.ts';
 import { holds } from './random-runs.ts';
 
 /** A world this large would take minutes: the budget is wrong, not the protocol. */
@@ -22,6 +31,8 @@ interface Explored {
   readonly epochs: number;
 }
 
+const leaderless = 'an epoch that was claimed, and that its owner never begins';
+
 /** Visits every world that can be reached, or stops at the first in which a rule is broken. */
 function explore(budget: Budget, mutation: Mutation | null): Explored {
   const first = firstWorld(budget, mutation);
@@ -30,7 +41,11 @@ function explore(budget: Budget, mutation: Mutation | null): Explored {
   let epochs = 0;
   for (let world = open.pop(); world !== undefined; world = open.pop()) {
     epochs = Math.max(epochs, world.begun?.epoch ?? 0);
-    for (const next of nextWorlds(world)) {
+    const following = nextWorlds(world);
+    if (following.length === 0 && restsWithoutLeader(world)) {
+      return { broken: leaderless, worlds: seen.size, epochs };
+    }
+    for (const next of following) {
       if (next.broken !== null) return { broken: next.broken, worlds: seen.size, epochs };
       const name = nameOf(next);
       if (seen.has(name)) continue;
@@ -128,6 +143,12 @@ test('found when init comes before the claim', () => {
 test('found when a request for one epoch claims whatever epoch comes next', () => {
   const { broken } = explore(plain, 'any-epoch-claimed');
   assert.is(broken, 'a claim of an epoch that no request named');
+});
+
+test('found when a node does not notice a claim of its own that lands late', () => {
+  const budget: Budget = { ...plain, rows: 0, faults: 0, watches: true };
+  assert.is(explore(budget, null).broken, null);
+  assert.is(explore(budget, 'late-claim-unnoticed').broken, leaderless);
 });
 
 test('found when predecessors are not checked', () => {

@@ -5,7 +5,10 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { ControlRecord } from '../../src/control/control-records.ts';
+import type { ControlState } from '../../src/control/control-state.ts';
 import { otherPublisher } from '../../src/errors/ownership.ts';
+import { controlLogClosed } from '../../src/errors/timed-out.ts';
 import { EpochOwner, foundAtEnd } from '../../src/fleet/promotion/own-epoch.ts';
 import type { TransactionalProducer } from '../../src/topic/log.ts';
 import { findLogEnd, type LogEnd } from '../../src/topic/partition-tails.ts';
@@ -125,11 +128,51 @@ test('a node that is asked for the next epoch claims it and begins it', async ()
   const control = new MemoryControlLog(claimOf(1, 'b'));
   const { owner, producers, steps } = ownerOf(control);
   const owned = await owner.own(2);
-  assert.equal(steps, ['verify', 'claim', 'verify', 'init', 'verify', 'drain', 'begin']);
+  assert.equal(steps, ['verify', 'claim', 'init', 'verify', 'drain', 'begin']);
   assert.is(owned?.epoch, 2);
   assert.is(owned?.producer, producers[0]);
   assert.equal(owned?.checkpoint.at, at(2, 5));
   assert.is(owner.steppedDown.aborted, false);
+});
+
+/** An append that fails, or never ends, although its claim is in the log later. */
+class LosingControlLog extends MemoryControlLog {
+  late: (() => void) | null = null;
+  readonly #lands: 'with its failure' | 'during the verification' | 'never';
+
+  constructor(lands: 'with its failure' | 'during the verification' | 'never') {
+    super(claimOf(1, 'b'));
+    this.#lands = lands;
+  }
+
+  override async append(record: ControlRecord): Promise<{ readonly offset: bigint }> {
+    if (record.kind !== 'claim') return super.append(record);
+    const land = (): void => void super.append(record);
+    if (this.#lands === 'with its failure') land();
+    if (this.#lands === 'during the verification') this.late = land;
+    throw controlLogClosed();
+  }
+
+  override async verify(): Promise<ControlState> {
+    const { late } = this;
+    if (late === null) return super.verify();
+    this.late = null;
+    setImmediate(late);
+    // The nonce waits for the connection on which the claim waits too.
+    return new Promise(() => undefined);
+  }
+}
+
+test('a claim whose answer is lost counts when it is read, also while the node waits', async () => {
+  for (const lands of ['with its failure', 'during the verification'] as const) {
+    const { owner } = ownerOf(new LosingControlLog(lands));
+    assert.is((await owner.own(2))?.epoch, 2, lands);
+  }
+});
+
+test('a claim that failed and is not in the log ends in its own failure', async () => {
+  const { owner } = ownerOf(new LosingControlLog('never'));
+  await rejects(owner.own(2), { code: 'TIMED_OUT' });
 });
 
 test('a node that is asked for an epoch that another node has claimed claims nothing', async () => {

@@ -20,11 +20,12 @@ import { bug } from '../../errors/bug.ts';
 import { topicPastEpoch } from '../../errors/ownership.ts';
 import { hasCode } from '../../errors/understudy-error.ts';
 import { hit } from '../../failpoints.ts';
+import { isRetriable } from '../../lifecycle.ts';
 import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../../topic/log.ts';
 import { commitReadably } from '../../topic/log-end.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
 import type { RecordEncoder } from '../../topic/records/encoder.ts';
-import type { Clock } from '../../waiting.ts';
+import { type Clock, WakeUp } from '../../waiting.ts';
 import type { Surroundings } from '../cluster.ts';
 
 interface OwnEpochParts {
@@ -62,6 +63,9 @@ export class EpochOwner {
   readonly #parts: OwnEpochParts;
   readonly #steppedDown = new AbortController();
   readonly #unwatch: () => void;
+  readonly #claimed = new WakeUp();
+  /** Of an append whose claim may be in the log all the same: the verification decides. */
+  #claimFailure: { readonly error: unknown } | null = null;
   #owning;
   /** Not done yet, of the machine's last step. */
   #actions: OwningAction[] = [];
@@ -121,6 +125,7 @@ export class EpochOwner {
           break;
         case 'step-down':
           this.#steppedDown.abort();
+          if (this.#claimFailure !== null) throw this.#claimFailure.error;
           return null;
         case 'lead':
           throw bug('an epoch is led that was to be initialised first');
@@ -141,10 +146,14 @@ export class EpochOwner {
 
   /**
    * Does at once what no caller may be there to do. Without its producer the action under way fails
-   * soon, and what it replies is dropped.
+   * soon, and what it replies is dropped. A wait for a claim ends when the epoch is this node's.
    */
   #watch(): void {
     if (!this.#step({ kind: 'control', control: this.#parts.control.state })) return;
+    if (this.#owning.phase.kind !== 'stepped-down') {
+      this.#claimed.wake();
+      return;
+    }
     this.#steppedDown.abort();
     // A producer that cannot be closed is of no use either: the next owner fences it.
     this.#discardProducer().catch(() => undefined);
@@ -153,7 +162,7 @@ export class EpochOwner {
   async #do(action: Awaited): Promise<void> {
     const { ticket } = this.#owning;
     try {
-      const reply = await this.#perform(action);
+      const reply = await this.#unlessClaimed(action);
       if (reply !== null) this.#step(reply);
     } catch (error) {
       // The machine has stepped down meanwhile: the failure is that of a discarded producer.
@@ -164,18 +173,34 @@ export class EpochOwner {
     }
   }
 
+  /**
+   * A claim whose answer is lost may be read while its append, or the verification after it, still
+   * waits for a connection. Neither changes anything by its end.
+   */
+  #unlessClaimed(action: Awaited): Promise<OwningEvent | null> {
+    const performed = this.#perform(action);
+    if (action.kind !== 'claim' && action.kind !== 'verify') return performed;
+    // Where the claim is read first, its failure changes nothing any more.
+    performed.catch(() => undefined);
+    return Promise.race([performed, this.#claimed.sleep().then(() => null)]);
+  }
+
   async #perform(action: Awaited): Promise<OwningEvent | null> {
     const { control, node, around, onStep } = this.#parts;
     switch (action.kind) {
       case 'claim': {
         onStep('claim');
         const time = new Date(around.nowMs()).toISOString();
-        await control.append({
+        const claim = {
           kind: 'claim',
           ...action.claim,
           id: around.randomId(),
           node,
           time,
+        } as const;
+        await control.append(claim).catch((error: unknown) => {
+          if (!isRetriable(error)) throw error;
+          this.#claimFailure = { error };
         });
         await hit('own.after-claim');
         return null;
