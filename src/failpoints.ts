@@ -31,6 +31,7 @@ export const failpointNames = [
   'own.after-fence',
   'own.before-epoch-begin',
   'own.after-ask',
+  'detach.before-stop',
   'detach.after-stop',
   'detach.after-mark',
   'detach.after-record',

@@ -16,6 +16,7 @@ import { type NodeAccess, type NodeDatabase, openNode } from '../fleet/node/node
 import { RequestDesk } from '../fleet/node/request-desk.ts';
 import { epochOf } from '../fleet/node/requests.ts';
 import { type DetachResult, detachNode, requireBuilt } from '../fleet/operations/detach-steps.ts';
+import { requireUnsucceeded } from '../fleet/promotion/leader-restart.ts';
 import { PromotionRequest } from '../fleet/promotion/promotion-request.ts';
 import { startOver } from '../fleet/provision/building.ts';
 import {
@@ -30,6 +31,7 @@ import {
   mayRebuild,
   rebuildStale,
 } from '../fleet/provision/rebuilding.ts';
+import type { ApplyLimit } from '../follower/apply/apply-portion.ts';
 import { BootstrapRestart } from '../follower/bootstrap/bootstrap-restart.ts';
 import { readPendingRebuild } from '../follower/state/rebuild-state.ts';
 import { dropSlot, listSlots } from '../leader/stream/slot.ts';
@@ -187,9 +189,10 @@ export class Agent {
     // At its own position its rows are right, whatever the state of the topic.
     if (to === null) return detachNode(this.#node, null, null);
     await requireBuilt(this.#node.name, this.#node.client);
-    const detached = await this.#whileFollowing(signal, (following) => {
+    const detach = (following: FollowerAtWork): Promise<DetachResult> => {
       return detachNode(this.#node, following, to);
-    });
+    };
+    const detached = await this.#whileFollowing(signal, detach, { kind: 'to', at: to });
     if (detached !== null) return detached;
     throw detachInterrupted(this.#node.name);
   }
@@ -197,7 +200,11 @@ export class Agent {
   /** Promotes at once, for a command that stands in for the agent. */
   async promote(request: PromotionRequest, signal: AbortSignal): Promise<void> {
     await guardNode(this.#node);
-    if (this.#node.identity.role === 'leader') throw deposed(this.#node.name, null);
+    if (this.#node.identity.role === 'leader') {
+      await requireUnsucceeded(this.#node);
+      await runAsLeader(this.#work, { following: null, request }, signal);
+      return;
+    }
     // rule: no-promotion-while-rebuild-waits
     if ((await readPendingRebuild(this.#node.client)) !== null) throw notBuilt(this.#node.name);
     await this.#whileFollowing(signal, (following) => {
@@ -208,8 +215,9 @@ export class Agent {
   #whileFollowing<Result>(
     signal: AbortSignal,
     work: (following: FollowerAtWork) => Promise<Result>,
+    limit?: ApplyLimit,
   ): Promise<Result | null> {
-    return whileFollowing(this.#node, this.#releasers, this.#followerEvents(), signal, work);
+    return whileFollowing(this.#node, this.#releasers, this.#followerEvents(), signal, work, limit);
   }
 
   #followerEvents(): FollowerEvents {

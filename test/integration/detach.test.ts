@@ -168,8 +168,14 @@ test('a new cluster begins on the detached node', async () => {
 test('without an LSN a node is detached at its position, also without an agent', async () => {
   await fleet.caughtUp('a', ['c']);
   assert.is(await agents['c']?.stop(), 0);
-  const before = await notesOn('c');
+  await fleet.sql('a', `INSERT INTO item (note) VALUES ('seen by c')`);
+  assert.is((await fleet.cli('point', 'for-c')).code, 0);
+  const before = await notesOn('a');
   await fleet.sql('a', `INSERT INTO item (note) VALUES ('unseen by c')`);
+  // The command stops the follower a moment after it has started it, and dies.
+  const places = 'detach.before-stop=pause:3000,detach.after-stop=kill';
+  const died = await fleet.cliDyingAt(places, 'detach', 'c', '--at', 'for-c');
+  assert.is(died.code, null, `${died.stderr} ${died.stdout}`);
   const lacks = (tables: string): Promise<void> =>
     fleet.tamper('c', `UPDATE understudy.position SET unfinished = '${tables}'`);
   await lacks('{public.item}');

@@ -1,7 +1,8 @@
 /**
  * Promotions that meet each other or are killed half-way: exactly one node leads, the loser
  * continues to follow, and a promotion that had claimed is finished by the next start or overtaken
- * by another. The third and the fifth test continue with the fleet of the one before.
+ * by another, the former leader included. Tests without a fleet of their own continue with the one
+ * before.
  */
 // runs: ci, since test/model/claim.test.ts has all races
 import { test } from 'uvu';
@@ -157,6 +158,29 @@ test('a promoted node that is killed before it lifts the guard leads after its s
   await lead(one, 'b', ['b']);
   await one.progress(20);
   await one.isExact();
+});
+
+test('a promotion that is killed after its claim is superseded by the former leader', async () => {
+  const one = await newFleet();
+  const { fleet } = one;
+  await one.progress(30);
+  await fleet.agent('b').stop();
+  const died = await fleet.cliDyingAt('own.after-init=kill', 'failover', 'b', ...allow);
+  assert.is(died.code, null, died.stderr);
+  assert.is(await fleet.agent('a').exitCode(), 3, fleet.agent('a').log);
+  const taken = await fleet.cli('failover', 'a', ...allow);
+  assert.is(taken.code, 0, `${taken.stderr}\n${fleet.logs()}`);
+  assert.is(taken.json.epoch, 3);
+  assert.match(taken.json.base, /^1:/);
+  await fleet.startAgent('a');
+  await fleet.startAgent('b');
+  await lead(one, 'a', ['a', 'b', 'c']);
+  await one.progress(50);
+  await one.isExact();
+  const back = await fleet.cli('failover', 'b', ...allow);
+  assert.is(back.code, 0, `${back.stderr}\n${fleet.logs()}`);
+  const late = await fleet.cli('failover', 'a', ...allow);
+  assert.is(late.json.error.code, 'LOST_LEADERSHIP', 'another node has begun the next epoch');
 });
 
 test.run();

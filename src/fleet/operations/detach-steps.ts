@@ -126,6 +126,7 @@ async function stopExactly(
   following: FollowerAtWork | null,
   to: EpochLsn | null,
 ): Promise<EpochLsn> {
+  await hit('detach.before-stop');
   // Before the follower moves: it cannot move backwards.
   await requireBuilt(name, client);
   if (following !== null) {

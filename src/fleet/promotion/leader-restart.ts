@@ -1,13 +1,14 @@
 /**
  * A leader that restarts. It continues its epoch with its slot where the log ends; where its last
- * batch is torn, it begins the next epoch there. Its checks of the log serve every candidate that
+ * batch is torn, or another node claimed the next epoch and did not begin it, it begins another
+ * epoch there. Its checks of the log serve every candidate that
  * has led: a log without its epoch begin, or of another stream, is not its own.
  */
 import { ledElsewhere } from '../../catalog/understudy-schema.ts';
 import type { UnfinishedTable } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import { bug } from '../../errors/bug.ts';
-import { serverChanged } from '../../errors/ownership.ts';
+import { deposed, serverChanged } from '../../errors/ownership.ts';
 import { topicRecreated } from '../../errors/topic.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import { listSlots, newestSlot } from '../../leader/stream/slot.ts';
@@ -62,7 +63,31 @@ export class LeaderRestart implements Candidate {
 export async function drainLedLog(node: NodeAccess, ends: readonly Watermarks[]): Promise<LogEnd> {
   const end = await readLogEnd(node.reader, node.decoder, ends);
   requireOwnStream(node, end);
+  requireOwnEpoch(node, end);
   return end;
+}
+
+/**
+ * A node that led holds exactly what the log holds of its epoch, and its own LSNs continue it. Past
+ * an epoch that another node has begun, its rows are others.
+ */
+function requireOwnEpoch({ control, name }: LedNode, { checkpoint }: LogEnd): void {
+  if (checkpoint === null) return;
+  const leader = control.state.claims[checkpoint.at.epoch - 1]?.node ?? null;
+  if (leader !== name) throw deposed(name, leader);
+}
+
+type LedNode = Pick<NodeAccess, 'control' | 'name' | 'identity' | 'reader' | 'decoder'>;
+
+/**
+ * A former leader may lead again as long as no later epoch has begun: the node that claimed the
+ * next one may have died with its claim. What this node committed past the base is published then.
+ */
+export async function requireUnsucceeded(node: LedNode): Promise<void> {
+  const { reader, decoder, identity, name } = node;
+  const end = await readLogEnd(reader, decoder, await reader.watermarks());
+  requireOwnEpoch(node, end);
+  if (end.checkpoint?.at.epoch !== identity.epoch) throw deposed(name, null);
 }
 
 /** A node that led has read its epoch begin back: it is in every log of this stream. */

@@ -3,6 +3,7 @@
  * held and work to do while the node follows, and gives the result of that work. A node that is
  * being built is built first. The end of the work, however it comes, ends the follower.
  */
+import type { ApplyLimit } from '../../follower/apply/apply-portion.ts';
 import { Follower } from '../../follower/follower.ts';
 import type { OpenBuild } from '../../follower/schema/schema-build.ts';
 import type { Releasers } from '../../lifecycle.ts';
@@ -32,6 +33,8 @@ export async function whileFollowing<Result>(
   events: FollowerEvents,
   signal: AbortSignal,
   work: (following: FollowerAtWork) => Promise<Result>,
+  /** Set before the first batch is applied: a follower does not move backwards. */
+  limit: ApplyLimit = { kind: 'none' },
 ): Promise<Result | null> {
   const { decoder, cluster, name, partitions } = node;
   const { log } = cluster.around;
@@ -55,6 +58,7 @@ export async function whileFollowing<Result>(
     onEpoch: ({ epoch, leader }) => log.info({ node: name, epoch, leader }, 'a new epoch begins'),
     onExact: () => log.info({ node: name }, 'this node is exact now'),
   });
+  follower.setLimit(limit);
   log.info({ node: name, at: follower.position.at }, 'following');
   events.onFollowing(follower);
   const stop = (): void => follower.stop();
