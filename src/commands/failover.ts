@@ -9,6 +9,7 @@ import { exitCodes } from '../errors/codes.ts';
 import { reasonMissing } from '../errors/usage.ts';
 import { failover } from '../fleet/operations/failover.ts';
 import type { FailoverPlan } from '../fleet/operations/judge-failover.ts';
+import type { Unpublished } from '../fleet/operations/unpublished.ts';
 import type { PromotionResult } from '../fleet/promotion/promotion-request.ts';
 import { clusterOf } from './cluster-of.ts';
 import {
@@ -58,13 +59,13 @@ export const failoverCommand: Command<FailoverInput> = {
   },
 };
 
-function linesOf(answer: FailoverPlan | PromotionResult): string[] {
+function linesOf(answer: (FailoverPlan & Unpublished) | PromotionResult): string[] {
   if ('dryRun' in answer) {
     const { node, epoch, leader, lsn, unfinished, lacks } = answer;
     return [
       `would end the epoch of ${leader === null ? 'no node' : `node ${leader}`} and begin epoch ` +
         `${epoch} on node ${node}, which is at ${lsn ?? 'no position'}`,
-      'nothing was changed; under async, what the leader did not publish would be lost',
+      `nothing was changed; ${lossText(answer)}`,
       ...unfinished.map((table) => `${table} is backfilling: rows not read yet would be lost`),
       ...lacks.map((part) => `it would lead without ${part}`),
     ];
@@ -76,4 +77,16 @@ function linesOf(answer: FailoverPlan | PromotionResult): string[] {
     ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from} -> ${to}`),
     ...lacks.map((part) => `  it leads without ${part}`),
   ];
+}
+
+function lossText({ leader, leaderUp, logLsn, rpo }: FailoverPlan & Unpublished): string {
+  const end = logLsn ?? 'no point';
+  if (leaderUp === null) return `the log ends at ${end}`;
+  if (!leaderUp) {
+    return `node ${leader} does not answer: what it committed past ${end} would be lost`;
+  }
+  const { transactions, bytes } = rpo;
+  const counted = transactions === null ? '' : `, ${transactions} transactions of the stream`;
+  const behind = bytes === null ? 'an unknown amount' : `${bytes} bytes of WAL${counted}`;
+  return `node ${leader} is up; past the end of the log, ${end}, it has ${behind}, to be lost`;
 }

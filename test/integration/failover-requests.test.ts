@@ -1,12 +1,14 @@
 /**
  * A failover is requested while the candidate's agent starts, or the agent is killed in the middle
- * and finishes it after its restart: the command gets an answer in every case.
+ * and finishes it after its restart, or its claim arrives late: the command gets an answer in every
+ * case.
  */
 // time-limit: 300s
 // runs: ci, since test/unit/requests.test.ts has the decisions
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Answer, type Fleet, startFleet } from '../support/fleet.ts';
+import { apiKeys, KafkaProxy } from '../support/kafka-proxy.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const words = ['failover', 'b', '--allow-data-loss', '--reason', 'test'] as const;
@@ -57,6 +59,47 @@ for (const failpoint of ['own.after-claim', 'own.before-epoch-begin', 'promote.b
     await leads(await requested);
   });
 }
+
+test('a dry run counts what the leader has not published', async () => {
+  await fleet.startAgent('b');
+  await fleet.caughtUp();
+  const dryRun = async () => (await fleet.cli('failover', 'b', '--dry-run')).json;
+  await fleet.agent('a').stop();
+  assert.is((await dryRun()).rpo.transactions, 0);
+  for (const id of [5, 6, 7]) await fleet.sql('a', 'INSERT INTO item VALUES ($1)', [id]);
+  const { leaderUp, rpo } = await dryRun();
+  assert.is(leaderUp, true);
+  assert.is(rpo.transactions, 3);
+  assert.ok(rpo.bytes > 0, String(rpo.bytes));
+});
+
+test('a claim that arrives after its promotion was given up is begun all the same', async () => {
+  await fleet.close();
+  const kafka = await KafkaProxy.start(stack.brokers);
+  fleet = await startFleet({
+    ...{ stack, tables: 'CREATE TABLE item (id int PRIMARY KEY)' },
+    links: { b: { brokers: kafka.addresses } },
+  });
+  await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1)');
+  await fleet.caughtUp();
+  const nonce = kafka.holdRequest(apiKeys.produce);
+  const requested = fleet.cli(...words);
+  await nonce.caught;
+  const claim = kafka.holdRequest(apiKeys.produce);
+  await nonce.release();
+  await claim.caught;
+  claim.giveUp();
+  const failed = await requested;
+  assert.is(failed.code, 2, `${JSON.stringify(failed)}\n${fleet.logs()}`);
+  await fleet.agent('b').logged(/"message":"not promoted"[\s\S]*"message":"following"/);
+  await fleet.sql('a', 'INSERT INTO item VALUES (3)');
+  await claim.release();
+  assert.is(await fleet.agent('a').exitCode(), 3, fleet.agent('a').log);
+  await fleet.agent('b').logged(/"message":"leading"/);
+  await fleet.sql('b', 'INSERT INTO item VALUES (2)');
+  await kafka.close();
+});
 
 test('a failed request is answered once, and can be repeated', async () => {
   const agent = await fleet.startAgent('b', 'promote.after-slot=error');

@@ -81,7 +81,8 @@ test('a misspelt key in understudy.yaml is refused by name', async () => {
 });
 
 test('verbs that need a cluster are refused before there is one', async () => {
-  for (const words of [['run', 'a'], ['point', 'x'], ['verify'], ['wait', 'b', '--at', '1:0/1']]) {
+  const verbs = [['run', 'a'], ['point', 'x'], ['verify'], ['wait', 'b', '--at', '1:0/1']];
+  for (const words of [...verbs, ['failover', 'b', '--dry-run']]) {
     const { code, json } = await fleet.cli(...words);
     assert.is(code, 4, `${words[0]}: ${JSON.stringify(json)}`);
     assert.is(json.error.code, 'NOT_INITIALISED', words[0]);

@@ -57,6 +57,9 @@ test('a failover is refused without the allowance, and changes nothing', async (
   const dry = await fleet.cli('failover', 'b', '--dry-run');
   assert.is(dry.code, 0, dry.stderr);
   assert.is(dry.json.epoch, 2);
+  assert.is(dry.json.leaderUp, true);
+  assert.match(dry.json.logLsn, /^1:/);
+  assert.ok(dry.json.rpo.bytes >= 0, JSON.stringify(dry.json));
   assert.is((await fleet.cli('failover', 'nobody', ...allow)).code, 1);
   assert.is((await fleet.cli('failover', 'b', '--allow-data-loss')).code, 1);
   assert.is((await fleet.cli('failover', 'a', ...allow)).code, 4);
@@ -69,6 +72,9 @@ test('a failover is refused without the allowance, and changes nothing', async (
 test('a failover under load promotes the candidate, and the other node follows it', async () => {
   await under.progress(100);
   await own.server.kill();
+  const dry = await fleet.cli('failover', 'b', '--dry-run');
+  assert.equal([dry.code, dry.json.leaderUp], [0, false], JSON.stringify(dry));
+  assert.match(dry.json.logLsn, /^1:/);
   const taken = await fleet.cli('failover', 'b', ...allow);
   assert.is(taken.code, 0, `${taken.stderr}\n${JSON.stringify(taken.json)}\n${fleet.logs()}`);
   assert.is(taken.json.epoch, 2);

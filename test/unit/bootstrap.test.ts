@@ -5,8 +5,10 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { Point } from '../../src/change/change.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { buildingText } from '../../src/fleet/status/progress-text.ts';
+import { CheckpointSearch } from '../../src/follower/bootstrap/checkpoint-search.ts';
 import { CompactedLog } from '../../src/follower/bootstrap/compacted-log.ts';
 import { horizonOf, isTooSlow, movedPartitions } from '../../src/follower/bootstrap/horizon.ts';
 import { TopicSurvey } from '../../src/follower/bootstrap/topic-survey.ts';
@@ -52,6 +54,25 @@ test('a reading is too slow a tenth before tombstones may expire', () => {
 test('a partition has moved when another broker serves it than before', () => {
   assert.equal(movedPartitions([1, null, 3], [1, 2, null]), []);
   assert.equal(movedPartitions([1, 2], [null, 1]), [1]);
+});
+
+test('a node that stops at the newest point begins there, whatever is written meanwhile', () => {
+  const topic = new SketchedTopic(2).row(0, 10, 'x', '1').point(20);
+  const newest = topic.checkpoint;
+  const found = (until: number, change: Partial<Point>): unknown => {
+    const search = new CheckpointSearch(at(1, until), 500);
+    for (const record of topic.partitions[0] ?? []) {
+      search.take(
+        record.kind === 'point' ? { ...record, point: { ...record.point, ...change } } : record,
+      );
+    }
+    search.endsAt(newest);
+    return search.start?.checkpoint ?? null;
+  };
+  assert.equal(found(20, {}), newest);
+  assert.equal(found(30, {}), newest);
+  assert.is(found(19, {}), null, 'it is past the LSN');
+  assert.is(found(20, { unhealed: newest }), null, 'rows are partial there');
 });
 
 function surveyOf(topic: SketchedTopic): TopicSurvey {

@@ -14,6 +14,7 @@ import { readPosition } from '../../follower/state/follower-state.ts';
 import { isBeingBuilt } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
+import { openFleetLog } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
 import { askAgent, failoverWaitMs } from '../node/requests.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
@@ -24,6 +25,7 @@ import {
   requireCandidate,
 } from './judge-failover.ts';
 import type { StandIn } from './stand-in.ts';
+import { readUnpublished, type Unpublished } from './unpublished.ts';
 
 interface FailoverRequest {
   readonly node: string;
@@ -39,13 +41,15 @@ export async function failover(
   request: FailoverRequest,
   standIn: StandIn,
   people: (line: string) => void,
-): Promise<FailoverPlan | PromotionResult> {
+): Promise<(FailoverPlan & Unpublished) | PromotionResult> {
   const releasers = new Releasers();
   try {
-    const control = await cluster.openControl(releasers, null);
+    const control = await openFleetLog(cluster, releasers);
     await control.verify();
     const plan = await planOf(cluster, control, request.node, releasers);
-    if (request.dryRun) return plan;
+    if (request.dryRun) {
+      return { ...plan, ...(await readUnpublished(cluster, control.state, releasers)) };
+    }
     if (!request.allowDataLoss) throw needsAllowDataLoss(plan);
     people(`requesting epoch ${plan.epoch} on node ${request.node}`);
     if (await agentRuns(cluster, request.node)) {

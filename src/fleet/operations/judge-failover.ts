@@ -20,7 +20,7 @@ import type { FollowerPosition } from '../../follower/state/follower-state.ts';
 import { requireAttached } from '../node/member-session.ts';
 import { lackTexts, requireSchemaBuilt } from '../status/progress-text.ts';
 
-/** The JSON of a dry run. */
+/** The JSON of a dry run, without what the leader did not publish. */
 export interface FailoverPlan {
   readonly node: string;
   readonly dryRun: true;

@@ -48,6 +48,13 @@ export class CheckpointSearch {
     this.#last = isWholePoint(point) ? { point, appendMs: timestampMs } : null;
   }
 
+  /** The end of the log: no later point continues it. */
+  endsAt(checkpoint: Checkpoint): void {
+    const last = this.#last;
+    if (last === null || compareEpochLsn(checkpoint.at, atOf(last.point)) !== 0) return;
+    this.#found({ ...last, checkpoint });
+  }
+
   #found(start: StartCheckpoint): void {
     if (compareEpochLsn(start.checkpoint.at, this.#until) <= 0) this.#start = start;
     if (isKept(start.appendMs, this.#keptFromMs)) this.#earliest ??= start.checkpoint.at;

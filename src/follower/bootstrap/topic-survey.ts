@@ -80,6 +80,7 @@ export async function surveyTopic(parts: SurveyParts): Promise<BootstrapStart> {
   const { until } = parts;
   const search = until === null ? null : new CheckpointSearch(until, await parts.keptFromMs());
   const { survey, schemaParts } = await readOnce(parts, watermarks[schemaPartition], search);
+  search?.endsAt(checkpoint);
   const start = search?.start ?? null;
   if (until !== null && start === null && compareEpochLsn(until, checkpoint.at) < 0) {
     throw logTooYoung(until, search?.earliest ?? null);
