@@ -165,6 +165,31 @@ export const quick: readonly Mutation[] = [
     tests: [claimModel, 'test/unit/claim-owning.test.ts'],
   },
   {
+    name: 'late-claim-unnoticed',
+    harm: 'a claim that was given up deposes the leader, and no node begins its epoch',
+    edits: [
+      {
+        file: 'src/control/owning.ts',
+        rule: 'late-claim-is-begun',
+        part: 'isLate && isMine(control, node, epoch) ?',
+        replace: 'isLate && owning.ticket < 0 ?',
+      },
+    ],
+    tests: [claimModel, 'test/unit/own-epoch.test.ts'],
+  },
+  {
+    name: 'busy-tables-first',
+    harm: 'a deposed leader takes writes for as long as one of its tables is busy',
+    edits: [
+      {
+        file: 'src/follower/guard/table-visits.ts',
+        rule: 'busy-tables-come-last',
+        replace: 'this.#open = [...busy, ...this.#open];',
+      },
+    ],
+    tests: ['test/unit/table-visits.test.ts'],
+  },
+  {
     name: 'predecessor-unchecked',
     harm: 'a claim of an older log with the same name deposes the leader',
     edits: [

@@ -129,6 +129,7 @@ function watch(owning: Owning, control: ControlState): OwningStep {
   }
   const epoch = control.current?.epoch ?? 0;
   const isLate = phase.kind === 'claiming' || phase.kind === 'stepped-down';
+  // rule: late-claim-is-begun
   return isLate && isMine(control, node, epoch) ? init(owning, epoch) : stay(owning);
 }
 

@@ -32,7 +32,12 @@ import {
   TableChanges,
   truncateGuardName,
 } from './guard/guarded-tables.ts';
-import { dropLostHolds, readHeld, readToSuspend } from './schema/suspended-triggers.ts';
+import {
+  dropLostHolds,
+  readHeld,
+  readToSuspend,
+  type StatementsByTable,
+} from './schema/suspended-triggers.ts';
 
 /** Between two checks of running transactions, and two rounds over busy tables. */
 const pollMs = 50;
@@ -226,10 +231,19 @@ export async function whyClosed(client: Client, { table, refusal }: BusyTable): 
  * Suspends the triggers and rules that would fire in the applier, each table whole, once the guard
  * is armed. It waits for locks as armGuard does.
  */
-export async function suspendTriggers(client: Client, options: GuardOptions = {}): Promise<void> {
-  const found = await readToSuspend(client);
+export async function suspendTriggers(client: Client): Promise<void> {
+  await runByTable(client, await readToSuspend(client));
+}
+
+/** Restores everything as it was, for a database that becomes an ordinary one. */
+export async function restoreTriggers(client: Client): Promise<void> {
+  await runByTable(client, await readHeld(client));
+  await dropLostHolds(client);
+}
+
+async function runByTable(client: Client, found: StatementsByTable): Promise<void> {
   if (found.size === 0) return;
-  const wait = new BoundedWait(options);
+  const wait = new BoundedWait({});
   const changes = await TableChanges.open(client);
   const tables = (await readGuardedTables(client)).filter(({ oid }) => found.has(oid));
   const statements = ({ oid }: GuardedTable): readonly string[] => found.get(oid) ?? [];

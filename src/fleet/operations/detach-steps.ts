@@ -21,10 +21,9 @@ import {
 import { detachInterrupted, schemaInUse } from '../../errors/timed-out.ts';
 import { hit } from '../../failpoints.ts';
 import { openBuild } from '../../follower/schema/schema-build.ts';
-import { restoreTriggers } from '../../follower/schema/suspended-triggers.ts';
 import { readPosition, saveDetached } from '../../follower/state/follower-state.ts';
 import { isBeingBuilt } from '../../follower/state/rebuild-state.ts';
-import { removeGuard } from '../../follower/write-guard.ts';
+import { removeGuard, restoreTriggers } from '../../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
 import { publicationName, slotPattern } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';

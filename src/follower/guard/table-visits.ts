@@ -53,6 +53,7 @@ export class TableVisits<Table> {
   /** The tables that `next` gave were visited, and these of them have to be visited again. */
   visited(tables: readonly Table[], busy: readonly Table[]): void {
     this.#open = this.#open.slice(tables.length);
+    // rule: busy-tables-come-last
     this.#busy.push(...busy);
   }
 

@@ -4,12 +4,7 @@
  * they did on the leader arrives as rows, and must not be done twice.
  */
 import type { Client } from 'pg';
-import {
-  inTransaction,
-  qualifiedName,
-  quoteIdentifier,
-  quoteLiteral,
-} from '../../catalog/postgres-session.ts';
+import { qualifiedName, quoteIdentifier, quoteLiteral } from '../../catalog/postgres-session.ts';
 import { userTablesCondition } from '../../catalog/read-catalog.ts';
 
 /** A kind in the words of ALTER TABLE, its catalog query, and our table that remembers it. */
@@ -45,7 +40,7 @@ interface SuspendedRow {
   readonly mode: string;
 }
 
-type StatementsByTable = ReadonlyMap<string, readonly string[]>;
+export type StatementsByTable = ReadonlyMap<string, readonly string[]>;
 
 function add(to: Map<string, string[]>, oid: string, statements: readonly string[]): void {
   to.set(oid, [...(to.get(oid) ?? []), ...statements]);
@@ -110,14 +105,4 @@ export async function readHeld(client: Client): Promise<StatementsByTable> {
 /** Once all else is restored: what is left belongs to tables that were dropped. */
 export async function dropLostHolds(client: Client): Promise<void> {
   for (const { memory } of suspendedKinds) await client.query(`DELETE FROM ${memory}`);
-}
-
-/** Restores everything as it was, in one transaction. */
-export async function restoreTriggers(client: Client): Promise<void> {
-  await inTransaction(client, async () => {
-    for (const statements of (await readHeld(client)).values()) {
-      for (const statement of statements) await client.query(statement);
-    }
-    await dropLostHolds(client);
-  });
 }
