@@ -57,6 +57,15 @@ CREATE TABLE IF NOT EXISTS understudy.rebuild (
   replaces oid
 );
 
+-- What makes the rows of this follower doubtful: a row was missing when the log changed it
+-- (damaged), or `verify` found rows that are not the leader's (different). Until `verify` finds all
+-- rows equal, or the node is rebuilt, it is not exact and cannot be promoted.
+CREATE TABLE IF NOT EXISTS understudy.doubts (
+  kind text PRIMARY KEY CHECK (kind IN ('damaged', 'different')),
+  what text NOT NULL,
+  found timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The epochs that are not void, from the first to the one of this node's position.
 CREATE TABLE IF NOT EXISTS understudy.epochs (
   epoch integer PRIMARY KEY,

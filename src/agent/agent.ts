@@ -9,7 +9,6 @@ import { isMine, ownerOf } from '../control/claim.ts';
 import { deposed, notBuilt } from '../errors/ownership.ts';
 import { leaderCannotStopAt, rebuildCannotStopAt } from '../errors/prerequisite.ts';
 import { detachInterrupted } from '../errors/timed-out.ts';
-import { hasCode, type UnderstudyError } from '../errors/understudy-error.ts';
 import { hit } from '../failpoints.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { type NodeAccess, type NodeDatabase, openNode } from '../fleet/node/node-access.ts';
@@ -37,12 +36,14 @@ import { readPendingRebuild } from '../follower/state/rebuild-state.ts';
 import { dropSlot, listSlots } from '../leader/stream/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { slotPattern } from '../topic/records/layout.ts';
+import { type Evidence, requireWholeTopic, weigh } from './evidence.ts';
 import { type AttemptEnd, answerDetach, answerRebuild, nextTask } from './follower-tasks.ts';
 import { type AgentWork, guardNode, runAsLeader } from './leader-run.ts';
 
 interface AgentEvents extends Pick<AgentWork, 'figures' | 'onWorking'> {
   /** The node's lock is held and its log is read. */
   readonly onServed: () => void;
+  readonly evidence: Evidence;
 }
 
 interface ServeOptions {
@@ -87,24 +88,29 @@ export class Agent {
   readonly #node: NodeAccess;
   readonly #releasers: Releasers;
   readonly #work: AgentWork;
+  readonly #evidence: Evidence;
 
   constructor(
     node: NodeAccess,
     releasers: Releasers,
-    { figures, onWorking }: Pick<AgentWork, 'figures' | 'onWorking'>,
+    { figures, onWorking, evidence }: Omit<AgentEvents, 'onServed'>,
   ) {
     const desk = new RequestDesk(node.control, node.name, node.cluster.around.nowMs);
     releasers.push('the request desk', () => desk.close());
     this.#node = node;
     this.#releasers = releasers;
+    this.#evidence = evidence;
     this.#work = { node, releasers, desk, figures, onWorking };
   }
 
   async run(signal: AbortSignal): Promise<AttemptEnd> {
+    const { control, identity, name } = this.#node;
+    const leads = identity.role === 'leader' && ownerOf(control.state)?.node === name;
+    if (leads) requireWholeTopic(control.state, name);
     try {
       return await this.#serve(signal);
     } catch (error) {
-      if (hasCode(error, 'DAMAGED')) await this.#recordDamage(error);
+      if (await weigh(this.#node, this.#evidence, error)) return 'next';
       throw error;
     }
   }
@@ -229,21 +235,5 @@ export class Agent {
       },
       onApplied: (rows) => figures.onApplied(rows),
     };
-  }
-
-  /** Once for all nodes that find it. While damage is open, no node may be promoted. */
-  async #recordDamage(error: UnderstudyError): Promise<void> {
-    const { control, name, cluster } = this.#node;
-    const open = [...control.state.openDamage.values()];
-    if (open.some(({ reason }) => reason === error.message)) return;
-    await control.append({
-      kind: 'damage',
-      id: cluster.around.randomId(),
-      epoch: control.state.current?.epoch ?? 1,
-      at: null,
-      reason: error.message,
-      node: name,
-      time: new Date(cluster.around.nowMs()).toISOString(),
-    });
   }
 }

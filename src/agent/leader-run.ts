@@ -9,6 +9,7 @@ import { claimLost, deposed } from '../errors/ownership.ts';
 import { hasCode } from '../errors/understudy-error.ts';
 import { fencedByStaleOwner } from '../errors/unreachable.ts';
 import { hit } from '../failpoints.ts';
+import { keepNotingLag } from '../fleet/node/compaction-lag.ts';
 import type { NodeAccess } from '../fleet/node/node-access.ts';
 import type { RequestDesk } from '../fleet/node/request-desk.ts';
 import { keepRaising } from '../fleet/node/start-number.ts';
@@ -146,6 +147,7 @@ async function leaderTasks(
     keepRaising(client, control, database, cluster.around.log, signal),
     // A server that stopped answering must not delay the end of a run that failed elsewhere.
     unlessAborted(keepSchemaCurrent(node, leading, epoch, signal), signal),
+    keepNotingLag(cluster, control, signal),
     desk.serveRepairs(leading, signal),
   ]);
 }

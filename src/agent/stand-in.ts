@@ -12,6 +12,7 @@ import { beginRebuild } from '../fleet/provision/rebuilding.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { Agent } from './agent.ts';
 import { AgentFigures } from './agent-figures.ts';
+import { Evidence } from './evidence.ts';
 
 export const agentStandIn: StandIn = {
   promote: (cluster, name, epoch) =>
@@ -49,7 +50,9 @@ async function withAgent<Result>(
   return withNode(cluster, name, async (node, releasers) => {
     try {
       const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
-      const agent = new Agent(node, releasers, { figures, onWorking: () => undefined });
+      const evidence = new Evidence(cluster.around.nowMs);
+      const events = { figures, evidence, onWorking: () => undefined };
+      const agent = new Agent(node, releasers, events);
       return await work(agent, node, ending);
     } finally {
       ending.abort();

@@ -74,6 +74,11 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'rebuild a follower from the log',
     load: async () => bindCommand((await import('./rebuild.ts')).rebuildCommand),
   },
+  'repair-damage': {
+    synopsis: '--reason <text>',
+    summary: 'close damage of the topic: have every row published again, and record why',
+    load: async () => bindCommand((await import('./repair-damage.ts')).repairDamageCommand),
+  },
   destroy: {
     synopsis: '[--yes]',
     summary: 'remove all that Understudy created, in Kafka and in the databases',

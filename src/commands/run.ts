@@ -5,6 +5,7 @@
  */
 import { serveNode } from '../agent/agent.ts';
 import { AgentFigures } from '../agent/agent-figures.ts';
+import { Evidence } from '../agent/evidence.ts';
 import { FenceWatch } from '../agent/fence-watch.ts';
 import type { AttemptEnd } from '../agent/follower-tasks.ts';
 import { WalWatch } from '../agent/wal-watch.ts';
@@ -139,11 +140,12 @@ async function keepServing(
   const { log, sleep, random, now, signal } = context;
   let served = false;
   let end: AttemptEnd = 'next';
+  const evidence = new Evidence(now);
   const attempt = async (_: AbortSignal, onWorking: () => void): Promise<void> => {
     const onServed = (): void => {
       served = true;
     };
-    const events = { onServed, onWorking, figures };
+    const events = { onServed, onWorking, figures, evidence };
     try {
       while (!signal.aborted && end === 'next') {
         // Once: what replaces this database later is not to be replaced by it.

@@ -8,9 +8,9 @@
  * so that all records stay at their offsets, but for the kinds of which only the last record is
  * used (start, nonce, compaction-lag, repair, answer).
  *
- * This version appends no release, abort, repair or durability: switchover, the repair of damage
- * and other durabilities than async are not part of it. They belong to format 1 all the same, and
- * readers fold them: a node of this version understands the log of a node that appends them.
+ * This version appends no release, abort or durability: switchover and other durabilities than
+ * async are not part of it. They belong to format 1 all the same, and readers fold them: a node of
+ * this version understands the log of a node that appends them.
  */
 import { z } from 'zod';
 import { formatEpochLsn, parseEpochLsn } from '../change/position.ts';
@@ -94,8 +94,8 @@ const shapes = {
   },
   /** A node found records missing or too many in the topic after `at`. */
   damage: { id, epoch, at: epochLsn.nullable(), reason: z.string(), node, time },
-  /** Closes the damage of that id. */
-  repair: { damage: id, node, time },
+  /** Closes the damage of that id; `by` is the user and the machine of the command. */
+  repair: { damage: id, by: z.string().min(1), reason: z.string().min(1), time },
   /** A follower became an independent database at `at`; it never follows again. */
   detach: { id, node, at: epochLsn, time },
   /** A min.compaction.lag.ms that the topic has had. The smallest one separates damage from age. */

@@ -6,6 +6,7 @@
  *
  * The state grows with the actions of users (named points, commands, promotions), as the log does.
  */
+import { compareEpochLsn, type EpochLsn } from '../change/position.ts';
 import { unreachable } from '../errors/bug.ts';
 import { type ClaimState, foldClaim, noClaims } from './claim.ts';
 import type { ControlRecord, RecordOf } from './control-records.ts';
@@ -20,7 +21,10 @@ export interface ControlState extends ClaimState {
   readonly starts: ReadonlyMap<string, RecordOf<'start'>>;
   /** By id, damage that was not repaired. */
   readonly openDamage: ReadonlyMap<string, RecordOf<'damage'>>;
-  readonly repaired: ReadonlySet<string>;
+  /** By id, all damage that was ever found, in the order of the log. */
+  readonly damage: ReadonlyMap<string, RecordOf<'damage'>>;
+  /** By the id of the damage that it closes. */
+  readonly repairs: ReadonlyMap<string, RecordOf<'repair'>>;
   /** By node, where it left the cluster; the first record counts. */
   readonly detached: ReadonlyMap<string, RecordOf<'detach'>>;
   readonly durability: RecordOf<'durability'> | null;
@@ -37,7 +41,8 @@ export const emptyControlState: ControlState = {
   startNumbers: new Map(),
   starts: new Map(),
   openDamage: new Map(),
-  repaired: new Set(),
+  damage: new Map(),
+  repairs: new Map(),
   detached: new Map(),
   durability: null,
   smallestCompactionLagMs: null,
@@ -59,7 +64,8 @@ function draftOf(state: ControlState) {
     startNumbers: new Map(state.startNumbers),
     starts: new Map(state.starts),
     openDamage: new Map(state.openDamage),
-    repaired: new Set(state.repaired),
+    damage: new Map(state.damage),
+    repairs: new Map(state.repairs),
     detached: new Map(state.detached),
     requests: new Map(state.requests),
     answers: new Map(state.answers),
@@ -89,10 +95,11 @@ function apply(draft: Draft, record: ControlRecord): void {
       // It is evidence for the process that appended it: control-log.ts.
       return;
     case 'damage':
-      if (!draft.repaired.has(record.id)) draft.openDamage.set(record.id, record);
+      draft.damage.set(record.id, record);
+      if (!draft.repairs.has(record.id)) draft.openDamage.set(record.id, record);
       return;
     case 'repair':
-      draft.repaired.add(record.damage);
+      draft.repairs.set(record.damage, record);
       draft.openDamage.delete(record.damage);
       return;
     case 'detach':
@@ -125,4 +132,12 @@ function withStep<T extends { readonly step: string }>(
   record: T,
 ): readonly T[] {
   return [...(steps ?? []).filter(({ step }) => step !== record.step), record];
+}
+
+/** Up to where a topic that lost records was closed again: what is at or below lacks records. */
+export function repairedTo({ damage, repairs }: ControlState): EpochLsn | null {
+  const closed = [...damage.values()].flatMap(({ id, at }) => {
+    return repairs.has(id) && at !== null ? [at] : [];
+  });
+  return closed.sort(compareEpochLsn).at(-1) ?? null;
 }

@@ -161,3 +161,13 @@ export function unpublishedNeedsAllowance(failover: RiskyFailover): UnderstudyEr
     'If the leader cannot return, allow the loss',
   );
 }
+
+/** `open` are the damages that `repair-damage` would close. */
+export function damageNotClosed(open: readonly string[]): UnderstudyError {
+  return new UnderstudyError(
+    'DAMAGED',
+    `the topic is damaged, and nothing was changed: ${open.join('; ')}`,
+    'Find out what removed or added records. To have every row published again and to close it: ' +
+      'understudy repair-damage --reason <text>',
+  );
+}

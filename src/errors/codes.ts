@@ -146,6 +146,11 @@ export const errorTable = {
     false,
     'Record counts do not match a consistency point: the topic lost or duplicated records.',
   ),
+  NODE_DAMAGED: entry(
+    'notAsRequired',
+    false,
+    'A node lacks a row of its own, or a broker gave it a wrong answer: other nodes go on.',
+  ),
   UNFINISHED: entry(
     'notAsRequired',
     false,

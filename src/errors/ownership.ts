@@ -3,6 +3,7 @@
  * CLAIM_LOST, RESTORED_COPY, TIMELINE_MISMATCH and NOT_PROMOTABLE.
  */
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { repairHint } from './topic.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** Kafka fenced the producer; `answer` is the name of its error code. */
@@ -25,7 +26,8 @@ export function serverBehindEpoch(position: string): UnderstudyError {
   return new UnderstudyError(
     'TIMELINE_MISMATCH',
     `position ${position} is past the end of this server’s WAL`,
-    'This server was restored from an older copy: fail over to a follower.',
+    'This server was restored from an older copy: fail over to a follower (understudy failover). ' +
+      'To continue with the rows of the copy instead: understudy resnapshot --all',
     undefined,
     { at: position },
   );
@@ -150,8 +152,18 @@ export function topicDamaged(damage: string): UnderstudyError {
   return new UnderstudyError(
     'NOT_PROMOTABLE',
     `the topic is damaged: ${damage}`,
-    'No node is known to be exact. Keep the topic for analysis; destroy the cluster and init it ' +
-      'again.',
+    `No node is known to be exact. ${repairHint}`,
+  );
+}
+
+/** The leader whose own records the topic lost: `damage` is the reason in the control log. */
+export function leaderOfDamaged(node: string, damage: string): UnderstudyError {
+  return new UnderstudyError(
+    'DAMAGED',
+    `node ${node} leads a topic that is damaged, and publishes nothing: ${damage}`,
+    `${repairHint}, then start the agent: understudy run ${node}`,
+    undefined,
+    { node },
   );
 }
 
@@ -160,6 +172,18 @@ export function notOfStream(node: string): UnderstudyError {
     'NOT_PROMOTABLE',
     `node ${node} does not follow this stream`,
     seeWhoCan,
+    undefined,
+    { node },
+  );
+}
+
+/** `reasons` as `status` shows them. */
+export function rowsInDoubt(node: string, reasons: readonly string[]): UnderstudyError {
+  return new UnderstudyError(
+    'NOT_PROMOTABLE',
+    `node ${node} cannot be promoted: ${reasons.join('; ')}`,
+    'Choose another node (understudy status), or rebuild this one from the log: understudy ' +
+      `rebuild ${node}`,
     undefined,
     { node },
   );

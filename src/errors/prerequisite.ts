@@ -6,6 +6,7 @@
 import { formatDurationMs } from '../change/amounts.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { ErrorCode } from './codes.ts';
+import { repairHint } from './topic.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** A finding of `check` as the error with which another command refuses. */
@@ -230,7 +231,7 @@ export function rebuildFromDamage(node: string, damage: string): UnderstudyError
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} cannot be rebuilt from a topic that is damaged: ${damage}`,
-    'Keep the topic for analysis; destroy the cluster and init it again.',
+    repairHint,
     undefined,
     { node },
   );

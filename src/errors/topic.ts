@@ -3,7 +3,6 @@
  * missing or too many (DAMAGED), records that this version cannot read (MESSAGE_UNKNOWN,
  * FORMAT_TOO_NEW), and rows that the topic cannot hold (RECORD_TOO_LARGE, TYPE_RANGE).
  */
-import type { RelationId } from '../change/change.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
 
@@ -12,6 +11,11 @@ import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
  * can be put back, and a leader must not write behind what followers cannot read.
  */
 const startOver = 'run understudy destroy --yes, then understudy init.';
+
+/** The repair has every table read again, so that the topic is whole whatever it lost. */
+export const repairHint =
+  'Find out what removed or added records, then close the damage: understudy repair-damage ' +
+  '--reason <text>';
 
 /** `what` is a record or an object in a database that carries a format version. */
 export function newerFormat(what: string, format: number, known: number): UnderstudyError {
@@ -127,35 +131,9 @@ export function otherStream(
   );
 }
 
-/** A reader fetched from an offset that the log does not hold, and never resets by itself. */
-export function offsetMissing(what: string, facts: ErrorFacts, cause: unknown): UnderstudyError {
-  return new UnderstudyError(
-    'DAMAGED',
-    what,
-    `Records were deleted, or the topic was deleted and re-created: ${startOver}`,
-    cause,
-    facts,
-  );
-}
-
 /** Records that were in the topic are missing, or there are records that no leader wrote. */
 export function damagedLog(what: string, facts: ErrorFacts = {}): UnderstudyError {
-  return new UnderstudyError(
-    'DAMAGED',
-    what,
-    `Keep the topic for analysis, then ${startOver}`,
-    undefined,
-    facts,
-  );
-}
-
-/** `batch` names it: the batch at offset 7 of shop.changes partition 0. */
-export function damagedBatch(batch: string, what: string): UnderstudyError {
-  return new UnderstudyError(
-    'DAMAGED',
-    `${batch} ${what}`,
-    'Check the disks of the brokers; restore the partition from a healthy replica.',
-  );
+  return new UnderstudyError('DAMAGED', what, repairHint, undefined, facts);
 }
 
 /** A record of a kind or a form that this version does not know: perhaps a newer one wrote it. */
@@ -325,40 +303,8 @@ export class GapError extends UnderstudyError {
   }
 }
 
-const countsHint = `Nothing after it was applied. Keep the topic for analysis, then ${startOver}`;
+const countsHint = `Nothing after it was applied. ${repairHint}`;
 
 function countsText(what: string, at: string): string {
   return `record counts do not match the consistency point after ${at}: ${what}`;
-}
-
-interface PartialRecord {
-  readonly relationId: RelationId;
-  readonly partition: number;
-  readonly offset: bigint;
-}
-
-function changesRow({ relationId, partition, offset }: PartialRecord): string {
-  return `the record at partition ${partition}, offset ${offset} changes a row of ${relationId}`;
-}
-
-function factsOfPartial({ relationId, partition, offset }: PartialRecord): ErrorFacts {
-  return { relation: relationId, partition, offset: String(offset) };
-}
-
-/** A partial record follows the delete of its row. */
-export function partialOfDeletedRow(record: PartialRecord): UnderstudyError {
-  return damagedLog(`${changesRow(record)} that is deleted`, factsOfPartial(record));
-}
-
-/** Every earlier state of the row was applied, and the table does not hold it. */
-export function partialWithoutBase(record: PartialRecord): UnderstudyError {
-  return new UnderstudyError(
-    'DAMAGED',
-    `${changesRow(record)} that this node does not have`,
-    'A session changed rows of this node, or the topic lost records: compare the nodes with ' +
-      'understudy verify. If only this node differs, rebuild it from the log: understudy rebuild ' +
-      '<node>',
-    undefined,
-    factsOfPartial(record),
-  );
 }

@@ -8,9 +8,12 @@
 import type { Client } from 'pg';
 import { inTransaction } from '../catalog/postgres-session.ts';
 import type { EpochBegin, RelationId } from '../change/change.ts';
+import { compareEpochLsn, type EpochLsn, parseEpochLsn } from '../change/position.ts';
 import { withoutPosition } from '../errors/cluster.ts';
+import { behindRepair } from '../errors/node-damage.ts';
 import { followerStopped } from '../errors/timed-out.ts';
 import { GapError } from '../errors/topic.ts';
+import { hasCode } from '../errors/understudy-error.ts';
 import { ClosedError } from '../topic/kafka/errors.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/records/decoder.ts';
@@ -60,7 +63,9 @@ interface FollowerParts {
   readonly reader: CommittedReader;
   readonly decoder: RecordDecoder;
   /** The smallest min.compaction.lag.ms the topic ever had; null when it is unknown. */
-  readonly smallestCompactionLagMs: number | null;
+  readonly smallestCompactionLagMs: () => Promise<number | null>;
+  /** Damage of the topic at or below was closed: no node can read on from there. */
+  readonly repairedTo: EpochLsn | null;
   /** The time of the brokers' clocks, which give LogAppendTimes. */
   readonly brokerNowMs: () => Promise<number>;
   /** Transactions younger than this are not applied; 0 is no delay. */
@@ -170,15 +175,26 @@ export class Follower {
   /** A gap is damage of the topic, or this node is too late, and may be rebuilt. */
   async #judged(error: unknown): Promise<unknown> {
     const building = this.#building;
+    if (this.#isBehindRepair(error)) {
+      const late = behindRepair(this.#position.at, error);
+      return building === null ? late : new BootstrapRestart(late.message);
+    }
     if (!(error instanceof GapError)) {
       return building === null ? error : restartFor(error, building.conflicts);
     }
     const lastAppendMs = Math.min(...this.#position.appendMs);
     const awayMs = (await this.#parts.brokerNowMs()) - lastAppendMs;
-    const judged = judgeGap(error, awayMs, this.#parts.smallestCompactionLagMs);
+    const judged = judgeGap(error, awayMs, await this.#parts.smallestCompactionLagMs());
     return judged.code === 'STALE' && building !== null
       ? new BootstrapRestart(judged.message)
       : judged;
+  }
+
+  #isBehindRepair(error: unknown): boolean {
+    const { repairedTo } = this.#parts;
+    if (repairedTo === null || !hasCode(error, 'DAMAGED')) return false;
+    const at = parseEpochLsn(String(error.facts['at'] ?? '')) ?? this.#position.at;
+    return compareEpochLsn(at, repairedTo) <= 0;
   }
 
   /**

@@ -147,4 +147,32 @@ test('a row of another program stops leader and follower at the next point', asy
   await isDamaged();
 });
 
+test('damage is open until it is closed with a reason, and then every node goes on', async () => {
+  const again = fleet.spawnAgent('a');
+  await stopsDamaged(again);
+  assert.match(again.log, /leads a topic that is damaged, and publishes nothing/);
+  const rebuild = await fleet.cli('rebuild', 'b');
+  assert.is(rebuild.json.error.code, 'PREREQUISITE');
+  const shown = await fleet.cli('repair-damage');
+  assert.is(shown.code, 4);
+  assert.match(shown.json.error.message, /nothing was changed: .*found by node a/);
+  const [open] = (await fleet.status()).damage ?? [];
+  assert.is(open?.repair, null);
+  const closed = await fleet.cli('repair-damage', '--reason', 'a stray producer');
+  assert.is(closed.code, 0, closed.stderr);
+  assert.is(closed.json.tables, 1);
+  await fleet.startAgent('a');
+  await fleet.sql('a', `INSERT INTO item VALUES (101, 'after the repair')`);
+  await fleet.startAgent('b');
+  await fleet.until('b to be promotable', async () => (await fleet.status()).nodes[1], {
+    reached: (b) => b?.promotable === true,
+    timeoutMs: 60_000,
+  });
+  await fleet.caughtUp();
+  await fleet.assertSame('item');
+  const [kept] = (await fleet.status()).damage ?? [];
+  assert.is(kept?.repair?.reason, 'a stray producer');
+  assert.is((await fleet.cli('repair-damage', '--reason', 'again')).json.closed.length, 0);
+});
+
 test.run();

@@ -160,7 +160,10 @@ test('a row that was deleted on the follower stops it', async () => {
   await fleet.sql('a', 'UPDATE doc SET n = n + 1');
   const agent = fleet.agent('b');
   assert.is(await agent.exitCode(), 4, agent.log);
-  assert.match(agent.log, /"code":"DAMAGED".*changes a row of public.doc that this node does not/);
+  assert.match(
+    agent.log,
+    /"code":"NODE_DAMAGED".*changes a row of public.doc that this node does not/,
+  );
 });
 
 test.run();

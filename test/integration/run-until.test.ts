@@ -88,9 +88,11 @@ withDump('a node has the rows of the LSN, which the leader has no more', async (
 });
 
 withDump('an LSN whose rows may be compacted is refused, and nothing is created', async () => {
-  await begin(6_000);
+  await begin(86_400_000);
   const early = await point('early');
   await fleet.sql('a', `UPDATE item SET body = 'third ' || id`);
+  // The leader's agent would find it within a minute: the command must not rely on that.
+  await broker.lowerLag(fleet, { compactionLagMs: 6_000 });
   await broker.cleaned(fleet, 'public.item', 230);
   const { code, json } = await fleet.cli('run', 'c', '--until', 'early');
   assert.is(code, 4, JSON.stringify(json));

@@ -150,7 +150,7 @@ test('an offset past the end is an error with the end', async () => {
   const reader = topics.reader(topic, 1);
   await stableOffsets(reader, 1n);
   const failure = await rejection(reader.fetch(new Map([[0, 3n]]), { maxWaitMs: 100 }));
-  assert.is(failure.code, 'DAMAGED');
+  assert.is(failure.code, 'NODE_DAMAGED');
   assert.is(failure.message, `offset 3 is not in ${topic} partition 0, which holds 0 to 2`);
 });
 
@@ -172,7 +172,7 @@ test('an offset below the low watermark is an error, never a jump to the start',
   const [limits] = await reader.watermarks();
   assert.equal(limits, { partition: 0, lowWatermark: 2n, lastStableOffset: 4n });
   const failure = await rejection(reader.fetch(new Map([[0, 1n]]), { maxWaitMs: 100 }));
-  assert.is(failure.code, 'DAMAGED');
+  assert.is(failure.code, 'NODE_DAMAGED');
   assert.match(failure.message, /offset 1 .* holds 2 to 4$/);
   const [rest] = await reader.fetch(new Map([[0, 2n]]), { maxWaitMs: 1_000 });
   assert.equal(texts(rest?.records ?? []), ['c=1']);

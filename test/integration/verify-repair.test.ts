@@ -40,6 +40,11 @@ test.after(async () => {
   await stack.close();
 });
 
+async function promotable(node: string): Promise<boolean | null> {
+  const { nodes } = await fleet.status();
+  return nodes.find(({ name }) => name === node)?.promotable ?? null;
+}
+
 test('rows that differ are the leader’s again, while others are written', async () => {
   await fleet.tamper(
     'b',
@@ -54,8 +59,13 @@ test('rows that differ are the leader’s again, while others are written', asyn
      UPDATE doc SET id = '20.5' WHERE id = 20.50;
      DELETE FROM "Odd ""name" WHERE "1" = 6`,
   );
+  assert.is(await promotable('b'), true);
   const before = await fleet.cli('verify');
   assert.is(before.code, 8, before.stderr);
+  assert.is(await promotable('b'), false, 'its rows were found different');
+  const refused = await fleet.cli('failover', 'b', '--dry-run');
+  assert.is(refused.json.error.code, 'NOT_PROMOTABLE');
+  assert.match(refused.json.error.message, /verify found rows that are not the leader’s/);
   const writer = await fleet.session('a');
   const write = () => writer.query('UPDATE doc SET n = n + 1 WHERE id BETWEEN 300 AND 303');
   const { code, json, stderr } = await beside([write], () => fleet.cli('verify', '--repair'));
@@ -64,6 +74,7 @@ test('rows that differ are the leader’s again, while others are written', asyn
   assert.ok(json.repaired >= 300, `${json.repaired} rows`);
   await fleet.caughtUp();
   await fleet.assertAllSame(['doc', '"Odd ""name"']);
+  assert.is(await promotable('b'), true, 'all rows are equal again');
 });
 
 test('what is equal is not published again', async () => {
@@ -81,6 +92,41 @@ test('an agent that was restarted repairs as well', async () => {
   const { code, json } = await fleet.cli('verify', 'b', '--repair');
   assert.is(code, 0, JSON.stringify(json));
   assert.is(json.repaired, 1);
+});
+
+test('a row that one node lacks concerns that node alone', async () => {
+  await fleet.agent('a').stop();
+  // Else the log would hold the row whole before the node reads it for the second time.
+  await fleet.startAgent('a', 'heal.after-read=pause:60000');
+  await fleet.tamper('b', 'DELETE FROM doc WHERE id = 700.50');
+  await fleet.sql('a', 'UPDATE doc SET n = n + 1 WHERE id = 700.50');
+  const agent = fleet.agent('b');
+  assert.is(await agent.exitCode(), 4, agent.log);
+  assert.match(agent.log, /reading once more/);
+  assert.match(
+    agent.log,
+    /"code":"NODE_DAMAGED".*a row of public.doc that this node does not have/,
+  );
+  const { nodes, damage } = await fleet.status();
+  assert.equal(damage, [], 'the topic is not damaged');
+  const states = nodes.map(({ name, state, promotable: may }) => [name, state, may]);
+  assert.equal(states.slice(1), [
+    ['b', 'damaged', false],
+    ['c', 'streaming', true],
+  ]);
+  assert.is((await fleet.cli('failover', 'c', '--dry-run')).code, 0);
+  assert.is((await fleet.cli('failover', 'b', '--dry-run')).json.error?.code, 'NOT_PROMOTABLE');
+  await fleet.agent('a').stop();
+  await fleet.startAgent('a');
+  const rebuilt = await fleet.cli('rebuild', 'b');
+  assert.is(rebuilt.code, 0, rebuilt.stderr);
+  await fleet.startAgent('b');
+  await fleet.until('b to be promotable', () => promotable('b'), {
+    reached: (may) => may === true,
+    timeoutMs: 60_000,
+  });
+  await fleet.caughtUp();
+  await fleet.assertAllSame(['doc', '"Odd ""name"']);
 });
 
 test('a leader that is deposed in the middle of a repair refuses writes', async () => {

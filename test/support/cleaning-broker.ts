@@ -3,6 +3,7 @@
  * configured and were never initialised. It gives waits until records are really removed. The
  * segment that is written to is never cleaned, so a wait for cleaning keeps writing.
  */
+import kafkajs from 'kafkajs';
 import { type Sandbox, startSandbox } from '../../scripts/sandbox/sandbox.ts';
 import { parseEpochLsn } from '../../src/change/position.ts';
 import { connectKafka } from '../../src/topic/kafka/client.ts';
@@ -27,6 +28,8 @@ export interface GrowingOptions {
   /** How long a record is kept beside a newer one; default: as short as a leader allows. */
   readonly compactionLagMs?: number;
 }
+
+type CompactionTimes = Pick<GrowingOptions, 'deleteRetentionMs' | 'compactionLagMs'>;
 
 /** A row that is written all the time, so that segments end and are cleaned. */
 const tickTable = 'CREATE TABLE tick (id int PRIMARY KEY, n int)';
@@ -76,12 +79,31 @@ export class CleaningBroker {
     });
   }
 
+  /** As an operator who wants a smaller topic does it. */
+  async lowerLag(fleet: Fleet, to: CompactionTimes): Promise<void> {
+    const kafka = connectKafka({ brokers: fleet.brokers, clientId: 'test' }, testLog);
+    const admin = kafka.kafkajs.admin();
+    const settings = {
+      ...topicSettings(to),
+      ...{ 'cleanup.policy': 'compact', 'message.timestamp.type': 'LogAppendTime' },
+    };
+    const configEntries = Object.entries(settings).map(([name, value]) => ({ name, value }));
+    const type = kafkajs.ConfigResourceTypes.TOPIC;
+    const resources = [{ type, name: changesTopic(fleet.cluster), configEntries }];
+    try {
+      await admin.connect();
+      await admin.alterConfigs({ validateOnly: false, resources });
+    } finally {
+      await admin.disconnect();
+    }
+  }
+
   close(): Promise<void> {
     return this.#sandbox.stop();
   }
 }
 
-function topicSettings({ deleteRetentionMs = 600_000, compactionLagMs = 6_000 }: GrowingOptions) {
+function topicSettings({ deleteRetentionMs = 600_000, compactionLagMs = 6_000 }: CompactionTimes) {
   return {
     // A leader reads its own batches back, and counts them.
     'min.compaction.lag.ms': String(compactionLagMs),

@@ -210,6 +210,10 @@ test('each verb turns its words into its input', async () => {
     timeoutMs: 120_000,
   });
   assert.is(detachCommand.read(['b'], { timeout: '30s' }).at, null);
+  const { repairDamageCommand } = await import('../../src/commands/repair-damage.ts');
+  assert.equal(repairDamageCommand.read([], {}), { reason: null, resnapshot: true });
+  const named = { reason: ' INC-7 ', resnapshot: false };
+  assert.equal(repairDamageCommand.read([], named), { reason: 'INC-7', resnapshot: false });
   const { initCommand } = await import('../../src/commands/init.ts');
   assert.equal(initCommand.read([], {}), { leader: null, replaceRows: false });
 });

@@ -51,7 +51,7 @@ test('the first stream counts: two inits at once make one cluster', () => {
 });
 
 test('damage is open until it is repaired', () => {
-  const repair: ControlRecord = { kind: 'repair', damage: 'd1', node: 'a', time };
+  const repair: ControlRecord = { kind: 'repair', damage: 'd1', by: 'op@host', reason: 'x', time };
   const state = fold(damage('d1'), damage('d2'), repair);
   assert.equal([...state.openDamage.keys()], ['d2']);
 });
@@ -109,7 +109,7 @@ function another(log: readonly ControlRecord[], choice: number): ControlRecord {
     { kind: 'stream', streamId: id, cluster: 'shop', partitions: 1, topic: {}, time },
     point('xyz'.charAt(choice % 3), BigInt(log.length)),
     damage(id),
-    { kind: 'repair', damage: `i${choice % (log.length + 1)}`, node, time },
+    { kind: 'repair', damage: `i${choice % (log.length + 1)}`, by: node, reason: 'x', time },
     { kind: 'compaction-lag', ms: choice % 7 },
     durability(id, (choice % 4) + 1, 'log'),
     { kind: 'request', id, step: 'start', verb: 'x', node, args: {}, time },

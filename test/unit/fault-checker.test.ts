@@ -161,6 +161,7 @@ const streaming = {
 };
 const status: FleetStatus = {
   ...{ cluster: 'c', stream: 's', epoch: 1, leader: 'a', durability: 'async', topic: 'c.changes' },
+  damage: [],
   unfinished: [],
   nodes: [
     { name: 'a', role: 'leader', ...streaming, exact: true, promotable: false },

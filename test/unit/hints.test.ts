@@ -33,20 +33,14 @@ const namesDestroy: Readonly<Record<string, string>> = {
   'errors/node-state.ts leaderNotDetachable':
     'without its leader a cluster continues only after a failover, which keeps the leader’s ' +
     'database out of it: to keep that database, and no other, is to end the cluster',
-  'errors/ownership.ts topicDamaged': recordsAreLost,
   'errors/ownership.ts topicPastEpoch': topicIsAnother,
-  'errors/prerequisite.ts rebuildFromDamage': recordsAreLost,
   'errors/table.ts changedWithoutIdentity': noSchemaChanges,
   'errors/table.ts changesNotSent': noSchemaChanges,
   'errors/table.ts resnapshotWithoutKey':
     'followers cannot match the rows of a table without a key, so reading it again would double ' +
     'them; where a smaller resnapshot does, the hint names it first',
   'errors/table.ts tableChanged': noSchemaChanges,
-  'errors/topic.ts GapError': recordsAreLost,
-  'errors/topic.ts countsDiffer': recordsAreLost,
-  'errors/topic.ts damagedLog': recordsAreLost,
   'errors/topic.ts foreignRecord': recordsAreLost,
-  'errors/topic.ts offsetMissing': recordsAreLost,
   'errors/topic.ts otherStream': topicIsAnother,
   'errors/topic.ts partitionMissing': topicIsAnother,
   'errors/topic.ts partitionsChanged': topicIsAnother,

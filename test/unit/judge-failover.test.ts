@@ -16,7 +16,12 @@ import { at } from '../support/builders.ts';
 import { claim, control, time } from '../support/fleet-facts.ts';
 
 const state = control(claim(1, 'a'));
-const candidate = { position: { at: at(1, 16), unfinished: [] }, open: null, notValid: [] };
+const candidate = {
+  position: { at: at(1, 16), unfinished: [] },
+  open: null,
+  notValid: [],
+  doubts: [],
+};
 
 function codeOf(act: () => unknown): string {
   try {
@@ -64,6 +69,20 @@ test('a schema that is being built refuses the node, unless it waits for missing
   );
   const position = { at: at(1, 16), unfinished: ['public.t'] };
   assert.equal(planFailover(state, 'b', { ...candidate, open, position }).unfinished, ['public.t']);
+});
+
+test('a node whose rows are in doubt is refused, with what status shows', () => {
+  const doubts = ['its rows are in doubt: verify found rows', 'it needs the offset 5'];
+  assert.throws(
+    () => planFailover(state, 'b', { ...candidate, doubts }),
+    (error: unknown) => {
+      assert.instance(error, UnderstudyError);
+      const { code, message, hint } = error as UnderstudyError;
+      assert.equal([code, message.includes(doubts.join('; '))], ['NOT_PROMOTABLE', true]);
+      assert.match(hint, 'understudy rebuild b');
+      return true;
+    },
+  );
 });
 
 test('the refusal names the largest loss and the command that allows it', () => {

@@ -6,7 +6,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { toLsn } from '../../src/change/lsn.ts';
 import { GapError } from '../../src/errors/topic.ts';
+import { noteCompactionLag } from '../../src/fleet/node/compaction-lag.ts';
 import { judgeGap } from '../../src/follower/apply/log-fit.ts';
+import { MemoryControlLog } from '../support/memory-control-log.ts';
 
 const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;
@@ -28,6 +30,16 @@ test('a younger gap is damage, and so is one within a tenth of the limit', () =>
 
 test('where it is unknown how long changes are kept, a gap is damage', () => {
   assert.is(judged(1_000 * hourMs, null), 'DAMAGED');
+});
+
+test('a setting that is smaller than any before is recorded, and no other', async () => {
+  const control = new MemoryControlLog();
+  for (const setting of ['86400000', '86400000', '3600000', '7200000', undefined, 'x']) {
+    await noteCompactionLag(control, setting);
+  }
+  const lags = control.appended.map((record) => record.kind === 'compaction-lag' && record.ms);
+  assert.equal(lags, [86_400_000, 3_600_000]);
+  assert.is(control.verified, 2, 'it is read back before anything is judged');
 });
 
 test.run();

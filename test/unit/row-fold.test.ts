@@ -194,11 +194,11 @@ test('a base is read before the deletes where one of them removes it, else with 
   assert.equal(actionsOf(moved, true), ['read', ...early]);
 });
 
-test('a partial row that follows a delete of its key is damage', () => {
+test('a partial row that follows a delete of its key is damage of the node', () => {
   const records = [recordOf(0, 'a', null), recordOf(1, 'a', ['1', null, '2'])];
   assert.throws(
     () => folded(records),
-    (error: unknown) => error instanceof UnderstudyError && error.code === 'DAMAGED',
+    (error: unknown) => error instanceof UnderstudyError && error.code === 'NODE_DAMAGED',
   );
 });
 

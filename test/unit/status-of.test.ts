@@ -37,6 +37,7 @@ status('a sound fleet', () => {
     durability: 'async',
     topic: 'shop.changes',
     unfinished: [],
+    damage: [],
     nodes: [
       {
         name: 'a',
@@ -196,8 +197,48 @@ status('while the topic is damaged no node is promotable', () => {
   assert.is(b.exact, false);
   assert.is(b.promotable, false);
   assert.match(a.why.join(), 'two records are missing');
-  const repaired = foldControl(damaged, [{ kind: 'repair', damage: 'd1', node: 'a', time }]);
+  const repaired = foldControl(damaged, [
+    { kind: 'repair', damage: 'd1', by: 'op@host', reason: 'x', time },
+  ]);
   assert.is(nodesOf(facts({ control: found(repaired) }))[1].promotable, true);
+});
+
+status('damage that was closed is listed for ever, with who closed it and why', () => {
+  const at1 = at(1, 16);
+  const log = control(
+    claim(1, 'a'),
+    { kind: 'damage', id: 'd1', epoch: 1, at: at1, reason: 'a hole', node: 'b', time },
+    { kind: 'repair', damage: 'd1', by: 'op@host', reason: 'INC-7', time },
+  );
+  assert.equal(judgeStatus(facts({ control: found(log) })).damage, [
+    {
+      ...{ id: 'd1', lsn: '1:0/10', reason: 'a hole', node: 'b', time },
+      repair: { by: 'op@host', reason: 'INC-7', time },
+    },
+  ]);
+});
+
+status('a node whose rows are in doubt is damaged alone', () => {
+  const doubts = [{ kind: 'different', what: 'verify found rows' }] as const;
+  const [a, b] = nodesOf(facts({ b: follower(1000, { doubts }) }));
+  assert.equal([b.state, b.exact, b.promotable], ['damaged', false, false]);
+  assert.match(b.why.join(), 'its rows are in doubt: verify found rows');
+  assert.is(a.state, 'streaming');
+  assert.is(judgeStatus(facts({ b: follower(1000, { doubts }) })).damage?.length, 0);
+});
+
+status('a node that compaction may have left behind is not promotable', () => {
+  const lag: ControlRecord = { kind: 'compaction-lag', ms: 100_000 };
+  const log = found(control(claim(1, 'a'), lag));
+  const away = (upto: number, awayMs: number): boolean | null => {
+    const position = { at: at(1, upto), commitTimeMicros: commitMicros };
+    const appendMs = [nowMs - awayMs, nowMs];
+    const b = follower(upto, { position: { ...position, appendMs } });
+    return nodesOf(facts({ control: log, b }))[1].promotable;
+  };
+  assert.is(away(900, 89_000), true, 'every change of that time is still there');
+  assert.is(away(900, 91_000), false);
+  assert.is(away(1000, 10_000_000), true, 'it lacks nothing: the log has ended');
 });
 
 status('without Kafka what is unknown is null, with the reason once', () => {

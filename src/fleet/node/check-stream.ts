@@ -1,6 +1,6 @@
 /**
  * Whether a node, the topics and the configuration belong to one stream. It takes what each of them
- * says, and gives the number of partitions, or the first difference as an error. Nothing is written
+ * says, and gives what the topic has, or the first difference as an error. Nothing is written
  * before this has passed.
  */
 import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
@@ -12,12 +12,17 @@ import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import { describeTopic } from '../../topic/kafka/admin.ts';
 import type { Cluster } from '../cluster.ts';
 
-/** Gives the number of partitions that the stream was created with. */
+/** What the topic has: the stream's number of partitions, and a setting, where it is known. */
+interface CheckedStream {
+  readonly partitions: number;
+  readonly compactionLagSetting: string | undefined;
+}
+
 export async function checkStream(
   cluster: Cluster,
   { stream }: ControlState,
   identity: NodeIdentity,
-): Promise<number> {
+): Promise<CheckedStream> {
   const { name: node, role, streamId } = identity;
   if (stream === null) throw initUnfinished(cluster.name);
   if (stream.streamId !== streamId) throw nodeOfOtherStream(node, stream.streamId, streamId);
@@ -32,7 +37,7 @@ export async function checkStream(
   const delayMs = cluster.settings.delayMs(node);
   const tooLong = whyDelayTooLong(node, delayMs, cluster.topic, lagMs);
   if (role === 'follower' && tooLong !== null) throw tooLong;
-  return ofStream;
+  return { partitions: ofStream, compactionLagSetting: lagMs };
 }
 
 /**

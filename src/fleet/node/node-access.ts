@@ -21,6 +21,7 @@ import { RecordDecoder } from '../../topic/records/decoder.ts';
 import { RecordEncoder } from '../../topic/records/encoder.ts';
 import type { Cluster } from '../cluster.ts';
 import { checkStream } from './check-stream.ts';
+import { noteCompactionLag } from './compaction-lag.ts';
 import { requireAttached, requireMember } from './member-session.ts';
 import { lockNode, type NodeLock } from './node-lock.ts';
 import { readReachedDatabase, requireServedDatabase } from './reached-database.ts';
@@ -105,7 +106,8 @@ async function openLocked(
   const isReplacement = await requireServedDatabase(reached);
   await prepare?.({ cluster, name, client, control, known, releasers });
   const found = requireMember(known ?? (await readNode(client)), cluster.name, name);
-  const partitions = await checkStream(cluster, control.state, found);
+  const { partitions, compactionLagSetting } = await checkStream(cluster, control.state, found);
+  await noteCompactionLag(control, compactionLagSetting);
   const identity = await raiseStartNumber(client, control, found, database, isReplacement);
   const encoder = await RecordEncoder.open({ topic, partitions, registry });
   const reader = cluster.openReader(releasers, partitions);

@@ -10,14 +10,19 @@ import { notBuilt, notOfStream } from '../../errors/ownership.ts';
 import { promotionIncomplete, promotionTimeout } from '../../errors/timed-out.ts';
 import { hasCode, type UnderstudyError } from '../../errors/understudy-error.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
+import { readDoubts } from '../../follower/state/doubts.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import { isBeingBuilt } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
+import { readLogEnd } from '../../topic/log-end.ts';
+import { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { Cluster } from '../cluster.ts';
 import { openFleetLog } from '../node/member-session.ts';
-import { lockNode } from '../node/node-lock.ts';
+import { isLocked, lockNode } from '../node/node-lock.ts';
 import { askAgent, failoverWaitMs } from '../node/requests.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
+import type { TopicFacts } from '../status/fleet-facts.ts';
+import { whyNotPromotable } from '../status/judge-promotable.ts';
 import {
   type FailoverPlan,
   needsAllowDataLoss,
@@ -68,7 +73,7 @@ async function planOf(
   node: string,
   releasers: Releasers,
 ): Promise<FailoverPlan> {
-  const { streamId } = requireCandidate(control.state, cluster.name, node);
+  const { streamId, partitions } = requireCandidate(control.state, cluster.name, node);
   const client = await cluster.openSession(releasers, node, 'failover');
   const known = await readNode(client);
   // rule: no-promotion-while-building
@@ -77,7 +82,28 @@ async function planOf(
   if (position === null || position.streamId !== streamId) throw notOfStream(node);
   const open = await openBuild(client);
   const notValid = await notValidForeignKeys(client);
-  return planFailover(control.state, node, { position, open, notValid });
+  const agentRuns = await isLocked(client);
+  const doubts = whyNotPromotable(
+    { position, agentRuns, doubts: await readDoubts(client) },
+    {
+      topic: await readTopic(cluster, releasers, partitions),
+      control: control.state,
+      nowMs: cluster.around.nowMs(),
+    },
+  );
+  return planFailover(control.state, node, { position, open, notValid, doubts });
+}
+
+async function readTopic(
+  cluster: Cluster,
+  releasers: Releasers,
+  partitions: number,
+): Promise<TopicFacts> {
+  const reader = cluster.openReader(releasers, partitions);
+  const decoder = new RecordDecoder(cluster.registry);
+  const watermarks = await reader.watermarks();
+  const { checkpoint, point, unfinished } = await readLogEnd(reader, decoder, watermarks);
+  return { at: checkpoint?.at ?? null, point, unfinished, watermarks };
 }
 
 async function agentRuns(cluster: Cluster, node: string): Promise<boolean> {

@@ -25,10 +25,10 @@ import { saveEpoch, writePosition } from '../../follower/state/follower-state.ts
 import { armGuard, removeGuard } from '../../follower/write-guard.ts';
 import { createExportedSlot, dropSlot } from '../../leader/stream/slot.ts';
 import type { Releasers } from '../../lifecycle.ts';
-import { describeTopic } from '../../topic/kafka/admin.ts';
 import { RecordEncoder } from '../../topic/records/encoder.ts';
 import { formatVersion, publicationName, slotName } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
+import { smallestCompactionLagMs } from '../node/compaction-lag.ts';
 import type { NodeSession } from '../node/member-session.ts';
 import { lockNode } from '../node/node-lock.ts';
 import { readReachedDatabase } from '../node/reached-database.ts';
@@ -173,7 +173,7 @@ export async function beginFirstEpoch(
   leader: NodeSession,
   { startLsn, unfinished, schema }: StreamStart,
 ): Promise<EpochLsn> {
-  const { settings, around, topic, registry, kafka } = cluster;
+  const { settings, around, topic, registry } = cluster;
   const { partitions } = settings;
   const control = await cluster.openControl(releasers, leader.name);
   await control.append({
@@ -184,10 +184,7 @@ export async function beginFirstEpoch(
     topic: { ...settings.topicOverrides },
     time: new Date(around.nowMs()).toISOString(),
   });
-  // The smallest lag ever set decides whether a gap is age or damage.
-  const described = await describeTopic(kafka, topic);
-  const lag = Number(described?.settings['min.compaction.lag.ms'] ?? 0);
-  await control.append({ kind: 'compaction-lag', ms: lag });
+  await smallestCompactionLagMs(cluster, control);
   const reader = cluster.openReader(releasers, partitions);
   const encoder = await RecordEncoder.open({ topic, partitions, registry });
   const server = await readServer(leader.client);

@@ -13,7 +13,7 @@ import {
   schemaNeedsAllowance,
   unpublishedNeedsAllowance,
 } from '../../errors/cluster.ts';
-import { leadsAlready, topicDamaged } from '../../errors/ownership.ts';
+import { leadsAlready, rowsInDoubt, topicDamaged } from '../../errors/ownership.ts';
 import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { OpenBuild } from '../../follower/schema/schema-build.ts';
 import type { FollowerPosition } from '../../follower/state/follower-state.ts';
@@ -39,6 +39,8 @@ interface Candidate {
   readonly open: OpenBuild | null;
   /** Foreign keys that could only be created NOT VALID. */
   readonly notValid: readonly string[];
+  /** As whyNotPromotable gives them; no allowance helps. */
+  readonly doubts: readonly string[];
 }
 
 /** Throws where the control log excludes the node, whatever its database holds. */
@@ -59,8 +61,9 @@ export function requireCandidate(
 export function planFailover(
   state: ControlState,
   node: string,
-  { position, open, notValid }: Candidate,
+  { position, open, notValid, doubts }: Candidate,
 ): FailoverPlan {
+  if (doubts.length > 0) throw rowsInDoubt(node, doubts);
   // The part of the schema that waits for missing rows is built during the promotion.
   if (position.unfinished.length === 0) requireSchemaBuilt(node, open);
   return {

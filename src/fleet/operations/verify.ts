@@ -16,6 +16,7 @@ import { formerLeaderNotComparable } from '../../errors/node-state.ts';
 import { holdTimeout, snapshotNotReached } from '../../errors/timed-out.ts';
 import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
+import { deleteDoubts, saveDoubt } from '../../follower/state/doubts.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import { readPendingRebuild } from '../../follower/state/rebuild-state.ts';
 import { Releasers } from '../../lifecycle.ts';
@@ -179,6 +180,7 @@ class Verifying {
       nodes.push(node.equal ? node : await findDifferences(leader, follower, node, options));
       // The leader's stays open for the next follower, this one's is no longer needed.
       await follower.client.query('COMMIT');
+      await noteResult(follower.client, nodes[at]);
     }
     return nodes;
   }
@@ -294,6 +296,14 @@ class Verifying {
     }
     return digests;
   }
+}
+
+/** Where `status` and `failover` find it: all rows are compared, whatever was found before. */
+async function noteResult(client: Client, node: NodeComparison | undefined): Promise<void> {
+  if (node === undefined || node.equal) return deleteDoubts(client);
+  const tables = node.tables.flatMap(({ table, difference }) => (difference === null ? [] : table));
+  const what = `verify found rows that are not the leader’s in ${tables.join(', ')}`;
+  await saveDoubt(client, { kind: 'different', what });
 }
 
 function namesOf(nodes: readonly NodeSession[]): string {

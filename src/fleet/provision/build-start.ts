@@ -22,6 +22,7 @@ import { saveEpoch } from '../../follower/state/follower-state.ts';
 import { describeTopic } from '../../topic/kafka/admin.ts';
 import { publicationName } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
+import { smallestCompactionLagMs } from '../node/compaction-lag.ts';
 import { withRows } from './initial-stream.ts';
 
 /** A relation of the stream, and the table of this node that is to hold its rows. */
@@ -45,7 +46,7 @@ export async function surveyLog(
     ...options,
     deleteRetentionMs: () => deleteRetentionMs(cluster),
     nowMs: cluster.around.nowMs,
-    keptFromMs: () => keptFromMs(control),
+    keptFromMs: () => keptFromMs(cluster, control),
   });
 }
 
@@ -67,8 +68,8 @@ export async function brokerNowMs(control: ControlLog): Promise<number> {
  * The time from which on compaction has removed no record of the stream. Where it is not known how
  * long the topic keeps every change, there is no such time.
  */
-export async function keptFromMs(control: ControlLog): Promise<number> {
-  const lagMs = control.state.smallestCompactionLagMs;
+export async function keptFromMs(cluster: Cluster, control: ControlLog): Promise<number> {
+  const lagMs = await smallestCompactionLagMs(cluster, control);
   if (lagMs === null) return Number.POSITIVE_INFINITY;
   return (await brokerNowMs(control)) - keptForMs(lagMs);
 }

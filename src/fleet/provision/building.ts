@@ -20,6 +20,7 @@ import {
   readBootstrap,
   shareRead,
 } from '../../follower/state/bootstrap-state.ts';
+import { deleteDoubts } from '../../follower/state/doubts.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import type { CommittedReader } from '../../topic/log.ts';
 import { progressLogEveryMs } from '../../waiting.ts';
@@ -70,7 +71,7 @@ async function arriveAtStop(
   client: Client,
   checkpointAppendMs: number,
 ): Promise<void> {
-  if (isKept(checkpointAppendMs, await keptFromMs(node.control))) {
+  if (isKept(checkpointAppendMs, await keptFromMs(node.cluster, node.control))) {
     await inTransaction(client, () => endBootstrap(client));
     return;
   }
@@ -154,6 +155,7 @@ export async function restartBuild(
       await targets.resnapshots.abandon();
       await client.query('DELETE FROM understudy.epochs');
       await client.query('DELETE FROM understudy.rebuild');
+      await deleteDoubts(client);
       await saveLabels(client, control.state);
       // A table that was added to the stream later may hold rows of its own.
       // rule: new-tables-are-empty

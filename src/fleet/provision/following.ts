@@ -3,10 +3,13 @@
  * held and work to do while the node follows, and gives the result of that work. A node that is
  * being built is built first. The end of the work, however it comes, ends the follower.
  */
+
+import { repairedTo } from '../../control/control-state.ts';
 import type { ApplyLimit } from '../../follower/apply/apply-portion.ts';
 import { Follower } from '../../follower/follower.ts';
 import type { OpenBuild } from '../../follower/schema/schema-build.ts';
 import type { Releasers } from '../../lifecycle.ts';
+import { smallestCompactionLagMs } from '../node/compaction-lag.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { brokerNowMs } from './build-start.ts';
 import { buildNode } from './building.ts';
@@ -48,7 +51,8 @@ export async function whileFollowing<Result>(
     reader,
     decoder,
     brokerNowMs: () => brokerNowMs(node.control),
-    smallestCompactionLagMs: node.control.state.smallestCompactionLagMs,
+    smallestCompactionLagMs: () => smallestCompactionLagMs(cluster, node.control),
+    repairedTo: repairedTo(node.control.state),
     delayMs: cluster.settings.delayMs(name),
     nowMs: cluster.around.nowMs,
     onApplied: (position, rows) => {

@@ -9,6 +9,7 @@ import type { EpochLsn } from '../../change/position.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import type { OpenBuild } from '../../follower/schema/schema-build.ts';
 import type { BootstrapState } from '../../follower/state/bootstrap-state.ts';
+import type { Doubt } from '../../follower/state/doubts.ts';
 import type { PendingRebuild } from '../../follower/state/rebuild-state.ts';
 import type { SlotWal } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
@@ -27,7 +28,11 @@ export interface DatabaseFacts {
     /** The offsets that it reads next. */
     readonly checkpoint?: Pick<Checkpoint, 'nextOffsets'>;
     readonly unfinished?: readonly RelationId[];
+    /** Per partition, when the last record that it has applied was written. */
+    readonly appendMs?: readonly number[];
   } | null;
+  /** What was found against its rows. */
+  readonly doubts?: readonly Doubt[];
   /** null or absent where the node is not being built from the log. */
   readonly building?: BootstrapState | null;
   /** null or absent where no rebuild is under way. */

@@ -14,6 +14,7 @@ import { notInitialised } from '../../errors/cluster.ts';
 import { statusPartTimeout } from '../../errors/timed-out.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
+import { readDoubts } from '../../follower/state/doubts.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import { readPendingRebuild } from '../../follower/state/rebuild-state.ts';
 import { readSlotWal } from '../../leader/stream/slot.ts';
@@ -108,6 +109,7 @@ export class FleetWatch {
     const notValid = identity === null ? [] : await notValidForeignKeys(client);
     const building = identity === null ? null : await readBootstrap(client);
     const rebuild = identity === null ? null : await readPendingRebuild(client);
+    const doubts = identity === null ? [] : await readDoubts(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               ${isNodeLocked} AS agent`,
@@ -120,6 +122,7 @@ export class FleetWatch {
       notValid,
       building,
       rebuild,
+      doubts,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
       slots: await readSlotWal(client, slotPattern(this.#cluster.name)),

@@ -9,6 +9,7 @@ import { ownerOf } from '../../control/claim.ts';
 import type { RecordOf } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
+import { whyNotPromotable } from './judge-promotable.ts';
 import {
   delayText,
   isAtEnd,
@@ -17,9 +18,8 @@ import {
   type LogEnds,
   lagBytes,
   lagMs,
-  missingRecords,
 } from './lag.ts';
-import type { FleetStatus, NodeState, NodeStatus } from './node-status.ts';
+import type { DamageStatus, FleetStatus, NodeState, NodeStatus } from './node-status.ts';
 import {
   backfillingText,
   backfillText,
@@ -91,8 +91,19 @@ export function judgeStatus(facts: FleetFacts): FleetStatus {
     topic: facts.topic.kind === 'found' ? facts.topicName : null,
     unfinished:
       fleet.newest === null ? null : (fleet.newest.unfinished ?? []).map(unfinishedStatus),
+    damage: control === null ? null : damageStatus(control),
     nodes: facts.nodes.map((node) => nodeStatus(fleet, node)),
   };
+}
+
+/** In the order in which it was found. */
+function damageStatus({ damage, repairs }: ControlState): DamageStatus[] {
+  return [...damage.values()].map(({ id, at, reason, node, time }) => {
+    const closed = repairs.get(id);
+    const repair =
+      closed === undefined ? null : { by: closed.by, reason: closed.reason, time: closed.time };
+    return { id, lsn: at === null ? null : formatEpochLsn(at), reason, node, time, repair };
+  });
 }
 
 /** Whether there is no cluster yet: then a status is refused with NOT_INITIALISED. */
@@ -269,8 +280,10 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member, delayMs);
   const backfilling = backfillingText(position?.unfinished ?? []);
-  const exact = isExact(member, control !== null, damage === null && backfilling === null);
-  const missing = [...openBuildOf(member), ...missingRecords(fleet.newest, member)];
+  const isWhole = damage === null && backfilling === null && !isDoubted(member);
+  const exact = isExact(member, control !== null, isWhole);
+  const known = { topic: fleet.newest, control, nowMs: fleet.nowMs };
+  const missing = [...openBuildOf(member), ...whyNotPromotable(member, known)];
   return {
     name,
     role,
@@ -292,6 +305,10 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
   };
 }
 
+function isDoubted({ doubts = [] }: Member): boolean {
+  return doubts.length > 0;
+}
+
 /** It follows and leads with them: an operator should know before a failover. */
 function notValidOf({ notValid = [] }: Member): string[] {
   return notValid.length === 0 ? [] : [`NOT VALID here: foreign keys ${notValid.join(', ')}`];
@@ -311,9 +328,10 @@ function followerState(
   fleet: Fleet,
   name: string,
   role: 'leader' | 'follower',
-  { agentRuns, position, building, rebuild }: Member,
+  member: Member,
   delayMs: number,
 ): { readonly state: NodeState; readonly why: readonly string[] } {
+  const { agentRuns, position, building, rebuild } = member;
   const absent = agentRuns ? [] : [noAgent(name)];
   const isAtEndOfLog = position !== null && lagMs(fleet, position) === 0;
   const built = [
@@ -321,7 +339,8 @@ function followerState(
     ...(building == null ? [] : [buildingText(building, isAtEndOfLog)]),
   ];
   const isRebuild = rebuild != null || building?.isRebuild === true;
-  if (fleet.damage !== null) return { state: 'damaged', why: [...absent, ...built] };
+  const isDamaged = fleet.damage !== null || (isDoubted(member) && built.length === 0);
+  if (isDamaged) return { state: 'damaged', why: [...absent, ...built] };
   if (!agentRuns) return { state: 'stopped', why: [...absent, ...built] };
   if (built.length > 0) return { state: isRebuild ? 'rebuilding' : 'bootstrapping', why: built };
   if (role === 'leader') {

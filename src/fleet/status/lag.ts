@@ -83,7 +83,7 @@ export function isTooYoung({ newest, nowMs }: LogEnds, delayMs: number): boolean
  */
 export function missingRecords(
   topic: TopicFacts | null,
-  { agentRuns, position }: DatabaseFacts,
+  { agentRuns, position }: Pick<DatabaseFacts, 'agentRuns' | 'position'>,
 ): string[] {
   return (topic?.watermarks ?? []).flatMap(({ partition, lowWatermark, lastStableOffset }) => {
     const next = position?.checkpoint?.nextOffsets[partition];

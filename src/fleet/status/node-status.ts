@@ -41,6 +41,18 @@ export interface NodeStatus {
   readonly why: readonly string[];
 }
 
+export interface DamageStatus {
+  readonly id: string;
+  /** The last checkpoint before it; null where that is not known. */
+  readonly lsn: string | null;
+  readonly reason: string;
+  /** The node that found it. */
+  readonly node: string;
+  readonly time: string;
+  /** Who closed it, why and when; null while it is open. */
+  readonly repair: { readonly by: string; readonly reason: string; readonly time: string } | null;
+}
+
 export interface FleetStatus {
   readonly cluster: string;
   readonly stream: string | null;
@@ -51,5 +63,7 @@ export interface FleetStatus {
   readonly topic: string | null;
   /** Tables that are backfilling; null when the topic cannot be read. */
   readonly unfinished: readonly UnfinishedStatus[] | null;
+  /** All damage of the topic that was ever found; null when the control log cannot be read. */
+  readonly damage: readonly DamageStatus[] | null;
   readonly nodes: readonly NodeStatus[];
 }

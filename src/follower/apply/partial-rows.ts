@@ -6,7 +6,7 @@
  * a column is damage: every earlier state of the row was applied here.
  */
 import type { ColumnId, PgText, RelationId } from '../../change/change.ts';
-import { partialWithoutBase } from '../../errors/topic.ts';
+import { partialWithoutBase } from '../../errors/node-damage.ts';
 import type { PartialRow, WholeRow } from './stages.ts';
 
 /** Values by column id; absent where the record has none. */

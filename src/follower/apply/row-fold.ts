@@ -9,7 +9,7 @@
  */
 import type { RelationId } from '../../change/change.ts';
 import { formatPosition, type Position } from '../../change/position.ts';
-import { partialOfDeletedRow } from '../../errors/topic.ts';
+import { partialOfDeletedRow } from '../../errors/node-damage.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
 import type { MayLackBase, PartialRow, TableRows, WholeRow } from './stages.ts';
 

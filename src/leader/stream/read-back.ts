@@ -30,6 +30,11 @@ export class ReadBackCounter {
     return this.#checkpoint;
   }
 
+  /** To read once more what follows the checkpoint. */
+  restart(): void {
+    this.#count = 0;
+  }
+
   take(record: StreamRecord): void {
     if (record.kind === 'epoch') {
       // A newer epoch voids what a torn batch left; an older one cannot follow.
@@ -62,8 +67,50 @@ export class ReadBackCounter {
     return damagedLog(
       `partition ${this.#partition}: record counts do not match the consistency point after ` +
         `${at}: the ${record.kind} at offset ${record.offset} ${found}`,
-      { partition: this.#partition, at, offset: `${record.offset}` },
+      { partition: this.#partition, at, offset: `${record.offset}`, readTwice: true },
     );
+  }
+}
+
+/** Counts one partition, once more where the count is wrong: one answer is no evidence. */
+class PartitionReadBack {
+  readonly #counter: ReadBackCounter;
+  /** After the record of the counter's checkpoint. */
+  #from: bigint;
+  #next: bigint;
+  /** Whether what follows the checkpoint is being read for the second time. */
+  #isSecond = false;
+
+  constructor(partition: number, checkpoint: EpochLsn, next: bigint) {
+    this.#counter = new ReadBackCounter(partition, checkpoint);
+    this.#from = next;
+    this.#next = next;
+  }
+
+  get checkpoint(): EpochLsn {
+    return this.#counter.checkpoint;
+  }
+
+  get next(): bigint {
+    return this.#next;
+  }
+
+  take(records: readonly StreamRecord[], nextOffset: bigint): void {
+    for (const record of records) {
+      try {
+        this.#counter.take(record);
+      } catch (error) {
+        if (this.#isSecond) throw error;
+        this.#isSecond = true;
+        this.#counter.restart();
+        this.#next = this.#from;
+        return;
+      }
+      if (record.kind !== 'point' && record.kind !== 'epoch') continue;
+      this.#from = record.offset + 1n;
+      this.#isSecond = false;
+    }
+    this.#next = nextOffset;
   }
 }
 
@@ -80,8 +127,9 @@ export async function readBack(
   signal: AbortSignal,
   listener: ReadBackListener,
 ): Promise<void> {
-  const offsets = [...checkpoint.nextOffsets];
-  const counters = offsets.map((_, partition) => new ReadBackCounter(partition, checkpoint.at));
+  const partitions = checkpoint.nextOffsets.map((next, partition) => {
+    return new PartitionReadBack(partition, checkpoint.at, next);
+  });
   let seen = checkpoint.at;
   let closing: Promise<void> | null = null;
   const close = (): void => {
@@ -90,18 +138,17 @@ export async function readBack(
   signal.addEventListener('abort', close, { once: true });
   try {
     const wanted = (): ReadonlyMap<number, bigint> => {
-      return new Map(partitionsAt(seen, counters).map((i) => [i, offsets[i] ?? 0n]));
+      return new Map(partitionsAt(seen, partitions).map((i) => [i, partitions[i]?.next ?? 0n]));
     };
     const options = { maxWaitMs: fetchMaxWaitMs, signal };
     for await (const fetched of tail({ reader, decoder }, wanted, options)) {
       let isNew = false;
       for (const { partition, decoded, nextOffset } of fetched) {
-        for (const record of decoded) counters[partition]?.take(record);
-        isNew ||= offsets[partition] !== nextOffset;
-        offsets[partition] = nextOffset;
+        isNew ||= partitions[partition]?.next !== nextOffset;
+        partitions[partition]?.take(decoded, nextOffset);
       }
       if (!isNew) listener.seenNothing();
-      const lowest = lowestCheckpoint(counters);
+      const lowest = lowestCheckpoint(partitions);
       if (compareEpochLsn(lowest, seen) > 0) listener.seen(lowest);
       seen = lowest;
     }
@@ -115,8 +162,8 @@ export async function readBack(
   }
 }
 
-function lowestCheckpoint(counters: readonly ReadBackCounter[]): EpochLsn {
-  return counters
+function lowestCheckpoint(partitions: readonly PartitionReadBack[]): EpochLsn {
+  return partitions
     .map(({ checkpoint }) => checkpoint)
     .reduce((lowest, checkpoint) =>
       compareEpochLsn(checkpoint, lowest) < 0 ? checkpoint : lowest,
@@ -127,9 +174,12 @@ function lowestCheckpoint(counters: readonly ReadBackCounter[]): EpochLsn {
  * Only the partitions that are furthest behind are read: a broker whose partitions are ahead would
  * delay its answer until the next batch, and with it the answers of the others.
  */
-function partitionsAt(lowest: EpochLsn, counters: readonly ReadBackCounter[]): readonly number[] {
-  return [...counters.keys()].filter((partition) => {
-    const checkpoint = counters[partition]?.checkpoint;
+function partitionsAt(
+  lowest: EpochLsn,
+  partitions: readonly PartitionReadBack[],
+): readonly number[] {
+  return [...partitions.keys()].filter((partition) => {
+    const checkpoint = partitions[partition]?.checkpoint;
     return checkpoint !== undefined && compareEpochLsn(checkpoint, lowest) === 0;
   });
 }

@@ -8,8 +8,8 @@
  * key: a key of four zero bytes looks like the key of an abort marker.
  */
 import { gunzipSync } from 'node:zlib';
+import { damagedBatch } from '../../errors/node-damage.ts';
 import { compressionUnsupported } from '../../errors/prerequisite.ts';
-import { damagedBatch } from '../../errors/topic.ts';
 import type { FetchedRecord } from '../log.ts';
 import { batchHeader, batchMagic, transactionalBit } from './batch-encoder.ts';
 import { crc32c } from './crc32c.ts';

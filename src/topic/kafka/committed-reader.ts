@@ -9,7 +9,9 @@
  * bounded number of times; what other partitions answered meanwhile is kept.
  */
 
-import { offsetMissing, partitionMissing, topicRecreated } from '../../errors/topic.ts';
+import { offsetMissing } from '../../errors/node-damage.ts';
+import { partitionMissing, topicRecreated } from '../../errors/topic.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 import { boundedDelayMs, interruptible } from '../../waiting.ts';
 import type { CommittedReader, FetchedPartition, Watermarks } from '../log.ts';
 import { decodeBatches } from './batch-decoder.ts';
@@ -36,6 +38,8 @@ const pauses = { baseMs: 50, capMs: 2_000 };
 /** Longer than a broker takes after a restart to recover the end of its log. */
 const behindPatienceMs = 20_000;
 const behindPauseMs = 250;
+/** Enough for a broker that has just begun to lead a partition. */
+const wrongAnswerPauseMs = 250;
 
 /** Adds answers to `into`; after an error those of other partitions stay there. */
 type Ask<T> = (
@@ -74,7 +78,27 @@ class KafkaCommittedReader implements CommittedReader {
     }));
   }
 
+  /**
+   * An answer that cannot be right is asked for once more, over another connection: one that was
+   * changed on its way, or came from a broker that has just begun to lead, is no evidence.
+   */
   async fetch(
+    from: ReadonlyMap<number, bigint>,
+    options: { readonly maxWaitMs: number; readonly maxBytes?: number },
+  ): Promise<readonly FetchedPartition[]> {
+    try {
+      return await this.#fetchOnce(from, options);
+    } catch (error) {
+      if (!hasCode(error, 'NODE_DAMAGED')) throw error;
+      const { clock, log } = this.#client;
+      log.warn({ topic: this.#topic, error }, 'a broker gave a wrong answer, fetching once more');
+      this.#disconnect();
+      await interruptible(clock.sleep(wrongAnswerPauseMs), this.#closing.signal);
+      return this.#fetchOnce(from, options);
+    }
+  }
+
+  async #fetchOnce(
     from: ReadonlyMap<number, bigint>,
     options: { readonly maxWaitMs: number; readonly maxBytes?: number },
   ): Promise<readonly FetchedPartition[]> {

@@ -1,0 +1,46 @@
+/**
+ * Why a follower must not be promoted, by what is known of its rows and of the topic: what was
+ * found against its rows, records that it needs and the topic no longer holds, and a time away that
+ * compaction may have used. Flows in: facts of its database, the topic and the control log; flows
+ * out: one reason for each. `status` and `failover` judge by this function alike. Pure.
+ */
+import type { ControlState } from '../../control/control-state.ts';
+import { keptForMs } from '../../follower/apply/log-fit.ts';
+import type { Doubt } from '../../follower/state/doubts.ts';
+import type { DatabaseFacts, TopicFacts } from './fleet-facts.ts';
+import { isAtEnd, missingRecords } from './lag.ts';
+
+type Candidate = Pick<DatabaseFacts, 'position' | 'agentRuns' | 'doubts'>;
+
+interface KnownFacts {
+  readonly topic: TopicFacts | null;
+  readonly control: Pick<ControlState, 'smallestCompactionLagMs'> | null;
+  readonly nowMs: number;
+}
+
+export function whyNotPromotable(node: Candidate, known: KnownFacts): string[] {
+  return [
+    ...(node.doubts ?? []).map(doubtText),
+    ...missingRecords(known.topic, node),
+    ...leftBehind(node, known),
+  ];
+}
+
+function doubtText({ what }: Doubt): string {
+  return `its rows are in doubt: ${what}`;
+}
+
+/** A node at the end of the log lacks nothing, however old its last record is. */
+function leftBehind({ position }: Candidate, { topic, control, nowMs }: KnownFacts): string[] {
+  const lagMs = control?.smallestCompactionLagMs ?? null;
+  const appendMs = position?.appendMs ?? [];
+  if (position === null || lagMs === null || appendMs.length === 0) return [];
+  if (topic === null || topic.at === null || isAtEnd(topic, position)) return [];
+  const awayMs = nowMs - Math.min(...appendMs);
+  if (awayMs < keptForMs(lagMs)) return [];
+  const [awayS, keptS] = [Math.round(awayMs / 1_000), Math.round(lagMs / 1_000)];
+  return [
+    `it has applied nothing for ${awayS} s, and the topic keeps each change for ${keptS} s: ` +
+      'compaction may have removed what it needs',
+  ];
+}
