@@ -8,6 +8,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { beside } from '../support/beside.ts';
 import { type Fleet, withFleet } from '../support/fleet.ts';
+import { Forger } from '../support/forger.ts';
 import { newestRecords } from '../support/newest-records.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
@@ -218,6 +219,33 @@ test('a cluster that is initialised again takes followers with the rows that the
     await fleet.complete('b');
     await sameEverywhere();
     await leftovers('b');
+  });
+});
+
+test('a leader that was restored from a copy is refused, or begins an epoch with its rows', () => {
+  return withRows(2, async () => {
+    await fleet.agent('a').stop();
+    // A copy from before the last start.
+    await fleet.sql('a', 'UPDATE understudy.node SET start_number = start_number - 1');
+    const refused = await fleet.cli('resnapshot', '--all');
+    assert.is(refused.json.error.code, 'RESTORED_COPY', refused.stdout);
+    assert.match(refused.json.error.hint, /understudy failover.*understudy run a/);
+    await fleet.sql('a', 'UPDATE understudy.node SET start_number = start_number + 1');
+    // A copy whose WAL ends before what the topic holds.
+    const forger = new Forger(fleet);
+    const counts = Array.from({ length: partitions }, () => 0);
+    const ahead = await forger.pointAfter(await forger.lastPoint(), counts, 1_000_000_000n);
+    await forger.commit('publisher', ahead);
+    const agent = fleet.spawnAgent('a');
+    assert.is(await agent.exitCode(), 4, agent.log);
+    assert.match(agent.log, /"TIMELINE_MISMATCH".*understudy resnapshot --all/);
+    const { code, json, stderr } = await fleet.cli('resnapshot', '--all');
+    assert.is(code, 0, stderr);
+    assert.is(json.newEpoch, true);
+    await fleet.startAgent('a');
+    await fleet.sql('a', 'UPDATE other SET id = 2');
+    await fleet.complete('b');
+    await sameEverywhere();
   });
 });
 

@@ -92,7 +92,11 @@ export class Forger {
   }
 
   /** The same point in every partition, made from the one it continues. */
-  async pointAfter(last: Point, counts: readonly number[]): Promise<OutgoingRecord[]> {
+  async pointAfter(
+    last: Point,
+    counts: readonly number[],
+    walBytes = 8n,
+  ): Promise<OutgoingRecord[]> {
     const { topic, registry } = {
       topic: this.#topic,
       registry: connectRegistry({ url: this.#registryUrl }, testLog),
@@ -103,7 +107,7 @@ export class Forger {
       return (await reader.watermarks()).map(({ lastStableOffset }) => lastStableOffset);
     });
     const previous = { at: { epoch: last.epoch, lsn: last.upto }, nextOffsets };
-    const upto = toLsn(last.upto + 8n);
+    const upto = toLsn(last.upto + walBytes);
     return encoder.encodePoint({ ...last, commit: last.upto, upto, counts, previous });
   }
 

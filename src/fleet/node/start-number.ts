@@ -10,6 +10,7 @@ import { inTransaction } from '../../catalog/postgres-session.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ServedDatabase } from '../../control/control-records.ts';
+import type { ControlState } from '../../control/control-state.ts';
 import { restoredCopy } from '../../errors/ownership.ts';
 import { hasCode } from '../../errors/understudy-error.ts';
 import type { Logger } from '../../logger.ts';
@@ -18,6 +19,15 @@ import { servedDatabase } from './judge-database.ts';
 
 /** A copy that is younger than this passes for the node. */
 const raiseEveryMs = 60_000;
+
+/** A database whose number is lower than the log's is a copy. */
+export function requireNewestCopy(
+  { startNumbers }: Pick<ControlState, 'startNumbers'>,
+  { name, startNumber }: Pick<NodeIdentity, 'name' | 'startNumber'>,
+): void {
+  const known = BigInt(startNumbers.get(name) ?? 0);
+  if (startNumber < known) throw restoredCopy(name, startNumber, known);
+}
 
 /**
  * Compares, then raises both: a database whose number is lower than the log's is a copy. One that
@@ -35,7 +45,7 @@ export async function raiseStartNumber(
   const isOlder = identity.startNumber < known;
   // A follower’s rows and its position are of one LSN, however old: it continues from there.
   const mayBeOlder = isReplacement && identity.role === 'follower';
-  if (isOlder && !mayBeOlder) throw restoredCopy(name, identity.startNumber, known);
+  if (!mayBeOlder) requireNewestCopy(control.state, identity);
   const startNumber = (isOlder ? known : identity.startNumber) + 1n;
   // The database first: a crash in between leaves it ahead, never behind.
   await inTransaction(client, () =>

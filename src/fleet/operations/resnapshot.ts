@@ -14,7 +14,7 @@ import type { RelationId } from '../../change/change.ts';
 import { parseLsn } from '../../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import type { Owner } from '../../control/claim.ts';
-import { epochEnded, leaderServerReplaced } from '../../errors/ownership.ts';
+import { epochEnded, leaderServerReplaced, serverBehindEpoch } from '../../errors/ownership.ts';
 import { publicationChanged, resnapshotWithoutKey } from '../../errors/table.ts';
 import { resnapshotNotBegun } from '../../errors/timed-out.ts';
 import { topicRecreated } from '../../errors/topic.ts';
@@ -29,8 +29,10 @@ import { RecordDecoder } from '../../topic/records/decoder.ts';
 import { publicationName, slotName, slotPattern } from '../../topic/records/layout.ts';
 import { sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
-import { leaderOf, openFleetLog, openMember } from '../node/member-session.ts';
+import { leaderOf, openFleetLog, openMember, requireMember } from '../node/member-session.ts';
+import { requireNewestCopy } from '../node/start-number.ts';
 import { requireLeader } from '../promotion/new-slot.ts';
+import { flushedLsn } from '../promotion/promotion-steps.ts';
 import {
   requestResnapshot,
   type StreamTable,
@@ -80,7 +82,10 @@ export async function resnapshot(
     const { state } = await openFleetLog(cluster, releasers);
     const owner = leaderOf(state, cluster.name);
     const client = await openMember(cluster, releasers, owner.node, 'resnapshot');
-    requireLeader(owner.node, (await readNode(client))?.role ?? 'none');
+    const identity = requireMember(await readNode(client), cluster.name, owner.node);
+    requireLeader(owner.node, identity.role);
+    // No agent serves an older copy: its rows are not those that followers were promised.
+    requireNewestCopy(state, identity);
     const chosen = await chooseTables(client, request.patterns);
     const partitions = state.stream?.partitions ?? cluster.settings.partitions;
     const log = {
@@ -148,6 +153,11 @@ async function whyNotContinue(
   if (checkpoint === null) {
     const { topic } = cluster;
     throw topicRecreated(`${topic} holds no point that is in all its partitions`, { topic });
+  }
+  // Read after the end of the log: a running leader has flushed what it publishes.
+  const isOwn = checkpoint.at.epoch === owner.epoch;
+  if (isOwn && checkpoint.at.lsn > (await flushedLsn(client))) {
+    return serverBehindEpoch(formatEpochLsn(checkpoint.at));
   }
   try {
     checkSlot(found, slot, checkpoint.at.lsn);
