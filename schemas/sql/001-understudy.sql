@@ -66,6 +66,14 @@ CREATE TABLE IF NOT EXISTS understudy.doubts (
   found timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- The last error of this node's agent, for `status`. One row while the node is not in its role.
+CREATE TABLE IF NOT EXISTS understudy.agent_error (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  code text NOT NULL,
+  message text NOT NULL,
+  at timestamptz NOT NULL
+);
+
 -- The epochs that are not void, from the first to the one of this node's position.
 CREATE TABLE IF NOT EXISTS understudy.epochs (
   epoch integer PRIMARY KEY,

@@ -7,7 +7,7 @@ import type { Point, RelationId, UnfinishedTable } from '../change/change.ts';
 import type { EpochLsn } from '../change/position.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import { unfinishedStatus } from '../fleet/status/progress-text.ts';
-import type { OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
+import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { WalReading } from './wal-watch.ts';
 
 /** The part of a running follower that is read. */
@@ -20,10 +20,24 @@ interface Progress {
   readonly caughtUp: boolean;
 }
 
+/** The part of the watch over a node's WAL that is read. */
+interface Watch {
+  readonly latest: WalReading;
+  /** When the node's Postgres last answered it. */
+  readonly answeredMs: number | null;
+}
+
+interface Failure {
+  readonly code: string;
+  readonly message: string;
+  readonly atMs: number;
+}
+
 export class AgentFigures {
   readonly node: string;
   readonly #nowMs: () => number;
   readonly #wal: () => WalReading;
+  readonly #polledMs: () => number | null;
   #following: Progress | null = null;
   #published: { readonly at: EpochLsn; readonly commitTimeMs: number | null } | null = null;
   #unfinished: readonly UnfinishedTable[] = [];
@@ -33,13 +47,18 @@ export class AgentFigures {
   #rowsApplied = 0;
   #publishedBytes = 0;
   #failedAttempts = 0;
-  #lastFailure: { readonly code: string; readonly atMs: number } | null = null;
+  #lastFailure: Failure | null = null;
   #isKafkaAway = false;
+  /** When the fetch began that the node's role waits for. */
+  #fetchFromMs: number | null = null;
+  /** When its Postgres last answered, in its role. */
+  #answeredMs: number | null = null;
 
-  constructor(node: string, nowMs: () => number, wal: () => WalReading) {
+  constructor(node: string, nowMs: () => number, watch: Watch | null) {
     this.node = node;
     this.#nowMs = nowMs;
-    this.#wal = wal;
+    this.#wal = () => watch?.latest ?? null;
+    this.#polledMs = () => watch?.answeredMs ?? null;
   }
 
   /** The follower is read whenever the figures are. */
@@ -68,11 +87,19 @@ export class AgentFigures {
   }
 
   onFailed(error: unknown): void {
-    const code = codeOf(error);
-    this.#stops();
+    const code = failureCode(error);
+    this.onEnded();
     this.#failedAttempts += 1;
-    this.#lastFailure = { code, atMs: this.#nowMs() };
+    this.#lastFailure = { code, message: messageOf(error), atMs: this.#nowMs() };
     this.#isKafkaAway = code === 'KAFKA_UNREACHABLE';
+  }
+
+  /** An attempt has ended: the node has no role until the next one gives it one. */
+  onEnded(): void {
+    this.#following = null;
+    this.#published = null;
+    this.#fetchFromMs = null;
+    this.#answeredMs = null;
   }
 
   /** The same producer, with what it sends counted. */
@@ -88,14 +115,28 @@ export class AgentFigures {
     };
   }
 
-  #works(): void {
-    this.#stops();
-    this.#isKafkaAway = false;
+  /** The same reader, with the time that its fetches wait measured. */
+  timing(reader: CommittedReader): CommittedReader {
+    return {
+      watermarks: () => reader.watermarks(),
+      fetch: async (from, options) => {
+        const fromMs = this.#nowMs();
+        this.#fetchFromMs = fromMs;
+        try {
+          return await reader.fetch(from, options);
+        } finally {
+          if (this.#fetchFromMs === fromMs) this.#fetchFromMs = null;
+        }
+      },
+      close: () => reader.close(),
+    };
   }
 
-  #stops(): void {
+  #works(): void {
     this.#following = null;
     this.#published = null;
+    this.#answeredMs = this.#nowMs();
+    this.#isKafkaAway = false;
   }
 
   read() {
@@ -116,7 +157,14 @@ export class AgentFigures {
       failedAttempts: this.#failedAttempts,
       lastFailure: this.#lastFailure,
       isKafkaAway: this.#isKafkaAway,
+      kafkaWaitMs: this.#fetchFromMs === null ? null : this.#nowMs() - this.#fetchFromMs,
+      postgresWaitMs: this.#postgresWaitMs(),
     } as const;
+  }
+
+  #postgresWaitMs(): number | null {
+    if (this.#answeredMs === null) return null;
+    return this.#nowMs() - Math.max(this.#answeredMs, this.#polledMs() ?? 0);
   }
 
   #lagMs(following: Progress | null): number | null {
@@ -151,8 +199,13 @@ function sizeOf({ key, value }: OutgoingRecord): number {
   return key.length + (value?.length ?? 0);
 }
 
+/** The text of an unknown error may hold a secret: it is in the log, which redacts it. */
+function messageOf(error: unknown): string {
+  return error instanceof UnderstudyError ? error.message : 'see the log of the agent';
+}
+
 /** Of this program, else of Postgres or the system. */
-function codeOf(error: unknown): string {
+export function failureCode(error: unknown): string {
   if (error instanceof UnderstudyError) return error.code;
   if (error instanceof Error && 'code' in error) return String(error.code);
   return 'unknown';

@@ -234,6 +234,7 @@ export class Agent {
         onWorking();
       },
       onApplied: (rows) => figures.onApplied(rows),
+      timing: (reader) => figures.timing(reader),
     };
   }
 }

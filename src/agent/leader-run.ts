@@ -172,7 +172,7 @@ function leaderParts(
     unfinished: end.unfinished,
     producer: figures.counting(producer),
     encoder,
-    reader,
+    reader: figures.timing(reader),
     decoder,
     pointsEveryMs: cluster.settings.pointsEveryMs,
     patterns: cluster.settings.tables,

@@ -49,7 +49,7 @@ async function withAgent<Result>(
   const ending = new AbortController();
   return withNode(cluster, name, async (node, releasers) => {
     try {
-      const figures = new AgentFigures(name, cluster.around.nowMs, () => null);
+      const figures = new AgentFigures(name, cluster.around.nowMs, null);
       const evidence = new Evidence(cluster.around.nowMs);
       const events = { figures, evidence, onWorking: () => undefined };
       const agent = new Agent(node, releasers, events);

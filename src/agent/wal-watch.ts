@@ -21,7 +21,7 @@ const pollEveryMs = 5_000;
 /** The catalog answers within milliseconds; a broken link never does. */
 const pollTimeoutMs = 10_000;
 /** A server that does not answer is not tried more often than it is polled. */
-const backoff = { baseMs: pollEveryMs, capMs: 60_000, steadyMs: 60_000 };
+const backoff = { baseMs: pollEveryMs, capMs: 10_000, steadyMs: 60_000 };
 
 /** `slot` is null where the leader has none; the whole is null while the node does not lead. */
 export type WalReading = { readonly slot: SlotWal | null } | null;
@@ -31,6 +31,7 @@ export class WalWatch {
   readonly #cluster: Cluster;
   readonly #reports = new RetentionReports();
   #latest: WalReading = null;
+  #answeredMs: number | null = null;
 
   constructor(cluster: Cluster, node: string) {
     this.#cluster = cluster;
@@ -39,6 +40,11 @@ export class WalWatch {
 
   get latest(): WalReading {
     return this.#latest;
+  }
+
+  /** When the node's Postgres last answered a poll. */
+  get answeredMs(): number | null {
+    return this.#answeredMs;
   }
 
   /** Until `signal` aborts. */
@@ -79,6 +85,7 @@ export class WalWatch {
 
   async #poll(client: Client): Promise<void> {
     const identity = await readNode(client);
+    this.#answeredMs = this.#cluster.around.nowMs();
     if (identity?.role !== 'leader') {
       this.#latest = null;
       return;

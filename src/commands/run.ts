@@ -5,6 +5,7 @@
  */
 import { serveNode } from '../agent/agent.ts';
 import { AgentFigures } from '../agent/agent-figures.ts';
+import { ErrorReport } from '../agent/error-report.ts';
 import { Evidence } from '../agent/evidence.ts';
 import { FenceWatch } from '../agent/fence-watch.ts';
 import type { AttemptEnd } from '../agent/follower-tasks.ts';
@@ -16,6 +17,7 @@ import { ownLockRemains } from '../errors/unreachable.ts';
 import { nodeNamedTwice, replaceForOneNode, untilForOneNode } from '../errors/usage.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { fleetStatus } from '../fleet/status/fleet-status.ts';
+import { readinessOf } from '../http/readiness.ts';
 import { type ListenAddress, parseListenAddress, startStatusServer } from '../http/server.ts';
 import { Releasers, runUntilStopped } from '../lifecycle.ts';
 import { clusterOf } from './cluster-of.ts';
@@ -52,7 +54,7 @@ export const runCommand: Command<RunInput> = {
   ],
   declare: (verb) => {
     verb.argument('<node...>', 'the nodes this process serves');
-    verb.option('--http <address>', 'serve /status, /healthz and /metrics on host:port');
+    verb.option('--http <address>', 'serve /status, /livez, /readyz and /metrics on host:port');
     verb.option('--until <point>', 'stop the follower exactly at this label or LSN, and exit');
     verb.option('--replace', 'serve the node from this database from now on, not from its former');
   },
@@ -124,7 +126,7 @@ interface Served {
 
 function serve({ now }: CommandContext, cluster: Cluster, node: string): Served {
   const watch = new WalWatch(cluster, node);
-  return { node, watch, figures: new AgentFigures(node, now, () => watch.latest) };
+  return { node, watch, figures: new AgentFigures(node, now, watch) };
 }
 
 /**
@@ -139,21 +141,28 @@ async function keepServing(
 ): Promise<AttemptEnd> {
   const { log, sleep, random, now, signal } = context;
   let served = false;
+  const report = new ErrorReport(cluster, node, (text) => context.config.redact(text));
   let end: AttemptEnd = 'next';
   const evidence = new Evidence(now);
   const attempt = async (_: AbortSignal, onWorking: () => void): Promise<void> => {
     const onServed = (): void => {
       served = true;
     };
-    const events = { onServed, onWorking, figures, evidence };
+    const onRole = (): void => {
+      onWorking();
+      report.inRole();
+    };
+    const events = { onServed, onWorking: onRole, figures, evidence };
     try {
       while (!signal.aborted && end === 'next') {
         // Once: what replaces this database later is not to be replaced by it.
         const mayReplace = replace && !served;
         end = await serveNode(cluster, node, signal, events, { until, mayReplace });
+        figures.onEnded();
       }
     } catch (error) {
       figures.onFailed(error);
+      await report.failed(error);
       throw served && hasCode(error, 'NODE_LOCKED') ? ownLockRemains(error) : error;
     }
   };
@@ -208,11 +217,13 @@ async function serveStatus(
   served: readonly Served[],
   address: ListenAddress,
 ): Promise<void> {
+  const figures = () => served.map((one) => one.figures.read());
   const server = await startStatusServer({
     listen: address,
     status: () => fleetStatus(cluster),
     health: () => ({ ok: !context.signal.aborted }),
-    figures: () => served.map(({ figures }) => figures.read()),
+    readiness: () => readinessOf(figures(), context.signal.aborted),
+    figures,
     onError: (error) => context.log.warn({ error }, 'could not answer a request for the status'),
   });
   context.releasers.push('the HTTP server', () => server.stop());

@@ -99,9 +99,10 @@ function yesNo(value: boolean | null): string | null {
 function lagText({ lagBytes, lagMs }: NodeStatus): string | null {
   if (lagBytes === null && lagMs === null) return null;
   if (lagMs === 0 && (lagBytes ?? 0) === 0) return '0';
+  // A follower that has applied the whole topic is behind by what the topic lacks: no age is known.
   const parts = [
     ...(lagBytes === null ? [] : [bytesText(lagBytes)]),
-    ...(lagMs === null ? [] : [durationText(lagMs)]),
+    ...(lagMs === null || lagMs === 0 ? [] : [durationText(lagMs)]),
   ];
   return parts.join(', ');
 }

@@ -15,6 +15,17 @@ export function statusPartTimeout(part: string, timeoutMs: number): UnderstudyEr
   );
 }
 
+/** The error itself is in the log of the agent. */
+export function agentErrorNotLeft(node: string, timeoutMs: number): UnderstudyError {
+  return new UnderstudyError(
+    'TIMED_OUT',
+    `the database of node ${node} did not take the agent’s error within ${timeoutMs} ms`,
+    'Read the error in the log of the agent.',
+    undefined,
+    { node, timeoutMs },
+  );
+}
+
 /** Of the HTTP server, whose callers give up soon. */
 export function statusTimeout(timeoutMs: number): UnderstudyError {
   return new UnderstudyError(

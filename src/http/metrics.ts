@@ -32,8 +32,16 @@ export interface NodeFigures {
     readonly estimate: number | null;
   }[];
   readonly failedAttempts: number;
-  readonly lastFailure: { readonly code: string; readonly atMs: number } | null;
+  readonly lastFailure: {
+    readonly code: string;
+    readonly message: string;
+    readonly atMs: number;
+  } | null;
   readonly isKafkaAway: boolean;
+  /** How long its agent has waited for an answer to a fetch; null while it waits for none. */
+  readonly kafkaWaitMs: number | null;
+  /** Since its Postgres last answered; null while the agent neither leads nor follows. */
+  readonly postgresWaitMs: number | null;
 }
 
 export const metricsContentType = 'text/plain; version=0.0.4; charset=utf-8';

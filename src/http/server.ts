@@ -1,8 +1,9 @@
 /**
- * The HTTP server of `run --http`: GET /status answers with the JSON of `status`, GET /healthz with
- * 200 or 503, GET /metrics with the figures of the agents, any other path with 404. Every answer
- * comes within a bound, and concurrent requests share one read of the status. The server binds to
- * this machine unless another address is named.
+ * The HTTP server of `run --http`: GET /status answers with the JSON of `status`, GET /livez and GET
+ * /readyz with 200 or 503, GET /metrics with the figures of the agents, any other path with 404.
+ * Every answer comes within a bound, and concurrent requests share one read of the status. The
+ * server binds to this machine unless another address is named, and answers no request that was
+ * sent to the name of another site.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { statusFailed } from '../errors/bug.ts';
@@ -11,7 +12,9 @@ import { statusTimeout } from '../errors/timed-out.ts';
 import { UnderstudyError } from '../errors/understudy-error.ts';
 import { invalidListenAddress, unusableRequest } from '../errors/usage.ts';
 import { withTimeout } from '../waiting.ts';
+import { isHostServed } from './host-header.ts';
 import { metricsContentType, metricsText, type NodeFigures } from './metrics.ts';
+import type { Readiness } from './readiness.ts';
 
 export interface ListenAddress {
   readonly host: string;
@@ -27,8 +30,10 @@ export interface StatusServerOptions {
   readonly listen: ListenAddress;
   /** The object that GET /status shows. */
   readonly status: () => Promise<object>;
-  /** The object that GET /healthz shows; it must be cheap, monitoring polls it often. */
+  /** The object that GET /livez shows; it must be cheap, monitoring polls it often. */
   readonly health: () => Health;
+  /** The object that GET /readyz shows; as cheap. */
+  readonly readiness: () => Readiness;
   /** The figures that GET /metrics shows, one for each node; as cheap. */
   readonly figures: () => readonly NodeFigures[];
   /** Receives failures that the answer does not describe, for the log. */
@@ -48,6 +53,15 @@ const defaultAnswerWithinMs = 5000;
 const requestTimeoutMs = 10_000;
 /** Only monitoring and people connect; more is a mistake or an attack. */
 const maxConnections = 64;
+
+/** /healthz is the former name of /livez. */
+const paths: ReadonlySet<string> = new Set([
+  '/status',
+  '/livez',
+  '/readyz',
+  '/healthz',
+  '/metrics',
+]);
 
 const loopback = '127.0.0.1';
 
@@ -134,16 +148,24 @@ async function answer(
 
 async function replyTo(request: IncomingMessage, options: StatusServerOptions): Promise<Reply> {
   const path = (request.url ?? '/').split('?')[0];
-  if (path !== '/status' && path !== '/healthz' && path !== '/metrics') {
-    return refusal(404, 'no such page', 'There are /status, /healthz and /metrics.');
+  if (!isHostServed(request.headers.host, options.listen.host)) {
+    const hint = 'Use its address, or name the host in --http: understudy run … --http host:port.';
+    return refusal(421, 'the request names a host that this server does not serve', hint);
+  }
+  if (path === undefined || !paths.has(path)) {
+    return refusal(404, 'no such page', 'There are /status, /livez, /readyz and /metrics.');
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     return refusal(405, 'only GET is served', `Use GET ${path}.`);
   }
   try {
-    if (path === '/healthz') {
+    if (path === '/livez' || path === '/healthz') {
       const health = options.health();
       return reply(health.ok ? 200 : 503, health);
+    }
+    if (path === '/readyz') {
+      const readiness = options.readiness();
+      return reply(readiness.ready ? 200 : 503, readiness);
     }
     if (path === '/metrics') {
       return { code: 200, text: metricsText(options.figures()), type: metricsContentType };

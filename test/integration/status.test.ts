@@ -8,6 +8,8 @@ import * as assert from 'uvu/assert';
 import type { FleetStatus, NodeStatus } from '../../src/fleet/status/node-status.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import { unusedAddress } from '../support/fleet-options.ts';
+import { KafkaProxy } from '../support/kafka-proxy.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
 
 const verbs = suite('status, points, wait');
 let fleet: Fleet;
@@ -56,7 +58,9 @@ verbs('agents that run are streaming', async () => {
   const answer = await fleet.cli('status');
   assert.is(answer.stderr, '', 'nothing but the answer with --json');
   const status: FleetStatus = answer.json;
-  const { lsn, slot, ...a } = nodeOf(status, 'a');
+  const { lsn, slot, lagBytes, lagMs, ...a } = nodeOf(status, 'a');
+  assert.is(lagBytes, slot?.unpublishedBytes, 'what its Postgres logs now and then counts');
+  assert.is(lagMs, lagBytes === 0 ? 0 : null);
   assert.match(lsn ?? '', /^1:/);
   assert.is(slot?.name, `understudy_${status.cluster}_1`);
   assert.is(slot?.walStatus, 'reserved');
@@ -68,10 +72,9 @@ verbs('agents that run are streaming', async () => {
     name: 'a',
     role: 'leader',
     state: 'streaming',
-    lagBytes: 0,
-    lagMs: 0,
     exact: true,
     promotable: false,
+    agentError: null,
     why: [],
   });
   const b = nodeOf(status, 'b');
@@ -129,13 +132,43 @@ verbs('a follower whose agent is stopped has a known lag', async () => {
   assert.is(b.promotable, true);
 });
 
+verbs('what the topic lacks is the lag of the leader', async () => {
+  await fleet.agent('a').stop();
+  await fleet.sql(
+    'a',
+    `INSERT INTO orders SELECT g, repeat('x', 50) FROM generate_series(501, 2000) g`,
+  );
+  const a = await fleet.nodeStatus('a');
+  assert.ok((a.lagBytes ?? 0) > 100_000, String(a.lagBytes));
+  assert.equal(a.why, ['no agent runs: understudy run a'], 'it was stopped, and left no error');
+});
+
+verbs('the error that ended an agent is in the status until the node is in its role', async () => {
+  const { config } = fleet;
+  const kafka = config['kafka'] as object;
+  await fleet.configure({ ...config, kafka: { ...kafka, partitions: 3 } });
+  const agent = fleet.spawnAgent('a');
+  assert.is(await agent.exitCode(), 4, agent.log);
+  await fleet.configure(config);
+  const { state, why, agentError } = await fleet.nodeStatus('a');
+  assert.is(state, 'stopped');
+  assert.is(agentError?.code, 'TOPIC_MISMATCH');
+  assert.match(agentError?.time ?? '', /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+  assert.match(
+    why.join(),
+    /^no agent runs; the last one failed at .* with TOPIC_MISMATCH: .*partitions/,
+  );
+  await fleet.startAgent('a');
+  await fleet.shows('a', 'no error', (node) => node.agentError === null);
+});
+
 verbs('an agent serves its metrics over HTTP', async () => {
   const agent = fleet.spawnCommand('run', 'b', '--http', '127.0.0.1:0');
   const wanted = [
     'understudy_role{node="b",role="follower"} 1',
     'understudy_epoch{node="b"} 1',
     'understudy_lag_seconds{node="b"} 0',
-    'understudy_applied_rows_total{node="b"} 499',
+    'understudy_applied_rows_total{node="b"} 1999',
     'understudy_kafka_unreachable{node="b"} 0',
   ];
   const metrics = async (): Promise<string> => {
@@ -147,6 +180,51 @@ verbs('an agent serves its metrics over HTTP', async () => {
   });
   assert.is(await agent.stop(), 0, agent.log);
 });
+
+verbs(
+  '/readyz is 200 only while the node is in its role; /livez does not depend on it',
+  async () => {
+    const postgres = await TcpProxy.start(new URL(fleet.url('b')).host);
+    const kafka = await KafkaProxy.start(fleet.brokers);
+    const { config } = fleet;
+    const nodes = { a: { url: fleet.url('a') }, b: { url: postgres.through(fleet.url('b')) } };
+    await fleet.configure({
+      ...config,
+      nodes,
+      kafka: { ...(config['kafka'] as object), brokers: kafka.addresses },
+    });
+    const agent = fleet.spawnCommand('run', 'b', '--http', '127.0.0.1:0');
+    await agent.logged(/status at http/);
+    await fleet.configure(config);
+    const [base = ''] = /http:\/\/[0-9.:]+/.exec(agent.log) ?? [];
+    const answers = (code: number, reason: RegExp): Promise<string> => {
+      const ask = async (): Promise<string> => {
+        const answer = await fetch(`${base}/readyz`);
+        return `${answer.status} ${await answer.text()}`;
+      };
+      return fleet.until(`/readyz answers ${code}`, ask, {
+        ...{ pollMs: 200, reached: (text) => text.startsWith(`${code} `) && reason.test(text) },
+      });
+    };
+    try {
+      await answers(200, /"node":"b","role":"follower","ready":true,"reason":null/);
+      for (const link of kafka.links) link.blackhole();
+      await answers(503, /"reason":"Kafka has not answered for/);
+      assert.is((await fetch(`${base}/livez`)).status, 200);
+      for (const link of kafka.links) link.heal();
+      await answers(200, /"ready":true/);
+      postgres.refuse();
+      postgres.reset();
+      await answers(503, /"role":null,"ready":false,"reason":"its agent neither leads nor follows/);
+      assert.is((await fetch(`${base}/livez`)).status, 200);
+      postgres.heal();
+      await answers(200, /"ready":true/);
+    } finally {
+      await agent.kill();
+      await Promise.all([postgres.close(), kafka.close()]);
+    }
+  },
+);
 
 verbs('a status without a database or Kafka lacks that part alone', async () => {
   const away = { b: { url: `postgres://x@${unusedAddress}/x` } };

@@ -157,7 +157,15 @@ const leads: KnownNode = {
 };
 const follows: KnownNode = { ...leads, name: 'b', leads: false, writable: false };
 const streaming = {
-  ...({ state: 'streaming', lsn: '1:0/20', lagBytes: 0, lagMs: 0, slot: null, why: [] } as const),
+  ...({
+    state: 'streaming',
+    lsn: '1:0/20',
+    lagBytes: 0,
+    lagMs: 0,
+    slot: null,
+    agentError: null,
+    why: [],
+  } as const),
 };
 const status: FleetStatus = {
   ...{ cluster: 'c', stream: 's', epoch: 1, leader: 'a', durability: 'async', topic: 'c.changes' },

@@ -1,10 +1,12 @@
 /**
  * The HTTP server of `run --http`, asked over real connections.
  */
+import { get } from 'node:http';
 import { connect } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { isHostServed } from '../../src/http/host-header.ts';
 import {
   parseListenAddress,
   type StatusServer,
@@ -20,6 +22,7 @@ async function start(options: Partial<StatusServerOptions> = {}): Promise<string
     listen: { host: '127.0.0.1', port: 0 },
     status: async () => ({ cluster: 'shop' }),
     health: () => ({ ok: true }),
+    readiness: () => ({ ready: true, nodes: [] }),
     figures: () => [],
     onError: (error) => errors.push(error),
     ...options,
@@ -55,15 +58,18 @@ test('/metrics answers in the format of Prometheus', async () => {
   assert.is((await fetch(`${base}/metrics`, { method: 'POST' })).status, 405);
 });
 
-test('/status and /healthz answer, the rest does not exist', async () => {
+test('/status, /livez and its former name /healthz answer, the rest does not exist', async () => {
   let ok = true;
   const base = await start({ health: () => ({ ok, role: 'leader' }) });
   const status = await fetch(`${base}/status?x=1`);
   assert.is(status.status, 200);
   assert.match(status.headers.get('content-type') ?? '', 'application/json');
   assert.equal(await status.json(), { cluster: 'shop' });
-  assert.is((await fetch(`${base}/healthz`)).status, 200);
+  for (const path of ['/livez', '/healthz']) {
+    assert.is((await fetch(`${base}${path}`)).status, 200);
+  }
   ok = false;
+  assert.is((await fetch(`${base}/livez`)).status, 503);
   const unwell = await fetch(`${base}/healthz`);
   assert.is(unwell.status, 503);
   assert.equal(await unwell.json(), { ok: false, role: 'leader' });
@@ -73,6 +79,52 @@ test('/status and /healthz answer, the rest does not exist', async () => {
   assert.is((await fetch(`${base}/status`, { method: 'POST' })).status, 405);
   const head = await fetch(`${base}/status`, { method: 'HEAD' });
   assert.equal([head.status, await head.text()], [200, '']);
+});
+
+test('/readyz is 503 with the reason while a node is not in its role', async () => {
+  let ready = true;
+  const node = { node: 'a', role: null, ready: false, reason: 'its agent is starting' };
+  const base = await start({ readiness: () => ({ ready, nodes: [node] }) });
+  assert.is((await fetch(`${base}/readyz`)).status, 200);
+  ready = false;
+  const answer = await fetch(`${base}/readyz`);
+  assert.is(answer.status, 503);
+  assert.equal(await answer.json(), { ready: false, nodes: [node] });
+});
+
+function statusOf(base: string, host: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    const request = get(`${base}/status`, { headers: { host } }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    });
+    request.on('error', reject);
+  });
+}
+
+test('a request that was sent to the name of another site is refused', async () => {
+  const base = await start();
+  for (const host of ['127.0.0.1', '127.0.0.1:80', 'localhost:9187', 'LOCALHOST', '[::1]:80']) {
+    assert.is(await statusOf(base, host), 200, host);
+  }
+  const others = [
+    'evil.example',
+    'localhost.evil.example',
+    '127.0.0.1.evil.example:80',
+    '10.0.0.1',
+  ];
+  for (const host of [...others, '127.evil.example', 'localhost@evil.example', '[evil.example]']) {
+    assert.is(await statusOf(base, host), 421, host);
+  }
+});
+
+test('a server of all addresses is reached by any address, and by no name but its own', () => {
+  assert.ok(isHostServed('10.0.0.7:8080', '0.0.0.0'));
+  assert.ok(isHostServed('[fd00::7]:8080', '::'));
+  assert.not(isHostServed('evil.example:8080', '0.0.0.0'));
+  assert.ok(isHostServed('db1.internal:8080', 'DB1.internal'));
+  assert.not(isHostServed('10.0.0.7:8080', 'db1.internal'));
+  assert.ok(isHostServed(undefined, '127.0.0.1'), 'HTTP/1.0, which no browser speaks');
 });
 
 test('a status that takes too long is answered in time', async () => {
@@ -127,6 +179,7 @@ test('a port in use is refused with a remedy', async () => {
       listen: { host: '127.0.0.1', port },
       status: async () => ({}),
       health: () => ({ ok: true }),
+      readiness: () => ({ ready: true, nodes: [] }),
       figures: () => [],
       onError: () => undefined,
     });

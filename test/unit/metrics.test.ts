@@ -8,6 +8,7 @@ import { AgentFigures } from '../../src/agent/agent-figures.ts';
 import type { WalReading } from '../../src/agent/wal-watch.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import { labelsText, metricsText } from '../../src/http/metrics.ts';
+import { readinessOf } from '../../src/http/readiness.ts';
 import { at, lsn, pointOf } from '../support/builders.ts';
 
 const comment = /^# (?:HELP [a-z_]+ \S.*|TYPE [a-z_]+ (?:gauge|counter))$/;
@@ -36,16 +37,21 @@ function parsed(text: string): Map<string, number> {
 
 let look: WalReading = null;
 let nowMs = 1_000_000;
+let answeredMs: number | null = null;
 const figuresOf = (node: string): AgentFigures =>
-  new AgentFigures(
-    node,
-    () => nowMs,
-    () => look,
-  );
+  new AgentFigures(node, () => nowMs, {
+    get latest() {
+      return look;
+    },
+    get answeredMs() {
+      return answeredMs;
+    },
+  });
 
 test.before.each(() => {
   look = null;
   nowMs = 1_000_000;
+  answeredMs = null;
 });
 
 test('an agent that has just started has no figures yet', () => {
@@ -145,6 +151,48 @@ test('a failure is counted with its code, and what was counted stays', () => {
   const back = parsed(metricsText([figures.read()]));
   assert.is(back.get('understudy_kafka_unreachable{node="a"}'), 0);
   assert.is(back.get(failure), 1000);
+});
+
+test('a node is ready in its role, while its servers answer', async () => {
+  const figures = figuresOf('b');
+  const reason = (): string | null => readinessOf([figures.read()], false).nodes[0]?.reason ?? null;
+  assert.match(reason() ?? '', 'is starting');
+  figures.onFailed(new UnderstudyError('KAFKA_UNREACHABLE', 'no broker', 'start one'));
+  assert.match(reason() ?? '', 'since KAFKA_UNREACHABLE: no broker');
+  const position = { at: at(3, 90), commitTimeMicros: 1n, unfinished: [] };
+  figures.onFollowing({ position, caughtUp: true });
+  assert.equal(readinessOf([figures.read()], false), {
+    ready: true,
+    nodes: [{ node: 'b', role: 'follower', ready: true, reason: null }],
+  });
+  assert.not(readinessOf([figures.read(), figuresOf('c').read()], false).ready, 'one is not ready');
+  assert.not(readinessOf([figures.read()], true).ready, 'the process is stopping');
+  let answer = (): void => undefined;
+  const fetched = figures
+    .timing({
+      watermarks: async () => [],
+      fetch: () =>
+        new Promise((resolve) => {
+          answer = () => resolve([]);
+        }),
+      close: async () => undefined,
+    })
+    .fetch(new Map(), { maxWaitMs: 500 });
+  assert.is(reason(), null);
+  nowMs += 11_000;
+  assert.match(reason() ?? '', 'Kafka has not answered for 11 s');
+  answer();
+  await fetched;
+  assert.is(reason(), null, 'it waits for nothing');
+  nowMs += 10_000;
+  assert.match(reason() ?? '', 'its Postgres has not answered for 21 s');
+  answeredMs = nowMs - 1;
+  assert.is(reason(), null);
+  figures.onLeading(at(3, 90), []);
+  look = { slot: null };
+  assert.match(reason() ?? '', 'slot is lost');
+  figures.onEnded();
+  assert.match(reason() ?? '', 'neither leads nor follows');
 });
 
 test('quotes, backslashes and line ends in a label are escaped', () => {

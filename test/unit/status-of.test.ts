@@ -44,8 +44,8 @@ status('a sound fleet', () => {
         role: 'leader',
         state: 'streaming',
         lsn: '1:0/3E8',
-        lagBytes: 0,
-        lagMs: 0,
+        lagBytes: 1_000_000,
+        lagMs: null,
         exact: true,
         promotable: false,
         slot: {
@@ -55,6 +55,7 @@ status('a sound fleet', () => {
           unpublishedBytes: 1_000_000,
           safeBytes: null,
         },
+        agentError: null,
         why: [],
       },
       {
@@ -67,10 +68,59 @@ status('a sound fleet', () => {
         exact: true,
         promotable: true,
         slot: null,
+        agentError: null,
         why: [],
       },
     ],
   });
+});
+
+status('the lag of a leader is what the topic does not have', () => {
+  const withSlot = (unconfirmedBytes: number | null): NodeStatus =>
+    nodesOf(facts({ a: leader({ slots: [{ ...slot, unconfirmedBytes }] }) }))[0];
+  assert.equal([withSlot(0).lagBytes, withSlot(0).lagMs], [0, 0]);
+  assert.equal([withSlot(210_000).lagBytes, withSlot(210_000).lagMs], [210_000, null]);
+  assert.equal([withSlot(null).lagBytes, withSlot(null).lagMs], [null, null]);
+});
+
+status('while the slot is lost no follower streams, and none is promotable', () => {
+  const lost = leader({ slots: [{ ...slot, active: false, walStatus: 'lost' }] });
+  const [, b] = nodesOf(facts({ a: lost }));
+  assert.equal([b.state, b.exact, b.promotable], ['waiting', true, false]);
+  assert.match(b.why.join(), 'the stream of leader a has ended: its replication slot');
+  const down = { name: 'a', database: { kind: 'missing', reason: 'gone' } } as const;
+  const rest = facts({ nodes: [down, { name: 'b', database: found(follower(1000)) }] });
+  const [, rescue] = judgeStatus(rest).nodes;
+  assert.is(rescue?.promotable, true, 'a leader that is gone writes nothing more');
+});
+
+const agentError = { code: 'SLOT_MISMATCH', message: 'it is gone', time };
+
+status('an agent that failed is shown with its error, whether it retries or has ended', () => {
+  const stopped = nodesOf(
+    facts({
+      a: leader({ agentRuns: false, agentError }),
+      b: follower(1000, { agentRuns: false, agentError }),
+    }),
+  );
+  for (const { why, agentError: shown } of stopped) {
+    assert.equal(why, [
+      `no agent runs; the last one failed at ${time} with SLOT_MISMATCH: it is gone`,
+    ]);
+    assert.equal(shown, agentError);
+  }
+  const idle = [{ ...slot, active: false }];
+  const [a, b] = nodesOf(
+    facts({ a: leader({ slots: idle, agentError }), b: follower(1000, { agentError }) }),
+  );
+  assert.equal([a.state, b.state], ['stopped', 'waiting']);
+  for (const { why } of [a, b]) assert.match(why.join(), 'retries, it failed at');
+});
+
+status('an init that was killed is no leader that released its epoch', () => {
+  const [a] = nodesOf(facts({ control: found(control()) }));
+  assert.is(a.state, 'stopped');
+  assert.equal(a.why, ['init did not end: no node leads the cluster']);
 });
 
 status('a leader without agent, without slot, with an idle or a lost one has stopped', () => {

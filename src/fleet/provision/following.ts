@@ -9,6 +9,7 @@ import type { ApplyLimit } from '../../follower/apply/apply-portion.ts';
 import { Follower } from '../../follower/follower.ts';
 import type { OpenBuild } from '../../follower/schema/schema-build.ts';
 import type { Releasers } from '../../lifecycle.ts';
+import type { CommittedReader } from '../../topic/log.ts';
 import { smallestCompactionLagMs } from '../node/compaction-lag.ts';
 import type { NodeAccess } from '../node/node-access.ts';
 import { brokerNowMs } from './build-start.ts';
@@ -27,6 +28,8 @@ export interface FollowerAtWork {
 export interface FollowerEvents {
   onFollowing(follower: Pick<Follower, 'position' | 'caughtUp'>): void;
   onApplied(rows: number): void;
+  /** Gives the reader that the follower reads with. */
+  timing(reader: CommittedReader): CommittedReader;
 }
 
 /** Null when `signal` was aborted before the follower could begin. */
@@ -43,7 +46,7 @@ export async function whileFollowing<Result>(
   const { log } = cluster.around;
   // A session of its own: no other statement of this agent may enter the applier's transaction.
   const client = await cluster.openSession(releasers, name, 'applier');
-  const reader = cluster.openReader(releasers, partitions);
+  const reader = events.timing(cluster.openReader(releasers, partitions));
   await buildNode({ node, client, reader }, signal);
   if (signal.aborted) return null;
   const follower = await Follower.open({

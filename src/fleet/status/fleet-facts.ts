@@ -13,6 +13,7 @@ import type { Doubt } from '../../follower/state/doubts.ts';
 import type { PendingRebuild } from '../../follower/state/rebuild-state.ts';
 import type { SlotWal } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
+import type { AgentError } from '../node/agent-error.ts';
 
 /** A value, or one sentence that says why it is not known. */
 export type Found<Value> =
@@ -41,6 +42,8 @@ export interface DatabaseFacts {
   readonly walLsn: Lsn | null;
   /** Whether a session holds the lock of the node. */
   readonly agentRuns: boolean;
+  /** With which its agent failed last; null or absent once the node was in its role after it. */
+  readonly agentError?: AgentError | null;
   /** The part of the leader's schema that is not built here yet; null where nothing is left. */
   readonly openBuild?: OpenBuild | null;
   /** Foreign keys that could only be created NOT VALID here. */

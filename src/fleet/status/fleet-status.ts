@@ -28,6 +28,7 @@ import { slotPattern } from '../../topic/records/layout.ts';
 import type { RowSchema } from '../../topic/records/row-schema.ts';
 import { withTimeout } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
+import { readAgentError } from '../node/agent-error.ts';
 import { isNodeLocked } from '../node/node-lock.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { isUninitialised, judgeStatus } from './judge-status.ts';
@@ -110,6 +111,7 @@ export class FleetWatch {
     const building = identity === null ? null : await readBootstrap(client);
     const rebuild = identity === null ? null : await readPendingRebuild(client);
     const doubts = identity === null ? [] : await readDoubts(client);
+    const agentError = identity === null ? null : await readAgentError(client);
     const { rows } = await client.query<{ wal: string | null; agent: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               ${isNodeLocked} AS agent`,
@@ -125,6 +127,7 @@ export class FleetWatch {
       doubts,
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
+      agentError,
       slots: await readSlotWal(client, slotPattern(this.#cluster.name)),
     };
   }

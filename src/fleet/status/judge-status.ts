@@ -8,6 +8,7 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/pos
 import { ownerOf } from '../../control/claim.ts';
 import type { RecordOf } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
+import { errorOf, leaderLag, noAgent, retryText, whyNotStreaming } from './agent-reasons.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import { whyNotPromotable } from './judge-promotable.ts';
 import {
@@ -35,6 +36,8 @@ interface Fleet extends LogEnds {
   readonly control: ControlState | null;
   readonly owner: { readonly node: string; readonly epoch: number } | null;
   readonly damage: string | null;
+  /** Why the leader publishes no more, for good, where its database says so. */
+  readonly lostSlot: readonly string[];
   /** Why parts of the fleet are not known. */
   readonly blind: readonly string[];
 }
@@ -52,12 +55,20 @@ function fleetOf(facts: FleetFacts): Fleet {
     owner,
     leaderWal: leaderWalOf(facts, control, owner?.node ?? null),
     damage: damage === undefined ? null : damage.reason,
+    lostSlot: lostSlotOf(facts, owner?.node ?? null),
     blind: [...new Set([facts.control, facts.topic].flatMap(reasonsOf))],
   };
 }
 
 function reasonsOf(part: Found<unknown>): readonly string[] {
   return part.kind === 'missing' ? [part.reason] : [];
+}
+
+/** Of the leader that the control log names, while its database says that it leads. */
+function lostSlotOf({ nodes }: FleetFacts, owner: string | null): readonly string[] {
+  const database = nodes.find(({ name }) => name === owner)?.database;
+  if (database?.kind !== 'found' || database.value.identity?.role !== 'leader') return [];
+  return slotReport(database.value.slots).lost;
 }
 
 /** Without the control log, the newest node whose database is a leader's: enough to measure lag. */
@@ -178,6 +189,7 @@ function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
     exact: null,
     promotable: false,
     slot: null,
+    agentError: null,
     why: [reason, ...fleet.blind],
   };
 }
@@ -192,6 +204,7 @@ function strangerStatus(fleet: Fleet, name: string, why: string): NodeStatus {
     exact: null,
     promotable: false,
     slot: null,
+    agentError: null,
     why: [why, ...fleet.blind],
   };
 }
@@ -203,8 +216,11 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
   const { owner, control, blind } = fleet;
   const slot = slotReport(member.slots);
   const lsn = walLsn === null ? null : formatEpochLsn({ epoch: identity.epoch, lsn: walLsn });
+  if (control !== null && control.current === null) {
+    return strangerStatus(fleet, name, 'init did not end: no node leads the cluster');
+  }
   if (control !== null && owner?.node !== name) {
-    const since = control.current === null ? '' : ` of epoch ${control.current.epoch}`;
+    const since = ` of epoch ${control.current?.epoch ?? ''}`;
     const now =
       owner === null ? 'it released its epoch' : `node ${owner.node} is the leader${since}`;
     const why = `it led epoch ${identity.epoch}; ${now}`;
@@ -218,6 +234,7 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       exact: false,
       promotable: false,
       slot: slot.status,
+      agentError: errorOf(member),
       why: [why, ...slot.left, ...blind],
     };
   }
@@ -227,11 +244,11 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
     role: 'leader',
     state: stopped.length > 0 ? 'stopped' : slot.backlog.length > 0 ? 'catching-up' : 'streaming',
     lsn,
-    lagBytes: 0,
-    lagMs: 0,
+    ...leaderLag(member),
     exact: control === null ? null : true,
     promotable: false,
     slot: slot.status,
+    agentError: errorOf(member),
     why: [
       ...stopped,
       ...slot.backlog,
@@ -258,18 +275,6 @@ function backfillOf({ newest, facts }: Fleet): string[] {
   return text === null ? [] : [text];
 }
 
-function whyNotStreaming(name: string, { agentRuns, slots }: Member): string[] {
-  const absent = agentRuns ? [] : [noAgent(name)];
-  const { lost } = slotReport(slots);
-  if (lost.length > 0 || !agentRuns) return [...absent, ...lost];
-  if (slots.some(({ active }) => active)) return [];
-  return ['its agent runs, but does not read the WAL: its log names what it waits for'];
-}
-
-function noAgent(name: string): string {
-  return `no agent runs: understudy run ${name}`;
-}
-
 function damageOf({ damage }: Fleet): string[] {
   return damage === null ? [] : [`the topic is damaged, no node can be promoted: ${damage}`];
 }
@@ -283,7 +288,11 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
   const isWhole = damage === null && backfilling === null && !isDoubted(member);
   const exact = isExact(member, control !== null, isWhole);
   const known = { topic: fleet.newest, control, nowMs: fleet.nowMs };
-  const missing = [...openBuildOf(member), ...whyNotPromotable(member, known)];
+  const missing = [
+    ...openBuildOf(member),
+    ...whyNotPromotable(member, known),
+    ...streamEndOf(fleet),
+  ];
   return {
     name,
     role,
@@ -294,6 +303,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
     exact,
     promotable: role === 'leader' || position === null || missing.length > 0 ? false : exact,
     slot: slotReport(member.slots).status,
+    agentError: errorOf(member),
     why: [
       ...why,
       ...(backfilling === null ? [] : [backfilling]),
@@ -307,6 +317,11 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
 
 function isDoubted({ doubts = [] }: Member): boolean {
   return doubts.length > 0;
+}
+
+/** What the leader has written since would be lost with a promotion, and it can still be saved. */
+function streamEndOf({ owner, lostSlot }: Fleet): string[] {
+  return lostSlot.map((why) => `the stream of leader ${owner?.node ?? ''} has ended: ${why}`);
 }
 
 /** It follows and leads with them: an operator should know before a failover. */
@@ -332,7 +347,7 @@ function followerState(
   delayMs: number,
 ): { readonly state: NodeState; readonly why: readonly string[] } {
   const { agentRuns, position, building, rebuild } = member;
-  const absent = agentRuns ? [] : [noAgent(name)];
+  const absent = agentRuns ? [] : [noAgent(name, member)];
   const isAtEndOfLog = position !== null && lagMs(fleet, position) === 0;
   const built = [
     ...(rebuild == null ? [] : [rebuildText(rebuild)]),
@@ -350,7 +365,9 @@ function followerState(
   if (position === null) {
     return { state: 'waiting', why: ['it has no position in the stream: init did not end'] };
   }
-  if (fleet.newest === null) return { state: 'waiting', why: [] };
+  const retries = retryText(member);
+  if (retries !== null) return { state: 'waiting', why: [retries] };
+  if (fleet.newest === null || fleet.lostSlot.length > 0) return { state: 'waiting', why: [] };
   const applying = `it is applying transactions up to ${newestText(fleet)}`;
   if (delayMs > 0) {
     const delayed = delayText(delayMs);

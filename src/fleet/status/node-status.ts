@@ -2,6 +2,7 @@
  * The JSON of `status`, in which programs and people see a fleet; `judgeStatus` fills it. What is
  * unknown is null. Part of what a version promises (docs/commands.md).
  */
+import type { AgentError } from '../node/agent-error.ts';
 import type { UnfinishedStatus } from './progress-text.ts';
 
 export type NodeState =
@@ -32,12 +33,15 @@ export interface NodeStatus {
   readonly state: NodeState;
   /** The position of its rows: they include all that committed below it, strictly. */
   readonly lsn: string | null;
+  /** WAL that is not applied; of the leader, WAL that is not in the topic. */
   readonly lagBytes: number | null;
   readonly lagMs: number | null;
   readonly exact: boolean | null;
   readonly promotable: boolean | null;
   /** The WAL that its slot keeps; null for a node without a slot, and when unknown. */
   readonly slot: SlotStatus | null;
+  /** With which its agent failed last, if the node was not in its role since. */
+  readonly agentError: AgentError | null;
   readonly why: readonly string[];
 }
 
