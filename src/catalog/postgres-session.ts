@@ -9,13 +9,15 @@
 import type { Socket } from 'node:net';
 import { Client, type ClientConfig, escapeIdentifier, escapeLiteral } from 'pg';
 import { bug } from '../errors/bug.ts';
-import type { UnderstudyError } from '../errors/understudy-error.ts';
+import { noTlsCode } from '../errors/tls.ts';
+import { UnderstudyError } from '../errors/understudy-error.ts';
 import {
   type PostgresServer,
   postgresConnectionLost,
   postgresUnreachable,
 } from '../errors/unreachable.ts';
 import { invalidPostgresUrl } from '../errors/usage.ts';
+import { withLibpqTls } from './tls-parameters.ts';
 
 /**
  * Settings of every session of ours, including walsenders. They define the text of every value.
@@ -93,7 +95,7 @@ function startupOptions(given: string | null, replica: boolean): string {
 export function sessionConfig(url: string, options: SessionOptions): ClientConfig {
   const mark = url.indexOf('?');
   const base = mark < 0 ? url : url.slice(0, mark);
-  const parameters = new URLSearchParams(mark < 0 ? '' : url.slice(mark + 1));
+  const parameters = withLibpqTls(new URLSearchParams(mark < 0 ? '' : url.slice(mark + 1)));
   for (const name of ownParameters) parameters.delete(name);
   parameters.set('options', startupOptions(parameters.get('options'), options.replica ?? false));
   return {
@@ -127,6 +129,7 @@ function newClient(url: string, options: SessionOptions): Client {
   try {
     return new Client(sessionConfig(url, options));
   } catch (error) {
+    if (error instanceof UnderstudyError) throw error;
     // Without the cause: a parser's error may quote the URL and with it the password.
     const reason = error instanceof Error && 'code' in error ? String(error.code) : 'malformed';
     throw invalidPostgresUrl(redactUrl(url), reason);
@@ -198,8 +201,10 @@ function messageOf(error: unknown): string {
 }
 
 function codeOf(error: unknown): string {
-  if (error instanceof Error && 'code' in error) return String(error.code);
-  return error instanceof Error && error.message === 'timeout expired' ? 'ETIMEDOUT' : '';
+  if (!(error instanceof Error)) return '';
+  if ('code' in error) return String(error.code);
+  if (error.message === 'timeout expired') return 'ETIMEDOUT';
+  return error.message === 'The server does not support SSL connections' ? noTlsCode : '';
 }
 
 /** The URL without its passwords, also when it is malformed. */

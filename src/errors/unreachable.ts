@@ -3,6 +3,7 @@
  * REGISTRY_UNREACHABLE). All of these are retried.
  */
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
+import { tlsHint } from './tls.ts';
 import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
 
 /** Where a session was to lead. Holds no password. */
@@ -52,7 +53,7 @@ function connectHint({ host, port, database, user }: PostgresServer, errorCode: 
     case 'ENOENT':
       return `Start Postgres at ${host}:${port}, or correct the URL.`;
     default:
-      return 'Check the URL and the log of that Postgres server.';
+      return tlsHint(host, errorCode) ?? 'Check the URL and the log of that Postgres server.';
   }
 }
 

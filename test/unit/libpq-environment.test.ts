@@ -44,8 +44,11 @@ for (const [parameters, mode, file, bringsRoots] of [
   ['?sslmode=verify-full', 'verify-full', undefined, true],
   ['?ssl=true', 'verify-full', undefined, true],
   [`?sslmode=verify-full&sslrootcert=${root}`, 'verify-full', root, false],
-  [`?uselibpqcompat=true&sslmode=verify-ca&sslrootcert=${root}`, 'verify-ca', root, false],
-  ['?uselibpqcompat=true&sslmode=require', 'require', undefined, false],
+  [`?sslmode=verify-ca&sslrootcert=${root}`, 'verify-ca', root, false],
+  [`?sslmode=require&sslrootcert=${root}`, 'verify-ca', root, false],
+  ['?sslmode=require', 'require', undefined, false],
+  ['?sslmode=prefer', 'require', undefined, false],
+  ['?sslmode=verify-full&sslrootcert=system', 'verify-full', undefined, true],
 ] as const) {
   test(`TLS is as strict as a session’s: ${parameters || 'none'}`, async () => {
     const url = `postgres://u:p@db.example/shop${parameters}`;

@@ -8,6 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { rootCertificates } from 'node:tls';
 import { Client } from 'pg';
 import { sessionConfig } from '../postgres-session.ts';
+import { systemRoots } from '../tls-parameters.ts';
 
 interface LibpqEnvironment {
   readonly env: Readonly<Record<string, string>>;
@@ -31,7 +32,8 @@ export async function libpqEnvironment(
   const client = new Client(sessionConfig(url, { applicationName }));
   const tls = (client as unknown as { ssl: Tls }).ssl;
   const parameters = parametersOf(url);
-  const rootFile = parameters.get('sslrootcert');
+  const named = parameters.get('sslrootcert');
+  const rootFile = named === systemRoots ? null : named;
   const isVerified = tls === true || (tls !== false && tls.rejectUnauthorized !== false);
   const given: Record<string, string | null | undefined> = {
     PGHOST: client.host,
@@ -58,7 +60,7 @@ function parametersOf(url: string): URLSearchParams {
   return new URLSearchParams(mark < 0 ? '' : url.slice(mark + 1));
 }
 
-/** As the driver reads the URL: it verifies unless the URL disables that. */
+/** As the driver reads the URL. */
 function sslMode(tls: Tls): string {
   if (tls === false) return 'disable';
   if (tls === true) return 'verify-full';
