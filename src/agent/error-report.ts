@@ -30,12 +30,18 @@ export class ErrorReport {
     void this.#leave(null);
   }
 
-  async failed(error: unknown): Promise<void> {
+  /** Nothing waits for it: the next attempt may have to find a server that returns. */
+  failed(error: unknown): void {
     // The node is another agent's, and so is its error.
     if (hasCode(error, 'NODE_LOCKED')) return;
     const message = error instanceof Error ? error.message : String(error);
     this.#mayBeLeft = true;
-    await this.#leave({ code: failureCode(error), message: this.#redact(message) });
+    void this.#leave({ code: failureCode(error), message: this.#redact(message) });
+  }
+
+  /** Resolves within seconds, once the last report has arrived or failed. */
+  settled(): Promise<void> {
+    return this.#reporting;
   }
 
   #leave(error: Pick<AgentError, 'code' | 'message'> | null): Promise<void> {

@@ -162,7 +162,7 @@ async function keepServing(
       }
     } catch (error) {
       figures.onFailed(error);
-      await report.failed(error);
+      report.failed(error);
       throw served && hasCode(error, 'NODE_LOCKED') ? ownLockRemains(error) : error;
     }
   };
@@ -187,7 +187,7 @@ async function keepServing(
     throw error;
   } finally {
     ended.abort();
-    await watching;
+    await Promise.all([watching, report.settled()]);
   }
 }
 

@@ -53,15 +53,22 @@ function toPlain(source: Source): unknown {
 }
 
 function issueError(source: Source, issues: readonly Issue[]): UnderstudyError {
-  const [first] = issues.map((issue) => deepest(issue));
+  const found = issues.map((issue) => deepest(issue));
+  // A misspelt key is a missing one too: where it is written there is something to correct.
+  const unknown = found.find((issue) => issue.code === 'unrecognized_keys');
+  const first = unknown ?? found[0];
   if (first === undefined) {
     return bug('a configuration was rejected without an issue');
   }
-  const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
-  if (first.code === 'unrecognized_keys') return unknownKeyError(source, first, more);
+  if (first.code === 'unrecognized_keys') return unknownKeyError(source, first, found);
+  const more = moreThan(1, found.length);
   const where = lineOf(source, first.path);
   const key = first.path.length === 0 ? 'the file' : dotted(first.path);
   return invalidSetting(where, key, `${describe(first)}${more}`, hintFor(first));
+}
+
+function moreThan(shown: number, all: number): string {
+  return all > shown ? ` (and ${all - shown} more)` : '';
 }
 
 /** Of a value that may have several forms, the issue of the form that it nearly has. */
@@ -130,7 +137,7 @@ function hintFor(issue: Issue): string {
 function unknownKeyError(
   source: Source,
   issue: Extract<Issue, { code: 'unrecognized_keys' }>,
-  more: string,
+  found: readonly Issue[],
 ): UnderstudyError {
   const key = issue.keys[0] ?? '';
   const path = [...issue.path, key];
@@ -141,6 +148,9 @@ function unknownKeyError(
   let meant: string | null = null;
   if (nearest !== null) meant = dotted([...issue.path, nearest]);
   else if (elsewhere !== undefined) meant = dotted([elsewhere[0], key]);
+  const isExplained = (other: Issue): boolean =>
+    describe(other) === 'is missing' && dotted(other.path) === meant;
+  const more = moreThan(1, found.filter((other) => !isExplained(other)).length);
   return unknownSetting(lineOf(source, path), dotted(path), more, meant, siblings);
 }
 

@@ -145,6 +145,19 @@ test('an unknown key is refused with its line and what was probably meant', () =
   assert.match(inSsl.hint, 'kafka.ssl.ca?');
 });
 
+test('a misspelt key comes before the missing one that it makes', () => {
+  const top = refusal(() => configOf(minimal.replace('kafka:', 'kafak:')));
+  assert.is(top.message, 'understudy.yaml:6: unknown key kafak');
+  assert.match(top.hint, /^Did you mean kafka\?/);
+  const nested = refusal(() => configOf(minimal.replace('brokers:', 'borkers:')));
+  assert.is(nested.message, 'understudy.yaml:6: unknown key kafka.borkers');
+  assert.match(nested.hint, 'Did you mean kafka.brokers?');
+  const two = refusal(() =>
+    configOf(minimal.replace('kafka:', 'kafak:').replace(/registry: .*/, '')),
+  );
+  assert.is(two.message, 'understudy.yaml:6: unknown key kafak (and 1 more)');
+});
+
 test('wrong values are refused with their line', () => {
   const cases: readonly (readonly [string, string])[] = [
     ['points: { every: 50ms }', '1: points.every must be in 100ms to 1h'],
