@@ -1,7 +1,7 @@
 /**
- * The HTTP server of `run --http`: GET /status answers with the JSON of `status`, GET /livez and GET
- * /readyz with 200 or 503, GET /metrics with the figures of the agents, any other path with 404.
- * Every answer comes within a bound, and concurrent requests share one read of the status. The
+ * The HTTP server of `run --http`: GET /status answers with the JSON of `status`, GET /livez and
+ * GET /readyz with 200 or 503, GET /metrics with the figures of the agents, any other path with
+ * 404. Every answer comes within a bound, and concurrent requests share one read of the status. The
  * server binds to this machine unless another address is named, and answers no request that was
  * sent to the name of another site.
  */
