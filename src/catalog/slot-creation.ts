@@ -6,6 +6,7 @@
  */
 import type { Client } from 'pg';
 import type { UnderstudyError } from '../errors/understudy-error.ts';
+import { sleepOrAbort } from '../waiting.ts';
 
 interface SlotCreation<Result> {
   /** The session that runs `create`. */
@@ -16,16 +17,21 @@ interface SlotCreation<Result> {
   readonly timeoutMs: number;
   /** Ends the creation early, with the signal's reason. */
   readonly signal?: AbortSignal;
+  /** Reports every few seconds the transactions that it waits for. */
+  readonly onWaiting?: (blockers: string) => void;
   /** Drops the slot if the creation left one behind. */
   readonly discard: () => Promise<void>;
   readonly timedOut: (blockers: string) => UnderstudyError;
 }
 
+/** Most slots are there within a second. */
+const reportEveryMs = 3_000;
 /** For the end of the backend. What it still creates after that is dropped by `discard`. */
 const terminateMaxMs = 5_000;
 
 export async function createWithin<Result>(creation: SlotCreation<Result>): Promise<Result> {
   const { creator, control, create, timeoutMs, signal, discard, timedOut } = creation;
+  const { onWaiting = () => undefined } = creation;
   signal?.throwIfAborted();
   const { processID: pid } = creator as Client & { readonly processID: number };
   const creating = create();
@@ -34,7 +40,10 @@ export async function createWithin<Result>(creation: SlotCreation<Result>): Prom
   const ended = new Promise<typeof ending>((resolve) => {
     ending.addEventListener('abort', () => resolve(ending), { once: true });
   });
-  const outcome = await Promise.race([creating, ended]);
+  const over = new AbortController();
+  const reporting = reportBlockers(control, onWaiting, AbortSignal.any([ending, over.signal]));
+  const outcome = await Promise.race([creating, ended]).finally(() => over.abort());
+  await reporting;
   if (outcome !== ending) return outcome as Result;
   const blockers = await describeBlockers(control);
   // By pid: after the end of the client alone the backend still waits, and creates the slot later.
@@ -46,6 +55,21 @@ export async function createWithin<Result>(creation: SlotCreation<Result>): Prom
   throw timedOut(blockers);
 }
 
+async function reportBlockers(
+  control: Client,
+  onWaiting: (blockers: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  for (;;) {
+    await sleepOrAbort(reportEveryMs, signal);
+    if (signal.aborted) return;
+    // A session that failed fails the creation too, which reports it.
+    const blockers = await describeBlockers(control).catch(() => null);
+    if (blockers === null) return;
+    onWaiting(blockers);
+  }
+}
+
 const blockersMax = 3;
 
 /** The transactions that block a creation, the oldest first. */
@@ -54,6 +78,7 @@ async function describeBlockers(client: Client): Promise<string> {
     `SELECT who FROM (
        SELECT xact_start AS since,
               'pid ' || pid || coalesce(' of ' || usename, '') || coalesce(' in ' || datname, '') ||
+              coalesce(' (' || nullif(application_name, '') || ')', '') ||
               ' since ' || extract(epoch FROM now() - xact_start)::int || ' s' AS who
        FROM pg_catalog.pg_stat_activity
        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()

@@ -4,7 +4,7 @@
  */
 
 import { exitCodes } from '../errors/codes.ts';
-import { initialise } from '../fleet/operations/init.ts';
+import { initialise, refuseExisting } from '../fleet/operations/init.ts';
 import { refuseErrors } from '../fleet/preflight/finding.ts';
 import { preflight } from '../fleet/preflight/preflight.ts';
 import { findingLines } from './check.ts';
@@ -37,15 +37,17 @@ export const initCommand: Command<InitInput> = {
     const first = leader ?? config.nodeNames[0] ?? '';
     config.requireNode(first);
     const cluster = clusterOf(context);
+    await refuseExisting(cluster);
     context.people('checking servers, settings and tables');
     const findings = await preflight(cluster, { leader: first, withTopics: false, replaceRows });
     const errors = findings.filter(({ severity }) => severity === 'error');
     // The refusal holds only the first error: with many tables all are worth knowing at once.
     if (errors.length > 1) for (const line of findingLines(errors)) context.people(line);
     refuseErrors(findings);
-    const answer = await initialise(cluster, { leader: first, replaceRows }, (line) =>
-      context.people(line),
-    );
+    const { signal } = context;
+    signal.throwIfAborted();
+    const onStep = (line: string): void => context.people(line);
+    const answer = await initialise(cluster, { leader: first, replaceRows }, onStep, signal);
     const lines = [
       `cluster ${answer.cluster} begins at ${answer.lsn}, led by ${answer.leader}`,
       `${answer.tables.length} tables: ${answer.tables.join(', ') || 'none'}`,

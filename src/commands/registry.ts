@@ -25,7 +25,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     load: async () => bindCommand((await import('./init.ts')).initCommand),
   },
   run: {
-    synopsis: '<node…> [--until <point>]',
+    synopsis: '<node…> [--until <point>] [--replace]',
     summary: 'serve nodes, as leader or follower, until stopped',
     load: async () => bindCommand((await import('./run.ts')).runCommand),
   },
@@ -80,7 +80,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     load: async () => bindCommand((await import('./repair-damage.ts')).repairDamageCommand),
   },
   destroy: {
-    synopsis: '[--yes]',
+    synopsis: '[--yes | --stream <id>]',
     summary: 'remove all that Understudy created, in Kafka and in the databases',
     load: async () => bindCommand((await import('./destroy.ts')).destroyCommand),
   },

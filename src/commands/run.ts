@@ -9,6 +9,7 @@ import { ErrorReport } from '../agent/error-report.ts';
 import { Evidence } from '../agent/evidence.ts';
 import { FenceWatch } from '../agent/fence-watch.ts';
 import type { AttemptEnd } from '../agent/follower-tasks.ts';
+import { TopicWatch } from '../agent/topic-watch.ts';
 import { WalWatch } from '../agent/wal-watch.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { exitCodes } from '../errors/codes.ts';
@@ -80,7 +81,11 @@ export const runCommand: Command<RunInput> = {
     const served = nodes.map((node) => serve(context, cluster, node));
     if (http !== null) await serveStatus(context, cluster, served, http);
     const agents = served.map((one) => keepServing(context, cluster, one, { until, replace }));
+    const ended = new AbortController();
+    const watching = watchTopics(context, cluster, AbortSignal.any([context.signal, ended.signal]));
     const results = await Promise.allSettled(agents);
+    ended.abort();
+    await watching;
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
     return outcomeOf(context, nodes, until, results);
@@ -194,6 +199,20 @@ async function keepServing(
 /** A server that was down may return with an open guard, or as a leader that is missed. */
 function isServerDown(error: unknown): boolean {
   return hasCode(error, 'POSTGRES_UNREACHABLE');
+}
+
+/** One for the process: the topics are those of all its nodes. */
+async function watchTopics(
+  { log }: CommandContext,
+  cluster: Cluster,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await new TopicWatch(cluster).run(signal);
+  } catch (error) {
+    // The stream does not depend on its watch and continues.
+    log.error({ error }, 'stopped watching the settings of the topics');
+  }
 }
 
 /** Beside the attempts, not within: it has to continue while they fail. */

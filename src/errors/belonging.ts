@@ -15,7 +15,7 @@ export interface DatabasePlace {
 }
 
 /** `shop at a.example:5432 (system 7412…)`. */
-function placeText({ name, address, systemId }: DatabasePlace): string {
+export function placeText({ name, address, systemId }: DatabasePlace): string {
   return `database ${name} at ${address} (system ${systemId})`;
 }
 
@@ -45,5 +45,54 @@ function otherDatabaseHint(node: string): string {
   return (
     'Correct the URL of the node; in a copy of understudy.yaml, give the copy a cluster name of ' +
     `its own. If that database is out of use for good: understudy run ${node} --replace`
+  );
+}
+
+const seeDestroy =
+  'See what understudy.yaml leads to, and what would be removed: understudy destroy. ';
+
+/** `reasons` say what of the stream is elsewhere, or what is not of the stream. */
+export function needsStreamId(cluster: string, reasons: readonly string[]): UnderstudyError {
+  const more = reasons.length > 1 ? ` (and ${reasons.length - 1} more)` : '';
+  return new UnderstudyError(
+    'NEEDS_STREAM_ID',
+    `the cluster ${cluster} is not just what understudy.yaml leads to: ${reasons[0] ?? ''}${more}`,
+    `${seeDestroy}In a copy of understudy.yaml, correct its cluster name. To remove the stream ` +
+      'all the same, name its id: --stream',
+    undefined,
+    { cluster },
+  );
+}
+
+export function wrongStreamId(cluster: string, named: string): UnderstudyError {
+  return new UnderstudyError(
+    'NEEDS_STREAM_ID',
+    `the cluster ${cluster} has no stream ${named}`,
+    `${seeDestroy}It shows the id of the stream.`,
+    undefined,
+    { cluster, stream: named },
+  );
+}
+
+/** The topics are gone, and the databases are those of several streams. */
+export function severalStreams(cluster: string, streams: readonly string[]): UnderstudyError {
+  return new UnderstudyError(
+    'NEEDS_STREAM_ID',
+    `the databases belong to several streams of the cluster ${cluster}: ${streams.join(', ')}`,
+    'Name the one whose databases are to be cleaned: --stream',
+    undefined,
+    { cluster },
+  );
+}
+
+/** No stream is known, and the topic holds records. */
+export function recordsOfNoStream(topic: string): UnderstudyError {
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    `${topic} holds records, and no control log says of which stream`,
+    'It may belong to another program: nothing is removed. If it is not needed, delete it with ' +
+      'kafka-topics.sh --bootstrap-server … --delete --topic.',
+    undefined,
+    { topic },
   );
 }

@@ -2,7 +2,7 @@
  * Whether a cluster exists, and what a user has to allow or look into: ALREADY_INITIALISED,
  * NOT_INITIALISED, NEEDS_ALLOW_DATA_LOSS, DIFFERENT.
  */
-import { type DatabasePlace, servedText } from './belonging.ts';
+import { type DatabasePlace, placeText, servedText } from './belonging.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** The database that was to become a node is one already. */
@@ -17,22 +17,87 @@ export function belongsToOtherNode(node: string, cluster: string): UnderstudyErr
   );
 }
 
-const removeFirst =
-  'Remove the old cluster first (understudy destroy --yes), or choose another cluster name.';
+const anotherName = 'In a copy of understudy.yaml, give the copy a cluster name of its own.';
 
-export function topicExists(topic: string): UnderstudyError {
-  const message = `the topic ${topic} exists already`;
-  return new UnderstudyError('ALREADY_INITIALISED', message, removeFirst, undefined, { topic });
+/** `leader` is null between two epochs. */
+function streamText(cluster: string, stream: string, leader: string | null): string {
+  return `the cluster ${cluster} exists: stream ${stream}, led by ${leader ?? 'no node now'}`;
 }
 
-export function nodeOfCluster(node: string, cluster: string): UnderstudyError {
+/** The databases of understudy.yaml belong to it. */
+export function clusterExists(
+  cluster: string,
+  stream: string,
+  leader: string | null,
+): UnderstudyError {
   return new UnderstudyError(
     'ALREADY_INITIALISED',
-    `node ${node} belongs to the cluster ${cluster}`,
-    removeFirst,
+    streamText(cluster, stream, leader),
+    'Start its agents (understudy run), and see how it is: understudy status. To begin another ' +
+      'stream with these databases, remove this one before: understudy destroy',
     undefined,
-    { node, cluster },
+    { cluster, stream, leader },
   );
+}
+
+/** No database of understudy.yaml belongs to it. */
+export function clusterElsewhere(
+  cluster: string,
+  stream: string,
+  leader: string | null,
+  served: DatabasePlace | null,
+): UnderstudyError {
+  const where = served === null ? '' : `, served from ${placeText(served)}`;
+  return new UnderstudyError(
+    'ALREADY_INITIALISED',
+    `${streamText(cluster, stream, leader)}${where}; no database of understudy.yaml belongs to it`,
+    `${anotherName} Or correct kafka.brokers, or the URLs of the nodes.`,
+    undefined,
+    { cluster, stream, leader },
+  );
+}
+
+export function controlLogUnreadable(cluster: string, reason: string): UnderstudyError {
+  return new UnderstudyError(
+    'ALREADY_INITIALISED',
+    `the cluster ${cluster} has a control log that cannot be read: ${reason}`,
+    'Run the newest version of pg-understudy. What understudy.yaml leads to: understudy destroy',
+    undefined,
+    { cluster },
+  );
+}
+
+/** The databases are those of a stream whose topics are not there, or hold nothing. */
+export function topicsGone(cluster: string, node: string, stream: string): UnderstudyError {
+  return new UnderstudyError(
+    'TOPIC_MISMATCH',
+    `node ${node} belongs to the stream ${stream} of the cluster ${cluster}, and its topics are ` +
+      'missing or empty',
+    'Check kafka.brokers and cluster in understudy.yaml. If the topics are lost: understudy ' +
+      'destroy --yes, then understudy init --replace-rows',
+    undefined,
+    { cluster, node, stream },
+  );
+}
+
+/** An init of other databases that did not end, or another program. */
+export function topicsOfNoStream(topic: string, isEmpty: boolean): UnderstudyError {
+  return new UnderstudyError(
+    'ALREADY_INITIALISED',
+    `topics of this cluster exist (${topic}), and no database of understudy.yaml belongs to them`,
+    isEmpty
+      ? `${anotherName} If an init was ended before it had begun, and none runs now, remove its ` +
+          'empty topics: understudy destroy --yes'
+      : anotherName,
+    undefined,
+    { topic },
+  );
+}
+
+/** Another init of the same name made the topic at the same time. */
+export function topicExists(topic: string): UnderstudyError {
+  const message = `another init has created ${topic} meanwhile`;
+  return new UnderstudyError('ALREADY_INITIALISED', message, anotherName, undefined, { topic });
 }
 
 /** Another init of the same name runs at the same time. */
@@ -40,7 +105,7 @@ export function firstEpochClaimed(cluster: string): UnderstudyError {
   return new UnderstudyError(
     'ALREADY_INITIALISED',
     `another init claimed the first epoch of ${cluster}`,
-    removeFirst,
+    anotherName,
     undefined,
     { cluster },
   );
@@ -58,7 +123,7 @@ export function initUnfinished(cluster: string): UnderstudyError {
   return new UnderstudyError(
     'NOT_INITIALISED',
     `the control log of ${cluster} names no stream: init did not end`,
-    'Run: understudy destroy --yes, then: understudy init',
+    'Run understudy init again: it removes what the first one left.',
     undefined,
     { cluster },
   );
@@ -101,7 +166,8 @@ export function noCommonPoint(): UnderstudyError {
   return new UnderstudyError(
     'NOT_INITIALISED',
     'no consistency point is in every partition of the topic: init did not end',
-    'Run: understudy destroy --yes, then: understudy init',
+    'Run understudy init again: it removes what the first one left. If it refuses, a topic was ' +
+      'emptied: understudy destroy --yes, then understudy init --replace-rows',
   );
 }
 

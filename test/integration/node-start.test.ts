@@ -206,4 +206,33 @@ start(
   },
 );
 
+start('a former leader comes back with a new database, and its slot is named', async (context) => {
+  const { fleet, stack } = context;
+  await fleet.startAgent('b');
+  const { code, json } = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'x');
+  assert.is(code, 0, JSON.stringify(json));
+  const deposed = fleet.spawnAgent('a');
+  assert.is(await deposed.exitCode(), 3, deposed.log);
+  const remedy = 'understudy run a --replace';
+  assert.match(deposed.log, remedy);
+  const slot = `understudy_${fleet.cluster}_1`;
+  const fenced = await fleet.shows('a', 'fenced', ({ state }) => state === 'fenced');
+  assert.match(fenced.why.join('; '), remedy);
+  assert.match(fenced.why.join('; '), `drop the slot ${slot}`);
+  assert.equal(await findings(fleet), ['SLOT_LEFT node a']);
+
+  const [empty = ''] = await stack.createDatabases('returned');
+  await fleet.configure({
+    ...fleet.config,
+    nodes: { a: { url: empty }, b: { url: fleet.url('b') } },
+  });
+  const agent = fleet.spawnCommand('--json', 'run', 'a', '--replace');
+  await agent.logged(/"message":"following"/);
+  const old = new URL(fleet.url('a')).pathname.slice(1);
+  const left = new RegExp(`the slot ${slot} in the database ${old} of its server keeps .* of WAL`);
+  await fleet.shows('a', 'its old slot', ({ why }) => left.test(why.join('; ')));
+  assert.equal(await findings(fleet), ['SLOT_LEFT node a']);
+  assert.is(await agent.stop(), 0);
+});
+
 start.run();

@@ -4,12 +4,13 @@
  * own.
  */
 // runs: ci, since test/integration/topic-transactions.test.ts has its kind
+import kafkajs from 'kafkajs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { createTopic, deleteTopic } from '../../src/topic/kafka/admin.ts';
 import { connectKafka } from '../../src/topic/kafka/client.ts';
 import { createTransactionalProducer } from '../../src/topic/kafka/transactional-producer.ts';
-import { changesTopic } from '../../src/topic/records/layout.ts';
+import { changesTopic, controlTopic } from '../../src/topic/records/layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { Forger } from '../support/forger.ts';
@@ -141,6 +142,48 @@ test('a node whose position is in such a topic is not promoted', async () => {
   } finally {
     await close();
   }
+});
+
+test('topics that are gone are errors of check, and init says so', async () => {
+  const client = connectKafka({ brokers: stack.brokers, clientId: 'test' }, testLog);
+  for (const topic of [changesTopic(fleet.cluster), controlTopic(fleet.cluster)]) {
+    await deleteTopic(client, topic);
+  }
+  const gone = /node a belongs to the stream .* and its topics are missing or empty/;
+  const check = await fleet.cli('check');
+  assert.is(check.code, 4, check.stdout);
+  assert.equal(check.json.findings.length, 1, check.stdout);
+  assert.match(check.json.findings[0].message, gone);
+  const init = await fleet.cli('init');
+  assert.is(init.code, 4, init.stdout);
+  assert.match(init.json.error.message, gone);
+  const { json } = await fleet.cli('destroy');
+  assert.equal(json.reasons, []);
+  assert.equal(json.nodes.length, 2);
+});
+
+test('a cleanup.policy that deletes is reported by agents and status while they run', async () => {
+  const agents = await fleet.startAgents();
+  const client = connectKafka({ brokers: stack.brokers, clientId: 'test' }, testLog);
+  const setPolicy = async (value: string): Promise<void> => {
+    const admin = client.kafkajs.admin();
+    await admin.connect();
+    const configEntries = [
+      { name: 'cleanup.policy', value },
+      { name: 'message.timestamp.type', value: 'LogAppendTime' },
+    ];
+    const resource = { type: kafkajs.ConfigResourceTypes.TOPIC, name: changesTopic(fleet.cluster) };
+    await admin.alterConfigs({ validateOnly: false, resources: [{ ...resource, configEntries }] });
+    await admin.disconnect();
+  };
+  await setPolicy('delete');
+  const problem = `cleanup.policy of ${changesTopic(fleet.cluster)} is delete, not compact`;
+  for (const { why } of (await fleet.status()).nodes) assert.match(why.join('; '), problem);
+  for (const agent of [agents.a, agents.b]) await agent.logged(/"message":"the topics lose rows"/);
+  assert.match(agents.b.log, problem);
+  await setPolicy('compact');
+  await agents.a.logged(/the topics are as they have to be again/);
+  for (const { why } of (await fleet.status()).nodes) assert.equal(why, []);
 });
 
 test.run();

@@ -12,7 +12,7 @@ import type pg from 'pg';
 import * as assert from 'uvu/assert';
 import { stringify } from 'yaml';
 import type { FleetStatus, NodeStatus } from '../../src/fleet/status/node-status.ts';
-import { cleanUp } from './clean-up.ts';
+import { cleanUp, destroyCluster } from './clean-up.ts';
 import { type CommandResult, commandFile, resultOf } from './command.ts';
 import { FleetAgent } from './fleet-agent.ts';
 import {
@@ -382,7 +382,7 @@ export class Fleet {
   async close(): Promise<void> {
     await cleanUp(`the fleet ${this.cluster}`, async () => {
       await this.#endProcesses();
-      const { code, stderr } = await this.cli('destroy', '--yes');
+      const { code, stderr } = await destroyCluster((...words) => this.cli('destroy', ...words));
       await rm(this.#directory, { recursive: true });
       assert.is(code, 0, `destroy: ${stderr}`);
     });

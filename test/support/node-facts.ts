@@ -69,6 +69,11 @@ export function node({
     database: { ...soundDatabase, ...database },
     canCreateEventTriggers: true,
     identity: null,
+    reached: {
+      ...{ systemId: soundServer.systemId, oid: '16384', name: 'shop', address: 'a:5432' },
+      ...{ startedAt: '1', present: new Set(['16384']), replaces: null },
+    },
+    idleSlots: [],
     streamed: null,
     types: {},
     allTables: tables,

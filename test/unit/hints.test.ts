@@ -16,20 +16,27 @@ const topicIsAnother =
   'the topic is not the log that this stream was written to: its epochs, ids and offsets are ' +
   'those of another log, and nodes keep positions that mean nothing in it';
 const initIncomplete =
-  'the topics and the schemas of an init that did not end block the next init, and no stream was ' +
-  'written that a smaller step could continue';
-const oldCluster = 'an init begins a new stream, and must not overwrite the topics of an old one';
+  'the next init removes what an init of its databases has left, and is named first; topics that ' +
+  'no database of the file knows are another’s until a person says otherwise';
+const ofTheStream =
+  'it is the answer to a destroy: the bare verb only reports, also which stream that would be';
 const noSchemaChanges =
   'this version does not replicate schema changes: rows under another shape or another key need ' +
   'new relation ids, which only an init gives';
 
 /** By file and function, or class. */
 const namesDestroy: Readonly<Record<string, string>> = {
-  'errors/cluster.ts firstEpochClaimed': oldCluster,
-  'errors/cluster.ts initUnfinished': initIncomplete,
+  'errors/belonging.ts needsStreamId': ofTheStream,
+  'errors/belonging.ts wrongStreamId': ofTheStream,
+  'errors/cluster.ts clusterExists':
+    'an init begins a new stream, which cannot share its databases with the one that it meets: ' +
+    'running that one is named first',
+  'errors/cluster.ts controlLogUnreadable':
+    'the bare verb shows what the file leads to, and changes nothing; a newer version, which may ' +
+    'read the log, is named first',
   'errors/cluster.ts noCommonPoint': initIncomplete,
-  'errors/cluster.ts nodeOfCluster': oldCluster,
-  'errors/cluster.ts topicExists': oldCluster,
+  'errors/cluster.ts topicsGone': topicIsAnother,
+  'errors/cluster.ts topicsOfNoStream': initIncomplete,
   'errors/node-state.ts leaderNotDetachable':
     'without its leader a cluster continues only after a failover, which keeps the leader’s ' +
     'database out of it: to keep that database, and no other, is to end the cluster',
@@ -49,7 +56,6 @@ const namesDestroy: Readonly<Record<string, string>> = {
   'errors/topic.ts topicRecreated': topicIsAnother,
   'errors/topic.ts unknownControlRecord':
     'the control log decides who leads: after a record that no version reads, its state is unknown',
-  'fleet/operations/init.ts undoAll': initIncomplete,
 };
 
 /** Top-level declarations of a file by name, without comments. */

@@ -9,6 +9,7 @@ import { judgeFollowerTables } from '../../src/fleet/preflight/judge-copies.ts';
 import {
   judgeLeaderTables,
   judgeLocales,
+  judgePatterns,
   judgeServers,
 } from '../../src/fleet/preflight/judge-fleet.ts';
 import { judgeNode, judgeVersion } from '../../src/fleet/preflight/judge-server.ts';
@@ -140,16 +141,16 @@ test('a follower with another locale or a narrower encoding is warned of', () =>
 });
 
 test('tables without identity are errors with their SQL; none at all is a warning', () => {
-  assert.equal(codes(judgeLeaderTables(node(), ['public.*'])), ['NO_TABLES']);
+  assert.equal(codes(judgePatterns(node(), ['public.*'], true)), ['NO_TABLES']);
   const keyless = node({ tables: [table({ identityAttnums: null })] });
-  const finding = only(judgeLeaderTables(keyless, ['public.*']));
+  const finding = only(judgeLeaderTables(keyless));
   assert.is(finding.code, 'TABLE_UNSUPPORTED');
   assert.match(finding.hint, /ALTER TABLE "public"."orders" ADD PRIMARY KEY \("id"\)/);
 });
 
 test('an unlogged table is reported as not replicated, and no follower needs it', () => {
   const leader = node({ tables: [table({ persistence: 'unlogged' })] });
-  assert.equal(codes(judgeLeaderTables(leader, ['*.*'])), ['TABLE_UNLOGGED']);
+  assert.equal(codes(judgeLeaderTables(leader)), ['TABLE_UNLOGGED']);
   assert.equal(judgeFollowerTables(leader, node({ name: 'b' })), []);
 });
 
@@ -157,7 +158,7 @@ test('a table created after init is reported as not in the stream; no follower n
   const partition = table({ oid: 3, name: 'orders_2027', isPartition: true });
   const tables = [table(), table({ oid: 2, name: 'later' }), partition];
   const leader = node({ tables, node: { streamed: new Set([20_000]) } });
-  const finding = only(judgeLeaderTables(leader, ['*.*']));
+  const finding = only(judgeLeaderTables(leader));
   assert.is(finding.code, 'NOT_IN_STREAM');
   assert.is(finding.object, 'public.later');
   const lacking = only(judgeFollowerTables(leader, node({ name: 'b', tables: [table()] })));
@@ -170,6 +171,17 @@ test('missing tables are one finding per node', () => {
   assert.is(finding.code, 'SCHEMA_DIFFERS');
   assert.match(finding.message, /node b lacks tables: public.orders, public.Items/);
   assert.match(finding.hint, /-t 'public.orders' -t 'public."Items"'/);
+});
+
+test('a pattern that matches no table is a warning, and refused before the cluster exists', () => {
+  const leader = node({ tables: [table()] });
+  assert.equal(judgePatterns(leader, ['public.*', 'public.orders'], false), []);
+  const misspelt = only(judgePatterns(leader, ['public.*', 'public.oders'], true));
+  assert.is(misspelt.code, 'PATTERN_UNMATCHED');
+  assert.is(misspelt.message, 'no table of node a matches public.oders');
+  const refused = only(judgePatterns(leader, ['public.oders', 'public.orders'], false));
+  assert.equal([refused.severity, refused.code], ['error', 'PREREQUISITE']);
+  assert.is(only(judgePatterns(node(), ['*.*'], false)).severity, 'error');
 });
 
 test.run();

@@ -7,6 +7,7 @@
 import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
 import type { RecordOf, ServedDatabase } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
+import type { DatabasePlace } from '../../errors/belonging.ts';
 
 export interface ReachedDatabase extends ServedDatabase {
   /** OIDs of all databases of its server. */
@@ -74,4 +75,11 @@ function isGone(former: ServedDatabase, reached: ReachedDatabase): boolean {
 export function servedDatabase(database: ServedDatabase): ServedDatabase {
   const { systemId, oid, name, address, startedAt } = database;
   return { systemId, oid, name, address, startedAt };
+}
+
+/** Its place as messages name it. */
+export function placeOf(served: RecordOf<'start'> | null): DatabasePlace | null {
+  if (served === null) return null;
+  const { database, time } = served;
+  return database === undefined ? null : { ...database, since: time };
 }

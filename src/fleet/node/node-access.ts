@@ -11,7 +11,7 @@ import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts'
 import type { EpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ServedDatabase } from '../../control/control-records.ts';
-import { notInitialised } from '../../errors/cluster.ts';
+import { initUnfinished, notInitialised } from '../../errors/cluster.ts';
 import { detachedAt } from '../../errors/follower.ts';
 import { hasCode } from '../../errors/understudy-error.ts';
 import { readDetached } from '../../follower/state/follower-state.ts';
@@ -100,6 +100,7 @@ async function openLocked(
   requireAttached(control.state, name);
   const detached = known === null ? null : await readDetached(client);
   if (detached !== null) throw detachedAt(name, detached);
+  if (known !== null && control.state.stream === null) throw initUnfinished(cluster.name);
   const server = await readServer(client);
   const database = await readReachedDatabase(client, server.systemId, known !== null);
   const reached = { cluster, node: name, control, identity: known, reached: database, mayReplace };

@@ -7,13 +7,12 @@ import type { Client } from 'pg';
 import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
 import { ownerOf } from '../../control/claim.ts';
 import type { ControlLog } from '../../control/control-log.ts';
-import type { RecordOf } from '../../control/control-records.ts';
-import { type DatabasePlace, otherDatabase } from '../../errors/belonging.ts';
+import { otherDatabase } from '../../errors/belonging.ts';
 import { bug } from '../../errors/bug.ts';
 import { leaderLostDatabase } from '../../errors/cluster.ts';
 import { readReplacedDatabase } from '../../follower/state/rebuild-state.ts';
 import type { Cluster } from '../cluster.ts';
-import { judgeDatabase, type ReachedDatabase, servedDatabase } from './judge-database.ts';
+import { judgeDatabase, placeOf, type ReachedDatabase, servedDatabase } from './judge-database.ts';
 
 /** `isNode` says whether the `understudy` schema is there. */
 export async function readReachedDatabase(
@@ -39,13 +38,6 @@ export async function readReachedDatabase(
     present: new Set(row.present.split(' ')),
     replaces: isNode ? await readReplacedDatabase(client) : null,
   };
-}
-
-/** Its place as messages name it. */
-export function placeOf(served: RecordOf<'start'> | null): DatabasePlace | null {
-  if (served === null) return null;
-  const { database, time } = served;
-  return database === undefined ? null : { ...database, since: time };
 }
 
 interface ReachedNode {

@@ -1,115 +1,137 @@
 /**
  * The verb `destroy`: removes what Understudy created: slots, publications, guards, databases that
- * a rebuild left and the `understudy` schema on every node that can be reached, then the topics. It
- * returns what was, or would be, removed. Users' tables and rows stay as they are. All nodes are
- * locked before anything is removed, so a running agent prevents it. A node that cannot be reached
- * keeps its slot, which keeps WAL, and is named.
+ * a rebuild left and the `understudy` schema in every database that belongs to the stream, then the
+ * topics. It returns what was, or would be, removed. The control log is read first: databases of
+ * another stream are not touched, and a stream that is more than what understudy.yaml leads to has
+ * to be named. All nodes are locked before anything is removed, so a running agent prevents it. A
+ * node that cannot be reached keeps its slot, which keeps WAL, and is named.
  */
 import type { Client } from 'pg';
-import { quoteIdentifier } from '../../catalog/postgres-session.ts';
-import { dropPublication } from '../../catalog/publication.ts';
-import { dropUnderstudySchema, readNode } from '../../catalog/understudy-schema.ts';
-import { hasCode } from '../../errors/understudy-error.ts';
-import { openBuild } from '../../follower/schema/schema-build.ts';
-import { readLeftoverDatabases } from '../../follower/state/rebuild-state.ts';
-import { removeGuard, restoreTriggers } from '../../follower/write-guard.ts';
-import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
+import { hasCode, UnderstudyError } from '../../errors/understudy-error.ts';
 import { Releasers } from '../../lifecycle.ts';
-import { deleteTopic, describeTopic } from '../../topic/kafka/admin.ts';
-import { controlTopic, publicationName, slotPattern } from '../../topic/records/layout.ts';
+import { deleteTopic } from '../../topic/kafka/admin.ts';
+import { controlTopic } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
 import { lockNode } from '../node/node-lock.ts';
+import { readFoundDatabase, readTopicsFacts } from '../node/stream-facts.ts';
+import { type Remains, readRemains, removeFromDatabase } from './destroy-steps.ts';
+import {
+  type DestroyPlan,
+  type FoundNode,
+  judgeDestroy,
+  requireConfirmed,
+} from './judge-destroy.ts';
 
-interface Dismantled {
+export interface Dismantled extends Omit<DestroyPlan, 'members' | 'lastCommitMs'> {
   readonly cluster: string;
   readonly removed: boolean;
-  readonly nodes: readonly {
-    readonly name: string;
-    readonly slots: readonly string[];
-    /** Left by a rebuild that is not complete. */
-    readonly databases: readonly string[];
-  }[];
+  /** In UTC; null where no transaction is known. */
+  readonly lastCommit: string | null;
+  /** Nodes whose databases are locked by an agent. */
+  readonly agents: readonly string[];
+  readonly nodes: readonly ({ readonly name: string } & Remains)[];
   readonly unreachable: readonly string[];
   readonly topics: readonly string[];
 }
 
-interface FoundNode {
-  readonly name: string;
-  readonly client: Client;
-  readonly slots: readonly string[];
-  readonly databases: readonly string[];
+/** What the user has confirmed. */
+interface Confirmation {
+  readonly yes: boolean;
+  /** The id of the stream; null where it is not named. */
+  readonly stream: string | null;
 }
 
-export async function dismantle(cluster: Cluster, yes: boolean): Promise<Dismantled> {
+export async function dismantle(
+  cluster: Cluster,
+  { yes, stream: named }: Confirmation,
+): Promise<Dismantled> {
   const releasers = new Releasers();
   try {
-    const { nodes, unreachable } = await findNodes(cluster, releasers, yes);
-    const topics: string[] = [];
-    for (const topic of [cluster.topic, controlTopic(cluster.name)]) {
-      if ((await describeTopic(cluster.kafka, topic)) !== null) topics.push(topic);
+    const topics = await readTopicsFacts(cluster);
+    const found = await findNodes(cluster, releasers);
+    const { name, topic } = cluster;
+    const plan = judgeDestroy({ cluster: name, topic, topics, nodes: found }, named);
+    const removes = yes || named !== null;
+    const members = await remainsOf(cluster, found, plan.members);
+    const existing = [topics.changes && topic, topics.control && controlTopic(name)];
+    const topicNames = existing.filter((one) => one !== null);
+    if (removes) {
+      requireConfirmed(name, plan, named);
+      await lockAll(cluster, releasers, members);
+      for (const { name: node, client, remains } of members) {
+        await removeFromDatabase(cluster, node, client, remains);
+      }
+      for (const one of topicNames) await deleteTopic(cluster.kafka, one);
     }
-    if (yes) {
-      for (const node of nodes) await clean(cluster, node);
-      for (const topic of topics) await deleteTopic(cluster.kafka, topic);
-    }
+    const { lastCommitMs, stream, leader, lastPoint, reasons } = plan;
     return {
-      cluster: cluster.name,
-      removed: yes,
-      nodes: nodes.map(({ name, slots, databases }) => ({ name, slots, databases })),
-      unreachable,
-      topics,
+      cluster: name,
+      removed: removes,
+      stream,
+      leader,
+      lastPoint,
+      lastCommit: lastCommitMs === null ? null : new Date(lastCommitMs).toISOString(),
+      reasons,
+      agents: found.filter(({ database }) => database?.isServed).map((node) => node.name),
+      nodes: members.map(({ name: node, remains }) => ({ name: node, ...remains })),
+      unreachable: found.filter(({ isUnreachable }) => isUnreachable).map((node) => node.name),
+      topics: topicNames,
     };
   } finally {
     await releasers.close();
   }
 }
 
-/** Throws where an agent serves a node; a node whose server cannot be reached is left out. */
-async function findNodes(
-  cluster: Cluster,
-  releasers: Releasers,
-  yes: boolean,
-): Promise<{ nodes: FoundNode[]; unreachable: string[] }> {
-  const { settings } = cluster;
-  const nodes: FoundNode[] = [];
-  const unreachable: string[] = [];
-  for (const name of settings.nodeNames) {
-    try {
-      const client = await cluster.openSession(releasers, name, 'destroy');
-      if (yes) {
-        const lock = await lockNode(settings.nodeUrl(name), settings.maintenanceDatabase, name);
-        releasers.push(`the lock of ${name}`, () => lock.release());
-      }
-      const known = await readNode(client);
-      const slots = await listSlots(client, slotPattern(cluster.name));
-      const databases = known === null ? [] : await readLeftoverDatabases(client);
-      if (known?.cluster === cluster.name || slots.length > 0) {
-        nodes.push({ name, client, slots, databases });
-      }
-    } catch (error) {
-      if (!hasCode(error, 'POSTGRES_UNREACHABLE')) throw error;
-      unreachable.push(name);
-    }
-  }
-  return { nodes, unreachable };
+interface Reached extends FoundNode {
+  readonly client: Client | null;
+  readonly isUnreachable: boolean;
 }
 
-async function clean(cluster: Cluster, node: FoundNode): Promise<void> {
-  const { client, slots, databases } = node;
-  for (const database of databases) {
-    await client.query(`DROP DATABASE IF EXISTS ${quoteIdentifier(database)} WITH (FORCE)`);
+async function findNodes(cluster: Cluster, releasers: Releasers): Promise<Reached[]> {
+  const nodes: Reached[] = [];
+  for (const name of cluster.settings.nodeNames) {
+    const unknown = { name, client: null, database: null };
+    try {
+      const client = await cluster.openSession(releasers, name, 'destroy');
+      const database = await readFoundDatabase(name, client);
+      nodes.push({ name, client, database, problem: null, isUnreachable: false });
+    } catch (error) {
+      if (!(error instanceof UnderstudyError)) throw error;
+      const isUnreachable = hasCode(error, 'POSTGRES_UNREACHABLE');
+      nodes.push({ ...unknown, isUnreachable, problem: `node ${name}: ${error.message}` });
+    }
   }
-  for (const slot of slots) await dropSlot(client, slot);
-  await dropPublication(client, publicationName(cluster.name));
-  if ((await readNode(client)) === null) return;
-  const open = await openBuild(client);
-  if (open !== null) {
-    cluster.around.log.warn(
-      { node: node.name, ...open },
-      'the schema of this node was not completely built: re-create its database',
-    );
+  return nodes;
+}
+
+interface Member {
+  readonly name: string;
+  readonly client: Client;
+  readonly remains: Remains;
+}
+
+async function remainsOf(
+  cluster: Cluster,
+  found: readonly Reached[],
+  members: readonly string[],
+): Promise<Member[]> {
+  const all: Member[] = [];
+  for (const { name, client, database } of found) {
+    if (client === null || database === null || !members.includes(name)) continue;
+    const remains = await readRemains(client, cluster, database.reached.name);
+    all.push({ name, client, remains });
   }
-  await restoreTriggers(client);
-  await removeGuard(client);
-  await dropUnderstudySchema(client);
+  return all;
+}
+
+/** Throws where an agent serves a node. */
+async function lockAll(
+  { settings }: Cluster,
+  releasers: Releasers,
+  members: readonly Member[],
+): Promise<void> {
+  for (const { name } of members) {
+    const lock = await lockNode(settings.nodeUrl(name), settings.maintenanceDatabase, name);
+    releasers.push(`the lock of ${name}`, () => lock.release());
+  }
 }

@@ -112,11 +112,18 @@ export async function publishTables(
   });
 }
 
+interface SlotWait {
+  /** Ends the creation of the slot. */
+  readonly signal: AbortSignal;
+  readonly onStep: (line: string) => void;
+}
+
 /** The slot exports a snapshot of the leader as it is where the stream begins. */
 export async function createFirstSlot(
   { cluster, replaceRows: replaces, undo }: NewStream,
   leader: NodeSession,
   { published, shapes }: InitTables,
+  { signal, onStep }: SlotWait,
 ): Promise<StreamStart> {
   const url = cluster.settings.nodeUrl(leader.name);
   const applicationName = `understudy ${leader.name} init`;
@@ -127,7 +134,11 @@ export async function createFirstSlot(
   const slot = slotName(cluster.name, 1);
   try {
     undo(() => dropSlot(leader.client, slot));
-    const created = await createExportedSlot(walsender, leader.client, slot, firstSlotTimeoutMs);
+    const created = await createExportedSlot(walsender, leader.client, slot, {
+      timeoutMs: firstSlotTimeoutMs,
+      signal,
+      onWaiting: (blockers) => onStep(`the slot waits for open transactions: ${blockers}`),
+    });
     const { snapshot, consistentPoint: startLsn } = created;
     const readAtStart = async (): Promise<Omit<StreamStart, 'startLsn'>> => {
       await leader.client.query(`SET TRANSACTION SNAPSHOT '${snapshot}'`);

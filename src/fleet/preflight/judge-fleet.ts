@@ -4,6 +4,7 @@
  */
 
 import { qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
+import { compilePattern } from '../../catalog/read-catalog.ts';
 import {
   displayName,
   isAppendOnly,
@@ -12,7 +13,7 @@ import {
   type TableShape,
 } from '../../catalog/table.ts';
 import { publicationName } from '../../topic/records/layout.ts';
-import { errorFinding, type Finding, warningFinding } from './finding.ts';
+import { enumerate, errorFinding, type Finding, warningFinding } from './finding.ts';
 import { nodeObject } from './judge-server.ts';
 import type { NodeFacts } from './read-node.ts';
 
@@ -87,24 +88,33 @@ export function judgeLocales(leader: NodeFacts, others: readonly NodeFacts[]): F
   });
 }
 
-/** The tables of the leader: what prevents their replication. */
-export function judgeLeaderTables(
+/**
+ * Patterns of `tables` that match no table of the leader: a misspelt one leaves its tables out of
+ * the stream. Where the cluster is about to be created (`isCreated` false), that is an error.
+ */
+export function judgePatterns(
   leader: NodeFacts,
   patterns: readonly string[],
-  keyless: KeylessTables = 'refuse',
+  isCreated: boolean,
 ): Finding[] {
-  const tables = leader.matchedTables;
-  if (tables.length === 0) {
-    return [
-      warningFinding(
-        'NO_TABLES',
-        nodeObject(leader.name),
-        `no table of node ${leader.name} matches ${patterns.join(', ')}`,
-        'Create the tables on every node, or correct tables in understudy.yaml.',
-      ),
-    ];
-  }
-  return tables.flatMap((table) => {
+  const unmatched = patterns.filter(
+    (pattern) => !leader.matchedTables.some(compilePattern(pattern)),
+  );
+  const [first] = unmatched;
+  if (first === undefined) return [];
+  const object = nodeObject(leader.name);
+  const message = `no table of node ${leader.name} matches ${enumerate(unmatched)}`;
+  const hint =
+    'Correct tables in understudy.yaml, or the URL of the node; or create the tables: on every ' +
+    'node, or on the leader before init.';
+  if (!isCreated) return [errorFinding('PREREQUISITE', object, message, hint)];
+  const code = leader.matchedTables.length === 0 ? 'NO_TABLES' : 'PATTERN_UNMATCHED';
+  return [warningFinding(code, object, message, hint)];
+}
+
+/** The tables of the leader: what prevents their replication. */
+export function judgeLeaderTables(leader: NodeFacts, keyless: KeylessTables = 'refuse'): Finding[] {
+  return leader.matchedTables.flatMap((table) => {
     if (table.persistence === 'permanent' && !isInStream(leader, table)) {
       return [notInStream(leader, table)];
     }

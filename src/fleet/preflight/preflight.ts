@@ -5,11 +5,13 @@
  */
 import { requireFittingDump } from '../../catalog/dump/schema-dump.ts';
 import type { Cluster } from '../cluster.ts';
+import { readTopicsFacts } from '../node/stream-facts.ts';
 import { checkKafka, checkRegistry } from './check-kafka.ts';
 import { enumerate, errorFinding, type Finding, findingOf, inOrderOfUrgency } from './finding.ts';
 import { judgeFollowerTables } from './judge-copies.ts';
-import { judgeLeaderTables, judgeLocales, judgeServers } from './judge-fleet.ts';
+import { judgeLeaderTables, judgeLocales, judgePatterns, judgeServers } from './judge-fleet.ts';
 import { judgeNode, judgeVersion, nodeObject } from './judge-server.ts';
+import { judgeStream } from './judge-stream.ts';
 import {
   type NodeFacts,
   type NodeTarget,
@@ -35,12 +37,24 @@ export async function preflight(cluster: Cluster, options: PreflightOptions): Pr
     checkRegistry(cluster),
   ]);
   const facts = nodes.flatMap((node) => (node.facts === null ? [] : [node.facts]));
+  // Brokers that cannot be reached are a finding already.
+  const isKafkaDown = kafka.some(({ code }) => code === 'KAFKA_UNREACHABLE');
+  const stream = options.withTopics && !isKafkaDown ? await checkStream(cluster, facts) : [];
   return inOrderOfUrgency([
     ...nodes.flatMap((node) => node.findings),
     ...kafka,
+    ...stream,
     ...registry,
     ...(await judgeFleet(cluster, options, facts)),
   ]);
+}
+
+async function checkStream(cluster: Cluster, nodes: readonly NodeFacts[]): Promise<Finding[]> {
+  try {
+    return judgeStream(cluster.name, cluster.topic, await readTopicsFacts(cluster), nodes);
+  } catch (error) {
+    return [findingOf(error, 'kafka')];
+  }
 }
 
 /** A URL that cannot be used is an error of the file, thrown before anything is connected to. */
@@ -92,7 +106,8 @@ async function judgeFleet(
   const { tables, keyless } = cluster.settings;
   const isInitialised = nodes.some(({ identity }) => identity?.cluster === cluster.name);
   const pgDump = isInitialised ? null : cluster.settings.pgDump();
-  findings.push(...judgeLeaderTables(leader, tables, keyless));
+  findings.push(...judgePatterns(leader, tables, options.withTopics));
+  findings.push(...judgeLeaderTables(leader, keyless));
   for (const follower of others) {
     findings.push(...judgeFollowerTables(leader, follower, keyless, pgDump !== null));
   }

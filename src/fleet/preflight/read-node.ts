@@ -16,8 +16,11 @@ import type { TableShape } from '../../catalog/table.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { maintenanceDatabaseUnusable, serverSilent } from '../../errors/unreachable.ts';
+import { type IdleSlot, readIdleSlots } from '../../leader/stream/slot.ts';
 import { slotPattern } from '../../topic/records/layout.ts';
 import { withTimeout } from '../../waiting.ts';
+import type { ReachedDatabase } from '../node/judge-database.ts';
+import { readReachedDatabase } from '../node/reached-database.ts';
 import { type TypesByName, typesOfDatabase } from './judge-types.ts';
 
 export interface NodeFacts {
@@ -28,6 +31,10 @@ export interface NodeFacts {
   readonly canCreateEventTriggers: boolean;
   /** The node that the database records itself to be; null before init. */
   readonly identity: NodeIdentity | null;
+  /** To compare with the one that the control log knows. */
+  readonly reached: ReachedDatabase;
+  /** This cluster's slots on the server that have no reader. */
+  readonly idleSlots: readonly IdleSlot[];
   /** OIDs of the tables that are in the stream; null before init. */
   readonly streamed: ReadonlySet<number> | null;
   readonly types: TypesByName;
@@ -120,6 +127,8 @@ async function readFacts(client: Client, target: NodeTarget): Promise<NodeReadin
     database: await readDatabase(client, target.cluster),
     canCreateEventTriggers: server.isSuperuser || (await mayCreateEventTriggers(client)),
     identity,
+    reached: await readReachedDatabase(client, server.systemId, identity !== null),
+    idleSlots: await readIdleSlots(client, slotPattern(target.cluster)),
     streamed: identity === null ? null : await readStreamed(client),
     types: await readJson<TypesByName>(client, typesOfDatabase),
     allTables: await readTables(client, ['*.*']),

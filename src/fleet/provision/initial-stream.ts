@@ -9,6 +9,7 @@ import { newShape } from '../../catalog/relation-ids.ts';
 import { displayName, type KeylessTables, type TableShape } from '../../catalog/table.ts';
 import type { RelationShape, UnfinishedTable } from '../../change/change.ts';
 import { unreadTable } from '../../change/change.ts';
+import { topicExists } from '../../errors/cluster.ts';
 import { followerHoldsRows, rowsWithoutKey } from '../../errors/table.ts';
 import { ApplyTargets } from '../../follower/apply/apply-targets.ts';
 import { createTopic, describeCluster } from '../../topic/kafka/admin.ts';
@@ -20,10 +21,13 @@ import {
 import type { Cluster } from '../cluster.ts';
 import type { NodeSession } from '../node/member-session.ts';
 
-/** Names each topic before it creates it, so that the caller can undo a partial success. */
+/**
+ * Names each topic before it creates it, so that the caller can undo a partial success. What
+ * `onCreate` returns is called for a topic that was there already, which is refused.
+ */
 export async function createTopics(
   { kafka, settings, topic, name }: Cluster,
-  onCreate: (topic: string) => void,
+  onCreate: (topic: string) => () => void,
 ): Promise<void> {
   const { brokers } = await describeCluster(kafka);
   const replication = settings.replication ?? Math.min(3, brokers);
@@ -42,8 +46,10 @@ export async function createTopics(
     },
   ];
   for (const one of wanted) {
-    onCreate(one.topic);
-    await createTopic(kafka, one);
+    const wasThere = onCreate(one.topic);
+    if (await createTopic(kafka, one)) continue;
+    wasThere();
+    throw topicExists(one.topic);
   }
 }
 

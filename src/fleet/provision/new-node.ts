@@ -21,8 +21,8 @@ import { readPosition } from '../../follower/state/follower-state.ts';
 import { armGuard } from '../../follower/write-guard.ts';
 import { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { Cluster } from '../cluster.ts';
+import { placeOf } from '../node/judge-database.ts';
 import type { NodeDatabase } from '../node/node-access.ts';
-import { placeOf } from '../node/reached-database.ts';
 import {
   matchTables,
   refuseNewNodeRows,

@@ -11,7 +11,7 @@ import type { OpenBuild } from '../../follower/schema/schema-build.ts';
 import type { BootstrapState } from '../../follower/state/bootstrap-state.ts';
 import type { Doubt } from '../../follower/state/doubts.ts';
 import type { PendingRebuild } from '../../follower/state/rebuild-state.ts';
-import type { SlotWal } from '../../leader/stream/slot.ts';
+import type { IdleSlot, SlotWal } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
 import type { AgentError } from '../node/agent-error.ts';
 
@@ -50,6 +50,10 @@ export interface DatabaseFacts {
   readonly notValid?: readonly string[];
   /** This cluster's slots in the database, the newest epoch's first. */
   readonly slots: readonly SlotWal[];
+  /** Which database of which server it is. */
+  readonly place?: { readonly systemId: string; readonly database: string };
+  /** This cluster's slots in other databases of the server, those without a reader. */
+  readonly slotsElsewhere?: readonly IdleSlot[];
 }
 
 /** The newest checkpoint that all partitions hold, as readLogEnd finds it. */
@@ -67,6 +71,8 @@ export interface FleetFacts {
   readonly cluster: string;
   readonly topicName: string;
   readonly control: Found<ControlState>;
+  /** What makes the topics lose rows; empty or absent where nothing does, or is known to. */
+  readonly topicProblems?: readonly string[];
   readonly topic: Found<TopicFacts>;
   readonly nodes: readonly {
     readonly name: string;

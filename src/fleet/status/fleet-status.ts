@@ -17,7 +17,7 @@ import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readDoubts } from '../../follower/state/doubts.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
 import { readPendingRebuild } from '../../follower/state/rebuild-state.ts';
-import { readSlotWal } from '../../leader/stream/slot.ts';
+import { readIdleSlots, readSlotWal } from '../../leader/stream/slot.ts';
 import { Releasers } from '../../lifecycle.ts';
 import { probeKafka } from '../../topic/kafka/client.ts';
 import { createCommittedReader } from '../../topic/kafka/committed-reader.ts';
@@ -25,14 +25,15 @@ import type { CommittedReader } from '../../topic/log.ts';
 import { readLogEnd } from '../../topic/log-end.ts';
 import { RecordDecoder } from '../../topic/records/decoder.ts';
 import { slotPattern } from '../../topic/records/layout.ts';
-import type { RowSchema } from '../../topic/records/row-schema.ts';
 import { withTimeout } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import { readAgentError } from '../node/agent-error.ts';
 import { isNodeLocked } from '../node/node-lock.ts';
+import { noRegistry } from '../node/stream-facts.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { isUninitialised, judgeStatus } from './judge-status.ts';
 import type { FleetStatus } from './node-status.ts';
+import { readTopicProblems } from './topic-problems.ts';
 
 /** A status is wanted at once; a server that needs longer counts as unreachable. */
 const databaseTimeoutMs = 3_000;
@@ -41,17 +42,6 @@ const kafkaTimeoutMs = 4_000;
 const probeTimeoutMs = 2_500;
 /** A server that answers closes a connection within a moment. */
 const statusCloseTimeoutMs = 1_000;
-
-/** Points and epochs need no registry, and no row is decoded: any schema does for rows. */
-const noRegistry = {
-  schemaById: async (): Promise<RowSchema> => ({
-    type: 'record',
-    name: 'unread',
-    namespace: 'understudy',
-    relationId: 'unread',
-    fields: [],
-  }),
-};
 
 export class FleetWatch {
   readonly #cluster: Cluster;
@@ -112,11 +102,16 @@ export class FleetWatch {
     const rebuild = identity === null ? null : await readPendingRebuild(client);
     const doubts = identity === null ? [] : await readDoubts(client);
     const agentError = identity === null ? null : await readAgentError(client);
-    const { rows } = await client.query<{ wal: string | null; agent: string }>(
+    const { rows } = await client.query<
+      Record<'agent' | 'system' | 'database', string> & { wal: string | null }
+    >(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
-              ${isNodeLocked} AS agent`,
+              (SELECT system_identifier FROM pg_control_system()) AS system,
+              current_database() AS database, ${isNodeLocked} AS agent`,
     );
     const row = rows[0];
+    const database = row?.database ?? '';
+    const idle = await readIdleSlots(client, slotPattern(this.#cluster.name));
     return {
       identity,
       position,
@@ -129,6 +124,8 @@ export class FleetWatch {
       agentRuns: row?.agent === 't',
       agentError,
       slots: await readSlotWal(client, slotPattern(this.#cluster.name)),
+      place: { systemId: row?.system ?? '', database },
+      slotsElsewhere: idle.filter((slot) => slot.database !== database),
     };
   }
 
@@ -169,7 +166,7 @@ export class FleetWatch {
     this.#ending.add(ending);
   }
 
-  async #readKafka(): Promise<Pick<FleetFacts, 'control' | 'topic'>> {
+  async #readKafka(): Promise<Pick<FleetFacts, 'control' | 'topic' | 'topicProblems'>> {
     const began = this.#cluster.around.nowMs();
     const control = await found(() => this.#readControl(), kafkaTimeoutMs, 'the control log');
     if (control.kind === 'missing') {
@@ -180,9 +177,14 @@ export class FleetWatch {
     const spentMs = this.#cluster.around.nowMs() - began;
     const partitions = control.value.stream?.partitions ?? this.#cluster.settings.partitions;
     const restMs = Math.max(1, kafkaTimeoutMs - spentMs);
-    const topic = await found(() => this.#readTopic(partitions), restMs, 'the topic');
+    const [topic, settings] = await Promise.all([
+      found(() => this.#readTopic(partitions), restMs, 'the topic'),
+      found(() => readTopicProblems(this.#cluster), restMs, 'the settings of the topics'),
+    ]);
     if (topic.kind === 'missing') await this.#dropReader();
-    return { control, topic };
+    // A user that may not read settings learns of that from `check`.
+    const hasSettings = settings.kind === 'found' && control.value.stream !== null;
+    return { control, topic, topicProblems: hasSettings ? settings.value : [] };
   }
 
   async #readControl(): Promise<ControlState> {

@@ -29,7 +29,7 @@ import {
   rebuildText,
   unfinishedStatus,
 } from './progress-text.ts';
-import { slotReport } from './retained-wal.ts';
+import { slotReport, slotsLeftOn } from './retained-wal.ts';
 
 interface Fleet extends LogEnds {
   readonly facts: FleetFacts;
@@ -235,7 +235,13 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       promotable: false,
       slot: slot.status,
       agentError: errorOf(member),
-      why: [why, ...slot.left, ...blind],
+      why: [
+        why,
+        comesBack(name),
+        ...slot.left,
+        ...slotsLeftOn(fleet.facts.nodes, member),
+        ...blind,
+      ],
     };
   }
   const stopped = whyNotStreaming(name, member);
@@ -258,6 +264,7 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
       ...notValidOf(member),
       ...uncoveredOf(fleet),
       ...backfillOf(fleet),
+      ...slotsLeftOn(fleet.facts.nodes, member),
       ...blind,
     ],
   };
@@ -275,8 +282,15 @@ function backfillOf({ newest, facts }: Fleet): string[] {
   return text === null ? [] : [text];
 }
 
-function damageOf({ damage }: Fleet): string[] {
-  return damage === null ? [] : [`the topic is damaged, no node can be promoted: ${damage}`];
+/** The one way back of a former leader. */
+function comesBack(name: string): string {
+  return `to have it back, give it a new empty database: understudy run ${name} --replace`;
+}
+
+function damageOf({ damage, facts }: Fleet): readonly string[] {
+  const problems = facts.topicProblems ?? [];
+  if (damage === null) return problems;
+  return [`the topic is damaged, no node can be promoted: ${damage}`, ...problems];
 }
 
 function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: number): NodeStatus {
@@ -310,6 +324,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
       ...missing,
       ...notValidOf(member),
       ...damageOf(fleet),
+      ...slotsLeftOn(fleet.facts.nodes, member),
       ...blind,
     ],
   };

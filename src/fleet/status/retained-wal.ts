@@ -6,7 +6,8 @@
  */
 import { bytesText } from '../../change/amounts.ts';
 import { slotLostHint } from '../../errors/slot.ts';
-import type { SlotWal } from '../../leader/stream/slot.ts';
+import type { IdleSlot, SlotWal } from '../../leader/stream/slot.ts';
+import type { DatabaseFacts, FleetFacts } from './fleet-facts.ts';
 import type { SlotStatus } from './node-status.ts';
 
 /** In ascending order. */
@@ -134,6 +135,25 @@ export function slotReport([slot]: readonly SlotWal[]): SlotReport {
     retention: level === 'fine' ? [] : [message],
     left: [`its slot keeps ${kept} of WAL and has no reader: drop the slot ${slot.name} there`],
   };
+}
+
+/** Slots of nodes that had another database on this server, a former leader's above all. */
+export function slotsLeftOn(
+  nodes: FleetFacts['nodes'],
+  { place, slotsElsewhere = [] }: DatabaseFacts,
+): string[] {
+  const used = nodes.flatMap(({ database }) => {
+    const other = database.kind === 'found' ? database.value.place : undefined;
+    return other !== undefined && other.systemId === place?.systemId ? [other.database] : [];
+  });
+  return slotsElsewhere.filter(({ database }) => !used.includes(database)).map(leftSlotText);
+}
+
+/** Of a database that is no node any more. `check` shows it too. */
+export function leftSlotText({ name, database, retainedBytes }: IdleSlot): string {
+  const kept =
+    retainedBytes === null ? 'has lost its WAL' : `keeps ${bytesText(retainedBytes)} of WAL`;
+  return `the slot ${name} in the database ${database} of its server ${kept}, and no node uses it`;
 }
 
 function slotStatusOf(slot: SlotWal): SlotStatus {

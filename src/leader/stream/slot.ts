@@ -113,6 +113,30 @@ export async function readSlotWal(client: Client, pattern: string): Promise<Slot
   });
 }
 
+/** A slot without a reader, in whichever database of the server. */
+export interface IdleSlot {
+  readonly name: string;
+  readonly database: string;
+  /** Kept on the server's disk because of this slot; null once the slot is lost. */
+  readonly retainedBytes: number | null;
+}
+
+/** Those that match `slotPattern`, in all databases of the server. */
+export async function readIdleSlots(client: Client, pattern: string): Promise<IdleSlot[]> {
+  const { rows } = await client.query<{ name: string; database: string; retained: string | null }>(
+    `SELECT slot_name AS name, database, CASE WHEN wal_status = 'lost'
+              OR pg_catalog.pg_is_in_recovery() THEN NULL
+            ELSE pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), restart_lsn)
+            END AS retained
+     FROM pg_catalog.pg_replication_slots
+     WHERE NOT active AND database IS NOT NULL AND slot_name ~ $1 ORDER BY slot_name`,
+    [pattern],
+  );
+  return rows.map(({ name, database, retained }) => {
+    return { name, database, retainedBytes: bytesOf(retained) };
+  });
+}
+
 function bytesOf(text: string | null): number | null {
   return text === null ? null : Number(text);
 }
@@ -124,7 +148,7 @@ export async function createSlot(
   name: string,
   timeoutMs: number,
 ): Promise<Lsn> {
-  const { rows } = await boundedCreation(maker, control, name, timeoutMs, () =>
+  const { rows } = await boundedCreation(maker, control, name, { timeoutMs }, () =>
     maker.query<{ lsn: string }>(
       `SELECT lsn FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`,
       [name],
@@ -132,6 +156,11 @@ export async function createSlot(
   );
   return parseLsn(rows[0]?.lsn ?? '');
 }
+
+type CreationLimits = Pick<
+  Parameters<typeof createWithin>[0],
+  'timeoutMs' | 'signal' | 'onWaiting'
+>;
 
 interface ExportedSlot {
   readonly consistentPoint: Lsn;
@@ -144,9 +173,9 @@ export async function createExportedSlot(
   walsender: Client,
   control: Client,
   name: string,
-  timeoutMs: number,
+  limits: CreationLimits,
 ): Promise<ExportedSlot> {
-  const { rows } = await boundedCreation(walsender, control, name, timeoutMs, () =>
+  const { rows } = await boundedCreation(walsender, control, name, limits, () =>
     walsender.query<{ consistent_point: string; snapshot_name: string }>(
       `CREATE_REPLICATION_SLOT ${quoteIdentifier(name)} LOGICAL pgoutput (SNAPSHOT 'export')`,
     ),
@@ -160,11 +189,12 @@ async function boundedCreation<Result>(
   maker: Client,
   control: Client,
   name: string,
-  timeoutMs: number,
+  limits: CreationLimits,
   create: () => Promise<Result>,
 ): Promise<Result> {
+  const { timeoutMs } = limits;
   return createWithin({
-    ...{ creator: maker, control, create, timeoutMs },
+    ...{ creator: maker, control, create, ...limits },
     discard: () => dropSlot(control, name),
     timedOut: (blockers) => slotNotReady(name, timeoutMs, blockers),
   });

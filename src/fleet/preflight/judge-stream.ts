@@ -1,0 +1,82 @@
+/**
+ * Judges whether topics and databases belong together, once a cluster has been created: topics that
+ * are gone, databases of another stream, databases from which a node is not served. One finding per
+ * cause; what is wrong with a database alone is judged elsewhere. Pure.
+ */
+import { ownerOf } from '../../control/claim.ts';
+import { controlLogUnreadable, initUnfinished, topicsGone } from '../../errors/cluster.ts';
+import { controlTopic } from '../../topic/records/layout.ts';
+import { judgeBelonging } from '../node/judge-belonging.ts';
+import type { TopicsFacts } from '../node/stream-facts.ts';
+import { leftSlotText } from '../status/retained-wal.ts';
+import { type Finding, findingOf, warningFinding } from './finding.ts';
+import { nodeObject } from './judge-server.ts';
+import type { NodeFacts } from './read-node.ts';
+
+type JudgedNode = Pick<NodeFacts, 'name' | 'identity' | 'reached' | 'idleSlots'>;
+
+export function judgeStream(
+  cluster: string,
+  topic: string,
+  topics: TopicsFacts,
+  nodes: readonly JudgedNode[],
+): Finding[] {
+  const { changes, control, state, unreadable } = topics;
+  const own = nodes.flatMap(({ name, identity }) => {
+    return identity?.cluster === cluster && identity.name === name ? [identity] : [];
+  });
+  const [known] = own;
+  if (unreadable !== null) {
+    // Another number of partitions is a finding of its own.
+    if (control?.partitions !== 1) return [];
+    return [findingOf(controlLogUnreadable(cluster, unreadable), controlTopic(cluster))];
+  }
+  const hasStream = changes !== null && control !== null && state?.stream != null;
+  if (known !== undefined && !hasStream) {
+    // No agent has ever served a node of it.
+    const wasUsed = own.some(({ startNumber }) => startNumber > 0n) || !topics.isEmpty;
+    const error = wasUsed
+      ? topicsGone(cluster, known.name, known.streamId)
+      : initUnfinished(cluster);
+    return [findingOf(error, topic)];
+  }
+  const left = state === null ? [] : judgeLeftSlots(ownerOf(state)?.node ?? null, nodes);
+  const foreign = nodes.flatMap((node) => {
+    // The database of another node is a finding of its own.
+    const isOther = node.identity !== null && !own.includes(node.identity);
+    if (isOther) return [];
+    const belonging = judgeBelonging(cluster, node, state);
+    if (belonging.kind !== 'foreign') return [];
+    return [findingOf(belonging.error, nodeObject(node.name))];
+  });
+  return [...foreign, ...left];
+}
+
+/** Nothing reads the slot of a node that led before, whether it has another database now or not. */
+function judgeLeftSlots(leader: string | null, nodes: readonly JudgedNode[]): Finding[] {
+  const seen = new Set<string>();
+  return nodes.flatMap(({ name, reached, idleSlots }) => {
+    const left = idleSlots.filter((slot) => {
+      const user = nodes.find((one) => {
+        const { systemId } = one.reached;
+        return systemId === reached.systemId && one.reached.name === slot.database;
+      });
+      const key = `${reached.systemId} ${slot.name}`;
+      const isNew = !seen.has(key);
+      seen.add(key);
+      // A follower's agent drops what a promotion that failed has left.
+      return (
+        isNew && (user === undefined || (user.identity?.role === 'leader' && user.name !== leader))
+      );
+    });
+    return left.map((slot) =>
+      warningFinding(
+        'SLOT_LEFT',
+        nodeObject(name),
+        `node ${name}: ${leftSlotText(slot)}`,
+        'Save what only that database holds, then: DROP DATABASE, or SELECT ' +
+          `pg_drop_replication_slot('${slot.name}');`,
+      ),
+    );
+  });
+}
