@@ -17,6 +17,7 @@ import {
   postgresUnreachable,
 } from '../errors/unreachable.ts';
 import { invalidPostgresUrl } from '../errors/usage.ts';
+import { withTimeout } from '../waiting.ts';
 import { withLibpqTls } from './tls-parameters.ts';
 
 /**
@@ -117,12 +118,53 @@ export async function connectPostgres(url: string, options: SessionOptions): Pro
   const watch: Watch = { lost: null, listeners: [] };
   watches.set(client, watch);
   client.on('error', (error) => noteLoss(client, watch, error));
-  try {
-    await client.connect();
-  } catch (error) {
-    throw postgresUnreachable(serverOf(client), codeOf(error), messageOf(error), error);
-  }
+  await connectUntimed(client, options.connectTimeoutMs);
   return client;
+}
+
+/** A walsender on a database, for a slot that exports a snapshot. */
+export async function connectWalsender(
+  url: string,
+  applicationName: string,
+  onError: (error: Error) => void,
+): Promise<Client> {
+  const client = new Client({
+    ...sessionConfig(url, { applicationName }),
+    ...{ replication: 'database' },
+  });
+  client.on('error', onError);
+  await connectUntimed(client);
+  return client;
+}
+
+/**
+ * Connects, and switches off transaction_timeout. As a startup option it would be refused by
+ * servers that do not have it, those before 17; there the statement finds no row and does nothing.
+ */
+async function connectUntimed(
+  client: Client,
+  timeoutMs: number = defaultConnectTimeoutMs,
+): Promise<void> {
+  const unreachable = (error: unknown): UnderstudyError =>
+    postgresUnreachable(serverOf(client), codeOf(error), messageOf(error), error);
+  await client.connect().catch((error: unknown) => {
+    throw unreachable(error);
+  });
+  try {
+    await withTimeout(endNoTransaction(client), timeoutMs, () => new Error('timeout expired'));
+  } catch (error) {
+    // The session is open, and it would stay so: nothing else has it.
+    await Promise.allSettled([endSession(client)]);
+    throw unreachable(error);
+  }
+}
+
+/** A role or a database may have a transaction_timeout; ours may be as long as they need. */
+export async function endNoTransaction(client: Pick<Client, 'query'>): Promise<void> {
+  await client.query(
+    `SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+     WHERE name = 'transaction_timeout'`,
+  );
 }
 
 function newClient(url: string, options: SessionOptions): Client {

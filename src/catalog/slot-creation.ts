@@ -7,6 +7,7 @@
 import type { Client } from 'pg';
 import type { UnderstudyError } from '../errors/understudy-error.ts';
 import { sleepOrAbort } from '../waiting.ts';
+import { sessionText } from './session-text.ts';
 
 interface SlotCreation<Result> {
   /** The session that runs `create`. */
@@ -77,10 +78,9 @@ async function describeBlockers(client: Client): Promise<string> {
   const { rows } = await client.query<{ who: string }>(
     `SELECT who FROM (
        SELECT xact_start AS since,
-              'pid ' || pid || coalesce(' of ' || usename, '') || coalesce(' in ' || datname, '') ||
-              coalesce(' (' || nullif(application_name, '') || ')', '') ||
-              ' since ' || extract(epoch FROM now() - xact_start)::int || ' s' AS who
-       FROM pg_catalog.pg_stat_activity
+              ${sessionText('a')} || ' since ' ||
+              extract(epoch FROM now() - xact_start)::int || ' s' AS who
+       FROM pg_catalog.pg_stat_activity a
        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
        UNION ALL
        SELECT prepared, 'the prepared transaction ' || quote_literal(gid) || ' in ' || database

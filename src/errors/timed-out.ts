@@ -4,6 +4,11 @@
  */
 import { UnderstudyError } from './understudy-error.ts';
 
+/** Sessions of agents and commands are named in the message by what they call themselves. */
+const endSessions =
+  'Wait for those named understudy: they are agents and commands. End the others ' +
+  '(SELECT pg_terminate_backend(pid))';
+
 /** `part` is a database, the topic or the control log. */
 export function statusPartTimeout(part: string, timeoutMs: number): UnderstudyError {
   return new UnderstudyError(
@@ -229,8 +234,7 @@ export function leaderSnapshotTimeout(timeoutMs: number, blockers: string): Unde
     'TIMED_OUT',
     `the leader returned no consistent snapshot within ${timeoutMs} ms: it waits for every open ` +
       `transaction of the server (${blockers})`,
-    'Wait for those transactions, or end them (SELECT pg_terminate_backend(pid)), then run ' +
-      'verify again.',
+    `${endSessions}, then run verify again.`,
     undefined,
     { timeoutMs, blockers },
   );
@@ -288,7 +292,7 @@ export function slotNotReady(slot: string, timeoutMs: number, blockers: string):
     'TIMED_OUT',
     `the slot ${slot} was not ready within ${timeoutMs} ms: creating one waits for every open ` +
       `transaction of the server (${blockers})`,
-    'End those transactions (SELECT pg_terminate_backend(pid)), then retry.',
+    `${endSessions}, then retry.`,
     undefined,
     { slot, timeoutMs },
   );

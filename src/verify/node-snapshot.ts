@@ -4,8 +4,8 @@
  * point; on a follower the snapshot in which its position row has that LSN. So the order of commits
  * in the WAL decides: an ordinary snapshot is not in that order.
  */
-import { Client } from 'pg';
-import { quoteIdentifier, sessionConfig } from '../catalog/postgres-session.ts';
+import type { Client } from 'pg';
+import { connectWalsender, quoteIdentifier } from '../catalog/postgres-session.ts';
 import { createWithin } from '../catalog/slot-creation.ts';
 import { formatLsn, type Lsn, parseLsn } from '../change/lsn.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
@@ -42,13 +42,8 @@ const beginReadOnly = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
  */
 export async function openLeaderSnapshot(parts: LeaderSnapshotParts): Promise<LeaderSnapshot> {
   const { url, applicationName, client } = parts;
-  const walsender = new Client({
-    ...sessionConfig(url, { applicationName }),
-    ...{ replication: 'database' },
-  });
   // A lost connection also fails the query that is running, which reports it.
-  walsender.on('error', () => undefined);
-  await walsender.connect();
+  const walsender = await connectWalsender(url, applicationName, () => undefined);
   try {
     const created = await createTemporarySlot(walsender, parts);
     await client.query(beginReadOnly);

@@ -271,6 +271,8 @@ test('failures that may pass by themselves are retriable, others are not', () =>
   assert.ok(isRetriable(transient()));
   assert.ok(isRetriable(coded('ECONNREFUSED')));
   assert.ok(isRetriable(coded('57P03')));
+  assert.ok(isRetriable(coded('25P04')), 'transaction_timeout');
+  assert.not(isRetriable(coded('25006')), 'a read-only transaction');
   assert.ok(isRetriable(coded('ENOENT', { syscall: 'connect' })));
   assert.ok(isRetriable(new Error('Connection terminated unexpectedly')));
   assert.ok(isRetriable(several(coded('ECONNREFUSED'), coded('ETIMEDOUT'))));

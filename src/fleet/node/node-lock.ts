@@ -13,6 +13,7 @@ import {
   onLost,
   urlOfDatabase,
 } from '../../catalog/postgres-session.ts';
+import { sessionText } from '../../catalog/session-text.ts';
 import { nodeLocked } from '../../errors/ownership.ts';
 import { databaseMissing, serverSilent } from '../../errors/unreachable.ts';
 
@@ -112,13 +113,13 @@ export async function takeLock(client: Client, database: string, node: string): 
 }
 
 async function describeHolder(client: Client, databaseOid: string): Promise<string> {
-  const { rows } = await client.query<{ pid: string; host: string | null; since: string }>(
-    `SELECT a.pid, host(a.client_addr) AS host, a.backend_start::timestamptz(0) AS since
+  const { rows } = await client.query<{ who: string; host: string | null; since: string }>(
+    `SELECT ${sessionText('a')} AS who, host(a.client_addr) AS host, a.backend_start::timestamptz(0) AS since
      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
      WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1::oid AND l.objid = $2::oid`,
     [lockClass, databaseOid],
   );
   const holder = rows[0];
   if (holder === undefined) return 'it has just ended';
-  return `backend ${holder.pid} from ${holder.host ?? 'a local socket'}, since ${holder.since}`;
+  return `${holder.who} from ${holder.host ?? 'a local socket'}, since ${holder.since}`;
 }

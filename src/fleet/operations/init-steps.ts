@@ -2,10 +2,10 @@
  * The steps of `init`, in the order in which it performs them. Each registers how it is undone
  * before it changes anything.
  */
-import { Client } from 'pg';
+import type { Client } from 'pg';
 import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
 import { saveRelation } from '../../catalog/known-relations.ts';
-import { inTransaction, qualifiedName, sessionConfig } from '../../catalog/postgres-session.ts';
+import { connectWalsender, inTransaction, qualifiedName } from '../../catalog/postgres-session.ts';
 import { createPublication, dropPublication } from '../../catalog/publication.ts';
 import { readServer, readTables } from '../../catalog/read-catalog.ts';
 import type { TableShape } from '../../catalog/table.ts';
@@ -127,10 +127,9 @@ export async function createFirstSlot(
 ): Promise<StreamStart> {
   const url = cluster.settings.nodeUrl(leader.name);
   const applicationName = `understudy ${leader.name} init`;
-  const config = { ...sessionConfig(url, { applicationName }), replication: 'database' };
-  const walsender = new Client(config);
-  walsender.on('error', (error) => cluster.around.log.warn({ error }, 'lost the walsender'));
-  await walsender.connect();
+  const walsender = await connectWalsender(url, applicationName, (error) => {
+    cluster.around.log.warn({ error }, 'lost the walsender');
+  });
   const slot = slotName(cluster.name, 1);
   try {
     undo(() => dropSlot(leader.client, slot));

@@ -6,6 +6,7 @@
  */
 import { type Client, DatabaseError } from 'pg';
 import { inTransaction, quoteIdentifier } from '../../catalog/postgres-session.ts';
+import { sessionText } from '../../catalog/session-text.ts';
 import { databaseInUse } from '../../errors/timed-out.ts';
 import { hit } from '../../failpoints.ts';
 import { sleep, sleepOrAbort } from '../../waiting.ts';
@@ -118,8 +119,8 @@ async function inUse(
   cause: unknown,
 ): Promise<Error> {
   const { rows } = await client.query<{ who: string }>(
-    `SELECT 'pid ' || pid || coalesce(' of ' || usename, '') AS who
-     FROM pg_stat_activity WHERE datid = ANY ($1)
+    `SELECT ${sessionText('a')} AS who
+     FROM pg_stat_activity a WHERE datid = ANY ($1)
      UNION ALL
      SELECT 'the prepared transaction ' || quote_literal(gid)
      FROM pg_prepared_xacts p JOIN pg_database d ON d.datname = p.database

@@ -291,14 +291,15 @@ function isConflict(error: unknown): boolean {
 }
 
 /**
- * Errors of the connection or the server (08, 53, 57), serialization failures and deadlocks (40)
- * and lock timeouts pass; any other SQLSTATE is about a row.
+ * Errors of the connection or the server (08, 53, 57), timeouts of a transaction (25P),
+ * serialization failures and deadlocks (40) and lock timeouts pass; any other SQLSTATE is about a
+ * row.
  */
 function refused(error: unknown): unknown {
   if (!(error instanceof DatabaseError)) return error;
   const code = error.code ?? '';
   // rule: deadlock-is-retried
-  if (/^(08|53|57|40|55P03)/.test(code)) {
+  if (/^(08|25P|53|57|40|55P03)/.test(code)) {
     return batchNotApplied(code, firstLine(error.message), error);
   }
   const table = [error.schema, error.table].filter((part) => part !== undefined).join('.');

@@ -6,6 +6,7 @@
  * Sessions of ours and replication connections are left alone.
  */
 import { type Client, DatabaseError } from 'pg';
+import { sessionText } from '../../catalog/session-text.ts';
 
 /** Only a session of our own role is one of ours, whatever another calls itself. */
 const isClients = `a.datname = current_database() AND a.pid <> pg_backend_pid()
@@ -37,7 +38,7 @@ async function terminate(
   values: unknown[],
 ): Promise<readonly string[]> {
   const { rows } = await client.query<{ pid: string; who: string }>(
-    `SELECT a.pid, 'pid ' || a.pid || coalesce(' of ' || a.usename, '') AS who
+    `SELECT a.pid, ${sessionText('a')} AS who
      FROM pg_stat_activity a WHERE ${condition}`,
     values,
   );

@@ -7,6 +7,7 @@
  * databases cannot change this one.
  */
 import type { Client } from 'pg';
+import { sessionText } from '../../catalog/session-text.ts';
 import { noteWatchedSince } from '../../catalog/understudy-schema.ts';
 import { watchTriggerMissing } from '../../errors/prerequisite.ts';
 
@@ -28,7 +29,7 @@ async function requireWatch(client: Client): Promise<void> {
 
 export async function earlierTransactions(client: Client, limit: string): Promise<string[]> {
   const { rows } = await client.query<{ who: string }>(
-    `SELECT 'pid ' || a.pid || coalesce(' of ' || a.usename, '') AS who
+    `SELECT ${sessionText('a')} AS who
      FROM pg_stat_activity a
      WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
        AND a.backend_type <> 'autovacuum worker'

@@ -7,6 +7,7 @@
 import { type Client, DatabaseError } from 'pg';
 import { inTransaction, qualifiedName } from '../../catalog/postgres-session.ts';
 import { userTablesCondition } from '../../catalog/read-catalog.ts';
+import { sessionText } from '../../catalog/session-text.ts';
 import { TableVisits } from './table-visits.ts';
 
 export const guardName = 'understudy_guard';
@@ -214,7 +215,7 @@ export async function lockHolders(
   { oid }: Pick<GuardedTable, 'oid'>,
 ): Promise<string[]> {
   const { rows } = await client.query<{ who: string }>(
-    `SELECT DISTINCT coalesce('pid ' || l.pid || coalesce(' of ' || a.usename, ''),
+    `SELECT DISTINCT coalesce(nullif(${sessionText('a')}, ''), 'pid ' || l.pid,
               'a prepared transaction, see pg_prepared_xacts') AS who
      FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
      WHERE l.relation = $1 AND ${conflicting}`,

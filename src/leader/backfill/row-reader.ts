@@ -79,7 +79,7 @@ export async function readWithWatermark(
  * still is what the stream knows is checked elsewhere.
  */
 export function isPassing(error: unknown): boolean {
-  return error instanceof DatabaseError && !/^(08|57)/.test(error.code ?? '08');
+  return error instanceof DatabaseError && !/^(08|25P|57)/.test(error.code ?? '08');
 }
 
 /** Whether it is a lock that was not granted in time, or a deadlock. */

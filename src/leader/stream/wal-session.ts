@@ -10,6 +10,7 @@
  */
 import type { Client, ClientConfig } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
+import { endNoTransaction } from '../../catalog/postgres-session.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../change/lsn.ts';
 import { walsenderEnded, walsenderSilent } from '../../errors/unreachable.ts';
 import { decodePgoutput } from './pgoutput-decoder.ts';
@@ -58,6 +59,7 @@ class PgoutputPlugin {
   }
 
   async start(client: Client, slot: string, lsn: string): Promise<unknown> {
+    await endNoTransaction(client);
     return client.query(
       `START_REPLICATION SLOT "${slot}" LOGICAL ${lsn} ` +
         `(proto_version '1', publication_names '"${this.#publication}"', messages 'true')`,
