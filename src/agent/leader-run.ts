@@ -148,8 +148,20 @@ async function leaderTasks(
     // A server that stopped answering must not delay the end of a run that failed elsewhere.
     unlessAborted(keepSchemaCurrent(node, leading, epoch, signal), signal),
     keepNotingLag(cluster, control, signal),
-    desk.serveRepairs(leading, signal),
+    desk.serveRepairs(repairing(node, leading), signal),
   ]);
+}
+
+/** A repair is logged by the agent that does it: rows differed, and that has a cause. */
+function repairing({ name, cluster }: NodeAccess, leading: Leading): Pick<Leading, 'publishRows'> {
+  return {
+    publishRows: async (keys) => {
+      await leading.publishRows(keys);
+      const relations = [...new Set(keys.map(({ relationId }) => relationId))];
+      const facts = { node: name, relations, rows: keys.length };
+      cluster.around.log.warn(facts, 'published rows that verify --repair named');
+    },
+  };
 }
 
 function leaderParts(

@@ -11,6 +11,7 @@ import { labelTaken } from '../errors/prerequisite.ts';
 import { pointNotPublished } from '../errors/timed-out.ts';
 import { hasCode } from '../errors/understudy-error.ts';
 import { leaderOf, openFleetLog, openMember } from '../fleet/node/member-session.ts';
+import { requireLeaderAgent } from '../fleet/node/node-lock.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, requiredText } from './command.ts';
 import { parsePointLabel } from './point-reference.ts';
@@ -39,6 +40,8 @@ export const pointCommand: Command<PointInput> = {
     const leader = leaderOf(control.state, cluster.name);
     if (control.state.labels.has(label)) throw labelTaken(label);
     const client = await openMember(cluster, releasers, leader.node, 'point');
+    const what = 'the point would not be published';
+    await requireLeaderAgent({ name: leader.node, client }, what, context.sleep);
     await createPoint(client, leader.node, label);
     const isNamed = (state: ControlState): boolean => state.labels.has(label);
     const named = control.waitFor(isNamed, publishTimeoutMs, signal);

@@ -17,18 +17,27 @@ import type { ProgressState } from '../verify/progress.ts';
 import { tableLines } from './answer.ts';
 import { durationText } from './status.ts';
 
+/** Rows may be secret; equal tables are many. */
+export interface ShownParts {
+  readonly showRows: boolean;
+  readonly all: boolean;
+}
+
 export function verificationLines(
   verification: Verification,
-  showRows: boolean,
+  shown: ShownParts,
   repaired: number | null,
 ): readonly string[] {
-  const { leader, lsn, nodes, equal, leftOut } = verification;
+  const { leader, lsn, nodes, equal, leftOut, notCompared } = verification;
+  const { showRows } = shown;
   if (nodes.length === 0) return ['there is no follower to compare'];
-  const lines = nodes.flatMap((node) => [...nodeLines(node, leader, showRows), '']);
+  const lines = nodes.flatMap((node) => [...nodeLines(node, leader, shown), '']);
   for (const { name, why } of leftOut) lines.push(`node ${name}: left out, ${why}`, '');
   if (repaired !== null) lines.push(`node ${leader} published ${grouped(repaired)} rows again`, '');
   const at = `at ${formatEpochLsn(lsn)}`;
-  if (equal) return [...lines, `equal ${at}: every row is that of node ${leader}`];
+  lines.push(...outsideLines(notCompared, shown.all));
+  const rows = notCompared.length === 0 ? 'every row' : 'every row that was compared';
+  if (equal) return [...lines, `equal ${at}: ${rows} is that of node ${leader}`];
   const different = nodes.filter((node) => !node.equal).map(({ name }) => name);
   return [
     ...lines,
@@ -49,21 +58,42 @@ function hintLine(different: readonly string[], isAllShown: boolean, isRepaired:
   return `HINT: ${isAllShown ? '' : show}${isRepaired ? '' : repair}${more}`;
 }
 
-function nodeLines(node: NodeComparison, leader: string, showRows: boolean): readonly string[] {
+/** More are counted: they are many where only some tables are in the stream. */
+const outsideMax = 10;
+
+function outsideLines(tables: readonly string[], all: boolean): readonly string[] {
+  if (tables.length === 0) return [];
+  const shown = (all ? tables : tables.slice(0, outsideMax)).map(shownText);
+  const more = tables.length - shown.length;
+  const rest = more === 0 ? '' : ` and ${grouped(more)} more (--all lists them)`;
+  return [`not compared, as they are not in the stream: ${shown.join(', ')}${rest}`, ''];
+}
+
+function nodeLines(
+  node: NodeComparison,
+  leader: string,
+  { showRows, all }: ShownParts,
+): readonly string[] {
   const different = node.tables.filter(({ difference }) => difference !== null);
   const count = `${different.length} of ${node.tables.length} tables`;
   const verdict = node.equal
     ? 'equal'
     : `${count} ${different.length === 1 ? 'differs' : 'differ'}`;
+  const same = node.tables.filter(({ difference }) => difference === null);
+  const listed = all ? [...different, ...same] : different;
+  const table = tableLines(
+    ['TABLE', 'ROWS', `ON ${leader}`, 'DIFFERENCE'],
+    listed.map((one) => {
+      const { rows, leaderRows } = one;
+      return [shownText(one.table), rows, leaderRows, differenceText(one, node.name)];
+    }),
+  );
+  const counted = `${same.length} equal ${same.length === 1 ? 'table' : 'tables'}`;
+  const rows = same.reduce((sum, one) => sum + (one.rows ?? 0n), 0n);
   return [
     `node ${node.name}: ${verdict}`,
-    ...tableLines(
-      ['TABLE', 'ROWS', `ON ${leader}`, 'DIFFERENCE'],
-      node.tables.map((table) => {
-        const { rows, leaderRows } = table;
-        return [shownText(table.table), rows, leaderRows, differenceText(table, node.name)];
-      }),
-    ),
+    ...(listed.length === 0 ? [] : table),
+    ...(all || same.length === 0 ? [] : [`${counted}, ${grouped(rows)} rows (--all lists them)`]),
     ...different.flatMap((table) => rowsLines(table, leader, node.name, showRows)),
   ];
 }

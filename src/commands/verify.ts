@@ -21,7 +21,7 @@ import {
   requiredText,
   textOption,
 } from './command.ts';
-import { progressText, verificationLines } from './verify-text.ts';
+import { progressText, type ShownParts, verificationLines } from './verify-text.ts';
 
 interface VerifyInput {
   /** Each once; empty is every follower. */
@@ -29,6 +29,8 @@ interface VerifyInput {
   readonly keysMax: number;
   readonly showRows: boolean;
   readonly repair: boolean;
+  /** Whether equal tables are listed too. */
+  readonly all: boolean;
 }
 
 /** More cannot be read by people, and has to fit into memory with its rows. */
@@ -49,6 +51,7 @@ export const verifyCommand: Command<VerifyInput> = {
       'keys to show of each table that differs; 0 searches for none',
       '100',
     );
+    verb.option('--all', 'list equal tables too; --json always has them');
     verb.option('--show-rows', 'show both rows of each key: values may be secret');
     verb.option(
       '--repair',
@@ -57,9 +60,10 @@ export const verifyCommand: Command<VerifyInput> = {
   },
   read: (args, options) => {
     const [keysMax, showRows] = [keysOption(options), flagOption(options, 'showRows')];
-    return { nodes: [...new Set(args)], keysMax, showRows, repair: flagOption(options, 'repair') };
+    const [repair, all] = [flagOption(options, 'repair'), flagOption(options, 'all')];
+    return { nodes: [...new Set(args)], keysMax, showRows, repair, all };
   },
-  run: async (context, { nodes, repair, ...wanted }) => {
+  run: async (context, { nodes, repair, all, ...wanted }) => {
     for (const node of nodes) context.config.requireNode(node);
     const cluster = clusterOf(context);
     const onStage = (line: string): void => {
@@ -70,14 +74,15 @@ export const verifyCommand: Command<VerifyInput> = {
     const compare = (keysMax: number): Promise<Verification> => {
       return verifyFleet(cluster, { nodes, ...wanted, keysMax, signal, onStage, onProgress });
     };
-    if (!repair) return verificationOutcome(await compare(wanted.keysMax), wanted);
+    const shown = { ...wanted, all };
+    if (!repair) return verificationOutcome(await compare(wanted.keysMax), shown);
     const { verification, repaired } = await repairUntilEqual(
       () => compare(keysLimit),
       (found) => {
         return repairRows(cluster, found, { signal, onStage });
       },
     );
-    return verificationOutcome(verification, wanted, repaired);
+    return verificationOutcome(verification, shown, repaired);
   },
 };
 
@@ -116,23 +121,24 @@ function keysOption(options: OptionValues): number {
 /** A difference is an answer, not a failure: it is complete, with an exit code of its own. */
 export function verificationOutcome(
   verification: Verification,
-  { showRows }: Pick<VerifyInput, 'showRows'>,
+  shown: ShownParts,
   repaired: number | null = null,
 ): Outcome {
-  const { lsn, equal, nodes, leftOut } = verification;
+  const { lsn, equal, nodes, leftOut, notCompared } = verification;
   const answer = {
     lsn: formatEpochLsn(lsn),
     equal,
     ...(repaired === null ? {} : { repaired }),
     ...(leftOut.length === 0 ? {} : { leftOut }),
+    ...(notCompared.length === 0 ? {} : { notCompared }),
     nodes: nodes.map((node) => ({
       ...{ name: node.name, equal: node.equal },
-      tables: node.tables.map((table) => tableAnswer(table, showRows)),
+      tables: node.tables.map((table) => tableAnswer(table, shown.showRows)),
     })),
   };
   return {
     answer,
-    lines: verificationLines(verification, showRows, repaired),
+    lines: verificationLines(verification, shown, repaired),
     exit: equal ? exitCodes.ok : exitCodes.different,
   };
 }

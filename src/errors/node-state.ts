@@ -15,6 +15,17 @@ export function promotionUnfinished(node: string, cause: unknown): UnderstudyErr
   );
 }
 
+/** `what` is what would not happen without it. */
+export function leaderAgentAbsent(leader: string, what: string): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `no agent of leader ${leader} runs: ${what}`,
+    `Start it: understudy run ${leader}. If it ends, understudy status has its last error.`,
+    undefined,
+    { node: leader },
+  );
+}
+
 /** `reason` is the message of the function of the `understudy` schema. */
 export function positionDiscarded(
   node: string,

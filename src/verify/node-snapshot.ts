@@ -15,6 +15,7 @@ import {
   lockTables,
   type PublishedTable,
   readLockedTables,
+  readOutsideTables,
   readPublishedTables,
 } from './published-tables.ts';
 
@@ -32,6 +33,8 @@ interface LeaderSnapshotParts {
 interface LeaderSnapshot {
   readonly lsn: Lsn;
   readonly tables: readonly PublishedTable[];
+  /** Names of user tables that are not among them. */
+  readonly outside: readonly string[];
 }
 
 const beginReadOnly = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
@@ -52,7 +55,7 @@ export async function openLeaderSnapshot(parts: LeaderSnapshotParts): Promise<Le
     await lockTables(client, found);
     const tables = await readLockedTables(client, found);
     await nudge(walsender);
-    return { lsn: created.lsn, tables };
+    return { lsn: created.lsn, tables, outside: await readOutsideTables(client) };
   } finally {
     await walsender.end();
   }

@@ -6,6 +6,7 @@
  */
 import type { Client } from 'pg';
 import { qualifiedName } from '../catalog/postgres-session.ts';
+import { userTablesCondition } from '../catalog/read-catalog.ts';
 import type { ColumnId, RelationId } from '../change/change.ts';
 import { changedDuringVerify, identityColumnMissing } from '../errors/table.ts';
 import { tableLockTimeout } from '../errors/timed-out.ts';
@@ -73,6 +74,19 @@ async function readTableRows(client: Client): Promise<TableRow[]> {
 
 export async function readPublishedTables(client: Client): Promise<readonly PublishedTable[]> {
   return readTableRows(client);
+}
+
+/** User tables with rows of their own that are not in the stream, as `schema.table`. */
+export async function readOutsideTables(client: Client): Promise<readonly string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT format('%s.%s', n.nspname, c.relname) AS name
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE ${userTablesCondition} AND c.relkind = 'r' AND c.relpersistence <> 't'
+       AND NOT EXISTS (
+         SELECT FROM understudy.relations r WHERE r.table_oid = c.oid AND NOT r.dropped)
+     ORDER BY 1`,
+  );
+  return rows.map(({ name }) => name);
 }
 
 /** Locks in the open transaction. Only schema changes and TRUNCATE wait for these locks. */

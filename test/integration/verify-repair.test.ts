@@ -85,6 +85,21 @@ test('what is equal is not published again', async () => {
   assert.match(stdout, 'node a published 0 rows again');
 });
 
+test('without an agent of the leader verify and point are refused at once', async () => {
+  await fleet.agent('a').stop();
+  for (const words of [['verify'], ['point', 'never'], ['resnapshot', '--all']]) {
+    const { code, json } = await fleet.cli(...words);
+    assert.is(code, 4, JSON.stringify(json));
+    assert.match(json.error.message, /^no agent of leader a runs: /, words[0]);
+  }
+  assert.equal(
+    await fleet.sql('a', 'SELECT FROM understudy.points'),
+    [],
+    'nothing is left in the WAL',
+  );
+  await fleet.startAgent('a');
+});
+
 test('an agent that was restarted repairs as well', async () => {
   await fleet.tamper('b', 'UPDATE doc SET n = -1 WHERE id = 500.50');
   await fleet.agent('a').stop();
@@ -92,6 +107,7 @@ test('an agent that was restarted repairs as well', async () => {
   const { code, json } = await fleet.cli('verify', 'b', '--repair');
   assert.is(code, 0, JSON.stringify(json));
   assert.is(json.repaired, 1);
+  assert.match(fleet.agent('a').log, /"message":"published rows that verify --repair named"/);
 });
 
 test('a row that one node lacks concerns that node alone', async () => {

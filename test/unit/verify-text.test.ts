@@ -51,10 +51,12 @@ function verified(...tables: readonly TableComparison[]): Verification {
     equal,
     nodes: [{ name: 'b', equal, tables }],
     leftOut: [],
+    notCompared: [],
   };
 }
 
-const [plainly, withRows] = [{ showRows: false }, { showRows: true }];
+const plainly = { showRows: false, all: false };
+const withRows = { showRows: true, all: false };
 const text = suite('verify text');
 
 text('the answer is as documented, and a difference has its own exit code', () => {
@@ -85,8 +87,8 @@ text('people see tables, keys and what to do next', () => {
   assert.equal(lines, [
     'node b: 1 of 2 tables differs',
     'TABLE       ROWS  ON a  DIFFERENCE',
-    'public.one     3     3  none',
     'public.two     3     3  2 rows: 1 missing, 1 different',
+    '1 equal table, 3 rows (--all lists them)',
     '',
     'rows of public.two that differ',
     '           tenant  id',
@@ -101,10 +103,39 @@ text('people see tables, keys and what to do next', () => {
     'equal at 3:0/FF: every row is that of node a',
   ]);
   const none = verificationOutcome(
-    { lsn: at(1, 0), leader: 'a', equal: true, nodes: [], leftOut: [] },
+    { lsn: at(1, 0), leader: 'a', equal: true, nodes: [], leftOut: [], notCompared: [] },
     plainly,
   );
   assert.equal([none.exit, none.lines], [0, ['there is no follower to compare']]);
+});
+
+text('equal tables are counted, and listed last on request', () => {
+  const tables = [table('public.a'), table('public.b', differing()), table('public.c')];
+  const { lines } = verificationOutcome(verified(...tables), { showRows: false, all: true });
+  assert.equal(
+    lines.slice(2, 5).map((line) => line.split(' ')[0]),
+    ['public.b', 'public.a', 'public.c'],
+  );
+  assert.not.match(lines.join(), '--all');
+  const same = verificationOutcome(verified(table('public.a'), table('public.c')), plainly);
+  assert.equal(same.lines, [
+    'node b: equal',
+    '2 equal tables, 6 rows (--all lists them)',
+    '',
+    'equal at 3:0/FF: every row is that of node a',
+  ]);
+});
+
+text('tables that were not compared are named', () => {
+  const notCompared = Array.from({ length: 12 }, (_, at) => `public.t${at}`);
+  const verification = { ...verified(table('public.a')), notCompared };
+  const { answer, lines } = verificationOutcome(verification, plainly);
+  const named = lines.filter((line) => line.startsWith('not compared'));
+  assert.match(named.join(), /stream: public\.t0, .*public\.t9 and 2 more \(--all lists them\)$/);
+  assert.is(lines.at(-1), 'equal at 3:0/FF: every row that was compared is that of node a');
+  assert.match(jsonLine(answer ?? {}), '"notCompared":["public.t0",');
+  const all = verificationOutcome(verification, { showRows: false, all: true });
+  assert.match(all.lines.join(), 'public.t11');
 });
 
 text('a repair tells how many rows were published, and is not advised again', () => {
@@ -182,7 +213,7 @@ text('what could be mistaken or would move the cursor is written as JSON', () =>
 
 text('--keys is a number within reason', () => {
   const read = (keys: string) => verifyCommand.read(['b', 'b'], { keys });
-  assert.equal(read('7'), { nodes: ['b'], keysMax: 7, showRows: false, repair: false });
+  assert.equal(read('7'), { nodes: ['b'], keysMax: 7, showRows: false, repair: false, all: false });
   for (const keys of ['-1', '1.5', 'x', '10001', '99999999999']) {
     assert.throws(() => read(keys), /is not a number from 0 to 10000/);
   }

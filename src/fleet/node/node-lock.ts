@@ -14,8 +14,10 @@ import {
   urlOfDatabase,
 } from '../../catalog/postgres-session.ts';
 import { sessionText } from '../../catalog/session-text.ts';
+import { leaderAgentAbsent } from '../../errors/node-state.ts';
 import { nodeLocked } from '../../errors/ownership.ts';
 import { databaseMissing, serverSilent } from '../../errors/unreachable.ts';
+import type { Sleep } from '../../waiting.ts';
 
 /** `unds`: keeps our advisory locks apart from those of applications. */
 const lockClass = 0x756e6473;
@@ -35,6 +37,22 @@ export const isNodeLocked = `EXISTS (
 export async function isLocked(client: Client): Promise<boolean> {
   const { rows } = await client.query<{ locked: string }>(`SELECT ${isNodeLocked} AS locked`);
   return rows[0]?.locked === 't';
+}
+
+/** Between two attempts an agent does not hold the lock for a moment. */
+const absentForMs = 2_000;
+const absentPollMs = 200;
+
+/** Refuses at once what only the leader's agent can do; `what` says what would not happen. */
+export async function requireLeaderAgent(
+  { name, client }: { readonly name: string; readonly client: Client },
+  what: string,
+  sleep: Sleep,
+): Promise<void> {
+  for (let waitedMs = 0; !(await isLocked(client)); waitedMs += absentPollMs) {
+    if (waitedMs >= absentForMs) throw leaderAgentAbsent(name, what);
+    await sleep(absentPollMs);
+  }
 }
 
 export interface NodeLock {

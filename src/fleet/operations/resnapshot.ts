@@ -30,6 +30,7 @@ import { publicationName, slotName, slotPattern } from '../../topic/records/layo
 import { sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import { leaderOf, openFleetLog, openMember, requireMember } from '../node/member-session.ts';
+import { requireLeaderAgent } from '../node/node-lock.ts';
 import { requireNewestCopy } from '../node/start-number.ts';
 import { requireLeader } from '../promotion/new-slot.ts';
 import { flushedLsn } from '../promotion/promotion-steps.ts';
@@ -102,6 +103,10 @@ export async function resnapshot(
       return { ...about, epoch, lsn: null, newEpoch: true, finished: false };
     }
     const relations = chosen.map(({ relation }) => relation);
+    if (request.wait) {
+      const what = 'the tables would not be backfilled';
+      await requireLeaderAgent({ name: owner.node, client }, what, cluster.around.sleep);
+    }
     const at = await writeRequest(client, owner, relations);
     const finished =
       request.wait && (await waitUntilComplete(cluster, log, request, at, relations));

@@ -31,6 +31,7 @@ import { Progress, type ProgressState } from '../../verify/progress.ts';
 import { digestTable, type TableDigest } from '../../verify/table-digest.ts';
 import type { Cluster } from '../cluster.ts';
 import { type NodeSession, openFleetLog, openMember } from '../node/member-session.ts';
+import { requireLeaderAgent } from '../node/node-lock.ts';
 import { askAgent } from '../node/requests.ts';
 import { backfillingText, buildingText, rebuildText } from '../status/progress-text.ts';
 import { chooseNodes, type LeftOut } from './judge-verified-nodes.ts';
@@ -55,6 +56,8 @@ export interface Verification {
   readonly equal: boolean;
   readonly nodes: readonly NodeComparison[];
   readonly leftOut: readonly LeftOut[];
+  /** Tables of the leader that are not in the stream: nothing was compared of them. */
+  readonly notCompared: readonly string[];
 }
 
 /** An agent answers within the time of one transaction that it is applying. */
@@ -86,6 +89,8 @@ export async function verifyFleet(
     });
     if (leading === undefined) throw bug('no session on the leader was opened');
     for (const { name, client } of following) await requireFollower(client, name, leader);
+    const what = 'no follower would reach a snapshot of it';
+    await requireLeaderAgent(leading, what, cluster.around.sleep);
     const verifying = new Verifying(cluster, control, leading, epoch, options);
     return { ...(await verifying.run(following)), leftOut };
   } finally {
@@ -154,7 +159,8 @@ class Verifying {
       const open = await this.#all(followers.map((follower) => this.#openAt(follower, at)));
       onStage(`comparing the rows at ${formatEpochLsn(at)}`);
       const nodes = await this.#compare({ ...this.#leader, tables: snapshot.tables }, open);
-      return { lsn: at, leader, equal: nodes.every(({ equal }) => equal), nodes };
+      const equal = nodes.every((node) => node.equal);
+      return { lsn: at, leader, equal, nodes, notCompared: snapshot.outside };
     } finally {
       await this.#releaseAll();
     }
