@@ -271,6 +271,23 @@ export function qualifiedName(schema: string, table: string): string {
   return `${escapeIdentifier(schema)}.${escapeIdentifier(table)}`;
 }
 
+/**
+ * How a session is named in a message, in SQL over a row of pg_stat_activity under that alias:
+ * `pid 4711 of app in shop (understudy a init)`, without what is not known; empty where an outer
+ * join found no row. Sessions of agents and commands say in application_name what they are, so that
+ * none of them is taken for a foreign one.
+ */
+export function sessionText(alias: string): string {
+  const parts = [
+    `'pid ' || ${alias}.pid`,
+    `' of ' || ${alias}.usename`,
+    `' in ' || ${alias}.datname`,
+    `' (' || nullif(${alias}.application_name, '') || ')'`,
+  ];
+  // Of its arguments concat leaves out those that are null.
+  return `pg_catalog.concat(${parts.join(', ')})`;
+}
+
 type Isolation = 'READ COMMITTED' | 'REPEATABLE READ';
 
 /**

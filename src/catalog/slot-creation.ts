@@ -7,7 +7,7 @@
 import type { Client } from 'pg';
 import type { UnderstudyError } from '../errors/understudy-error.ts';
 import { sleepOrAbort } from '../waiting.ts';
-import { sessionText } from './session-text.ts';
+import { sessionText } from './postgres-session.ts';
 
 interface SlotCreation<Result> {
   /** The session that runs `create`. */

@@ -11,9 +11,9 @@ import {
   databaseOfUrl,
   endSession,
   onLost,
+  sessionText,
   urlOfDatabase,
 } from '../../catalog/postgres-session.ts';
-import { sessionText } from '../../catalog/session-text.ts';
 import { leaderAgentAbsent } from '../../errors/node-state.ts';
 import { nodeLocked } from '../../errors/ownership.ts';
 import { databaseMissing, serverSilent } from '../../errors/unreachable.ts';

@@ -5,8 +5,7 @@
  * renamed.
  */
 import { type Client, DatabaseError } from 'pg';
-import { inTransaction, quoteIdentifier } from '../../catalog/postgres-session.ts';
-import { sessionText } from '../../catalog/session-text.ts';
+import { inTransaction, quoteIdentifier, sessionText } from '../../catalog/postgres-session.ts';
 import { databaseInUse } from '../../errors/timed-out.ts';
 import { hit } from '../../failpoints.ts';
 import { sleep, sleepOrAbort } from '../../waiting.ts';

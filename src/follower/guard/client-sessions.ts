@@ -6,7 +6,7 @@
  * Sessions of ours and replication connections are left alone.
  */
 import { type Client, DatabaseError } from 'pg';
-import { sessionText } from '../../catalog/session-text.ts';
+import { sessionText } from '../../catalog/postgres-session.ts';
 
 /** Only a session of our own role is one of ours, whatever another calls itself. */
 const isClients = `a.datname = current_database() AND a.pid <> pg_backend_pid()

@@ -7,7 +7,7 @@
  * databases cannot change this one.
  */
 import type { Client } from 'pg';
-import { sessionText } from '../../catalog/session-text.ts';
+import { sessionText } from '../../catalog/postgres-session.ts';
 import { noteWatchedSince } from '../../catalog/understudy-schema.ts';
 import { watchTriggerMissing } from '../../errors/prerequisite.ts';
 

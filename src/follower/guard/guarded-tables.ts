@@ -5,9 +5,8 @@
  * changed whole or not at all. For a session of ours that waits, Postgres cancels an autovacuum.
  */
 import { type Client, DatabaseError } from 'pg';
-import { inTransaction, qualifiedName } from '../../catalog/postgres-session.ts';
+import { inTransaction, qualifiedName, sessionText } from '../../catalog/postgres-session.ts';
 import { userTablesCondition } from '../../catalog/read-catalog.ts';
-import { sessionText } from '../../catalog/session-text.ts';
 import { TableVisits } from './table-visits.ts';
 
 export const guardName = 'understudy_guard';
