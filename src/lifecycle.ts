@@ -46,8 +46,8 @@ const connectionCodes: ReadonlySet<string> = new Set([
 
 /**
  * SQLSTATEs that do not depend on the statement: connection, rollback, a timeout that ended the
- * transaction, resources, a lock or a slot in use, an operator's intervention, the system. An agent that stopped at a full disk would keep
- * WAL and fill it further.
+ * transaction, resources, a lock or a slot in use, an operator's intervention, the system. An
+ * agent that stopped at a full disk would keep WAL and fill it further.
  */
 const passingStates = /^(08|25P|40|53|57|58)[0-9A-Z]{2,3}$|^55(P03|006)$/;
 

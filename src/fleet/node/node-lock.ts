@@ -132,7 +132,8 @@ export async function takeLock(client: Client, database: string, node: string): 
 
 async function describeHolder(client: Client, databaseOid: string): Promise<string> {
   const { rows } = await client.query<{ who: string; host: string | null; since: string }>(
-    `SELECT ${sessionText('a')} AS who, host(a.client_addr) AS host, a.backend_start::timestamptz(0) AS since
+    `SELECT ${sessionText('a')} AS who, host(a.client_addr) AS host,
+            a.backend_start::timestamptz(0) AS since
      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
      WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1::oid AND l.objid = $2::oid`,
     [lockClass, databaseOid],
