@@ -24,7 +24,7 @@ import { strike } from './struck-rule.ts';
 
 interface Outcome {
   readonly red: boolean;
-  /** The names of the tests that failed. */
+  /** The names of the tests that failed; where there is none, why the file failed. */
   readonly failed: readonly string[];
   readonly output: string;
 }
@@ -82,7 +82,9 @@ function run(folder: string, tests: readonly string[]): Outcome {
   });
   const output = ended.stdout + ended.stderr;
   const failed = [...output.matchAll(/^[\s|]+FAIL\s+(.+)$/gm)].map(([, name = '']) => name);
-  return { red: ended.status !== 0, failed, output };
+  // A file that waits until its time limit names no test.
+  const reasons = [...output.matchAll(/^ +✗ \S+: (.+)$/gm)].map(([, reason = '']) => reason);
+  return { red: ended.status !== 0, failed: failed.length > 0 ? failed : reasons, output };
 }
 
 /** Returns a function that undoes the edits. */
