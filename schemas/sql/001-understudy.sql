@@ -204,6 +204,17 @@ CREATE TABLE IF NOT EXISTS understudy.schema_build (
   not_valid boolean NOT NULL DEFAULT false
 );
 
+-- How far the leader's sequences were, as this follower read it in the topic. `stride` is how far one
+-- moved between two reads of the leader: at a promotion it may have moved on by as much.
+CREATE TABLE IF NOT EXISTS understudy.sequences (
+  schema_name text NOT NULL,
+  sequence_name text NOT NULL,
+  last_value bigint NOT NULL,
+  is_called boolean NOT NULL,
+  stride bigint NOT NULL,
+  PRIMARY KEY (schema_name, sequence_name)
+);
+
 -- The schema in the topic, as far as this node wrote it or saw it written: which tables of the
 -- stream it has, and the keys of its parts. One row.
 CREATE TABLE IF NOT EXISTS understudy.schema_record (

@@ -19,6 +19,7 @@ import { type PromotionRequest, resultOf } from '../fleet/promotion/promotion-re
 import { PromotionSteps, type ReadyEpoch } from '../fleet/promotion/promotion-steps.ts';
 import type { FollowerAtWork } from '../fleet/provision/following.ts';
 import { keepSchemaCurrent } from '../fleet/provision/schema-renewal.ts';
+import { keepSequencesPublished } from '../fleet/provision/sequence-publishing.ts';
 import { armGuard, suspendTriggers } from '../follower/write-guard.ts';
 import { type LeaderParts, type Leading, lead } from '../leader/leader.ts';
 import type { Releasers } from '../lifecycle.ts';
@@ -147,6 +148,7 @@ async function leaderTasks(
     keepRaising(client, control, database, cluster.around.log, signal),
     // A server that stopped answering must not delay the end of a run that failed elsewhere.
     unlessAborted(keepSchemaCurrent(node, leading, epoch, signal), signal),
+    unlessAborted(keepSequencesPublished(node, leading, epoch, signal), signal),
     keepNotingLag(cluster, control, signal),
     desk.serveRepairs(repairing(node, leading), signal),
   ]);

@@ -1,13 +1,11 @@
 /**
- * Reads the shapes of tables, their sequences, and the settings of the server that Understudy
- * depends on. Everything about tables is read by one statement, hence in one snapshot, and without
- * a lock on them.
+ * Reads the shapes of tables, and the settings of the server that Understudy depends on. Everything
+ * about tables is read by one statement, hence in one snapshot, and without a lock on them.
  */
 
 import type { Client } from 'pg';
 import { bug } from '../errors/bug.ts';
 import { invalidTablePattern } from '../errors/usage.ts';
-import { qualifiedName, quoteLiteral } from './postgres-session.ts';
 import { identityIndexOf, type TableColumn, type TableShape, type UniqueIndex } from './table.ts';
 
 /**
@@ -208,88 +206,3 @@ export async function readServer(client: Client): Promise<ServerFacts> {
   }
   return facts;
 }
-
-export interface SequenceFacts {
-  readonly oid: number;
-  readonly schema: string;
-  readonly name: string;
-  readonly tableOid: number;
-  readonly column: string;
-  readonly increment: bigint;
-  readonly cache: bigint;
-  readonly min: bigint;
-  readonly max: bigint;
-  readonly lastValue: bigint;
-  readonly isCalled: boolean;
-}
-
-type SequenceRow = Pick<SequenceFacts, 'oid' | 'schema' | 'name' | 'tableOid' | 'column'> &
-  Readonly<Record<'increment' | 'cache' | 'min' | 'max', string>>;
-
-/** A statement that reads this many sequences stays far below the parser's and planner's limits. */
-const sequencesPerStatement = 200;
-
-/** The sequences that columns of the tables own or use in a default, each once. */
-export async function readSequences(
-  client: Client,
-  tables: readonly Pick<TableShape, 'oid'>[],
-): Promise<SequenceFacts[]> {
-  const found = await readJson<SequenceRow>(client, sequencesQuery, [
-    tables.map((table) => table.oid),
-  ]);
-  const sequences: SequenceFacts[] = [];
-  for (let first = 0; first < found.length; first += sequencesPerStatement) {
-    const part = found.slice(first, first + sequencesPerStatement);
-    const values = await client.query<[string, string, string]>({
-      text: part
-        .map(
-          ({ oid, schema, name }) =>
-            `SELECT ${quoteLiteral(String(oid))}, last_value::text, is_called
-             FROM ${qualifiedName(schema, name)}`,
-        )
-        .join(' UNION ALL '),
-      rowMode: 'array',
-    });
-    const byOid = new Map(values.rows.map((row) => [Number(row[0]), row]));
-    for (const row of part) {
-      const [, lastValue, isCalled] = byOid.get(row.oid) ?? [];
-      sequences.push({
-        ...row,
-        increment: BigInt(row.increment),
-        cache: BigInt(row.cache),
-        min: BigInt(row.min),
-        max: BigInt(row.max),
-        lastValue: BigInt(lastValue ?? row.min),
-        isCalled: isCalled === 't',
-      });
-    }
-  }
-  return sequences;
-}
-
-const sequencesQuery = `
-  SELECT json_build_object(
-    'oid', s.oid::bigint, 'schema', n.nspname, 'name', s.relname,
-    'tableOid', u.tableoid_::bigint, 'column', a.attname,
-    'increment', q.seqincrement::text, 'cache', q.seqcache::text,
-    'min', q.seqmin::text, 'max', q.seqmax::text)
-  FROM (
-    SELECT DISTINCT ON (used.sequence) used.sequence, used.tableoid_, used.attnum
-    FROM (
-      SELECT d.objid AS sequence, d.refobjid AS tableoid_, d.refobjsubid AS attnum, 0 AS rank
-      FROM pg_depend d
-      WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
-        AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0 AND d.refobjid = ANY ($1::oid[])
-      UNION ALL
-      SELECT d.refobjid, f.adrelid, f.adnum, 1
-      FROM pg_attrdef f
-      JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
-        AND d.refclassid = 'pg_class'::regclass
-      WHERE f.adrelid = ANY ($1::oid[])) AS used
-    JOIN pg_class s ON s.oid = used.sequence AND s.relkind = 'S'
-    ORDER BY used.sequence, used.rank, used.tableoid_, used.attnum) AS u
-  JOIN pg_class s ON s.oid = u.sequence
-  JOIN pg_namespace n ON n.oid = s.relnamespace
-  JOIN pg_sequence q ON q.seqrelid = s.oid
-  JOIN pg_attribute a ON a.attrelid = u.tableoid_ AND a.attnum = u.attnum
-  ORDER BY n.nspname, s.relname`;

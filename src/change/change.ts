@@ -100,6 +100,15 @@ export function unreadTable(relation: RelationId): UnfinishedTable {
   return { relation, after: null, rows: 0, estimate: null, since: null };
 }
 
+/** How far a sequence of the leader was when its agent read it. */
+export interface SequencePosition {
+  readonly schema: string;
+  readonly name: string;
+  readonly lastValue: bigint;
+  /** False: nextval gives `lastValue` itself. */
+  readonly isCalled: boolean;
+}
+
 /** The end of a batch, in every partition: all transactions below `upto` are in the log, whole. */
 export interface Point {
   readonly streamId: string;

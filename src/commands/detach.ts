@@ -60,10 +60,11 @@ export const detachCommand: Command<DetachInput> = {
   },
 };
 
-function linesOf({ node, lsn, steps, sequences }: DetachResult): string[] {
+function linesOf({ node, lsn, steps, sequences, lacks }: DetachResult): string[] {
   return [
     `node ${node} is a database of its own, with all that was committed below ${lsn}`,
     ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
-    ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from} -> ${to}`),
+    ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from ?? 'no value'} -> ${to}`),
+    ...lacks.map((part) => `  it lacks ${part}`),
   ];
 }

@@ -74,7 +74,7 @@ function linesOf(answer: (FailoverPlan & Unpublished) | PromotionResult): string
   return [
     `node ${node} leads epoch ${epoch} from ${lsn}; it continues ${base ?? 'no epoch'}`,
     ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
-    ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from} -> ${to}`),
+    ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from ?? 'no value'} -> ${to}`),
     ...lacks.map((part) => `  it leads without ${part}`),
   ];
 }

@@ -17,6 +17,7 @@ import { hasCode } from '../errors/understudy-error.ts';
 import { ClosedError } from '../topic/kafka/errors.ts';
 import type { CommittedReader } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/records/decoder.ts';
+import { sequencePartition } from '../topic/records/layout.ts';
 import { tail } from '../topic/tailer.ts';
 import { WakeUp } from '../waiting.ts';
 import { Aligner } from './apply/aligner.ts';
@@ -56,6 +57,7 @@ import {
   readPosition,
   saveEpoch,
 } from './state/follower-state.ts';
+import { saveSequences, UnsavedSequences } from './state/sequence-positions.ts';
 
 interface FollowerParts {
   readonly client: Client;
@@ -91,6 +93,7 @@ export class Follower {
   readonly #offsets: bigint[];
   readonly #lastStable: bigint[];
   readonly #waiting: Aligned[] = [];
+  readonly #sequences = new UnsavedSequences();
   #limit: ApplyLimit = { kind: 'none' };
   #delayMs: number;
   #busy = false;
@@ -258,7 +261,11 @@ export class Follower {
     const { signal } = this.#stopping;
     for await (const answers of tail(this.#parts, () => this.#wanted(), { signal })) {
       // Nothing is awaited until all is aligned: offsets are never past what is pushed and aligned.
-      for (const { partition, decoded, nextOffset, lastStableOffset } of answers) {
+      for (const { partition, records, decoded, nextOffset, lastStableOffset } of answers) {
+        // Before the batch that they are in can be aligned: its position is saved with them.
+        if (partition === sequencePartition) {
+          this.#sequences.add(this.#parts.decoder.sequences(records));
+        }
         this.#aligner.push(partition, decoded);
         this.#offsets[partition] = nextOffset;
         this.#lastStable[partition] = lastStableOffset;
@@ -330,9 +337,11 @@ export class Follower {
     const unfinished = unfinishedDuring(from, portion);
     const mayLackBase = (id: RelationId): boolean => !this.exact || unfinished.has(id);
     const becomesExact = reachesHorizon(portion, this.#building?.horizon ?? null);
-    const move = { from, to, labelled, mayLackBase, becomesExact };
+    const sequences = this.#sequences.all;
+    const move = { from, to, labelled, sequences, mayLackBase, becomesExact };
     // rule: failed-batch-is-not-skipped
     const rows = await this.#applier.apply(steps, move);
+    this.#sequences.saved(sequences);
     this.#position = to;
     if (becomesExact) {
       this.#building = null;
@@ -360,11 +369,14 @@ export class Follower {
       appendMs,
       unfinished: relationsOf(begin.unfinished),
     };
+    const sequences = this.#sequences.all;
     await inTransaction(client, async () => {
       await saveEpoch(client, begin);
       await client.query('UPDATE understudy.node SET epoch = $1', [begin.epoch]);
+      await saveSequences(client, sequences);
       await movePosition(client, from, to);
     });
+    this.#sequences.saved(sequences);
     this.#position = to;
     this.#waiting.shift();
     this.#parts.onEpoch(begin);

@@ -3,7 +3,13 @@
  * with the odd names and extreme values that an encoding is most likely to get wrong. Flows out:
  * the cases by name; format-1.json holds their bytes. A case is never changed, only added.
  */
-import type { Change, EpochBegin, Point, RelationShape } from '../../src/change/change.ts';
+import type {
+  Change,
+  EpochBegin,
+  Point,
+  RelationShape,
+  SequencePosition,
+} from '../../src/change/change.ts';
 import type { Position } from '../../src/change/position.ts';
 import type { OutgoingRecord } from '../../src/topic/log.ts';
 import { decodeFramed, encodeFramed, readSchemaId } from '../../src/topic/records/avro-codec.ts';
@@ -17,7 +23,8 @@ export type GoldenCase =
   | { readonly kind: 'point'; readonly point: Point; readonly unused?: UnusedFields }
   | { readonly kind: 'epoch'; readonly begin: EpochBegin }
   | { readonly kind: 'fence'; readonly epoch: number }
-  | { readonly kind: 'schema'; readonly record: SchemaRecord };
+  | { readonly kind: 'schema'; readonly record: SchemaRecord }
+  | { readonly kind: 'sequence'; readonly sequences: readonly SequencePosition[] };
 
 /** Fields of a point in format 1 that a reader must take and ignore, whatever they hold. */
 interface UnusedFields {
@@ -159,6 +166,18 @@ export const cases: Readonly<Record<string, GoldenCase>> = {
       },
     },
   },
+  sequence: {
+    kind: 'sequence',
+    sequences: [
+      {
+        schema: 'public',
+        name: 'order "lines"_seq',
+        lastValue: 9_223_372_036_854_775_807n,
+        isCalled: true,
+      },
+      { schema: 'größe', name: 'down', lastValue: -7n, isCalled: false },
+    ],
+  },
 };
 
 /** The bytes in hex, keys and headers in the order in which they are written. */
@@ -214,6 +233,8 @@ async function encode(encoder: RecordEncoder, golden: GoldenCase): Promise<Outgo
       return encoder.encodeFence(golden.epoch, commitTimeMicros);
     case 'schema':
       return encoder.encodeSchema(schemaParts(golden.record), [], commitTimeMicros);
+    case 'sequence':
+      return encoder.encodeSequences(golden.sequences, at(3, 0x16b3748), commitTimeMicros);
   }
 }
 

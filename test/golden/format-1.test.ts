@@ -69,7 +69,7 @@ function meaning(record: StreamRecord): unknown {
 function meant(wanted: GoldenCase): unknown {
   if (wanted.kind === 'point') return { point: wanted.point };
   if (wanted.kind === 'epoch') return { begin: wanted.begin };
-  if (wanted.kind === 'fence' || wanted.kind === 'schema') return null;
+  if (isPassedOver(wanted)) return null;
   const { change, position } = wanted;
   if (change.kind === 'relation') return { relation: change.relation, position };
   if (change.kind === 'truncate') return { truncated: change.relation.id, position };
@@ -81,9 +81,11 @@ function meant(wanted: GoldenCase): unknown {
   return { op, relationId: relation.id, identity, was, unchanged, row, position };
 }
 
+type PassedOver = Extract<GoldenCase, { kind: 'fence' | 'schema' | 'sequence' }>;
+
 /** Records that the decoder leaves out. */
-function isPassedOver({ kind }: GoldenCase): boolean {
-  return kind === 'fence' || kind === 'schema';
+function isPassedOver(golden: GoldenCase): golden is PassedOver {
+  return ['fence', 'schema', 'sequence'].includes(golden.kind);
 }
 
 const format = suite('format 1');
@@ -118,13 +120,14 @@ for (const [name, wanted] of Object.entries(cases)) {
 }
 
 format(
-  'rows lie in the partition of their key, a schema in the first, all else in every one',
+  'rows are in the partition of their key, schema and sequences in the first, all else in each',
   () => {
     for (const [name, wanted] of Object.entries(cases)) {
       const isRow = wanted.kind === 'change' && wanted.change.kind === 'row';
       const places = golden.records[name]?.['4']?.map(({ partition }) => partition) ?? [];
       if (isRow) assert.is(places.length, 1, name);
       else if (wanted.kind === 'schema') assert.equal(places, [0], name);
+      else if (wanted.kind === 'sequence') assert.equal(places, [0, 0], name);
       else assert.equal(places, [0, 1, 2, 3], name);
     }
   },
@@ -135,6 +138,15 @@ format('a schema is read as what was written', () => {
     const { schema } = cases;
     assert.ok(schema?.kind === 'schema');
     assert.equal(readSchemaRecord(decoder.schemaParts(fetchedOf(records))), schema.record);
+  }
+});
+
+format('positions of sequences are read as what was written, and no other record as one', () => {
+  for (const [name, wanted] of Object.entries(cases)) {
+    const sequences = wanted.kind === 'sequence' ? wanted.sequences : [];
+    for (const records of Object.values(golden.records[name] ?? {})) {
+      assert.equal(decoder.sequences(fetchedOf(records)), sequences, name);
+    }
   }
 });
 

@@ -12,8 +12,9 @@ import {
   onLost,
   sessionSettings,
 } from '../../src/catalog/postgres-session.ts';
-import { readSequences, readServer, readTables } from '../../src/catalog/read-catalog.ts';
+import { readServer, readTables } from '../../src/catalog/read-catalog.ts';
 import { assignColumnIds, compareWithTable, shapeOf } from '../../src/catalog/relation-ids.ts';
+import { readFirstValues, readSequences, readSequenceValues } from '../../src/catalog/sequences.ts';
 import { problemsOf, type TableShape } from '../../src/catalog/table.ts';
 import { conversionOf } from '../../src/catalog/types/column-types.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
@@ -281,45 +282,52 @@ test('the SQL of every hint solves its problem', async () => {
   assert.equal(left, []);
 });
 
-test('sequences are found by owner and by default, with their state', async () => {
+test('sequences are found with the columns that use them, and with their values', async () => {
   await client.query(`
     CREATE SEQUENCE public."Shared" INCREMENT 5 MINVALUE -10 START 7 CACHE 3;
     CREATE TABLE public.seq (
       id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-      other int DEFAULT nextval('public."Shared"'), more int DEFAULT nextval('public."Shared"'));
-    CREATE SEQUENCE public.unrelated;`);
+      other text DEFAULT 'n' || nextval('public."Shared"'));
+    CREATE DOMAIN public.small AS smallint; CREATE DOMAIN public.smaller AS public.small;
+    CREATE TABLE public.uses (more public.smaller DEFAULT nextval('public."Shared"'));
+    CREATE SEQUENCE public.unrelated CYCLE; CREATE TEMPORARY SEQUENCE passing`);
   await client.query('INSERT INTO public.seq DEFAULT VALUES');
-  const table = (await read('public.seq')).get('public.seq');
-  const sequences = await readSequences(client, table === undefined ? [] : [table]);
+  const found = (await readSequences(client)).filter(({ schema, name }) => {
+    return schema === 'public' && ['Shared', 'seq_id_seq', 'unrelated', 'passing'].includes(name);
+  });
+  const max = 9223372036854775807n;
+  const common = { schema: 'public', increment: 1n, cache: 1n, min: 1n, max, cycles: false };
+  const allowed = { mayRead: true, maySet: true };
+  const column = { schema: 'public', isPartitioned: false };
   assert.equal(
-    sequences.map(({ oid: _, ...rest }) => rest),
+    found.map(({ oid: _, owner: __, ...rest }) => rest),
     [
       {
-        schema: 'public',
-        name: 'Shared',
-        tableOid: table?.oid,
-        column: 'other',
-        increment: 5n,
-        cache: 3n,
-        min: -10n,
-        max: 9223372036854775807n,
-        lastValue: 17n,
-        isCalled: true,
+        ...{ ...common, ...allowed, name: 'Shared', increment: 5n, cache: 3n, min: -10n },
+        columns: [
+          { ...column, table: 'seq', column: 'other', max: null },
+          { ...column, table: 'uses', column: 'more', max: 32_767n },
+        ],
       },
       {
-        schema: 'public',
-        name: 'seq_id_seq',
-        tableOid: table?.oid,
-        column: 'id',
-        increment: 1n,
-        cache: 1n,
-        min: 1n,
-        max: 9223372036854775807n,
-        lastValue: 1n,
-        isCalled: true,
+        ...{ ...common, ...allowed, name: 'seq_id_seq' },
+        columns: [{ ...column, table: 'seq', column: 'id', max }],
       },
+      { ...common, ...allowed, name: 'unrelated', cycles: true, columns: [] },
     ],
   );
+  const values = new Map(
+    (await readSequenceValues(client)).map(({ name, lastValue }) => [name, lastValue]),
+  );
+  assert.equal(
+    ['Shared', 'seq_id_seq', 'unrelated', 'passing'].map((name) => values.get(name)),
+    // A session has taken as many as it caches.
+    [17n, 1n, null, undefined],
+  );
+  await client.query(`ALTER SEQUENCE public.unrelated RESTART WITH 70`);
+  const unrelated = found.filter(({ name }) => name === 'unrelated');
+  const [oid = 0] = unrelated.map((sequence) => sequence.oid);
+  assert.is((await readFirstValues(client, unrelated)).get(oid), 70n);
 });
 
 test('the facts of the server are read', async () => {

@@ -117,7 +117,7 @@ function lastRows(relation: string): Map<string, Decoded | null> {
 
 test('a plain consumer with Apache Avro reads records of every kind', () => {
   const kinds = new Set(records.map(({ key }) => key.fields['kind']));
-  const written = ['epoch', 'fence', 'point', 'relation', 'row', 'schema', 'truncate'];
+  const written = ['epoch', 'fence', 'point', 'relation', 'row', 'schema', 'sequence', 'truncate'];
   const hasSchema = fleet.config['ddl'] !== 'manual';
   const wanted = written.filter((kind) => kind !== 'schema' || hasSchema);
   assert.equal([...kinds].sort(), wanted);

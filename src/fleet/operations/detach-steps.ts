@@ -28,7 +28,7 @@ import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
 import { publicationName, slotPattern } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeAccess } from '../node/node-access.ts';
-import { advanceSequences, type SequenceChange } from '../promotion/sequences.ts';
+import { beforeClaimMs, type SequenceChange, SequenceSetter } from '../promotion/sequences.ts';
 import { type StepTime, StepTimes } from '../promotion/step-times.ts';
 import type { FollowerAtWork } from '../provision/following.ts';
 import { backfillingText, openBuildTexts } from '../status/progress-text.ts';
@@ -39,6 +39,8 @@ export interface DetachResult {
   readonly epoch: number;
   readonly lsn: string;
   readonly sequences: readonly SequenceChange[];
+  /** What could not be done, each with the reason. */
+  readonly lacks: readonly string[];
   readonly discarded: null;
   readonly rpo: { readonly transactions: null; readonly bytes: null };
   readonly steps: readonly StepTime[];
@@ -87,8 +89,12 @@ export async function finishDetaching(
   }
   await hit('detach.after-record');
   steps.begin('sequences');
-  const { tables } = cluster.settings;
-  const sequences = await inTransaction(client, () => advanceSequences(client, tables));
+  const { nowMs, log } = cluster.around;
+  const setter = new SequenceSetter(client, nowMs);
+  await setter.advance(beforeClaimMs);
+  const { changes: sequences, lacks } = setter;
+  if (lacks.length > 0)
+    log.warn({ node: name, lacks }, 'sequences may give values that are in use');
   await hit('detach.after-sequences');
   steps.begin('triggers');
   await restoreTriggers(client);
@@ -101,7 +107,7 @@ export async function finishDetaching(
   await hit('detach.after-guard');
   steps.begin('schema');
   await dropSchema(client, name);
-  return { ...detachedResult(name, at), sequences, steps: steps.end() };
+  return { ...detachedResult(name, at), sequences, lacks, steps: steps.end() };
 }
 
 /** The answer for a node whose detach was completed before. */
@@ -111,6 +117,7 @@ export function detachedResult(node: string, at: EpochLsn): DetachResult {
     epoch: at.epoch,
     lsn: formatEpochLsn(at),
     sequences: [],
+    lacks: [],
     discarded: null,
     rpo: { transactions: null, bytes: null },
     steps: [],

@@ -21,7 +21,7 @@ import type { FollowerAtWork } from '../provision/following.ts';
 import { lackTexts, requireSchemaBuilt } from '../status/progress-text.ts';
 import { type Candidate, flushedLsn } from './promotion-steps.ts';
 import { requestBackfill, resnapshotRelations } from './resnapshot-tables.ts';
-import { advanceSequences, type SequenceChange } from './sequences.ts';
+import { afterClaimMs, beforeClaimMs, type SequenceChange, SequenceSetter } from './sequences.ts';
 
 /** A follower that is further behind than this is not the one to promote now. */
 const catchUpTimeoutMs = 60_000;
@@ -32,21 +32,22 @@ export class FollowerPromotion implements Candidate {
   readonly #following: FollowerAtWork;
   readonly #onStep: (step: string) => void;
   #isDrained = false;
-  #sequences: readonly SequenceChange[] = [];
-  #lacks: readonly string[] = [];
+  readonly #sequences: SequenceSetter;
+  #schemaLacks: readonly string[] = [];
 
   constructor(node: NodeAccess, following: FollowerAtWork, onStep: (step: string) => void) {
     this.#node = node;
     this.#following = following;
     this.#onStep = onStep;
+    this.#sequences = new SequenceSetter(node.client, node.cluster.around.nowMs);
   }
 
   get sequences(): readonly SequenceChange[] {
-    return this.#sequences;
+    return this.#sequences.changes;
   }
 
   get lacks(): readonly string[] {
-    return this.#lacks;
+    return [...this.#schemaLacks, ...this.#sequences.lacks];
   }
 
   /** An owner is past its claim: a crash interrupted its promotion. */
@@ -54,7 +55,10 @@ export class FollowerPromotion implements Candidate {
     if (isOwner) return;
     await this.#catchUp();
     this.#onStep('schema');
-    this.#lacks = await this.#finishSchema();
+    this.#schemaLacks = await this.#finishSchema();
+    // Before the claim: what a table or a lock refuses then delays nobody but the requester.
+    this.#onStep('sequences');
+    await this.#sequences.advance(beforeClaimMs);
   }
 
   /** Also leaves less to drain after the fence. */
@@ -135,14 +139,15 @@ export class FollowerPromotion implements Candidate {
   }
 
   async startLsn(): Promise<Lsn> {
-    const { client, cluster } = this.#node;
+    const { client, cluster, name } = this.#node;
     this.#onStep('sequences');
-    this.#sequences = await inTransaction(client, async () => {
-      const changes = await advanceSequences(client, cluster.settings.tables);
-      // A commit of our own, flushed: everything applied so far precedes it in this server's WAL.
-      await client.query('UPDATE understudy.node SET epoch = epoch');
-      return changes;
-    });
+    await this.#sequences.advance(afterClaimMs);
+    const { lacks } = this.#sequences;
+    if (lacks.length > 0) {
+      cluster.around.log.warn({ node: name, lacks }, 'sequences may give values that are in use');
+    }
+    // A commit of our own, flushed: everything applied so far precedes it in this server's WAL.
+    await inTransaction(client, () => client.query('UPDATE understudy.node SET epoch = epoch'));
     return flushedLsn(client);
   }
 

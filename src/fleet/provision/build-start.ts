@@ -19,6 +19,7 @@ import { keptForMs } from '../../follower/apply/log-fit.ts';
 import { type BootstrapStart, surveyTopic } from '../../follower/bootstrap/topic-survey.ts';
 import { saveBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { saveEpoch } from '../../follower/state/follower-state.ts';
+import { saveSequences } from '../../follower/state/sequence-positions.ts';
 import { describeTopic } from '../../topic/kafka/admin.ts';
 import { publicationName } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
@@ -151,11 +152,12 @@ export async function saveLabels(client: Client, { labels }: ControlState): Prom
 /** The state from which the build continues; inside the caller's transaction. */
 export async function saveBootstrapStart(
   client: Client,
-  { epochs, state }: BootstrapStart,
+  { epochs, state, sequences }: BootstrapStart,
   tables: readonly MatchedTable[],
 ): Promise<void> {
   for (const begin of epochs) await saveEpoch(client, begin);
   for (const { shape, table } of tables) await saveRelation(client, shape, table);
+  await saveSequences(client, sequences);
   await client.query('UPDATE understudy.node SET epoch = $1', [state.checkpoint.at.epoch]);
   await saveBootstrap(client, state);
 }

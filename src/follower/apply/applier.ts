@@ -15,6 +15,7 @@ import type { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
 import { endBootstrap } from '../state/bootstrap-state.ts';
 import { type FollowerPosition, movePosition, saveLabel } from '../state/follower-state.ts';
+import { saveSequences } from '../state/sequence-positions.ts';
 import type { ApplyTargets } from './apply-targets.ts';
 import { type BaseQuery, type BaseRows, type Layer, layerOf } from './partial-rows.ts';
 import { finishedAt, rowsSeen } from './resnapshots.ts';
@@ -60,11 +61,12 @@ export class Applier implements ApplyStage {
    * deleted: then the rows that the resnapshot has not seen yet are deleted first.
    */
   async apply(steps: ApplySteps, move: ApplyMove): Promise<number> {
-    const { from, to, labelled, mayLackBase, becomesExact = false } = move;
+    const { from, to, labelled, sequences, mayLackBase, becomesExact = false } = move;
     // rule: position-moves-with-rows
     const save = async (): Promise<void> => {
       await this.#finishResnapshots(to);
       for (const point of labelled) await saveLabel(this.#client, point);
+      await saveSequences(this.#client, sequences);
       await movePosition(this.#client, from, to);
       if (becomesExact) await endBootstrap(this.#client);
     };

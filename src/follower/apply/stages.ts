@@ -15,6 +15,7 @@ import type {
   Point,
   RelationId,
   RelationShape,
+  SequencePosition,
 } from '../../change/change.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import type {
@@ -130,6 +131,8 @@ export interface ApplyMove {
   readonly to: FollowerPosition;
   /** Named points on the way. */
   readonly labelled: readonly Point[];
+  /** Positions of sequences that were read on the way, each sequence once. */
+  readonly sequences: readonly SequencePosition[];
   readonly mayLackBase: MayLackBase;
   /** Whether a node that is being built is exact from there on. */
   readonly becomesExact?: boolean;

@@ -12,6 +12,7 @@ import type {
   Point,
   RelationId,
   RelationShape,
+  SequencePosition,
   UnfinishedTable,
 } from '../../change/change.ts';
 import {
@@ -46,6 +47,7 @@ import { tailPartition } from '../../topic/tailer.ts';
 import { relationsOf } from '../apply/apply-portion.ts';
 import type { BootstrapState, Emptied } from '../state/bootstrap-state.ts';
 import { isWholeAt } from '../state/exactness.ts';
+import { UnsavedSequences } from '../state/sequence-positions.ts';
 import { CheckpointSearch, type StartCheckpoint } from './checkpoint-search.ts';
 
 interface SurveyParts {
@@ -67,6 +69,8 @@ export interface BootstrapStart {
   readonly relations: readonly RelationShape[];
   /** Creates their tables where there are none; null where a person creates them. */
   readonly schema: SchemaPayload | null;
+  /** How far the leader's sequences were last. */
+  readonly sequences: readonly SequencePosition[];
   /** Tables of the leader that are not in the stream, as the last point names them. */
   readonly uncovered: readonly string[];
 }
@@ -79,7 +83,8 @@ export async function surveyTopic(parts: SurveyParts): Promise<BootstrapStart> {
   if (checkpoint === null) throw noCommonPoint();
   const { until } = parts;
   const search = until === null ? null : new CheckpointSearch(until, await parts.keptFromMs());
-  const { survey, schemaParts } = await readOnce(parts, watermarks[schemaPartition], search);
+  const read = await readOnce(parts, watermarks[schemaPartition], search);
+  const { survey, schemaParts, sequences } = read;
   search?.endsAt(checkpoint);
   const start = search?.start ?? null;
   if (until !== null && start === null && compareEpochLsn(until, checkpoint.at) < 0) {
@@ -113,7 +118,7 @@ export async function surveyTopic(parts: SurveyParts): Promise<BootstrapStart> {
   };
   const uncovered = point?.uncovered ?? [];
   const relations = withUnwritten(survey.relationsAt(epochs), schema);
-  return { state, epochs, relations, schema, uncovered };
+  return { state, epochs, relations, schema, sequences: sequences.all, uncovered };
 }
 
 interface Begin {
@@ -142,15 +147,22 @@ function withUnwritten(
   return [...relations, ...(schema?.relations ?? []).filter(({ id }) => !known.has(id))];
 }
 
+interface ReadOnce {
+  readonly survey: TopicSurvey;
+  readonly schemaParts: readonly SchemaPart[];
+  readonly sequences: UnsavedSequences;
+}
+
 /** All of one partition, up to its end as it was at the start. */
 async function readOnce(
   { reader, decoder, streamId }: SurveyParts,
   watermark: Watermarks | undefined,
   search: CheckpointSearch | null,
-): Promise<{ readonly survey: TopicSurvey; readonly schemaParts: readonly SchemaPart[] }> {
+): Promise<ReadOnce> {
   const survey = new TopicSurvey(streamId);
   const schemaParts: SchemaPart[] = [];
-  if (watermark === undefined) return { survey, schemaParts };
+  const sequences = new UnsavedSequences();
+  if (watermark === undefined) return { survey, schemaParts, sequences };
   const { partition, lowWatermark, lastStableOffset } = watermark;
   const stretch = { partition, start: lowWatermark, end: lastStableOffset };
   for await (const { decoded, records } of tailPartition({ reader, decoder }, stretch)) {
@@ -159,8 +171,9 @@ async function readOnce(
       search?.take(record);
     }
     schemaParts.push(...decoder.schemaParts(records));
+    sequences.add(decoder.sequences(records));
   }
-  return { survey, schemaParts };
+  return { survey, schemaParts, sequences };
 }
 
 /**

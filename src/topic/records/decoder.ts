@@ -4,7 +4,7 @@
  * rows after it mean.
  */
 
-import type { PgText } from '../../change/change.ts';
+import type { PgText, SequencePosition } from '../../change/change.ts';
 import { parsePosition } from '../../change/position.ts';
 import { bug } from '../../errors/bug.ts';
 import { unknownRecord } from '../../errors/topic.ts';
@@ -19,6 +19,7 @@ import {
   pointFromAvro,
   relationFromAvro,
   schemaPartFromAvro,
+  sequenceFromAvro,
 } from './fixed-schemas.ts';
 import { decodeTexts, PositionHeaderDecoder } from './headers.ts';
 import type { RecordKey } from './layout.ts';
@@ -39,9 +40,9 @@ export class RecordDecoder {
   }
 
   /**
-   * Decodes in order; waits only for row schemas that it has not read before. Fences and schema
-   * records are left out, as they are of the counts: a fence has no meaning for readers, and a
-   * reader that has its tables needs no schema.
+   * Decodes in order; waits only for row schemas that it has not read before. Fences, schema and
+   * sequence records are left out, as they are of the counts: a fence has no meaning for readers, a
+   * reader that has its tables needs no schema, and rows do not depend on sequences.
    */
   async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
     const decoded: StreamRecord[] = [];
@@ -59,6 +60,16 @@ export class RecordDecoder {
     return records.flatMap((record) => {
       const isPart = this.#decodeKey(record).kind === 'schema' && record.value !== null;
       return isPart ? [schemaPartFromAvro(read('schema', record.value))] : [];
+    });
+  }
+
+  /** The positions of sequences among the records, in order. */
+  sequences(records: readonly FetchedRecord[]): SequencePosition[] {
+    return records.flatMap((record) => {
+      if (!isOfSequence(record.key)) return [];
+      const { kind, identity } = this.#decodeKey(record);
+      if (kind !== 'sequence' || record.value === null) return [];
+      return [sequenceFromAvro(identity, read('sequence', record.value))];
     });
   }
 
@@ -124,7 +135,7 @@ export class RecordDecoder {
       const row = { op, relationId, identity, key: record.key, value, was, unchanged };
       return { kind: 'row', ...placed, ...row };
     }
-    if (key.kind === 'fence' || key.kind === 'schema') return null;
+    if (key.kind === 'fence' || key.kind === 'schema' || key.kind === 'sequence') return null;
     if (value === null) throw unknownRecord(`a ${key.kind} has no value`);
     switch (key.kind) {
       case 'point':
@@ -155,4 +166,14 @@ export class RecordDecoder {
 function read(kind: Exclude<keyof typeof fixedSchemas, 'key'>, value: Buffer): unknown {
   readSchemaId(value);
   return decodeFramed(fixedSchemas[kind].type, value);
+}
+
+/** A key begins with its frame and the length and text of its kind: no other has this letter. */
+const kindAt = 6;
+const kindText = Buffer.from('sequence');
+
+/** Tells without decoding the key: every record of a follower's partition passes here. */
+function isOfSequence(key: Buffer): boolean {
+  const end = kindAt + kindText.length;
+  return key[kindAt] === kindText[0] && key.subarray(kindAt, end).equals(kindText);
 }

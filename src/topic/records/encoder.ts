@@ -4,9 +4,21 @@
  * batch can be filled while Kafka works on the one before.
  */
 
-import type { Change, EpochBegin, Point, RelationShape, RowChange } from '../../change/change.ts';
+import type {
+  Change,
+  EpochBegin,
+  Point,
+  RelationShape,
+  RowChange,
+  SequencePosition,
+} from '../../change/change.ts';
 import { zeroLsn } from '../../change/lsn.ts';
-import { formatPosition, type Position, pointPosition } from '../../change/position.ts';
+import {
+  type EpochLsn,
+  formatPosition,
+  type Position,
+  pointPosition,
+} from '../../change/position.ts';
 import { bug } from '../../errors/bug.ts';
 import type { OutgoingRecord } from '../log.ts';
 import type { SchemaRegistry } from '../schema-registry.ts';
@@ -18,6 +30,7 @@ import {
   pointToAvro,
   relationToAvro,
   schemaPartToAvro,
+  sequenceToAvro,
 } from './fixed-schemas.ts';
 import { encodePositionHeader, encodeTexts, type HeaderOp } from './headers.ts';
 import * as layout from './layout.ts';
@@ -36,10 +49,9 @@ interface PreparedRelation {
   readonly codec: RowCodec;
 }
 
-/**
- * Without the schema record's: it is registered when one is written, which most agents never do.
- */
-type FixedIds = Readonly<Record<Exclude<keyof typeof fixedSchemas, 'schema'>, number>>;
+/** Of records beside the stream: registered when one is written, which followers never do. */
+type BesideKind = 'schema' | 'sequence';
+type FixedIds = Readonly<Record<Exclude<keyof typeof fixedSchemas, BesideKind>, number>>;
 
 export class RecordEncoder {
   readonly #options: RecordEncoderOptions;
@@ -127,9 +139,8 @@ export class RecordEncoder {
     superseded: readonly SchemaPart[],
     timeMicros: bigint,
   ): Promise<OutgoingRecord[]> {
-    const { name, json, type } = fixedSchemas.schema;
-    const subject = layout.subjectName(this.#options.topic, name);
-    const schemaId = await this.#options.registry.register(subject, json);
+    const schemaId = await this.#register('schema');
+    const { type } = fixedSchemas.schema;
     const [first] = parts;
     if (first === undefined) throw bug('no schema');
     const headers = { position: header('-', pointPosition(first.at), timeMicros) };
@@ -144,6 +155,29 @@ export class RecordEncoder {
       return { partition, key: this.#encodeKey(key), value: null, headers };
     });
     return [...written, ...tombstones];
+  }
+
+  /** How far sequences are at `at`, which no record of a row needs: readers may ignore them. */
+  async encodeSequences(
+    sequences: readonly SequencePosition[],
+    at: EpochLsn,
+    timeMicros: bigint,
+  ): Promise<OutgoingRecord[]> {
+    const schemaId = await this.#register('sequence');
+    const { type } = fixedSchemas.sequence;
+    const headers = { position: header('-', pointPosition(at), timeMicros) };
+    return sequences.map((sequence) => ({
+      partition: layout.sequencePartition,
+      key: this.#encodeKey(layout.sequenceKey(sequence.schema, sequence.name)),
+      value: encodeFramed(schemaId, type, sequenceToAvro(sequence)),
+      headers,
+    }));
+  }
+
+  #register(kind: BesideKind): Promise<number> {
+    const { name, json } = fixedSchemas[kind];
+    const subject = layout.subjectName(this.#options.topic, name);
+    return this.#options.registry.register(subject, json);
   }
 
   #encodeRow(change: RowChange, position: Position, commitTimeMicros: bigint): OutgoingRecord {
@@ -174,7 +208,7 @@ export class RecordEncoder {
   }
 
   #everywhere(
-    kind: Exclude<FixedKind, 'schema'>,
+    kind: Exclude<FixedKind, BesideKind>,
     recordKey: layout.RecordKey,
     avro: object,
     position: Position,

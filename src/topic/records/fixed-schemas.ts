@@ -10,6 +10,7 @@ import type {
   EpochBegin,
   Point,
   RelationShape,
+  SequencePosition,
   UnfinishedTable,
 } from '../../change/change.ts';
 import { formatLsn, parseLsn } from '../../change/lsn.ts';
@@ -40,6 +41,7 @@ export const fixedSchemas = {
   reread: load('reread'),
   epoch: load('epoch-begin'),
   schema: load('schema'),
+  sequence: load('sequence'),
 } as const;
 
 export type FixedKind = Exclude<keyof typeof fixedSchemas, 'key'>;
@@ -194,4 +196,15 @@ export function schemaPartFromAvro(value: unknown): SchemaPart {
   if (at === null) throw malformed('schema position');
   if (encoding !== 'json' && encoding !== 'json+gzip') throw malformed('schema encoding');
   return { streamId, at, part, parts, encoding, digest, bytes: Buffer.from(bytes) };
+}
+
+export function sequenceToAvro({ lastValue, isCalled }: SequencePosition): object {
+  return { format: formatVersion, lastValue, isCalled };
+}
+
+export function sequenceFromAvro(identity: readonly string[], value: unknown): SequencePosition {
+  const [schema = '', name = ''] = identity;
+  const avro = value as { format: number; lastValue: number | bigint; isCalled: boolean };
+  checkFormat(avro, `the position of the sequence ${schema}.${name}`);
+  return { schema, name, lastValue: BigInt(avro.lastValue), isCalled: avro.isCalled };
 }

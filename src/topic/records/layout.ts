@@ -21,7 +21,8 @@ type RecordKind =
   | 'reread'
   | 'epoch'
   | 'fence'
-  | 'schema';
+  | 'schema'
+  | 'sequence';
 
 export interface RecordKey {
   readonly kind: RecordKind;
@@ -87,6 +88,14 @@ export function epochKey(epoch: number): RecordKey {
 
 /** Its value is null: compaction keeps none, readers ignore it. */
 export const fenceKey: RecordKey = { kind: 'fence', relation: '', identity: [] };
+
+/** All are in one partition, so that of two records of one sequence the later one is newer. */
+export const sequencePartition = 0;
+
+/** Of a sequence of the leader: the newest record of each counts. */
+export function sequenceKey(schema: string, name: string): RecordKey {
+  return { kind: 'sequence', relation: '', identity: [schema, name] };
+}
 
 /** Of a schema in one part: the next one replaces it. */
 export const schemaKey: RecordKey = { kind: 'schema', relation: '', identity: [] };

@@ -107,9 +107,9 @@ function judgeEpochs(records: readonly TopicRecord[], findings: Findings): void 
   }
 }
 
-/** Fences and schemas stand nowhere in the stream, but their epoch counts: leaders write them. */
+/** They have no position in the stream, but their epoch counts: leaders write them. */
 function isBeside({ kind }: TopicRecord): boolean {
-  return kind === 'fence' || kind === 'schema';
+  return kind === 'fence' || kind === 'schema' || kind === 'sequence';
 }
 
 /** A record that is published twice comes at a position that was there before. */
