@@ -1,7 +1,7 @@
 /**
  * Reads the sequences of a database: what each is, which columns take their values from it, and how
- * far it is. Catalog facts are read without a lock; a value needs a lock that a session which alters
- * the sequence holds until its commit, so such a sequence is left out and never waited for.
+ * far it is. Catalog facts are read without a lock; a value needs one that a session which alters
+ * the sequence holds until its commit: such a sequence is left out, and never waited for.
  */
 import { type Client, DatabaseError } from 'pg';
 import { inTransaction, qualifiedName } from './postgres-session.ts';
@@ -49,6 +49,12 @@ const userSequencesCondition = `
 const mayReadSequence = `(
   has_schema_privilege(n.oid, 'USAGE')
   AND CASE s.relkind WHEN 'S' THEN has_sequence_privilege(s.oid, 'SELECT') END)`;
+
+/** For a statement of the preflight: those that the role may not read, or not set. */
+export const closedSequences = `
+  pg_class s JOIN pg_namespace n ON n.oid = s.relnamespace
+  WHERE ${userSequencesCondition} AND NOT coalesce((${mayReadSequence}
+    AND CASE s.relkind WHEN 'S' THEN has_sequence_privilege(s.oid, 'UPDATE') END), false)`;
 
 /** Of the sequence s: a domain over an integer is an integer too. */
 const columnsQuery = `(

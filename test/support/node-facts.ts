@@ -42,6 +42,7 @@ const soundDatabase: CheckedDatabase = {
   maxWalBytes: 1024 ** 3,
   slotIdleTimeout: null,
   preparedTransactions: [],
+  closedSequences: [],
   notOwned: [],
   forcedRowSecurity: [],
   generated: [],

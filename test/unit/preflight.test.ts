@@ -53,6 +53,12 @@ const serverCauses: readonly [string, Changes, RegExp, RegExp][] = [
     /x1/,
     /ROLLBACK PREPARED/,
   ],
+  [
+    'sequences that the role may not read or set',
+    { database: { closedSequences: ['public.s', 'public.t'] } },
+    /may not read or set sequences: public\.s, public\.t/,
+    /GRANT SELECT, UPDATE ON ALL SEQUENCES/,
+  ],
 ];
 
 for (const [name, changes, message, hint] of serverCauses) {

@@ -66,7 +66,7 @@ test('a row is read with its offset, its values and their columns', async () => 
 });
 
 test('a record of an unknown kind is refused', async () => {
-  await refused(/unknown kind "sequence"/, [{ ...point, key: keyOf('sequence') }]);
+  await refused(/unknown kind "schema-change"/, [{ ...point, key: keyOf('schema-change') }]);
 });
 
 test('a key under another schema than the first one is refused', async () => {

@@ -30,6 +30,7 @@ export function judgeNode(facts: NodeFacts, cluster: string): Finding[] {
     ...judgePermissions(facts),
     ...judgeSlotLimits(facts),
     ...judgePreparedTransactions(facts),
+    ...judgeSequences(facts),
   ];
 }
 
@@ -211,6 +212,23 @@ function judgePreparedTransactions({ name, database }: NodeFacts): Finding[] {
       nodeObject(name),
       `prepared transactions are open on the server of node ${name}: ${enumerate(gids)}`,
       'A slot is not ready before they end: COMMIT PREPARED or ROLLBACK PREPARED each.',
+    ),
+  ];
+}
+
+/** As a leader the node could not publish their values, and at its promotion not set them. */
+function judgeSequences({ name, server, database }: NodeFacts): Finding[] {
+  const { closedSequences } = database;
+  if (closedSequences.length === 0) return [];
+  const role = quoteIdentifier(server.currentUser);
+  return [
+    warningFinding(
+      'SEQUENCE_CLOSED',
+      nodeObject(name),
+      `on node ${name} the role ${server.currentUser} may not read or set sequences: ` +
+        `${enumerate(closedSequences)}; after a promotion they may give values that are in use`,
+      `As their owner: GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA … TO ${role}; and GRANT ` +
+        `USAGE ON SCHEMA … TO ${role};`,
     ),
   ];
 }

@@ -12,6 +12,7 @@ import {
   type ServerFacts,
   userTablesCondition,
 } from '../../catalog/read-catalog.ts';
+import { closedSequences } from '../../catalog/sequences.ts';
 import type { TableShape } from '../../catalog/table.ts';
 import { type NodeIdentity, readNode } from '../../catalog/understudy-schema.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
@@ -63,6 +64,8 @@ export interface CheckedDatabase {
   /** PostgreSQL 18 on; null before. */
   readonly slotIdleTimeout: string | null;
   readonly preparedTransactions: readonly string[];
+  /** Sequences that the role may not read, or not set. */
+  readonly closedSequences: readonly string[];
   readonly notOwned: readonly { readonly table: string; readonly owner: string }[];
   readonly forcedRowSecurity: readonly string[];
   /** The expression of each generated column, by the OID of its table. */
@@ -193,6 +196,9 @@ const databaseQuery = `
     'slotKeepBytes', nullif(pg_size_bytes(current_setting('max_slot_wal_keep_size')), -1),
     'maxWalBytes', pg_size_bytes(current_setting('max_wal_size')),
     'slotIdleTimeout', current_setting('idle_replication_slot_timeout', true),
+    'closedSequences', (
+      SELECT coalesce(json_agg(n.nspname || '.' || s.relname ORDER BY n.nspname, s.relname), '[]')
+      FROM ${closedSequences}),
     'preparedTransactions', (
       SELECT coalesce(json_agg(gid ORDER BY prepared), '[]') FROM pg_prepared_xacts),
     'notOwned', (

@@ -56,7 +56,7 @@ export class FollowerPromotion implements Candidate {
     await this.#catchUp();
     this.#onStep('schema');
     this.#schemaLacks = await this.#finishSchema();
-    // Before the claim: what a table or a lock refuses then delays nobody but the requester.
+    // Before the claim: while a table or a lock delays it, another node may still lead.
     this.#onStep('sequences');
     await this.#sequences.advance(beforeClaimMs);
   }

@@ -36,7 +36,7 @@ export const afterClaimMs = 5_000;
 
 const partStatementMs = 5_000;
 const singleStatementMs = 2_000;
-/** Nobody else uses these tables: what locks one has just begun, or does not end soon. */
+/** Clients only read on a follower: a lock that lasts longer does not end soon. */
 const lockWaitMs = 1_000;
 /** Far below the planner's limits. */
 const columnsPerStatement = 200;
@@ -329,8 +329,9 @@ function fromSql({ schema, table, isPartitioned }: SequenceColumn): string {
 /** Found by an index on the column where there is one. */
 function outermostSql({ sequence, column }: UsedColumn, place: number): string {
   const name = quoteIdentifier(column.column);
+  const outermost = sequence.increment > 0n ? 'max' : 'min';
   return `SELECT ${place}, (
-    SELECT pg_catalog.${sequence.increment > 0n ? 'max' : 'min'}(${name})::bigint FROM ${fromSql(column)}
+    SELECT pg_catalog.${outermost}(${name})::bigint FROM ${fromSql(column)}
     WHERE ${withinSql(name, sequence)})`;
 }
 
