@@ -166,6 +166,15 @@ test('a node that is built from the topic has the positions', async () => {
   assert.equal(await fleet.sql('b', read), own);
 });
 
+test('a dry run sets nothing', async () => {
+  const values = `SELECT sequencename, last_value FROM pg_sequences ORDER BY schemaname, 1`;
+  const before = await fleet.sql('b', values);
+  const dry = await fleet.cli('failover', 'b', '--dry-run');
+  assert.is(dry.code, 0, dry.stderr);
+  assert.equal(dry.json.lacks, []);
+  assert.equal(await fleet.sql('b', values), before);
+});
+
 test('a schema made to refuse it is promoted in seconds, and inserts by default work', async () => {
   const taken = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'test');
   assert.is(taken.code, 0, `${taken.stderr}\n${JSON.stringify(taken.json)}\n${fleet.logs()}`);

@@ -21,6 +21,7 @@ import { openFleetLog } from '../node/member-session.ts';
 import { isLocked, lockNode } from '../node/node-lock.ts';
 import { askAgent, failoverWaitMs } from '../node/requests.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
+import { beforeClaimMs, SequenceSetter } from '../promotion/sequences.ts';
 import type { TopicFacts } from '../status/fleet-facts.ts';
 import { whyNotPromotable } from '../status/judge-promotable.ts';
 import {
@@ -53,7 +54,9 @@ export async function failover(
     await control.verify();
     const plan = await planOf(cluster, control, request.node, releasers);
     if (request.dryRun) {
-      return { ...plan, ...(await readUnpublished(cluster, control.state, releasers)) };
+      const lacks = await sequenceLacks(cluster, request.node, releasers);
+      const unpublished = await readUnpublished(cluster, control.state, releasers);
+      return { ...plan, lacks: [...plan.lacks, ...lacks], ...unpublished };
     }
     if (!request.allowDataLoss) throw needsAllowDataLoss(plan);
     people(`requesting epoch ${plan.epoch} on node ${request.node}`);
@@ -104,6 +107,18 @@ async function readTopic(
   const watermarks = await reader.watermarks();
   const { checkpoint, point, unfinished } = await readLogEnd(reader, decoder, watermarks);
   return { at: checkpoint?.at ?? null, point, unfinished, watermarks };
+}
+
+/** What a promotion could not set or know: by the same statements, and nothing is set. */
+async function sequenceLacks(
+  cluster: Cluster,
+  node: string,
+  releasers: Releasers,
+): Promise<readonly string[]> {
+  const client = await cluster.openSession(releasers, node, 'failover');
+  const sequences = new SequenceSetter(client, cluster.around.nowMs);
+  await sequences.advance(beforeClaimMs, true);
+  return sequences.lacks;
 }
 
 async function agentRuns(cluster: Cluster, node: string): Promise<boolean> {
