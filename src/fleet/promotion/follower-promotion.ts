@@ -6,7 +6,7 @@
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import type { UnfinishedTable } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
-import { compareEpochLsn, formatEpochLsn } from '../../change/position.ts';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { notAtLogEnd, notBuilt, notCaughtUp } from '../../errors/ownership.ts';
 import { topicRecreated } from '../../errors/topic.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
@@ -33,6 +33,8 @@ export class FollowerPromotion implements Candidate {
   readonly #onStep: (step: string) => void;
   #isDrained = false;
   readonly #sequences: SequenceSetter;
+  /** Up to where sequences were set before the claim. */
+  #sequencesAt: EpochLsn | null = null;
   #schemaLacks: readonly string[] = [];
 
   constructor(node: NodeAccess, following: FollowerAtWork, onStep: (step: string) => void) {
@@ -58,7 +60,9 @@ export class FollowerPromotion implements Candidate {
     this.#schemaLacks = await this.#finishSchema();
     // Before the claim: while a table or a lock delays it, another node may still lead.
     this.#onStep('sequences');
+    const { at } = this.#following.follower.position;
     await this.#sequences.advance(beforeClaimMs);
+    if (this.#sequences.lacks.length === 0) this.#sequencesAt = at;
   }
 
   /** Also leaves less to drain after the fence. */
@@ -141,7 +145,12 @@ export class FollowerPromotion implements Candidate {
   async startLsn(): Promise<Lsn> {
     const { client, cluster, name } = this.#node;
     this.#onStep('sequences');
-    await this.#sequences.advance(afterClaimMs);
+    const { at } = this.#following.follower.position;
+    const before = this.#sequencesAt;
+    // Mostly the leader is dead, and nothing has come since.
+    if (before === null || compareEpochLsn(before, at) !== 0) {
+      await this.#sequences.advance(afterClaimMs);
+    }
     const { lacks } = this.#sequences;
     if (lacks.length > 0) {
       cluster.around.log.warn({ node: name, lacks }, 'sequences may give values that are in use');
