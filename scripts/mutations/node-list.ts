@@ -78,4 +78,29 @@ export const nodeShortcuts: readonly Mutation[] = [
     // bootstrap-rules.test.ts, which strikes the same rule, are enough.
     tests: ['test/unit/bootstrap.test.ts'],
   },
+  {
+    name: 'far-value-as-position',
+    harm: 'one id at the end of its range uses a sequence up at a promotion: inserts fail',
+    edits: [
+      {
+        file: 'src/fleet/promotion/sequence-value.ts',
+        rule: 'far-value-is-no-position',
+        replace: 'if (used > anchor) return used;',
+      },
+    ],
+    tests: ['test/unit/sequences.test.ts'],
+  },
+  {
+    name: 'sequence-without-margin',
+    harm: 'a promoted node gives ids that the former leader gave just before it died',
+    edits: [
+      {
+        file: 'src/fleet/promotion/sequence-value.ts',
+        rule: 'sequence-behind-last-read',
+        part: 'base + margin <= limit',
+        replace: 'margin < 0n',
+      },
+    ],
+    tests: ['test/unit/sequences.test.ts'],
+  },
 ];

@@ -133,6 +133,7 @@ function judgeStraight(known: SequenceKnown, scale: Scale): GapSearch | Sequence
   if (base === null) return { kind: 'set', value: null, lack: unknownLack(known) };
   if (typeof base !== 'bigint') return base;
   const { limit, low, margin } = scale;
+  // rule: sequence-behind-last-read
   const wanted = base + margin <= limit ? base + margin : smaller(base, limit);
   const here = known.lastValue === null ? null : scale.turn(known.lastValue);
   const isBehind = wanted >= low && (here === null || here < wanted);
@@ -174,6 +175,7 @@ function baseOf(known: SequenceKnown, scale: Scale): bigint | null | GapSearch {
   const isUnused = !published.isCalled && used === null && onlyIntegers(known.sequence);
   if (isUnused) return null;
   if (used === null || used <= anchor) return anchor;
+  // rule: far-value-is-no-position
   if (used <= anchor + gap) return used;
   if (behindGap === undefined) return { kind: 'search', from: scale.turn(anchor), gap, to };
   if (found !== null) return larger(anchor, found);
