@@ -36,7 +36,7 @@ const tables = `
   CREATE TABLE kinds (id bigint PRIMARY KEY, b boolean, i2 smallint, i4 int, i8 bigint, o oid,
     f4 real, f8 double precision, d date, ts timestamp, tz timestamptz, u uuid, bytes bytea,
     n numeric(30,3), "odd näme" text, list int[], computed int GENERATED ALWAYS AS (i2 * 2) STORED);
-  CREATE TABLE gone (id int PRIMARY KEY)`;
+  CREATE TABLE gone (id int PRIMARY KEY); CREATE SEQUENCE counted`;
 
 const program = fileURLToPath(new URL('../support/java/ReadTopic.java', import.meta.url));
 const cacheDir = fileURLToPath(new URL('../../.sandbox/cache', import.meta.url));
@@ -53,6 +53,10 @@ test.before(async () => {
   await fleet.startAgents();
   await writeEverything();
   await fleet.caughtUp();
+  await fleet.until(
+    'the position of the sequence on b',
+    async () => (await fleet.sql('b', 'SELECT FROM understudy.sequences')).length === 1,
+  );
   records = await readInJava();
 });
 
