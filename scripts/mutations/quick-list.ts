@@ -341,5 +341,41 @@ export const quick: readonly Mutation[] = [
     ],
     tests: ['test/unit/row-fold.test.ts'],
   },
+  {
+    name: 'miscount-believed-at-once',
+    harm: 'one wrong answer of a broker stops the leader for damage of the topic',
+    edits: [
+      {
+        file: 'src/leader/stream/read-back.ts',
+        rule: 'miscount-read-twice',
+        replace: 'if (record !== undefined) throw error;',
+      },
+    ],
+    tests: ['test/unit/read-back.test.ts'],
+  },
+  {
+    name: 'doubted-node-promoted',
+    harm: 'a node whose rows were found different leads, and its rows become those of all',
+    edits: [
+      {
+        file: 'src/fleet/operations/judge-failover.ts',
+        rule: 'doubts-refuse-promotion',
+        replace: '',
+      },
+    ],
+    tests: ['test/unit/judge-failover.test.ts'],
+  },
+  {
+    name: 'lowered-lag-unrecorded',
+    harm: 'a follower that is too late records damage, and compacted rows are called exact',
+    edits: [
+      {
+        file: 'src/fleet/node/compaction-lag.ts',
+        rule: 'smallest-lag-recorded',
+        replace: 'if (known !== null || !Number.isSafeInteger(lagMs)) return;',
+      },
+    ],
+    tests: ['test/unit/log-fit.test.ts'],
+  },
   ...nodeShortcuts,
 ];

@@ -311,4 +311,28 @@ export const withServers: readonly Mutation[] = [
   ...rebuildShortcuts,
   ...resnapshotShortcuts,
   ...topicShortcuts,
+  {
+    name: 'wrong-answer-believed',
+    harm: 'one answer that was changed on its way stops a node',
+    edits: [
+      {
+        file: 'src/topic/kafka/committed-reader.ts',
+        rule: 'wrong-answer-fetched-twice',
+        replace: 'if (error !== undefined) throw error;',
+      },
+    ],
+    tests: ['test/integration/topic-reader.test.ts'],
+  },
+  {
+    name: 'damaged-leader-goes-on',
+    harm: 'a leader that is started again confirms changes that the topic lost',
+    edits: [{ file: 'src/agent/agent.ts', rule: 'damaged-leader-stays-stopped', replace: '' }],
+    tests: ['test/fault/torn-transactions.test.ts'],
+  },
+  {
+    name: 'missing-row-forgotten',
+    harm: 'a follower that lacked a row is promoted, and may lack others',
+    edits: [{ file: 'src/agent/evidence.ts', rule: 'missing-row-is-noted', replace: '' }],
+    tests: ['test/integration/verify-repair.test.ts'],
+  },
 ];

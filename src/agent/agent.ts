@@ -36,6 +36,7 @@ import { readPendingRebuild } from '../follower/state/rebuild-state.ts';
 import { dropSlot, listSlots } from '../leader/stream/slot.ts';
 import { closeTimeoutMs, Releasers } from '../lifecycle.ts';
 import { slotPattern } from '../topic/records/layout.ts';
+import { noteStop, noteWorking } from './agent-stop.ts';
 import { type Evidence, requireWholeTopic, weigh } from './evidence.ts';
 import { type AttemptEnd, answerDetach, answerRebuild, nextTask } from './follower-tasks.ts';
 import { type AgentWork, guardNode, runAsLeader } from './leader-run.ts';
@@ -100,17 +101,24 @@ export class Agent {
     this.#node = node;
     this.#releasers = releasers;
     this.#evidence = evidence;
-    this.#work = { node, releasers, desk, figures, onWorking };
+    const works = (): void => {
+      onWorking();
+      // Its failure is logged there, and stops nothing.
+      void noteWorking(node);
+    };
+    this.#work = { node, releasers, desk, figures, onWorking: works };
   }
 
   async run(signal: AbortSignal): Promise<AttemptEnd> {
     const { control, identity, name } = this.#node;
     const leads = identity.role === 'leader' && ownerOf(control.state)?.node === name;
+    // rule: damaged-leader-stays-stopped
     if (leads) requireWholeTopic(control.state, name);
     try {
       return await this.#serve(signal);
     } catch (error) {
       if (await weigh(this.#node, this.#evidence, error)) return 'next';
+      await noteStop(this.#node, error);
       throw error;
     }
   }

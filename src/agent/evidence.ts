@@ -48,6 +48,7 @@ export async function weigh(
 ): Promise<boolean> {
   if (!hasCode(error, 'DAMAGED', 'NODE_DAMAGED')) return false;
   const { client, name, cluster } = node;
+  // rule: missing-row-is-noted
   if (isOfRows(error)) await saveDoubt(client, { kind: 'damaged', what: error.message });
   if (evidence.isDoubtful(error)) {
     cluster.around.log.warn({ node: name, error }, 'found damage, reading once more to be sure');

@@ -6,7 +6,7 @@
  *
  * The topic is compacted, and compaction keeps the last record of a key. Hence every key is unique,
  * so that all records stay at their offsets, but for the kinds of which only the last record is
- * used (start, nonce, compaction-lag, repair, answer).
+ * used (start, stop, nonce, compaction-lag, repair, answer).
  *
  * This version appends no release, abort or durability: switchover and other durabilities than
  * async are not part of it. They belong to format 1 all the same, and readers fold them: a node of
@@ -102,6 +102,8 @@ const shapes = {
   'compaction-lag': { ms: z.int().nonnegative() },
   /** The durability of the leader changed: async, log or apply:N. */
   durability: { id, epoch, node, durability: z.string().min(1), time },
+  /** At which change the agent of a leader stopped; null once the node leads again. */
+  stop: { node, error: failure.nullable(), time },
   /** From a command to the agent of `node`; further steps of the same request may follow. */
   request: {
     id,
@@ -133,6 +135,7 @@ const controlRecord = z.discriminatedUnion('kind', [
   record('detach'),
   record('compaction-lag'),
   record('durability'),
+  record('stop'),
   record('request'),
   record('answer'),
   record('nonce'),
@@ -156,7 +159,8 @@ export function controlKey(record: ControlRecord): string {
     case 'abort':
       return `${record.kind}/${record.claim}/${record.request}`;
     case 'start':
-      return `start/${record.node}`;
+    case 'stop':
+      return `${record.kind}/${record.node}`;
     case 'stream':
       return `stream/${record.streamId}`;
     case 'point':

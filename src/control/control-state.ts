@@ -19,6 +19,8 @@ export interface ControlState extends ClaimState {
   readonly startNumbers: ReadonlyMap<string, number>;
   /** By node, the last start: from which database it was served, and when that was recorded. */
   readonly starts: ReadonlyMap<string, RecordOf<'start'>>;
+  /** By node, the change at which its agent stopped as leader and did not go on since. */
+  readonly stops: ReadonlyMap<string, RecordOf<'stop'>>;
   /** By id, damage that was not repaired. */
   readonly openDamage: ReadonlyMap<string, RecordOf<'damage'>>;
   /** By id, all damage that was ever found, in the order of the log. */
@@ -40,6 +42,7 @@ export const emptyControlState: ControlState = {
   labels: new Map(),
   startNumbers: new Map(),
   starts: new Map(),
+  stops: new Map(),
   openDamage: new Map(),
   damage: new Map(),
   repairs: new Map(),
@@ -63,6 +66,7 @@ function draftOf(state: ControlState) {
     labels: new Map(state.labels),
     startNumbers: new Map(state.startNumbers),
     starts: new Map(state.starts),
+    stops: new Map(state.stops),
     openDamage: new Map(state.openDamage),
     damage: new Map(state.damage),
     repairs: new Map(state.repairs),
@@ -90,6 +94,10 @@ function apply(draft: Draft, record: ControlRecord): void {
     case 'start':
       draft.startNumbers.set(record.node, record.number);
       draft.starts.set(record.node, record);
+      return;
+    case 'stop':
+      if (record.error === null) draft.stops.delete(record.node);
+      else draft.stops.set(record.node, record);
       return;
     case 'nonce':
       // It is evidence for the process that appended it: control-log.ts.

@@ -98,6 +98,11 @@ for (const [what, change] of [
     await fleet.caughtUp();
     await fleet.sql('a', change(fleet.cluster));
     await stops(fleet, agents.a, 'SCHEMA_CHANGED');
+    const [leads, follows] = (await fleet.status()).nodes;
+    assert.match(leads?.why.join() ?? '', /with SCHEMA_CHANGED/);
+    assert.is(follows?.promotable, false, 'the stream does not carry the change');
+    const { json } = await fleet.cli('failover', 'b', '--dry-run');
+    assert.match(json.lacks.join(), /the leader stopped at a change/);
   });
 }
 

@@ -5,13 +5,16 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { connectKafka } from '../../src/topic/kafka/client.ts';
 import type { CommittedReader } from '../../src/topic/log.ts';
+import { apiKeys, KafkaProxy } from '../support/kafka-proxy.ts';
 import {
   readUpTo,
   record,
   rejection,
   stableOffsets,
   type TopicStack,
+  testLog,
   texts,
   useTopics,
 } from '../support/topic-stack.ts';
@@ -140,6 +143,31 @@ test('every partition is fetched although the first ones fill the answer', async
     }
   }
   assert.equal(counts, [10, 10, 10]);
+});
+
+test('an answer that was changed on its way is fetched once more, and believed then', async () => {
+  const topic = await topics.topic(1);
+  const producer = await reopened(topic);
+  await producer.send([record(0, 'a', '1')]);
+  await producer.commit();
+  await stableOffsets(topics.reader(topic, 1), 1n);
+  const way = await KafkaProxy.start(topics.stack.brokers);
+  try {
+    const client = connectKafka({ brokers: way.addresses, clientId: 'test' }, testLog);
+    const reader = topics.reader(topic, 1, client);
+    const from = new Map([[0, 0n]]);
+    way.spoilAnswer(apiKeys.fetch);
+    const [fetched] = await reader.fetch(from, { maxWaitMs: 1_000 });
+    assert.equal(texts(fetched?.records ?? []), ['a=1']);
+    way.spoilAnswer(apiKeys.fetch);
+    way.spoilAnswer(apiKeys.fetch);
+    const failure = await rejection(reader.fetch(from, { maxWaitMs: 1_000 }));
+    assert.is(failure.code, 'NODE_DAMAGED');
+    assert.match(failure.message, /does not match its checksum/);
+    await reader.close();
+  } finally {
+    await way.close();
+  }
 });
 
 test('an offset past the end is an error with the end', async () => {

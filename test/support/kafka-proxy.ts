@@ -44,7 +44,7 @@ export interface Held {
 
 interface Rule {
   readonly apiKey: number;
-  readonly what: 'hold request' | 'hold answer' | 'lose request' | 'lose answer';
+  readonly what: 'hold request' | 'hold answer' | 'lose request' | 'lose answer' | 'spoil answer';
   readonly held: HeldFrame;
 }
 
@@ -88,6 +88,11 @@ export class KafkaProxy {
   /** The next request of this API never arrives: its connection breaks. */
   loseRequest(apiKey: number): Held {
     return this.#rule('lose request', apiKey);
+  }
+
+  /** The next answer of this API arrives with a byte of its end changed: of a fetch, a record's. */
+  spoilAnswer(apiKey: number): Held {
+    return this.#rule('spoil answer', apiKey);
   }
 
   holdRequest(apiKey: number): Held {
@@ -236,6 +241,12 @@ class KafkaWire implements Protocol {
     const goOn = (): void => this.#wire.toClient(this.#proxy.rewritten(apiKey, frame));
     const rule = this.#proxy.match(apiKey, 'answer');
     if (rule === null) {
+      goOn();
+      return;
+    }
+    if (rule.what === 'spoil answer') {
+      const place = frame.length - 3;
+      frame.writeUInt8(frame.readUInt8(place) ^ 1, place);
       goOn();
       return;
     }

@@ -65,6 +65,13 @@ const examples: { readonly [K in ControlRecord['kind']]: [string, ControlRecord 
     { kind: 'damage', id: 'd1', epoch: 3, at, reason: 'too many', node: 'b', time },
   ],
   detach: ['detach/x1', { kind: 'detach', id: 'x1', node: 'b', at, time }],
+  stop: [
+    'stop/a',
+    {
+      ...{ kind: 'stop', node: 'a', time },
+      error: { code: 'SCHEMA_CHANGED', message: 'a table', hint: 'undo it', exit: 4 },
+    },
+  ],
   repair: ['repair/d1', { kind: 'repair', damage: 'd1', by: 'op@host', reason: 'x', time }],
   'compaction-lag': ['compaction-lag/3600000', { kind: 'compaction-lag', ms: 3_600_000 }],
   durability: [

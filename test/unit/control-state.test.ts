@@ -56,6 +56,13 @@ test('damage is open until it is repaired', () => {
   assert.equal([...state.openDamage.keys()], ['d2']);
 });
 
+test('the last stop of an agent counts, until the node works again', () => {
+  const error = { code: 'SCHEMA_CHANGED', message: 'a table', hint: 'undo it', exit: 4 };
+  const stop: ControlRecord = { kind: 'stop', node: 'a', error, time };
+  assert.equal([...fold(stop, { ...stop, node: 'b' }).stops.keys()], ['a', 'b']);
+  assert.is(fold(stop, { ...stop, error: null }).stops.size, 0);
+});
+
 test('the smallest compaction lag ever set is kept', () => {
   const lags = [5, 3, 9].map((ms): ControlRecord => ({ kind: 'compaction-lag', ms }));
   assert.is(fold(...lags).smallestCompactionLagMs, 3);
@@ -106,6 +113,10 @@ function another(log: readonly ControlRecord[], choice: number): ControlRecord {
     { kind: 'abort', claim, request, node: ownerOf(state)?.node ?? node, reason: 'x', time },
     { kind: 'start', node, number: log.length + 1, time },
     { kind: 'nonce', node, value: id },
+    {
+      ...{ kind: 'stop', node, time },
+      error: choice % 2 === 0 ? null : { code: 'X', message: id, hint: 'x', exit: 4 },
+    },
     { kind: 'stream', streamId: id, cluster: 'shop', partitions: 1, topic: {}, time },
     point('xyz'.charAt(choice % 3), BigInt(log.length)),
     damage(id),

@@ -85,6 +85,13 @@ test('a node whose rows are in doubt is refused, with what status shows', () => 
   );
 });
 
+test('the plan names a change at which the leader stopped, and which would be lost', () => {
+  const error = { code: 'SCHEMA_CHANGED', message: 'public.t was rewritten', hint: 'x', exit: 4 };
+  const stopped = foldControl(state, [{ kind: 'stop', node: 'a', error, time }]);
+  const { lacks } = planFailover(stopped, 'b', candidate);
+  assert.match(lacks.join(), 'does not carry: public.t was rewritten');
+});
+
 test('the refusal names the largest loss and the command that allows it', () => {
   const plan = planFailover(state, 'b', candidate);
   const messages = [

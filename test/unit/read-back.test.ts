@@ -5,8 +5,11 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { Checkpoint } from '../../src/change/change.ts';
+import { type EpochLsn, formatEpochLsn } from '../../src/change/position.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
-import { ReadBackCounter } from '../../src/leader/stream/read-back.ts';
+import { ReadBackCounter, readBack } from '../../src/leader/stream/read-back.ts';
+import type { CommittedReader } from '../../src/topic/log.ts';
 import type { StreamRecord } from '../../src/topic/records/stream-record.ts';
 import { at, SketchedTopic } from '../support/builders.ts';
 import { anyHistory } from '../support/histories.ts';
@@ -76,6 +79,48 @@ test('a point that continues another checkpoint is damage', () => {
 
 test('an epoch that begins again is damage', () => {
   damaged((topic) => topic.begin(1, 20), /epoch at offset 1 begins again/);
+});
+
+const begin: Checkpoint = { at: at(1, 10), nextOffsets: [0n] };
+
+/** Reads a topic of one partition, of which each fetch gives the next of these answers. */
+async function read(...answers: readonly (readonly StreamRecord[])[]): Promise<string> {
+  const stop = new AbortController();
+  const left = [...answers];
+  let seen = 'nothing';
+  const reader: CommittedReader = {
+    watermarks: async () => [],
+    close: async () => undefined,
+    fetch: async (from) => {
+      const offset = from.get(0) ?? 0n;
+      const all = left.shift();
+      if (all === undefined) stop.abort();
+      const records = (all ?? []).filter((record) => record.offset >= offset);
+      const nextOffset = (records.at(-1)?.offset ?? offset - 1n) + 1n;
+      const limits = { lowWatermark: 0n, lastStableOffset: nextOffset, broker: 1 };
+      return [{ partition: 0, records: records as never, nextOffset, ...limits }];
+    },
+  };
+  const decoder = { decode: async (records: unknown) => records as readonly StreamRecord[] };
+  const onSeen = (where: EpochLsn): void => {
+    seen = formatEpochLsn(where);
+  };
+  const listener = { seen: onSeen, seenNothing: () => undefined };
+  await readBack(reader, decoder as never, begin, stop.signal, listener);
+  return seen;
+}
+
+test('a count that is wrong is read once more before it is believed', async () => {
+  const topic = new SketchedTopic(1, 10);
+  topic.row(0, 10, 'a', '1').point(20).row(0, 20, 'b', '1').row(0, 21, 'c', '1').point(30);
+  const right = topic.partitions[0] ?? [];
+  const wrong = right.filter(({ offset }) => offset !== 2n);
+  assert.is(await read(right), '1:0/1E');
+  assert.is(await read(wrong, right), '1:0/1E', 'the second answer counts');
+  assert.is(await read(right.slice(0, 2), wrong.slice(2), right.slice(2)), '1:0/1E');
+  const twice = await read(wrong, wrong).catch((error: unknown) => error);
+  assert.instance(twice, UnderstudyError);
+  assert.is((twice as UnderstudyError).code, 'DAMAGED');
 });
 
 test.run();

@@ -277,6 +277,23 @@ status('a node whose rows are in doubt is damaged alone', () => {
   assert.is(judgeStatus(facts({ b: follower(1000, { doubts }) })).damage?.length, 0);
 });
 
+status('where the leader stopped at a change, no follower is promotable before it leads', () => {
+  const stopped = (code: string): ControlRecord => ({
+    ...{ kind: 'stop', node: 'a', time },
+    error: { code, message: 'public.item was rewritten', hint: 'x', exit: 4 },
+  });
+  const log = (...records: ControlRecord[]) => found(control(claim(1, 'a'), ...records));
+  const a = leader({ agentRuns: false });
+  const [, follows] = nodesOf(facts({ a, control: log(stopped('SCHEMA_CHANGED')) }));
+  assert.is(follows.promotable, false);
+  assert.match(follows.why.join(), 'the leader stopped at a change that the stream does not carry');
+  const [, ready] = nodesOf(facts({ a, control: log(stopped('RECORD_TOO_LARGE')) }));
+  assert.is(ready.promotable, true, 'its rows are those of its position');
+  const again: ControlRecord = { kind: 'stop', node: 'a', error: null, time };
+  const [, both] = nodesOf(facts({ control: log(stopped('SCHEMA_CHANGED'), again) }));
+  assert.is(both.promotable, true);
+});
+
 status('a node that compaction may have left behind is not promotable', () => {
   const lag: ControlRecord = { kind: 'compaction-lag', ms: 100_000 };
   const log = found(control(claim(1, 'a'), lag));

@@ -24,6 +24,7 @@ export async function noteCompactionLag(
 ): Promise<void> {
   const lagMs = Number(setting ?? Number.NaN);
   const known = control.state.smallestCompactionLagMs;
+  // rule: smallest-lag-recorded
   if (!Number.isSafeInteger(lagMs) || lagMs < 0 || (known !== null && lagMs >= known)) return;
   await control.append({ kind: 'compaction-lag', ms: lagMs });
   await control.verify();

@@ -18,6 +18,7 @@ import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { OpenBuild } from '../../follower/schema/schema-build.ts';
 import type { FollowerPosition } from '../../follower/state/follower-state.ts';
 import { requireAttached } from '../node/member-session.ts';
+import { changesNotCarried } from '../status/judge-promotable.ts';
 import { lackTexts, requireSchemaBuilt } from '../status/progress-text.ts';
 
 /** The JSON of a dry run, without what the leader did not publish. */
@@ -63,17 +64,19 @@ export function planFailover(
   node: string,
   { position, open, notValid, doubts }: Candidate,
 ): FailoverPlan {
+  // rule: doubts-refuse-promotion
   if (doubts.length > 0) throw rowsInDoubt(node, doubts);
   // The part of the schema that waits for missing rows is built during the promotion.
   if (position.unfinished.length === 0) requireSchemaBuilt(node, open);
+  const leader = ownerOf(state)?.node ?? null;
   return {
     node,
     dryRun: true,
     epoch: (state.current?.epoch ?? 0) + 1,
-    leader: ownerOf(state)?.node ?? null,
+    leader,
     lsn: formatEpochLsn(position.at),
     unfinished: position.unfinished,
-    lacks: lackTexts(open, notValid),
+    lacks: [...lackTexts(open, notValid), ...changesNotCarried(state, leader)],
   };
 }
 

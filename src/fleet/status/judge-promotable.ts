@@ -26,6 +26,19 @@ export function whyNotPromotable(node: Candidate, known: KnownFacts): string[] {
   ];
 }
 
+/**
+ * What a node would lead without because the leader stopped at it: a change of its tables that the
+ * stream does not carry. Rows at this node's position may be without it; a failover loses it.
+ */
+export function changesNotCarried(
+  control: Pick<ControlState, 'stops'> | null,
+  leader: string | null,
+): string[] {
+  const error = leader === null ? null : (control?.stops.get(leader)?.error ?? null);
+  if (error === null || error.code !== 'SCHEMA_CHANGED') return [];
+  return [`the leader stopped at a change that the stream does not carry: ${error.message}`];
+}
+
 function doubtText({ what }: Doubt): string {
   return `its rows are in doubt: ${what}`;
 }

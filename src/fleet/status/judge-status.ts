@@ -10,7 +10,7 @@ import type { RecordOf } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { errorOf, leaderLag, noAgent, retryText, whyNotStreaming } from './agent-reasons.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
-import { whyNotPromotable } from './judge-promotable.ts';
+import { changesNotCarried, whyNotPromotable } from './judge-promotable.ts';
 import {
   delayText,
   isAtEnd,
@@ -306,6 +306,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
     ...openBuildOf(member),
     ...whyNotPromotable(member, known),
     ...streamEndOf(fleet),
+    ...changesNotCarried(control, fleet.owner?.node ?? null),
   ];
   return {
     name,

@@ -100,6 +100,7 @@ class PartitionReadBack {
       try {
         this.#counter.take(record);
       } catch (error) {
+        // rule: miscount-read-twice
         if (this.#isSecond) throw error;
         this.#isSecond = true;
         this.#counter.restart();

@@ -89,6 +89,7 @@ class KafkaCommittedReader implements CommittedReader {
     try {
       return await this.#fetchOnce(from, options);
     } catch (error) {
+      // rule: wrong-answer-fetched-twice
       if (!hasCode(error, 'NODE_DAMAGED')) throw error;
       const { clock, log } = this.#client;
       log.warn({ topic: this.#topic, error }, 'a broker gave a wrong answer, fetching once more');
