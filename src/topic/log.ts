@@ -72,7 +72,8 @@ export interface CommittedReader {
   /**
    * One fetch of the named partitions from the named offsets. Waits at the broker up to `maxWaitMs`
    * until there are records; resolves with one entry per named partition, possibly without records.
-   * An offset below the low watermark or past the end rejects with NODE_DAMAGED, never a silent reset.
+   * An offset below the low watermark or past the end rejects with NODE_DAMAGED: there is no
+   * silent reset.
    */
   fetch(
     from: ReadonlyMap<number, bigint>,

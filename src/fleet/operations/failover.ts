@@ -20,6 +20,7 @@ import type { Cluster } from '../cluster.ts';
 import { openFleetLog } from '../node/member-session.ts';
 import { isLocked, lockNode } from '../node/node-lock.ts';
 import { askAgent, failoverWaitMs } from '../node/requests.ts';
+import { noRegistry } from '../node/stream-facts.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
 import { beforeClaimMs, SequenceSetter } from '../promotion/sequences.ts';
 import type { TopicFacts } from '../status/fleet-facts.ts';
@@ -97,13 +98,14 @@ async function planOf(
   return planFailover(control.state, node, { position, open, notValid, doubts });
 }
 
+/** As `status` reads it: without the registry, which may be down. */
 async function readTopic(
   cluster: Cluster,
   releasers: Releasers,
   partitions: number,
 ): Promise<TopicFacts> {
   const reader = cluster.openReader(releasers, partitions);
-  const decoder = new RecordDecoder(cluster.registry);
+  const decoder = new RecordDecoder(noRegistry);
   const watermarks = await reader.watermarks();
   const { checkpoint, point, unfinished } = await readLogEnd(reader, decoder, watermarks);
   return { at: checkpoint?.at ?? null, point, unfinished, watermarks };

@@ -9,6 +9,7 @@ import { ownerOf } from '../../control/claim.ts';
 import type { RecordOf } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { errorOf, leaderLag, noAgent, retryText, whyNotStreaming } from './agent-reasons.ts';
+import { damageStatus } from './damage-status.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import { changesNotCarried, whyNotPromotable } from './judge-promotable.ts';
 import {
@@ -20,7 +21,7 @@ import {
   lagBytes,
   lagMs,
 } from './lag.ts';
-import type { DamageStatus, FleetStatus, NodeState, NodeStatus } from './node-status.ts';
+import type { FleetStatus, NodeState, NodeStatus } from './node-status.ts';
 import {
   backfillingText,
   backfillText,
@@ -105,16 +106,6 @@ export function judgeStatus(facts: FleetFacts): FleetStatus {
     damage: control === null ? null : damageStatus(control),
     nodes: facts.nodes.map((node) => nodeStatus(fleet, node)),
   };
-}
-
-/** In the order in which it was found. */
-function damageStatus({ damage, repairs }: ControlState): DamageStatus[] {
-  return [...damage.values()].map(({ id, at, reason, node, time }) => {
-    const closed = repairs.get(id);
-    const repair =
-      closed === undefined ? null : { by: closed.by, reason: closed.reason, time: closed.time };
-    return { id, lsn: at === null ? null : formatEpochLsn(at), reason, node, time, repair };
-  });
 }
 
 /** Whether there is no cluster yet: then a status is refused with NOT_INITIALISED. */
