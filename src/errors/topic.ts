@@ -10,7 +10,7 @@ import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
  * Nothing smaller than a new cluster helps where the topic itself is another one: no record of it
  * can be put back, and a leader must not write behind what followers cannot read.
  */
-const startOver = 'run understudy destroy --yes, then understudy init.';
+const startOver = 'run understudy destroy --yes, then understudy init --replace-rows.';
 
 /** The repair has every table read again, so that the topic is whole whatever it lost. */
 export const repairHint =

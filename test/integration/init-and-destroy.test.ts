@@ -176,6 +176,9 @@ test('a copied understudy.yaml cannot hurt the running cluster', async () => {
     assert.match(init.json.error.message, /exists: stream .*, led by a, served from /);
     assert.match(init.json.error.message, served);
     assert.not.match(init.json.error.hint, 'destroy');
+    const check = await fleet.cli('check');
+    assert.is(check.code, 4, check.stdout);
+    assert.equal(check.json.findings[0].message, init.json.error.message);
     const refused = await fleet.cli('destroy', '--yes');
     assert.is(refused.code, 4, refused.stdout);
     assert.is(refused.json.error.code, 'NEEDS_STREAM_ID');

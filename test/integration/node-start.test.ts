@@ -117,6 +117,10 @@ start('an empty database under the name of a node is refused, unchanged', async 
     assert.match(agent.log, `node b is served from database ${name} at ${served.host} (system `);
     assert.match(agent.log, 'last recorded on 20');
     assert.match(agent.log, 'understudy run b --replace');
+    const { state, why } = await fleet.nodeStatus('b');
+    assert.is(state, 'stopped');
+    assert.match(why.join('; '), `node b is served from database ${name} at ${served.host}`);
+    assert.ok((await findings(fleet)).includes('OTHER_DATABASE node b'));
     assert.equal(await schemasOf(empty), []);
   });
   // The node itself did not notice, and starts again.

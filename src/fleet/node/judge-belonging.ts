@@ -60,3 +60,21 @@ export function nodesOfStream({ starts, claims, detached }: ControlState): strin
   const names = new Set([...starts.keys(), ...claims.map(({ node }) => node)]);
   return [...names].filter((name) => !detached.has(name)).sort();
 }
+
+/** For `status`: where the node is served from, if not from the database that was reached. */
+export function servedElsewhere(
+  cluster: string,
+  name: string,
+  { identity, reached }: Pick<FoundDatabase, 'identity'> & { readonly reached?: ReachedDatabase },
+  state: ControlState | null,
+): string | null {
+  if (state === null || state.stream === null || reached === undefined) return null;
+  const isMember = identity?.cluster === cluster && identity.name === name;
+  const isOfStream = isMember && identity.streamId === state.stream.streamId;
+  // What belongs elsewhere by its own account says so itself.
+  if (identity !== null && !isOfStream) return null;
+  const belonging = judgeBelonging(cluster, { name, identity, reached }, state);
+  return belonging.kind === 'foreign'
+    ? `${belonging.error.message}: ${belonging.error.hint}`
+    : null;
+}

@@ -20,6 +20,7 @@ type WarningCode =
   | 'SEQUENCE_CLOSED'
   | 'NO_TABLES'
   | 'PATTERN_UNMATCHED'
+  | 'NODE_NOT_NAMED'
   | 'NOT_IN_STREAM'
   | 'TABLE_UNLOGGED'
   | 'APPEND_ONLY'

@@ -4,9 +4,16 @@
  * cause; what is wrong with a database alone is judged elsewhere. Pure.
  */
 import { ownerOf } from '../../control/claim.ts';
-import { controlLogUnreadable, initUnfinished, topicsGone } from '../../errors/cluster.ts';
+import type { ControlState } from '../../control/control-state.ts';
+import {
+  clusterElsewhere,
+  controlLogUnreadable,
+  initUnfinished,
+  topicsGone,
+} from '../../errors/cluster.ts';
 import { controlTopic } from '../../topic/records/layout.ts';
-import { judgeBelonging } from '../node/judge-belonging.ts';
+import { judgeBelonging, nodesOfStream } from '../node/judge-belonging.ts';
+import { placeOf } from '../node/judge-database.ts';
 import type { TopicsFacts } from '../node/stream-facts.ts';
 import { leftSlotText } from '../status/retained-wal.ts';
 import { type Finding, findingOf, warningFinding } from './finding.ts';
@@ -20,6 +27,7 @@ export function judgeStream(
   topic: string,
   topics: TopicsFacts,
   nodes: readonly JudgedNode[],
+  named: readonly string[],
 ): Finding[] {
   const { changes, control, state, unreadable } = topics;
   const own = nodes.flatMap(({ name, identity }) => {
@@ -40,16 +48,42 @@ export function judgeStream(
       : initUnfinished(cluster);
     return [findingOf(error, topic)];
   }
-  const left = state === null ? [] : judgeLeftSlots(ownerOf(state)?.node ?? null, nodes);
-  const foreign = nodes.flatMap((node) => {
+  if (state === null || state.stream === null) return [];
+  const judged = nodes.map((node) => ({
+    ...node,
+    belonging: judgeBelonging(cluster, node, state),
+  }));
+  const isElsewhere = judged.every(({ belonging }) => belonging.kind !== 'member');
+  // Of a node that was not reached it is not known.
+  if (isElsewhere && nodes.length === named.length) return [elsewhere(cluster, topic, state)];
+  const foreign = judged.flatMap(({ name, identity, belonging }) => {
     // The database of another node is a finding of its own.
-    const isOther = node.identity !== null && !own.includes(node.identity);
-    if (isOther) return [];
-    const belonging = judgeBelonging(cluster, node, state);
-    if (belonging.kind !== 'foreign') return [];
-    return [findingOf(belonging.error, nodeObject(node.name))];
+    const isOther = identity !== null && !own.includes(identity);
+    if (isOther || belonging.kind !== 'foreign') return [];
+    return [findingOf(belonging.error, nodeObject(name))];
   });
-  return [...foreign, ...left];
+  const leader = ownerOf(state)?.node ?? null;
+  return [...foreign, ...judgeAbsent(state, named), ...judgeLeftSlots(leader, nodes)];
+}
+
+function elsewhere(cluster: string, topic: string, state: ControlState): Finding {
+  const leader = ownerOf(state)?.node ?? null;
+  const served = placeOf(state.starts.get(leader ?? '') ?? null);
+  const stream = state.stream?.streamId ?? '';
+  return findingOf(clusterElsewhere(cluster, stream, leader, served), topic);
+}
+
+/** Nodes of the stream that understudy.yaml does not name. */
+function judgeAbsent(state: ControlState, named: readonly string[]): Finding[] {
+  const absent = nodesOfStream(state).filter((name) => !named.includes(name));
+  return absent.map((name) =>
+    warningFinding(
+      'NODE_NOT_NAMED',
+      nodeObject(name),
+      `node ${name} belongs to the stream, and understudy.yaml does not name it`,
+      `Name it in nodes; then, if it is out of use for good: understudy detach ${name}`,
+    ),
+  );
 }
 
 /** Nothing reads the slot of a node that led before, whether it has another database now or not. */

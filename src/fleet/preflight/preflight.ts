@@ -51,7 +51,9 @@ export async function preflight(cluster: Cluster, options: PreflightOptions): Pr
 
 async function checkStream(cluster: Cluster, nodes: readonly NodeFacts[]): Promise<Finding[]> {
   try {
-    return judgeStream(cluster.name, cluster.topic, await readTopicsFacts(cluster), nodes);
+    const { name, topic, settings } = cluster;
+    const topics = await readTopicsFacts(cluster);
+    return judgeStream(name, topic, topics, nodes, settings.nodeNames);
   } catch (error) {
     return [findingOf(error, 'kafka')];
   }

@@ -46,3 +46,13 @@ export function leaderLag({ slots: [slot] }: AgentFacts): Pick<NodeStatus, 'lagB
   const lagBytes = slot?.unconfirmedBytes ?? null;
   return { lagBytes, lagMs: lagBytes === 0 ? 0 : null };
 }
+
+/** The one way back of a former leader. */
+export function comesBack(name: string): string {
+  return `to have it back, give it a new empty database: understudy run ${name} --replace`;
+}
+
+/** It follows and leads with them: an operator should know before a failover. */
+export function notValidOf({ notValid = [] }: Pick<DatabaseFacts, 'notValid'>): string[] {
+  return notValid.length === 0 ? [] : [`NOT VALID here: foreign keys ${notValid.join(', ')}`];
+}

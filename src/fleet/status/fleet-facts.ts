@@ -14,6 +14,7 @@ import type { PendingRebuild } from '../../follower/state/rebuild-state.ts';
 import type { IdleSlot, SlotWal } from '../../leader/stream/slot.ts';
 import type { Watermarks } from '../../topic/log.ts';
 import type { AgentError } from '../node/agent-error.ts';
+import type { ReachedDatabase } from '../node/judge-database.ts';
 
 /** A value, or one sentence that says why it is not known. */
 export type Found<Value> =
@@ -51,7 +52,7 @@ export interface DatabaseFacts {
   /** This cluster's slots in the database, the newest epoch's first. */
   readonly slots: readonly SlotWal[];
   /** Which database of which server it is. */
-  readonly place?: { readonly systemId: string; readonly database: string };
+  readonly reached?: ReachedDatabase;
   /** This cluster's slots in other databases of the server, those without a reader. */
   readonly slotsElsewhere?: readonly IdleSlot[];
 }

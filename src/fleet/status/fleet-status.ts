@@ -29,6 +29,7 @@ import { withTimeout } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import { readAgentError } from '../node/agent-error.ts';
 import { isNodeLocked } from '../node/node-lock.ts';
+import { readReachedDatabase } from '../node/reached-database.ts';
 import { noRegistry } from '../node/stream-facts.ts';
 import type { DatabaseFacts, FleetFacts, Found, TopicFacts } from './fleet-facts.ts';
 import { isUninitialised, judgeStatus } from './judge-status.ts';
@@ -102,15 +103,13 @@ export class FleetWatch {
     const rebuild = identity === null ? null : await readPendingRebuild(client);
     const doubts = identity === null ? [] : await readDoubts(client);
     const agentError = identity === null ? null : await readAgentError(client);
-    const { rows } = await client.query<
-      Record<'agent' | 'system' | 'database', string> & { wal: string | null }
-    >(
+    const { rows } = await client.query<{ wal: string | null; agent: string; system: string }>(
       `SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END AS wal,
               (SELECT system_identifier FROM pg_control_system()) AS system,
-              current_database() AS database, ${isNodeLocked} AS agent`,
+              ${isNodeLocked} AS agent`,
     );
     const row = rows[0];
-    const database = row?.database ?? '';
+    const reached = await readReachedDatabase(client, row?.system ?? '', identity !== null);
     const idle = await readIdleSlots(client, slotPattern(this.#cluster.name));
     return {
       identity,
@@ -124,8 +123,8 @@ export class FleetWatch {
       agentRuns: row?.agent === 't',
       agentError,
       slots: await readSlotWal(client, slotPattern(this.#cluster.name)),
-      place: { systemId: row?.system ?? '', database },
-      slotsElsewhere: idle.filter((slot) => slot.database !== database),
+      reached,
+      slotsElsewhere: idle.filter((slot) => slot.database !== reached.name),
     };
   }
 

@@ -8,7 +8,16 @@ import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/pos
 import { ownerOf } from '../../control/claim.ts';
 import type { RecordOf } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { errorOf, leaderLag, noAgent, retryText, whyNotStreaming } from './agent-reasons.ts';
+import { servedElsewhere } from '../node/judge-belonging.ts';
+import {
+  comesBack,
+  errorOf,
+  leaderLag,
+  noAgent,
+  notValidOf,
+  retryText,
+  whyNotStreaming,
+} from './agent-reasons.ts';
 import { damageStatus } from './damage-status.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
 import { changesNotCarried, whyNotPromotable } from './judge-promotable.ts';
@@ -20,6 +29,7 @@ import {
   type LogEnds,
   lagBytes,
   lagMs,
+  newestText,
 } from './lag.ts';
 import type { FleetStatus, NodeState, NodeStatus } from './node-status.ts';
 import {
@@ -123,6 +133,8 @@ function nodeStatus(fleet: Fleet, node: FleetFacts['nodes'][number]): NodeStatus
   if (database.kind === 'missing') return downStatus(fleet, name, database.reason);
   const { identity } = database.value;
   const { cluster } = fleet.facts;
+  const elsewhere = servedElsewhere(cluster, name, database.value, fleet.control);
+  if (elsewhere !== null) return strangerStatus(fleet, name, elsewhere);
   if (identity === null) {
     const isKnown = fleet.control?.stream != null;
     const why = isKnown ? `understudy run ${name}` : 'understudy init';
@@ -273,11 +285,6 @@ function backfillOf({ newest, facts }: Fleet): string[] {
   return text === null ? [] : [text];
 }
 
-/** The one way back of a former leader. */
-function comesBack(name: string): string {
-  return `to have it back, give it a new empty database: understudy run ${name} --replace`;
-}
-
 function damageOf({ damage, facts }: Fleet): readonly string[] {
   const problems = facts.topicProblems ?? [];
   if (damage === null) return problems;
@@ -331,11 +338,6 @@ function streamEndOf({ owner, lostSlot }: Fleet): string[] {
   return lostSlot.map((why) => `the stream of leader ${owner?.node ?? ''} has ended: ${why}`);
 }
 
-/** It follows and leads with them: an operator should know before a failover. */
-function notValidOf({ notValid = [] }: Member): string[] {
-  return notValid.length === 0 ? [] : [`NOT VALID here: foreign keys ${notValid.join(', ')}`];
-}
-
 function openBuildOf({ openBuild }: Member): string[] {
   return openBuild === null || openBuild === undefined ? [] : openBuildTexts(openBuild);
 }
@@ -385,8 +387,4 @@ function followerState(
   return isStreaming(fleet, position)
     ? { state: 'streaming', why: [] }
     : { state: 'catching-up', why: [applying] };
-}
-
-function newestText({ newest }: Fleet): string {
-  return newest === null || newest.at === null ? 'the end' : formatEpochLsn(newest.at);
 }

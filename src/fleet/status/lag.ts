@@ -5,7 +5,7 @@
  * topic no longer holds. Pure.
  */
 import { formatDurationMs } from '../../change/amounts.ts';
-import { compareEpochLsn, type EpochLsn } from '../../change/position.ts';
+import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import type { DatabaseFacts, TopicFacts } from './fleet-facts.ts';
 
 export interface LogEnds {
@@ -92,4 +92,9 @@ export function missingRecords(
     const holds = `${lowWatermark} to ${lastStableOffset}`;
     return [`it needs the offset ${next} of partition ${partition}, which holds ${holds}`];
   });
+}
+
+/** The newest position of the topic, for people. */
+export function newestText({ newest }: LogEnds): string {
+  return newest === null || newest.at === null ? 'the end' : formatEpochLsn(newest.at);
 }

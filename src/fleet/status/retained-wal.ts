@@ -140,11 +140,11 @@ export function slotReport([slot]: readonly SlotWal[]): SlotReport {
 /** Slots of nodes that had another database on this server, a former leader's above all. */
 export function slotsLeftOn(
   nodes: FleetFacts['nodes'],
-  { place, slotsElsewhere = [] }: DatabaseFacts,
+  { reached, slotsElsewhere = [] }: DatabaseFacts,
 ): string[] {
   const used = nodes.flatMap(({ database }) => {
-    const other = database.kind === 'found' ? database.value.place : undefined;
-    return other !== undefined && other.systemId === place?.systemId ? [other.database] : [];
+    const other = database.kind === 'found' ? database.value.reached : undefined;
+    return other !== undefined && other.systemId === reached?.systemId ? [other.name] : [];
   });
   return slotsElsewhere.filter(({ database }) => !used.includes(database)).map(leftSlotText);
 }
