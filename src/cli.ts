@@ -23,6 +23,14 @@ import { sleep } from './waiting.ts';
 let loadedConfig: Config | null = null;
 const redact = (text: string): string => loadedConfig?.redact(text) ?? redactText(text);
 
+/** The log once it is open, and whether stderr is that log alone: of `run` with JSON lines. */
+let log: Logger | null = null;
+let isService = false;
+/** False where nothing at all is logged. */
+let showsErrors = true;
+/** Errors that the log shows: they are not printed once more. */
+const loggedErrors = new WeakSet<object>();
+
 const stop = new AbortController();
 const words = process.argv.slice(2);
 const wantsJson = words.includes('--json');
@@ -35,6 +43,10 @@ const progress = new ProgressLine({
 });
 
 function people(line: string): void {
+  if (isService) {
+    log?.info({ text: line }, 'note');
+    return;
+  }
   progress.clear();
   process.stderr.write(`${redact(line)}\n`);
 }
@@ -54,12 +66,19 @@ function fail(error: unknown): number {
   // A reader of stdout that left needs no report.
   if (isUnread && failure.code === 'STOPPED') return failure.exit;
   if (wantsJson) process.stdout.write(jsonLine({ error: failure }));
-  else for (const line of failureLines(failure)) process.stderr.write(`${line}\n`);
+  else if (isService && !isLogged(error)) log?.error({ error }, 'the command failed');
+  else if (!isLogged(error)) {
+    for (const line of failureLines(failure)) process.stderr.write(`${line}\n`);
+  }
   if (showsStacks) process.stderr.write(`${redact(stackOf(error))}\n`);
   return failure.exit;
 }
 
-function openLogger(options: GlobalOptions): Logger {
+function isLogged(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && loggedErrors.has(error);
+}
+
+function openLogger(options: GlobalOptions, verb: string): Logger {
   const wanted = options.logLevel ?? (process.env['UNDERSTUDY_LOG_LEVEL'] || 'info');
   const level = logLevels.find((known) => known === wanted);
   if (level === undefined) {
@@ -68,12 +87,17 @@ function openLogger(options: GlobalOptions): Logger {
   showsStacks = level === 'debug';
   const format = logFormats.find((known) => known === options.logFormat);
   const byDefault = process.stderr.isTTY ? 'human' : 'json';
-  return createLogger({ level, format: format ?? byDefault, redact });
+  const chosen = format ?? byDefault;
+  // A silent log would hide why the process ends.
+  showsErrors = level !== 'silent';
+  isService = verb === 'run' && chosen === 'json' && showsErrors;
+  log = createLogger({ level, format: chosen, redact });
+  return log;
 }
 
 async function runVerb(invocation: Extract<Invocation, { kind: 'verb' }>): Promise<number> {
   const { options } = invocation;
-  const log = openLogger(options);
+  const log = openLogger(options, invocation.name);
   const { loadConfig } = await import('./config/config.ts');
   const releasers = new Releasers();
   try {
@@ -97,6 +121,9 @@ async function runVerb(invocation: Extract<Invocation, { kind: 'verb' }>): Promi
         if (!options.json) progress.show(redact(line));
       },
       print: (answer, lines) => print(answer, lines, options.json),
+      logged: (error) => {
+        if (showsErrors) loggedErrors.add(error);
+      },
     });
     print(outcome.answer, outcome.lines, options.json);
     return outcome.exit;
@@ -126,6 +153,14 @@ function packageVersion(): string {
 
 /** The state after an uncaught failure is unknown: the process may not continue. */
 process.on('uncaughtException', (error) => process.exit(fail(error)));
+
+/** Node prints them as plain text. Those of libraries about their own future are for debugging. */
+process.removeAllListeners('warning');
+process.on('warning', ({ name, message }) => {
+  if (log === null) people(`${name}: ${message}`);
+  else if (name === 'DeprecationWarning') log.debug({ warning: name, text: message }, 'warning');
+  else log.warn({ warning: name, text: message }, 'warning');
+});
 
 /** The reader of stdout has exited, as `head` does: that ends the command like a signal. */
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -5,6 +5,8 @@
  * every text is redacted first.
  */
 import { type DestinationStream, destination, type Logger as PinoLogger, pino } from 'pino';
+import { formatLsn, toLsn } from './change/lsn.ts';
+import { type EpochLsn, formatEpochLsn } from './change/position.ts';
 import { hasCode, UnderstudyError } from './errors/understudy-error.ts';
 import { redacted, redactText } from './redact.ts';
 
@@ -117,7 +119,11 @@ class RedactingLogger implements Logger {
   }
 }
 
-const secretKey = /^(password|passwd|auth|sasl|url|secret|authorization)$/i;
+/** Of a URL only the credentials are secret, and every text is redacted. */
+const secretKey = /^(password|passwd|auth|sasl|secret|authorization)$/i;
+
+/** Other bigints are offsets, counts and microseconds. */
+const lsnKey = /^(lsn|\w*Lsn|upto|commit)$/;
 
 /** Deeper values may be large, and are rarely of use in a log line. */
 const deepestField = 4;
@@ -128,23 +134,32 @@ function cleanFields(
   redact: (text: string) => string,
   withStack: boolean,
 ): Record<string, unknown> {
-  const clean = (value: unknown, depth: number): unknown => {
+  const clean = (value: unknown, depth: number, key = ''): unknown => {
     if (typeof value === 'string') return redact(value);
-    if (typeof value === 'bigint') return String(value);
+    if (typeof value === 'bigint') {
+      return lsnKey.test(key) ? formatLsn(toLsn(value)) : String(value);
+    }
     if (typeof value !== 'object' || value === null) return value;
+    if (isEpochLsn(value)) return formatEpochLsn(value);
     if (value instanceof Error) return errorFields(value, redact, withStack);
     if (value instanceof Date) return value;
     if (value instanceof Uint8Array) return `${value.byteLength} bytes`;
     if (depth >= deepestField) return '…';
     if (Array.isArray(value)) return value.map((item) => clean(item, depth + 1));
     return Object.fromEntries(
-      Object.entries(value).map(([key, inner]) => [
-        key,
-        secretKey.test(key) ? redacted : clean(inner, depth + 1),
+      Object.entries(value).map(([inner, one]) => [
+        inner,
+        secretKey.test(inner) ? redacted : clean(one, depth + 1, inner),
       ]),
     );
   };
   return clean(fields, 0) as Record<string, unknown>;
+}
+
+function isEpochLsn(value: object): value is EpochLsn {
+  const { epoch, lsn } = value as Partial<EpochLsn>;
+  const isWhole = Object.keys(value).length === 2;
+  return isWhole && typeof epoch === 'number' && typeof lsn === 'bigint';
 }
 
 /** A longer chain of causes repeats itself. */

@@ -44,6 +44,8 @@ export interface CommandContext {
   people(line: string): void;
   /** Shows progress on stderr: in place on a terminal, else every few seconds; not with --json. */
   progress(line: string): void;
+  /** The log shows this error, with its hint: as the end of the command it is not printed again. */
+  logged(error: Error): void;
   /** Prints an answer before the last one: with --json one object on a line. */
   print(answer: object, lines: readonly string[]): void;
 }

@@ -189,6 +189,7 @@ async function keepServing(
     return end;
   } catch (error) {
     log.error({ node, error }, 'the agent stopped');
+    if (error instanceof Error) context.logged(error);
     throw error;
   } finally {
     ended.abort();
@@ -246,5 +247,6 @@ async function serveStatus(
     onError: (error) => context.log.warn({ error }, 'could not answer a request for the status'),
   });
   context.releasers.push('the HTTP server', () => server.stop());
-  context.people(`status at http://${server.address.host}:${server.address.port}/status`);
+  const { host, port } = server.address;
+  context.log.info({ address: `http://${host}:${port}/status` }, 'serving the status');
 }

@@ -79,6 +79,14 @@ const fetchWaitMs = 5_000;
 const failuresUntilReported = 2;
 /** The cap bounds how late the end of an outage is noticed. */
 const pauses = { baseMs: 200, capMs: 5_000 };
+/** At the longest pause, some minutes. */
+const reportEveryMax = 64;
+
+/** The first failures are reported, then fewer and fewer of those that follow. */
+export function isReported(failures: number): boolean {
+  return failures % reportEveryMax === 0 || Number.isInteger(Math.log2(failures));
+}
+
 /** At `fetchWaitMs` each: a broker that has records and returns none for so long is broken. */
 const emptyFetchesMax = 6;
 /** A nonce may be in the log twice, so its append is retried, within the time limit of `verify`. */
@@ -213,7 +221,8 @@ class KafkaControlLog implements ControlLog {
   async #pause(failures: number, error: UnderstudyError): Promise<void> {
     const { log, sleep, random } = this.#deps;
     const delayMs = backoffDelayMs(failures, pauses, random);
-    log.warn({ failures, delayMs, error }, 'reading the control log failed, retrying');
+    const level = isReported(failures) ? 'warn' : 'debug';
+    log[level]({ failures, delayMs, error }, 'reading the control log failed, retrying');
     await sleepOrAbort(delayMs, this.#stopping.signal, sleep);
   }
 

@@ -154,7 +154,7 @@ class ConfluentRegistry implements SchemaRegistry {
 
   #explain(error: unknown, status: number | null): UnderstudyError {
     // The client puts its name and the registry's own words into the message, never a header.
-    const reason = reasonOf(error);
+    const reason = reasonOf(error, status);
     if (status === 401 || status === 403) {
       return registryRefusesLogin(this.#shownUrl, status, error);
     }
@@ -177,10 +177,15 @@ function statusOf(error: unknown): number | null {
   return status === 400 && error.message.includes('Error, status 400') ? null : status;
 }
 
-/** The first line, without the client's name and the status that it invents. */
-function reasonOf(error: unknown): string {
+/**
+ * The first line, without the client's name and the status that it invents. The client takes the
+ * answer of any server for a registry's: where it has another form, only the status is known.
+ */
+function reasonOf(error: unknown, status: number | null): string {
   const message = error instanceof Error ? error.message : String(error);
-  return (message.split('\n', 1)[0] ?? '').replace(/^understudy - (Error, status 400: )?/, '');
+  const line = message.split('\n', 1)[0] ?? '';
+  if (line.includes('[object Object]')) return `it answers with status ${status ?? 'unknown'}`;
+  return line.replace(/^understudy - (Error, status 400: )?/, '');
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -162,6 +162,21 @@ verbs('the error that ended an agent is in the status until the node is in its r
   await fleet.shows('a', 'no error', (node) => node.agentError === null);
 });
 
+verbs('the log of a service is JSON alone, and has its fatal error once', async () => {
+  const { config } = fleet;
+  await fleet.configure({ ...config, kafka: { ...(config['kafka'] as object), partitions: 3 } });
+  const agent = fleet.spawnCommand('run', 'b', '--http', '127.0.0.1:0');
+  assert.is(await agent.exitCode(), 4, agent.log);
+  await fleet.configure(config);
+  const lines = agent.log
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const fatal = lines.filter(({ error }) => error?.code === 'TOPIC_MISMATCH');
+  assert.is(fatal.length, 1, agent.log);
+  assert.match(fatal[0].error.hint, /./);
+});
+
 verbs('an agent serves its metrics over HTTP', async () => {
   const agent = fleet.spawnCommand('run', 'b', '--http', '127.0.0.1:0');
   const wanted = [
@@ -194,7 +209,7 @@ verbs(
       kafka: { ...(config['kafka'] as object), brokers: kafka.addresses },
     });
     const agent = fleet.spawnCommand('run', 'b', '--http', '127.0.0.1:0');
-    await agent.logged(/status at http/);
+    await agent.logged(/serving the status/);
     await fleet.configure(config);
     const [base = ''] = /http:\/\/[0-9.:]+/.exec(agent.log) ?? [];
     const answers = (code: number, reason: RegExp): Promise<string> => {

@@ -124,4 +124,19 @@ test('an unknown id, and a registry that is down, are errors with what to change
   await connect().probe();
 });
 
+test('a server that is no registry is named with its status', async () => {
+  const server = createServer((_, answer) => {
+    answer.writeHead(404, { 'content-type': 'application/json' });
+    answer.end(JSON.stringify({ message: { text: 'no such page' }, error: { status: 404 } }));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  const failure = await rejection(connect(`http://127.0.0.1:${port}/nothing`).probe());
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+  assert.match(failure.message, `http://127.0.0.1:${port}/nothing`);
+  assert.match(failure.message, 'status 404');
+  assert.not.match(failure.message, '[object');
+});
+
 test.run();

@@ -7,6 +7,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { toLsn } from '../../src/change/lsn.ts';
 import { nextClaim, ownerOf } from '../../src/control/claim.ts';
+import { isReported } from '../../src/control/control-log.ts';
 import { type ControlRecord, controlKey } from '../../src/control/control-records.ts';
 import {
   type ControlState,
@@ -42,6 +43,11 @@ test('the first record of a label counts, and both have keys of their own', () =
   const [one, two] = [point('x', 1n), point('x', 2n)];
   assert.is(fold(one, two).labels.get('x'), one);
   assert.is.not(controlKey(one), controlKey(two));
+});
+
+test('a log that cannot be read is reported in growing intervals', () => {
+  const reported = Array.from({ length: 200 }, (_, at) => at + 1).filter(isReported);
+  assert.equal(reported, [1, 2, 4, 8, 16, 32, 64, 128, 192]);
 });
 
 test('the first stream counts: two inits at once make one cluster', () => {

@@ -26,10 +26,27 @@ test('a line is one JSON object with level, time, fields and message', () => {
     level: 'info',
     node: 'a',
     rows: 3,
-    lsn: '12',
+    lsn: '0/C',
     nothing: null,
     message: 'published',
   });
+});
+
+test('LSNs are in the form in which every command takes them', () => {
+  const { log, last } = reading();
+  const at = { epoch: 3, lsn: 0x16b3748n };
+  const slot = { confirmedFlushLsn: 255n, retainedBytes: 7n, nextOffsets: [12n] };
+  log.info({ at, position: { at, commitTimeMicros: 5n }, slot }, 'x');
+  const { at: shown, position, slot: kept } = last();
+  assert.is(shown, '3:0/16B3748');
+  assert.equal(position, { at: '3:0/16B3748', commitTimeMicros: '5' });
+  assert.equal(kept, { confirmedFlushLsn: '0/FF', retainedBytes: '7', nextOffsets: ['12'] });
+});
+
+test('hosts of URLs are shown', () => {
+  const { log, lines } = reading();
+  log.info({ url: 'http://u:hunter2@registry.example:8081/apis' }, 'x');
+  assert.match(lines[0] ?? '', 'http://u:***@registry.example:8081/apis');
 });
 
 test('levels below the configured one log nothing', () => {

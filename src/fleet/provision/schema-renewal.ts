@@ -47,6 +47,7 @@ export async function keepSchemaCurrent(
       }
     } catch (error) {
       if (signal.aborted) return;
+      isCurrent = false;
       log.warn(
         { node: name, error },
         'publishing the schema failed: the topic keeps the older one',
