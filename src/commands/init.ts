@@ -10,6 +10,7 @@ import { preflight } from '../fleet/preflight/preflight.ts';
 import { findingLines } from './check.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption, textOption } from './command.ts';
+import { withSteps } from './long-steps.ts';
 
 interface InitInput {
   /** null when it was not named: the first node of the configuration. */
@@ -38,16 +39,19 @@ export const initCommand: Command<InitInput> = {
     config.requireNode(first);
     const cluster = clusterOf(context);
     await refuseExisting(cluster);
-    context.people('checking servers, settings and tables');
-    const findings = await preflight(cluster, { leader: first, withTopics: false, replaceRows });
+    const findings = await withSteps(context, (onStep) => {
+      onStep('checking servers, settings and tables');
+      return preflight(cluster, { leader: first, withTopics: false, replaceRows });
+    });
     const errors = findings.filter(({ severity }) => severity === 'error');
     // The refusal holds only the first error: with many tables all are worth knowing at once.
     if (errors.length > 1) for (const line of findingLines(errors)) context.people(line);
     refuseErrors(findings);
     const { signal } = context;
     signal.throwIfAborted();
-    const onStep = (line: string): void => context.people(line);
-    const answer = await initialise(cluster, { leader: first, replaceRows }, onStep, signal);
+    const answer = await withSteps(context, (onStep) => {
+      return initialise(cluster, { leader: first, replaceRows }, onStep, signal);
+    });
     const lines = [
       `cluster ${answer.cluster} begins at ${answer.lsn}, led by ${answer.leader}`,
       `${answer.tables.length} tables: ${answer.tables.join(', ') || 'none'}`,

@@ -41,9 +41,12 @@ export async function resolvePoint(
   cluster: Cluster,
   at: PointReference,
   timeoutMs: number,
+  /** Called with a label that is not there yet, before it is waited for. */
+  onAbsent: (label: string) => void = () => undefined,
 ): Promise<EpochLsn> {
   if (at.kind === 'lsn' && at.epoch !== null) return { epoch: at.epoch, lsn: at.lsn };
   const control = await openFleetLog(cluster, releasers);
+  if (at.kind === 'label' && !control.state.labels.has(at.label)) onAbsent(at.label);
   return resolveIn(control, cluster.name, at, timeoutMs, signal);
 }
 

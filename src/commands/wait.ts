@@ -14,6 +14,7 @@ import { openMember } from '../fleet/node/member-session.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, durationOption, requiredText, textOption } from './command.ts';
 import { type PointReference, parsePointReference, resolvePoint } from './point-reference.ts';
+import { durationText } from './status.ts';
 
 interface WaitInput {
   readonly node: string;
@@ -50,14 +51,19 @@ export const waitCommand: Command<WaitInput> = {
     const deadlineMs = context.now() + timeoutMs;
     const cluster = clusterOf(context);
     const client = await openMember(cluster, context.releasers, node, 'wait');
-    const target = await resolvePoint(context, cluster, at, timeoutMs);
+    const onAbsent = (label: string): void => {
+      if (context.json) return;
+      context.people(`there is no point ${label} yet: understudy points lists those that exist`);
+    };
+    const target = await resolvePoint(context, cluster, at, timeoutMs, onAbsent);
+    const lsn = formatEpochLsn(target);
     for (let pollMs = pollFirstMs; !(await covers(client, node, target)); ) {
       if (context.now() >= deadlineMs) throw await late(client, node, target, timeoutMs);
       const restMs = Math.max(1, deadlineMs - context.now());
+      context.progress(`waiting for node ${node} to reach ${lsn}: ${durationText(restMs)} left`);
       await context.sleep(Math.min(pollMs, restMs), context.signal);
       pollMs = Math.min(pollMs * 2, pollMaxMs);
     }
-    const lsn = formatEpochLsn(target);
     const lines = [`node ${node} has reached ${lsn}`];
     return { answer: { node, lsn, reached: true }, lines, exit: exitCodes.ok };
   },
