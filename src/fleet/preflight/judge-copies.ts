@@ -44,6 +44,7 @@ export function judgeFollowerTables(
     const copy = own.get(nameOf(table));
     if (copy === undefined) continue;
     findings.push(...judgeCopy(table, copy, follower.name, keyless));
+    findings.push(...judgeParent(leader, table, follower, copy));
     findings.push(...judgeGenerated(leader, table, follower, copy));
   }
   return [...findings, ...judgeTypes(leader, follower, wanted), ...judgeTriggers(wanted, follower)];
@@ -110,6 +111,26 @@ function judgeCopy(
     return [differs(message, `Make its index and the collation of its columns equal on ${node}.`)];
   }
   return judgeNullability(table, copy, node);
+}
+
+/** Its rows are equal, and are rows of another table there. */
+function judgeParent(
+  leader: NodeFacts,
+  table: TableShape,
+  follower: NodeFacts,
+  copy: TableShape,
+): Finding[] {
+  const parentOf = ({ allTables }: NodeFacts, { isPartition, parentOid }: TableShape) => {
+    const parent = isPartition ? allTables.find(({ oid }) => oid === parentOid) : undefined;
+    return parent === undefined ? 'no partition' : `a partition of ${displayName(parent)}`;
+  };
+  const [there, here] = [parentOf(follower, copy), parentOf(leader, table)];
+  if (there === here) return [];
+  const name = displayName(table);
+  const message = `${name} is ${there} on node ${follower.name} and ${here} on the leader`;
+  const hint = `Attach or detach it on ${follower.name} as on the leader.`;
+  const object = `${nodeObject(follower.name)}: ${name}`;
+  return [errorFinding('SCHEMA_DIFFERS', object, message, hint)];
 }
 
 /** By column name, because the columns may be in another order. */
