@@ -168,6 +168,26 @@ CREATE TABLE IF NOT EXISTS understudy.unseen_changes (
   PRIMARY KEY (table_oid, what)
 );
 
+-- The table that a table of the stream is a partition of, as it was when the table entered; 0 is none.
+CREATE TABLE IF NOT EXISTS understudy.partition_parents (
+  table_oid oid PRIMARY KEY,
+  parent_oid oid NOT NULL
+);
+
+-- What the stream cannot carry on this leader, as the clients that changed it were warned.
+CREATE TABLE IF NOT EXISTS understudy.schema_changes (
+  table_name text NOT NULL,
+  what text NOT NULL,
+  changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (table_name, what)
+);
+
+-- Whether such a change is refused: `ddl: refuse` of understudy.yaml. No row: it is not.
+CREATE TABLE IF NOT EXISTS understudy.ddl_policy (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  refuse boolean NOT NULL
+);
+
 -- ENABLE ALWAYS and REPLICA triggers that are disabled while this node follows.
 CREATE TABLE IF NOT EXISTS understudy.held_triggers (
   schema_name text NOT NULL,
@@ -447,6 +467,129 @@ BEGIN
   ELSIF TG_TAG IN ('ALTER PUBLICATION', 'DROP PUBLICATION') THEN
     PERFORM understudy.note_unpublished();
   END IF;
+  -- Sessions of the agent have the replica role, under which this does not run.
+  IF TG_TAG ~ '^(ALTER|DROP) '
+      AND EXISTS (SELECT FROM understudy.node n WHERE n.role = 'leader') THEN
+    PERFORM understudy.report_changes();
+  END IF;
+END
+$$;
+
+-- Tables that are not what the stream says of them, each difference as a clause. `at_once`: no row
+-- of the table has to be written for the stream to be wrong.
+CREATE OR REPLACE FUNCTION understudy.altered_tables()
+RETURNS TABLE (relation_id text, table_name text, what text, at_once boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH known AS (
+    SELECT r.relation_id, r.schema_name || '.' || r.table_name AS table_name, r.identity, c.oid,
+      c.relreplident, c.relpersistence, n.nspname || '.' || c.relname AS name_now
+    FROM understudy.relations r
+    LEFT JOIN pg_class c ON c.oid = r.table_oid
+    LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT r.dropped AND r.table_oid IS NOT NULL
+  )
+  SELECT t.relation_id, t.table_name, 'it was dropped', true FROM known t WHERE t.oid IS NULL
+  UNION ALL
+  SELECT t.relation_id, t.table_name, 'it was renamed to ' || t.name_now, true
+  FROM known t WHERE t.name_now <> t.table_name
+  UNION ALL
+  SELECT t.relation_id, t.table_name, 'it was made unlogged', true
+  FROM known t WHERE t.relpersistence <> 'p'
+  UNION ALL
+  SELECT t.relation_id, t.table_name,
+    CASE
+      WHEN a.attnum IS NULL THEN format('its column %s was dropped', k.name)
+      WHEN a.attname <> k.name THEN format('its column %s was renamed to %s', k.name, a.attname)
+      WHEN a.attgenerated <> '' THEN format('its column %s was made a generated one', k.name)
+      ELSE format('its column %s is %s instead of %s', k.name,
+        format_type(a.atttypid, a.atttypmod), k.type)
+    END,
+    false
+  FROM known t
+  JOIN understudy.columns k ON k.relation_id = t.relation_id AND k.ordinal IS NOT NULL
+    AND k.attnum IS NOT NULL
+  LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = k.attnum AND NOT a.attisdropped
+  WHERE t.oid IS NOT NULL AND (a.attnum IS NULL OR a.attname <> k.name OR a.attgenerated <> ''
+    OR format_type(a.atttypid, a.atttypmod) <> k.type)
+  UNION ALL
+  SELECT t.relation_id, t.table_name, format('its column %s was added', a.attname), false
+  FROM known t
+  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
+    AND a.attgenerated = ''
+  WHERE NOT EXISTS (
+    SELECT FROM understudy.columns k
+    WHERE k.relation_id = t.relation_id AND k.ordinal IS NOT NULL AND k.attnum = a.attnum)
+  UNION ALL
+  SELECT t.relation_id, t.table_name, 'it has another identity', false
+  FROM known t
+  LEFT JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid AND x.indimmediate
+    AND x.indisunique AND x.indpred IS NULL
+    AND CASE t.relreplident WHEN 'i' THEN x.indisreplident WHEN 'n' THEN false
+      ELSE x.indisprimary END
+  WHERE t.oid IS NOT NULL AND ARRAY(
+      SELECT i.attnum::int
+      FROM unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) AS i (attnum) ORDER BY 1)
+    <> ARRAY(
+      SELECT k.attnum::int FROM understudy.columns k
+      WHERE k.relation_id = t.relation_id AND k.column_id = ANY (t.identity) ORDER BY 1)
+  UNION ALL
+  SELECT t.relation_id, t.table_name,
+    CASE WHEN i.inhparent IS NULL THEN 'it was detached: it is no partition any more'
+      ELSE 'it was attached as a partition of ' || i.inhparent::regclass END,
+    true
+  FROM known t
+  JOIN understudy.partition_parents p ON p.table_oid = t.oid
+  JOIN pg_class c ON c.oid = t.oid
+  LEFT JOIN pg_inherits i ON i.inhrelid = t.oid AND c.relispartition
+  WHERE p.parent_oid <> coalesce(i.inhparent, 0)
+$$;
+
+-- All that the stream cannot carry: tables of another shape, and changes without a row message.
+CREATE OR REPLACE FUNCTION understudy.open_changes()
+RETURNS TABLE (table_name text, what text, at_once boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT a.table_name, a.what, a.at_once FROM understudy.altered_tables() a
+  UNION
+  SELECT coalesce(n.nspname || '.' || c.relname, 'a dropped table'), u.what, true
+  FROM understudy.unseen_changes u
+  LEFT JOIN pg_class c ON c.oid = u.table_oid
+  LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+$$;
+
+-- Warns the client that makes such a change, or refuses it. One that was undone is forgotten.
+CREATE OR REPLACE FUNCTION understudy.report_changes() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  change record;
+  recipe CONSTANT text := 'make the same change on every follower (in a session with '
+    'session_replication_role=replica and default_transaction_read_only=off), then run '
+    '"understudy resnapshot --all --new-slot" while no agent leads, and start the agent again';
+BEGIN
+  DELETE FROM understudy.schema_changes s
+  WHERE NOT EXISTS (
+    SELECT FROM understudy.open_changes() o
+    WHERE o.table_name = s.table_name AND o.what = s.what);
+  FOR change IN
+    INSERT INTO understudy.schema_changes (table_name, what)
+    SELECT o.table_name, o.what FROM understudy.open_changes() o
+    ON CONFLICT DO NOTHING
+    RETURNING schema_changes.table_name AS name, schema_changes.what AS what
+  LOOP
+    IF current_setting('understudy.ddl', true) IS DISTINCT FROM 'allow'
+        AND EXISTS (SELECT FROM understudy.ddl_policy p WHERE p.refuse) THEN
+      RAISE EXCEPTION 'understudy replicates % and no schema changes: %', change.name, change.what
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+          HINT = 'understudy.yaml says ddl: refuse. To make the change all the same: SET '
+            'understudy.ddl = ''allow''; make it; ' || recipe || '.';
+    END IF;
+    RAISE WARNING 'understudy replicates % and no schema changes: %', change.name, change.what
+      USING DETAIL = 'Followers do not get this change. The stream of the leader stops at the next '
+        'row of the table, or before it.',
+        HINT = 'Undo it before a row is written, or ' || recipe || '.';
+  END LOOP;
 END
 $$;
 
@@ -515,7 +658,21 @@ AS $$
   INSERT INTO understudy.type_texts (type_oid, texts)
   SELECT DISTINCT u.type_oid, coalesce(understudy.texts_of_type(u.type_oid), '{}')
   FROM understudy.types_of_tables() u
+  ON CONFLICT DO NOTHING;
+  INSERT INTO understudy.partition_parents (table_oid, parent_oid)
+  SELECT c.oid, coalesce(i.inhparent, 0)
+  FROM understudy.relations r
+  JOIN pg_class c ON c.oid = r.table_oid
+  LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
   ON CONFLICT DO NOTHING
+$$;
+
+-- Before the table enters the stream in another shape: what was kept of the former one.
+CREATE OR REPLACE FUNCTION understudy.forget_shape(of_table oid) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  DELETE FROM understudy.key_equalities k WHERE k.table_oid = of_table;
+  DELETE FROM understudy.partition_parents p WHERE p.table_oid = of_table
 $$;
 
 -- A new label changes no stored value; a new attribute and a renamed label do.
@@ -633,7 +790,13 @@ AS $$
   UPDATE understudy.type_texts k SET texts = coalesce(understudy.texts_of_type(k.type_oid), '{}')
   FROM understudy.types_of_tables() u, read r
   WHERE u.table_oid = r.table_oid AND k.type_oid = u.type_oid;
+  -- A new node is built with the types and tables of now.
+  UPDATE understudy.schema_record SET epoch = 0;
   SELECT understudy.note_unpublished();
+  DELETE FROM understudy.schema_changes s
+  WHERE NOT EXISTS (
+    SELECT FROM understudy.open_changes() o
+    WHERE o.table_name = s.table_name AND o.what = s.what);
 $$;
 
 CREATE OR REPLACE FUNCTION understudy.watch_rewrite() RETURNS event_trigger

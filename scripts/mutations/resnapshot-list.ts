@@ -4,6 +4,7 @@
 import type { Mutation } from './mutation.ts';
 
 const tests = ['test/integration/resnapshot.test.ts'];
+const ofChanges = ['test/integration/schema-changes.test.ts'];
 
 export const resnapshotShortcuts: readonly Mutation[] = [
   {
@@ -66,5 +67,54 @@ export const resnapshotShortcuts: readonly Mutation[] = [
       },
     ],
     tests: ['test/fault/slot-loss.test.ts'],
+  },
+  {
+    name: 'altered-table-keeps-its-id',
+    harm: 'rows of two shapes have one relation id, and the stream stops at the first of them',
+    edits: [
+      {
+        file: 'src/fleet/promotion/altered-tables.ts',
+        rule: 'altered-table-has-new-id',
+        part: 'newShape(table, used, ',
+        replace: 'newShape(table, new Set(), ',
+      },
+    ],
+    tests: ofChanges,
+  },
+  {
+    name: 'ended-relation-is-silent',
+    harm: 'followers keep a table under its former id, and refuse the new one',
+    edits: [
+      {
+        file: 'src/leader/stream/transaction-builder.ts',
+        rule: 'ended-relation-is-published',
+        replace: 'if (relation.dropped) return [];',
+      },
+    ],
+    tests: ofChanges,
+  },
+  {
+    name: 'rows-of-an-ended-relation',
+    harm: 'no new node can be built: its rows of a former shape have no table',
+    edits: [
+      {
+        file: 'src/follower/bootstrap/topic-survey.ts',
+        rule: 'ended-relation-has-no-rows',
+        replace: 'return new Map();',
+      },
+    ],
+    tests: ofChanges,
+  },
+  {
+    name: 'attached-table-unnoticed',
+    harm: 'rows of a partitioned table are other ones on followers while the stream goes on',
+    edits: [
+      {
+        file: 'src/leader/tables/known-tables.ts',
+        rule: 'attached-table-stops',
+        replace: '',
+      },
+    ],
+    tests: ofChanges,
   },
 ];

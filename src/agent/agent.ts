@@ -4,6 +4,7 @@
  * takes the node's lock, reads the control log, works in one role, and ends with the first error or
  * change of role; everything is closed, and the next attempt begins at the lock.
  */
+import { saveDdlPolicy } from '../catalog/schema-changes.ts';
 import type { EpochLsn } from '../change/position.ts';
 import { isMine, ownerOf } from '../control/claim.ts';
 import { deposed, notBuilt } from '../errors/ownership.ts';
@@ -129,6 +130,7 @@ export class Agent {
     const owner = ownerOf(control.state);
     const isOwner = owner !== null && isMine(control.state, name, owner.epoch);
     if (isOwner && until !== null) throw leaderCannotStopAt(name);
+    await saveDdlPolicy(this.#node.client, this.#node.cluster.settings.refusesDdl);
     if (isOwner && identity.role === 'leader') {
       await runAsLeader(this.#work, null, signal);
       return 'next';

@@ -4,6 +4,7 @@
  * an error. When the epoch is lost, it arms the write guard before it reports anything.
  */
 import type { Client } from 'pg';
+import type { SchemaChange } from '../catalog/schema-changes.ts';
 import { ownerOf } from '../control/claim.ts';
 import { claimLost, deposed } from '../errors/ownership.ts';
 import { hasCode } from '../errors/understudy-error.ts';
@@ -23,6 +24,7 @@ import { keepSequencesPublished } from '../fleet/provision/sequence-publishing.t
 import { armGuard, suspendTriggers } from '../follower/write-guard.ts';
 import { type LeaderParts, type Leading, lead } from '../leader/leader.ts';
 import type { Releasers } from '../lifecycle.ts';
+import type { Logger } from '../logger.ts';
 import { publicationName } from '../topic/records/layout.ts';
 import { unlessAborted } from '../waiting.ts';
 import type { AgentFigures } from './agent-figures.ts';
@@ -166,6 +168,26 @@ function repairing({ name, cluster }: NodeAccess, leading: Leading): Pick<Leadin
   };
 }
 
+/** Logs each change once, and when it was undone. */
+function changeReports(log: Logger, node: string): LeaderParts['onChanges'] {
+  let known = new Map<string, SchemaChange>();
+  return (changes) => {
+    const found = new Map(changes.map((change) => [`${change.table} ${change.what}`, change]));
+    for (const [key, { table, what, changedAt }] of found) {
+      if (known.has(key)) continue;
+      log.warn(
+        { node, table, what, changedAt },
+        'a published table was changed: the stream stops at its next row',
+      );
+    }
+    for (const [key, { table, what }] of known) {
+      if (found.has(key)) continue;
+      log.info({ node, table, what }, 'the change of a published table was undone');
+    }
+    known = found;
+  };
+}
+
 function leaderParts(
   { node, releasers, figures }: AgentWork,
   { epoch, slot, checkpoint, end, producer }: ReadyEpoch,
@@ -200,6 +222,7 @@ function leaderParts(
         'tables that are not in the stream: publish them, once followers have them too',
       );
     },
+    onChanges: changeReports(log, name),
     recordLabel: async (label, point, { at, nextOffsets }) => {
       const { commitTimeMicros } = point;
       const offsets = nextOffsets.map((offset) => offset - 1n);

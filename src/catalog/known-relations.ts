@@ -133,3 +133,15 @@ export async function saveRelation(
   );
   await client.query('SELECT understudy.remember_types()');
 }
+
+/**
+ * The table has another shape than the stream: its relation ends here, and the table enters as a
+ * new one. In a transaction, and before any new relation takes one of these tables.
+ */
+export async function endRelation(
+  client: Client,
+  { shape, tableOid }: KnownRelation,
+): Promise<void> {
+  await saveRelation(client, { ...shape, dropped: true }, null);
+  await client.query('SELECT understudy.forget_shape($1::oid)', [tableOid]);
+}

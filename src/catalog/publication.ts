@@ -63,3 +63,25 @@ export async function readPublicationState(
   if (row === undefined) return 'missing';
   return row.whole === 't' ? 'whole' : 'leaves out';
 }
+
+/** One of the relations' tables that is not published, alone or as a partition; null for none. */
+export async function unpublishedTable(
+  client: Client,
+  publication: string,
+  relations: readonly string[],
+): Promise<string | null> {
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT n.nspname || '.' || c.relname AS name
+     FROM understudy.relations r
+     JOIN pg_catalog.pg_class c ON c.oid = r.table_oid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE r.relation_id = ANY ($2) AND NOT EXISTS (
+       SELECT FROM pg_catalog.pg_publication_rel l
+       JOIN pg_catalog.pg_publication p ON p.oid = l.prpubid
+       WHERE p.pubname = $1 AND (l.prrelid = c.oid OR l.prrelid IN (
+         SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) AS a)))
+     LIMIT 1`,
+    [publication, relations],
+  );
+  return rows[0]?.name ?? null;
+}

@@ -5,6 +5,7 @@
  * From the catalog and the ids in use come new ids, and the shape of a table in the stream. Pure.
  */
 
+import { escapeIdentifier } from 'pg';
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
 import { bug } from '../errors/bug.ts';
 import { withoutIdentity } from '../errors/table.ts';
@@ -107,6 +108,27 @@ export function compareWithTable(shape: RelationShape, table: TableShape): strin
     differences.push(`its identity is ${actual} instead of (${streamed.join(', ')})`);
   }
   return differences.length === 0 ? null : `${displayName(table)}: ${differences.join('; ')}`;
+}
+
+/** SQL that gives the table the columns of the shape; null where other things differ. */
+export function alterationOf(shape: RelationShape, table: TableShape): string | null {
+  const own = new Map(
+    table.columns.flatMap((column) => (column.generated === 'no' ? [[column.name, column]] : [])),
+  );
+  const actions: string[] = [];
+  for (const { name, type } of shape.columns) {
+    const column = escapeIdentifier(name);
+    const known = own.get(name);
+    own.delete(name);
+    if (known === undefined) actions.push(`ADD COLUMN ${column} ${type}`);
+    else if (known.type !== type) {
+      actions.push(`ALTER COLUMN ${column} TYPE ${type} USING ${column}::text::${type}`);
+    }
+  }
+  for (const name of own.keys()) actions.push(`DROP COLUMN ${escapeIdentifier(name)}`);
+  if (actions.length === 0) return null;
+  const quoted = `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)}`;
+  return `ALTER TABLE ${quoted} ${actions.join(', ')}`;
 }
 
 function identityNames(shape: RelationShape): string[] {

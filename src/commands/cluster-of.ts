@@ -35,6 +35,7 @@ function clusterSettingsOf(config: Config): ClusterSettings {
     keyless: config.keyless,
     pgDump: () => (config.isSchemaManual ? null : config.pgDump),
     maintenanceDatabase: config.maintenanceDatabase,
+    refusesDdl: config.refusesDdl,
     rebuild: config.rebuild,
     pointsEveryMs: config.pointsEveryMs,
     partitions: config.topic.partitions,

@@ -79,6 +79,8 @@ export class Config {
   readonly rebuild: 'swap' | 'in-place' | 'manual';
   /** Whether tables are created by hand on every node: else `init` copies the schema. */
   readonly isSchemaManual: boolean;
+  /** Whether the leader refuses schema changes that the stream cannot carry. */
+  readonly refusesDdl: boolean;
   readonly #file: ConfigFile;
   readonly #source: ConfigSource;
   readonly #secrets = new Set<string>();
@@ -102,6 +104,7 @@ export class Config {
     this.maintenanceDatabase = file.maintenanceDatabase;
     this.rebuild = file.rebuild;
     this.isSchemaManual = file.ddl === 'manual';
+    this.refusesDdl = file.ddl === 'refuse';
   }
 
   /** The pg_dump to run: a name on the PATH, or a path. */

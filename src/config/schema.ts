@@ -167,7 +167,7 @@ export function laterSettings(file: ConfigFile): readonly LaterSetting[] {
     if (value !== today) later.push({ path, today });
   };
   only(['durability'], file.durability, 'async');
-  if (file.ddl !== null) only(['ddl'], file.ddl, 'manual');
+  if (file.ddl === 'replicate') only(['ddl'], file.ddl, 'manual or refuse');
   only(['kafka', 'compression'], file.kafka.compression, 'none');
   only(['kafka', 'producer'], file.kafka.producer, 'kafkajs');
   return later;

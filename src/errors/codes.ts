@@ -104,6 +104,11 @@ export const errorTable = {
     false,
     'A table differs from its description in the stream.',
   ),
+  SCHEMA_BEHIND: entry(
+    'notAsRequired',
+    true,
+    'The leader’s table was changed, and the same change is not made on this node yet.',
+  ),
   SCHEMA_CHANGED: entry(
     'notAsRequired',
     false,

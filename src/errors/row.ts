@@ -41,7 +41,9 @@ export function tableNotMatched(relation: RelationId): UnderstudyError {
   return new UnderstudyError(
     'SCHEMA_DIFFERS',
     `the stream writes to ${relation}, which this node does not have as it is on the leader`,
-    equalTable,
+    `${equalTable} Where the leader’s change was made here before this node had applied all ` +
+      'rows of before: undo it here until the agent asks for it, or build this node again from ' +
+      'the log: understudy rebuild <node>',
     undefined,
     { relation },
   );
@@ -66,6 +68,46 @@ export function tableUnlikeLeader(table: string, difference: string): Understudy
     equalTable,
     undefined,
     { table },
+  );
+}
+
+/** A relation that is new here: `alteration` is SQL that would do, null where none is known. */
+export function tableNotAltered(
+  table: string,
+  difference: string,
+  alteration: string | null,
+): UnderstudyError {
+  const example =
+    alteration === null ? `${guardBypass} psql …` : `${guardBypass} psql -c '${alteration}'`;
+  return new UnderstudyError(
+    'SCHEMA_BEHIND',
+    `the leader has changed ${table}, and this node has not: ${difference}`,
+    `Make the change of the leader here too (${example}): the agent then continues by itself.`,
+    undefined,
+    { table },
+  );
+}
+
+/** The stream goes on with a table that this node never had. */
+export function tableNotCreated(table: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_BEHIND',
+    `this node has no table ${table}, which the leader has created or renamed`,
+    `Make the change of the leader here too (${guardBypass} psql …): the agent then continues by ` +
+      'itself.',
+    undefined,
+    { table },
+  );
+}
+
+/** The topic has relations that its schema does not name yet. */
+export function schemaNotRenewed(relation: RelationId): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_BEHIND',
+    `the schema in the topic does not have ${relation} yet, which the leader publishes`,
+    'Wait: the leader’s agent writes the schema again within minutes, and its log says why if not.',
+    undefined,
+    { relation },
   );
 }
 

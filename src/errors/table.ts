@@ -2,6 +2,7 @@
  * Tables that cannot be replicated, have to be empty, or changed while they were read:
  * TABLE_UNSUPPORTED, TABLE_NOT_EMPTY, SCHEMA_CHANGED. A table is named `schema.name`.
  */
+import { unreachable } from './bug.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 export function withoutIdentity(table: string): UnderstudyError {
@@ -71,34 +72,85 @@ export function changedWithoutIdentity(
   );
 }
 
+/** After a change of the schema that every node has, or that was undone. */
+const goOn =
+  'make the same change on every follower (docs/operations/schema.md), then: understudy ' +
+  'resnapshot --all --new-slot, and start the agent of the leader again';
+
 /** `what` says in which way, in one clause: `its columns were changed`. */
 export function tableChanged(table: string, what: string): UnderstudyError {
   return new UnderstudyError(
     'SCHEMA_CHANGED',
-    `the published table ${table} is not as it was at init: ${what}`,
-    'Schema changes are not replicated in this version: undo the change, or destroy the ' +
-      'cluster and init it again.',
+    `the published table ${table} is not what the stream says of it: ${what}`,
+    'Schema changes are not replicated in this version. Undo the change and start this agent ' +
+      `again; or, where it has to stay or rows were written meanwhile, ${goOn}.`,
     undefined,
     { table },
   );
 }
 
-/** `resnapshotCures` says whether the stream can continue once the rows were read again. */
+/** `cure`: what has to be read again, so that the stream can continue. */
 export function changesNotSent(
   table: string,
   what: string,
-  resnapshotCures: boolean,
+  cure: 'table' | 'all' | 'none',
 ): UnderstudyError {
   return new UnderstudyError(
     'SCHEMA_CHANGED',
     `rows of the published table ${table} changed and were not sent: ${what}`,
-    resnapshotCures
-      ? 'Make the table on followers as it is here, then read its rows again: ' +
-          `understudy resnapshot ${table}`
-      : 'The stream cannot be completed: destroy the cluster and init it again.',
+    changesNotSentHint(table, cure),
     undefined,
     { table },
   );
+}
+
+function changesNotSentHint(table: string, cure: 'table' | 'all' | 'none'): string {
+  switch (cure) {
+    case 'table':
+      return (
+        'Make the table on followers as it is here, then read its rows again: ' +
+        `understudy resnapshot ${table} --no-wait, and start this agent again.`
+      );
+    case 'all':
+      return `Undo the change; or ${goOn}.`;
+    case 'none':
+      return 'The stream cannot be completed: destroy the cluster and init it again.';
+    default:
+      return unreachable(cure);
+  }
+}
+
+/** It left the publication: the stream lacks what was written to it since. */
+export function tableNotPublished(table: string, publication: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_CHANGED',
+    `the table ${table} of the stream is no longer in the publication ${publication}`,
+    `Publish it on the leader: ALTER PUBLICATION ${publication} ADD TABLE ONLY ${table}; then: ` +
+      'understudy resnapshot --all --new-slot, and start the leader’s agent again.',
+    undefined,
+    { table, publication },
+  );
+}
+
+/** A resnapshot takes the table as the stream knows it. */
+export function resnapshotOfAlteredTable(table: string, what: string): UnderstudyError {
+  return new UnderstudyError(
+    'SCHEMA_CHANGED',
+    `${table} is not what the stream says of it, so its rows cannot be read: ${what}`,
+    `Undo the change; or ${goOn}.`,
+    undefined,
+    { table },
+  );
+}
+
+/** As it is now; `hint` is the remedy. */
+export function tableCannotEnter(message: string, hint: string): UnderstudyError {
+  return new UnderstudyError('TABLE_UNSUPPORTED', message, hint);
+}
+
+/** Two rows of the leader may be one row on a follower. */
+export function keysEqualOtherwise(table: string, what: string): UnderstudyError {
+  return changesNotSent(table, what, 'none');
 }
 
 /** `what` says in which way: `was dropped`. */

@@ -34,6 +34,8 @@ export interface ClusterSettings {
   /** The program; null where tables are created by hand. Expanded when it is read. */
   readonly pgDump: () => string | null;
   readonly maintenanceDatabase: string;
+  /** Whether the leader refuses schema changes that the stream cannot carry. */
+  readonly refusesDdl: boolean;
   /** How a follower that was offline too long is rebuilt; `manual` is by hand. */
   readonly rebuild: 'swap' | 'in-place' | 'manual';
   readonly pointsEveryMs: number;

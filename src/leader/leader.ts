@@ -8,6 +8,7 @@
 import { setMaxListeners } from 'node:events';
 import type { Client } from 'pg';
 import { sessionConfig } from '../catalog/postgres-session.ts';
+import type { SchemaChange } from '../catalog/schema-changes.ts';
 import type { Checkpoint, Point, RowKey, UnfinishedTable } from '../change/change.ts';
 import { type Lsn, parseLsn } from '../change/lsn.ts';
 import { formatEpochLsn } from '../change/position.ts';
@@ -62,6 +63,8 @@ export interface LeaderParts {
   readonly randomId: () => string;
   /** Called with tables that match and are not published: their rows reach no follower. */
   readonly onUncovered: (tables: readonly string[]) => void;
+  /** Called at each check, with changes of published tables that the stream cannot carry. */
+  readonly onChanges: (changes: readonly SchemaChange[]) => void;
   /** Writes a named point to the control log, once it was read back and before it is confirmed. */
   readonly recordLabel: (label: string, point: Point, checkpoint: Checkpoint) => Promise<void>;
   readonly onPoint: (point: Point, checkpoint: Checkpoint, records: number) => void;
@@ -249,7 +252,8 @@ async function checkTables(
   tables: KnownTables,
   batcher: Batcher,
 ): Promise<void> {
-  const { unpublished, outside } = await tables.check(parts.patterns);
+  const { unpublished, outside, changes } = await tables.check(parts.patterns);
+  parts.onChanges(changes);
   const isNew = batcher.setUncovered([...unpublished, ...outside]);
   if (isNew && unpublished.length > 0) parts.onUncovered(unpublished);
 }

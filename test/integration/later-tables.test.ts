@@ -163,14 +163,33 @@ async function keylessTables(fleet: Fleet): Promise<void> {
   const why = (await fleet.nodeStatus('a')).why.join();
   assert.match(why, /not in the stream: .*public.computed/);
   assert.not.match(why, /public.kept/);
-  // It is a table of the stream now: changes under another identity are not skipped any more.
+  await anotherIdentity(fleet);
+}
+
+/** It is a table of the stream now: changes under another identity are not skipped any more. */
+async function anotherIdentity(fleet: Fleet): Promise<void> {
   assert.is(await fleet.agent('a').stop(), 0);
-  await fleet.sql('a', 'ALTER TABLE kept DROP CONSTRAINT kept_pkey');
+  const client = await fleet.session('a');
+  const warnings: string[] = [];
+  client.on('notice', ({ message, hint }) => warnings.push(`${message} ${hint}`));
+  await client.query('ALTER TABLE kept DROP CONSTRAINT kept_pkey');
+  assert.is(warnings.length, 1);
+  assert.match(warnings[0] ?? '', /public.kept .*another identity.* resnapshot --all --new-slot/);
+  assert.match((await fleet.nodeStatus('a')).why.join(), /schema of public.kept changed at/);
   await fleet.sql('a', `INSERT INTO kept VALUES (8, 'no key', NULL)`);
   await fleet.sql('a', 'ALTER TABLE kept ADD PRIMARY KEY (n, note)');
   const stopped = fleet.spawnAgent('a');
   assert.is(await stopped.exitCode(), 4, stopped.log);
   assert.match(stopped.log, /public.kept .*it had another identity for a while/);
+  // The table is as the stream knows it, and a row in the WAL is not.
+  assert.not.match((await fleet.nodeStatus('a')).why.join(), /schema of/);
+  const continued = await fleet.cli('resnapshot', '--all', '--new-slot');
+  assert.is(continued.code, 0, continued.stderr);
+  await fleet.startAgent('a');
+  await fleet.applied('b');
+  await backfilled(fleet);
+  await fleet.caughtUp();
+  await fleet.assertSame('kept');
 }
 
 test.run();

@@ -214,8 +214,15 @@ test('a follower that was offline too long is rebuilt, unless the file excludes 
   assert.is(refusalWith('rebuild: sometimes').code, 'CONFIG_INVALID');
 });
 
+test('schema changes are refused at the client where the file says so', () => {
+  assert.not(configOf(minimal).refusesDdl);
+  const refusing = configOf(`ddl: refuse\n${minimal}`);
+  assert.ok(refusing.refusesDdl);
+  assert.not(refusing.isSchemaManual);
+});
+
 test('what later versions bring is refused by name', () => {
-  const lines = ['durability: log', 'durability: apply:2', 'ddl: replicate', 'ddl: refuse'];
+  const lines = ['durability: log', 'durability: apply:2', 'ddl: replicate'];
   for (const line of lines) {
     const error = refusalWith(line);
     assert.is(error.code, 'NOT_IN_THIS_VERSION', line);

@@ -20,9 +20,9 @@ const initIncomplete =
   'no database of the file knows are another’s until a person says otherwise';
 const ofTheStream =
   'it is the answer to a destroy: the bare verb only reports, also which stream that would be';
-const noSchemaChanges =
-  'this version does not replicate schema changes: rows under another shape or another key need ' +
-  'new relation ids, which only an init gives';
+const noKey =
+  'rows of a table without a key cannot be matched with those of followers, so its epoch cannot ' +
+  'begin with a resnapshot';
 
 /** By file and function, or class. */
 const namesDestroy: Readonly<Record<string, string>> = {
@@ -41,12 +41,13 @@ const namesDestroy: Readonly<Record<string, string>> = {
     'without its leader a cluster continues only after a failover, which keeps the leader’s ' +
     'database out of it: to keep that database, and no other, is to end the cluster',
   'errors/ownership.ts topicPastEpoch': topicIsAnother,
-  'errors/table.ts changedWithoutIdentity': noSchemaChanges,
-  'errors/table.ts changesNotSent': noSchemaChanges,
+  'errors/table.ts changedWithoutIdentity': noKey,
+  'errors/table.ts changesNotSentHint':
+    'under another collation two rows of the leader may be one on a follower, which its copy of ' +
+    'the table does not show; everything smaller is cured by a resnapshot, which the hint names',
   'errors/table.ts resnapshotWithoutKey':
     'followers cannot match the rows of a table without a key, so reading it again would double ' +
     'them; where a smaller resnapshot does, the hint names it first',
-  'errors/table.ts tableChanged': noSchemaChanges,
   'errors/topic.ts foreignRecord': recordsAreLost,
   'errors/topic.ts otherStream': topicIsAnother,
   'errors/topic.ts partitionMissing': topicIsAnother,

@@ -6,7 +6,7 @@
  * slot, and all tables have to be read.
  */
 import type { Client } from 'pg';
-import { readPublicationState } from '../../catalog/publication.ts';
+import { readPublicationState, unpublishedTable } from '../../catalog/publication.ts';
 import { readServer, readTables } from '../../catalog/read-catalog.ts';
 import { displayName } from '../../catalog/table.ts';
 import { ledElsewhere, readNode } from '../../catalog/understudy-schema.ts';
@@ -15,7 +15,12 @@ import { parseLsn } from '../../change/lsn.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import type { Owner } from '../../control/claim.ts';
 import { epochEnded, leaderServerReplaced, serverBehindEpoch } from '../../errors/ownership.ts';
-import { publicationChanged, resnapshotWithoutKey } from '../../errors/table.ts';
+import {
+  publicationChanged,
+  resnapshotOfAlteredTable,
+  resnapshotWithoutKey,
+  tableNotPublished,
+} from '../../errors/table.ts';
 import { resnapshotNotBegun } from '../../errors/timed-out.ts';
 import { topicRecreated } from '../../errors/topic.ts';
 import { hasCode, type UnderstudyError } from '../../errors/understudy-error.ts';
@@ -32,6 +37,7 @@ import type { Cluster } from '../cluster.ts';
 import { leaderOf, openFleetLog, openMember, requireMember } from '../node/member-session.ts';
 import { requireLeaderAgent } from '../node/node-lock.ts';
 import { requireNewestCopy } from '../node/start-number.ts';
+import { readAlteredTables, requireCurable } from '../promotion/altered-tables.ts';
 import { requireLeader } from '../promotion/new-slot.ts';
 import { flushedLsn } from '../promotion/promotion-steps.ts';
 import {
@@ -97,12 +103,14 @@ export async function resnapshot(
     const about = { node: owner.node, tables: chosen.map(({ table }) => displayName(table)) };
     if (obstacle !== null || request.newSlot) {
       if (obstacle !== null && request.patterns !== null) throw obstacle;
+      await requireCurable(client);
       // An open session of this command could block the creation of the slot.
       await releasers.close();
       const epoch = await standIn.beginNextEpoch(cluster, owner.node);
       return { ...about, epoch, lsn: null, newEpoch: true, finished: false };
     }
     const relations = chosen.map(({ relation }) => relation);
+    await requireAsInStream(client, cluster, new Set(relations));
     if (request.wait) {
       const what = 'the tables would not be backfilled';
       await requireLeaderAgent({ name: owner.node, client }, what, cluster.around.sleep);
@@ -132,6 +140,23 @@ async function chooseTables(
   const keyless = [...chosen.values()].find(({ hasKey }) => !hasKey);
   if (keyless !== undefined) throw resnapshotWithoutKey(keyless.relation);
   return [...chosen.values()];
+}
+
+/** A leader could not begin: its stream stops at a table that is another, or is not published. */
+async function requireAsInStream(
+  client: Client,
+  cluster: Cluster,
+  relations: ReadonlySet<RelationId>,
+): Promise<void> {
+  const altered = await readAlteredTables(client);
+  const [changed] = altered.filter(({ known }) => relations.has(known.shape.id));
+  if (changed !== undefined) {
+    const { schema, name } = changed.known.shape;
+    throw resnapshotOfAlteredTable(`${schema}.${name}`, changed.what);
+  }
+  const publication = publicationName(cluster.name);
+  const unpublished = await unpublishedTable(client, publication, [...relations]);
+  if (unpublished !== null) throw tableNotPublished(unpublished, publication);
 }
 
 /** Why the leader cannot continue where the log ends; null where it can. */

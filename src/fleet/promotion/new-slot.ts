@@ -15,9 +15,15 @@ import type { Watermarks } from '../../topic/log.ts';
 import type { LogEnd } from '../../topic/partition-tails.ts';
 import { publicationName, slotName, slotPattern } from '../../topic/records/layout.ts';
 import type { NodeAccess } from '../node/node-access.ts';
+import { requireCurable, takeAlteredTables } from './altered-tables.ts';
 import { drainLedLog, requireLedLog } from './leader-restart.ts';
 import { type Candidate, flushedLsn, PromotionSteps } from './promotion-steps.ts';
-import { repairPublication, requestBackfill, resnapshotRelations } from './resnapshot-tables.ts';
+import {
+  endedRelations,
+  repairPublication,
+  requestBackfill,
+  resnapshotRelations,
+} from './resnapshot-tables.ts';
 
 /** Gives the epoch that begins. */
 export async function beginEpochWithNewSlot(
@@ -60,10 +66,16 @@ class NewSlot implements Candidate {
    * repaired before the new slot is created.
    */
   async prepare(): Promise<void> {
-    const { client, cluster } = this.#node;
+    const { client, cluster, name } = this.#node;
+    await requireCurable(client);
+    await resnapshotRelations(client, true);
     const slots = await listSlots(client, slotPattern(cluster.name));
     for (const slot of slots) await dropSlot(client, slot);
     await hit('anew.after-drop');
+    for (const { known, what } of await takeAlteredTables(client)) {
+      const table = `${known.shape.schema}.${known.shape.name}`;
+      cluster.around.log.info({ node: name, table, what }, 'the stream takes a table as it is now');
+    }
     await repairPublication(client, publicationName(cluster.name));
     await hit('anew.after-publication');
   }
@@ -87,6 +99,8 @@ class NewSlot implements Candidate {
   /** The requests are in the WAL behind the start of the epoch. */
   async backfilling(): Promise<readonly UnfinishedTable[]> {
     const { client } = this.#node;
-    return requestBackfill(client, await resnapshotRelations(client, true));
+    const relations = await resnapshotRelations(client, true);
+    // Before the new relations: a table has one at a time.
+    return requestBackfill(client, relations, await endedRelations(client));
   }
 }

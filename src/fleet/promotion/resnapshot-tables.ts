@@ -52,12 +52,19 @@ export async function requestResnapshot(
   await client.query('SELECT understudy.read_anew($1)', [relations]);
 }
 
+/** Relations without a table: the stream says so of each where it is requested as a resnapshot. */
+export async function endedRelations(client: Client): Promise<RelationId[]> {
+  const known = await loadKnownRelations(client);
+  return known.flatMap(({ shape }) => (shape.dropped ? [shape.id] : []));
+}
+
 /** For an epoch that begins with these relations backfilling; gives what its begin names. */
 export async function requestBackfill(
   client: Client,
   relations: readonly RelationId[],
+  ended: readonly RelationId[] = [],
 ): Promise<readonly UnfinishedTable[]> {
-  await requestResnapshot(client, relations);
+  await requestResnapshot(client, [...ended, ...relations]);
   await hit('own.after-ask');
   return relations.map(unreadTable);
 }

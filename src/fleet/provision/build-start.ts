@@ -156,7 +156,9 @@ export async function saveBootstrapStart(
   tables: readonly MatchedTable[],
 ): Promise<void> {
   for (const begin of epochs) await saveEpoch(client, begin);
-  for (const { shape, table } of tables) await saveRelation(client, shape, table);
+  // A relation that has ended gives up its table before another takes it.
+  const ordered = [...tables].sort((a, b) => Number(b.shape.dropped) - Number(a.shape.dropped));
+  for (const { shape, table } of ordered) await saveRelation(client, shape, table);
   await saveSequences(client, sequences);
   await client.query('UPDATE understudy.node SET epoch = $1', [state.checkpoint.at.epoch]);
   await saveBootstrap(client, state);

@@ -15,6 +15,7 @@ import type { EpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
 import { leaderLostDatabase, notInitialised } from '../../errors/cluster.ts';
 import { noSchemaForRebuild } from '../../errors/prerequisite.ts';
+import { schemaNotRenewed } from '../../errors/row.ts';
 import { buildFromSchema } from '../../follower/schema/schema-build.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
@@ -59,6 +60,7 @@ export async function prepareNewNode(
   const start = await surveyLog(cluster, control, { reader, decoder, streamId, until });
   if (start.schema === null && needsSchema) throw noSchemaForRebuild(name);
   const isEmpty = await hasNone(client, start.relations);
+  if (start.schema !== null && isEmpty) requireRenewed(start.relations, start.schema);
   if (start.schema === null || !isEmpty) {
     await refuseNewNodeRows(client, name, await matchTables(client, cluster, start));
   }
@@ -90,6 +92,13 @@ async function isUnprepared(client: Client, known: NodeIdentity | null): Promise
   if (known === null) return true;
   if (known.role === 'leader' || (await readPosition(client)) !== null) return false;
   return (await readBootstrap(client)) === null;
+}
+
+/** Tables of a former shape could not hold the rows of the present one. */
+function requireRenewed(relations: readonly RelationShape[], schema: SchemaPayload): void {
+  const written = new Set(schema.relations.map(({ id }) => id));
+  const missing = relations.find(({ id, dropped }) => !dropped && !written.has(id));
+  if (missing !== undefined) throw schemaNotRenewed(missing.id);
 }
 
 async function hasNone(client: Client, relations: readonly RelationShape[]): Promise<boolean> {

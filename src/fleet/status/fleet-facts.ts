@@ -2,6 +2,7 @@
  * The facts about a fleet that can be read without asking an agent: from its databases, its topic
  * and its control log. Each is either found or missing with the reason; `judgeStatus` judges them.
  */
+import type { SchemaChange } from '../../catalog/schema-changes.ts';
 import type { NodeIdentity } from '../../catalog/understudy-schema.ts';
 import type { Checkpoint, Point, RelationId, UnfinishedTable } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
@@ -49,6 +50,8 @@ export interface DatabaseFacts {
   readonly openBuild?: OpenBuild | null;
   /** Foreign keys that could only be created NOT VALID here. */
   readonly notValid?: readonly string[];
+  /** Of a leader: changes of its tables that the stream cannot carry. */
+  readonly schemaChanges?: readonly SchemaChange[];
   /** This cluster's slots in the database, the newest epoch's first. */
   readonly slots: readonly SlotWal[];
   /** Which database of which server it is. */

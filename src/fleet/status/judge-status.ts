@@ -38,6 +38,7 @@ import {
   buildingText,
   openBuildTexts,
   rebuildText,
+  schemaChangeTexts,
   unfinishedStatus,
 } from './progress-text.ts';
 import { slotReport, slotsLeftOn } from './retained-wal.ts';
@@ -260,6 +261,7 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
     agentError: errorOf(member),
     why: [
       ...stopped,
+      ...schemaChangeTexts(member.schemaChanges ?? []),
       ...slot.backlog,
       ...slot.retention,
       ...damageOf(fleet),

@@ -2,6 +2,7 @@
  * How far a node is that is not complete, in words: its build or rebuild from the log, its schema,
  * and its backfill. One line for `status`, and for errors that refuse such a node. Pure.
  */
+import type { SchemaChange } from '../../catalog/schema-changes.ts';
 import type { UnfinishedTable } from '../../change/change.ts';
 import { unreachable } from '../../errors/bug.ts';
 import { schemaIncomplete } from '../../errors/ownership.ts';
@@ -106,6 +107,15 @@ function tableProgress(table: UnfinishedTable, nowMs: number): string {
   const rate = rows / seconds;
   const left = of === '' ? '' : `, ${duration(((estimate ?? 0) - rows) / rate)} left`;
   return `${done}, ${count(Math.round(rate))} a second${left}`;
+}
+
+/** Changes at which the leader's stream stops, or has stopped. */
+export function schemaChangeTexts(changes: readonly SchemaChange[]): string[] {
+  return changes.map(({ table, what, atOnce, changedAt }) => {
+    const at = changedAt === null ? '' : ` at ${changedAt}`;
+    const stops = atOnce ? 'the stream stops' : 'the stream stops at the next row';
+    return `schema of ${table} changed${at}: ${what}; ${stops}`;
+  });
 }
 
 /** The tables of a follower that are not complete; null where there is none. */

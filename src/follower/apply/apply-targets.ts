@@ -8,19 +8,22 @@ import type { Client } from 'pg';
 import { readTableAccess, type TableAccess } from '../../catalog/column-access.ts';
 import { hasOneSpelling, keyedTableOf } from '../../catalog/key-lookup.ts';
 import {
+  endRelation,
   type KnownRelation,
   loadKnownRelations,
   saveRelation,
 } from '../../catalog/known-relations.ts';
 import { addToPublication } from '../../catalog/publication.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
-import { compareWithTable } from '../../catalog/relation-ids.ts';
+import { alterationOf, compareWithTable } from '../../catalog/relation-ids.ts';
 import { rootOf, type TableShape } from '../../catalog/table.ts';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import type { RelationId, RelationShape } from '../../change/change.ts';
 import {
   rowColumnsDiffer,
   tableMissingHere,
+  tableNotAltered,
+  tableNotCreated,
   tableNotMatched,
   tablePartitionedHere,
   tableUnlikeLeader,
@@ -102,18 +105,37 @@ export class ApplyTargets {
 
   /** Takes a relation record: this node's table must be the one it describes. */
   async relation(shape: RelationShape): Promise<void> {
-    const known = (await loadKnownRelations(this.#client)).find(
-      ({ shape: { id } }) => id === shape.id,
-    );
+    if (shape.dropped) {
+      await this.#end(shape);
+      return;
+    }
+    const relations = await loadKnownRelations(this.#client);
+    const known = relations.find(({ shape: { id } }) => id === shape.id);
+    // A table that the leader has altered comes as a new relation, after its former one has ended.
+    const isAltered = known === undefined && relations.some(({ shape: { dropped } }) => dropped);
     const tables = await readTables(this.#client, ['*.*']);
-    const table = tableOf(tables, shape, known);
+    const table = tableOf(tables, shape, known, isAltered);
     const difference = differenceOf(shape, table);
-    if (difference !== null) throw tableUnlikeLeader(`${shape.schema}.${shape.name}`, difference);
+    if (difference !== null) {
+      const name = `${shape.schema}.${shape.name}`;
+      if (!isAltered) throw tableUnlikeLeader(name, difference);
+      throw tableNotAltered(name, difference, alterationOf(shape, table));
+    }
     await saveRelation(this.#client, shape, table);
     // A promoted node publishes what the leader published.
     await addToPublication(this.#client, this.#publication, rootOf(table, tables));
     const access = await readTableAccess(this.#client, [table]);
     this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
+  }
+
+  /** Its table, if it is still there, belongs to a relation that follows, or to none. */
+  async #end(shape: RelationShape): Promise<void> {
+    await this.resnapshots.forget(shape.id);
+    const known = (await loadKnownRelations(this.#client)).find(
+      ({ shape: { id } }) => id === shape.id,
+    );
+    if (known !== undefined && !known.shape.dropped) await endRelation(this.#client, known);
+    this.#pending.delete(shape.id);
   }
 
   /** For each column of the target, the index of its value in a row with these columns. */
@@ -136,13 +158,15 @@ function tableOf(
   tables: readonly TableShape[],
   shape: RelationShape,
   known: KnownRelation | undefined,
+  isAltered: boolean,
 ): TableShape {
   const table = tables.find(({ oid, schema, name }) => {
     if (known?.tableOid != null) return oid === known.tableOid;
     return schema === shape.schema && name === shape.name;
   });
   if (table !== undefined) return table;
-  throw tableMissingHere(`${shape.schema}.${shape.name}`);
+  const name = `${shape.schema}.${shape.name}`;
+  throw isAltered ? tableNotCreated(name) : tableMissingHere(name);
 }
 
 /** A crash empties an unlogged table, and the position would still cover its rows. */

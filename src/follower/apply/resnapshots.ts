@@ -107,6 +107,11 @@ export class Resnapshots {
     for (const id of this.open) await this.#end(id);
   }
 
+  /** Deletes no rows: the relation has ended. */
+  async forget(id: RelationId): Promise<void> {
+    await this.#end(id);
+  }
+
   async #end(id: RelationId): Promise<void> {
     if (!this.has(id)) return;
     await this.#client.query(`DROP TABLE ${this.#seenTable(id)}`);

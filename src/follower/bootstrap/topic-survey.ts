@@ -92,6 +92,8 @@ export async function surveyTopic(parts: SurveyParts): Promise<BootstrapStart> {
   }
   const begin = start === null ? endOf(end, checkpoint) : beginOf(start);
   const epochs = survey.epochsTo(begin.checkpoint.at);
+  // A node that stops earlier has the tables of then.
+  const limit = until === null ? null : begin.checkpoint.at;
   const schema = readSchemaRecord(validParts(schemaParts, streamId, epochs))?.schema ?? null;
   const deleteRetentionMs = await parts.deleteRetentionMs();
   const firstOffsets = watermarks.map(({ lowWatermark }) => lowWatermark);
@@ -103,7 +105,10 @@ export async function surveyTopic(parts: SurveyParts): Promise<BootstrapStart> {
     isWhole: begin.isWhole,
     commitTimeMicros: begin.point?.commitTimeMicros ?? BigInt(beganMs) * 1_000n,
     unfinished: relationsOf(begin.unfinished),
-    emptied: survey.emptiedBelow(begin.checkpoint.at, epochs),
+    emptied: new Map([
+      ...survey.emptiedBelow(begin.checkpoint.at, epochs),
+      ...survey.ended(epochs, limit),
+    ]),
     firstOffsets,
     offsets: firstOffsets,
     appendMs: firstOffsets.map(() => 0),
@@ -117,7 +122,7 @@ export async function surveyTopic(parts: SurveyParts): Promise<BootstrapStart> {
     conflicts: 0,
   };
   const uncovered = point?.uncovered ?? [];
-  const relations = withUnwritten(survey.relationsAt(epochs), schema);
+  const relations = withUnwritten(survey.relationsAt(epochs, limit), schema);
   return { state, epochs, relations, schema, sequences: sequences.all, uncovered };
 }
 
@@ -221,12 +226,28 @@ export class TopicSurvey {
   /**
    * As the newest record that is not void describes them. Where compaction has left a void one
    * only, that is taken: the table was the same, or the epoch would not have continued with it.
+   * With a limit, records past it do not count.
    */
-  relationsAt(epochs: readonly EpochBegin[]): readonly RelationShape[] {
+  relationsAt(
+    epochs: readonly EpochBegin[],
+    limit: EpochLsn | null = null,
+  ): readonly RelationShape[] {
+    return this.#newest(epochs, limit).map(({ relation }) => relation);
+  }
+
+  /** Relations that have ended: none of their rows is a row of a table, whatever its position. */
+  ended(epochs: readonly EpochBegin[], limit: EpochLsn | null): Emptied {
+    const ended = this.#newest(epochs, limit).filter(({ relation }) => relation.dropped);
+    // rule: ended-relation-has-no-rows
+    return new Map(ended.map(({ relation, position }) => [relation.id, position]));
+  }
+
+  #newest(epochs: readonly EpochBegin[], limit: EpochLsn | null): readonly RelationRecord[] {
     return [...this.#relations.values()].flatMap((records) => {
-      const counting = records.findLast(({ position }) => !isVoid(position, epochs));
-      const record = counting ?? records.at(-1);
-      return record === undefined ? [] : [record.relation];
+      const counting = records.findLast(({ position }) => {
+        return !isVoid(position, epochs) && (limit === null || isCovered(position, limit));
+      });
+      return counting ?? records.findLast(({ relation }) => !relation.dropped) ?? [];
     });
   }
 

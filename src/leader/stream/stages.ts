@@ -59,7 +59,7 @@ export interface StreamTables {
   learn(message: RelationMessage, commitLsn: Lsn): Promise<void>;
   /** Null for a table that is not part of the stream: its changes are left out. */
   shapeOf(message: RelationMessage): RelationShape | null;
-  /** The relation, if its rows can be read and published again; else null. */
+  /** The relation, if its rows can be read and published again, or if it has ended; else null. */
   forResnapshot(relation: RelationId): Promise<RelationShape | null>;
 }
 
@@ -86,7 +86,7 @@ export interface ChangeBuilder {
   build(message: PgoutputMessage): BuiltEvent[];
   /** Rows of a read, at the position of its watermark. */
   read(read: ObservedRead): BuiltEvent[];
-  /** The record after which all rows of the relation are published again. */
+  /** The record after which all rows of the relation follow, or which says that it has ended. */
   resnapshot(relation: RelationShape): BuiltEvent[];
 }
 

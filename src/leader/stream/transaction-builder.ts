@@ -83,6 +83,8 @@ export class TransactionBuilder implements ChangeBuilder {
   }
 
   resnapshot(relation: RelationShape): BuiltEvent[] {
+    // rule: ended-relation-is-published
+    if (relation.dropped) return this.#changes(relation);
     return this.#changes(relation, { kind: 'reread', relation });
   }
 

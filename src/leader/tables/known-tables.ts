@@ -13,11 +13,17 @@ import { type KnownRelation, loadKnownRelations } from '../../catalog/known-rela
 import { readPublicationState } from '../../catalog/publication.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
+import { readSchemaChanges, type SchemaChange } from '../../catalog/schema-changes.ts';
 import { displayName, rootOf, type TableShape } from '../../catalog/table.ts';
 import type { RelationId, RelationShape, RowKey } from '../../change/change.ts';
 import type { Lsn } from '../../change/lsn.ts';
 import { bug } from '../../errors/bug.ts';
-import { changesNotSent, publicationChanged, tableChanged } from '../../errors/table.ts';
+import {
+  changesNotSent,
+  publicationChanged,
+  tableChanged,
+  tableNotPublished,
+} from '../../errors/table.ts';
 import { keyOfNoRow } from '../../errors/usage.ts';
 import { sleep } from '../../waiting.ts';
 import type { RelationMessage } from '../stream/pgoutput-decoder.ts';
@@ -56,12 +62,14 @@ export interface ReadableTable {
   readonly hasOneSpelling: boolean;
 }
 
-/** Tables that are not in the stream, by name. */
-interface Uncovered {
+/** Tables that are not in the stream, by name, and changes of those that are. */
+interface Checked {
   /** They match the configuration and are not published. */
   readonly unpublished: readonly string[];
   /** They are published and cannot enter the stream. */
   readonly outside: readonly string[];
+  /** What the stream cannot carry, and does not stop it before the next row. */
+  readonly changes: readonly SchemaChange[];
 }
 
 export class KnownTables implements StreamTables {
@@ -169,7 +177,7 @@ export class KnownTables implements StreamTables {
     const known = this.#known.find(({ shape: { id } }) => id === relationId);
     const tables = await readTables(this.#client, allTables);
     const table = tables.find(({ oid }) => oid === known?.tableOid);
-    if (known === undefined) return null;
+    if (known === undefined || known.shape.dropped) return null;
     if (table === undefined) throw tableChanged(relationId, 'it was dropped');
     const difference = compareWithTable(known.shape, table);
     if (difference !== null) throw tableChanged(displayName(table), difference);
@@ -181,13 +189,13 @@ export class KnownTables implements StreamTables {
   }
 
   /**
-   * A relation with a key, and with rows of its own: those of a partitioned table are elsewhere.
+   * A relation with a key, and with rows of its own: those of a partitioned table are elsewhere; or
+   * one that has ended, of which the stream says no more than that.
    */
   async forResnapshot(relationId: RelationId): Promise<RelationShape | null> {
     const known = this.#known.find(({ shape: { id } }) => id === relationId);
-    if (known === undefined || known.shape.dropped || known.shape.identity.length === 0) {
-      return null;
-    }
+    if (known?.shape.dropped === true) return known.shape;
+    if (known === undefined || known.shape.identity.length === 0) return null;
     const tables = await readTables(this.#client, allTables);
     const table = tables.find(({ oid }) => oid === known.tableOid);
     if (table?.kind === 'partitioned') return null;
@@ -205,7 +213,7 @@ export class KnownTables implements StreamTables {
    * Checks that the published tables are still those of the stream: one that was dropped and
    * re-created would continue under the old id, with rows that no delete ever removed.
    */
-  async check(patterns: readonly string[]): Promise<Uncovered> {
+  async check(patterns: readonly string[]): Promise<Checked> {
     const { publication } = this.#parts;
     // A partition that enters during this check is not in what was read from the catalog before.
     const present = [...this.#known];
@@ -240,21 +248,32 @@ export class KnownTables implements StreamTables {
       const difference = renamed(shape, table) ?? recreated(known, table);
       if (difference !== null) throw tableChanged(name, difference);
       if (!published.has(table.oid) && !table.isPartition) {
-        throw tableChanged(name, `it is no longer in the publication ${publication}`);
+        throw tableNotPublished(name, publication);
       }
     }
+    const changes = await readSchemaChanges(this.#client);
+    const [stop] = changes.filter(({ atOnce }) => atOnce);
+    // rule: attached-table-stops
+    if (stop !== undefined) throw tableChanged(stop.table, stop.what);
     const wanted = await readTables(this.#client, patterns);
     const missing = wanted.filter(({ oid, persistence, isPartition }) => {
       return persistence === 'permanent' && !isPartition && !published.has(oid);
     });
-    return { unpublished: missing.map(displayName), outside };
+    return { unpublished: missing.map(displayName), outside, changes };
   }
 
   /** Changes of rows without a row message, as the event triggers have recorded them. */
   async #refuseUnsent(): Promise<void> {
-    const { rows } = await this.#client.query<{ name: string; what: string; curable: string }>(
+    const { rows } = await this.#client.query<{
+      name: string;
+      what: string;
+      cure: 'table' | 'all' | 'none';
+    }>(
       `SELECT coalesce(n.nspname || '.' || c.relname, 'a dropped table') AS name, u.what,
-         r.relation_id IS NOT NULL AND u.what !~ 'identity' AS curable
+         CASE WHEN r.relation_id IS NULL OR u.what ~ 'identity' THEN 'none'
+           WHEN EXISTS (SELECT FROM understudy.altered_tables() a
+             WHERE a.relation_id = r.relation_id) THEN 'all'
+           ELSE 'table' END AS cure
        FROM understudy.unseen_changes u
        LEFT JOIN pg_catalog.pg_class c ON c.oid = u.table_oid
        LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -262,7 +281,7 @@ export class KnownTables implements StreamTables {
     );
     const [unsent] = rows;
     if (unsent === undefined) return;
-    throw changesNotSent(unsent.name, unsent.what, unsent.curable === 't');
+    throw changesNotSent(unsent.name, unsent.what, unsent.cure);
   }
 
   async #checkPublication(publication: string): Promise<void> {
