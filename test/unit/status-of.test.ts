@@ -297,15 +297,16 @@ status('where the leader stopped at a change, no follower is promotable before i
 status('a node that compaction may have left behind is not promotable', () => {
   const lag: ControlRecord = { kind: 'compaction-lag', ms: 100_000 };
   const log = found(control(claim(1, 'a'), lag));
-  const away = (upto: number, awayMs: number): boolean | null => {
+  const away = (upto: number, awayMs: number, agentRuns = false): boolean | null => {
     const position = { at: at(1, upto), commitTimeMicros: commitMicros };
     const appendMs = [nowMs - awayMs, nowMs];
-    const b = follower(upto, { position: { ...position, appendMs } });
+    const b = follower(upto, { agentRuns, position: { ...position, appendMs } });
     return nodesOf(facts({ control: log, b }))[1].promotable;
   };
   assert.is(away(900, 89_000), true, 'every change of that time is still there');
   assert.is(away(900, 91_000), false);
   assert.is(away(1000, 10_000_000), true, 'it lacks nothing: the log has ended');
+  assert.is(away(900, 91_000, true), true, 'its agent reads what was written a moment ago');
 });
 
 status('without Kafka what is unknown is null, with the reason once', () => {

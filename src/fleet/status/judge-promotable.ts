@@ -8,7 +8,7 @@ import type { ControlState } from '../../control/control-state.ts';
 import { keptForMs } from '../../follower/apply/log-fit.ts';
 import type { Doubt } from '../../follower/state/doubts.ts';
 import type { DatabaseFacts, TopicFacts } from './fleet-facts.ts';
-import { isAtEnd, missingRecords } from './lag.ts';
+import { isAtEnd, isStreaming, missingRecords } from './lag.ts';
 
 type Candidate = Pick<DatabaseFacts, 'position' | 'agentRuns' | 'doubts'>;
 
@@ -43,12 +43,19 @@ function doubtText({ what }: Doubt): string {
   return `its rows are in doubt: ${what}`;
 }
 
-/** A node at the end of the log lacks nothing, however old its last record is. */
-function leftBehind({ position }: Candidate, { topic, control, nowMs }: KnownFacts): string[] {
+/**
+ * A node at the end of the log lacks nothing, however old its last record is; nor does one whose
+ * agent reads what was written a moment ago, after a time without any record.
+ */
+function leftBehind(
+  { position, agentRuns }: Candidate,
+  { topic, control, nowMs }: KnownFacts,
+): string[] {
   const lagMs = control?.smallestCompactionLagMs ?? null;
   const appendMs = position?.appendMs ?? [];
   if (position === null || lagMs === null || appendMs.length === 0) return [];
   if (topic === null || topic.at === null || isAtEnd(topic, position)) return [];
+  if (agentRuns && isStreaming({ newest: topic, leaderWal: null, nowMs }, position)) return [];
   const awayMs = nowMs - Math.min(...appendMs);
   if (awayMs < keptForMs(lagMs)) return [];
   const [awayS, keptS] = [Math.round(awayMs / 1_000), Math.round(lagMs / 1_000)];
