@@ -12,7 +12,7 @@ import { Forger } from '../support/forger.ts';
 import { newestRecords } from '../support/newest-records.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-// time-limit: 400s
+// time-limit: 500s
 // runs: ci, since test/model/backfill.test.ts has its histories
 
 const partitions = 3;
