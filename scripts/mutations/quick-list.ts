@@ -318,6 +318,30 @@ export const quick: readonly Mutation[] = [
     tests: ['test/unit/preflight-copies.test.ts'],
   },
   {
+    name: 'other-database-served',
+    harm: 'a copied understudy.yaml takes a node away from its database',
+    edits: [
+      {
+        file: 'src/fleet/node/judge-database.ts',
+        rule: 'other-database-is-refused',
+        replace: "return { kind: 'own' };",
+      },
+    ],
+    tests: ['test/unit/judge-database.test.ts'],
+  },
+  {
+    name: 'destroy-of-foreign-stream',
+    harm: 'destroy --yes in a copied understudy.yaml removes the topics of a running cluster',
+    edits: [
+      {
+        file: 'src/fleet/operations/judge-destroy.ts',
+        rule: 'more-than-the-file-needs-the-stream-id',
+        replace: '',
+      },
+    ],
+    tests: ['test/unit/judge-destroy.test.ts'],
+  },
+  {
     name: 'unchanged-value-as-null',
     harm: 'a large value that an update does not change becomes NULL on followers',
     edits: [

@@ -46,6 +46,7 @@ export function judgeDatabase(
     isSame(former, reached) ||
     isGone(former, reached) ||
     (isOnServer(former, reached) && former.oid === reached.replaces);
+  // rule: other-database-is-refused
   return isOwn ? { kind: 'own' } : { kind: 'other', served };
 }
 

@@ -110,6 +110,7 @@ export function requireConfirmed(
   { stream, reasons }: DestroyPlan,
   named: string | null,
 ): void {
+  // rule: more-than-the-file-needs-the-stream-id
   if (named === null && stream !== null && reasons.length > 0) {
     throw needsStreamId(cluster, reasons);
   }
