@@ -564,6 +564,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   change record;
+  -- A dropped publication concerns every table.
+  warnings_max CONSTANT integer := 5;
+  found integer := 0;
   recipe CONSTANT text := 'make the same change on every follower (in a session with '
     'session_replication_role=replica and default_transaction_read_only=off), then run '
     '"understudy resnapshot --all --new-slot" while no agent leads, and start the agent again';
@@ -585,11 +588,17 @@ BEGIN
           HINT = 'understudy.yaml says ddl: refuse. To make the change all the same: SET '
             'understudy.ddl = ''allow''; make it; ' || recipe || '.';
     END IF;
+    found := found + 1;
+    CONTINUE WHEN found > warnings_max;
     RAISE WARNING 'understudy replicates % and no schema changes: %', change.name, change.what
       USING DETAIL = 'Followers do not get this change. The stream of the leader stops at the next '
         'row of the table, or before it.',
         HINT = 'Undo it before a row is written, or ' || recipe || '.';
   END LOOP;
+  IF found > warnings_max THEN
+    RAISE WARNING 'understudy: % more such changes', found - warnings_max
+      USING HINT = 'All of them: understudy status';
+  END IF;
 END
 $$;
 
@@ -665,6 +674,15 @@ AS $$
   JOIN pg_class c ON c.oid = r.table_oid
   LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
   ON CONFLICT DO NOTHING
+$$;
+
+-- A follower that is promoted: what was attached here while it followed is no change on a leader.
+CREATE OR REPLACE FUNCTION understudy.begin_to_lead() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+  DELETE FROM understudy.partition_parents
+  WHERE EXISTS (SELECT FROM understudy.node n WHERE n.role = 'follower');
+  SELECT understudy.remember_types()
 $$;
 
 -- Before the table enters the stream in another shape: what was kept of the former one.

@@ -187,6 +187,7 @@ export class PromotionSteps {
     const resnapshots = await Resnapshots.open(client);
     await inTransaction(client, async () => {
       await resnapshots.abandon();
+      await client.query('SELECT understudy.begin_to_lead()');
       await client.query(`UPDATE understudy.node SET role = 'leader', epoch = $1`, [epoch]);
     });
   }
