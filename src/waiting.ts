@@ -106,6 +106,28 @@ export async function withTimeout<T>(
 }
 
 /**
+ * Works on all items, so many at a time. After a failure no other item is begun, and the first
+ * failure is thrown once all work has ended: its caller can undo what was done.
+ */
+export async function someAtATime<Item>(
+  items: Iterable<Item>,
+  atATimeMax: number,
+  work: (item: Item) => Promise<void>,
+): Promise<void> {
+  const left = items[Symbol.iterator]();
+  const failures: unknown[] = [];
+  const worker = async (): Promise<void> => {
+    while (failures.length === 0) {
+      const next = left.next();
+      if (next.done === true) return;
+      await work(next.value).catch((error: unknown) => failures.push(error));
+    }
+  };
+  await Promise.all(Array.from({ length: atATimeMax }, worker));
+  if (failures.length > 0) throw failures[0];
+}
+
+/**
  * The loops of one object sleep here until its state has changed. `wake` ends every sleep, and each
  * loop then checks its own condition. A loop that checks and sleeps without awaiting in between
  * misses no change.

@@ -603,14 +603,16 @@ END
 $$;
 
 -- The types that values of the stream's tables are made of, arrays, domains, ranges and composites
--- taken apart.
-CREATE OR REPLACE FUNCTION understudy.types_of_tables() RETURNS TABLE (table_oid oid, type_oid oid)
+-- taken apart. Of the given tables only, where some are given.
+CREATE OR REPLACE FUNCTION understudy.types_of_tables(only_of oid[] DEFAULT NULL)
+RETURNS TABLE (table_oid oid, type_oid oid)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
   WITH RECURSIVE used (table_oid, type_oid) AS (
     SELECT a.attrelid, a.atttypid
     FROM understudy.relations r
     JOIN pg_attribute a ON a.attrelid = r.table_oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE only_of IS NULL OR r.table_oid = ANY (only_of)
     UNION
     SELECT u.table_oid, part.type_oid
     FROM used u
@@ -643,7 +645,7 @@ $$;
 
 -- The index that is the identity: its columns, and its operator classes with those collations under
 -- which different texts may be equal.
-CREATE OR REPLACE FUNCTION understudy.keys_of_tables()
+CREATE OR REPLACE FUNCTION understudy.keys_of_tables(only_of oid[] DEFAULT NULL)
 RETURNS TABLE (table_oid oid, columns text, equality text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -656,22 +658,23 @@ AS $$
     SELECT string_agg(k.at || ':' || l.oid, ' ' ORDER BY k.at) AS collations
     FROM unnest(x.indcollation::oid[]) WITH ORDINALITY AS k (oid, at)
     JOIN pg_collation l ON l.oid = k.oid AND NOT l.collisdeterministic) AS n
+  WHERE only_of IS NULL OR r.table_oid = ANY (only_of)
 $$;
 
-CREATE OR REPLACE FUNCTION understudy.remember_types() RETURNS void
+CREATE OR REPLACE FUNCTION understudy.remember_types(tables oid[]) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
   INSERT INTO understudy.key_equalities (table_oid, columns, equality)
-  SELECT k.table_oid, k.columns, k.equality FROM understudy.keys_of_tables() k
+  SELECT k.table_oid, k.columns, k.equality FROM understudy.keys_of_tables(tables) k
   ON CONFLICT DO NOTHING;
   INSERT INTO understudy.type_texts (type_oid, texts)
   SELECT DISTINCT u.type_oid, coalesce(understudy.texts_of_type(u.type_oid), '{}')
-  FROM understudy.types_of_tables() u
+  FROM understudy.types_of_tables(tables) u
   ON CONFLICT DO NOTHING;
   INSERT INTO understudy.partition_parents (table_oid, parent_oid)
   SELECT c.oid, coalesce(i.inhparent, 0)
   FROM understudy.relations r
-  JOIN pg_class c ON c.oid = r.table_oid
+  JOIN pg_class c ON c.oid = r.table_oid AND c.oid = ANY (tables)
   LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
   ON CONFLICT DO NOTHING
 $$;
@@ -810,6 +813,9 @@ AS $$
   WHERE u.table_oid = r.table_oid AND k.type_oid = u.type_oid;
   -- A new node is built with the types and tables of now.
   UPDATE understudy.schema_record SET epoch = 0;
+  -- A new attribute may be of a type that no table had before.
+  SELECT understudy.remember_types(ARRAY(
+    SELECT r.table_oid FROM understudy.relations r WHERE r.relation_id = ANY (relation_ids)));
   SELECT understudy.note_unpublished();
   DELETE FROM understudy.schema_changes s
   WHERE NOT EXISTS (

@@ -37,19 +37,17 @@ export async function readTableAccess(
   tables: readonly TableShape[],
 ): Promise<ReadonlyMap<number, TableAccess>> {
   const oids = tables.map(({ oid }) => oid);
-  const indexes = await readJson<IndexRow>(client, operatorsQuery, oids);
-  const casts = await readJson<CastRow>(client, castsQuery, oids);
+  const indexes = byTable(await readJson<IndexRow>(client, 'operators', operatorsQuery, oids));
+  const casts = byTable(await readJson<CastRow>(client, 'casts', castsQuery, oids));
   const access = new Map<number, TableAccess>();
   for (const table of tables) {
     const identity = identityIndexOf(table.replicaIdentity, table.uniqueIndexes);
-    const index = indexes.find(({ tableOid, name }) => {
-      return tableOid === table.oid && name === identity?.name;
-    });
+    const index = indexes.get(table.oid)?.find(({ name }) => name === identity?.name);
     const columns = index?.columns ?? [];
     access.set(table.oid, {
       keys: new Map(columns.map((row) => [row.attnum, operatorsOf(table, row)])),
       upsertable: identity !== null && index?.plain === true && !hasDeferrableTwin(table, identity),
-      inputs: inputsOf(table, casts),
+      inputs: inputsOf(table, casts.get(table.oid) ?? []),
     });
   }
   return access;
@@ -129,13 +127,31 @@ const castsQuery = `
   JOIN pg_type t ON t.oid = b.type
   JOIN pg_cast c ON c.casttarget = t.oid AND c.castsource = 'text'::regtype AND c.castmethod = 'f'`;
 
+/** One table is read for each of its relation records: the session plans the statement once. */
 async function readJson<Row>(
   client: Client,
+  what: string,
   text: string,
   oids: readonly number[],
 ): Promise<Row[]> {
-  const { rows } = await client.query<[string]>({ text, values: [oids], rowMode: 'array' });
+  const name = oids.length === 1 ? { name: `understudy ${what} of a table` } : {};
+  const { rows } = await client.query<[string]>({
+    ...{ ...name, text, values: [oids] },
+    rowMode: 'array',
+  });
   return rows.map(([json]) => JSON.parse(json) as Row);
+}
+
+function byTable<Row extends { readonly tableOid: number }>(
+  rows: readonly Row[],
+): ReadonlyMap<number, readonly Row[]> {
+  const tables = new Map<number, Row[]>();
+  for (const row of rows) {
+    const known = tables.get(row.tableOid);
+    if (known === undefined) tables.set(row.tableOid, [row]);
+    else known.push(row);
+  }
+  return tables;
 }
 
 function operatorsOf(table: TableShape, row: KeyRow): KeyOperators {
@@ -160,8 +176,7 @@ function hasDeferrableTwin(table: TableShape, identity: UniqueIndex): boolean {
   });
 }
 
-function inputsOf(table: TableShape, casts: readonly CastRow[]): Map<number, TextInput> {
-  const own = casts.filter(({ tableOid }) => tableOid === table.oid);
+function inputsOf(table: TableShape, own: readonly CastRow[]): Map<number, TextInput> {
   for (const { type, isElement } of own) {
     if (isElement) continue;
     throw castFromText(displayName(table), type);

@@ -6,7 +6,13 @@
 import type { Client } from 'pg';
 import { bug } from '../errors/bug.ts';
 import { invalidTablePattern } from '../errors/usage.ts';
-import { identityIndexOf, type TableColumn, type TableShape, type UniqueIndex } from './table.ts';
+import {
+  identityIndexOf,
+  rootOf,
+  type TableColumn,
+  type TableShape,
+  type UniqueIndex,
+} from './table.ts';
 
 /**
  * User tables: not of Postgres, not ours, not of an extension. The write guard covers the same
@@ -35,14 +41,13 @@ const equalityQuery = `(
     FROM pg_collation l
     WHERE l.oid = x.indcollation[k.n] AND NOT l.collisdeterministic) AS s ON true)`;
 
-const tablesQuery = `
+const tablesQuery = (condition: string): string => `
   SELECT json_build_object(
     'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
     'persistence', c.relpersistence, 'replicaIdentity', c.relreplident,
     'isPartition', c.relispartition,
     'parentOid', (SELECT i.inhparent::bigint FROM pg_inherits i
                   WHERE i.inhrelid = c.oid AND c.relispartition),
-    'rootOid', pg_partition_root(c.oid)::oid::bigint,
     'columns', (
       SELECT json_agg(json_build_object(
         'attnum', a.attnum, 'name', a.attname, 'typeOid', a.atttypid::bigint,
@@ -60,8 +65,17 @@ const tablesQuery = `
       FROM pg_index x JOIN pg_class ic ON ic.oid = x.indexrelid
       WHERE x.indrelid = c.oid AND x.indisunique AND x.indislive))
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE ${userTablesCondition}
+  WHERE ${userTablesCondition} AND ${condition}
   ORDER BY n.nspname, c.relname`;
+
+const allTablesQuery = tablesQuery('true');
+const tableQuery = tablesQuery('c.oid = $1::oid');
+const tableByNameQuery = tablesQuery('n.nspname = $1 AND c.relname = $2');
+const treeQuery = tablesQuery(`c.oid IN (
+  WITH RECURSIVE tree (oid) AS (
+    SELECT coalesce(pg_partition_root($1::oid)::oid, $1::oid)
+    UNION SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid)
+  SELECT oid FROM tree)`);
 
 interface TableRow {
   readonly oid: number;
@@ -72,7 +86,6 @@ interface TableRow {
   readonly replicaIdentity: 'd' | 'i' | 'f' | 'n';
   readonly isPartition: boolean;
   readonly parentOid: number | null;
-  readonly rootOid: number | null;
   readonly columns: readonly ColumnRow[] | null;
   readonly uniqueIndexes: readonly UniqueIndex[] | null;
 }
@@ -87,23 +100,57 @@ const replicaIdentities = { d: 'default', i: 'index', f: 'full', n: 'nothing' } 
 const generatedKinds = { '': 'no', s: 'stored', v: 'virtual' } as const;
 const identityKinds = { '': 'no', a: 'always', d: 'by default' } as const;
 
-/**
- * The tables that match any of the globs (`public.*`, `*.orders`), ordered by schema and name. A
- * partition matches when its own name or that of its root does.
- */
+/** All user tables, ordered by schema and name. A node has thousands: read one where one is meant. */
+export async function readAllTables(client: Client): Promise<TableShape[]> {
+  return (await readJson<TableRow>(client, allTablesQuery)).map(tableOf);
+}
+
+/** The tables that match any of the globs (`public.*`, `*.orders`), ordered by schema and name. */
 export async function readTables(
   client: Client,
   patterns: readonly string[],
 ): Promise<TableShape[]> {
+  return matchingTables(await readAllTables(client), patterns);
+}
+
+/** A partition matches when its own name or that of its root does. */
+export function matchingTables(
+  tables: readonly TableShape[],
+  patterns: readonly string[],
+): TableShape[] {
   const matches = patterns.map(compilePattern);
-  const rows = await readJson<TableRow>(client, tablesQuery);
-  const names = new Map(rows.map((row) => [row.oid, row]));
-  return rows
-    .filter((row) => {
-      const root = row.rootOid === null ? undefined : names.get(row.rootOid);
-      return [row, root].some((table) => table && matches.some((match) => match(table)));
-    })
-    .map(tableOf);
+  const byOid = new Map(tables.map((table) => [table.oid, table]));
+  return tables.filter((table) => {
+    return [table, rootOf(table, byOid)].some((one) => matches.some((match) => match(one)));
+  });
+}
+
+/** One user table, by one statement that the session plans once. */
+export async function readTable(client: Client, oid: number): Promise<TableShape | undefined> {
+  const name = 'understudy table';
+  const [row] = await readJson<TableRow>(client, tableQuery, [oid], name);
+  return row === undefined ? undefined : tableOf(row);
+}
+
+export async function readTableByName(
+  client: Client,
+  schema: string,
+  name: string,
+): Promise<TableShape | undefined> {
+  const [row] = await readJson<TableRow>(client, tableByNameQuery, [schema, name]);
+  return row === undefined ? undefined : tableOf(row);
+}
+
+/** The topmost partitioned table; the table itself where it is no partition. */
+export async function readRoot(client: Client, table: TableShape): Promise<TableShape> {
+  if (!table.isPartition || table.parentOid === null) return table;
+  const parent = await readTable(client, table.parentOid);
+  return parent === undefined ? table : await readRoot(client, parent);
+}
+
+/** The table with all tables of the partition tree that it belongs to. */
+export async function readTree(client: Client, oid: number): Promise<TableShape[]> {
+  return (await readJson<TableRow>(client, treeQuery, [oid])).map(tableOf);
 }
 
 function tableOf(row: TableRow): TableShape {
@@ -146,8 +193,15 @@ function globOf(glob: string): RegExp {
   return new RegExp(`^${parts.join('.*')}$`, 'su');
 }
 
-async function readJson<Row>(client: Client, text: string, values?: unknown[]): Promise<Row[]> {
-  const { rows } = await client.query<[string]>({ text, values: values ?? [], rowMode: 'array' });
+/** A statement with a name is planned once in a session. */
+async function readJson<Row>(
+  client: Client,
+  text: string,
+  values: unknown[] = [],
+  name?: string,
+): Promise<Row[]> {
+  const named = name === undefined ? {} : { name };
+  const { rows } = await client.query<[string]>({ ...named, text, values, rowMode: 'array' });
   return rows.map(([json]) => JSON.parse(json) as Row);
 }
 

@@ -190,7 +190,7 @@ function alter(table: TableShape, action: string): string {
 }
 
 /** The topmost partitioned table; the table itself where it is no partition. */
-export function rootOf(table: TableShape, tables: readonly TableShape[]): TableShape {
-  const parent = table.isPartition && tables.find(({ oid }) => oid === table.parentOid);
-  return parent ? rootOf(parent, tables) : table;
+export function rootOf(table: TableShape, byOid: ReadonlyMap<number, TableShape>): TableShape {
+  const parent = table.isPartition && byOid.get(table.parentOid ?? 0);
+  return parent ? rootOf(parent, byOid) : table;
 }

@@ -19,7 +19,7 @@ import type { Logger } from '../logger.ts';
 import type { CommittedReader, OutgoingRecord, TransactionalProducer } from '../topic/log.ts';
 import type { RecordDecoder } from '../topic/records/decoder.ts';
 import type { RecordEncoder } from '../topic/records/encoder.ts';
-import { backoffDelayMs, sleepOrAbort, unlessAborted } from '../waiting.ts';
+import { backoffDelayMs, sleepOrAbort, someAtATime, unlessAborted } from '../waiting.ts';
 import { BackfillMerge } from './backfill/backfill-merge.ts';
 import { BackfillReader } from './backfill/backfill-reader.ts';
 import { Reselect } from './backfill/reselect.ts';
@@ -88,7 +88,10 @@ const publishedPollMs = 50;
 const abortListenersMax = 50;
 /** How long a lock, or a transaction that is older than the request, may delay it. */
 const publishRowsMaxMs = 100_000;
+const registrationsAtATimeMax = 8;
 const catalogCheckEveryMs = 2_000;
+/** With thousands of tables a check takes long: it is at work for a fifth of the time at most. */
+const pausePerCheck = 4;
 /** The walsender of a connection that died may still hold the slot until Postgres notices. */
 const slotInUsePatienceMs = 30_000;
 const slotInUsePauses = { baseMs: 250, capMs: 2_000 };
@@ -141,6 +144,7 @@ export async function lead(
       loop.run(all),
       readBack(parts.reader, parts.decoder, parts.checkpoint, all, loop),
       watchTables(parts, tables, batcher, all),
+      announceTables(parts, tables, all),
       unlessAborted(reselecting.run(all), all),
       unlessAborted(backfilling.run(all), all),
       onStreaming(all, {
@@ -235,15 +239,38 @@ async function openWal(
   }
 }
 
+/**
+ * Registers the schemas of all tables beside the stream: each takes several requests, and the first
+ * rows of a thousand tables would wait for one after the other. A failure is left to the row that
+ * needs the schema.
+ */
+async function announceTables(
+  { encoder, log }: LeaderParts,
+  tables: KnownTables,
+  signal: AbortSignal,
+): Promise<void> {
+  const shapes = (await unlessAborted(tables.shapes(), signal)) ?? [];
+  const announced = someAtATime(shapes, registrationsAtATimeMax, async (shape) => {
+    if (!signal.aborted) await encoder.announce(shape);
+  });
+  await unlessAborted(announced, signal).catch((error: unknown) => {
+    log.debug({ error }, 'registering schemas ahead of their rows failed');
+  });
+}
+
 async function watchTables(
   parts: LeaderParts,
   tables: KnownTables,
   batcher: Batcher,
   signal: AbortSignal,
 ): Promise<void> {
-  while (!signal.aborted) {
-    await sleepOrAbort(catalogCheckEveryMs, signal);
-    if (!signal.aborted) await unlessAborted(checkTables(parts, tables, batcher), signal);
+  let pauseMs = catalogCheckEveryMs;
+  for (;;) {
+    await sleepOrAbort(pauseMs, signal);
+    if (signal.aborted) return;
+    const beganMs = parts.nowMs();
+    await unlessAborted(checkTables(parts, tables, batcher), signal);
+    pauseMs = Math.max(catalogCheckEveryMs, pausePerCheck * (parts.nowMs() - beganMs));
   }
 }
 

@@ -5,7 +5,7 @@
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { loadKnownRelations, saveRelation } from '../../src/catalog/known-relations.ts';
+import { loadKnownRelations, saveRelations } from '../../src/catalog/known-relations.ts';
 import {
   connectPostgres,
   inTransaction,
@@ -355,7 +355,7 @@ test('relations are kept with the ids of dropped columns', async () => {
   const used = new Set<string>();
   const ids = { relation: 'public.good', columns: assignColumnIds(table.columns, used) };
   const shape = shapeOf(table, ids);
-  await saveRelation(client, shape, table);
+  await saveRelations(client, [{ shape, table }]);
   const [known] = await loadKnownRelations(client);
   assert.equal(known?.shape, shape);
   assert.is(known?.tableOid, table.oid);
@@ -370,7 +370,7 @@ test('relations are kept with the ids of dropped columns', async () => {
     .filter((kept) => kept.id !== 'c')
     .map((kept) => ({ ...kept, name: `${kept.name}2`, missing: kept.id === 'b' ? '1.50' : null }));
   const dropped = { ...shape, columns, dropped: true };
-  await saveRelation(client, dropped, null);
+  await saveRelations(client, [{ shape: dropped, table: null }]);
   const [again] = await loadKnownRelations(client);
   assert.equal(again?.shape, dropped);
   assert.is(again?.tableOid, null);

@@ -4,10 +4,10 @@
  */
 import type { Client } from 'pg';
 import type { SchemaPayload } from '../../catalog/dump/schema-payload.ts';
-import { saveRelation } from '../../catalog/known-relations.ts';
+import { saveRelations } from '../../catalog/known-relations.ts';
 import { connectWalsender, inTransaction, qualifiedName } from '../../catalog/postgres-session.ts';
 import { createPublication, dropPublication } from '../../catalog/publication.ts';
-import { readServer, readTables } from '../../catalog/read-catalog.ts';
+import { readAllTables, readServer } from '../../catalog/read-catalog.ts';
 import type { TableShape } from '../../catalog/table.ts';
 import {
   dropUnderstudySchema,
@@ -20,13 +20,14 @@ import type { EpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import { bug } from '../../errors/bug.ts';
 import { firstEpochClaimed } from '../../errors/cluster.ts';
-import { buildPostData } from '../../follower/schema/schema-build.ts';
+import { type BuildOptions, buildPostData } from '../../follower/schema/schema-build.ts';
 import { saveEpoch, writePosition } from '../../follower/state/follower-state.ts';
 import { armGuard, removeGuard } from '../../follower/write-guard.ts';
 import { createExportedSlot, dropSlot } from '../../leader/stream/slot.ts';
 import type { Releasers } from '../../lifecycle.ts';
 import { RecordEncoder } from '../../topic/records/encoder.ts';
 import { formatVersion, publicationName, slotName } from '../../topic/records/layout.ts';
+import { someAtATime } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import { smallestCompactionLagMs } from '../node/compaction-lag.ts';
 import type { NodeSession } from '../node/member-session.ts';
@@ -46,6 +47,10 @@ export interface NewStream {
   readonly leader: string;
   readonly replaceRows: boolean;
   readonly releasers: Releasers;
+  /** Called with a line for people. */
+  readonly onStep: (line: string) => void;
+  /** Of a person who wants to stop. */
+  readonly signal: AbortSignal;
   /** Registers a step that is run, in reverse order, when a later one fails. */
   readonly undo: (step: () => Promise<unknown>) => void;
 }
@@ -66,6 +71,10 @@ interface StreamStart {
 
 /** Creating a slot waits for the open transactions of the whole server. */
 const firstSlotTimeoutMs = 60_000;
+/** Building a schema is work for a server, and several nodes may be on one. */
+const nodesAtATimeMax = 4;
+/** A person who waits for a large schema sees that it goes on. */
+const progressEveryMs = 3_000;
 
 /** Locks every node, so that no agent runs meanwhile. */
 export async function connectNodes(cluster: Cluster, releasers: Releasers): Promise<NodeSession[]> {
@@ -102,12 +111,12 @@ export async function publishTables(
 ): Promise<void> {
   const publication = publicationName(cluster.name);
   undo(() => dropPublication(client, publication));
-  const own = await readTables(client, ['*.*']);
+  const own = new Map(
+    (await readAllTables(client)).map((table) => [qualifiedName(table.schema, table.name), table]),
+  );
+  const relations = [...shapes].map(([name, shape]) => ({ shape, table: own.get(name) ?? null }));
   await inTransaction(client, async () => {
-    for (const [table, shape] of shapes) {
-      const here = own.find(({ schema, name }) => qualifiedName(schema, name) === table);
-      await saveRelation(client, shape, here ?? null);
-    }
+    await saveRelations(client, relations);
     await createPublication(client, publication, published);
   });
 }
@@ -153,27 +162,64 @@ export async function createFirstSlot(
 }
 
 /** Returns whether the node's tables were created from the leader's schema. */
-export async function prepareFollower(
+async function buildFollower(
   stream: NewStream,
   node: NodeSession,
   tables: InitTables,
   { schema, unfinished }: StreamStart,
 ): Promise<boolean> {
-  const { cluster, undo } = stream;
+  const { cluster, undo, signal } = stream;
+  signal.throwIfAborted();
   await installNode(stream, node);
+  if (schema === null) return false;
+  const options = schemaBuildOptions(cluster, node.name);
+  const onProgress = buildProgress(stream, node.name);
   const given = { ...tables, areEmpty: unfinished.length === 0 };
-  const isBuilt = schema !== null && (await giveSchema(cluster, node, schema, given));
-  if (isBuilt) {
-    // The next init finds these tables on the node: then they have to be complete.
-    const options = schemaBuildOptions(cluster, node.name);
-    undo(() => buildPostData(node.client, options));
-  }
-  await publishTables(stream, node, tables);
-  await armGuard(node.client);
-  const { published, shapes } = tables;
-  if (stream.replaceRows && !isBuilt) await replaceRows(node, published, shapes);
-  else await refuseFollowerRows(node, published);
+  const isBuilt = await giveSchema(node, schema, given, { ...options, onProgress });
+  // The next init finds these tables on the node: then they have to be complete.
+  if (isBuilt) undo(() => buildPostData(node.client, options));
   return isBuilt;
+}
+
+/** After each statement: all of them are one transaction, which a signal to stop rolls back. */
+function buildProgress(
+  { cluster, onStep, signal }: NewStream,
+  node: string,
+): BuildOptions['onProgress'] {
+  const { nowMs } = cluster.around;
+  let saidMs = nowMs();
+  return ({ phase, done, total }) => {
+    signal.throwIfAborted();
+    if (nowMs() - saidMs < progressEveryMs) return;
+    saidMs = nowMs();
+    onStep(`building the schema of node ${node}: ${done} of ${total} statements of the ${phase}`);
+  };
+}
+
+/**
+ * Gives the followers whose tables were created from the leader's schema. All of them are prepared
+ * at a time. The guard of a node waits for older transactions of its server: it is armed when no
+ * other node there builds its schema in a transaction.
+ */
+export async function prepareFollowers(
+  stream: NewStream,
+  nodes: readonly NodeSession[],
+  tables: InitTables,
+  start: StreamStart,
+): Promise<NodeSession[]> {
+  const built = new Set<NodeSession>();
+  await someAtATime(nodes, nodesAtATimeMax, async (node) => {
+    if (await buildFollower(stream, node, tables, start)) built.add(node);
+  });
+  await someAtATime(nodes, nodesAtATimeMax, (node) => publishTables(stream, node, tables));
+  await someAtATime(nodes, nodesAtATimeMax, async (node) => {
+    await armGuard(node.client);
+    const { published, shapes } = tables;
+    const replaces = stream.replaceRows && !built.has(node);
+    if (replaces) await replaceRows(node, published, shapes);
+    else await refuseFollowerRows(node, published);
+  });
+  return nodes.filter((node) => built.has(node));
 }
 
 /** Returns the position at which all nodes begin. */

@@ -33,7 +33,7 @@ import {
   type InitTables,
   installNode,
   type NewStream,
-  prepareFollower,
+  prepareFollowers,
   publishTables,
 } from './init-steps.ts';
 import { judgeInit } from './judge-init.ts';
@@ -69,6 +69,8 @@ export async function initialise(
     cluster,
     streamId: cluster.around.randomId(),
     releasers,
+    onStep,
+    signal,
     undo: (step) => undoSteps.push(step),
   };
   try {
@@ -79,7 +81,7 @@ export async function initialise(
       onStep('an earlier init did not end: removing what it left');
       await removeRemains(cluster, nodes, verdict.nodes);
     }
-    return await create(stream, nodes, onStep, signal).catch(async (error: unknown) => {
+    return await create(stream, nodes).catch(async (error: unknown) => {
       if (signal.aborted) onStep('stopped: removing what was created');
       await undoAll(cluster, undoSteps);
       throw signal.aborted ? signal.reason : error;
@@ -140,13 +142,8 @@ async function removeRemains(
   }
 }
 
-async function create(
-  stream: NewStream,
-  nodes: readonly NodeSession[],
-  onStep: (line: string) => void,
-  signal: AbortSignal,
-): Promise<Initialised> {
-  const { cluster } = stream;
+async function create(stream: NewStream, nodes: readonly NodeSession[]): Promise<Initialised> {
+  const { cluster, signal, onStep } = stream;
   const step = (line: string): void => {
     signal.throwIfAborted();
     onStep(line);
@@ -167,12 +164,9 @@ async function create(
   step(`creating the slot on node ${leader.name} and reading its schema`);
   const start = await createFirstSlot(stream, leader, tables, { signal, onStep });
   await hit('init.after-slot');
-  const built: string[] = [];
-  for (const node of nodes) {
-    if (node === leader) continue;
-    step(`preparing node ${node.name}`);
-    if (await prepareFollower(stream, node, tables, start)) built.push(node.name);
-  }
+  const followers = nodes.filter((node) => node !== leader);
+  step(`preparing ${followers.map(({ name }) => `node ${name}`).join(', ') || 'no follower'}`);
+  const built = await prepareFollowers(stream, followers, tables, start);
   await hit('init.after-nodes');
   step('beginning epoch 1');
   const at = await beginFirstEpoch(stream, nodes, leader, start);
@@ -183,7 +177,7 @@ async function create(
     lsn: formatEpochLsn(at),
     tables: tables.published.map(displayName),
     unfinished: start.unfinished.map(({ relation }) => relation),
-    built,
+    built: built.map(({ name }) => name),
   };
 }
 

@@ -6,7 +6,7 @@
  */
 import type { Client } from 'pg';
 import type { KnownRelation } from '../../catalog/known-relations.ts';
-import { endRelation, loadKnownRelations, saveRelation } from '../../catalog/known-relations.ts';
+import { endRelation, loadKnownRelations, saveRelations } from '../../catalog/known-relations.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
@@ -71,7 +71,9 @@ export async function takeAlteredTables(client: Client): Promise<readonly Altere
     const used = new Set((await loadKnownRelations(client)).map(({ shape }) => shape.id));
     for (const { table } of altered) {
       // rule: altered-table-has-new-id
-      if (table !== null) await saveRelation(client, newShape(table, used, 'refuse'), table);
+      if (table !== null) {
+        await saveRelations(client, [{ shape: newShape(table, used, 'refuse'), table }]);
+      }
     }
     return altered;
   });

@@ -4,7 +4,7 @@
  * the node's tables, refuses rows of its own, and saves the state from which the build continues.
  */
 import type { Client } from 'pg';
-import { saveRelation } from '../../catalog/known-relations.ts';
+import { saveRelations } from '../../catalog/known-relations.ts';
 import { createPublication, dropPublication } from '../../catalog/publication.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
@@ -158,7 +158,7 @@ export async function saveBootstrapStart(
   for (const begin of epochs) await saveEpoch(client, begin);
   // A relation that has ended gives up its table before another takes it.
   const ordered = [...tables].sort((a, b) => Number(b.shape.dropped) - Number(a.shape.dropped));
-  for (const { shape, table } of ordered) await saveRelation(client, shape, table);
+  await saveRelations(client, ordered);
   await saveSequences(client, sequences);
   await client.query('UPDATE understudy.node SET epoch = $1', [state.checkpoint.at.epoch]);
   await saveBootstrap(client, state);

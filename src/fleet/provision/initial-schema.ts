@@ -12,12 +12,15 @@ import { compareWithTable } from '../../catalog/relation-ids.ts';
 import { displayName, type TableShape } from '../../catalog/table.ts';
 import type { EpochBegin, RelationShape } from '../../change/change.ts';
 import { builtDifferently, tablesMissing } from '../../errors/row.ts';
-import { buildFromSchema, buildPostData } from '../../follower/schema/schema-build.ts';
+import {
+  type BuildOptions,
+  buildFromSchema,
+  buildPostData,
+} from '../../follower/schema/schema-build.ts';
 import { type SchemaPart, schemaParts } from '../../topic/records/schema-record.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeSession } from '../node/member-session.ts';
 import { enumerate } from '../preflight/finding.ts';
-import { schemaBuildOptions } from './schema-finish.ts';
 
 /** Null where the tables are created by hand: `ddl: manual`. */
 export async function readInitialSchema(
@@ -53,10 +56,10 @@ interface InitialTables {
 
 /** Whether the node's tables were created here. */
 export async function giveSchema(
-  cluster: Cluster,
   { name, client }: NodeSession,
   schema: SchemaPayload,
   { published, shapes, areEmpty }: InitialTables,
+  buildOptions: BuildOptions,
 ): Promise<boolean> {
   const own = new Set((await readTables(client, ['*.*'])).map(nameOf));
   const missing = published.filter((table) => !own.has(nameOf(table)));
@@ -65,7 +68,7 @@ export async function giveSchema(
     throw tablesMissing(name, enumerate(missing.map(displayName)));
   }
   await inTransaction(client, async () => {
-    const options = { ...schemaBuildOptions(cluster, name), inOpenTransaction: true };
+    const options = { ...buildOptions, inOpenTransaction: true };
     await buildFromSchema(client, schema, 'pre-data', options);
     if (areEmpty) await buildPostData(client, options);
     const built = new Map(

@@ -67,18 +67,25 @@ export function shapesOf(
   );
 }
 
+/** One statement names at most this many tables, and locks them until its transaction ends. */
+const probedAtOnceMax = 100;
+
 /** The tables that hold a row in the session's snapshot. */
 export async function withRows(
   client: Client,
   tables: readonly TableShape[],
 ): Promise<TableShape[]> {
+  const holders = tables.filter(({ kind }) => kind !== 'partitioned');
   const holding: TableShape[] = [];
-  for (const table of tables) {
-    if (table.kind === 'partitioned') continue;
-    const { rows } = await client.query<{ holds: string }>(
-      `SELECT EXISTS (SELECT FROM ONLY ${qualifiedName(table.schema, table.name)}) AS holds`,
+  for (let first = 0; first < holders.length; first += probedAtOnceMax) {
+    const part = holders.slice(first, first + probedAtOnceMax);
+    const probes = part.map(
+      ({ schema, name }, at) =>
+        `SELECT ${at} AS at WHERE EXISTS (SELECT FROM ONLY ${qualifiedName(schema, name)})`,
     );
-    if (rows[0]?.holds === 't') holding.push(table);
+    const { rows } = await client.query<{ at: string }>(probes.join(' UNION ALL '));
+    const found = new Set(rows.map(({ at }) => Number(at)));
+    holding.push(...part.filter((_, at) => found.has(at)));
   }
   return holding;
 }

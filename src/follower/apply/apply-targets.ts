@@ -9,14 +9,16 @@ import { readTableAccess, type TableAccess } from '../../catalog/column-access.t
 import { hasOneSpelling, keyedTableOf } from '../../catalog/key-lookup.ts';
 import {
   endRelation,
+  isSaved,
   type KnownRelation,
+  loadKnownRelation,
   loadKnownRelations,
-  saveRelation,
+  saveRelations,
 } from '../../catalog/known-relations.ts';
 import { addToPublication } from '../../catalog/publication.ts';
-import { readTables } from '../../catalog/read-catalog.ts';
+import { readAllTables, readRoot, readTable, readTableByName } from '../../catalog/read-catalog.ts';
 import { alterationOf, compareWithTable } from '../../catalog/relation-ids.ts';
-import { rootOf, type TableShape } from '../../catalog/table.ts';
+import type { TableShape } from '../../catalog/table.ts';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import type { RelationId, RelationShape } from '../../change/change.ts';
 import {
@@ -55,10 +57,11 @@ export class ApplyTargets {
     const targets = new ApplyTargets(client, publication, await Resnapshots.open(client));
     const known = (await loadKnownRelations(client)).filter(({ shape }) => !shape.dropped);
     const oids = new Set(known.map(({ tableOid }) => tableOid));
-    const tables = (await readTables(client, ['*.*'])).filter(({ oid }) => oids.has(oid));
+    const tables = (await readAllTables(client)).filter(({ oid }) => oids.has(oid));
+    const byOid = new Map(tables.map((table) => [table.oid, table]));
     const access = await readTableAccess(client, tables);
     for (const { shape, tableOid } of known) {
-      const table = tables.find(({ oid }) => oid === tableOid);
+      const table = byOid.get(tableOid ?? 0);
       // A table that has changed does not stop the start of the node, but a row for it.
       if (table === undefined || differenceOf(shape, table) !== null) continue;
       targets.#committed.set(shape.id, targetOf(shape, table, access.get(table.oid)));
@@ -109,33 +112,48 @@ export class ApplyTargets {
       await this.#end(shape);
       return;
     }
-    const relations = await loadKnownRelations(this.#client);
-    const known = relations.find(({ shape: { id } }) => id === shape.id);
+    const known = await loadKnownRelation(this.#client, shape.id);
     // A table that the leader has altered comes as a new relation, after its former one has ended.
-    const isAltered = known === undefined && relations.some(({ shape: { dropped } }) => dropped);
-    const tables = await readTables(this.#client, ['*.*']);
-    const table = tableOf(tables, shape, known, isAltered);
+    const isAltered = known === null && (await this.#hasEnded());
+    const table = await this.#tableOf(shape, known, isAltered);
     const difference = differenceOf(shape, table);
     if (difference !== null) {
       const name = `${shape.schema}.${shape.name}`;
       if (!isAltered) throw tableUnlikeLeader(name, difference);
       throw tableNotAltered(name, difference, alterationOf(shape, table));
     }
-    await saveRelation(this.#client, shape, table);
+    if (!isSaved(known, { shape, table })) await saveRelations(this.#client, [{ shape, table }]);
     // A promoted node publishes what the leader published.
-    await addToPublication(this.#client, this.#publication, rootOf(table, tables));
+    const root = await readRoot(this.#client, table);
+    await addToPublication(this.#client, this.#publication, root);
     const access = await readTableAccess(this.#client, [table]);
     this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
+  }
+
+  async #hasEnded(): Promise<boolean> {
+    return (await loadKnownRelations(this.#client)).some(({ shape }) => shape.dropped);
   }
 
   /** Its table, if it is still there, belongs to a relation that follows, or to none. */
   async #end(shape: RelationShape): Promise<void> {
     await this.resnapshots.forget(shape.id);
-    const known = (await loadKnownRelations(this.#client)).find(
-      ({ shape: { id } }) => id === shape.id,
-    );
-    if (known !== undefined && !known.shape.dropped) await endRelation(this.#client, known);
+    const known = await loadKnownRelation(this.#client, shape.id);
+    if (known !== null && !known.shape.dropped) await endRelation(this.#client, known);
     this.#pending.delete(shape.id);
+  }
+
+  async #tableOf(
+    shape: RelationShape,
+    known: KnownRelation | null,
+    isAltered: boolean,
+  ): Promise<TableShape> {
+    const { schema, name } = shape;
+    const table =
+      known?.tableOid == null
+        ? await readTableByName(this.#client, schema, name)
+        : await readTable(this.#client, known.tableOid);
+    if (table !== undefined) return table;
+    throw isAltered ? tableNotCreated(`${schema}.${name}`) : tableMissingHere(`${schema}.${name}`);
   }
 
   /** For each column of the target, the index of its value in a row with these columns. */
@@ -152,21 +170,6 @@ export class ApplyTargets {
     }
     return order;
   }
-}
-
-function tableOf(
-  tables: readonly TableShape[],
-  shape: RelationShape,
-  known: KnownRelation | undefined,
-  isAltered: boolean,
-): TableShape {
-  const table = tables.find(({ oid, schema, name }) => {
-    if (known?.tableOid != null) return oid === known.tableOid;
-    return schema === shape.schema && name === shape.name;
-  });
-  if (table !== undefined) return table;
-  const name = `${shape.schema}.${shape.name}`;
-  throw isAltered ? tableNotCreated(name) : tableMissingHere(name);
 }
 
 /** A crash empties an unlogged table, and the position would still cover its rows. */

@@ -16,6 +16,7 @@ import { inTransaction } from '../../catalog/postgres-session.ts';
 import { otherSchemaBegun, StatementRefused, tablesUnfinished } from '../../errors/row.ts';
 import { hit } from '../../failpoints.ts';
 import {
+  actsAsOther,
   type BuildPhase,
   type BuildStep,
   buildSteps,
@@ -310,16 +311,17 @@ async function runHere(client: Client, step: OpenStep): Promise<void> {
     [step.ordinal, step.notValid],
   );
   if (rowCount !== 1) return;
-  await client.query(
-    `SET LOCAL lock_timeout = ${lockTimeoutMs};
-     SET LOCAL client_connection_check_interval = ${connectionCheckMs};
-     SET LOCAL check_function_bodies = off`,
-  );
-  for (const setting of step.settings) await client.query(setting);
-  await client.query(step.statement);
+  // The statement is last: it may end in a comment.
+  const settings = [
+    `SET LOCAL lock_timeout = ${lockTimeoutMs}`,
+    `SET LOCAL client_connection_check_interval = ${connectionCheckMs}`,
+    'SET LOCAL check_function_bodies = off',
+    ...step.settings,
+  ];
+  await client.query([...settings, step.statement].join(';\n'));
   if (enablesTriggers(step.statement)) await suspendTriggersHere(client);
   // In a transaction of many statements the next ones are ours again.
-  if (step.settings.length > 0) await client.query('RESET SESSION AUTHORIZATION');
+  if (actsAsOther(step.settings)) await client.query('RESET SESSION AUTHORIZATION');
 }
 
 async function leaveOut(

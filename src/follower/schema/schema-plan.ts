@@ -53,6 +53,11 @@ const roleKinds: readonly RegExp[] = [
 ];
 const authorization = new RegExp(`^SET LOCAL SESSION AUTHORIZATION ${role}$`);
 
+/** Whether the settings make the statement run as another role. */
+export function actsAsOther(settings: readonly string[]): boolean {
+  return settings.some((one) => authorization.test(one));
+}
+
 /** The roles that such a statement names; null for any other. */
 export function rolesOf(step: Pick<BuildStep, 'statement' | 'settings'>): string[] | null {
   const found = roleKinds.map((kind) => kind.exec(step.statement)).find((match) => match !== null);

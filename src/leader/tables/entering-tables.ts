@@ -4,7 +4,7 @@
  * a point names them, so that a crash in between forgets none.
  */
 import type { Client } from 'pg';
-import { saveRelation } from '../../catalog/known-relations.ts';
+import { saveRelations } from '../../catalog/known-relations.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import type { TableShape } from '../../catalog/table.ts';
 import type { RelationId, RelationShape } from '../../change/change.ts';
@@ -17,7 +17,7 @@ export async function enterTable(
   isToRead: boolean,
 ): Promise<void> {
   await inTransaction(client, async () => {
-    await saveRelation(client, shape, table);
+    await saveRelations(client, [{ shape, table }]);
     await client.query('DELETE FROM understudy.unread_partitions WHERE table_oid = $1', [
       table.oid,
     ]);

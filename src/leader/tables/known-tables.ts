@@ -9,9 +9,13 @@
 import type { Client } from 'pg';
 import { readTableAccess } from '../../catalog/column-access.ts';
 import { hasOneSpelling, type KeyedTable, keyedTableOf } from '../../catalog/key-lookup.ts';
-import { type KnownRelation, loadKnownRelations } from '../../catalog/known-relations.ts';
+import {
+  type KnownRelation,
+  loadKnownRelation,
+  loadKnownRelations,
+} from '../../catalog/known-relations.ts';
 import { readPublicationState } from '../../catalog/publication.ts';
-import { readTables } from '../../catalog/read-catalog.ts';
+import { matchingTables, readAllTables, readTable, readTree } from '../../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
 import { readSchemaChanges, type SchemaChange } from '../../catalog/schema-changes.ts';
 import { displayName, rootOf, type TableShape } from '../../catalog/table.ts';
@@ -37,9 +41,14 @@ import {
   withPartitions,
 } from './entering-tables.ts';
 import { type OutsideProblem, OutsideTables, problemOfTree } from './outside-tables.ts';
-import { inTableOrder, messageDifference, recreated, renamed } from './table-difference.ts';
+import {
+  inTableOrder,
+  isSameOrder,
+  messageDifference,
+  recreated,
+  renamed,
+} from './table-difference.ts';
 
-const allTables = ['*.*'];
 /** Together 5 s: far longer than a commit takes from its record in the WAL to being visible. */
 const visiblePollsMax = 100;
 const visiblePollMs = 50;
@@ -75,8 +84,10 @@ interface Checked {
 export class KnownTables implements StreamTables {
   readonly #client: Client;
   readonly #parts: KnownTablesParts;
+  /** The last shape of each table that was compared with the catalog. */
   readonly #byOid = new Map<number, RelationShape>();
-  readonly #known: KnownRelation[];
+  readonly #known = new Map<RelationId, KnownRelation>();
+  readonly #knownByOid = new Map<number, KnownRelation>();
   /** One after the other: `learn` and `check` may find the same new table. */
   #entering: Promise<void> = Promise.resolve();
   /** Named as unfinished by points that can be read. */
@@ -90,7 +101,7 @@ export class KnownTables implements StreamTables {
   private constructor(parts: KnownTablesParts, known: KnownRelation[], outside: OutsideTables) {
     this.#client = parts.client;
     this.#parts = parts;
-    this.#known = known;
+    for (const relation of known) this.#remember(relation);
     this.#outside = outside;
   }
 
@@ -133,7 +144,7 @@ export class KnownTables implements StreamTables {
     if (sent !== null && !isBefore) throw tableChanged(name, sent);
     if (sent === null) this.#leftOut.delete(message.oid);
     else this.#leftOut.add(message.oid);
-    this.#byOid.set(message.oid, inTableOrder(shape, table));
+    this.#shapeHere(known, table);
   }
 
   /** Any other table may have been a partition, whose rows belong to a table of the stream. */
@@ -146,8 +157,7 @@ export class KnownTables implements StreamTables {
   /** A commit is decoded before other sessions see it, and so is a table that it created. */
   async #tableOf(oid: number): Promise<TableShape | undefined> {
     for (let polls = 1; ; polls += 1) {
-      const tables = await readTables(this.#client, allTables);
-      const table = tables.find((one) => one.oid === oid);
+      const table = await readTable(this.#client, oid);
       if (table !== undefined || polls === visiblePollsMax) return table;
       await sleep(visiblePollMs);
     }
@@ -157,7 +167,7 @@ export class KnownTables implements StreamTables {
    * Throws if no row of the stream can have this key: it would be read in vain, again and again.
    */
   requireKey({ relationId, identity }: RowKey): void {
-    const shape = this.#known.find(({ shape: { id } }) => id === relationId)?.shape;
+    const shape = this.#known.get(relationId)?.shape;
     if (shape !== undefined && shape.identity.length === identity.length && identity.length > 0) {
       return;
     }
@@ -166,7 +176,7 @@ export class KnownTables implements StreamTables {
 
   /** The OID of the relation's table here; null for one that this node never had. */
   oidOf(relationId: RelationId): number | null {
-    return this.#known.find(({ shape: { id } }) => id === relationId)?.tableOid ?? null;
+    return this.#known.get(relationId)?.tableOid ?? null;
   }
 
   /**
@@ -174,15 +184,13 @@ export class KnownTables implements StreamTables {
    * for a relation that this node never had.
    */
   async readable(relationId: RelationId): Promise<ReadableTable | null> {
-    const known = this.#known.find(({ shape: { id } }) => id === relationId);
-    const tables = await readTables(this.#client, allTables);
-    const table = tables.find(({ oid }) => oid === known?.tableOid);
+    const known = this.#known.get(relationId);
     if (known === undefined || known.shape.dropped) return null;
+    const table = await this.#present(known);
     if (table === undefined) throw tableChanged(relationId, 'it was dropped');
     const difference = compareWithTable(known.shape, table);
     if (difference !== null) throw tableChanged(displayName(table), difference);
-    const shape = this.#byOid.get(table.oid) ?? inTableOrder(known.shape, table);
-    this.#byOid.set(table.oid, shape);
+    const shape = this.#shapeHere(known, table);
     const access = await readTableAccess(this.#client, [table]);
     const keyed = keyedTableOf(shape, table, access.get(table.oid));
     return { oid: table.oid, shape, keyed, hasOneSpelling: hasOneSpelling(keyed) };
@@ -193,13 +201,21 @@ export class KnownTables implements StreamTables {
    * one that has ended, of which the stream says no more than that.
    */
   async forResnapshot(relationId: RelationId): Promise<RelationShape | null> {
-    const known = this.#known.find(({ shape: { id } }) => id === relationId);
+    const known = this.#known.get(relationId);
     if (known?.shape.dropped === true) return known.shape;
     if (known === undefined || known.shape.identity.length === 0) return null;
-    const tables = await readTables(this.#client, allTables);
-    const table = tables.find(({ oid }) => oid === known.tableOid);
-    if (table?.kind === 'partitioned') return null;
+    if ((await this.#present(known))?.kind === 'partitioned') return null;
     return (await this.readable(relationId))?.shape ?? null;
+  }
+
+  /** Of every table that is as the stream knows it, whether or not a row of it was streamed. */
+  async shapes(): Promise<RelationShape[]> {
+    return (await readAllTables(this.#client)).flatMap((table) => {
+      const known = this.#knownOf(table.oid);
+      if (known === undefined || table.kind === 'partitioned') return [];
+      const isSame = compareWithTable(known.shape, table) === null;
+      return isSame ? [this.#shapeHere(known, table)] : [];
+    });
   }
 
   shapeOf(message: RelationMessage): RelationShape | null {
@@ -216,8 +232,8 @@ export class KnownTables implements StreamTables {
   async check(patterns: readonly string[]): Promise<Checked> {
     const { publication } = this.#parts;
     // A partition that enters during this check is not in what was read from the catalog before.
-    const present = [...this.#known];
-    const tables = await readTables(this.#client, allTables);
+    const present = [...this.#known.values()];
+    const tables = await readAllTables(this.#client);
     const { rows } = await this.#client.query<{ oid: string }>(
       `SELECT r.prrelid::bigint AS oid FROM pg_catalog.pg_publication_rel r
        JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1`,
@@ -238,10 +254,11 @@ export class KnownTables implements StreamTables {
     for (const table of tables) {
       if (unread.has(table.oid) && this.#knownOf(table.oid) === undefined) await this.#enter(table);
     }
+    const byOid = new Map(tables.map((table) => [table.oid, table]));
     for (const known of present) {
       const { shape, tableOid } = known;
       if (shape.dropped) continue;
-      const table = tables.find(({ oid }) => oid === tableOid);
+      const table = byOid.get(tableOid ?? 0);
       const name = `${shape.schema}.${shape.name}`;
       if (table === undefined)
         throw tableChanged(name, 'it was dropped, or dropped and re-created');
@@ -255,8 +272,7 @@ export class KnownTables implements StreamTables {
     const [stop] = changes.filter(({ atOnce }) => atOnce);
     // rule: attached-table-stops
     if (stop !== undefined) throw tableChanged(stop.table, stop.what);
-    const wanted = await readTables(this.#client, patterns);
-    const missing = wanted.filter(({ oid, persistence, isPartition }) => {
+    const missing = matchingTables(tables, patterns).filter(({ oid, persistence, isPartition }) => {
       return persistence === 'permanent' && !isPartition && !published.has(oid);
     });
     return { unpublished: missing.map(displayName), outside, changes };
@@ -294,7 +310,28 @@ export class KnownTables implements StreamTables {
   }
 
   #knownOf(oid: number): KnownRelation | undefined {
-    return this.#known.find(({ tableOid }) => tableOid === oid);
+    return this.#knownByOid.get(oid);
+  }
+
+  #remember(relation: KnownRelation): void {
+    this.#known.set(relation.shape.id, relation);
+    const { tableOid } = relation;
+    if (tableOid === null || this.#knownByOid.has(tableOid)) return;
+    this.#knownByOid.set(tableOid, relation);
+  }
+
+  /** The shape as the table has it, which is the same object for as long as it is the same shape. */
+  #shapeHere({ shape }: KnownRelation, table: TableShape): RelationShape {
+    const before = this.#byOid.get(table.oid);
+    const now = inTableOrder(shape, table);
+    if (before?.id === now.id && isSameOrder(before, now)) return before;
+    this.#byOid.set(table.oid, now);
+    return now;
+  }
+
+  /** The table of a known relation as it is now; undefined where it was dropped. */
+  async #present({ tableOid }: KnownRelation): Promise<TableShape | undefined> {
+    return tableOid === null ? undefined : await readTable(this.#client, tableOid);
   }
 
   /** Null if the table cannot enter the stream. */
@@ -322,8 +359,9 @@ export class KnownTables implements StreamTables {
       return;
     }
     if (!(await this.#isPublished(table))) return;
-    const tables = await readTables(this.#client, allTables);
-    const tree = withPartitions(rootOf(table, tables), tables);
+    const tables = await readTree(this.#client, table.oid);
+    const byOid = new Map(tables.map((one) => [one.oid, one]));
+    const tree = withPartitions(rootOf(table, byOid), tables);
     const problem = problemOfTree(tree) ?? (await this.#oldPublicationProblem(table));
     if (problem !== null) {
       await this.#outside.add(tree);
@@ -353,13 +391,13 @@ export class KnownTables implements StreamTables {
   }
 
   #usedIds(): Set<RelationId> {
-    return new Set(this.#known.map(({ shape }) => shape.id));
+    return new Set(this.#known.keys());
   }
 
   async #take(table: TableShape, shape: RelationShape, isToRead: boolean): Promise<void> {
     await enterTable(this.#client, shape, table, isToRead);
-    const known = await loadKnownRelations(this.#client);
-    this.#known.push(...known.filter((one) => one.shape.id === shape.id));
+    const known = await loadKnownRelation(this.#client, shape.id);
+    if (known !== null) this.#remember(known);
     if (isToRead) this.#parts.onEnter(shape.id);
   }
 

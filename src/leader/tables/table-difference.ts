@@ -37,6 +37,14 @@ export function inTableOrder(shape: RelationShape, table: TableShape): RelationS
   return { ...shape, columns };
 }
 
+/** Two shapes of one known relation have the same columns, which are compared as objects. */
+export function isSameOrder(a: RelationShape, b: RelationShape): boolean {
+  return (
+    a.columns.length === b.columns.length &&
+    a.columns.every((column, index) => column === b.columns[index])
+  );
+}
+
 /**
  * The message describes the table at its position in the WAL, the catalog as it is now, or shortly
  * before: a commit is decoded before it is visible. Where a type was widened by its modifier alone,

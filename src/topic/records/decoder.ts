@@ -9,6 +9,7 @@ import { parsePosition } from '../../change/position.ts';
 import { bug } from '../../errors/bug.ts';
 import { unknownRecord } from '../../errors/topic.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
+import { someAtATime } from '../../waiting.ts';
 import type { FetchedRecord } from '../log.ts';
 import type { SchemaRegistry } from '../schema-registry.ts';
 import { decodeFramed, RowCodec, readSchemaId } from './avro-codec.ts';
@@ -27,6 +28,9 @@ import type { RowSchema } from './row-schema.ts';
 import type { SchemaPart } from './schema-record.ts';
 import type { RowRecord, StreamRecord } from './stream-record.ts';
 
+/** Requests to the registry at a time. */
+const requestsMax = 8;
+
 export class RecordDecoder {
   readonly #registry: Pick<SchemaRegistry, 'schemaById'>;
   readonly #headers = new PositionHeaderDecoder();
@@ -40,18 +44,24 @@ export class RecordDecoder {
   }
 
   /**
-   * Decodes in order; waits only for row schemas that it has not read before. Fences, schema and
-   * sequence records are left out, as they are of the counts: a fence has no meaning for readers, a
-   * reader that has its tables needs no schema, and rows do not depend on sequences.
+   * Decodes in order; waits only for row schemas that it has not read before, which it reads side
+   * by side: a transaction may have rows of a thousand tables. Fences, schema and sequence records
+   * are left out, as they are of the counts: a fence has no meaning for readers, a reader that has
+   * its tables needs no schema, and rows do not depend on sequences.
    */
   async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
     const decoded: StreamRecord[] = [];
+    const unread = new Set<number>();
     for (const record of records) {
       const stream = this.#decodeOrRefuse(record);
       if (stream === null) continue;
-      if (stream.kind === 'row' && stream.value !== null) await this.#ensureCodec(stream.value);
+      if (stream.kind === 'row' && stream.value !== null) {
+        const schemaId = readSchemaId(stream.value);
+        if (!this.#codecs.has(schemaId)) unread.add(schemaId);
+      }
       decoded.push(stream);
     }
+    if (unread.size > 0) await someAtATime(unread, requestsMax, (id) => this.#readCodec(id));
     return decoded;
   }
 
@@ -88,9 +98,7 @@ export class RecordDecoder {
     return { columnIds: codec.columnIds, values: codec.decode(row.value) };
   }
 
-  async #ensureCodec(value: Buffer): Promise<void> {
-    const schemaId = readSchemaId(value);
-    if (this.#codecs.has(schemaId)) return;
+  async #readCodec(schemaId: number): Promise<void> {
     const schema = (await this.#registry.schemaById(schemaId)) as RowSchema;
     if (typeof schema.relationId !== 'string' || !Array.isArray(schema.fields)) {
       throw unknownRecord(`a row has schema ${schemaId}, which is not a row schema`);

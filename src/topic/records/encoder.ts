@@ -35,7 +35,7 @@ import {
 import { encodePositionHeader, encodeTexts, type HeaderOp } from './headers.ts';
 import * as layout from './layout.ts';
 import { partitionOf } from './partitioner.ts';
-import { rowSchemaOf } from './row-schema.ts';
+import { type RowSchema, rowSchemaOf } from './row-schema.ts';
 import { keyOfPart, type SchemaPart, schemaPartition, supersededKeys } from './schema-record.ts';
 
 interface RecordEncoderOptions {
@@ -88,9 +88,18 @@ export class RecordEncoder {
 
   async prepare(relation: RelationShape): Promise<void> {
     const schema = rowSchemaOf(relation);
-    const subject = layout.subjectName(this.#options.topic, `${schema.namespace}.${schema.name}`);
-    const schemaId = await this.#options.registry.register(subject, schema);
+    const schemaId = await this.#register(schema);
     this.#relations.set(relation, { schemaId, codec: new RowCodec(schema) });
+  }
+
+  /** Registers the schema of its rows, so that their first one does not wait for the registry. */
+  async announce(relation: RelationShape): Promise<void> {
+    await this.#register(rowSchemaOf(relation));
+  }
+
+  #register(schema: RowSchema): Promise<number> {
+    const subject = layout.subjectName(this.#options.topic, `${schema.namespace}.${schema.name}`);
+    return this.#options.registry.register(subject, schema);
   }
 
   /** A row goes to the partition of its key; a record about a table goes to every partition. */
