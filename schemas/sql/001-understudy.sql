@@ -142,8 +142,11 @@ CREATE TABLE IF NOT EXISTS understudy.points (
   label text PRIMARY KEY CHECK (label ~ '^[a-z][a-z0-9_.-]{0,62}$'),
   epoch integer,
   upto pg_lsn,
-  commit_time_us bigint
+  commit_time_us bigint,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+ALTER TABLE understudy.points
+  ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT clock_timestamp();
 
 -- What determines the text of stored values: the labels of an enum, the attributes of a composite
 -- type, as they were when a table with such a column entered the stream.
@@ -412,13 +415,20 @@ BEGIN
       USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Create the second point in a transaction of its own.';
   END IF;
+  -- Each point ends a batch, and every agent keeps its label. Those that a leader sent have an LSN.
+  IF (SELECT count(*) FROM understudy.points p
+      WHERE p.upto IS NULL AND p.created_at > clock_timestamp() - interval '1 minute') >= 100 THEN
+    RAISE EXCEPTION '100 points were created within a minute'
+      USING ERRCODE = 'program_limit_exceeded', HINT = 'Create the point a minute later.';
+  END IF;
   INSERT INTO understudy.points (label) VALUES (point.label) ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'the point % exists already', label
       USING ERRCODE = 'unique_violation', HINT = 'Labels are used once: choose another.';
   END IF;
   PERFORM set_config('understudy.point_label', label, true);
-  PERFORM pg_logical_emit_message(true, 'understudy.point', label);
+  -- Any user may write such a message, but only this function knows the stream's id.
+  PERFORM pg_logical_emit_message(true, 'understudy.point', node.stream_id || ' ' || label);
 END
 $$;
 

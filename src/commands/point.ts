@@ -7,7 +7,7 @@ import type { ControlState } from '../control/control-state.ts';
 import { bug } from '../errors/bug.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { promotionUnfinished } from '../errors/node-state.ts';
-import { labelTaken } from '../errors/prerequisite.ts';
+import { labelTaken, tooManyPoints } from '../errors/prerequisite.ts';
 import { pointNotPublished } from '../errors/timed-out.ts';
 import { hasCode } from '../errors/understudy-error.ts';
 import { leaderOf, openFleetLog, openMember } from '../fleet/node/member-session.ts';
@@ -57,6 +57,7 @@ export const pointCommand: Command<PointInput> = {
 };
 
 const uniqueViolation = '23505';
+const limitExceeded = '54000';
 const notInPrerequisiteState = '55000';
 
 /** One statement, hence a transaction of its own: the point follows directly after it. */
@@ -66,6 +67,7 @@ async function createPoint(client: Client, node: string, label: string): Promise
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === uniqueViolation) throw labelTaken(label, error);
+    if (code === limitExceeded) throw tooManyPoints(error);
     if (code !== notInPrerequisiteState) throw error;
     throw promotionUnfinished(node, error);
   }

@@ -173,6 +173,16 @@ export function labelTaken(label: string, cause?: unknown): UnderstudyError {
   );
 }
 
+/** Each point ends a batch of the leader, and every agent keeps its label. */
+export function tooManyPoints(cause: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    'a hundred points were created within a minute',
+    'Create the point a minute later.',
+    cause,
+  );
+}
+
 export function cannotListen(address: string, errorCode: string, cause: unknown): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',

@@ -148,10 +148,25 @@ test('the message of a point is in the WAL once, inside its transaction', async 
     [slot],
   );
   await own.query('SELECT pg_drop_replication_slot($1)', [slot]);
+  const content = `${leader.streamId} kept`;
   assert.equal(
     messages.rows.map((row) => row.data),
-    ['message: transactional: 1 prefix: understudy.point, sz: 4 content:kept'],
+    [
+      `message: transactional: 1 prefix: understudy.point, sz: ${content.length} content:${content}`,
+    ],
   );
+  assert.match(await refusal(user, 'SELECT stream_id FROM understudy.node'), /^42501/);
+});
+
+test('no more than a hundred points are created within a minute', async () => {
+  const { rows } = await own.query<{ n: string }>('SELECT count(*) AS n FROM understudy.points');
+  for (let made = Number(rows[0]?.n); made < 100; made += 1) {
+    await user.query('SELECT understudy.point($1)', [`many-${made}`]);
+  }
+  const said = await refusal(user, `SELECT understudy.point('one-too-many')`);
+  assert.is(said, '54000 100 points were created within a minute');
+  await own.query(`UPDATE understudy.points SET created_at = created_at - interval '1 minute'`);
+  await user.query(`SELECT understudy.point('a-minute-later')`);
 });
 
 test('a follower gives no tokens and creates no points', async () => {

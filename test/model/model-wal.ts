@@ -8,6 +8,7 @@
 import { type Lsn, toLsn } from '../../src/change/lsn.ts';
 import type { PgoutputMessage } from '../../src/leader/stream/pgoutput-decoder.ts';
 import type { WalEvent, WalSource } from '../../src/leader/stream/stages.ts';
+import { streamId } from '../support/builders.ts';
 
 export interface SourceTransaction {
   readonly commitLsn: Lsn;
@@ -143,7 +144,7 @@ export class ModelWalsender implements WalSource {
     }
     if (label !== null) {
       const head = { kind: 'message', transactional: true, prefix: 'understudy.point' } as const;
-      messages.push({ ...head, content: label });
+      messages.push({ ...head, content: `${streamId} ${label}` });
     }
     return [...messages, { kind: 'commit', commitLsn, commitEndLsn }];
   }

@@ -207,12 +207,15 @@ test('the tables of one truncate follow each other, after their relation records
   assert.equal(seen, expected);
 });
 
-test('a label is a transactional message with our prefix, and takes no ordinal', () => {
+test('a label is a transactional message of our stream, and takes no ordinal', () => {
   const build = opened();
   const ours = { kind: 'message', transactional: true, prefix: 'understudy.point' } as const;
-  assert.equal(build({ ...ours, content: 'noon' }), [{ kind: 'label', label: 'noon' }]);
-  assert.equal(build({ ...ours, transactional: false, content: 'x' }), []);
-  assert.equal(build({ ...ours, prefix: 'understudy.points', content: 'x' }), []);
+  assert.equal(build({ ...ours, content: 'stream noon' }), [{ kind: 'label', label: 'noon' }]);
+  assert.equal(build({ ...ours, transactional: false, content: 'stream x' }), []);
+  assert.equal(build({ ...ours, prefix: 'understudy.points', content: 'stream x' }), []);
+  for (const forged of ['noon', 'other noon', 'streamnoon', 'stream No label', 'stream ']) {
+    assert.equal(build({ ...ours, content: forged }), [], forged);
+  }
   assert.is(rowsOf(build(insert('1', null, null)))[0]?.ordinal, 1);
 });
 

@@ -13,7 +13,7 @@ import { rowWithoutIdentity, unexpectedPgoutput } from '../../errors/topic.ts';
 import type { OldTuple, PgoutputMessage, RelationMessage, Tuple } from './pgoutput-decoder.ts';
 import type { BuiltEvent, ChangeBuilder, ObservedRead, StreamTables } from './stages.ts';
 
-/** The prefix of the logical message that understudy.point(label) leaves in the WAL. */
+/** The prefix of the message of understudy.point(label); it holds the stream and the label. */
 const pointPrefix = 'understudy.point';
 /** The prefix of the one that requests a resnapshot; it holds the stream and a relation id. */
 const resnapshotPrefix = 'understudy.reread';
@@ -88,20 +88,17 @@ export class TransactionBuilder implements ChangeBuilder {
     return this.#changes(relation, { kind: 'reread', relation });
   }
 
-  /** Any user may write such a message; only what point() lets through can be a label. */
+  /** Any user may write such a message, but only `understudy` knows the stream id in it. */
   #message({ prefix, transactional, content }: LogicalMessage): BuiltEvent[] {
     if (!transactional) return [];
     if (prefix === watermarkPrefix) return [{ kind: 'watermark', id: content }];
-    if (prefix === resnapshotPrefix) return this.#resnapshotRequest(content);
-    const isLabel = prefix === pointPrefix && labelPattern.test(content);
-    return isLabel ? [{ kind: 'label', label: content }] : [];
-  }
-
-  /** Only a user who may read the tables of `understudy` knows the stream id. */
-  #resnapshotRequest(content: string): BuiltEvent[] {
     const own = `${this.#streamId} `;
+    // rule: message-names-the-stream
     if (!content.startsWith(own)) return [];
-    return [{ kind: 'resnapshot', relationId: content.slice(own.length) }];
+    const said = content.slice(own.length);
+    if (prefix === resnapshotPrefix) return [{ kind: 'resnapshot', relationId: said }];
+    const isLabel = prefix === pointPrefix && labelPattern.test(said);
+    return isLabel ? [{ kind: 'label', label: said }] : [];
   }
 
   #learn(message: RelationMessage): void {
