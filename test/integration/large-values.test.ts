@@ -83,6 +83,24 @@ test('a changed key keeps the large values of its row, through several keys', as
   );
 });
 
+test('more rows than are held at once keep the large values that a move deletes', async () => {
+  await fleet.sql(
+    'a',
+    `INSERT INTO doc SELECT i, i, 0, ${large("' || i || '")}, decode(repeat('cd', 3000), 'hex')
+     FROM generate_series(1001, 1130) AS i;
+     INSERT INTO always (id, n, body) SELECT i, 0, ${large("' || i || '")}
+     FROM generate_series(1001, 1070) AS i`,
+  );
+  await isSame();
+  await inOneFold(
+    `BEGIN; UPDATE doc SET id = id + 1000, n = 7 WHERE id > 1000;
+     UPDATE always SET n = 7 WHERE id > 1000; COMMIT`,
+    'UPDATE doc SET id = 9000 - id WHERE id BETWEEN 2001 AND 2060',
+  );
+  await fleet.sql('a', 'DELETE FROM doc WHERE id > 1000; DELETE FROM always WHERE id > 1000');
+  await isSame();
+});
+
 test('a key that was deleted and inserted again has its new large value', async () => {
   await inOneFold(
     `BEGIN; DELETE FROM doc WHERE id = 2; INSERT INTO doc VALUES (2, 2, 0, ${large('again')}, NULL);

@@ -33,6 +33,8 @@ export interface ModelStep {
   readonly mayLackBase?: (relationId: RelationId) => boolean;
   /** May be those of a module with a rule left out. */
   readonly actions?: typeof rowActions;
+  /** How many bases are held; the others are kept by the database. */
+  readonly heldMax?: number;
   /** Whether deletes come after all writes, as no applier may do it. */
   readonly deletesLast?: boolean;
 }
@@ -44,7 +46,10 @@ export function applyRows(store: ModelStore, step: ModelStep): void {
   };
   const late: (() => void)[] = [];
   let answer: readonly (Layer | null)[] = [];
-  const actions = (step.actions ?? rowActions)(tableSteps(step), { replace, layer });
+  const kept = new Map<RelationId, (readonly PgText[] | null)[]>();
+  const { heldMax } = step;
+  const options = { replace, layer, ...(heldMax !== undefined && { heldMax }) };
+  const actions = (step.actions ?? rowActions)(tableSteps(step), options);
   for (let next = actions.next(answer); next.done !== true; next = actions.next(answer)) {
     const action = next.value;
     const { relationId } = action.table;
@@ -53,6 +58,15 @@ export function applyRows(store: ModelStore, step: ModelStep): void {
         const held = store.read(relationId, key);
         const values = action.columnIds.map((id) => held?.[columns.indexOf(id)] ?? null);
         return held === null ? null : layerOf(action.columnIds, values, null);
+      });
+    } else if (action.kind === 'keep') {
+      const held = action.keys.map(([key = '']) => store.read(relationId, key));
+      kept.set(relationId, [...(action.first === 0 ? [] : (kept.get(relationId) ?? [])), ...held]);
+    } else if (action.kind === 'kept') {
+      const { first, count, columnIds } = action;
+      answer = (kept.get(relationId) ?? []).slice(first, first + count).map((held) => {
+        const values = columnIds.map((id) => held?.[columns.indexOf(id)] ?? null);
+        return held === null ? null : layerOf(columnIds, values, null);
       });
     } else if (action.kind === 'removed') {
       const spelled = (key: string | undefined): PgText => {

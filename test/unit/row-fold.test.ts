@@ -57,7 +57,7 @@ function valuesOf(value: Buffer): PgText[] {
 }
 
 /** As the applier does it: its own actions, on a table in which `a` and `A` are equal keys. */
-function apply(table: Table, rows: TableRows): Table {
+function apply(table: Table, rows: TableRows, heldMax?: number, mayLack = false): Table {
   const result = new Map(table);
   const store: ModelStore = {
     values: ({ identity, value }) => [identity[0] ?? '', ...valuesOf(value)],
@@ -71,7 +71,10 @@ function apply(table: Table, rows: TableRows): Table {
       result.set(key ?? '', row as unknown as Row);
     },
   };
-  applyRows(store, { tables: [rows], columns: ['key', ...columns] });
+  applyRows(store, {
+    ...{ tables: [rows], columns: ['key', ...columns], mayLackBase: () => mayLack },
+    ...(heldMax !== undefined && { heldMax }),
+  });
   return result;
 }
 
@@ -145,18 +148,33 @@ test('any history of partial updates, key changes and deletes ends in the same r
     ['b', ['0', 'large b', 'huge b']],
   ]);
   fc.assert(
-    fc.property(fc.array(anyStep, { maxLength: 25 }), (steps) => {
+    fc.property(fc.array(anyStep, { maxLength: 25 }), fc.nat(2), (steps, heldMax) => {
       const { after, records } = play(start, steps);
       const [rows] = folded(records);
-      const result = rows === undefined ? start : apply(start, rows);
+      const result = rows === undefined ? start : apply(start, rows, heldMax);
       assert.equal([...result].sort(), [...after].sort());
     }),
     { numRuns: 3_000 },
   );
 });
 
-/** The actions on a table that holds one row, under `a`. */
-function actionsOf(records: readonly RowRecord[], oneSpelling: boolean): string[] {
+/** How many keys each question about bases has. */
+function keysOfBases(records: readonly RowRecord[]): Record<'keep' | 'kept' | 'read', number[]> {
+  const sizes = { keep: [] as number[], kept: [] as number[], read: [] as number[] };
+  const base = layerOf(['large'], ['base'], null);
+  const actions = startOf(records, true);
+  for (let next = actions.next([]); next.done !== true; ) {
+    const action = next.value;
+    const count = 'count' in action ? action.count : 'keys' in action ? action.keys.length : 0;
+    if (action.kind === 'keep' || action.kind === 'kept' || action.kind === 'read') {
+      sizes[action.kind].push(count);
+    }
+    next = actions.next(new Array(count).fill(base));
+  }
+  return sizes;
+}
+
+function startOf(records: readonly RowRecord[], oneSpelling: boolean) {
   const [rows] = folded(records);
   const names = ['key', ...columns];
   const ids = names.map((id) => ({ id }));
@@ -165,7 +183,12 @@ function actionsOf(records: readonly RowRecord[], oneSpelling: boolean): string[
     return layerOf(names, [identity[0] ?? '', ...valuesOf(value)], unchanged);
   };
   const steps = rows === undefined ? [] : [{ table, rows, mayLackBase: false }];
-  const actions = rowActions(steps, { replace: false, layer: layerOfRow });
+  return rowActions(steps, { replace: false, layer: layerOfRow });
+}
+
+/** The actions on a table that holds one row, under `a`. */
+function actionsOf(records: readonly RowRecord[], oneSpelling: boolean): string[] {
+  const actions = startOf(records, oneSpelling);
   const taken: string[] = [];
   for (let next = actions.next([]); next.done !== true; ) {
     const action = next.value;
@@ -192,6 +215,34 @@ test('a base is read before the deletes where one of them removes it, else with 
   assert.equal(actionsOf(removed, false), ['removed', 'read', ...early]);
   const moved = [recordOf(0, 'a', null), recordOf(1, 'b', ['1', null, '2'], 'a')];
   assert.equal(actionsOf(moved, true), ['read', ...early]);
+});
+
+test('of the bases that deletes remove, few are held: the database keeps the others', () => {
+  const moves = Array.from({ length: 200 }, (_, i) => [
+    recordOf(2 * i, `from ${i}`, null),
+    recordOf(2 * i + 1, `to ${i}`, ['1', null, '2'], `from ${i}`),
+  ]).flat();
+  const sizes = keysOfBases(moves);
+  assert.equal(sizes.keep, [200]);
+  assert.equal(sizes.read, []);
+  assert.equal(sizes.kept, [50, 50, 50, 50]);
+  const few = keysOfBases(moves.slice(0, 100));
+  assert.equal(few, { keep: [], kept: [], read: [50] });
+
+  const start: Table = new Map(moves.map((_, i) => [`from ${i}`, ['0', `large ${i}`, 'huge']]));
+  const [rows] = folded(moves);
+  const after = apply(start, rows as TableRows);
+  for (let i = 0; i < 200; i += 1) assert.equal(after.get(`to ${i}`), ['1', `large ${i}`, '2']);
+});
+
+test('a base that the table lacked is not the row that is written under its key', () => {
+  const moved = recordOf(1, 'b', ['1', null, '2'], 'a');
+  const records = [recordOf(0, 'a', null), moved, recordOf(2, 'a', ['3', 'of another', '4'])];
+  const [rows] = folded(records);
+  for (const heldMax of [0, 50]) {
+    const after = apply(new Map(), rows as TableRows, heldMax, true);
+    assert.equal([...after], [['a', ['3', 'of another', '4']]]);
+  }
 });
 
 test('a partial row that follows a delete of its key is damage of the node', () => {

@@ -17,6 +17,7 @@ import { endBootstrap } from '../state/bootstrap-state.ts';
 import { type FollowerPosition, movePosition, saveLabel } from '../state/follower-state.ts';
 import { saveSequences } from '../state/sequence-positions.ts';
 import type { ApplyTargets } from './apply-targets.ts';
+import { KeptBases } from './kept-bases.ts';
 import { type BaseQuery, type BaseRows, type Layer, layerOf } from './partial-rows.ts';
 import { finishedAt, rowsSeen } from './resnapshots.ts';
 import { rowActions, rowCount, type TableStep } from './row-actions.ts';
@@ -46,11 +47,13 @@ export class Applier implements ApplyStage {
   readonly #client: Client;
   readonly #targets: ApplyTargets;
   readonly #decoder: RecordDecoder;
+  readonly #kept: KeptBases;
 
   constructor(client: Client, targets: ApplyTargets, decoder: RecordDecoder) {
     this.#client = client;
     this.#targets = targets;
     this.#decoder = decoder;
+    this.#kept = new KeptBases(client);
   }
 
   /**
@@ -164,6 +167,12 @@ export class Applier implements ApplyStage {
         case 'read':
           answer = await this.#readBases(action);
           break;
+        case 'keep':
+          await this.#kept.keep(action, columnsOf(action.table, action.keys));
+          break;
+        case 'kept':
+          answer = await this.#kept.read(action);
+          break;
         case 'removed':
           answer = await this.#removedBy(action.table, action.keys, action.by);
           break;
@@ -179,6 +188,7 @@ export class Applier implements ApplyStage {
           break;
         case 'end':
           await writer?.flush();
+          await this.#kept.end(action.table);
           await this.#addSeen(action.table, action.rows);
       }
     }

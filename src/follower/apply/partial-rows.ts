@@ -66,6 +66,22 @@ export interface BaseQuery<Table> {
   readonly keys: readonly (readonly string[])[];
 }
 
+/** Asks to keep these columns of the rows under these keys until the table's rows are written. */
+export interface KeepQuery<Table> extends Omit<BaseQuery<Table>, 'kind'> {
+  readonly kind: 'keep';
+  /** The place of the first key among all that are kept of the table. */
+  readonly first: number;
+}
+
+/** Asks for some of the rows that were kept, by their places. */
+export interface KeptQuery<Table> {
+  readonly kind: 'kept';
+  readonly table: Table;
+  readonly columnIds: readonly ColumnId[];
+  readonly first: number;
+  readonly count: number;
+}
+
 /** For each key of a query, the row that the table holds; null where it holds none. */
 export type BaseRows = readonly (Layer | null)[];
 
@@ -83,16 +99,7 @@ export function* readBases<Table extends LayeredTable>(
 ): Generator<BaseQuery<Table>, Bases, BaseRows> {
   const wanting = partials.filter(({ base }) => base !== null);
   if (wanting.length === 0) return new Map();
-  const ids = table.columns.map(({ id }) => id);
-  const missing = new Set(
-    wanting.flatMap(({ layers }) => {
-      return missingColumns(
-        ids,
-        layers.map((row) => layer(table, row)),
-      );
-    }),
-  );
-  const columnIds = ids.filter((id) => missing.has(id));
+  const columnIds = lackingColumns(table, wanting, layer);
   const rows = yield {
     kind: 'read',
     table,
@@ -101,6 +108,63 @@ export function* readBases<Table extends LayeredTable>(
   };
   const bases = new Map<PartialRow, Layer>();
   for (const [i, partial] of wanting.entries()) {
+    const row = rows[i] ?? null;
+    if (row !== null) bases.set(partial, row);
+  }
+  return bases;
+}
+
+/** The columns that any of the rows lacks, in the order of the table. */
+function lackingColumns<Table extends LayeredTable>(
+  table: Table,
+  partials: readonly PartialRow[],
+  layer: LayerReader<Table>,
+): readonly ColumnId[] {
+  const ids = table.columns.map(({ id }) => id);
+  const missing = new Set<ColumnId>();
+  for (const { layers } of partials) {
+    const read = layers.map((row) => layer(table, row));
+    for (const id of missingColumns(ids, read)) missing.add(id);
+  }
+  return ids.filter((id) => missing.has(id));
+}
+
+/** Rows whose bases are kept, each with its place. */
+export interface KeptPlaces {
+  readonly columnIds: readonly ColumnId[];
+  readonly places: ReadonlyMap<PartialRow, number>;
+}
+
+/** Keys of one statement. */
+const keptKeysMax = 4_000;
+
+export function* keepBases<Table extends LayeredTable>(
+  table: Table,
+  partials: readonly PartialRow[],
+  layer: LayerReader<Table>,
+): Generator<KeepQuery<Table>, KeptPlaces, BaseRows> {
+  const wanting = partials.filter(({ base }) => base !== null);
+  const columnIds = lackingColumns(table, wanting, layer);
+  for (let first = 0; first < wanting.length; first += keptKeysMax) {
+    const keys = wanting.slice(first, first + keptKeysMax).map(({ base }) => base ?? []);
+    yield { kind: 'keep', table, columnIds, first, keys };
+  }
+  return { columnIds, places: new Map(wanting.map((partial, place) => [partial, place])) };
+}
+
+/** Those of some rows, which are in the order in which they were kept. */
+export function* readKept<Table extends LayeredTable>(
+  table: Table,
+  { columnIds, places }: KeptPlaces,
+  partials: readonly PartialRow[],
+): Generator<KeptQuery<Table>, Bases, BaseRows> {
+  const kept = partials.filter((partial) => places.has(partial));
+  const [head] = kept;
+  if (head === undefined) return new Map();
+  const first = places.get(head) ?? 0;
+  const rows = yield { kind: 'kept', table, columnIds, first, count: kept.length };
+  const bases = new Map<PartialRow, Layer>();
+  for (const [i, partial] of kept.entries()) {
     const row = rows[i] ?? null;
     if (row !== null) bases.set(partial, row);
   }

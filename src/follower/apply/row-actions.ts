@@ -7,7 +7,8 @@
  * delete of one spelling must not remove the row that is written under the other. A base that the
  * deletes of the step remove is read before them: under the former key of a row, in a table whose
  * rows are replaced, and where the table finds it under another spelling of a deleted key. Bases
- * may be large; those that no delete removes are read while rows are written.
+ * may be large: those that no delete removes are read while rows are written, and of the others
+ * only few are held; the rest is kept in the database until then.
  */
 import type { PgText } from '../../change/change.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
@@ -16,10 +17,15 @@ import {
   type BaseRows,
   basesMax,
   completeRow,
+  type KeepQuery,
+  type KeptPlaces,
+  type KeptQuery,
+  keepBases,
   type Layer,
   type LayeredTable,
   type LayerReader,
   readBases,
+  readKept,
 } from './partial-rows.ts';
 import type { PartialRow, TableRows, WholeRow } from './stages.ts';
 
@@ -52,6 +58,8 @@ interface RemovalQuery<Table> {
 
 type RowAction<Table> =
   | BaseQuery<Table>
+  | KeepQuery<Table>
+  | KeptQuery<Table>
   | RemovalQuery<Table>
   | { readonly kind: 'delete'; readonly table: Table; readonly rows: readonly RowRecord[] }
   /** The first write to each table. */
@@ -65,21 +73,31 @@ interface RowActionOptions<Table> {
   /** Whether all rows are deleted first: an upsert met a conflict. */
   readonly replace: boolean;
   readonly layer: LayerReader<Table>;
+  /** How many bases are held while others are deleted. */
+  readonly heldMax?: number;
+}
+
+/** Bases that were read before the deletes: null where the table held none. */
+interface EarlyBases {
+  readonly held: Map<PartialRow, Layer | null>;
+  readonly kept: Map<StepTable, KeptPlaces>;
 }
 
 export function* rowActions<Table extends StepTable>(
   steps: readonly TableStep<Table>[],
-  { replace, layer }: RowActionOptions<Table>,
+  { replace, layer, heldMax = basesMax }: RowActionOptions<Table>,
 ): Generator<RowAction<Table>, void, BaseRows> {
-  const early = new Map<PartialRow, Layer>();
+  const early: EarlyBases = { held: new Map(), kept: new Map() };
   for (const { table, rows } of steps) {
     // rule: moved-base-before-deletes
     const isEarly = replace || table.replaceOnly ? () => true : yield* removedBases(table, rows);
     const partials = rows.partials.filter(isEarly);
-    for (let i = 0; i < partials.length; i += basesMax) {
-      const bases = yield* readBases(table, partials.slice(i, i + basesMax), layer);
-      for (const [partial, base] of bases) early.set(partial, base);
+    if (early.held.size + partials.length > heldMax) {
+      early.kept.set(table, yield* keepBases(table, partials, layer));
+      continue;
     }
+    const bases = yield* readBases(table, partials, layer);
+    for (const partial of partials) early.held.set(partial, bases.get(partial) ?? null);
   }
   // rule: deletes-before-writes
   for (const step of steps) yield* deletesOf(step, replace);
@@ -125,19 +143,23 @@ function* deletesOf<Table extends StepTable>(
   yield { kind: 'delete', table, rows: [...rows.deletes, ...replaced] };
 }
 
+const nothingKept: KeptPlaces = { columnIds: [], places: new Map() };
+
 function* writesOf<Table extends StepTable>(
   { table, rows, mayLackBase }: TableStep<Table>,
-  early: ReadonlyMap<PartialRow, Layer>,
+  { held, kept }: EarlyBases,
   layer: LayerReader<Table>,
 ): Generator<RowAction<Table>, void, BaseRows> {
   yield { kind: 'upsert', table, rows: rows.upserts };
   const { partials } = rows;
   for (let i = 0; i < partials.length; i += basesMax) {
     const part = partials.slice(i, i + basesMax);
-    const unread = part.filter((partial) => !early.has(partial));
+    const places = kept.get(table) ?? nothingKept;
+    const stored = yield* readKept(table, places, part);
+    const unread = part.filter((partial) => !held.has(partial) && !places.places.has(partial));
     const late = yield* readBases(table, unread, layer);
     for (const partial of part) {
-      const base = early.get(partial) ?? late.get(partial) ?? null;
+      const base = held.get(partial) ?? stored.get(partial) ?? late.get(partial) ?? null;
       // rule: unread-base-is-no-damage
       if (mayLackBase && partial.base !== null && base === null) continue;
       yield { kind: 'complete', table, values: completeRow(table, partial, base, layer) };
