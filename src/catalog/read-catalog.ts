@@ -100,7 +100,7 @@ const replicaIdentities = { d: 'default', i: 'index', f: 'full', n: 'nothing' } 
 const generatedKinds = { '': 'no', s: 'stored', v: 'virtual' } as const;
 const identityKinds = { '': 'no', a: 'always', d: 'by default' } as const;
 
-/** All user tables, ordered by schema and name. A node has thousands: read one where one is meant. */
+/** All user tables, by schema and name. There may be thousands: read one where one is meant. */
 export async function readAllTables(client: Client): Promise<TableShape[]> {
   return (await readJson<TableRow>(client, allTablesQuery)).map(tableOf);
 }

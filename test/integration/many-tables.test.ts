@@ -64,7 +64,7 @@ function relationMessageOf({ oid, schema, name, columns, identityAttnums }: Tabl
   };
 }
 
-test('a relation message costs one read of one table, and leaves one shape and one codec', async () => {
+test('a relation message costs one read of one table, and leaves one shape', async () => {
   const node = { cluster: 'shop', name: 'a', streamId: 's', role: 'leader', epoch: 1 } as const;
   await installUnderstudySchema(client, { ...node, startNumber: 0n });
   await client.query('CREATE SCHEMA many');

@@ -152,7 +152,8 @@ test('the message of a point is in the WAL once, inside its transaction', async 
   assert.equal(
     messages.rows.map((row) => row.data),
     [
-      `message: transactional: 1 prefix: understudy.point, sz: ${content.length} content:${content}`,
+      'message: transactional: 1 prefix: understudy.point, ' +
+        `sz: ${content.length} content:${content}`,
     ],
   );
   assert.match(await refusal(user, 'SELECT stream_id FROM understudy.node'), /^42501/);

@@ -93,7 +93,6 @@ export class TransactionBuilder implements ChangeBuilder {
     if (!transactional) return [];
     if (prefix === watermarkPrefix) return [{ kind: 'watermark', id: content }];
     const own = `${this.#streamId} `;
-    // rule: message-names-the-stream
     if (!content.startsWith(own)) return [];
     const said = content.slice(own.length);
     if (prefix === resnapshotPrefix) return [{ kind: 'resnapshot', relationId: said }];

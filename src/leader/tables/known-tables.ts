@@ -320,7 +320,7 @@ export class KnownTables implements StreamTables {
     this.#knownByOid.set(tableOid, relation);
   }
 
-  /** The shape as the table has it, which is the same object for as long as it is the same shape. */
+  /** The shape as the table has it: the same object for as long as it is the same shape. */
   #shapeHere({ shape }: KnownRelation, table: TableShape): RelationShape {
     const before = this.#byOid.get(table.oid);
     const now = inTableOrder(shape, table);
