@@ -107,7 +107,7 @@ function knownRelationOf(row: KnownRelationRow): KnownRelation {
 }
 
 /** What a relation record says, and this node's table of it; null where it has none. */
-export interface RelationOfTable {
+interface RelationOfTable {
   readonly shape: RelationShape;
   readonly table: TableShape | null;
 }

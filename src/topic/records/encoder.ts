@@ -88,16 +88,16 @@ export class RecordEncoder {
 
   async prepare(relation: RelationShape): Promise<void> {
     const schema = rowSchemaOf(relation);
-    const schemaId = await this.#register(schema);
+    const schemaId = await this.#registerRows(schema);
     this.#relations.set(relation, { schemaId, codec: new RowCodec(schema) });
   }
 
   /** Registers the schema of its rows, so that their first one does not wait for the registry. */
   async announce(relation: RelationShape): Promise<void> {
-    await this.#register(rowSchemaOf(relation));
+    await this.#registerRows(rowSchemaOf(relation));
   }
 
-  #register(schema: RowSchema): Promise<number> {
+  #registerRows(schema: RowSchema): Promise<number> {
     const subject = layout.subjectName(this.#options.topic, `${schema.namespace}.${schema.name}`);
     return this.#options.registry.register(subject, schema);
   }
