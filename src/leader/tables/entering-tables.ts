@@ -6,8 +6,9 @@
 import type { Client } from 'pg';
 import { saveRelations } from '../../catalog/known-relations.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
-import type { TableShape } from '../../catalog/table.ts';
+import { displayName, type TableShape } from '../../catalog/table.ts';
 import type { RelationId, RelationShape } from '../../change/change.ts';
+import type { OutsideProblem } from './outside-tables.ts';
 
 /** `isToRead`: it may hold rows that are not in the stream. */
 export async function enterTable(
@@ -67,7 +68,24 @@ export function withPartitions(root: TableShape, tables: readonly TableShape[]):
  * Before these versions a walsender may keep the publication as it was for a transaction that was
  * open at the ADD TABLE, and leave out later changes. Source: release notes of 15.13, 16.9, 17.5.
  */
-export function keepsOldPublication(serverVersion: number): boolean {
+function keepsOldPublication(serverVersion: number): boolean {
   const fixed: Readonly<Record<number, number>> = { 15: 150_013, 16: 160_009, 17: 170_005 };
   return serverVersion < (fixed[Math.floor(serverVersion / 10_000)] ?? 0);
+}
+
+/** Why the table cannot enter the stream of this server, as far as its version goes. */
+export async function oldPublicationProblem(
+  client: Client,
+  table: TableShape,
+): Promise<OutsideProblem | null> {
+  const { rows } = await client.query<{ version: string }>(
+    `SELECT pg_catalog.current_setting('server_version_num') AS version`,
+  );
+  if (!keepsOldPublication(Number(rows[0]?.version))) return null;
+  return {
+    message:
+      `${displayName(table)} was added to the publication, and this version of Postgres may ` +
+      'leave out changes of it',
+    hint: 'Install 15.13, 16.9, 17.5 or a later release of Postgres, then start the agent again.',
+  };
 }

@@ -35,7 +35,7 @@ import type { StreamTables } from '../stream/stages.ts';
 import {
   enterTable,
   forgetToRead,
-  keepsOldPublication,
+  oldPublicationProblem,
   tablesToRead,
   unreadPartitions,
   withPartitions,
@@ -355,14 +355,14 @@ export class KnownTables implements StreamTables {
       // rule: new-partition-is-backfilled
       const isToRead =
         table.kind === 'ordinary' && (await unreadPartitions(this.#client)).has(table.oid);
-      await this.#take(table, newShape(table, this.#usedIds(), keyless), isToRead);
+      await this.#take(table, newShape(table, new Set(this.#known.keys()), keyless), isToRead);
       return;
     }
     if (!(await this.#isPublished(table))) return;
     const tables = await readTree(this.#client, table.oid);
     const byOid = new Map(tables.map((one) => [one.oid, one]));
     const tree = withPartitions(rootOf(table, byOid), tables);
-    const problem = problemOfTree(tree) ?? (await this.#oldPublicationProblem(table));
+    const problem = problemOfTree(tree) ?? (await oldPublicationProblem(this.#client, table));
     if (problem !== null) {
       await this.#outside.add(tree);
       if (!this.#reported.has(table.oid)) this.#parts.onOutside(displayName(table), problem);
@@ -371,7 +371,7 @@ export class KnownTables implements StreamTables {
     }
     for (const added of tree) {
       if (this.#knownOf(added.oid) !== undefined) continue;
-      const shape = newShape(added, this.#usedIds(), 'refuse');
+      const shape = newShape(added, new Set(this.#known.keys()), 'refuse');
       // rule: later-table-is-backfilled
       await this.#take(added, shape, added.kind === 'ordinary');
     }
@@ -390,27 +390,10 @@ export class KnownTables implements StreamTables {
     return rows.length > 0;
   }
 
-  #usedIds(): Set<RelationId> {
-    return new Set(this.#known.keys());
-  }
-
   async #take(table: TableShape, shape: RelationShape, isToRead: boolean): Promise<void> {
     await enterTable(this.#client, shape, table, isToRead);
     const known = await loadKnownRelation(this.#client, shape.id);
     if (known !== null) this.#remember(known);
     if (isToRead) this.#parts.onEnter(shape.id);
-  }
-
-  async #oldPublicationProblem(table: TableShape): Promise<OutsideProblem | null> {
-    const { rows } = await this.#client.query<{ version: string }>(
-      `SELECT pg_catalog.current_setting('server_version_num') AS version`,
-    );
-    if (!keepsOldPublication(Number(rows[0]?.version))) return null;
-    return {
-      message:
-        `${displayName(table)} was added to the publication, and this version of Postgres may ` +
-        'leave out changes of it',
-      hint: 'Install 15.13, 16.9, 17.5 or a later release of Postgres, then start the agent again.',
-    };
   }
 }
