@@ -3,6 +3,7 @@
  * end of the old log in it: both nodes stop. No node takes another log of the same name for its
  * own.
  */
+// time-limit: 400s
 // runs: ci, since test/integration/topic-transactions.test.ts has its kind
 import kafkajs from 'kafkajs';
 import { test } from 'uvu';
