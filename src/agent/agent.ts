@@ -14,7 +14,7 @@ import { hit } from '../failpoints.ts';
 import type { Cluster } from '../fleet/cluster.ts';
 import { type NodeAccess, type NodeDatabase, openNode } from '../fleet/node/node-access.ts';
 import { RequestDesk } from '../fleet/node/request-desk.ts';
-import { epochOf } from '../fleet/node/requests.ts';
+import { type AgentRequest, epochOf } from '../fleet/node/requests.ts';
 import { type DetachResult, detachNode, requireBuilt } from '../fleet/operations/detach-steps.ts';
 import { requireUnsucceeded } from '../fleet/promotion/leader-restart.ts';
 import { PromotionRequest } from '../fleet/promotion/promotion-request.ts';
@@ -136,7 +136,12 @@ export class Agent {
       return 'next';
     }
     await guardNode(this.#node);
-    if (identity.role === 'leader') throw deposed(name, owner?.node ?? null);
+    if (identity.role === 'leader') {
+      const asked = this.#work.desk.takeFailover();
+      if (asked === null) throw deposed(name, owner?.node ?? null);
+      await this.#promote(null, this.#requestOf(asked), signal);
+      return 'next';
+    }
     if (!isOwner) await this.#dropOldSlots();
     await dropReplaced(this.#node);
     try {
@@ -173,22 +178,27 @@ export class Agent {
       if (!isOwner && task === null) return 'next';
       if (task?.verb === 'detach') return answerDetach(this.#node, desk, following, task);
       if (task?.verb === 'rebuild') return answerRebuild(this.#node, desk, task);
-      const asked = task === null ? null : { request: task, desk };
-      const { nowMs } = this.#node.cluster.around;
-      const mayClaim = epochOf(task);
-      const request = new PromotionRequest({ node: this.#node.name, mayClaim, nowMs, asked });
-      await this.#promote(following, request, signal);
+      await this.#promote(following, this.#requestOf(task), signal);
       return 'next';
     });
     return end ?? 'next';
   }
 
+  #requestOf(task: AgentRequest | null): PromotionRequest {
+    const { desk, node } = this.#work;
+    const asked = task === null ? null : { request: task, desk };
+    const { nowMs } = node.cluster.around;
+    return new PromotionRequest({ node: node.name, mayClaim: epochOf(task), nowMs, asked });
+  }
+
+  /** Without a follower it is a former leader. */
   async #promote(
-    following: FollowerAtWork,
+    following: FollowerAtWork | null,
     request: PromotionRequest,
     signal: AbortSignal,
   ): Promise<void> {
     try {
+      if (following === null) await requireUnsucceeded(this.#node);
       await runAsLeader(this.#work, { following, request }, signal);
     } catch (error) {
       // The requester gets the error, and this node continues in the role that the control log

@@ -179,8 +179,16 @@ test('a promotion that is killed after its claim is superseded by the former lea
   await one.isExact();
   const back = await fleet.cli('failover', 'b', ...allow);
   assert.is(back.code, 0, `${back.stderr}\n${fleet.logs()}`);
+  // Now the next epoch has begun. An agent that restarts answers the command that waits for it.
+  assert.is(await fleet.agent('a').exitCode(), 3, fleet.agent('a').log);
+  const starts = async (): Promise<unknown> =>
+    (await fleet.sql('a', 'SELECT start_number FROM understudy.node'))[0]?.['start_number'];
+  const before = await starts();
+  const again = fleet.spawnAgent('a', 'agent.after-start=pause:8000');
+  await fleet.until('the agent of a starts', starts, { reached: (now) => now !== before });
   const late = await fleet.cli('failover', 'a', ...allow);
-  assert.is(late.json.error.code, 'LOST_LEADERSHIP', 'another node has begun the next epoch');
+  assert.is(late.json.error.code, 'LOST_LEADERSHIP', JSON.stringify(late));
+  assert.is(await again.exitCode(), 3, again.log);
 });
 
 test.run();

@@ -100,6 +100,12 @@ export class RequestDesk {
     }
   }
 
+  /** A failover of this node that its command waits for; null where there is none. */
+  takeFailover(): AgentRequest | null {
+    const at = this.#queue.findIndex(({ verb }) => verb === 'failover');
+    return at < 0 ? null : (this.#queue.splice(at, 1)[0] ?? null);
+  }
+
   /** For a node that can do nothing else meanwhile: `reply` gives every answer, until an abort. */
   async serveBusy(
     reply: (request: AgentRequest) => Promise<Record<string, unknown>>,
