@@ -179,6 +179,7 @@ test('a promotion that is killed after its claim is superseded by the former lea
   await one.isExact();
   const back = await fleet.cli('failover', 'b', ...allow);
   assert.is(back.code, 0, `${back.stderr}\n${fleet.logs()}`);
+  await lead(one, 'b', ['b', 'c']);
   // Now the next epoch has begun. An agent that restarts answers the command that waits for it.
   assert.is(await fleet.agent('a').exitCode(), 3, fleet.agent('a').log);
   const starts = async (): Promise<unknown> =>
