@@ -4,6 +4,7 @@
  * by another, the former leader included. Tests without a fleet of their own continue with the one
  * before.
  */
+// time-limit: 400s
 // runs: ci, since test/model/claim.test.ts has all races
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
