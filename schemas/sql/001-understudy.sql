@@ -695,7 +695,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
   DELETE FROM understudy.partition_parents
   WHERE EXISTS (SELECT FROM understudy.node n WHERE n.role = 'follower');
-  SELECT understudy.remember_types()
+  SELECT understudy.remember_types(ARRAY(
+    SELECT r.table_oid FROM understudy.relations r WHERE r.table_oid IS NOT NULL))
 $$;
 
 -- Before the table enters the stream in another shape: what was kept of the former one.
