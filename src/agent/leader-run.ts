@@ -152,15 +152,21 @@ async function leaderTasks(
     unlessAborted(keepSchemaCurrent(node, leading, epoch, signal), signal),
     unlessAborted(keepSequencesPublished(node, leading, epoch, signal), signal),
     keepNotingLag(cluster, control, signal),
-    desk.serveRepairs(repairing(node, leading), signal),
+    desk.serveRepairs(repairing(node, leading, signal), signal),
   ]);
 }
 
 /** A repair is logged by the agent that does it: rows differed, and that has a cause. */
-function repairing({ name, cluster }: NodeAccess, leading: Leading): Pick<Leading, 'publishRows'> {
+function repairing(
+  { name, cluster }: NodeAccess,
+  leading: Leading,
+  signal: AbortSignal,
+): Pick<Leading, 'publishRows'> {
   return {
     publishRows: async (keys) => {
       await leading.publishRows(keys);
+      // After an abort it has returned without an answer of the stream.
+      if (signal.aborted) return;
       const relations = [...new Set(keys.map(({ relationId }) => relationId))];
       const facts = { node: name, relations, rows: keys.length };
       cluster.around.log.warn(facts, 'published rows that verify --repair named');
