@@ -157,7 +157,10 @@ test('a leader that is deposed in the middle of a repair refuses writes', async 
   const answer = await fleet.cli('failover', 'b', '--allow-data-loss', '--reason', 'test');
   assert.is(answer.code, 0, `${answer.stderr}\n${fleet.logs()}`);
   assert.is(await agent.exitCode(), 3, agent.log);
-  const refused = await fleet.sql('a', 'UPDATE doc SET n = n + 1').then(
+  // The sessions of before have ended; a new one that insists on writing meets the guard.
+  const client = await fleet.session('a');
+  await client.query('BEGIN READ WRITE');
+  const refused = await client.query('UPDATE doc SET n = n + 1').then(
     () => 'the write succeeded',
     (error: Error) => error.message,
   );
