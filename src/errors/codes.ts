@@ -168,6 +168,11 @@ export const errorTable = {
     'A node was offline longer than the topic keeps every change.',
   ),
   DETACHED: entry('notAsRequired', false, 'The node was detached: it is an independent database.'),
+  ROW_UNREADABLE: entry(
+    'notAsRequired',
+    true,
+    'The leader’s Postgres cannot read a row that has to be published.',
+  ),
   ROW_REFUSED: entry('notAsRequired', false, 'A follower’s Postgres refuses a row.'),
   TIMED_OUT: entry('timedOut', true, 'An expected event did not happen in time.'),
   NEEDS_ALLOW_DATA_LOSS: entry(

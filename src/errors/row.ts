@@ -1,7 +1,7 @@
 /**
  * What a follower's Postgres refuses, or its tables cannot hold: rows (ROW_REFUSED), tables that
  * are not as on the leader (SCHEMA_DIFFERS), statements of the leader's schema
- * (SCHEMA_BUILD_FAILED).
+ * (SCHEMA_BUILD_FAILED); and rows that the leader's Postgres cannot read (ROW_UNREADABLE).
  */
 import type { RelationId } from '../change/change.ts';
 import { UnderstudyError } from './understudy-error.ts';
@@ -33,6 +33,23 @@ export function rowRefused(
       'the agent again.',
     cause,
     facts,
+  );
+}
+
+/** Read alone, with this error: a large value whose parts are lost, a value of a broken type. */
+export function rowUnreadable(
+  table: string,
+  key: readonly string[],
+  cause: unknown,
+): UnderstudyError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new UnderstudyError(
+    'ROW_UNREADABLE',
+    `the row (${key.join(', ')}) of ${table} cannot be read: ${reason}`,
+    'Find out what damaged it (the Postgres log, the disks). Then, on the leader, UPDATE the ' +
+      'columns that cannot be read to other values, or DELETE the row; everything else goes on.',
+    cause,
+    { table, key: key.join(', ') },
   );
 }
 

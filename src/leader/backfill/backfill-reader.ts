@@ -5,9 +5,11 @@
  * locked, or a transaction that has been open for long, delays the backfill and nothing else.
  */
 import type { Client } from 'pg';
+import { identityColumns } from '../../catalog/key-lookup.ts';
 import { rowsInOrderSql } from '../../catalog/key-order.ts';
 import type { PgText } from '../../change/change.ts';
 import { bug } from '../../errors/bug.ts';
+import { rowUnreadable } from '../../errors/row.ts';
 import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
 import { progressLogEveryMs, sleepOrAbort } from '../../waiting.ts';
@@ -39,6 +41,8 @@ interface TableState {
 const pollEveryMs = 20;
 const idlePollEveryMs = 200;
 const retryMs = 500;
+/** The row that stops a backfill is named this often. */
+const brokenLogEveryMs = 60_000;
 /** Bounds what a chunk holds in memory, except for the last row. */
 const bytesMax = 4 * 1024 * 1024;
 const rowsAtFirst = 500;
@@ -53,6 +57,7 @@ export class BackfillReader {
   #session: Client | null = null;
   #table: ReadTable | null = null;
   #rows = rowsAtFirst;
+  #namedMs = Number.NEGATIVE_INFINITY;
   #logged: { readonly atMs: number; readonly table: string; readonly rows: number };
   #isDone: boolean;
 
@@ -107,11 +112,40 @@ export class BackfillReader {
     } catch (error) {
       if (!isPassing(error)) throw error;
       backfill.abandon(next.relationId);
+      const failed = this.#table;
       this.#table = null;
-      const level = isBusy(error) ? 'debug' : 'warn';
-      log[level]({ relationId: next.relationId, error }, 'backfill failed, retrying later');
+      if (isBusy(error)) {
+        log.debug({ relationId: next.relationId, error }, 'backfill failed, retrying later');
+        return false;
+      }
+      log.warn({ relationId: next.relationId, error }, 'backfill failed, retrying later');
+      // A row that cannot be read is found by chunks that become smaller, until it is alone.
+      if (this.#rows === 1 && failed !== null) await this.#nameRow(failed, next, error);
+      this.#rows = Math.max(1, Math.floor(this.#rows / 4));
       return false;
     }
+  }
+
+  /** The key alone can be read where another value of the row cannot. */
+  async #nameRow({ keyed }: ReadTable, next: NextChunk, cause: unknown): Promise<void> {
+    const { log, nowMs } = this.#parts;
+    if (nowMs() - this.#namedMs < brokenLogEveryMs) return;
+    const columns = identityColumns(keyed);
+    const keyOnly = { ...keyed, columns, identity: columns.map((_, index) => index) };
+    const session = await this.#opened();
+    const text = rowsInOrderSql(keyOnly, next.after !== null, 1);
+    const query = { text, values: [...(next.after ?? [])], rowMode: 'array' as const };
+    // Where the key cannot be read either, the table itself is the trouble: that was logged.
+    const { rows } = await session.query<PgText[]>(query).catch((error: unknown) => {
+      if (isPassing(error)) return { rows: [] };
+      throw error;
+    });
+    const [key] = rows;
+    if (key === undefined) return;
+    this.#namedMs = nowMs();
+    const texts = key.map((value) => value ?? '');
+    const unreadable = rowUnreadable(next.relationId, texts, cause);
+    log.warn({ error: unreadable }, 'a row cannot be backfilled, retrying later');
   }
 
   async #readChunk(

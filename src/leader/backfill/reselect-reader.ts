@@ -8,6 +8,7 @@ import type { Client } from 'pg';
 import { readEpochBases } from '../../catalog/understudy-schema.ts';
 import type { Checkpoint } from '../../change/change.ts';
 import type { EpochLsn } from '../../change/position.ts';
+import { rowUnreadable } from '../../errors/row.ts';
 import { hit } from '../../failpoints.ts';
 import type { Logger } from '../../logger.ts';
 import type { CommittedReader } from '../../topic/log.ts';
@@ -132,14 +133,17 @@ export class ReselectReader {
 
   /** A row that cannot be read must not delay the others: they are read in smaller parts. */
   #postpone(relationId: string, keys: readonly WantedRow[], error: unknown): void {
-    const { reselect, nowMs } = this.#parts;
-    this.#logFailure(relationId, error);
-    if (isBusy(error)) {
+    const { reselect, nowMs, log } = this.#parts;
+    const [only, ...more] = keys;
+    if (isBusy(error) || only === undefined || more.length > 0) {
+      this.#logFailure(relationId, error);
+      if (!isBusy(error)) this.#keysMax = Math.max(1, Math.ceil(keys.length / 2));
       reselect.postpone(keys, nowMs() + retryMs);
       return;
     }
-    this.#keysMax = Math.max(1, Math.ceil(keys.length / 2));
-    reselect.postpone(keys, nowMs() + (keys.length === 1 ? brokenRetryMs : retryMs));
+    const unreadable = rowUnreadable(relationId, only.identity, error);
+    log.warn({ error: unreadable }, 'a row cannot be reselected, retrying later');
+    reselect.postpone(keys, nowMs() + brokenRetryMs);
   }
 
   async #opened(): Promise<Client> {
