@@ -61,11 +61,16 @@ export async function failover(
     }
     if (!request.allowDataLoss) throw needsAllowDataLoss(plan);
     people(`requesting epoch ${plan.epoch} on node ${request.node}`);
-    if (await agentRuns(cluster, request.node)) {
-      return await promoteByAgent(cluster, control, request, plan.epoch);
+    if (!(await agentRuns(cluster, request.node))) {
+      people(`no agent serves node ${request.node}: promoting it from here`);
+      try {
+        return await standIn.promote(cluster, request.node, plan.epoch);
+      } catch (error) {
+        // An agent took the node's lock first, so nothing was done here: it gets the request.
+        if (!hasCode(error, 'NODE_LOCKED')) throw error;
+      }
     }
-    people(`no agent serves node ${request.node}: promoting it from here`);
-    return await standIn.promote(cluster, request.node, plan.epoch);
+    return await promoteByAgent(cluster, control, request, plan.epoch);
   } finally {
     await releasers.close();
   }
