@@ -207,8 +207,10 @@ async function untilUsable(brokers: readonly KafkaBroker[]): Promise<void> {
     const replicationFactor = Math.min(3, brokers.length);
     await admin.createTopics({
       topics: [{ topic, numPartitions: 1, replicationFactor }],
-      waitForLeaders: true,
+      waitForLeaders: false,
     });
+    // A broker may not know yet what its controller has created, and the client does not retry.
+    await retried(() => admin.fetchTopicMetadata({ topics: [topic] }));
     const producer = kafka.producer({ transactionalId: topic });
     await producer.connect();
     const transaction = await producer.transaction();

@@ -187,7 +187,9 @@ javaServers('come back after kill -9 with topics and schemas', async () => {
     assert.ok(broker && registry);
     const admin = new Kafka({ brokers: [broker.address], logLevel: logLevel.NOTHING }).admin();
     await admin.connect();
-    await admin.createTopics({ topics: [{ topic: 'kept', numPartitions: 2 }] });
+    // A broker may not know yet what its controller has created: the client would not retry.
+    const waitForLeaders = false;
+    await admin.createTopics({ topics: [{ topic: 'kept', numPartitions: 2 }], waitForLeaders });
     await admin.disconnect();
     const id = await registerSchema(registry.url);
     await Promise.all([broker.kill('SIGKILL'), registry.kill('SIGKILL')]);
