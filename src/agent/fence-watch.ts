@@ -18,6 +18,7 @@ import { armGuard, guardState } from '../follower/write-guard.ts';
 import { closeTimeoutMs, Releasers, runUntilStopped } from '../lifecycle.ts';
 import type { Logger } from '../logger.ts';
 import { interruptible, unlessAborted, WakeUp, withTimeout } from '../waiting.ts';
+import { onlyDebug } from './wal-watch.ts';
 
 /** Also how soon a server that was down is found. */
 const probeEveryMs = 1_000;
@@ -37,7 +38,6 @@ export class FenceWatch {
   constructor({ settings, around, kafka, registry }: Cluster, node: string) {
     this.#log = around.log;
     this.#node = node;
-    // The agent logs that a server or a broker is unreachable; here that is for debugging only.
     const quiet = { ...around, log: onlyDebug(around.log) };
     this.#cluster = new Cluster(settings, quiet, kafka, registry);
   }
@@ -144,15 +144,4 @@ interface WatchParts {
   readonly client: Client;
   readonly releasers: Releasers;
   readonly fail: (error: unknown) => void;
-}
-
-function onlyDebug(log: Logger): Logger {
-  const debug: Logger['debug'] = (fields, message) => log.debug(fields, message);
-  return {
-    debug,
-    info: debug,
-    warn: debug,
-    error: debug,
-    child: (fields) => onlyDebug(log.child(fields)),
-  };
 }

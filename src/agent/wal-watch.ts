@@ -107,8 +107,14 @@ export class WalWatch {
   }
 }
 
-/** The agent reports a server that is unreachable; here that is only for debugging. */
-function onlyDebug(log: Logger): Pick<Logger, 'info' | 'warn' | 'error'> {
+/** The agent reports what is unreachable; in a watch that is only for debugging. */
+export function onlyDebug(log: Logger): Logger {
   const debug: Logger['debug'] = (fields, message) => log.debug(fields, message);
-  return { info: debug, warn: debug, error: debug };
+  return {
+    debug,
+    info: debug,
+    warn: debug,
+    error: debug,
+    child: (fields) => onlyDebug(log.child(fields)),
+  };
 }

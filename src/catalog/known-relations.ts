@@ -80,6 +80,14 @@ export async function loadKnownRelation(
   return row === undefined ? null : knownRelationOf(JSON.parse(row[0]) as KnownRelationRow);
 }
 
+/** Whether any relation of this node has ended. */
+export async function hasEndedRelation(client: Client): Promise<boolean> {
+  const { rows } = await client.query<{ found: string }>(
+    'SELECT EXISTS (SELECT FROM understudy.relations WHERE dropped) AS found',
+  );
+  return rows[0]?.found === 't';
+}
+
 function knownRelationOf(row: KnownRelationRow): KnownRelation {
   const present = row.columns.filter((column) => column.ordinal !== null);
   return {

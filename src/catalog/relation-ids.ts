@@ -9,7 +9,13 @@ import { escapeIdentifier } from 'pg';
 import type { ColumnId, RelationId, RelationShape } from '../change/change.ts';
 import { bug } from '../errors/bug.ts';
 import { withoutIdentity } from '../errors/table.ts';
-import { displayName, isAppendOnly, type KeylessTables, type TableShape } from './table.ts';
+import {
+  alterTable,
+  displayName,
+  isAppendOnly,
+  type KeylessTables,
+  type TableShape,
+} from './table.ts';
 
 /** The name, or the name with `#2` and so on where it was used before. Adds the id to `used`. */
 export function assignRelationId(name: string, used: Set<string>): RelationId {
@@ -127,8 +133,7 @@ export function alterationOf(shape: RelationShape, table: TableShape): string | 
   }
   for (const name of own.keys()) actions.push(`DROP COLUMN ${escapeIdentifier(name)}`);
   if (actions.length === 0) return null;
-  const quoted = `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)}`;
-  return `ALTER TABLE ${quoted} ${actions.join(', ')}`;
+  return `${alterTable(table)} ${actions.join(', ')}`;
 }
 
 function identityNames(shape: RelationShape): string[] {

@@ -186,7 +186,12 @@ function notDeferrable(table: TableShape, index: UniqueIndex): string {
 }
 
 function alter(table: TableShape, action: string): string {
-  return `ALTER TABLE ${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)} ${action};`;
+  return `${alterTable(table)} ${action};`;
+}
+
+/** The beginning of a statement that changes the table. */
+export function alterTable({ schema, name }: Pick<TableShape, 'schema' | 'name'>): string {
+  return `ALTER TABLE ${escapeIdentifier(schema)}.${escapeIdentifier(name)}`;
 }
 
 /** The topmost partitioned table; the table itself where it is no partition. */

@@ -10,7 +10,7 @@
 import { accessSync, constants } from 'node:fs';
 import { rootCertificateNeeded, tlsFileUnreadable, unknownSslMode } from '../errors/tls.ts';
 
-/** `no-verify` is the driver's own: `require`, whatever root certificate is named. */
+/** `no-verify` is the driver's own: `require` that ignores a root certificate. */
 const modes = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full', 'no-verify'] as const;
 
 const files = ['sslrootcert', 'sslcert', 'sslkey'] as const;

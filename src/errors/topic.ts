@@ -12,7 +12,7 @@ import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
  */
 const startOver = 'run understudy destroy --yes, then understudy init --replace-rows.';
 
-/** The repair has every table read again, so that the topic is whole whatever it lost. */
+/** The repair has every table read again: the topic is whole then, also without what it lost. */
 export const repairHint =
   'Find out what removed or added records, then close the damage: understudy repair-damage ' +
   '--reason <text>';

@@ -8,7 +8,6 @@ import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { dropPublication } from '../../catalog/publication.ts';
 import { dropUnderstudySchema, readNode } from '../../catalog/understudy-schema.ts';
 import { openBuild } from '../../follower/schema/schema-build.ts';
-
 import { readLeftoverDatabases } from '../../follower/state/rebuild-state.ts';
 import { removeGuard, restoreTriggers } from '../../follower/write-guard.ts';
 import { dropSlot, listSlots } from '../../leader/stream/slot.ts';

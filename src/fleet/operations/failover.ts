@@ -4,6 +4,7 @@
  * the node's lock and performs the same.
  */
 import { readNode } from '../../catalog/understudy-schema.ts';
+import type { EpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { notBuilt, notOfStream } from '../../errors/ownership.ts';
@@ -53,10 +54,10 @@ export async function failover(
   try {
     const control = await openFleetLog(cluster, releasers);
     await control.verify();
-    const plan = await planOf(cluster, control, request.node, releasers);
+    const { plan, end } = await planOf(cluster, control, request.node, releasers);
     if (request.dryRun) {
       const lacks = await sequenceLacks(cluster, request.node, releasers);
-      const unpublished = await readUnpublished(cluster, control.state, releasers);
+      const unpublished = await readUnpublished(cluster, control.state, end, releasers);
       return { ...plan, lacks: [...plan.lacks, ...lacks], ...unpublished };
     }
     if (!request.allowDataLoss) throw needsAllowDataLoss(plan);
@@ -81,7 +82,7 @@ async function planOf(
   control: ControlLog,
   node: string,
   releasers: Releasers,
-): Promise<FailoverPlan> {
+): Promise<{ readonly plan: FailoverPlan; readonly end: EpochLsn | null }> {
   const { streamId, partitions } = requireCandidate(control.state, cluster.name, node);
   const client = await cluster.openSession(releasers, node, 'failover');
   const known = await readNode(client);
@@ -92,15 +93,14 @@ async function planOf(
   const open = await openBuild(client);
   const notValid = await notValidForeignKeys(client);
   const agentRuns = await isLocked(client);
+  const found = await readDoubts(client);
+  const topic = await readTopic(cluster, releasers, partitions);
   const doubts = whyNotPromotable(
-    { position, agentRuns, doubts: await readDoubts(client) },
-    {
-      topic: await readTopic(cluster, releasers, partitions),
-      control: control.state,
-      nowMs: cluster.around.nowMs(),
-    },
+    { position, agentRuns, doubts: found },
+    { topic, control: control.state, nowMs: cluster.around.nowMs() },
   );
-  return planFailover(control.state, node, { position, open, notValid, doubts });
+  const plan = planFailover(control.state, node, { position, open, notValid, doubts });
+  return { plan, end: topic.at };
 }
 
 /** As `status` reads it: without the registry, which may be down. */

@@ -12,8 +12,6 @@ import { ownerOf } from '../../control/claim.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { hasCode } from '../../errors/understudy-error.ts';
 import type { Releasers } from '../../lifecycle.ts';
-import { readLogEnd } from '../../topic/log-end.ts';
-import { RecordDecoder } from '../../topic/records/decoder.ts';
 import { publicationName, slotName } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
 
@@ -33,12 +31,9 @@ const countMaxMs = 10_000;
 export async function readUnpublished(
   cluster: Cluster,
   state: ControlState,
+  end: EpochLsn | null,
   releasers: Releasers,
 ): Promise<Unpublished> {
-  const reader = cluster.openReader(releasers, state.stream?.partitions ?? 1);
-  const decoder = new RecordDecoder(cluster.registry);
-  const { checkpoint } = await readLogEnd(reader, decoder, await reader.watermarks());
-  const end = checkpoint?.at ?? null;
   const logLsn = end === null ? null : formatEpochLsn(end);
   const owner = ownerOf(state);
   if (owner === null) return { leaderUp: null, logLsn, rpo: unknown };

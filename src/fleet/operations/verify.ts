@@ -304,7 +304,7 @@ class Verifying {
   }
 }
 
-/** Where `status` and `failover` find it: all rows are compared, whatever was found before. */
+/** For `status` and `failover`. All rows were compared, so it replaces earlier results. */
 async function noteResult(client: Client, node: NodeComparison | undefined): Promise<void> {
   if (node === undefined || node.equal) return deleteDoubts(client);
   const tables = node.tables.flatMap(({ table, difference }) => (difference === null ? [] : table));

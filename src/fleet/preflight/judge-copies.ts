@@ -5,6 +5,7 @@
 import { qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { assignColumnIds, compareWithTable, shapeOf } from '../../catalog/relation-ids.ts';
 import {
+  alterTable,
   displayName,
   identityIndexOf,
   isAppendOnly,
@@ -12,7 +13,7 @@ import {
   type TableShape,
 } from '../../catalog/table.ts';
 import { enumerate, errorFinding, type Finding, warningFinding } from './finding.ts';
-import { alterTable, isInStream } from './judge-fleet.ts';
+import { isInStream } from './judge-fleet.ts';
 import { nodeObject } from './judge-server.ts';
 import { judgeTypes } from './judge-types.ts';
 import type { NodeFacts } from './read-node.ts';

@@ -6,6 +6,7 @@
 import { qualifiedName, quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { compilePattern } from '../../catalog/read-catalog.ts';
 import {
+  alterTable,
   displayName,
   isAppendOnly,
   type KeylessTables,
@@ -168,8 +169,4 @@ function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
     return [warningFinding('TABLE_UNLOGGED', name, message, hint)];
   }
   return [];
-}
-
-export function alterTable(table: TableShape): string {
-  return `ALTER TABLE ${qualifiedName(table.schema, table.name)}`;
 }

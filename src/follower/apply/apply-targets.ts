@@ -9,6 +9,7 @@ import { readTableAccess, type TableAccess } from '../../catalog/column-access.t
 import { hasOneSpelling, keyedTableOf } from '../../catalog/key-lookup.ts';
 import {
   endRelation,
+  hasEndedRelation,
   isSaved,
   type KnownRelation,
   loadKnownRelation,
@@ -114,7 +115,7 @@ export class ApplyTargets {
     }
     const known = await loadKnownRelation(this.#client, shape.id);
     // A table that the leader has altered comes as a new relation, after its former one has ended.
-    const isAltered = known === null && (await this.#hasEnded());
+    const isAltered = known === null && (await hasEndedRelation(this.#client));
     const table = await this.#tableOf(shape, known, isAltered);
     const difference = differenceOf(shape, table);
     if (difference !== null) {
@@ -128,10 +129,6 @@ export class ApplyTargets {
     await addToPublication(this.#client, this.#publication, root);
     const access = await readTableAccess(this.#client, [table]);
     this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
-  }
-
-  async #hasEnded(): Promise<boolean> {
-    return (await loadKnownRelations(this.#client)).some(({ shape }) => shape.dropped);
   }
 
   /** Its table, if it is still there, belongs to a relation that follows, or to none. */

@@ -235,7 +235,7 @@ export class TopicSurvey {
     return this.#newest(epochs, limit).map(({ relation }) => relation);
   }
 
-  /** Relations that have ended: none of their rows is a row of a table, whatever its position. */
+  /** Relations that have ended: none of their rows, at any position, is a row of a table. */
   ended(epochs: readonly EpochBegin[], limit: EpochLsn | null): Emptied {
     const ended = this.#newest(epochs, limit).filter(({ relation }) => relation.dropped);
     // rule: ended-relation-has-no-rows

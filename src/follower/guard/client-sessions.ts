@@ -8,7 +8,7 @@
 import { type Client, DatabaseError } from 'pg';
 import { sessionText } from '../../catalog/postgres-session.ts';
 
-/** Only a session of our own role is one of ours, whatever another calls itself. */
+/** Only a session of our own role is one of ours: any client may choose its application_name. */
 const isClients = `a.datname = current_database() AND a.pid <> pg_backend_pid()
   AND NOT (a.usename = current_user AND a.application_name LIKE 'understudy %')`;
 
