@@ -4,7 +4,6 @@
  * stderr, and the process ends with an exit code. This file opens what every verb needs, closes all
  * that a verb opened, and is the only one that ends the process.
  */
-import { readFileSync } from 'node:fs';
 import { failureLines, failureOf, jsonLine, stackOf } from './commands/answer.ts';
 import type { Outcome } from './commands/command.ts';
 import { type GlobalOptions, type Invocation, readCommandLine } from './commands/command-line.ts';
@@ -15,6 +14,7 @@ import { invalidLogLevel } from './errors/usage.ts';
 import { armFailpoints } from './failpoints.ts';
 import { onSignals, Releasers, Stopped } from './lifecycle.ts';
 import { createLogger, type Logger, logFormats, logLevels } from './logger.ts';
+import { packageVersion } from './package-files.ts';
 import { endWhenIdle, openResources } from './process-end.ts';
 import { redactText } from './redact.ts';
 import { sleep } from './waiting.ts';
@@ -144,11 +144,6 @@ async function main(): Promise<number> {
   } catch (error) {
     return fail(error);
   }
-}
-
-function packageVersion(): string {
-  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { readonly version: string }).version;
 }
 
 /** The state after an uncaught failure is unknown: the process may not continue. */

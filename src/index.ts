@@ -20,14 +20,10 @@
  *   else put(relationId, identity, decoder.rowValues({ ...record, value }));
  * }
  */
-import { readFileSync } from 'node:fs';
+import { packageVersion } from './package-files.ts';
 
-/** Of this package, such as 0.1.0. package.json is in the folder above src/, and above dist/. */
-export const version: string = (
-  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-    readonly version: string;
-  }
-).version;
+/** Of this package, such as 0.1.0. */
+export const version: string = packageVersion();
 
 export type {
   Checkpoint,

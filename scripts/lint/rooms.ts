@@ -7,7 +7,15 @@
 import type { Room } from './judge-rooms.ts';
 
 /** Of the logger only the type: the log itself is handed in. */
-const everywhere = ['change', 'redact.ts', 'errors', 'failpoints.ts', 'logger.ts', 'waiting.ts'];
+const everywhere = [
+  'change',
+  'redact.ts',
+  'errors',
+  'failpoints.ts',
+  'logger.ts',
+  'waiting.ts',
+  'package-files.ts',
+];
 const log = ['catalog', 'topic'];
 const nodes = [...log, 'control', 'leader', 'follower', 'lifecycle.ts', 'fleet/cluster.ts'];
 
@@ -22,6 +30,7 @@ export const rooms: readonly Room[] = [
   { path: 'failpoints.ts', mayImport: ['errors'] },
   { path: 'logger.ts', mayImport: ['errors', 'redact.ts', 'change'] },
   { path: 'waiting.ts', mayImport: [] },
+  { path: 'package-files.ts', mayImport: [] },
   room('lifecycle.ts'),
   room('process-end.ts'),
   room('catalog/types'),

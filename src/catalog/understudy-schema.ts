@@ -11,14 +11,14 @@ import type { EpochBase } from '../change/position.ts';
 import { belongsToOtherNode } from '../errors/cluster.ts';
 import { foreignUnderstudySchema } from '../errors/prerequisite.ts';
 import { newerFormat } from '../errors/topic.ts';
+import { packageFile } from '../package-files.ts';
 import { inTransaction } from './postgres-session.ts';
 import type { ServerFacts } from './read-catalog.ts';
 
 /** Raised whenever the schema changes in a way that an older version would misread. */
 const understudySchemaFormat = 1;
 
-/** In the repository schemas/ is beside src/, in the package beside dist/: one path for both. */
-const schemaFile = new URL('../../schemas/sql/001-understudy.sql', import.meta.url);
+const schemaFile = packageFile('schemas/sql/001-understudy.sql');
 
 export interface NodeIdentity {
   readonly cluster: string;

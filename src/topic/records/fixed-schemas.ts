@@ -17,6 +17,7 @@ import { formatLsn, parseLsn } from '../../change/lsn.ts';
 import { formatEpochLsn, parseEpochLsn } from '../../change/position.ts';
 import { foreignRecord, newerFormat } from '../../errors/topic.ts';
 import type { UnderstudyError } from '../../errors/understudy-error.ts';
+import { packageFile } from '../../package-files.ts';
 import { avroType } from './avro-codec.ts';
 import { formatVersion } from './layout.ts';
 import type { SchemaPart } from './schema-record.ts';
@@ -28,8 +29,8 @@ interface FixedSchema {
 }
 
 function load(file: string): FixedSchema {
-  const url = new URL(`../../../schemas/${file}.avsc`, import.meta.url);
-  const json = JSON.parse(readFileSync(url, 'utf8')) as { namespace: string; name: string };
+  const text = readFileSync(packageFile(`schemas/${file}.avsc`), 'utf8');
+  const json = JSON.parse(text) as { namespace: string; name: string };
   return { name: `${json.namespace}.${json.name}`, json, type: avroType(json) };
 }
 
