@@ -7,9 +7,9 @@ import { exitCodes } from '../errors/codes.ts';
 import { initialise, refuseExisting } from '../fleet/operations/init.ts';
 import { refuseErrors } from '../fleet/preflight/finding.ts';
 import { preflight } from '../fleet/preflight/preflight.ts';
-import { findingLines } from './check.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, flagOption, textOption } from './command.ts';
+import { findingLines } from './findings-text.ts';
 import { withSteps } from './long-steps.ts';
 
 interface InitInput {
@@ -39,7 +39,7 @@ export const initCommand: Command<InitInput> = {
     config.requireNode(first);
     const cluster = clusterOf(context);
     await refuseExisting(cluster);
-    const findings = await withSteps(context, (onStep) => {
+    const { findings } = await withSteps(context, (onStep) => {
       onStep('checking servers, settings and tables');
       return preflight(cluster, { leader: first, withTopics: false, replaceRows });
     });

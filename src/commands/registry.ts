@@ -15,7 +15,7 @@ interface VerbEntry {
 /** In the order of --help: set up, run, watch, change. */
 export const verbs: Readonly<Record<string, VerbEntry>> = {
   check: {
-    synopsis: '',
+    synopsis: '[--all] [--find-keys] [--sql [node]]',
     summary: 'check servers, settings, permissions and tables',
     load: async () => bindCommand((await import('./check.ts')).checkCommand),
   },

@@ -15,7 +15,8 @@ import {
 import { readServer, readTables } from '../../src/catalog/read-catalog.ts';
 import { assignColumnIds, compareWithTable, shapeOf } from '../../src/catalog/relation-ids.ts';
 import { readFirstValues, readSequences, readSequenceValues } from '../../src/catalog/sequences.ts';
-import { problemsOf, type TableShape } from '../../src/catalog/table.ts';
+import type { TableShape } from '../../src/catalog/table.ts';
+import { problemsOf } from '../../src/catalog/table-problems.ts';
 import { conversionOf } from '../../src/catalog/types/column-types.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
 import type { UnderstudyError } from '../../src/errors/understudy-error.ts';

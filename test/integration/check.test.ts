@@ -115,7 +115,7 @@ check('a sound fleet has no finding, exits 0, and is left as it was', async ({ s
   assert.is(exit, 0);
   assert.equal(await query(fleet.url('a'), traces), before);
   const people = await fleet.text('check');
-  assert.is(people.stdout, 'no errors, no warnings');
+  assert.is(people.stdout, 'ready: no errors, no warnings');
   assert.is(people.code, 0);
 });
 
@@ -243,9 +243,16 @@ check('a table without identity is named with the SQL that gives it one', async 
   const answer = await checked(fleet);
   assert.is(answer.exit, 4);
   assert.is(only(answer).object, 'public.log');
-  const { hint } = only(answer);
+  const { hint, sql } = only(answer);
   assert.match(hint, /^ALTER TABLE "public"."log" ADD COLUMN/);
-  await onBoth(fleet, hint);
+  assert.equal(
+    sql.map(({ node, caution }) => [node, caution]),
+    [
+      ['a', null],
+      ['b', null],
+    ],
+  );
+  for (const { node, statement } of sql) await query(fleet.url(node as 'a'), statement);
   assert.is((await checked(fleet)).exit, 0);
 });
 

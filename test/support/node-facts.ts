@@ -79,6 +79,7 @@ export function node({
     types: {},
     allTables: tables,
     matchedTables: tables,
+    keys: new Map(),
     ...rest,
   };
 }

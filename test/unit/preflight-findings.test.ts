@@ -4,7 +4,7 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { findingLines } from '../../src/commands/check.ts';
+import { findingLines } from '../../src/commands/findings-text.ts';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
 import {
   judgeChangesTopic,
@@ -120,9 +120,9 @@ test('people get two lines for a finding and a count at the end', () => {
   assert.equal(findingLines([wrong]), [
     'error: it is wrong',
     'HINT: Mend it.',
-    '1 error, no warnings',
+    'not ready: 1 error, no warnings',
   ]);
-  assert.equal(findingLines([]), ['no errors, no warnings']);
+  assert.equal(findingLines([]), ['ready: no errors, no warnings']);
   assert.is(enumerate(['a', 'b', 'c', 'd', 'e']), 'a, b, c and 2 more');
 });
 

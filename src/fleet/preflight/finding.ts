@@ -1,6 +1,6 @@
 /**
- * The findings of a preflight, one per cause, each with its remedy; their order, their exit code,
- * and the error with which a verb refuses because of them. Pure.
+ * The findings of a preflight, one per cause, each with its remedy and the statements of it; their
+ * order, their exit code, and the error with which a verb refuses because of them. Pure.
  */
 
 import { type ErrorCode, type ExitCode, errorTable, exitCodes } from '../../errors/codes.ts';
@@ -30,11 +30,37 @@ type WarningCode =
   | 'TOPIC_SETTING'
   | 'NOT_LOOKED_AT';
 
+/** One statement of a remedy. It ends in a semicolon and runs as it is. */
+export interface RemedyStatement {
+  /** In whose database it is to run. */
+  readonly node: string;
+  readonly statement: string;
+  /** Why a person has to decide on it; null where it may be run with the others. */
+  readonly caution: string | null;
+}
+
+/** What findings of one kind have in common, for people who read many of them. */
+interface FindingGroup {
+  /** After their number: `tables have no replica identity`. */
+  readonly cause: string;
+  readonly remedy: string;
+  /** This one in the list of them, such as the name of its table. */
+  readonly item: string;
+}
+
 interface FindingText {
   /** `node a`, `public.orders`, `shop.changes`, `kafka`, `registry`. */
   readonly object: string;
   readonly message: string;
   readonly hint: string;
+  /** In the order in which they run; none where statements are not the remedy. */
+  readonly sql: readonly RemedyStatement[];
+  readonly group: FindingGroup | null;
+}
+
+interface FindingMore {
+  readonly sql?: readonly RemedyStatement[];
+  readonly group?: FindingGroup;
 }
 
 export type Finding =
@@ -46,8 +72,9 @@ export function errorFinding(
   object: string,
   message: string,
   hint: string,
+  { sql = [], group }: FindingMore = {},
 ): Finding {
-  return { severity: 'error', code, object, message, hint };
+  return { severity: 'error', code, object, message, hint, sql, group: group ?? null };
 }
 
 export function warningFinding(
@@ -55,8 +82,9 @@ export function warningFinding(
   object: string,
   message: string,
   hint: string,
+  { sql = [], group }: FindingMore = {},
 ): Finding {
-  return { severity: 'warning', code, object, message, hint };
+  return { severity: 'warning', code, object, message, hint, sql, group: group ?? null };
 }
 
 /**

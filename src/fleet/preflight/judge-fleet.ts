@@ -8,13 +8,12 @@ import { compilePattern } from '../../catalog/read-catalog.ts';
 import {
   alterTable,
   displayName,
-  isAppendOnly,
   type KeylessTables,
-  problemsOf,
   type TableShape,
 } from '../../catalog/table.ts';
 import { publicationName } from '../../topic/records/layout.ts';
 import { enumerate, errorFinding, type Finding, warningFinding } from './finding.ts';
+import { judgeIdentity, planIdentities } from './judge-identities.ts';
 import { nodeObject } from './judge-server.ts';
 import type { NodeFacts } from './read-node.ts';
 
@@ -114,12 +113,18 @@ export function judgePatterns(
 }
 
 /** The tables of the leader: what prevents their replication. */
-export function judgeLeaderTables(leader: NodeFacts, keyless: KeylessTables = 'refuse'): Finding[] {
+export function judgeLeaderTables(
+  leader: NodeFacts,
+  keyless: KeylessTables = 'refuse',
+  followers: readonly NodeFacts[] = [],
+): Finding[] {
+  const plan = planIdentities(leader);
   return leader.matchedTables.flatMap((table) => {
+    const identity = judgeIdentity(table, keyless, leader, plan, followers);
     if (table.persistence === 'permanent' && !isInStream(leader, table)) {
-      return [notInStream(leader, table)];
+      return [notInStream(leader, table, identity)];
     }
-    return judgeTable(leader, table, keyless);
+    return [...identity, ...judgeStorage(leader, table)];
   });
 }
 
@@ -128,45 +133,52 @@ export function isInStream({ streamed }: NodeFacts, table: TableShape): boolean 
   return streamed === null || table.isPartition || streamed.has(table.oid);
 }
 
-function notInStream(leader: NodeFacts, table: TableShape): Finding {
+/** A table without an identity stays outside, and would refuse its updates once published. */
+function notInStream(leader: NodeFacts, table: TableShape, identity: readonly Finding[]): Finding {
   const name = displayName(table);
-  const publication = publicationName(leader.identity?.cluster ?? '');
+  const publication = quoteIdentifier(publicationName(leader.identity?.cluster ?? ''));
+  const statement =
+    `ALTER PUBLICATION ${publication} ADD TABLE ONLY ` +
+    `${qualifiedName(table.schema, table.name)};`;
+  const first = identity.some(({ severity }) => severity === 'error')
+    ? 'It has no usable identity: give it one first, on every node (--sql). Then l'
+    : 'L';
+  const caution = 'once every follower has the table';
   return warningFinding(
     'NOT_IN_STREAM',
     name,
     `${name} was created on ${leader.name} after init: its rows are not replicated`,
-    'Leave it out of tables, or create it on every follower too, then on the leader: ALTER ' +
-      `PUBLICATION ${quoteIdentifier(publication)} ADD TABLE ONLY ` +
-      `${qualifiedName(table.schema, table.name)};`,
+    `${first}eave it out of tables, or create it on every follower too, then on the leader: ` +
+      statement,
+    {
+      sql: [...identity.flatMap(({ sql }) => sql), { node: leader.name, statement, caution }],
+      group: {
+        cause: `tables were created on ${leader.name} after init: their rows are not replicated`,
+        remedy:
+          'Leave them out of tables, or create them on every follower too, then on the leader: ' +
+          `ALTER PUBLICATION ${publication} ADD TABLE ONLY … (understudy check --sql writes them).`,
+        item: name,
+      },
+    },
   );
 }
 
-function judgeTable(leader: NodeFacts, table: TableShape, keyless: KeylessTables): Finding[] {
+function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
+  if (table.persistence !== 'unlogged') return [];
+  const name = displayName(table);
+  const message = `${name} is unlogged on ${leader.name}: its rows are not replicated`;
+  const statement = `${alterTable(table)} SET LOGGED;`;
+  const hint = `${statement} on every node, or leave it out of tables.`;
   return [
-    ...judgeAppended(table, keyless),
-    ...problemsOf(table, keyless).map(({ message, hint }) =>
-      errorFinding('TABLE_UNSUPPORTED', displayName(table), message, hint),
-    ),
-    ...judgeStorage(leader, table),
+    warningFinding('TABLE_UNLOGGED', name, message, hint, {
+      sql: [{ node: leader.name, statement, caution: rewritesAll }],
+      group: {
+        cause: `tables are unlogged on ${leader.name}: their rows are not replicated`,
+        remedy: 'SET LOGGED on every node, or leave them out of tables.',
+        item: name,
+      },
+    }),
   ];
 }
 
-/** A partition has the identity of its root. */
-function judgeAppended(table: TableShape, keyless: KeylessTables): Finding[] {
-  const isAppended = table.persistence === 'permanent' && isAppendOnly(table, keyless);
-  if (!isAppended || table.isPartition) return [];
-  const name = displayName(table);
-  const [problem] = problemsOf(table);
-  const message = `${name} has no identity: rows can be added to it, not changed or deleted`;
-  return [warningFinding('APPEND_ONLY', name, message, `Better: ${problem?.hint ?? ''}`)];
-}
-
-function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
-  const name = displayName(table);
-  if (table.persistence === 'unlogged') {
-    const message = `${name} is unlogged on ${leader.name}: its rows are not replicated`;
-    const hint = `${alterTable(table)} SET LOGGED; on every node, or leave it out of tables.`;
-    return [warningFinding('TABLE_UNLOGGED', name, message, hint)];
-  }
-  return [];
-}
+const rewritesAll = 'rewrites the table under ACCESS EXCLUSIVE, and writes all its rows to the WAL';

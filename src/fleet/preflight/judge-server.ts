@@ -41,15 +41,21 @@ export function judgeNode(facts: NodeFacts, cluster: string): Finding[] {
 const doubleEncodings: ReadonlySet<string> = new Set(['EUC_JP', 'EUC_TW']);
 const newDatabase = `Re-create it: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
 
-/** ALTER SYSTEM changes these settings only at the next start. */
-function afterRestart(setting: string, value: string): string {
-  return `ALTER SYSTEM SET ${setting} = ${value}; then restart the server.`;
+function setOnServer(setting: string, value: string): string {
+  return `ALTER SYSTEM SET ${setting} = ${value};`;
 }
 
 function judgeServer({ name, server, database }: NodeFacts): Finding[] {
   const object = nodeObject(name);
   const required = (message: string, hint: string): Finding =>
     errorFinding('PREREQUISITE', object, message, hint);
+  /** ALTER SYSTEM changes these settings only at the next start. */
+  const restarted = (message: string, setting: string, value: string): Finding => {
+    const statement = setOnServer(setting, value);
+    const hint = `${statement} then restart the server.`;
+    const sql = [{ node: name, statement, caution: null }];
+    return errorFinding('PREREQUISITE', object, message, hint, { sql });
+  };
   const findings: Finding[] = [];
   if (server.inRecovery) {
     const message = `the server of node ${name} is in recovery: it is a standby of another`;
@@ -57,23 +63,19 @@ function judgeServer({ name, server, database }: NodeFacts): Finding[] {
   }
   if (server.walLevel !== 'logical') {
     const message = `wal_level of node ${name} is ${server.walLevel}, so its WAL cannot be decoded`;
-    findings.push(required(message, afterRestart('wal_level', 'logical')));
+    findings.push(restarted(message, 'wal_level', 'logical'));
   }
   // A leader uses its own slot and sender already.
   const freeSlots = server.maxSlots - server.usedSlots;
   if (freeSlots < 1 && !database.hasOwnSlot) {
     const used = `${server.usedSlots} of ${server.maxSlots} are used`;
     const message = `node ${name} has no replication slot free: ${used}`;
-    findings.push(
-      required(message, afterRestart('max_replication_slots', String(server.maxSlots + 4))),
-    );
+    findings.push(restarted(message, 'max_replication_slots', String(server.maxSlots + 4)));
   }
   if (server.maxWalSenders - database.foreignWalSenders < 1) {
     const used = `${database.foreignWalSenders} of ${server.maxWalSenders} are used`;
     const message = `node ${name} has no WAL sender free: ${used}`;
-    findings.push(
-      required(message, afterRestart('max_wal_senders', String(server.maxWalSenders + 4))),
-    );
+    findings.push(restarted(message, 'max_wal_senders', String(server.maxWalSenders + 4)));
   }
   if (server.databaseEncoding === 'SQL_ASCII') {
     const message = `the database of node ${name} is SQL_ASCII: its encoding is unknown`;
@@ -109,59 +111,73 @@ function judgePermissions(facts: NodeFacts): Finding[] {
   const role = quoteIdentifier(server.currentUser);
   const databaseName = quoteIdentifier(server.database);
   const foreignTables = enumerate(database.notOwned.map(({ table }) => table));
-  const missing: [boolean, string, string][] = [
-    [
-      !facts.canCreateEventTriggers,
-      'create event triggers, which keep schema changes off a follower',
-      `ALTER ROLE ${role} SUPERUSER; which also grants every other permission.`,
-    ],
-    [!server.canReplicate, 'replicate', `ALTER ROLE ${role} REPLICATION;`],
-    [
-      !server.canSetReplicaRole,
-      'set session_replication_role',
-      `GRANT SET ON PARAMETER session_replication_role TO ${role};`,
-    ],
-    [
-      !database.canCreate,
-      `create a schema and a publication in ${server.database}`,
-      `GRANT CREATE ON DATABASE ${databaseName} TO ${role};`,
-    ],
-    [
-      !database.ownsDatabase,
-      `set default_transaction_read_only of ${server.database}, which it does not own`,
-      `ALTER DATABASE ${databaseName} OWNER TO ${role};`,
-    ],
-    [
-      !database.readsAllStats,
-      'see the transactions of other sessions, for which the write guard waits',
-      `GRANT pg_read_all_stats TO ${role};`,
-    ],
-    [
-      database.notOwned.length > 0,
-      `create triggers on tables that it does not own: ${foreignTables}`,
-      ownershipHint(facts, role),
-    ],
-    [
-      database.forcedRowSecurity.length > 0 && !database.bypassesRowSecurity,
-      `see every row: row security is forced on ${enumerate(database.forcedRowSecurity)}`,
-      `ALTER ROLE ${role} BYPASSRLS;`,
-    ],
+  const owners = [...new Set(database.notOwned.map(({ owner }) => owner))].join(', ');
+  const missing: MissingPermission[] = [
+    {
+      isMissing: !facts.canCreateEventTriggers,
+      what: 'create event triggers, which keep schema changes off a follower',
+      statement: `ALTER ROLE ${role} SUPERUSER;`,
+      more: ' which also grants every other permission.',
+      caution: 'it may then do everything on the server',
+    },
+    {
+      isMissing: !server.canReplicate,
+      what: 'replicate',
+      statement: `ALTER ROLE ${role} REPLICATION;`,
+    },
+    {
+      isMissing: !server.canSetReplicaRole,
+      what: 'set session_replication_role',
+      statement: `GRANT SET ON PARAMETER session_replication_role TO ${role};`,
+    },
+    {
+      isMissing: !database.canCreate,
+      what: `create a schema and a publication in ${server.database}`,
+      statement: `GRANT CREATE ON DATABASE ${databaseName} TO ${role};`,
+    },
+    {
+      isMissing: !database.ownsDatabase,
+      what: `set default_transaction_read_only of ${server.database}, which it does not own`,
+      statement: `ALTER DATABASE ${databaseName} OWNER TO ${role};`,
+      caution: 'the database has another owner then',
+    },
+    {
+      isMissing: !database.readsAllStats,
+      what: 'see the transactions of other sessions, for which the write guard waits',
+      statement: `GRANT pg_read_all_stats TO ${role};`,
+    },
+    {
+      isMissing: database.notOwned.length > 0,
+      what: `create triggers on tables that it does not own: ${foreignTables}`,
+      statement: `GRANT ${owners} TO ${role};`,
+      more: ' or make it the owner of these tables.',
+    },
+    {
+      isMissing: database.forcedRowSecurity.length > 0 && !database.bypassesRowSecurity,
+      what: `see every row: row security is forced on ${enumerate(database.forcedRowSecurity)}`,
+      statement: `ALTER ROLE ${role} BYPASSRLS;`,
+    },
   ];
   return missing
-    .filter(([isMissing]) => isMissing)
-    .map(([, what, sql]) =>
+    .filter(({ isMissing }) => isMissing)
+    .map(({ what, statement, more = '', caution = null }) =>
       errorFinding(
         'PREREQUISITE',
         nodeObject(name),
         `on node ${name} the role ${server.currentUser} may not ${what}`,
-        `As a superuser: ${sql}`,
+        `As a superuser: ${statement}${more}`,
+        { sql: [{ node: name, statement, caution }] },
       ),
     );
 }
 
-function ownershipHint({ database }: NodeFacts, role: string): string {
-  const owners = [...new Set(database.notOwned.map(({ owner }) => owner))];
-  return `GRANT ${owners.join(', ')} TO ${role}; or make it the owner of these tables.`;
+interface MissingPermission {
+  readonly isMissing: boolean;
+  readonly what: string;
+  readonly statement: string;
+  /** What the hint says after the statement. */
+  readonly more?: string;
+  readonly caution?: string;
 }
 
 /**
@@ -172,6 +188,12 @@ function ownershipHint({ database }: NodeFacts, role: string): string {
 function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
   const { slotKeepBytes, maxWalBytes, slotIdleTimeout } = database;
   const object = nodeObject(name);
+  const reload = { node: name, statement: 'SELECT pg_reload_conf();' };
+  const caution = 'choose the size by the longest outage to survive, and the disk';
+  const kept = [
+    { node: name, statement: setOnServer('max_slot_wal_keep_size', "'100GB'"), caution },
+    { ...reload, caution },
+  ];
   const findings: Finding[] = [];
   if (slotKeepBytes === null) {
     const message =
@@ -180,7 +202,7 @@ function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
     const hint =
       'Set it to the WAL of the longest outage to survive, if the disk has room for it: ALTER ' +
       `SYSTEM SET max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;
-    findings.push(warningFinding('SLOT_UNLIMITED', object, message, hint));
+    findings.push(warningFinding('SLOT_UNLIMITED', object, message, hint, { sql: kept }));
   } else if (slotKeepBytes < maxWalBytes) {
     const message =
       `max_slot_wal_keep_size of node ${name} is ${bytesText(slotKeepBytes)}, less than ` +
@@ -189,7 +211,7 @@ function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
     const hint =
       'Set it to the WAL of the longest outage to survive: ALTER SYSTEM SET ' +
       `max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;
-    findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint));
+    findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint, { sql: kept }));
   }
   if (slotIdleTimeout !== null && slotIdleTimeout !== '0') {
     const message =
@@ -198,7 +220,12 @@ function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
     const hint =
       'Make it longer than an outage may last, or: ALTER SYSTEM SET ' +
       'idle_replication_slot_timeout = 0; SELECT pg_reload_conf();';
-    findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint));
+    const statement = setOnServer('idle_replication_slot_timeout', '0');
+    const sql = [
+      { node: name, statement, caution: null },
+      { ...reload, caution: null },
+    ];
+    findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint, { sql }));
   }
   return findings;
 }

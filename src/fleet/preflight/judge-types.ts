@@ -76,6 +76,13 @@ export function judgeTypes(
         `the type ${name}, which ${table} has, is another one on node ${follower.name}: ` +
           difference,
         `Change the type on ${follower.name} to that of the leader before any row arrives.`,
+        {
+          group: {
+            cause: `types are others on node ${follower.name} than on the leader`,
+            remedy: 'Change them there to those of the leader before any row arrives.',
+            item: `${name} (in ${table}): ${difference}`,
+          },
+        },
       ),
     ];
   });

@@ -27,10 +27,20 @@ interface PreflightOptions {
   readonly withTopics: boolean;
   /** Whether rows of followers may be replaced. */
   readonly replaceRows?: boolean;
+  /** Whether rows of tables without a key are searched for columns that identify them. */
+  readonly findKeys?: boolean;
 }
 
-export async function preflight(cluster: Cluster, options: PreflightOptions): Promise<Finding[]> {
-  const targets = cluster.settings.nodeNames.map((node) => targetFor(cluster, node));
+interface Preflight {
+  readonly findings: readonly Finding[];
+  /** The node whose tables were the model. */
+  readonly leader: string;
+}
+
+export async function preflight(cluster: Cluster, options: PreflightOptions): Promise<Preflight> {
+  const targets = cluster.settings.nodeNames.map((node) => {
+    return targetFor(cluster, node, options.findKeys === true);
+  });
   const [nodes, kafka, registry] = await Promise.all([
     Promise.all(targets.map((target) => checkNode(target))),
     checkKafka(cluster, options.withTopics),
@@ -40,13 +50,15 @@ export async function preflight(cluster: Cluster, options: PreflightOptions): Pr
   // Brokers that cannot be reached are a finding already.
   const isKafkaDown = kafka.some(({ code }) => code === 'KAFKA_UNREACHABLE');
   const stream = options.withTopics && !isKafkaDown ? await checkStream(cluster, facts) : [];
-  return inOrderOfUrgency([
+  const findings = inOrderOfUrgency([
     ...nodes.flatMap((node) => node.findings),
     ...kafka,
     ...stream,
     ...registry,
     ...(await judgeFleet(cluster, options, facts)),
   ]);
+  const leader = findLeader(cluster, options, facts)?.name ?? wantedLeader(cluster, options);
+  return { findings, leader };
 }
 
 async function checkStream(cluster: Cluster, nodes: readonly NodeFacts[]): Promise<Finding[]> {
@@ -60,13 +72,19 @@ async function checkStream(cluster: Cluster, nodes: readonly NodeFacts[]): Promi
 }
 
 /** A URL that cannot be used is an error of the file, thrown before anything is connected to. */
-function targetFor({ settings, name }: Cluster, node: string): NodeTarget {
+function targetFor(
+  { settings, name, around }: Cluster,
+  node: string,
+  findsKeys = false,
+): NodeTarget {
   return {
     node,
     url: settings.nodeUrl(node),
     cluster: name,
     tables: settings.tables,
     maintenanceDatabase: settings.maintenanceDatabase,
+    findsKeys,
+    nowMs: around.nowMs,
   };
 }
 
@@ -109,7 +127,7 @@ async function judgeFleet(
   const isInitialised = nodes.some(({ identity }) => identity?.cluster === cluster.name);
   const pgDump = isInitialised ? null : cluster.settings.pgDump();
   findings.push(...judgePatterns(leader, tables, options.withTopics));
-  findings.push(...judgeLeaderTables(leader, keyless));
+  findings.push(...judgeLeaderTables(leader, keyless, others));
   for (const follower of others) {
     findings.push(...judgeFollowerTables(leader, follower, keyless, pgDump !== null));
   }
@@ -140,8 +158,12 @@ function findLeader(
     .filter(({ identity }) => identity?.cluster === cluster.name && identity.role === 'leader')
     .sort((a, b) => (b.identity?.epoch ?? 0) - (a.identity?.epoch ?? 0))[0];
   if (options.leader === null && leading !== undefined) return leading;
-  const wanted = options.leader ?? cluster.settings.nodeNames[0];
+  const wanted = wantedLeader(cluster, options);
   return nodes.find(({ name }) => name === wanted) ?? null;
+}
+
+function wantedLeader(cluster: Cluster, options: PreflightOptions): string {
+  return options.leader ?? cluster.settings.nodeNames[0] ?? '';
 }
 
 /** The leader's rows are read in the order of their keys; a follower must not hold any. */
@@ -152,6 +174,7 @@ async function findRows(
   replaceRows: boolean,
 ): Promise<Finding[]> {
   const mayHold = (node: NodeFacts): boolean => node === leader || replaceRows;
+  const { keyless } = cluster.settings;
   const names = new Set(leader.matchedTables.map(({ schema, name }) => `${schema}.${name}`));
   const found = await Promise.all(
     nodes.map(async (node): Promise<Finding[]> => {
@@ -160,7 +183,7 @@ async function findRows(
           names.has(`${schema}.${name}`) &&
           kind === 'ordinary' &&
           persistence === 'permanent' &&
-          (!mayHold(node) || (identityAttnums ?? []).length === 0),
+          (!mayHold(node) || (keyless === 'append' && identityAttnums === null)),
       );
       try {
         const holding = await tablesWithRows(targetFor(cluster, node.name), tables);
@@ -182,8 +205,7 @@ function notEmpty(node: string, tables: readonly string[], leads: boolean): Find
       ? `tables of node ${node} hold rows and have no key to read them by: ${names}`
       : `tables of node ${node}, which is to follow, hold rows: ${names}`,
     leads
-      ? 'Give them a key on every node: ALTER TABLE … ADD COLUMN id bigint GENERATED ALWAYS AS ' +
-          'IDENTITY PRIMARY KEY; or empty them.'
+      ? 'Give them a key on every node (understudy check --sql), or empty them.'
       : 'Rows come from the leader. Let them be replaced: understudy init --replace-rows; or ' +
           'empty the tables on that node (TRUNCATE).',
   );

@@ -4,11 +4,13 @@
  * created, and no writer ever waits for it.
  */
 import type { Client } from 'pg';
+import type { KeyFacts } from '../../catalog/identity-ways.ts';
 import { loadKnownRelations } from '../../catalog/known-relations.ts';
 import { connectPostgres } from '../../catalog/postgres-session.ts';
 import {
+  matchingTables,
+  readAllTables,
   readServer,
-  readTables,
   type ServerFacts,
   userTablesCondition,
 } from '../../catalog/read-catalog.ts';
@@ -23,6 +25,7 @@ import { withTimeout } from '../../waiting.ts';
 import type { ReachedDatabase } from '../node/judge-database.ts';
 import { readReachedDatabase } from '../node/reached-database.ts';
 import { type TypesByName, typesOfDatabase } from './judge-types.ts';
+import { readKeys, searchesMaxMs } from './read-keys.ts';
 
 export interface NodeFacts {
   readonly name: string;
@@ -42,6 +45,8 @@ export interface NodeFacts {
   /** Every user table, and those that the configuration names. */
   readonly allTables: readonly TableShape[];
   readonly matchedTables: readonly TableShape[];
+  /** Of those without a usable identity, and of the tables that they are partitions of, by OID. */
+  readonly keys: ReadonlyMap<number, KeyFacts>;
 }
 
 export interface CheckedDatabase {
@@ -98,6 +103,9 @@ export interface NodeTarget {
   readonly cluster: string;
   readonly tables: readonly string[];
   readonly maintenanceDatabase: string;
+  /** Whether rows are searched for columns that identify them. */
+  readonly findsKeys: boolean;
+  readonly nowMs: () => number;
 }
 
 /** Of an older server only the version is read: the other queries need newer SQL. */
@@ -108,8 +116,9 @@ type NodeReading =
 export async function readNodeFacts(target: NodeTarget): Promise<NodeReading> {
   const client = await connectPostgres(target.url, sessionOptions(target.node));
   try {
-    return await withTimeout(readFacts(client, target), readMaxMs, () => {
-      return serverSilent(target.node, readMaxMs);
+    const maxMs = readMaxMs + (target.findsKeys ? searchesMaxMs : 0);
+    return await withTimeout(readFacts(client, target), maxMs, () => {
+      return serverSilent(target.node, maxMs);
     });
   } finally {
     await client.end();
@@ -124,6 +133,8 @@ async function readFacts(client: Client, target: NodeTarget): Promise<NodeReadin
   const server = await readServer(client);
   if (server.version < versionMin) return { kind: 'too old', server };
   const identity = await readNode(client);
+  const allTables = await readAllTables(client);
+  const matchedTables = matchingTables(allTables, target.tables);
   const facts: NodeFacts = {
     name: target.node,
     server,
@@ -134,10 +145,34 @@ async function readFacts(client: Client, target: NodeTarget): Promise<NodeReadin
     idleSlots: await readIdleSlots(client, slotPattern(target.cluster)),
     streamed: identity === null ? null : await readStreamed(client),
     types: await readJson<TypesByName>(client, typesOfDatabase),
-    allTables: await readTables(client, ['*.*']),
-    matchedTables: await readTables(client, target.tables),
+    allTables,
+    matchedTables,
+    keys: await readKeys(
+      client,
+      withPartitioned(matchedTables, allTables),
+      target.findsKeys,
+      target.nowMs,
+    ),
   };
   return { kind: 'read', facts };
+}
+
+/** With all tables above them: a partition alone cannot get a column. */
+function withPartitioned(
+  tables: readonly TableShape[],
+  allTables: readonly TableShape[],
+): TableShape[] {
+  const byOid = new Map(allTables.map((table) => [table.oid, table]));
+  const found = new Set<TableShape>();
+  for (let table of tables) {
+    for (;;) {
+      found.add(table);
+      const parent = byOid.get(table.parentOid ?? 0);
+      if (parent === undefined) break;
+      table = parent;
+    }
+  }
+  return [...found];
 }
 
 async function readStreamed(client: Client): Promise<ReadonlySet<number>> {

@@ -11,7 +11,8 @@ import { inTransaction } from '../../catalog/postgres-session.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
 import { readAlteredRelations } from '../../catalog/schema-changes.ts';
-import { displayName, problemsOf, type TableShape } from '../../catalog/table.ts';
+import { displayName, type TableShape } from '../../catalog/table.ts';
+import { problemsOf } from '../../catalog/table-problems.ts';
 import { keysEqualOtherwise, tableCannotEnter } from '../../errors/table.ts';
 
 interface AlteredTable {

@@ -6,7 +6,8 @@
  * rows are read.
  */
 import type { Client } from 'pg';
-import { problemsOf, type TableShape } from '../../catalog/table.ts';
+import type { TableShape } from '../../catalog/table.ts';
+import { problemsOf } from '../../catalog/table-problems.ts';
 
 /** Why it cannot enter, and the remedy. */
 export interface OutsideProblem {
