@@ -465,29 +465,75 @@ $$;
 CREATE OR REPLACE FUNCTION understudy.watch_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  touched oid[];
 BEGIN
   IF TG_TAG = 'ALTER TYPE' THEN
     PERFORM understudy.note_altered_types();
   ELSIF TG_TAG = 'ALTER TABLE' THEN
+    touched := understudy.touched_tables();
     -- The rows of a table may be values of another's column.
-    PERFORM understudy.note_altered_types();
-    PERFORM understudy.note_altered_keys();
+    PERFORM understudy.note_altered_types(touched);
+    PERFORM understudy.note_altered_keys(touched);
     PERFORM understudy.note_attached_rows();
-    PERFORM understudy.note_unpublished();
+    PERFORM understudy.note_unpublished(touched);
   ELSIF TG_TAG IN ('ALTER PUBLICATION', 'DROP PUBLICATION') THEN
     PERFORM understudy.note_unpublished();
   END IF;
   -- Sessions of the agent have the replica role, under which this does not run.
   IF TG_TAG ~ '^(ALTER|DROP) '
       AND EXISTS (SELECT FROM understudy.node n WHERE n.role = 'leader') THEN
-    PERFORM understudy.report_changes();
+    PERFORM understudy.report_changes(touched);
   END IF;
 END
 $$;
 
+-- The tables whose shape the ALTER TABLE that just ran may have changed; NULL where that may be
+-- any. A migration alters a thousand tables, and each command is compared with those alone.
+CREATE OR REPLACE FUNCTION understudy.touched_tables() RETURNS oid[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  touched oid[];
+BEGIN
+  -- With all that inherits from them: a column is added there too. A partition that was detached is
+  -- known by what it was a partition of.
+  WITH RECURSIVE below (oid) AS (
+    SELECT coalesce(x.indrelid, d.objid)
+    FROM pg_event_trigger_ddl_commands() d
+    LEFT JOIN pg_index x ON x.indexrelid = d.objid
+    WHERE d.classid = 'pg_class'::regclass
+    UNION
+    SELECT c.oid
+    FROM below b
+    CROSS JOIN LATERAL (
+      SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = b.oid
+      UNION ALL SELECT p.table_oid FROM understudy.partition_parents p WHERE p.parent_oid = b.oid
+    ) AS c (oid)
+  )
+  SELECT coalesce(array_agg(b.oid), '{}') INTO touched FROM below b;
+  -- Its name is the name of a type: columns of other tables may have it, or a domain over it.
+  IF EXISTS (
+      SELECT FROM pg_class c
+      JOIN pg_type t ON t.oid = c.reltype
+      JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass
+        AND d.refobjid = ANY (ARRAY[t.oid, t.typarray]) AND d.deptype = 'n'
+      WHERE c.oid = ANY (touched)) THEN
+    RETURN NULL;
+  END IF;
+  RETURN touched;
+END
+$$;
+
+-- Of an earlier version, without the parameter.
+DROP FUNCTION IF EXISTS understudy.altered_tables(), understudy.open_changes(),
+  understudy.report_changes(), understudy.note_altered_types(), understudy.note_altered_keys(),
+  understudy.note_unpublished();
+
 -- Tables that are not what the stream says of them, each difference as a clause. `at_once`: no row
--- of the table has to be written for the stream to be wrong.
-CREATE OR REPLACE FUNCTION understudy.altered_tables()
+-- of the table has to be written for the stream to be wrong. Of the given tables only, where some
+-- are given.
+CREATE OR REPLACE FUNCTION understudy.altered_tables(only_of oid[] DEFAULT NULL)
 RETURNS TABLE (relation_id text, table_name text, what text, at_once boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -498,6 +544,7 @@ AS $$
     LEFT JOIN pg_class c ON c.oid = r.table_oid
     LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE NOT r.dropped AND r.table_oid IS NOT NULL
+      AND (only_of IS NULL OR r.table_oid = ANY (only_of))
   )
   SELECT t.relation_id, t.table_name, 'it was dropped', true FROM known t WHERE t.oid IS NULL
   UNION ALL
@@ -556,11 +603,11 @@ AS $$
 $$;
 
 -- All that the stream cannot carry: tables of another shape, and changes without a row message.
-CREATE OR REPLACE FUNCTION understudy.open_changes()
+CREATE OR REPLACE FUNCTION understudy.open_changes(only_of oid[] DEFAULT NULL)
 RETURNS TABLE (table_name text, what text, at_once boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT a.table_name, a.what, a.at_once FROM understudy.altered_tables() a
+  SELECT a.table_name, a.what, a.at_once FROM understudy.altered_tables(only_of) a
   UNION
   SELECT coalesce(n.nspname || '.' || c.relname, 'a dropped table'), u.what, true
   FROM understudy.unseen_changes u
@@ -569,11 +616,12 @@ AS $$
 $$;
 
 -- Warns the client that makes such a change, or refuses it. One that was undone is forgotten.
-CREATE OR REPLACE FUNCTION understudy.report_changes() RETURNS void
+CREATE OR REPLACE FUNCTION understudy.report_changes(only_of oid[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   change record;
+  open_now jsonb;
   -- A dropped publication concerns every table.
   warnings_max CONSTANT integer := 5;
   found integer := 0;
@@ -581,13 +629,19 @@ DECLARE
     'session_replication_role=replica and default_transaction_read_only=off), then run '
     '"understudy resnapshot --all --new-slot" while no agent leads, and start the agent again';
 BEGIN
+  SELECT coalesce(jsonb_agg(o), '[]') INTO open_now
+  FROM understudy.open_changes(only_of) AS o;
   DELETE FROM understudy.schema_changes s
-  WHERE NOT EXISTS (
-    SELECT FROM understudy.open_changes() o
-    WHERE o.table_name = s.table_name AND o.what = s.what);
+  WHERE (only_of IS NULL OR s.table_name IN (
+      SELECT r.schema_name || '.' || r.table_name FROM understudy.relations r
+      WHERE r.table_oid = ANY (only_of)))
+    AND NOT EXISTS (
+      SELECT FROM jsonb_to_recordset(open_now) AS o (table_name text, what text)
+      WHERE o.table_name = s.table_name AND o.what = s.what);
   FOR change IN
     INSERT INTO understudy.schema_changes (table_name, what)
-    SELECT o.table_name, o.what FROM understudy.open_changes() o
+    SELECT o.table_name, o.what
+    FROM jsonb_to_recordset(open_now) AS o (table_name text, what text)
     ON CONFLICT DO NOTHING
     RETURNING schema_changes.table_name AS name, schema_changes.what AS what
   LOOP
@@ -659,6 +713,9 @@ CREATE OR REPLACE FUNCTION understudy.keys_of_tables(only_of oid[] DEFAULT NULL)
 RETURNS TABLE (table_oid oid, columns text, equality text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+  WITH loose AS MATERIALIZED (
+    SELECT l.oid FROM pg_collation l WHERE NOT l.collisdeterministic
+  )
   SELECT c.oid, x.indkey::text, concat_ws(' ', x.indclass::text, n.collations)
   FROM understudy.relations r
   JOIN pg_class c ON c.oid = r.table_oid
@@ -667,7 +724,7 @@ AS $$
   CROSS JOIN LATERAL (
     SELECT string_agg(k.at || ':' || l.oid, ' ' ORDER BY k.at) AS collations
     FROM unnest(x.indcollation::oid[]) WITH ORDINALITY AS k (oid, at)
-    JOIN pg_collation l ON l.oid = k.oid AND NOT l.collisdeterministic) AS n
+    JOIN loose l ON l.oid = k.oid) AS n
   WHERE only_of IS NULL OR r.table_oid = ANY (only_of)
 $$;
 
@@ -708,14 +765,14 @@ AS $$
 $$;
 
 -- A new label changes no stored value; a new attribute and a renamed label do.
-CREATE OR REPLACE FUNCTION understudy.note_altered_types() RETURNS void
+CREATE OR REPLACE FUNCTION understudy.note_altered_types(only_of oid[] DEFAULT NULL) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
   INSERT INTO understudy.unseen_changes (table_oid, what)
   SELECT u.table_oid,
     'ALTER ' || CASE WHEN c.relkind <> 'c' THEN 'TABLE' ELSE 'TYPE' END || ' changed how values of '
       || format_type(u.type_oid, NULL) || ' look'
-  FROM understudy.types_of_tables() u
+  FROM understudy.types_of_tables(only_of) u
   JOIN understudy.type_texts k ON k.type_oid = u.type_oid
   JOIN pg_type t ON t.oid = u.type_oid
   LEFT JOIN pg_class c ON c.oid = t.typrelid
@@ -725,12 +782,12 @@ AS $$
 $$;
 
 -- Under another collation there may be two rows here that are one row on a follower.
-CREATE OR REPLACE FUNCTION understudy.note_altered_keys() RETURNS void
+CREATE OR REPLACE FUNCTION understudy.note_altered_keys(only_of oid[] DEFAULT NULL) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
   INSERT INTO understudy.unseen_changes (table_oid, what)
   SELECT n.table_oid, 'its identity takes other values for equal'
-  FROM understudy.keys_of_tables() n
+  FROM understudy.keys_of_tables(only_of) n
   JOIN understudy.key_equalities k ON k.table_oid = n.table_oid AND k.columns = n.columns
   WHERE k.equality <> n.equality
   ON CONFLICT DO NOTHING
@@ -769,7 +826,7 @@ $$;
 
 -- A partition is published with its root. A table that is detached, filled and re-attached, or
 -- dropped from the publication and re-added, is as before: what was written in between is not sent.
-CREATE OR REPLACE FUNCTION understudy.note_unpublished() RETURNS void
+CREATE OR REPLACE FUNCTION understudy.note_unpublished(only_of oid[] DEFAULT NULL) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
   WITH published AS (
@@ -784,7 +841,8 @@ AS $$
   SELECT c.oid, 'it left the publication, alone or with what it is a partition of'
   FROM understudy.relations r
   JOIN pg_class c ON c.oid = r.table_oid
-  WHERE c.oid NOT IN (SELECT p.table_oid FROM published p)
+  WHERE (only_of IS NULL OR c.oid = ANY (only_of))
+    AND c.oid NOT IN (SELECT p.table_oid FROM published p)
     AND NOT EXISTS (
       SELECT FROM pg_partition_ancestors(c.oid) a JOIN published p ON p.table_oid = a.relid)
   ON CONFLICT DO NOTHING

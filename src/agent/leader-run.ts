@@ -130,6 +130,13 @@ async function openForWrites(
   onWorking();
   const promoted = { ...ready, lacks: [...ready.lacks, ...(await opening.lacks())] };
   const result = request?.succeeded(promoted) ?? resultOf(name, promoted, []);
+  const { sequences, lacks } = promoted;
+  if (result.leftOut.sequences + result.leftOut.lacks > 0) {
+    cluster.around.log.info(
+      { node: name, sequences, lacks },
+      'all sequences that were set, and all that it lacks',
+    );
+  }
   await desk.answerFailovers({ ...result });
   await Promise.all([
     leaderTasks(work, client, epoch, leading, signal),

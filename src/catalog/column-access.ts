@@ -83,33 +83,46 @@ interface CastRow {
  * operator class of the type is used.
  */
 const operatorsQuery = `
+  WITH used AS MATERIALIZED (
+    SELECT x.indexrelid, k.n, x.indkey[k.n] AS attnum, x.indclass[k.n] AS class,
+      x.indcollation[k.n] AS collation
+    FROM pg_index x CROSS JOIN LATERAL generate_series(0, x.indnkeyatts - 1) AS k (n)
+    WHERE x.indisunique AND x.indrelid = ANY ($1::oid[])
+  ), operators AS MATERIALIZED (
+    -- Of each operator class once: thousands of tables have few of them.
+    SELECT oc.oid AS class, (
+        SELECT array_agg(format('OPERATOR(%s.%s)', p.oprnamespace::regnamespace, p.oprname)
+          ORDER BY f.amopstrategy)
+        FROM pg_amop f JOIN pg_operator p ON p.oid = f.amopopr
+        WHERE f.amopstrategy IN (1, 3, 5)
+          AND f.amopfamily = CASE WHEN am.amname = 'btree' THEN oc.opcfamily ELSE d.opcfamily END
+          AND f.amoplefttype = oc.opcintype AND f.amoprighttype = oc.opcintype) AS names
+    FROM pg_opclass oc
+    JOIN pg_am am ON am.oid = oc.opcmethod
+    LEFT JOIN pg_opclass d ON am.amname <> 'btree' AND d.opcdefault
+      AND d.opcintype = oc.opcintype
+      AND d.opcmethod = (SELECT b.oid FROM pg_am b WHERE b.amname = 'btree')
+    WHERE oc.oid IN (SELECT u.class FROM used u)
+  ), keys AS (
+    SELECT u.indexrelid, json_agg(json_build_object(
+        'attnum', u.attnum, 'less', o.names[1], 'equal', o.names[2], 'greater', o.names[3],
+        'collationSchema', cn.nspname, 'collation', c.collname) ORDER BY u.n) AS columns
+    FROM used u
+    JOIN operators o ON o.class = u.class
+    LEFT JOIN pg_collation c ON c.oid = u.collation
+    LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
+    GROUP BY u.indexrelid
+  )
   SELECT json_build_object(
     'tableOid', x.indrelid::bigint, 'name', ic.relname,
     -- ON CONFLICT refuses a table with rules for updates, even rules that do not fire.
     'plain', am.amname = 'btree' AND NOT x.indisexclusion AND NOT EXISTS (
       SELECT FROM pg_rewrite w WHERE w.ev_class = x.indrelid AND w.ev_type = '2'),
-    'columns', (
-      SELECT json_agg(json_build_object(
-        'attnum', x.indkey[k.n], 'less', o.names[1], 'equal', o.names[2], 'greater', o.names[3],
-        'collationSchema', cn.nspname, 'collation', c.collname))
-      FROM generate_series(0, x.indnkeyatts - 1) AS k (n)
-      JOIN pg_opclass oc ON oc.oid = x.indclass[k.n]
-      LEFT JOIN pg_opclass d ON am.amname <> 'btree' AND d.opcdefault
-        AND d.opcintype = oc.opcintype
-        AND d.opcmethod = (SELECT b.oid FROM pg_am b WHERE b.amname = 'btree')
-      CROSS JOIN LATERAL (
-        SELECT array_agg(format('OPERATOR(%s.%s)', p.oprnamespace::regnamespace, p.oprname)
-          ORDER BY f.amopstrategy) AS names
-        FROM pg_amop f JOIN pg_operator p ON p.oid = f.amopopr
-        WHERE f.amopstrategy IN (1, 3, 5)
-          AND f.amopfamily = CASE WHEN am.amname = 'btree' THEN oc.opcfamily ELSE d.opcfamily END
-          AND f.amoplefttype = oc.opcintype AND f.amoprighttype = oc.opcintype) AS o
-      LEFT JOIN pg_collation c ON c.oid = x.indcollation[k.n]
-      LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace))
-  FROM pg_index x
+    'columns', k.columns)
+  FROM keys k
+  JOIN pg_index x ON x.indexrelid = k.indexrelid
   JOIN pg_class ic ON ic.oid = x.indexrelid
-  JOIN pg_am am ON am.oid = ic.relam
-  WHERE x.indisunique AND x.indrelid = ANY ($1::oid[])`;
+  JOIN pg_am am ON am.oid = ic.relam`;
 
 /** Columns whose type, below any domains, has a cast from text that is a function. */
 const castsQuery = `

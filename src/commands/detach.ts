@@ -8,6 +8,7 @@ import { agentStandIn } from '../agent/stand-in.ts';
 import { exitCodes } from '../errors/codes.ts';
 import { detach } from '../fleet/operations/detach.ts';
 import type { DetachResult } from '../fleet/operations/detach-steps.ts';
+import { leftOutLines } from '../fleet/promotion/answer-bounds.ts';
 import { clusterOf } from './cluster-of.ts';
 import { type Command, durationOption, requiredText, textOption } from './command.ts';
 import { type PointReference, parsePointReference, resolveIn } from './point-reference.ts';
@@ -60,11 +61,13 @@ export const detachCommand: Command<DetachInput> = {
   },
 };
 
-function linesOf({ node, lsn, steps, sequences, lacks }: DetachResult): string[] {
+function linesOf(answer: DetachResult): string[] {
+  const { node, lsn, steps, sequences, lacks } = answer;
   return [
     `node ${node} is a database of its own, with all that was committed below ${lsn}`,
     ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
     ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from ?? 'no value'} -> ${to}`),
     ...lacks.map((part) => `  it lacks ${part}`),
+    ...leftOutLines(answer),
   ];
 }

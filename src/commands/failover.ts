@@ -10,6 +10,7 @@ import { reasonMissing } from '../errors/usage.ts';
 import { failover } from '../fleet/operations/failover.ts';
 import type { FailoverPlan } from '../fleet/operations/judge-failover.ts';
 import type { Unpublished } from '../fleet/operations/unpublished.ts';
+import { leftOutLines } from '../fleet/promotion/answer-bounds.ts';
 import type { PromotionResult } from '../fleet/promotion/promotion-request.ts';
 import { clusterOf } from './cluster-of.ts';
 import {
@@ -76,6 +77,7 @@ function linesOf(answer: (FailoverPlan & Unpublished) | PromotionResult): string
     ...steps.map(({ step, ms }) => `  ${step.padEnd(12)}${ms} ms`),
     ...sequences.map(({ sequence, from, to }) => `  ${sequence}: ${from ?? 'no value'} -> ${to}`),
     ...lacks.map((part) => `  it leads without ${part}`),
+    ...leftOutLines(answer),
   ];
 }
 

@@ -207,7 +207,7 @@ export async function openTables(
   });
   const statements = (table: GuardedTable): readonly string[] => [
     ...(held.get(table.oid) ?? []),
-    ...table.enabled.map((name) => `ALTER TABLE ONLY ${nameOf(table)} DISABLE TRIGGER ${name}`),
+    ...disabling(table),
   ];
   const busy = await changes.visit(
     tables,
@@ -217,6 +217,13 @@ export async function openTables(
   );
   if (busy.length === 0) await dropLostHolds(client);
   return busy;
+}
+
+/** Both in one command, which rebuilds the table's entry in the caches of all sessions once. */
+function disabling(table: GuardedTable): readonly string[] {
+  if (table.enabled.length === 0) return [];
+  const actions = table.enabled.map((name) => `DISABLE TRIGGER ${name}`);
+  return [`ALTER TABLE ONLY ${nameOf(table)} ${actions.join(', ')}`];
 }
 
 /** What keeps a table from being open, in one line. */

@@ -89,6 +89,8 @@ const abortListenersMax = 50;
 /** How long a lock, or a transaction that is older than the request, may delay it. */
 const publishRowsMaxMs = 100_000;
 const registrationsAtATimeMax = 8;
+/** Before each of them: a row that waits for its schema has the registry to itself. */
+const registrationPauseMs = 10;
 const catalogCheckEveryMs = 2_000;
 /** With thousands of tables a check takes long: it is at work for a fifth of the time at most. */
 const pausePerCheck = 4;
@@ -251,6 +253,8 @@ async function announceTables(
 ): Promise<void> {
   const shapes = (await unlessAborted(tables.shapes(), signal)) ?? [];
   const announced = someAtATime(shapes, registrationsAtATimeMax, async (shape) => {
+    do await sleepOrAbort(registrationPauseMs, signal);
+    while (encoder.isPreparing && !signal.aborted);
     if (!signal.aborted) await encoder.announce(shape);
   });
   await unlessAborted(announced, signal).catch((error: unknown) => {

@@ -5,9 +5,8 @@
  * readers decode by the writer's schema, and a table may change in ways that no compatibility level
  * allows.
  *
- * The registry client is used for its requests only. Its register() parses the schema, and sets the
- * compatibility level after the first schema, so that a crash in between leaves a subject that
- * refuses the second.
+ * The registry client is used for its requests only. Its register() parses the schema, and fails
+ * where a subject has another compatibility level.
  */
 import createApi from '@kafkajs/confluent-schema-registry/dist/api/index.js';
 import { otherSchema, registryRefusesSchema, schemaMissing } from '../errors/prerequisite.ts';
@@ -49,8 +48,9 @@ class ConfluentRegistry implements SchemaRegistry {
   readonly #clock: Clock;
   readonly #ids = new Map<string, Promise<number>>();
   readonly #schemas = new Map<number, Promise<object>>();
-  /** Subjects that are known to take any change. */
+  /** Subjects that take any change, or will soon. */
   readonly #openSubjects = new Set<string>();
+  #opening: Promise<void> = Promise.resolve();
 
   constructor(settings: RegistrySettings, log: Pick<Logger, 'debug'>, clock: Clock) {
     const url = new URL(settings.url);
@@ -71,11 +71,13 @@ class ConfluentRegistry implements SchemaRegistry {
   register(subject: string, schema: object): Promise<number> {
     const key = `${subject}\n${canonicalJson(schema)}`;
     return cached(this.#ids, key, async () => {
-      const isOpen = this.#openSubjects.has(subject) || (await this.#allowAnyChange(subject));
       const body = { schema: JSON.stringify(schema) };
-      const answer = await this.#request(() =>
-        this.#api.Subject.register({ ...timed, subject, body }),
-      );
+      const send = () => this.#api.Subject.register({ ...timed, subject, body });
+      let answer = await this.#request(send, conflict);
+      if (answer === null) {
+        await this.#allowAnyChange(subject);
+        answer = await this.#request(send);
+      }
       const id = answer?.['id'];
       if (typeof id !== 'number')
         throw unknownRegistryAnswer(this.#shownUrl, `the registration of ${subject}`);
@@ -83,10 +85,24 @@ class ConfluentRegistry implements SchemaRegistry {
       if (!isSame(schema, await this.schemaById(id))) {
         throw otherSchema(this.#shownUrl, subject, id);
       }
-      if (!isOpen) await this.#allowAnyChange(subject);
-      this.#openSubjects.add(subject);
+      this.#openLater(subject);
       return id;
     });
+  }
+
+  /**
+   * Rows wait for the id of their schema and not for this: a subject that has another level refuses
+   * a later schema, and is changed then. One after the other, beside what rows wait for.
+   */
+  #openLater(subject: string): void {
+    if (this.#openSubjects.has(subject)) return;
+    this.#openSubjects.add(subject);
+    this.#opening = this.#opening
+      .then(() => this.#allowAnyChange(subject))
+      .catch((error: unknown) => {
+        this.#openSubjects.delete(subject);
+        this.#log.debug({ error, subject }, 'setting the compatibility of a subject failed');
+      });
   }
 
   schemaById(id: number): Promise<object> {
@@ -114,22 +130,15 @@ class ConfluentRegistry implements SchemaRegistry {
     await this.#request(() => this.#api.Subject.all(timed));
   }
 
-  /**
-   * Sets the subject's level to NONE unless it has it. False when the registry keeps no level for a
-   * subject without a schema: then the first schema has nothing to be compared with.
-   */
-  async #allowAnyChange(subject: string): Promise<boolean> {
+  /** Sets the subject's level to NONE unless it has it. */
+  async #allowAnyChange(subject: string): Promise<void> {
     const body = { compatibility: 'NONE' };
     const config = await this.#request(
       () => this.#api.Subject.config({ ...timed, subject }),
       notFound,
     );
-    if (config?.['compatibilityLevel'] === 'NONE') return true;
-    const updated = await this.#request(
-      () => this.#api.Subject.updateConfig({ ...timed, subject, body }),
-      notFound,
-    );
-    return updated !== null;
+    if (config?.['compatibilityLevel'] === 'NONE') return;
+    await this.#request(() => this.#api.Subject.updateConfig({ ...timed, subject, body }));
   }
 
   /** Retries what a registry refuses while it starts or fails over; null for `absentStatus`. */
@@ -167,6 +176,8 @@ class ConfluentRegistry implements SchemaRegistry {
 
 const timed = { timeout: answerTimeoutMs } as const;
 const notFound = 404;
+/** Incompatible with the schema before it, under the subject's level. */
+const conflict = 409;
 const tooManyRequests = 429;
 
 /** Null when there was no answer: the client reports that as a 400 without an error of its own. */

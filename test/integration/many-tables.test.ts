@@ -1,7 +1,7 @@
 /**
  * What a database of many tables costs: statements are counted, not timed. A relation message reads
- * the one table that it describes, and an unchanged table keeps one shape and one codec however
- * often Postgres describes it.
+ * the one table that it describes, an unchanged table keeps one shape and one codec however often
+ * Postgres describes it, and the write guard changes many tables by one request.
  */
 import type { Client } from 'pg';
 import { test } from 'uvu';
@@ -21,6 +21,7 @@ import type { TableShape } from '../../src/catalog/table.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
 import type { Change } from '../../src/change/change.ts';
 import type { Lsn } from '../../src/change/lsn.ts';
+import { armGuard, disarmGuard, openTables } from '../../src/follower/write-guard.ts';
 import { TransactionBuilder } from '../../src/leader/stream/transaction-builder.ts';
 import { KnownTables } from '../../src/leader/tables/known-tables.ts';
 import { RecordEncoder } from '../../src/topic/records/encoder.ts';
@@ -28,10 +29,11 @@ import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
 let client: Client;
+let url: string;
 
 test.before(async () => {
   stack = await useStack({ postgres: 1 });
-  const [url = ''] = await stack.createDatabases('many');
+  [url = ''] = await stack.createDatabases('many');
   client = await connectPostgres(url, { applicationName: 'understudy test', replica: true });
 });
 
@@ -113,6 +115,32 @@ test('a relation message costs one read of one table, and leaves one shape', asy
   assert.is(changes.filter(({ kind }) => kind === 'relation').length, tables.length);
   assert.is(ids - registered, tables.length, 'a codec was made for each table');
   assert.equal(await known.shapes(), [...new Set(changes.map(({ relation }) => relation))]);
+});
+
+test('the write guard of many tables is armed and lifted by few requests', async () => {
+  const guarded =
+    "SELECT count(*) FROM pg_trigger WHERE tgname ~ '^understudy_guard' AND tgenabled = 'O'";
+  const enabled = async (): Promise<number> => Number((await client.query(guarded)).rows[0]?.count);
+  const arming = await statementsOf(() => armGuard(client));
+  // Two for each table, and two for the labels of points.
+  assert.is(await enabled(), 82);
+  const lifting = await statementsOf(async () => assert.equal(await disarmGuard(client), []));
+  assert.is(await enabled(), 0);
+  // With a savepoint and statements of its own for each table they are 120 and more.
+  assert.ok(arming.length < 60, `${arming.length} requests for 40 tables`);
+  assert.ok(lifting.length < 60, `${lifting.length} requests for 40 tables`);
+  await armGuard(client);
+  const holder = await connectPostgres(url, { applicationName: 'understudy test holder' });
+  await holder.query('BEGIN; LOCK TABLE many.t7 IN ROW EXCLUSIVE MODE');
+  const busy = await disarmGuard(client);
+  assert.equal(
+    busy.map(({ table }) => table.name),
+    ['t7'],
+  );
+  assert.is(await enabled(), 2);
+  await holder.end();
+  assert.equal(await openTables(client, busy), []);
+  assert.is(await enabled(), 0);
 });
 
 test('a table is read with what it is a partition of', async () => {

@@ -10,6 +10,7 @@ import { connectRegistry, type SchemaRegistry } from '../../src/topic/schema-reg
 import { FailingRegistry } from '../support/failing-registry.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { rejection, testLog } from '../support/topic-stack.ts';
+import { until } from '../support/until.ts';
 
 let stack: Stack;
 let subject: string;
@@ -67,6 +68,24 @@ test('a subject takes a schema that no compatibility level allows', async () => 
   assert.is(new Set([first, second, third]).size, 3);
 });
 
+test('a subject of another level is changed when it refuses a schema, or before', async () => {
+  const required = { name: 'note', type: 'string', pgType: 'text', columnId: 'note' };
+  const config = `${stack.registryUrl}/config/${subject}`;
+  const level = async (): Promise<unknown> => {
+    const answer = (await (await fetch(config)).json()) as Record<string, unknown>;
+    return answer['compatibilityLevel'];
+  };
+  await connect().register(subject, schemaOf(price));
+  const isNone = { reached: (found: unknown) => found === 'NONE' };
+  await until('the level of the subject', level, isNone);
+  const body = JSON.stringify({ compatibility: 'FULL' });
+  const headers = { 'content-type': 'application/vnd.schemaregistry.v1+json' };
+  assert.is((await fetch(config, { method: 'PUT', body, headers })).status, 200);
+  assert.is(await level(), 'FULL');
+  await connect().register(subject, schemaOf(required));
+  assert.is(await level(), 'NONE');
+});
+
 test('a schema is registered and read back once, and a busy registry retried', async () => {
   const requests: string[] = [];
   let failures = 0;
@@ -91,6 +110,10 @@ test('a schema is registered and read back once, and a busy registry retried', a
   const registry = connect(`http://127.0.0.1:${port}${target.pathname}/`);
   failures = 2;
   await registry.register(subject, schemaOf());
+  // This registry answers NONE where none is set.
+  await until('a request for the level', () => requests.at(-1) ?? '', {
+    reached: (last) => last === `GET /config/${subject}`,
+  });
   requests.length = 0;
   const ids = await Promise.all([
     registry.register(subject, schemaOf()),

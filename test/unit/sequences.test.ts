@@ -6,6 +6,7 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { boundedLists, leftOutLines } from '../../src/fleet/promotion/answer-bounds.ts';
 import {
   type GapSearch,
   judgeSequence,
@@ -270,6 +271,28 @@ test('no sequence ever goes backwards or out of its bounds', () => {
     }),
     { numRuns: 5_000 },
   );
+});
+
+test('an answer with ten thousand sequences fits into a record', () => {
+  const many = Array.from({ length: 10_000 }, (_, i) => i);
+  const sequences = many.map((i) => {
+    return { sequence: `public.${'s'.repeat(60)}${i}`, from: null, to: String(int64Max) };
+  });
+  const lacks = many.map((i) => `the position of the sequence public.s${i}: its lock was held`);
+  const bounded = boundedLists({ sequences, lacks });
+  assert.ok(JSON.stringify(bounded).length < 500_000);
+  assert.equal(bounded.sequences, sequences.slice(0, bounded.sequences.length));
+  assert.ok(bounded.sequences.length >= 100 && bounded.lacks.length >= 100);
+  assert.is(bounded.sequences.length + bounded.leftOut.sequences, sequences.length);
+  assert.is(bounded.lacks.length + bounded.leftOut.lacks, lacks.length);
+  assert.match(leftOutLines(bounded)[0] ?? '', `and ${bounded.leftOut.sequences} more sequences`);
+  const huge = boundedLists({ sequences: [], lacks: ['short', 'x'.repeat(2_000_000)] });
+  assert.equal(huge, {
+    ...{ sequences: [], lacks: ['short'], leftOut: { sequences: 0, lacks: 1 } },
+  });
+  const few = { sequences: sequences.slice(0, 3), lacks: lacks.slice(0, 3) };
+  assert.equal(boundedLists(few), { ...few, leftOut: { sequences: 0, lacks: 0 } });
+  assert.equal(leftOutLines(boundedLists(few)), []);
 });
 
 test.run();

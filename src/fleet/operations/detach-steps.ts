@@ -28,23 +28,24 @@ import { dropSlot, listSlots } from '../../leader/stream/slot.ts';
 import { publicationName, slotPattern } from '../../topic/records/layout.ts';
 import type { Cluster } from '../cluster.ts';
 import type { NodeAccess } from '../node/node-access.ts';
-import { beforeClaimMs, type SequenceChange, SequenceSetter } from '../promotion/sequences.ts';
+import { type BoundedLists, boundedLists } from '../promotion/answer-bounds.ts';
+import { beforeClaimMs, SequenceSetter } from '../promotion/sequences.ts';
 import { type StepTime, StepTimes } from '../promotion/step-times.ts';
 import type { FollowerAtWork } from '../provision/following.ts';
 import { backfillingText, openBuildTexts } from '../status/progress-text.ts';
 
 /** The JSON of detach. Nothing is discarded: the other nodes have the log beyond `lsn`. */
-export interface DetachResult {
+export interface DetachResult extends BoundedLists {
   readonly node: string;
   readonly epoch: number;
   readonly lsn: string;
-  readonly sequences: readonly SequenceChange[];
-  /** What could not be done, each with the reason. */
-  readonly lacks: readonly string[];
   readonly discarded: null;
   readonly rpo: { readonly transactions: null; readonly bytes: null };
   readonly steps: readonly StepTime[];
 }
+
+/** Where the answer names the first of them alone. */
+const allSequences = 'all sequences that were set';
 
 /** A node whose detach position is saved: it no longer follows. */
 interface DetachedNode {
@@ -93,8 +94,10 @@ export async function finishDetaching(
   const setter = new SequenceSetter(client, nowMs);
   await setter.advance(beforeClaimMs);
   const { changes: sequences, lacks } = setter;
+  const bounded = boundedLists({ sequences, lacks });
   if (lacks.length > 0)
     log.warn({ node: name, lacks }, 'sequences may give values that are in use');
+  if (bounded.leftOut.sequences > 0) log.info({ node: name, sequences }, allSequences);
   await hit('detach.after-sequences');
   steps.begin('triggers');
   await restoreTriggers(client);
@@ -107,7 +110,7 @@ export async function finishDetaching(
   await hit('detach.after-guard');
   steps.begin('schema');
   await dropSchema(client, name);
-  return { ...detachedResult(name, at), sequences, lacks, steps: steps.end() };
+  return { ...detachedResult(name, at), ...bounded, steps: steps.end() };
 }
 
 /** The answer for a node whose detach was completed before. */
@@ -116,8 +119,7 @@ export function detachedResult(node: string, at: EpochLsn): DetachResult {
     node,
     epoch: at.epoch,
     lsn: formatEpochLsn(at),
-    sequences: [],
-    lacks: [],
+    ...boundedLists({ sequences: [], lacks: [] }),
     discarded: null,
     rpo: { transactions: null, bytes: null },
     steps: [],

@@ -7,7 +7,7 @@
 import type { Client } from 'pg';
 import type { KnownRelation } from '../../catalog/known-relations.ts';
 import { endRelation, loadKnownRelations, saveRelations } from '../../catalog/known-relations.ts';
-import { inTransaction } from '../../catalog/postgres-session.ts';
+import { inTransaction, qualifiedName } from '../../catalog/postgres-session.ts';
 import { readTables } from '../../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
 import { readAlteredRelations } from '../../catalog/schema-changes.ts';
@@ -31,12 +31,13 @@ export async function readAlteredTables(client: Client): Promise<readonly Altere
     return !shape.dropped && tableOid !== null;
   });
   const taken = new Set(relations.map(({ tableOid }) => tableOid));
+  const byOid = new Map(tables.map((table) => [table.oid, table]));
+  const free = tables.filter(({ oid }) => !taken.has(oid));
+  const freeByName = new Map(free.map((table) => [qualifiedName(table.schema, table.name), table]));
   return relations.flatMap((known) => {
     const { shape, tableOid } = known;
-    const same = tables.find(({ oid }) => oid === tableOid);
-    const other = tables.find((one) => {
-      return !taken.has(one.oid) && one.schema === shape.schema && one.name === shape.name;
-    });
+    const same = byOid.get(tableOid ?? 0);
+    const other = freeByName.get(qualifiedName(shape.schema, shape.name));
     const table = same ?? other ?? null;
     const differs = same === undefined ? null : compareWithTable(shape, same);
     const what = altered.get(shape.id) ?? differs;

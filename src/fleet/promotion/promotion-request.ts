@@ -7,19 +7,16 @@ import { formatEpochLsn } from '../../change/position.ts';
 import { answerable } from '../../errors/answers.ts';
 import type { RequestDesk } from '../node/request-desk.ts';
 import type { AgentRequest } from '../node/requests.ts';
+import { type BoundedLists, boundedLists } from './answer-bounds.ts';
 import type { ReadyEpoch } from './promotion-steps.ts';
-import type { SequenceChange } from './sequences.ts';
 import { type StepTime, StepTimes } from './step-times.ts';
 
 /** The JSON of failover. What the former leader still had is not known before it is reachable. */
-export interface PromotionResult {
+export interface PromotionResult extends BoundedLists {
   readonly node: string;
   readonly epoch: number;
   readonly lsn: string;
   readonly base: string | null;
-  readonly sequences: readonly SequenceChange[];
-  /** Parts of the schema that it leads without, each with the reason. */
-  readonly lacks: readonly string[];
   readonly discarded: null;
   readonly rpo: { readonly transactions: null; readonly bytes: null };
   readonly steps: readonly StepTime[];
@@ -29,7 +26,7 @@ type Promoted = Pick<ReadyEpoch, 'epoch' | 'checkpoint' | 'base' | 'sequences' |
 
 export function resultOf(
   node: string,
-  { epoch, checkpoint, base, sequences, lacks }: Promoted,
+  { epoch, checkpoint, base, ...lists }: Promoted,
   steps: PromotionResult['steps'],
 ): PromotionResult {
   return {
@@ -37,8 +34,7 @@ export function resultOf(
     epoch,
     lsn: formatEpochLsn(checkpoint.at),
     base: base === null ? null : formatEpochLsn(base),
-    sequences,
-    lacks,
+    ...boundedLists(lists),
     discarded: null,
     rpo: { transactions: null, bytes: null },
     steps,

@@ -58,10 +58,17 @@ export async function forgetToRead(client: Client, relations: ReadonlySet<string
 
 /** A table with all partitions below it, as the publication has them. */
 export function withPartitions(root: TableShape, tables: readonly TableShape[]): TableShape[] {
-  const below = tables.filter(
-    ({ parentOid, isPartition }) => isPartition && parentOid === root.oid,
-  );
-  return [root, ...below.flatMap((table) => withPartitions(table, tables))];
+  const byParent = new Map<number | null, TableShape[]>();
+  for (const table of tables) {
+    if (!table.isPartition) continue;
+    const siblings = byParent.get(table.parentOid);
+    if (siblings === undefined) byParent.set(table.parentOid, [table]);
+    else siblings.push(table);
+  }
+  const treeOf = (table: TableShape): TableShape[] => {
+    return [table, ...(byParent.get(table.oid) ?? []).flatMap(treeOf)];
+  };
+  return treeOf(root);
 }
 
 /**

@@ -57,6 +57,7 @@ export class RecordEncoder {
   readonly #options: RecordEncoderOptions;
   readonly #fixedIds: FixedIds;
   readonly #relations = new WeakMap<RelationShape, PreparedRelation>();
+  #preparing = 0;
 
   private constructor(options: RecordEncoderOptions, fixedIds: FixedIds) {
     this.#options = options;
@@ -88,8 +89,18 @@ export class RecordEncoder {
 
   async prepare(relation: RelationShape): Promise<void> {
     const schema = rowSchemaOf(relation);
-    const schemaId = await this.#registerRows(schema);
-    this.#relations.set(relation, { schemaId, codec: new RowCodec(schema) });
+    this.#preparing += 1;
+    try {
+      const schemaId = await this.#registerRows(schema);
+      this.#relations.set(relation, { schemaId, codec: new RowCodec(schema) });
+    } finally {
+      this.#preparing -= 1;
+    }
+  }
+
+  /** Whether rows wait for the registry. */
+  get isPreparing(): boolean {
+    return this.#preparing > 0;
   }
 
   /** Registers the schema of its rows, so that their first one does not wait for the registry. */
