@@ -33,6 +33,19 @@ export async function readSchemaChanges(client: Client): Promise<readonly Schema
   });
 }
 
+/** The partitions here of tables of the stream, as `schema.name`; attached ones too. */
+export async function readPartitions(client: Client): Promise<readonly string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT n.nspname || '.' || c.relname AS name
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relispartition AND c.relkind IN ('r', 'p')
+       AND pg_catalog.pg_partition_root(c.oid) IN (
+         SELECT r.table_oid FROM understudy.relations r WHERE NOT r.dropped)
+     ORDER BY 1`,
+  );
+  return rows.map(({ name }) => name);
+}
+
 /** The relations whose tables have another shape than the stream, with the first difference. */
 export async function readAlteredRelations(
   client: Client,

@@ -75,6 +75,18 @@ status('a sound fleet', () => {
   });
 });
 
+status('partitions that only the leader has are named at the follower', () => {
+  const a = leader({ partitions: ['public.high', 'public.low', 'public.mid'] });
+  const [, lacks] = nodesOf(facts({ a, b: follower(1000, { partitions: ['public.mid'] }) }));
+  assert.equal(lacks.why, [
+    'it lacks partitions that the leader has: public.high, public.low; it stops at their first row',
+  ]);
+  const more = follower(1000, {
+    partitions: ['public.high', 'public.low', 'public.mid', 'public.x'],
+  });
+  assert.equal(nodesOf(facts({ a, b: more }))[1].why, []);
+});
+
 status('the lag of a leader is what the topic does not have', () => {
   const withSlot = (unconfirmedBytes: number | null): NodeStatus =>
     nodesOf(facts({ a: leader({ slots: [{ ...slot, unconfirmedBytes }] }) }))[0];

@@ -52,6 +52,8 @@ export interface DatabaseFacts {
   readonly notValid?: readonly string[];
   /** Of a leader: changes of its tables that the stream cannot carry. */
   readonly schemaChanges?: readonly SchemaChange[];
+  /** Partitions of the tables of the stream, as `schema.name`. */
+  readonly partitions?: readonly string[];
   /** This cluster's slots in the database, the newest epoch's first. */
   readonly slots: readonly SlotWal[];
   /** Which database of which server it is. */

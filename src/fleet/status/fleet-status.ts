@@ -6,7 +6,7 @@
  */
 import type { Client } from 'pg';
 import { connectPostgres } from '../../catalog/postgres-session.ts';
-import { readSchemaChanges } from '../../catalog/schema-changes.ts';
+import { readPartitions, readSchemaChanges } from '../../catalog/schema-changes.ts';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import { parseLsn } from '../../change/lsn.ts';
 import type { ControlLog } from '../../control/control-log.ts';
@@ -121,6 +121,7 @@ export class FleetWatch {
       rebuild,
       doubts,
       schemaChanges: identity?.role === 'leader' ? await readSchemaChanges(client) : [],
+      partitions: identity === null ? [] : await readPartitions(client),
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),
       agentRuns: row?.agent === 't',
       agentError,

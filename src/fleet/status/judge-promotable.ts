@@ -7,7 +7,7 @@
 import type { ControlState } from '../../control/control-state.ts';
 import { keptForMs } from '../../follower/apply/log-fit.ts';
 import type { Doubt } from '../../follower/state/doubts.ts';
-import type { DatabaseFacts, TopicFacts } from './fleet-facts.ts';
+import type { DatabaseFacts, FleetFacts, TopicFacts } from './fleet-facts.ts';
 import { isAtEnd, isStreaming, missingRecords } from './lag.ts';
 
 type Candidate = Pick<DatabaseFacts, 'position' | 'agentRuns' | 'doubts'>;
@@ -63,4 +63,27 @@ function leftBehind(
     `it has applied nothing for ${awayS} s, and the topic keeps each change for ${keptS} s: ` +
       'compaction may have removed what it needs',
   ];
+}
+
+const partitionsShownMax = 5;
+
+/**
+ * Partitions that only the leader has: they are created on each node by hand. A follower stops at
+ * the first row of one that it does not have, and as leader it would refuse such rows.
+ */
+export function partitionsMissing(
+  nodes: FleetFacts['nodes'],
+  owner: { readonly node: string } | null,
+  { building, rebuild, partitions = [] }: DatabaseFacts,
+): string[] {
+  const leader = nodes.find(({ name }) => name === owner?.node)?.database;
+  const isBuilt = building == null && rebuild == null;
+  if (!isBuilt || leader?.kind !== 'found' || leader.value.identity?.role !== 'leader') return [];
+  const here = new Set(partitions);
+  const missing = (leader.value.partitions ?? []).filter((name) => !here.has(name));
+  if (missing.length === 0) return [];
+  const rest = missing.length - partitionsShownMax;
+  const shown = missing.slice(0, partitionsShownMax).join(', ');
+  const names = rest > 0 ? `${shown} and ${rest} more` : shown;
+  return [`it lacks partitions that the leader has: ${names}; it stops at their first row`];
 }

@@ -20,7 +20,7 @@ import {
 } from './agent-reasons.ts';
 import { damageStatus } from './damage-status.ts';
 import type { DatabaseFacts, FleetFacts, Found } from './fleet-facts.ts';
-import { changesNotCarried, whyNotPromotable } from './judge-promotable.ts';
+import { changesNotCarried, partitionsMissing, whyNotPromotable } from './judge-promotable.ts';
 import {
   delayText,
   isAtEnd,
@@ -294,7 +294,7 @@ function damageOf({ damage, facts }: Fleet): readonly string[] {
 }
 
 function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: number): NodeStatus {
-  const { control, damage, blind } = fleet;
+  const { control, damage, blind, owner } = fleet;
   const { position } = member;
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');
   const { state, why } = followerState(fleet, name, role, member, delayMs);
@@ -323,6 +323,7 @@ function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: num
       ...why,
       ...(backfilling === null ? [] : [backfilling]),
       ...missing,
+      ...partitionsMissing(fleet.facts.nodes, owner, member),
       ...notValidOf(member),
       ...damageOf(fleet),
       ...slotsLeftOn(fleet.facts.nodes, member),
