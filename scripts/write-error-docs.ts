@@ -29,6 +29,22 @@ Every error is one line of cause and one line \`HINT:\` with the exact remedy, o
 \`{"error": {"code": "…", "message": "…", "hint": "…", "exit": 4}}\`. Codes and exit codes are
 never renamed, so scripts may match on them.
 
+Commands in a hint are between backquotes: \`understudy …\`, a shell command with \`psql\`,
+\`pg_dump\` or \`kafka-configs.sh\`, or SQL for the node that the text names. Tests execute them as
+they are printed; test/unit/hints-executed.test.ts lists those that none executes, with the reason.
+In angle brackets is what only you know:
+
+| placeholder | what |
+| --- | --- |
+| \`<node>\` | the node whose agent or command printed the hint, or the one that you choose |
+| \`<url>\`, \`<url of b>\` | the URL of that node in understudy.yaml |
+| \`<brokers>\` | \`kafka.brokers\`; where they want a login, add \`--command-config\` |
+| \`<table>\`, \`<schema>\`, \`<database>\`, \`<role>\`, \`<name>\` | a name, as the text says |
+| \`<schemas>\` | the schemas whose objects a function uses, separated by commas |
+| \`<text>\`, \`<password>\`, \`<pid>\` | a reason, a password, the id of a process of Postgres |
+| \`<size>\` | a size such as 100GB |
+| \`<change>\` | the SQL of your change |
+
 A running agent retries after an error whose row says so, with increasing pauses. It stops at every
 other error: a retry cannot succeed before an operator has acted.
 `;

@@ -48,7 +48,7 @@ const startingEndsMaxMs = 5_000;
 const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
 const sandboxRoot = join(projectRoot, '.sandbox');
-const cacheDir = join(sandboxRoot, 'cache');
+export const cacheDir = join(sandboxRoot, 'cache');
 
 export class Sandbox {
   readonly dir: string;

@@ -5,7 +5,7 @@
  */
 import { type IdentityWay, identityWays } from './identity-ways.ts';
 import type { TableShape } from './table.ts';
-import { alterTable, displayName, isAppendOnly, type KeylessTables } from './table.ts';
+import { displayName, isAppendOnly, type KeylessTables } from './table.ts';
 
 type TableProblemCode =
   | 'NO_IDENTITY'
@@ -22,12 +22,13 @@ export interface TableProblem {
 
 /**
  * Why the table cannot be replicated, at most one reason. Unlogged and temporary tables never are:
- * not a problem. The ways to an identity are those of the table alone, unless they are handed in.
+ * not a problem. The ways to an identity are those of the table alone, unless they are handed in:
+ * those of a partition depend on the tables above it.
  */
 export function problemsOf(
   table: TableShape,
   keyless: KeylessTables = 'refuse',
-  ways: readonly IdentityWay[] = identityWays(table),
+  ways: readonly IdentityWay[] | null = null,
 ): TableProblem[] {
   if (table.persistence !== 'permanent' || isAppendOnly(table, keyless)) return [];
   const hint = hintOf(table, ways);
@@ -42,13 +43,15 @@ export function problemsOf(
   return [{ code: 'GENERATED_IDENTITY', message, hint }];
 }
 
-function hintOf(table: TableShape, ways: readonly IdentityWay[]): string {
-  const [first] = ways;
-  if (first !== undefined) return first.statements.join(' ');
+function hintOf(table: TableShape, handedIn: readonly IdentityWay[] | null): string {
+  const isInTree = table.isPartition || table.kind === 'partitioned';
+  if (handedIn === null && isInTree) return 'What gives it a key: `understudy check --sql`';
+  const [first] = handedIn ?? identityWays(table);
+  if (first !== undefined) return first.statements.map((one) => `\`${one}\``).join(' ');
   if (table.isPartition) return 'Give the table of which it is a partition a primary key.';
   return (
-    `No statement gives it a primary key as it is: ${alterTable(table)} … has to change its ` +
-    'partition key, or its type, first.'
+    'No statement gives it a primary key as it is: its partition key, or its type, has to be ' +
+    'changed first.'
   );
 }
 

@@ -53,7 +53,9 @@ export const waitCommand: Command<WaitInput> = {
     const client = await openMember(cluster, context.releasers, node, 'wait');
     const onAbsent = (label: string): void => {
       if (context.json) return;
-      context.people(`there is no point ${label} yet: understudy points lists those that exist`);
+      context.people(
+        `there is no point ${label} yet: waiting for it (understudy points lists those that exist)`,
+      );
     };
     const target = await resolvePoint(context, cluster, at, timeoutMs, onAbsent);
     const lsn = formatEpochLsn(target);

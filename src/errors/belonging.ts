@@ -44,12 +44,12 @@ export function otherDatabase(
 function otherDatabaseHint(node: string): string {
   return (
     'Correct the URL of the node; in a copy of understudy.yaml, give the copy a cluster name of ' +
-    `its own. If that database is out of use for good: understudy run ${node} --replace`
+    `its own. If that database is out of use for good: \`understudy run ${node} --replace\``
   );
 }
 
 const seeDestroy =
-  'See what understudy.yaml leads to, and what would be removed: understudy destroy. ';
+  'See what understudy.yaml leads to, and what would be removed: `understudy destroy`. ';
 
 /** `reasons` say what of the stream is elsewhere, or what is not of the stream. */
 export function needsStreamId(cluster: string, reasons: readonly string[]): UnderstudyError {
@@ -90,8 +90,8 @@ export function recordsOfNoStream(topic: string): UnderstudyError {
   return new UnderstudyError(
     'TOPIC_MISMATCH',
     `${topic} holds records, and no control log says of which stream`,
-    'It may belong to another program: nothing is removed. If it is not needed, delete it with ' +
-      'kafka-topics.sh --bootstrap-server … --delete --topic.',
+    'It may belong to another program: nothing is removed. If it is not needed, delete it: ' +
+      `\`kafka-topics.sh --bootstrap-server <brokers> --delete --topic ${topic}\``,
     undefined,
     { topic },
   );

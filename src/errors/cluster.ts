@@ -11,7 +11,7 @@ export function belongsToOtherNode(node: string, cluster: string): UnderstudyErr
     'ALREADY_INITIALISED',
     `the database is node ${node} of cluster ${cluster}`,
     `Correct the URL of the node, or take the database out of ${cluster}: ` +
-      `understudy detach ${node}`,
+      `\`understudy detach ${node}\``,
     undefined,
     { node, cluster },
   );
@@ -33,8 +33,9 @@ export function clusterExists(
   return new UnderstudyError(
     'ALREADY_INITIALISED',
     streamText(cluster, stream, leader),
-    'Start its agents (understudy run), and see how it is: understudy status. To begin another ' +
-      'stream with these databases, remove this one before: understudy destroy',
+    'Start its agents (`understudy run <node>`), and see how it is: `understudy status`. To ' +
+      'begin another ' +
+      'stream with these databases, remove this one before: `understudy destroy`',
     undefined,
     { cluster, stream, leader },
   );
@@ -61,7 +62,7 @@ export function controlLogUnreadable(cluster: string, reason: string): Understud
   return new UnderstudyError(
     'ALREADY_INITIALISED',
     `the cluster ${cluster} has a control log that cannot be read: ${reason}`,
-    'Run the newest version of pg-understudy. What understudy.yaml leads to: understudy destroy',
+    'Run the newest version of pg-understudy. What understudy.yaml leads to: `understudy destroy`',
     undefined,
     { cluster },
   );
@@ -73,8 +74,8 @@ export function topicsGone(cluster: string, node: string, stream: string): Under
     'TOPIC_MISMATCH',
     `node ${node} belongs to the stream ${stream} of the cluster ${cluster}, and its topics are ` +
       'missing or empty',
-    'Check kafka.brokers and cluster in understudy.yaml. If the topics are lost: understudy ' +
-      'destroy --yes, then understudy init --replace-rows',
+    'Check kafka.brokers and cluster in understudy.yaml. If the topics are lost: `understudy ' +
+      'destroy --yes`, then `understudy init --replace-rows`',
     undefined,
     { cluster, node, stream },
   );
@@ -87,7 +88,7 @@ export function topicsOfNoStream(topic: string, isEmpty: boolean): UnderstudyErr
     `topics of this cluster exist (${topic}), and no database of understudy.yaml belongs to them`,
     isEmpty
       ? `${anotherName} If an init was ended before it had begun, and none runs now, remove its ` +
-          'empty topics: understudy destroy --yes'
+          'empty topics: `understudy destroy --yes`'
       : anotherName,
     undefined,
     { topic },
@@ -113,7 +114,7 @@ export function firstEpochClaimed(cluster: string): UnderstudyError {
 
 export function notInitialised(cluster: string, cause?: unknown): UnderstudyError {
   const message = `the cluster ${cluster} has not been initialised`;
-  return new UnderstudyError('NOT_INITIALISED', message, 'Run: understudy init', cause, {
+  return new UnderstudyError('NOT_INITIALISED', message, 'Run: `understudy init`', cause, {
     cluster,
   });
 }
@@ -123,7 +124,7 @@ export function initUnfinished(cluster: string): UnderstudyError {
   return new UnderstudyError(
     'NOT_INITIALISED',
     `the control log of ${cluster} names no stream: init did not end`,
-    'Run understudy init again: it removes what the first one left.',
+    'Run `understudy init` again: it removes what the first one left.',
     undefined,
     { cluster },
   );
@@ -133,7 +134,7 @@ export function nodeOfNoCluster(node: string): UnderstudyError {
   return new UnderstudyError(
     'NOT_INITIALISED',
     `node ${node} belongs to no cluster`,
-    'Run: understudy init',
+    'Run: `understudy init`',
     undefined,
     { node },
   );
@@ -145,8 +146,9 @@ export function leaderLostDatabase(node: string, served: DatabasePlace | null): 
     'NOT_INITIALISED',
     `node ${node} leads, and this database belongs to no cluster: ${servedText(node, served)}`,
     'Correct the URL of the node; in a copy of understudy.yaml, give the copy a cluster name of ' +
-      'its own. If the database is lost, promote another node (understudy failover), then: ' +
-      `understudy run ${node} --replace`,
+      'its own. If the database is lost, promote another node (`understudy failover ' +
+      '<node>`), then: ' +
+      `\`understudy run ${node} --replace\``,
     undefined,
     { node, served: served?.address ?? null },
   );
@@ -157,7 +159,7 @@ export function withoutPosition(): UnderstudyError {
   return new UnderstudyError(
     'NOT_INITIALISED',
     'this node is not a follower: it has no position in the stream',
-    'Start its agent, which builds it from the log: understudy run <node>',
+    'Start its agent, which builds it from the log: `understudy run <node>`',
   );
 }
 
@@ -166,8 +168,8 @@ export function noCommonPoint(): UnderstudyError {
   return new UnderstudyError(
     'NOT_INITIALISED',
     'no consistency point is in every partition of the topic: init did not end',
-    'Run understudy init again: it removes what the first one left. If it refuses, a topic was ' +
-      'emptied: understudy destroy --yes, then understudy init --replace-rows',
+    'Run `understudy init` again: it removes what the first one left. If it refuses, a topic was ' +
+      'emptied: `understudy destroy --yes`, then `understudy init --replace-rows`',
   );
 }
 
@@ -183,7 +185,7 @@ function needsAllowance(
   message: string,
   before: string,
 ): UnderstudyError {
-  const allow = `understudy failover ${node} --allow-data-loss --reason "…"`;
+  const allow = `\`understudy failover ${node} --allow-data-loss --reason "<text>"\``;
   const facts = { node, leader };
   return new UnderstudyError(
     'NEEDS_ALLOW_DATA_LOSS',
@@ -202,7 +204,8 @@ export function backfillNeedsAllowance(
     failover,
     `node ${failover.node} is backfilling ${tables.join(', ')}: as leader it would never get the ` +
       'missing rows',
-    `Wait until understudy status shows it exact. If ${failover.leader ?? 'the leader'} cannot ` +
+    `Wait until \`understudy status\` shows it exact. If ${failover.leader ?? 'the leader'} ` +
+      'cannot ' +
       'return, allow the loss',
   );
 }
@@ -234,6 +237,6 @@ export function damageNotClosed(open: readonly string[]): UnderstudyError {
     'DAMAGED',
     `the topic is damaged, and nothing was changed: ${open.join('; ')}`,
     'Find out what removed or added records. To have every row published again and to close it: ' +
-      'understudy repair-damage --reason <text>',
+      '`understudy repair-damage --reason "<text>"`',
   );
 }

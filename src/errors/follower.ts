@@ -8,8 +8,8 @@ export function detachedAt(node: string, at: EpochLsn): UnderstudyError {
   return new UnderstudyError(
     'DETACHED',
     `node ${node} was detached at ${formatEpochLsn(at)} and is a database of its own`,
-    'Remove it from understudy.yaml. Where understudy status shows that this has not ended: ' +
-      `understudy detach ${node}`,
+    'Remove it from understudy.yaml. Where `understudy status` shows that this has not ended: ' +
+      `\`understudy detach ${node}\``,
     undefined,
     { node, at: formatEpochLsn(at) },
   );
@@ -20,7 +20,7 @@ export function rowsNotExact(node: string, reason: string): UnderstudyError {
   return new UnderstudyError(
     'UNFINISHED',
     `node ${node} is not exact: ${reason}`,
-    'Wait until understudy status shows it exact, or choose another node.',
+    'Wait until `understudy status` shows it exact, or choose another node.',
     undefined,
     { node },
   );
@@ -31,7 +31,7 @@ export function schemaUnfinished(node: string, lacks: readonly string[]): Unders
   return new UnderstudyError(
     'UNFINISHED',
     `node ${node} lacks a part of the schema: ${lacks.join('; ')}`,
-    'Detach it once its agent has built it: understudy status shows when.',
+    'Detach it once its agent has built it: `understudy status` shows when.',
     undefined,
     { node },
   );
@@ -42,7 +42,7 @@ export function backfillingAt(node: string, at: EpochLsn, backfilling: string): 
   return new UnderstudyError(
     'UNFINISHED',
     `node ${node} at ${formatEpochLsn(at)} is not exact: ${backfilling}`,
-    'Detach it at a later position, or another node: understudy status shows which are exact.',
+    'Detach it at a later position, or another node: `understudy status` shows which are exact.',
     undefined,
     { node, at: formatEpochLsn(at) },
   );
@@ -53,7 +53,7 @@ export function builtAlready(node: string): UnderstudyError {
   return new UnderstudyError(
     'UNFINISHED',
     `node ${node} is being built from the log already`,
-    'See its progress: understudy status',
+    'See its progress: `understudy status`',
     undefined,
     { node },
   );
@@ -65,7 +65,7 @@ export function notExactAt(node: string, until: EpochLsn): UnderstudyError {
     'UNFINISHED',
     `node ${node} is at ${formatEpochLsn(until)} and is not exact: its build was begun for the ` +
       'end of the log',
-    `Let it follow (understudy run ${node}), or give it a new database and run this again.`,
+    `Let it follow (\`understudy run ${node}\`), or give it a new database and run this again.`,
     undefined,
     { node, until: formatEpochLsn(until) },
   );
@@ -76,7 +76,7 @@ export function notExact(node: string): UnderstudyError {
   return new UnderstudyError(
     'UNFINISHED',
     `node ${node} is not exact: it is being built from the log`,
-    'Retry once understudy status shows it exact, or use another node.',
+    'Retry once `understudy status` shows it exact, or use another node.',
     undefined,
     { node },
   );
@@ -89,7 +89,7 @@ export function stale(awayMs: number, keptMs: number, cause: unknown): Understud
     'STALE',
     `this node was away for ${awayS} s and the topic keeps each change for ${keptS} s: records ` +
       'that it has not read were compacted',
-    'Build it again from the log: understudy rebuild <node>. With rebuild: swap or in-place in ' +
+    'Build it again from the log: `understudy rebuild <node>`. With rebuild: swap or in-place in ' +
       'understudy.yaml its agent does so by itself.',
     cause,
     { awayMs, keptMs },
@@ -102,8 +102,8 @@ export function forked(epoch: number, base: EpochLsn | null, at: EpochLsn): Unde
   return new UnderstudyError(
     'FORKED',
     `epoch ${epoch} continues ${continued}, but this node is at ${formatEpochLsn(at)}`,
-    'This node applied what the new leader never had. Build it again from the log: understudy ' +
-      'rebuild <node>',
+    'This node applied what the new leader never had. Build it again from the log: `understudy ' +
+      'rebuild <node>`',
     undefined,
     { epoch, base: base === null ? null : formatEpochLsn(base), at: formatEpochLsn(at) },
   );

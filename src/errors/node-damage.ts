@@ -8,8 +8,8 @@ import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
 
 const rebuildHint =
-  'A session may have changed rows of this node. Rebuild it from the log: understudy rebuild ' +
-  '<node>. Or start its agent again and compare: understudy verify <node> --repair';
+  'A session may have changed rows of this node. Rebuild it from the log: `understudy rebuild ' +
+  '<node>`. Or start its agent again and compare: `understudy verify <node> --repair`';
 
 interface PartialRecord {
   readonly relationId: RelationId;
@@ -49,7 +49,7 @@ export function offsetMissing(what: string, facts: ErrorFacts, cause: unknown): 
     'NODE_DAMAGED',
     what,
     'Records that this node has not read were deleted from the topic. Rebuild it from the log: ' +
-      'understudy rebuild <node>. If the topic was deleted and re-created, give the nodes new ' +
+      '`understudy rebuild <node>`. If the topic was deleted and re-created, give the nodes new ' +
       'databases and initialise the cluster again.',
     cause,
     facts,
@@ -72,7 +72,7 @@ export function behindRepair(after: EpochLsn, cause: unknown): UnderstudyError {
   return new UnderstudyError(
     'STALE',
     `this node is at ${at}, and the topic lacks records behind it: that damage was closed`,
-    'Build it again from the log: understudy rebuild <node>. With rebuild: swap or in-place in ' +
+    'Build it again from the log: `understudy rebuild <node>`. With rebuild: swap or in-place in ' +
       'understudy.yaml its agent does so by itself.',
     cause,
     { at },

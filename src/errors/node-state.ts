@@ -9,7 +9,7 @@ export function promotionUnfinished(node: string, cause: unknown): UnderstudyErr
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} owns the epoch, and its database is not promoted yet`,
-    `Start its agent, which completes the promotion (understudy run ${node}), then retry.`,
+    `Start its agent, which completes the promotion (\`understudy run ${node}\`), then retry.`,
     cause,
     { node },
   );
@@ -20,7 +20,7 @@ export function leaderAgentAbsent(leader: string, what: string): UnderstudyError
   return new UnderstudyError(
     'PREREQUISITE',
     `no agent of leader ${leader} runs: ${what}`,
-    `Start it: understudy run ${leader}. If it ends, understudy status has its last error.`,
+    `Start it: \`understudy run ${leader}\`. If it ends, \`understudy status\` has its last error.`,
     undefined,
     { node: leader },
   );
@@ -37,7 +37,7 @@ export function positionDiscarded(
     'PREREQUISITE',
     `node ${node} can never reach ${target}: ${reason}`,
     'The transactions there were discarded when another node was promoted. List the points that ' +
-      'exist: understudy points',
+      'exist: `understudy points`',
     cause,
     { node, target },
   );
@@ -47,7 +47,7 @@ export function leaderNotDetachable(node: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} is the leader: the other nodes follow its writes`,
-    'Detach a follower. To keep this database alone and end the cluster: understudy destroy',
+    'Detach a follower. To keep this database alone and end the cluster: `understudy destroy`',
     undefined,
     { node },
   );
@@ -57,7 +57,7 @@ export function leaderNotRebuildable(node: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} is the leader: the other nodes are built from its rows`,
-    'Rebuild a follower: understudy status lists them.',
+    'Rebuild a follower: `understudy status` lists them.',
     undefined,
     { node },
   );
@@ -68,7 +68,7 @@ export function leaderNotComparable(node: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} is the leader, with which the others are compared`,
-    'Name followers, or none for all: understudy verify',
+    'Name followers, or none for all: `understudy verify`',
     undefined,
     { node },
   );
@@ -78,7 +78,7 @@ export function formerLeaderNotComparable(node: string, leader: string): Underst
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} led before node ${leader} and does not follow: they have no common LSN`,
-    'Name the nodes to compare: understudy verify <node>…',
+    'Name the nodes to compare: `understudy verify <node>…`',
     undefined,
     { node, leader },
   );
@@ -90,7 +90,7 @@ export function delayedNotComparable(node: string, delay: string): UnderstudyErr
     'PREREQUISITE',
     `node ${node} is ${delay}, and the leader has no snapshot of that time`,
     'To compare it, remove its delay from understudy.yaml, restart its agent, and wait until ' +
-      'understudy status shows it streaming.',
+      '`understudy status` shows it streaming.',
     undefined,
     { node },
   );
@@ -111,7 +111,7 @@ export function notFollower(node: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} is not a follower: it has no position in the stream`,
-    'Choose a follower: understudy status',
+    'Choose a follower: `understudy status`',
     undefined,
     { node },
   );
@@ -122,8 +122,8 @@ export function alreadyPast(node: string, at: string, to: string): UnderstudyErr
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} is at ${at}, already past ${to}: a follower cannot move backwards`,
-    'Choose a node that is further behind (understudy status), or build a new one and stop it ' +
-      `there: understudy run <node> --until ${to}`,
+    'Choose a node that is further behind (`understudy status`), or build a new one and stop it ' +
+      `there: \`understudy run <node> --until ${to}\``,
     undefined,
     { node, at, to },
   );
@@ -134,7 +134,7 @@ export function noSuchPosition(node: string, at: string, to: string): Understudy
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} is at ${at}, and the stream has no ${to}: another epoch begins there`,
-    'Name an earlier position: understudy points, understudy status',
+    'Name an earlier position: `understudy points`, `understudy status`',
     undefined,
     { node, at, to },
   );
@@ -145,7 +145,7 @@ export function leaderless(cluster: string, formerLeader: string): UnderstudyErr
   return new UnderstudyError(
     'PREREQUISITE',
     `no node leads ${cluster}: node ${formerLeader} released its epoch`,
-    'See which nodes are promotable: understudy status',
+    'See which nodes are promotable: `understudy status`',
     undefined,
     { cluster, formerLeader },
   );

@@ -15,7 +15,7 @@ export function otherPublisher(
   return new UnderstudyError(
     'LOST_LEADERSHIP',
     `another publisher took over ${transactionalId} (${answer})`,
-    'This is expected after a promotion: understudy status shows the leader.',
+    'This is expected after a promotion: `understudy status` shows the leader.',
     cause,
     { transactionalId, answer },
   );
@@ -26,14 +26,14 @@ export function serverBehindEpoch(position: string): UnderstudyError {
   return new UnderstudyError(
     'TIMELINE_MISMATCH',
     `position ${position} is past the end of this server’s WAL`,
-    'This server was restored from an older copy: fail over to a follower (understudy failover). ' +
-      'To continue with the rows of the copy instead: understudy resnapshot --all',
+    'This server was restored from an older copy: fail over to a follower (`understudy failover ' +
+      '<node>`). To continue with the rows of the copy instead: `understudy resnapshot --all`',
     undefined,
     { at: position },
   );
 }
 
-const seeWhoCan = 'Choose another node: understudy status shows which ones are promotable.';
+const seeWhoCan = 'Choose another node: `understudy status` shows which ones are promotable.';
 
 /** `holder` describes the session that holds the lock. */
 export function nodeLocked(node: string, holder: string): UnderstudyError {
@@ -53,7 +53,7 @@ export function deposed(node: string, owner: string | null): UnderstudyError {
     `node ${node} no longer leads: ${owner ?? 'another node'} claimed the next epoch`,
     'Its writes are refused, and it cannot follow with this database. Save what only this ' +
       'database holds, then give the node a new empty database, which its agent builds from the ' +
-      `log: understudy run ${node} --replace`,
+      `log: \`understudy run ${node} --replace\``,
     undefined,
     { node, owner },
   );
@@ -74,7 +74,7 @@ export function claimLost(owner: string | null): UnderstudyError {
   return new UnderstudyError(
     'CLAIM_LOST',
     `node ${owner ?? 'of another claim'} took the lead first`,
-    'See who leads now: understudy status',
+    'See who leads now: `understudy status`',
     undefined,
     { owner },
   );
@@ -86,8 +86,8 @@ export function restoredCopy(node: string, ofDatabase: bigint, ofLog: bigint): U
     'RESTORED_COPY',
     `the database of node ${node} has start number ${ofDatabase}, the control log has ${ofLog}`,
     'It was restored from an older copy and may lack writes. If this node leads, promote another ' +
-      'one first (understudy failover). Then give it a new empty database, which its agent ' +
-      `builds from the log: understudy run ${node} --replace`,
+      'one first (`understudy failover <node>`). Then give it a new empty database, which its ' +
+      `agent builds from the log: \`understudy run ${node} --replace\``,
     undefined,
     { node, ofDatabase: String(ofDatabase), ofLog: String(ofLog) },
   );
@@ -108,7 +108,8 @@ export function serverChanged(
     'TIMELINE_MISMATCH',
     `node ${node} led on system ${led.systemId}, timeline ${led.timeline}; its server is now ` +
       `system ${now.systemId}, timeline ${now.timeline}`,
-    'The LSNs of the stream do not apply to this server: promote a follower (understudy failover).',
+    'The LSNs of the stream do not apply to this server: promote a follower ' +
+      '(`understudy failover <node>`).',
     undefined,
     { node, systemId: now.systemId, timeline: now.timeline },
   );
@@ -120,7 +121,7 @@ export function leaderServerReplaced(node: string): UnderstudyError {
     'TIMELINE_MISMATCH',
     `node ${node} is not the server on which its epoch began`,
     'Changes are missing in the stream, of any table. Read every table again: ' +
-      'understudy resnapshot --all',
+      '`understudy resnapshot --all`',
     undefined,
     { node },
   );
@@ -131,7 +132,7 @@ export function epochEnded(epoch: number): UnderstudyError {
   return new UnderstudyError(
     'LOST_LEADERSHIP',
     `epoch ${epoch} began meanwhile: its leader continues the resnapshot`,
-    'See its progress: understudy status',
+    'See its progress: `understudy status`',
     undefined,
     { epoch },
   );
@@ -141,7 +142,7 @@ export function leadsAlready(node: string, epoch: number): UnderstudyError {
   return new UnderstudyError(
     'NOT_PROMOTABLE',
     `node ${node} owns epoch ${epoch} already`,
-    `If it does not stream, start its agent: understudy run ${node}`,
+    `If it does not stream, start its agent: \`understudy run ${node}\``,
     undefined,
     { node, epoch },
   );
@@ -161,7 +162,7 @@ export function leaderOfDamaged(node: string, damage: string): UnderstudyError {
   return new UnderstudyError(
     'DAMAGED',
     `node ${node} leads a topic that is damaged, and publishes nothing: ${damage}`,
-    `${repairHint}, then start the agent: understudy run ${node}`,
+    `${repairHint}, then start the agent: \`understudy run ${node}\``,
     undefined,
     { node },
   );
@@ -182,8 +183,8 @@ export function rowsInDoubt(node: string, reasons: readonly string[]): Understud
   return new UnderstudyError(
     'NOT_PROMOTABLE',
     `node ${node} cannot be promoted: ${reasons.join('; ')}`,
-    'Choose another node (understudy status), or rebuild this one from the log: understudy ' +
-      `rebuild ${node}`,
+    'Choose another node (`understudy status`), or rebuild this one from the log: `understudy ' +
+      `rebuild ${node}\``,
     undefined,
     { node },
   );
@@ -193,7 +194,7 @@ export function notCaughtUp(node: string, withinMs: number): UnderstudyError {
   return new UnderstudyError(
     'NOT_PROMOTABLE',
     `node ${node} did not reach the end of the log within ${withinMs} ms`,
-    'Wait until understudy status shows it streaming, or choose another node.',
+    'Wait until `understudy status` shows it streaming, or choose another node.',
     undefined,
     { node, withinMs },
   );
@@ -216,7 +217,7 @@ export function schemaIncomplete(node: string, lacks: readonly string[]): Unders
   return new UnderstudyError(
     'NOT_PROMOTABLE',
     `node ${node} lacks a part of the schema: ${lacks.join('; ')}`,
-    'Wait until understudy status shows it promotable, or choose another node.',
+    'Wait until `understudy status` shows it promotable, or choose another node.',
     undefined,
     { node },
   );
@@ -236,7 +237,7 @@ export function notBuilt(node: string): UnderstudyError {
   return new UnderstudyError(
     'NOT_PROMOTABLE',
     `node ${node} is being built from the log and is not exact yet`,
-    'Wait until understudy status shows it exact, or choose another node.',
+    'Wait until `understudy status` shows it exact, or choose another node.',
     undefined,
     { node },
   );

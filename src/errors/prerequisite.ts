@@ -6,7 +6,8 @@
 import { formatDurationMs } from '../change/amounts.ts';
 import { type EpochLsn, formatEpochLsn } from '../change/position.ts';
 import type { ErrorCode } from './codes.ts';
-import { repairHint } from './topic.ts';
+import { changeHere } from './row.ts';
+import { alterTopicSetting, repairHint } from './topic.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** A finding of `check` as the error with which another command refuses. */
@@ -25,7 +26,7 @@ export function foreignUnderstudySchema(): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     'the database has a schema named understudy that pg-understudy did not create',
-    'Rename it: ALTER SCHEMA understudy RENAME TO …;',
+    'Rename it: `ALTER SCHEMA understudy RENAME TO <name>;`',
   );
 }
 
@@ -155,8 +156,8 @@ export function delayTooLong(facts: {
     'PREREQUISITE',
     `node ${node} is delayed by ${formatDurationMs(delayMs)}, and ${topic} keeps every change ` +
       `for ${formatDurationMs(compactionLagMs)}`,
-    `Shorten nodes.${node}.delay, or: kafka-configs.sh --alter --entity-type topics ` +
-      `--entity-name ${topic} --add-config min.compaction.lag.ms=${delayMs * 2}`,
+    `Shorten nodes.${node}.delay, or: ` +
+      alterTopicSetting(topic, 'min.compaction.lag.ms', String(delayMs * 2)),
     undefined,
     facts,
   );
@@ -195,7 +196,7 @@ export function cannotListen(address: string, errorCode: string, cause: unknown)
 
 /** The command that keeps the database. */
 export function rebuildInPlace(node: string): string {
-  return `understudy rebuild ${node} --in-place`;
+  return `\`understudy rebuild ${node} --in-place\``;
 }
 
 function otherwise(node: string): string {
@@ -230,7 +231,7 @@ export function foreignBeside(node: string, database: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `the database ${database} beside that of node ${node} belongs to another stream`,
-    `If it is not needed: DROP DATABASE "${database}"; then start the agent again.`,
+    `If it is not needed: \`DROP DATABASE "${database}"\`; then start the agent again.`,
     undefined,
     { node, database },
   );
@@ -252,8 +253,9 @@ export function watchTriggerMissing(): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     'the event trigger understudy_watch is missing or disabled',
-    'ALTER EVENT TRIGGER understudy_watch ENABLE; where it is missing, give the node a new empty ' +
-      'database, which its agent builds from the log: understudy run <node> --replace',
+    `${changeHere('ALTER EVENT TRIGGER understudy_watch ENABLE')}. Where it is missing, give the ` +
+      'node a new empty database, which its agent builds from the log: `understudy run <node> ' +
+      '--replace`',
   );
 }
 
@@ -266,8 +268,8 @@ export function logTooYoung(until: EpochLsn, earliest: EpochLsn | null): Underst
       'time (min.compaction.lag.ms)',
     earliest === null
       ? 'No earlier LSN can be built now: build the node at the end of the log (without --until).'
-      : `The earliest LSN that can still be built is ${formatEpochLsn(earliest)}: understudy ` +
-          'points lists the named ones.',
+      : `The earliest LSN that can still be built is ${formatEpochLsn(earliest)}: \`understudy ` +
+          'points` lists the named ones.',
     undefined,
     { until: at, earliest: earliest === null ? null : formatEpochLsn(earliest) },
   );
@@ -278,7 +280,7 @@ export function chosenToLead(node: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} was chosen to lead and has not begun`,
-    `Start its agent, which continues with that: understudy run ${node}`,
+    `Start its agent, which continues with that: \`understudy run ${node}\``,
     undefined,
     { node },
   );
@@ -289,7 +291,7 @@ export function agentBusy(node: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `the agent of node ${node} is to stop at an LSN (run --until)`,
-    `Wait until it has stopped, then start it without --until: understudy run ${node}`,
+    `Wait until it has stopped, then start it without --until: \`understudy run ${node}\``,
     undefined,
     { node },
   );
@@ -299,7 +301,7 @@ export function leaderCannotStopAt(node: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} leads: only a follower can stop at an LSN`,
-    `Start it without --until: understudy run ${node}`,
+    `Start it without --until: \`understudy run ${node}\``,
     undefined,
     { node },
   );
@@ -309,7 +311,7 @@ export function rebuildCannotStopAt(node: string): UnderstudyError {
   return new UnderstudyError(
     'PREREQUISITE',
     `node ${node} is being rebuilt: it will be where the log ends then`,
-    `Start it without --until: understudy run ${node}`,
+    `Start it without --until: \`understudy run ${node}\``,
     undefined,
     { node },
   );

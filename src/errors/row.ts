@@ -7,19 +7,27 @@ import type { RelationId } from '../change/change.ts';
 import { UnderstudyError } from './understudy-error.ts';
 
 /** How a superuser gets past the write guard of a node that follows. */
-const guardBypass =
+export const guardBypass =
   "PGOPTIONS='-c session_replication_role=replica -c default_transaction_read_only=off'";
-const equalTable = `Make the table equal (${guardBypass} psql …), then start the agent again.`;
 
-/** The table and the constraint are null where Postgres named none. */
-export function rowRefused(
-  facts: {
-    readonly sqlState: string;
-    readonly table: string | null;
-    readonly constraint: string | null;
-  },
-  cause: unknown,
-): UnderstudyError {
+/** A shell command that changes this node; `<url>` is that of the node in understudy.yaml. */
+export function changeHere(sql: string): string {
+  return `\`${guardBypass} psql <url> -c '${sql.replaceAll("'", "'\\''")}'\``;
+}
+
+const equalTable = `Make the table equal (${changeHere('<change>')}), then start the agent again.`;
+
+interface RefusedRow {
+  readonly sqlState: string;
+  /** That Postgres names, or that rows were written to; null where neither is known. */
+  readonly table: string | null;
+  /** Null where Postgres named none. */
+  readonly constraint: string | null;
+  /** The function in which the error occurred, as Postgres describes it; null outside of one. */
+  readonly inFunction: string | null;
+}
+
+export function rowRefused(facts: RefusedRow, cause: unknown): UnderstudyError {
   const { sqlState, table, constraint } = facts;
   const where = [
     `SQLSTATE ${sqlState}`,
@@ -29,10 +37,37 @@ export function rowRefused(
   return new UnderstudyError(
     'ROW_REFUSED',
     `this node’s Postgres refuses a row of the stream (${where.join(', ')})`,
-    'Make the table as it is on the leader (see the Postgres log for the row), then start ' +
-      'the agent again.',
+    refusedHint(facts),
     cause,
-    facts,
+    { ...facts },
+  );
+}
+
+/** Functions, tables, types and schemas that a name without a schema does not find. */
+const undefinedNames: readonly string[] = ['42883', '42P01', '42704', '3F000'];
+const checkViolation = '23514';
+
+function refusedHint({ sqlState, table, constraint, inFunction }: RefusedRow): string {
+  const startAgain = 'then start the agent again.';
+  if (inFunction !== null && undefinedNames.includes(sqlState)) {
+    const set = `ALTER FUNCTION ${inFunction} SET search_path = <schemas>`;
+    return (
+      `A check, a generated column or an index of ${table ?? 'the table'} calls ${inFunction}, ` +
+      'which finds nothing without a search_path. Set it to the schemas that the function uses: ' +
+      `${changeHere(set)}; the same on the leader (\`${set}\`); ${startAgain}`
+    );
+  }
+  if (sqlState === checkViolation && /^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$/.test(table ?? '')) {
+    const quoted = `"${(constraint ?? '').replaceAll('"', '""')}"`;
+    return (
+      'Where the leader does not have this constraint, drop it: ' +
+      `${changeHere(`ALTER TABLE ${table} DROP CONSTRAINT ${quoted}`)}, else make the table ` +
+      `equal; ${startAgain} The Postgres log has the row.`
+    );
+  }
+  return (
+    `Make the table as it is on the leader (${changeHere('<change>')}; the Postgres log has the ` +
+    `row), ${startAgain}`
   );
 }
 
@@ -60,7 +95,7 @@ export function tableNotMatched(relation: RelationId): UnderstudyError {
     `the stream writes to ${relation}, which this node does not have as it is on the leader`,
     `${equalTable} Where the leader’s change was made here before this node had applied all ` +
       'rows of before: undo it here until the agent asks for it, or build this node again from ' +
-      'the log: understudy rebuild <node>',
+      'the log: `understudy rebuild <node>`',
     undefined,
     { relation },
   );
@@ -71,7 +106,7 @@ export function tablePartitionedHere(relation: RelationId): UnderstudyError {
   return new UnderstudyError(
     'SCHEMA_DIFFERS',
     `the stream has rows of ${relation} itself, which is partitioned on this node`,
-    `Make it a table without partitions (${guardBypass} psql …), then start the agent again.`,
+    `Make it a table without partitions (${changeHere('<change>')}), then start the agent again.`,
     undefined,
     { relation },
   );
@@ -94,12 +129,11 @@ export function tableNotAltered(
   difference: string,
   alteration: string | null,
 ): UnderstudyError {
-  const example =
-    alteration === null ? `${guardBypass} psql …` : `${guardBypass} psql -c '${alteration}'`;
   return new UnderstudyError(
     'SCHEMA_BEHIND',
     `the leader has changed ${table}, and this node has not: ${difference}`,
-    `Make the change of the leader here too (${example}): the agent then continues by itself.`,
+    `Make the change of the leader here too (${changeHere(alteration ?? '<change>')}): the agent ` +
+      'then continues by itself.',
     undefined,
     { table },
   );
@@ -110,8 +144,9 @@ export function tableNotCreated(table: string): UnderstudyError {
   return new UnderstudyError(
     'SCHEMA_BEHIND',
     `this node has no table ${table}, which the leader has created or renamed`,
-    `Make the change of the leader here too (${guardBypass} psql …): the agent then continues by ` +
-      'itself.',
+    `Make the change of the leader here too (${changeHere('<change>')}): the agent then ` +
+      'continues ' +
+      'by itself.',
     undefined,
     { table },
   );
@@ -134,7 +169,7 @@ export function tableMissingHere(table: string): UnderstudyError {
     'SCHEMA_DIFFERS',
     `this node has no table ${table}, or it was dropped and re-created here`,
     'Create the table here as it is on the leader, then start the agent again. If it held rows ' +
-      'of the stream, build this node again from the log: understudy rebuild <node>',
+      'of the stream, build this node again from the log: `understudy rebuild <node>`',
     undefined,
     { table },
   );
@@ -151,7 +186,7 @@ export function rowColumnsDiffer(
     `a row of ${relation} has the columns ${ofRow.join(', ')}, the table here has ` +
       ofTable.join(', '),
     'Schema changes are not replicated in this version: make the table as it is on the leader, ' +
-      'then build this node again from the log: understudy rebuild <node>',
+      'then build this node again from the log: `understudy rebuild <node>`',
     undefined,
     { relation, ofRow: ofRow.join(), ofTable: ofTable.join() },
   );
@@ -184,15 +219,15 @@ export function tableDiffers(table: string, difference: string): UnderstudyError
   return new UnderstudyError(
     'SCHEMA_DIFFERS',
     `the table ${table} is not as in the stream: ${difference}`,
-    'Create the tables of this node as they are on the leader (pg_dump --schema-only), empty, or ' +
-      'give it a database without any; then run this again.',
+    'Give the node a database without any tables, or with all of them as they are on the leader, ' +
+      'empty; then run this again.',
     undefined,
     { table },
   );
 }
 
 const newDatabase = (node: string): string => {
-  return `Give node ${node} a new empty database, then: understudy run ${node} --replace`;
+  return `Give node ${node} a new empty database, then: \`understudy run ${node} --replace\``;
 };
 
 /** The rest of the schema cannot be built on tables that are not all there. */

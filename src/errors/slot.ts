@@ -7,12 +7,12 @@ import { UnderstudyError } from './understudy-error.ts';
 /** What the loss of a slot means, and the remedy; `status` shows it too. */
 export const slotLostHint =
   'Changes after the last point are not in the stream. Read every table again, which also ' +
-  'deletes rows on followers that the leader no longer has: understudy resnapshot --all. Until ' +
+  'deletes rows on followers that the leader no longer has: `understudy resnapshot --all`. Until ' +
   'then the leader’s rows are complete, and followers stay at the last point.';
 
 const newSlotHint =
   'The stream cannot continue from this slot. Read every table again from a new one: ' +
-  'understudy resnapshot --all';
+  '`understudy resnapshot --all`';
 
 export function slotMissing(slot: string): UnderstudyError {
   return new UnderstudyError(
@@ -68,7 +68,7 @@ export function slotOlderThanPublication(
     `the replication slot ${slot} is older than the publication ${publication}, which was ` +
       're-created',
     'What was written in between cannot be decoded. Read every table again from a new slot: ' +
-      'understudy resnapshot --all --new-slot',
+      '`understudy resnapshot --all --new-slot`',
     cause,
     { slot, publication },
   );

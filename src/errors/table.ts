@@ -9,7 +9,7 @@ export function withoutIdentity(table: string): UnderstudyError {
   return new UnderstudyError(
     'TABLE_UNSUPPORTED',
     `${table} has no replica identity`,
-    'Run: understudy check',
+    'Run: `understudy check`',
     undefined,
     { table },
   );
@@ -30,7 +30,7 @@ export function castFromText(table: string, type: string): UnderstudyError {
   return new UnderstudyError(
     'TABLE_UNSUPPORTED',
     `${table} has a column of the type ${type}, and a function casts text to that type`,
-    `Drop that cast: DROP CAST (text AS ${type});`,
+    `Drop that cast: \`DROP CAST (text AS ${type});\``,
     undefined,
     { table, type },
   );
@@ -74,8 +74,8 @@ export function changedWithoutIdentity(
 
 /** After a change of the schema that every node has, or that was undone. */
 const goOn =
-  'make the same change on every follower (docs/operations/schema.md), then: understudy ' +
-  'resnapshot --all --new-slot, and start the agent of the leader again';
+  'make the same change on every follower (docs/operations/schema.md), then: `understudy ' +
+  'resnapshot --all --new-slot`, and start the agent of the leader again';
 
 /** `what` says in which way, in one clause: `its columns were changed`. */
 export function tableChanged(table: string, what: string): UnderstudyError {
@@ -109,7 +109,7 @@ function changesNotSentHint(table: string, cure: 'table' | 'all' | 'none'): stri
     case 'table':
       return (
         'Make the table on followers as it is here, then read its rows again: ' +
-        `understudy resnapshot ${table} --no-wait, and start this agent again.`
+        `\`understudy resnapshot ${table} --no-wait\`, and start this agent again.`
       );
     case 'all':
       return `Undo the change; or ${goOn}.`;
@@ -125,8 +125,8 @@ export function tableNotPublished(table: string, publication: string): Understud
   return new UnderstudyError(
     'SCHEMA_CHANGED',
     `the table ${table} of the stream is no longer in the publication ${publication}`,
-    `Publish it on the leader: ALTER PUBLICATION ${publication} ADD TABLE ONLY ${table}; then: ` +
-      'understudy resnapshot --all --new-slot, and start the leader’s agent again.',
+    `Publish it on the leader: \`ALTER PUBLICATION ${publication} ADD TABLE ONLY ${table};\` ` +
+      'Then: `understudy resnapshot --all --new-slot`, and start the leader’s agent again.',
     undefined,
     { table, publication },
   );
@@ -159,7 +159,7 @@ export function publicationChanged(publication: string, what: string): Understud
     'SCHEMA_CHANGED',
     `the publication ${publication} ${what}`,
     'Changes are missing in the stream, of any table. Read every table again: ' +
-      'understudy resnapshot --all',
+      '`understudy resnapshot --all`',
     undefined,
     { publication },
   );
@@ -170,20 +170,19 @@ export function resnapshotWithoutKey(relation: string): UnderstudyError {
   return new UnderstudyError(
     'TABLE_UNSUPPORTED',
     `${relation} has no key: its rows cannot be matched with those of followers`,
-    'Name the tables that have one: understudy resnapshot <table>… Where all must be read, ' +
+    'Name the tables that have one: `understudy resnapshot <table>…` Where all must be read, ' +
       'destroy the cluster and init it again.',
     undefined,
     { relation },
   );
 }
 
-/** At init, on the leader. `quoted` is the table's name in SQL. */
-export function rowsWithoutKey(node: string, table: string, quoted: string): UnderstudyError {
+/** At init, on the leader. `remedy` gives the table a key. */
+export function rowsWithoutKey(node: string, table: string, remedy: string): UnderstudyError {
   return new UnderstudyError(
     'TABLE_NOT_EMPTY',
     `${table} on node ${node} holds rows and has no key to read them by`,
-    `Give it a key: ALTER TABLE ${quoted} ADD COLUMN id ` +
-      'bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY; on every node.',
+    `On every node, give it a key (${remedy}), or empty it.`,
     undefined,
     { node, table },
   );
@@ -194,8 +193,8 @@ export function followerHoldsRows(node: string, table: string): UnderstudyError 
   return new UnderstudyError(
     'TABLE_NOT_EMPTY',
     `${table} on node ${node} holds rows, and that node is to follow`,
-    'Its rows come from the leader. Where they may replace what followers hold: understudy init ' +
-      '--replace-rows; else empty the tables (TRUNCATE), then run init again.',
+    'Its rows come from the leader. Where they may replace what followers hold: `understudy init ' +
+      '--replace-rows`; else empty the tables (TRUNCATE), then run init again.',
     undefined,
     { node, table },
   );

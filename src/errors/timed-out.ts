@@ -7,7 +7,7 @@ import { UnderstudyError } from './understudy-error.ts';
 /** Sessions of agents and commands are named in the message by what they call themselves. */
 const endSessions =
   'Wait for those named understudy: they are agents and commands. End the others ' +
-  '(SELECT pg_terminate_backend(pid))';
+  '(`SELECT pg_terminate_backend(<pid>)`)';
 
 /** `part` is a database, the topic or the control log. */
 export function statusPartTimeout(part: string, timeoutMs: number): UnderstudyError {
@@ -47,7 +47,7 @@ export function pointNotPublished(node: string, label: string, cause: unknown): 
   return new UnderstudyError(
     'TIMED_OUT',
     `the point ${label} is in the WAL of node ${node}, but not in the log yet`,
-    `It is published when the agent of the leader runs: understudy run ${node}`,
+    `It is published when the agent of the leader runs: \`understudy run ${node}\``,
     cause,
     { node, label },
   );
@@ -57,7 +57,7 @@ export function pointMissing(label: string, timeoutMs: number, cause: unknown): 
   return new UnderstudyError(
     'TIMED_OUT',
     `there was no point ${label} within ${timeoutMs} ms`,
-    'List the points: understudy points. Check that the agent of the leader runs.',
+    'List the points: `understudy points`. Check that the agent of the leader runs.',
     cause,
     { label, timeoutMs },
   );
@@ -73,7 +73,7 @@ export function pointNotReached(
   return new UnderstudyError(
     'TIMED_OUT',
     `node ${node} is at ${at ?? 'no position'} and did not reach ${target} within ${timeoutMs} ms`,
-    'Find the reason: understudy status',
+    'Find the reason: `understudy status`',
     undefined,
     { node, at, target, timeoutMs },
   );
@@ -105,7 +105,8 @@ export function logTooShort(to: string, end: string | null, timeoutMs: number): 
   return new UnderstudyError(
     'TIMED_OUT',
     `the log ${where} and did not reach ${to} within ${timeoutMs} ms`,
-    'Nothing was changed. Check the LSN, and that the agent of the leader runs: understudy status',
+    'Nothing was changed. Check the LSN, and that the agent of the leader runs: `understudy ' +
+      'status`',
     undefined,
     { to, end, timeoutMs },
   );
@@ -121,7 +122,7 @@ export function agentTimeout(
   return new UnderstudyError(
     'TIMED_OUT',
     `the agent of node ${node} did not answer within ${timeoutMs / 1000} s`,
-    `See its log and understudy status, then retry: understudy ${verb} ${node}`,
+    `See its log and \`understudy status\`, then retry: \`understudy ${verb} ${node}\``,
     cause,
     { node, timeoutMs },
   );
@@ -148,7 +149,7 @@ export function promotionIncomplete(
     'TIMED_OUT',
     `node ${node} has claimed epoch ${epoch} and does not lead after ${timeoutMs / 1000} s`,
     'Its agent completes the promotion whenever it runs: see its log, or start it: ' +
-      `understudy run ${node}`,
+      `\`understudy run ${node}\``,
     cause,
     { node, epoch, timeoutMs },
   );
@@ -159,7 +160,7 @@ export function detachInterrupted(node: string): UnderstudyError {
   return new UnderstudyError(
     'TIMED_OUT',
     `node ${node} got another request meanwhile`,
-    'A verify asked it to hold. Run understudy detach again.',
+    `A verify asked it to hold. Run it again: \`understudy detach ${node}\``,
     undefined,
     { node },
   );
@@ -170,7 +171,8 @@ export function schemaInUse(node: string, cause: unknown): UnderstudyError {
   return new UnderstudyError(
     'TIMED_OUT',
     `a session on node ${node} uses the schema understudy: it waits for a token`,
-    `End it (SELECT pid, query FROM pg_stat_activity), then retry: understudy detach ${node}`,
+    `End it (\`SELECT pid, query FROM pg_stat_activity\`), then retry: ` +
+      `\`understudy detach ${node}\``,
     cause,
     { node },
   );
@@ -180,7 +182,7 @@ export function holdTimeout(node: string, timeoutMs: number, cause: unknown): Un
   return new UnderstudyError(
     'TIMED_OUT',
     `the agent of node ${node} does not answer`,
-    `Start it: understudy run ${node}`,
+    `Start it: \`understudy run ${node}\``,
     cause,
     { node, timeoutMs },
   );
@@ -196,7 +198,7 @@ export function snapshotNotReached(
   return new UnderstudyError(
     'TIMED_OUT',
     `node ${node} did not reach ${to} within ${timeoutMs} ms`,
-    `See its lag (understudy status), then wait for it: understudy wait ${node} --at ${to}`,
+    `See its lag (\`understudy status\`), then wait for it: \`understudy wait ${node} --at ${to}\``,
     cause,
     { node, to, timeoutMs },
   );
@@ -211,8 +213,9 @@ export function repairTimeout(
   return new UnderstudyError(
     'TIMED_OUT',
     `node ${leader} did not publish rows of ${table} within ${timeoutMs} ms`,
-    'Check that its agent leads (understudy status), and which transactions block it there: ' +
-      'SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start; then repair again.',
+    'Check that its agent leads (`understudy status`), and which transactions block it there: ' +
+      '`SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start`; then repair ' +
+      'again.',
     cause,
     { leader, table, timeoutMs },
   );
@@ -222,8 +225,8 @@ export function resnapshotNotBegun(timeoutMs: number): UnderstudyError {
   return new UnderstudyError(
     'TIMED_OUT',
     `the leader’s agent has published nothing for ${timeoutMs} ms`,
-    'The request stays in the WAL of its database: start the agent (understudy run); ' +
-      'understudy status then shows the progress.',
+    'The request stays in the WAL of its database: start the agent (`understudy run <node>`); ' +
+      '`understudy status` then shows the progress.',
     undefined,
     { timeoutMs },
   );
@@ -279,8 +282,8 @@ export function rowsNotPublished(rows: number, timeoutMs: number): UnderstudyErr
   return new UnderstudyError(
     'TIMED_OUT',
     `${rows} rows could not be read within ${timeoutMs} ms`,
-    'See which transaction blocks them on the leader: SELECT pid, xact_start, query FROM ' +
-      'pg_stat_activity ORDER BY xact_start; they are published once it has ended.',
+    'See which transaction blocks them on the leader: `SELECT pid, xact_start, query FROM ' +
+      'pg_stat_activity ORDER BY xact_start`; they are published once it has ended.',
     undefined,
     { rows, timeoutMs },
   );
@@ -313,7 +316,7 @@ export function databaseInUse(
   return new UnderstudyError(
     'TIMED_OUT',
     `the database ${database} of node ${node} could not be swapped: it is used by ${users}`,
-    'End these by hand, or let the agent do it: GRANT pg_signal_backend to its role (sessions of ' +
+    'End these by hand, or let the agent do it: `GRANT pg_signal_backend TO <role>` (sessions of ' +
       'superusers only a superuser ends). The agent retries by itself.',
     cause,
     { node, database, users },
@@ -325,7 +328,7 @@ export function followerStopped(): UnderstudyError {
   return new UnderstudyError(
     'TIMED_OUT',
     'the follower stopped before it reached the position',
-    'Start the agent again: understudy run <node>',
+    'Start the agent again: `understudy run <node>`',
   );
 }
 
@@ -335,7 +338,7 @@ export function writeGuardTimeout(what: string, blockers: readonly string[]): Un
   return new UnderstudyError(
     'TIMED_OUT',
     `the write guard waited too long for ${what}: ${shown}`,
-    'End these yourself, for example SELECT pg_terminate_backend(pid), then retry.',
+    'End these yourself, for example `SELECT pg_terminate_backend(<pid>)`, then retry.',
     undefined,
     { what, blockers: shown },
   );

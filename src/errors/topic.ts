@@ -10,12 +10,12 @@ import { type ErrorFacts, UnderstudyError } from './understudy-error.ts';
  * Nothing smaller than a new cluster helps where the topic itself is another one: no record of it
  * can be put back, and a leader must not write behind what followers cannot read.
  */
-const startOver = 'run understudy destroy --yes, then understudy init --replace-rows.';
+const startOver = 'run `understudy destroy --yes`, then `understudy init --replace-rows`.';
 
 /** The repair has every table read again: the topic is whole then, also without what it lost. */
 export const repairHint =
-  'Find out what removed or added records, then close the damage: understudy repair-damage ' +
-  '--reason <text>';
+  'Find out what removed or added records, then close the damage: `understudy repair-damage ' +
+  '--reason "<text>"`';
 
 /** `what` is a record or an object in a database that carries a format version. */
 export function newerFormat(what: string, format: number, known: number): UnderstudyError {
@@ -51,7 +51,7 @@ export function malformedSchemaRecord(): UnderstudyError {
     'MESSAGE_UNKNOWN',
     'the schema record of the topic holds no schema',
     'Another program wrote to the topic: stop it. The leader of the next epoch writes the schema ' +
-      'record again: understudy failover <node>',
+      'record again: `understudy failover <node>`',
   );
 }
 
@@ -167,6 +167,21 @@ export function foreignRecord(
   );
 }
 
+/**
+ * The ids of the topic are not those of the registry: its data was lost and made again, or it is
+ * another registry. `what` is the evidence.
+ */
+export function otherSchemaIds(what: string, cause?: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `${what}: the schema registry is another one, or has lost its data`,
+    'Point registry.url at the registry that the topic was written with, or restore its data, ' +
+      `then start the agent again. If the data is lost, ${startOver} If it is that registry and ` +
+      'complete, another program wrote to the topic: stop it.',
+    cause,
+  );
+}
+
 export function unknownRegistryAnswer(url: string, request: string): UnderstudyError {
   return new UnderstudyError(
     'MESSAGE_UNKNOWN',
@@ -194,20 +209,26 @@ export function recordTooLarge(facts: TooLargeRecord, cause?: unknown): Understu
     `${record} takes ${sizeBytes} bytes, more than partition ${partition} of ${topic} accepts`,
     sizeBytes > recordBytesMax
       ? `No record may be larger than ${recordBytesMax} bytes, whatever the topic allows: ` +
-          'shorten or delete the row, then run understudy resnapshot --all --new-slot.'
+          'shorten or delete the row, then run `understudy resnapshot --all --new-slot`.'
       : raiseLimit(topic, sizeBytes, recordBytesMax),
     cause,
     { topic, partition, sizeBytes, record },
   );
 }
 
+/** The command of Kafka that changes a setting of a topic. */
+export function alterTopicSetting(topic: string, setting: string, value: string): string {
+  return (
+    '`kafka-configs.sh --bootstrap-server <brokers> --alter --entity-type topics ' +
+    `--entity-name ${topic} --add-config ${setting}=${value}\``
+  );
+}
+
 function raiseLimit(topic: string, sizeBytes: number, recordBytesMax: number): string {
   const mebibyte = 1024 * 1024;
   const enough = Math.min(Math.ceil(sizeBytes / mebibyte) * mebibyte, recordBytesMax);
-  return (
-    `kafka-configs --bootstrap-server … --alter --entity-type topics --entity-name ${topic} ` +
-    `--add-config max.message.bytes=${enough}, then start the agent again.`
-  );
+  const command = alterTopicSetting(topic, 'max.message.bytes', String(enough));
+  return `${command}, then start the agent again.`;
 }
 
 export function batchTooLarge(
@@ -250,7 +271,7 @@ export function valueTooLarge(bytes: number, bytesMax: number): UnderstudyError 
     'RECORD_TOO_LARGE',
     `Postgres sent a value of ${bytes} bytes; the limit is ${bytesMax}`,
     'Delete or shorten the value, then read every table again from a new slot: ' +
-      'understudy resnapshot --all --new-slot',
+      '`understudy resnapshot --all --new-slot`',
     undefined,
     { bytes, bytesMax },
   );
@@ -263,7 +284,7 @@ export function nodeOfOtherStream(node: string, ofTopics: string, ofNode: string
     `the topics belong to the stream ${ofTopics}, node ${node} to ${ofNode}`,
     'The cluster was initialised again without this database, or this understudy.yaml is a copy: ' +
       'then correct its cluster name or its URLs. To have the node in this stream, give it a new ' +
-      `empty database, which its agent builds from the log: understudy run ${node} --replace`,
+      `empty database, which its agent builds from the log: \`understudy run ${node} --replace\``,
     undefined,
     { node, ofTopics, ofNode },
   );

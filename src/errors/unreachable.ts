@@ -33,13 +33,22 @@ function connectHint({ host, port, database, user }: PostgresServer, errorCode: 
   const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
   switch (errorCode) {
     case '28P01':
-      return `Correct the password in the URL, or: ALTER ROLE ${quoted(user)} PASSWORD '…'.`;
+      return (
+        'Correct the password in the URL, or: ' +
+        `\`ALTER ROLE ${quoted(user)} PASSWORD '<password>';\``
+      );
     case '28000':
-      return `Let the role in: CREATE ROLE ${quoted(user)} LOGIN … and a line in pg_hba.conf.`;
+      return (
+        `Let the role in: \`CREATE ROLE ${quoted(user)} LOGIN PASSWORD '<password>';\` and a ` +
+        'line in pg_hba.conf.'
+      );
     case '3D000':
-      return `Create the database: CREATE DATABASE ${quoted(database)}.`;
+      return `Create the database: \`CREATE DATABASE ${quoted(database)};\``;
     case '42501':
-      return `As a superuser: GRANT SET ON PARAMETER session_replication_role TO ${quoted(user)}.`;
+      return (
+        'As a superuser: ' +
+        `\`GRANT SET ON PARAMETER session_replication_role TO ${quoted(user)};\``
+      );
     case '53300':
       return 'Raise max_connections, or end sessions that are not needed.';
     case '57P03':
@@ -260,7 +269,7 @@ export function databaseMissing(node: string, database: string): UnderstudyError
   return new UnderstudyError(
     'POSTGRES_UNREACHABLE',
     `the server of node ${node} has no database ${JSON.stringify(database)}`,
-    `Create it: CREATE DATABASE "${database}", or correct the URL of the node.`,
+    `Create it: \`CREATE DATABASE "${database}";\` or correct the URL of the node.`,
     undefined,
     { node, database },
   );

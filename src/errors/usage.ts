@@ -89,7 +89,7 @@ export function untilForOneNode(): UnderstudyError {
   return new UnderstudyError(
     'USAGE',
     '--until is for one node',
-    'Name the one follower that is to stop there: understudy run b --until before-deploy',
+    'Name the one follower that is to stop there: `understudy run b --until before-deploy`',
   );
 }
 
@@ -97,7 +97,7 @@ export function replaceForOneNode(): UnderstudyError {
   return new UnderstudyError(
     'USAGE',
     '--replace is for one node',
-    'Name the one node that has another database now: understudy run a --replace',
+    'Name the one node that has another database now: `understudy run a --replace`',
   );
 }
 
@@ -105,7 +105,7 @@ export function tablesOrAll(): UnderstudyError {
   return new UnderstudyError(
     'USAGE',
     'name the tables to resnapshot, or give --all; --new-slot goes with --all',
-    'understudy resnapshot public.orders, or understudy resnapshot --all',
+    '`understudy resnapshot public.orders`, or `understudy resnapshot --all`',
   );
 }
 
@@ -113,7 +113,7 @@ export function unknownTable(pattern: string): UnderstudyError {
   return new UnderstudyError(
     'USAGE',
     `no table of the stream matches ${pattern}`,
-    'Write schema.table, or a pattern as in understudy.yaml: understudy resnapshot public.orders',
+    'Write schema.table, or a pattern as in understudy.yaml: `understudy resnapshot public.orders`',
     undefined,
     { pattern },
   );

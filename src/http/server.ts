@@ -149,7 +149,8 @@ async function answer(
 async function replyTo(request: IncomingMessage, options: StatusServerOptions): Promise<Reply> {
   const path = (request.url ?? '/').split('?')[0];
   if (!isHostServed(request.headers.host, options.listen.host)) {
-    const hint = 'Use its address, or name the host in --http: understudy run … --http host:port.';
+    const hint =
+      'Use its address, or name the host in --http: `understudy run <node> --http host:port`.';
     return refusal(421, 'the request names a host that this server does not serve', hint);
   }
   if (path === undefined || !paths.has(path)) {

@@ -12,6 +12,7 @@ import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { againAfter, Forger } from '../support/forger.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const partitions = 2;
@@ -158,10 +159,10 @@ test('damage is open until it is closed with a reason, and then every node goes 
   assert.match(shown.json.error.message, /nothing was changed: .*found by node a/);
   const [open] = (await fleet.status()).damage ?? [];
   assert.is(open?.repair, null);
-  const closed = await fleet.cli('repair-damage', '--reason', 'a stray producer');
-  assert.is(closed.code, 0, closed.stderr);
-  assert.is(closed.json.tables, 1);
-  await fleet.startAgent('a');
+  const reason = { fill: { text: 'a stray producer' } };
+  const [closed] = await followHint(fleet, 'repairHint', again, reason);
+  assert.is(closed?.json.tables, 1);
+  await followHint(fleet, 'leaderOfDamaged', again);
   await fleet.sql('a', `INSERT INTO item VALUES (101, 'after the repair')`);
   await fleet.startAgent('b');
   await fleet.until('b to be promotable', async () => (await fleet.status()).nodes[1], {
@@ -172,7 +173,8 @@ test('damage is open until it is closed with a reason, and then every node goes 
   await fleet.assertSame('item');
   const [kept] = (await fleet.status()).damage ?? [];
   assert.is(kept?.repair?.reason, 'a stray producer');
-  assert.is((await fleet.cli('repair-damage', '--reason', 'again')).json.closed.length, 0);
+  const [repeated] = await followHint(fleet, 'damageNotClosed', shown);
+  assert.is(repeated?.json.closed.length, 0);
 });
 
 test.run();

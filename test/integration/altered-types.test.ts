@@ -7,6 +7,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 /** The enum is reached through a domain over its array, a composite and a range. */
@@ -46,6 +47,20 @@ async function noted(): Promise<readonly string[]> {
   );
   return rows.map(({ name }) => name);
 }
+
+test('the same change on every node, and the hint, go on with the new type', async () => {
+  const change = `ALTER TYPE pair ADD ATTRIBUTE b text`;
+  await fleet.sql('a', `INSERT INTO row_of VALUES (1, '(1,sad)'); ${change}`);
+  const agent = fleet.agent('a');
+  assert.is(await agent.exitCode(), 4, agent.log);
+  await fleet.tamper('b', change);
+  await followHint(fleet, 'changesNotSentHint', agent);
+  await fleet.startAgent('a');
+  await fleet.sql('a', `INSERT INTO row_of VALUES (2, '(2,happy,new)')`);
+  await fleet.applied('b');
+  await fleet.complete('b');
+  await fleet.assertSame('row_of');
+});
 
 for (const [change, tablesOfType] of [
   [`ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'`, ['array_of', 'range_of', 'row_of']],

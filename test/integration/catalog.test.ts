@@ -20,6 +20,7 @@ import { problemsOf } from '../../src/catalog/table-problems.ts';
 import { conversionOf } from '../../src/catalog/types/column-types.ts';
 import { installUnderstudySchema } from '../../src/catalog/understudy-schema.ts';
 import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
+import { commandsIn } from '../support/hint-places.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
@@ -171,7 +172,7 @@ test('a missing database is named with the SQL that creates it', async () => {
     assert.unreachable();
   } catch (error) {
     assert.match(String(error), /database "no_such" does not exist/);
-    assert.is((error as UnderstudyError).hint, 'Create the database: CREATE DATABASE "no_such".');
+    assert.is((error as UnderstudyError).hint, 'Create the database: `CREATE DATABASE "no_such";`');
   }
 });
 
@@ -278,7 +279,9 @@ test('the SQL of every hint solves its problem', async () => {
     'NO_IDENTITY',
     'NO_IDENTITY',
   ]);
-  for (const { hint } of problems) await client.query(hint);
+  for (const { hint } of problems) {
+    for (const command of commandsIn(hint)) await client.query(command);
+  }
   const left = [...(await read('*.*')).values()].flatMap((table) => problemsOf(table));
   assert.equal(left, []);
 });

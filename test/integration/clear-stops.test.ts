@@ -7,6 +7,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const tables = 'CREATE TABLE item (id int PRIMARY KEY, n int, body text)';
@@ -31,13 +32,14 @@ async function newFleet(partitions = 2): Promise<Fleet> {
 }
 
 /** Ends with exit code 4 and this error, now and when it is started again. */
-async function stops(fleet: Fleet, agent: FleetAgent, code: string): Promise<void> {
-  const isThisStop = async (one: FleetAgent): Promise<void> => {
+async function stops(fleet: Fleet, agent: FleetAgent, code: string): Promise<FleetAgent> {
+  const isThisStop = async (one: FleetAgent): Promise<FleetAgent> => {
     assert.is(await one.exitCode(), 4, one.log);
     assert.match(one.log, new RegExp(`"code":\\s*"${code}"`));
+    return one;
   };
   await isThisStop(agent);
-  await isThisStop(fleet.spawnAgent(agent.node as 'a' | 'b'));
+  return await isThisStop(fleet.spawnAgent(agent.node as 'a' | 'b'));
 }
 
 async function ids(fleet: Fleet, node: 'a' | 'b' = 'b'): Promise<number[]> {
@@ -115,9 +117,9 @@ test('a follower’s table that differs stops it until it is corrected', async (
     await fleet.tamper('b', harm);
     const agents = await fleet.startAgents();
     await fleet.sql('a', 'INSERT INTO item SELECT coalesce(max(id), 0) + 1, 7 FROM item');
-    await stops(fleet, agents.b, 'SCHEMA_DIFFERS');
+    const stopped = await stops(fleet, agents.b, 'SCHEMA_DIFFERS');
     assert.not(agents.a.ended);
-    await fleet.tamper('b', mend);
+    await followHint(fleet, 'changeHere', stopped, { on: ['b'], fill: { change: mend } });
     await fleet.startAgent('b');
     await fleet.caughtUp();
     await fleet.assertSame('(SELECT id, n, body FROM item)');
@@ -131,12 +133,43 @@ test('a row that a follower refuses stops it before its transaction', async () =
   const agents = await fleet.startAgents();
   const before = await ids(fleet);
   await fleet.sql('a', 'BEGIN; INSERT INTO item VALUES (50, 1), (51, 100); COMMIT');
-  await stops(fleet, agents.b, 'ROW_REFUSED');
+  const stopped = await stops(fleet, agents.b, 'ROW_REFUSED');
   assert.equal(await ids(fleet), before);
-  await fleet.tamper('b', 'ALTER TABLE item DROP CONSTRAINT narrow');
+  await followHint(fleet, 'changeHere', stopped, { on: ['b'] });
   await fleet.startAgent('b');
   await fleet.caughtUp();
   await fleet.assertSame('(SELECT id, n, body FROM item)');
+});
+
+test('a function that needs a search_path is named, with what sets it', async () => {
+  await fleets.pop()?.close();
+  const languages = [
+    ['plain', `LANGUAGE plpgsql AS 'BEGIN RETURN inner_one($1); END'`],
+    ['inlined', `LANGUAGE sql AS 'SELECT inner_one($1)'`],
+  ];
+  const functions = languages.map(
+    ([name, body]) => `CREATE FUNCTION ${name}(n int) RETURNS int IMMUTABLE ${body};`,
+  );
+  const checks = languages.map(([name]) => `CHECK (${name}(n) < 100)`);
+  const fleet = await startFleet({
+    stack,
+    tables: `CREATE FUNCTION inner_one(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+      ${functions.join('')} CREATE TABLE item (id int PRIMARY KEY, n int, ${checks.join()})`,
+  });
+  fleets.push(fleet);
+  const agents = await fleet.startAgents();
+  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+  let agent: FleetAgent = agents.b;
+  for (const _ of languages) {
+    const stopped = await stops(fleet, agent, 'ROW_REFUSED');
+    assert.match(stopped.log, /SQLSTATE 42883, table public.item/);
+    const fill = { schemas: 'public' };
+    await followHint(fleet, 'changeHere', stopped, { on: ['b'], fill });
+    await followHint(fleet, 'refusedHint', stopped, { on: ['a'], fill });
+    agent = fleet.spawnAgent('b');
+  }
+  await fleet.caughtUp();
+  await fleet.assertSame('item');
 });
 
 test.run();

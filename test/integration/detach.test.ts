@@ -10,6 +10,7 @@ import * as assert from 'uvu/assert';
 import { parseEpochLsn } from '../../src/change/position.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { tracesQuery } from '../support/traces.ts';
 
@@ -147,6 +148,8 @@ test('a repeated detach gives the same answer, and refuses another LSN', async (
   assert.is(code, 0, JSON.stringify(json));
   assert.equal([json.lsn, json.steps], [point, []]);
   assert.is(await refused(4, 'detach', 'b', '--at', '1:0/1'), 'DETACHED');
+  const [again] = await followHint(fleet, 'detachedAt', await fleet.cli('run', 'b'));
+  assert.equal([again?.json.lsn, again?.json.steps], [point, []]);
 });
 
 test('a new cluster begins on the detached node', async () => {
@@ -190,7 +193,10 @@ test('without an LSN a node is detached at its position, also without an agent',
 
 test('a leader is not run to an LSN', async () => {
   assert.is(await agents['a']?.stop(), 0);
-  assert.is(await refused(4, 'run', 'a', '--until', point), 'PREREQUISITE');
+  const until = await fleet.cli('run', 'a', '--until', point);
+  assert.is(until.code, 4, until.stdout);
+  assert.is(until.json.error.code, 'PREREQUISITE');
+  await followHint(fleet, 'leaderCannotStopAt', until);
 });
 
 test.run();

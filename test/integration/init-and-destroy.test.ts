@@ -10,7 +10,8 @@ import * as assert from 'uvu/assert';
 import { describeTopic } from '../../src/topic/kafka/admin.ts';
 import { connectKafka } from '../../src/topic/kafka/client.ts';
 import { changesTopic, controlTopic } from '../../src/topic/records/layout.ts';
-import { type Fleet, startFleet } from '../support/fleet.ts';
+import { type Answer, type Fleet, startFleet } from '../support/fleet.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { ownServer, type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
 import { tracesQuery } from '../support/traces.ts';
@@ -87,12 +88,12 @@ test('an init that was killed is named by run, and by the init of other database
   const run = await fleet.cli('run', 'b');
   assert.is(run.code, 4, run.stdout);
   assert.is(run.json.error.code, 'NOT_INITIALISED');
-  assert.match(run.json.error.hint, 'Run understudy init again');
   await inCopiedFile(async () => {
     const { code, json } = await fleet.cli('init');
     assert.is(code, 4, JSON.stringify(json));
     assert.match(json.error.message, /no database of understudy.yaml belongs to them/);
   });
+  await followHint(fleet, 'initUnfinished', run);
   assert.is((await fleet.cli('destroy', '--yes')).code, 0);
   assert.equal(await traces(), []);
 });
@@ -135,10 +136,14 @@ test('a misspelt key in understudy.yaml is refused by name', async () => {
   assert.equal(await traces(), []);
 });
 
+const refusals: Answer[] = [];
+
 test('verbs that need a cluster are refused before there is one', async () => {
   const verbs = [['run', 'a'], ['point', 'x'], ['verify'], ['wait', 'b', '--at', '1:0/1']];
   for (const words of [...verbs, ['failover', 'b', '--dry-run']]) {
-    const { code, json } = await fleet.cli(...words);
+    const answer = await fleet.cli(...words);
+    const { code, json } = answer;
+    refusals.push(answer);
     assert.is(code, 4, `${words[0]}: ${JSON.stringify(json)}`);
     assert.is(json.error.code, 'NOT_INITIALISED', words[0]);
   }
@@ -146,13 +151,16 @@ test('verbs that need a cluster are refused before there is one', async () => {
 });
 
 test('init creates a cluster once', async () => {
-  const first = await fleet.cli('init');
-  assert.is(first.code, 0, first.stderr);
+  const [refusal] = refusals;
+  assert.ok(refusal);
+  await followHint(fleet, 'notInitialised', refusal);
   const second = await fleet.cli('init');
   assert.is(second.code, 4);
   assert.is(second.json.error.code, 'ALREADY_INITIALISED');
   assert.match(second.json.error.message, /exists: stream .*, led by a$/);
-  await fleet.startAgents();
+  for (const node of fleet.nodes) {
+    await followHint(fleet, 'clusterExists: run', second, { node });
+  }
   await fleet.sql('a', `INSERT INTO item VALUES (1, 'arrives')`);
   await fleet.caughtUp();
   await fleet.assertSame('item');

@@ -6,6 +6,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 const tables = `
@@ -113,6 +114,14 @@ test('Postgres refuses to change or delete a row without identity', async () => 
     const refused = await fleet.sql('a', statement).catch((error: { code?: string }) => error.code);
     assert.is(refused, '55000', statement);
   }
+  await same();
+});
+
+test('a resnapshot of all is refused, and one of the tables that have a key works', async () => {
+  const refused = await fleet.cli('resnapshot', '--all');
+  assert.is(refused.code, 4, refused.stdout);
+  const fill = { table: 'public.placed' };
+  await followHint(fleet, 'resnapshotWithoutKey', refused, { fill });
   await same();
 });
 

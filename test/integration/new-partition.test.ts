@@ -6,6 +6,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { followHint } from '../support/hint-runner.ts';
 
 const high = 'CREATE TABLE item_high PARTITION OF item FOR VALUES FROM (100) TO (200)';
 let fleet: Fleet;
@@ -25,8 +26,13 @@ test.after(async () => {
   await fleet.close();
 });
 
-test('a partition that the follower lacks stops it before its rows', async () => {
-  await fleet.sql('a', `BEGIN; ${high}; INSERT INTO item VALUES (2, 2), (100, 3); COMMIT`);
+test('a partition that the follower lacks is in its status, and its rows stop it', async () => {
+  await fleet.sql('a', high);
+  const { why } = await fleet.nodeStatus('b');
+  assert.equal(why, [
+    'it lacks partitions that the leader has: public.item_high; it stops at their first row',
+  ]);
+  await fleet.sql('a', 'BEGIN; INSERT INTO item VALUES (2, 2), (100, 3); COMMIT');
   assert.is(await fleet.agent('b').exitCode(), 4, fleet.logs());
   assert.match(fleet.agent('b').log, /SCHEMA_DIFFERS/);
   assert.equal(await fleet.sql('b', 'SELECT id FROM item'), [{ id: 1 }]);
@@ -34,7 +40,8 @@ test('a partition that the follower lacks stops it before its rows', async () =>
 });
 
 test('once it is created there, its rows arrive, and rows move in and out of it', async () => {
-  await fleet.tamper('b', high);
+  const fill = { change: high };
+  await followHint(fleet, 'changeHere', fleet.agent('b'), { on: ['b'], fill });
   await fleet.startAgent('b');
   await fleet.caughtUp();
   await fleet.assertSame('item');

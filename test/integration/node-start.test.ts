@@ -7,6 +7,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Finding } from '../../src/fleet/preflight/finding.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { connectTo, type Stack, useStack } from '../support/stack.ts';
 
 interface Context {
@@ -158,9 +159,10 @@ start(
     await fleet.startAgent('a');
     const [, empty = ''] = await stack.createDatabases('replaced');
     await withDatabaseOfB(fleet, empty, async () => {
-      const agent = fleet.spawnCommand('--json', 'run', 'b', '--replace');
-      await agent.logged(/"message":"following"/);
-      assert.is(await agent.stop(), 0);
+      const other = fleet.spawnAgent('b');
+      assert.is(await other.exitCode(), 4, other.log);
+      await followHint(fleet, 'otherDatabaseHint', other);
+      assert.is(await fleet.agent('b').stop(), 0);
       assert.equal(await schemasOf(empty), ['understudy', 'orders']);
       // The former one had no --replace: it is the node for good.
       assert.is(await (await fleet.startAgent('b')).stop(), 0);
@@ -193,9 +195,21 @@ start('check finds nothing wrong with a running cluster', async ({ fleet }) => {
 start(
   'check names a table that came after init, and asks no follower for it',
   async ({ fleet }) => {
-    await fleet.sql('a', 'CREATE TABLE later (id int PRIMARY KEY)');
+    await fleet.startAgents();
+    await fleet.sql('a', 'CREATE TABLE later (n int, note text)');
     assert.equal(await findings(fleet), ['NOT_IN_STREAM public.later']);
-    await fleet.sql('a', 'DROP TABLE later');
+    const { json } = await fleet.cli('check');
+    const [{ hint }] = json.findings;
+    await followHint(fleet, 'notInStream: IDENTITY', hint, { on: ['a'] });
+    await followHint(fleet, 'copyTables', hint, { on: ['b'] });
+    await followHint(fleet, 'notInStream: PUBLICATION', hint, { on: ['a'] });
+    await fleet.sql('a', `INSERT INTO later (n) VALUES (1), (2); UPDATE later SET note = 'kept'`);
+    const rows = `SELECT n, note FROM later ORDER BY n`;
+    await fleet.until('the table on b', () => fleet.sql('b', rows), {
+      reached: (found) => found.length === 2 && found[0]?.['note'] === 'kept',
+    });
+    assert.equal(await findings(fleet), []);
+    for (const node of fleet.nodes) assert.is(await fleet.agent(node).stop(), 0);
   },
 );
 
@@ -230,12 +244,15 @@ start('a former leader comes back with a new database, and its slot is named', a
     ...fleet.config,
     nodes: { a: { url: empty }, b: { url: fleet.url('b') } },
   });
-  const agent = fleet.spawnCommand('--json', 'run', 'a', '--replace');
-  await agent.logged(/"message":"following"/);
+  await followHint(fleet, 'deposed', deposed);
+  const agent = fleet.agent('a');
   const old = new URL(fleet.url('a')).pathname.slice(1);
   const left = new RegExp(`the slot ${slot} in the database ${old} of its server keeps .* of WAL`);
   await fleet.shows('a', 'its old slot', ({ why }) => left.test(why.join('; ')));
   assert.equal(await findings(fleet), ['SLOT_LEFT node a']);
+  const { hint: drop } = (await fleet.cli('check')).json.findings[0];
+  await followHint(fleet, 'judgeLeftSlots', drop, { on: ['a'] });
+  assert.equal(await findings(fleet), []);
   assert.is(await agent.stop(), 0);
 });
 

@@ -10,6 +10,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CleaningBroker, tick } from '../support/cleaning-broker.ts';
 import type { Fleet } from '../support/fleet.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { startLocked } from '../support/node-lock.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testWithDump } from '../support/with-dump.ts';
@@ -164,8 +165,9 @@ test('a rebuild in its own tables keeps their indexes', async () => {
   assert.is(await stopped.exitCode(), 4, stopped.log);
   assert.match(stopped.log, '"STALE"');
   await fleet.configure({ ...fleet.config, rebuild: 'in-place' });
+  const [requested] = await followHint(fleet, 'stale', stopped, { node: 'c' });
+  assert.is(requested?.json.way, 'in-place');
   const paused = fleet.spawnAgent('c', `apply.before-commit=pause:${longerThanTheTest}:2`);
-  await paused.logged(/rebuilding this node from the log/);
   await fleet.until('no items on c', itemsOnC, { reached: (items) => items === 0 });
   await refusedMeanwhile('PREREQUISITE');
   await paused.kill();

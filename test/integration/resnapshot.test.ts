@@ -9,6 +9,7 @@ import * as assert from 'uvu/assert';
 import { beside } from '../support/beside.ts';
 import { type Fleet, withFleet } from '../support/fleet.ts';
 import { Forger } from '../support/forger.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { newestRecords } from '../support/newest-records.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
@@ -210,8 +211,7 @@ test('a cluster that is initialised again takes followers with the rows that the
     const refused = await fleet.cli('init');
     assert.is(refused.code, 4);
     assert.match(refused.json.error.hint, /init --replace-rows/);
-    const { code, stderr } = await fleet.cli('init', '--replace-rows');
-    assert.is(code, 0, stderr);
+    await followHint(fleet, 'notEmpty', refused);
     await fleet.startAgent('b');
     const [kept] = await fleet.sql('b', 'SELECT count(*)::int AS n FROM doc');
     assert.ok(Number(kept?.['n']) > 1_500, 'readers keep their rows');
@@ -238,10 +238,9 @@ test('a leader that was restored from a copy is refused, or begins an epoch with
     await forger.commit('publisher', ahead);
     const agent = fleet.spawnAgent('a');
     assert.is(await agent.exitCode(), 4, agent.log);
-    assert.match(agent.log, /"TIMELINE_MISMATCH".*understudy resnapshot --all/);
-    const { code, json, stderr } = await fleet.cli('resnapshot', '--all');
-    assert.is(code, 0, stderr);
-    assert.is(json.newEpoch, true);
+    assert.match(agent.log, '"TIMELINE_MISMATCH"');
+    const [answer] = await followHint(fleet, 'serverBehindEpoch: resnapshot', agent);
+    assert.is(answer?.json.newEpoch, true);
     await fleet.startAgent('a');
     await fleet.sql('a', 'UPDATE other SET id = 2');
     await fleet.complete('b');

@@ -9,6 +9,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { useStack } from '../support/stack.ts';
 import { testWithDump } from '../support/with-dump.ts';
 
@@ -67,9 +68,15 @@ async function changesShown(): Promise<string> {
 }
 
 /** The end of the recipe: all nodes have the change. */
-async function goOn(followers: readonly ('b' | 'c')[]): Promise<void> {
-  const { code, stderr, json } = await fleet.cli('resnapshot', '--all', '--new-slot');
-  assert.is(code, 0, `${JSON.stringify(json)} ${stderr}`);
+async function goOn(
+  followers: readonly ('b' | 'c')[],
+  stopped: Parameters<typeof followHint>[2],
+): Promise<void> {
+  await followHint(fleet, 'goOn', stopped);
+  await followed(followers);
+}
+
+async function followed(followers: readonly ('b' | 'c')[]): Promise<void> {
   await fleet.startAgent('a');
   // Not before they know of the new epoch, in which all tables are backfilling.
   for (const node of followers) await fleet.applied(node);
@@ -127,7 +134,7 @@ check('each change warns its client, and all of them travel by a resnapshot', as
   assert.match(refused.json.error.hint, /--all --new-slot/);
   await fleet.sql('a', 'INSERT INTO added (id, n) VALUES (1000, 1)');
   for (const [, sql] of changes) await fleet.tamper('b', sql);
-  await goOn(['b']);
+  await goOn(['b'], refused);
   await fleet.sql(
     'a',
     'INSERT INTO added (id, more) VALUES (1001, 8); DELETE FROM scaled WHERE id < 9',
@@ -157,7 +164,7 @@ check('a follower that lacks the change waits for it, and continues by itself', 
   assert.is(code, 0, JSON.stringify(json));
   await fleet.startAgent('a');
   await fleet.agent('b').logged(/SCHEMA_BEHIND.*ALTER TABLE .*ADD COLUMN .*late.* text/);
-  await fleet.tamper('b', change);
+  await followHint(fleet, 'changeHere', fleet.agent('b'), { on: ['b'] });
   for (const node of ['b', 'c'] as const) await fleet.applied(node);
   for (const node of ['b', 'c'] as const) await fleet.complete(node);
   await fleet.sql('a', `UPDATE plain SET late = 'z'`);
@@ -175,7 +182,7 @@ check('a change that is undone after a row goes on by the same command', async (
   await fleet.sql('a', 'ALTER TABLE plain DROP COLUMN x');
   assert.is(await fleet.spawnAgent('a').exitCode(), 4);
   assert.match(fleet.agent('a').log, /rows were written meanwhile/);
-  await goOn(['b', 'c']);
+  await goOn(['b', 'c'], fleet.agent('a'));
   await fleet.assertAllSame([...names, 'tree']);
 });
 
@@ -192,9 +199,10 @@ check('what no resnapshot can cure is refused, and nothing is changed', async ()
   await fleet.sql('a', `ALTER PUBLICATION understudy_${fleet.cluster} DROP TABLE plain`);
   const unpublished = await fleet.cli('resnapshot', 'public.plain');
   assert.is(unpublished.code, 4);
-  assert.match(unpublished.json.error.hint, /ALTER PUBLICATION .* ADD TABLE ONLY public.plain/);
   assert.equal(await fleet.sql('a', state), before);
-  await goOn(['b', 'c']);
+  await followHint(fleet, 'tableNotPublished: PUBLICATION', unpublished, { on: ['a'] });
+  await followHint(fleet, 'tableNotPublished: resnapshot', unpublished);
+  await followed(['b', 'c']);
   await fleet.assertAllSame([...names, 'tree']);
 });
 

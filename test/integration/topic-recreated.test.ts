@@ -15,6 +15,7 @@ import { changesTopic, controlTopic } from '../../src/topic/records/layout.ts';
 import { type Fleet, startFleet } from '../support/fleet.ts';
 import type { FleetAgent } from '../support/fleet-agent.ts';
 import { Forger } from '../support/forger.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 import { testLog } from '../support/topic-stack.ts';
 
@@ -61,7 +62,24 @@ test('a topic that was deleted and re-created stops both nodes', async () => {
   }
   await fleet.sql('a', 'INSERT INTO item VALUES (2, 2)');
   assert.equal(await ids(), [1]);
+  await beginsAgain('startOver', a);
 });
+
+/** What the hint says where the topic itself is lost. */
+async function beginsAgain(
+  place: 'startOver' | 'topicsGone',
+  stopped: Parameters<typeof followHint>[2],
+): Promise<void> {
+  const markers = {
+    startOver: ['startOver: destroy', 'startOver: init'],
+    topicsGone: ['topicsGone: destroy', 'topicsGone: init'],
+  };
+  for (const marker of markers[place]) await followHint(fleet, marker, stopped);
+  await fleet.startAgents();
+  await fleet.complete('b');
+  await fleet.caughtUp();
+  await fleet.assertSame('item');
+}
 
 test('a topic that is re-created while agents run stops both nodes', async () => {
   const agents = await fleet.startAgents();
@@ -161,6 +179,8 @@ test('topics that are gone are errors of check, and init says so', async () => {
   const { json } = await fleet.cli('destroy');
   assert.equal(json.reasons, []);
   assert.equal(json.nodes.length, 2);
+  await fleet.sql('a', 'INSERT INTO item VALUES (1, 1)');
+  await beginsAgain('topicsGone', init);
 });
 
 test('a cleanup.policy that deletes is reported by agents and status while they run', async () => {
@@ -182,7 +202,8 @@ test('a cleanup.policy that deletes is reported by agents and status while they 
   for (const { why } of (await fleet.status()).nodes) assert.match(why.join('; '), problem);
   for (const agent of [agents.a, agents.b]) await agent.logged(/"message":"the topics lose rows"/);
   assert.match(agents.b.log, problem);
-  await setPolicy('compact');
+  const { hint } = (await fleet.cli('check')).json.findings[0];
+  await followHint(fleet, 'alterTopicSetting', hint);
   await agents.a.logged(/the topics are as they have to be again/);
   for (const { why } of (await fleet.status()).nodes) assert.equal(why, []);
 });

@@ -7,7 +7,8 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { beside } from '../support/beside.ts';
-import { type Fleet, startFleet } from '../support/fleet.ts';
+import { type Answer, type Fleet, startFleet } from '../support/fleet.ts';
+import { followHint } from '../support/hint-runner.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
 // time-limit: 180s
@@ -87,8 +88,10 @@ test('what is equal is not published again', async () => {
 
 test('without an agent of the leader verify and point are refused at once', async () => {
   await fleet.agent('a').stop();
+  let refused: Answer | null = null;
   for (const words of [['verify'], ['point', 'never'], ['resnapshot', '--all']]) {
-    const { code, json } = await fleet.cli(...words);
+    refused = await fleet.cli(...words);
+    const { code, json } = refused;
     assert.is(code, 4, JSON.stringify(json));
     assert.match(json.error.message, /^no agent of leader a runs: /, words[0]);
   }
@@ -97,7 +100,8 @@ test('without an agent of the leader verify and point are refused at once', asyn
     [],
     'nothing is left in the WAL',
   );
-  await fleet.startAgent('a');
+  assert.ok(refused);
+  await followHint(fleet, 'leaderAgentAbsent', refused);
 });
 
 test('an agent that was restarted repairs as well', async () => {
@@ -134,8 +138,7 @@ test('a row that one node lacks concerns that node alone', async () => {
   assert.is((await fleet.cli('failover', 'b', '--dry-run')).json.error?.code, 'NOT_PROMOTABLE');
   await fleet.agent('a').stop();
   await fleet.startAgent('a');
-  const rebuilt = await fleet.cli('rebuild', 'b');
-  assert.is(rebuilt.code, 0, rebuilt.stderr);
+  await followHint(fleet, 'rebuildHint: rebuild', agent, { node: 'b' });
   await fleet.startAgent('b');
   await fleet.until('b to be promotable', () => promotable('b'), {
     reached: (may) => may === true,

@@ -177,9 +177,9 @@ export class Fleet {
   }
 
   /** Starts `understudy run <node>`; does not wait for anything. */
-  spawnAgent(node: NodeName, failpoints = ''): FleetAgent {
+  spawnAgent(node: NodeName, failpoints = '', options: readonly string[] = []): FleetAgent {
     const env = { UNDERSTUDY_FAILPOINTS: failpoints };
-    const words = ['--json', 'run', node];
+    const words = ['--json', 'run', node, ...options];
     const agent = new FleetAgent(node, this.#spawn(this.#configFileOf(node), words, env));
     this.#agents.push(agent);
     return agent;

@@ -49,6 +49,8 @@ const namesDestroy: Readonly<Record<string, string>> = {
     'followers cannot match the rows of a table without a key, so reading it again would double ' +
     'them; where a smaller resnapshot does, the hint names it first',
   'errors/topic.ts foreignRecord': recordsAreLost,
+  'errors/topic.ts otherSchemaIds':
+    'without the schemas no record can be read; restoring the registry is named first',
   'errors/topic.ts otherStream': topicIsAnother,
   'errors/topic.ts partitionMissing': topicIsAnother,
   'errors/topic.ts partitionsChanged': topicIsAnother,

@@ -71,7 +71,7 @@ test('an init that did not end is an error with its remedy', () => {
   const half = member('a', '1', { identity });
   const finding = only(judged({ ...noTopics, isEmpty: true }, half));
   assert.is(finding.code, 'NOT_INITIALISED');
-  assert.match(finding.hint, 'Run understudy init again');
+  assert.match(finding.hint, 'Run `understudy init` again');
 });
 
 test('a file that leads to no database of the stream is one error', () => {

@@ -57,7 +57,7 @@ test('a topic as init creates it gives no finding; each thing changed is one', (
   assert.is(only(judge({ 'min.compaction.lag.ms': '0' })).severity, 'warning');
   assert.match(
     only(judge({ 'min.compaction.lag.ms': '0' })).hint,
-    /--add-config min.compaction.lag.ms=86400000$/,
+    /--add-config min.compaction.lag.ms=86400000`$/,
   );
   const control = { partitions: 2, replication: 1, settings: controlTopicSettings(1) };
   assert.match(only(judgeControlTopic('shop.control', control, 1)).message, /2 partitions, 1/);

@@ -70,10 +70,11 @@ test('a record of an unknown kind is refused', async () => {
 });
 
 test('a key under another schema than the first one is refused', async () => {
-  await refused(/a key has schema 99 instead of 1/, [
-    fetched({}),
-    { ...point, key: keyOf('point', 99) },
-  ]);
+  await refused(
+    /a key has schema 99 instead of 1/,
+    [fetched({}), { ...point, key: keyOf('point', 99) }],
+    'PREREQUISITE',
+  );
 });
 
 test('a record without its header is refused', async () => {
@@ -117,7 +118,11 @@ test('only an update has unchanged columns, and it names them', async () => {
 });
 
 test('a value whose schema is not a row schema is refused', async () => {
-  await refused(/schema 2, which is not a row schema/, [fetched({ value: point.value })]);
+  await refused(
+    /schema 2, which is not a row schema/,
+    [fetched({ value: point.value })],
+    'PREREQUISITE',
+  );
 });
 
 test('a record of a newer version is refused by its format', async () => {

@@ -57,12 +57,15 @@ test('an error names the row that is too large, its size, and the command that h
     message,
     'the row ("5") of public.orders takes 9000000 bytes, more than partition 2 of t accepts',
   );
-  assert.match(hint, /^kafka-configs .* --entity-name t --add-config max.message.bytes=9437184, /);
+  assert.match(
+    hint,
+    /^`kafka-configs.sh .* --entity-name t --add-config max.message.bytes=9437184`, /,
+  );
   assert.is(exit, 4);
 });
 
 test('beyond the limit of every broker the hint names no setting', () => {
-  assert.match(refused(recordBytesMax).hint, new RegExp(`max.message.bytes=${recordBytesMax},`));
+  assert.match(refused(recordBytesMax).hint, new RegExp(`max.message.bytes=${recordBytesMax}\`,`));
   const beyond = refused(recordBytesMax + 1);
   assert.not.match(beyond.hint, /kafka-configs/);
   assert.match(beyond.hint, /shorten or delete the row/);

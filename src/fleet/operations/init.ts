@@ -208,7 +208,7 @@ async function undoAll(
   for (const undo of steps.toReversed()) {
     const [result] = await Promise.allSettled([undo()]);
     if (result?.status === 'rejected') {
-      const hint = 'Run understudy init again: it removes what is left.';
+      const hint = 'Run `understudy init` again: it removes what is left.';
       around.log.warn({ error: result.reason, hint }, 'could not undo a step of init');
     }
   }

@@ -4,6 +4,7 @@
  * rely on. Nothing is created or changed.
  */
 
+import { alterTopicSetting } from '../../errors/topic.ts';
 import { hasCode } from '../../errors/understudy-error.ts';
 import { brokersSilent, registrySilent } from '../../errors/unreachable.ts';
 import {
@@ -170,7 +171,7 @@ function judgeSettings(
         'TOPIC_MISMATCH',
         topic,
         `${topic} needs ${insync} in-sync replicas and has ${found.replication}: no write succeeds`,
-        alterTopic(topic, 'min.insync.replicas', String(found.replication)),
+        alterTopicSetting(topic, 'min.insync.replicas', String(found.replication)),
       ),
     );
   }
@@ -179,7 +180,7 @@ function judgeSettings(
     // A broker that does not return a setting does not know it; init would have been refused.
     if (actual === undefined || actual === value) continue;
     const message = `${setting} of ${topic} is ${actual}, ${value} is configured`;
-    const hint = alterTopic(topic, setting, value);
+    const hint = alterTopicSetting(topic, setting, value);
     findings.push(
       essential.has(setting)
         ? errorFinding('TOPIC_MISMATCH', topic, message, hint)
@@ -187,13 +188,6 @@ function judgeSettings(
     );
   }
   return findings;
-}
-
-function alterTopic(topic: string, setting: string, value: string): string {
-  return (
-    `kafka-configs.sh --alter --entity-type topics --entity-name ${topic} ` +
-    `--add-config ${setting}=${value}`
-  );
 }
 
 /** The registry is retried while it may be starting up, but no longer than this. */

@@ -17,6 +17,7 @@ import {
   type KeylessTables,
   type TableShape,
 } from '../../catalog/table.ts';
+import { copiedMax, copyTables } from './copy-tables.ts';
 import {
   enumerate,
   errorFinding,
@@ -31,8 +32,8 @@ import { judgeTypes } from './judge-types.ts';
 import type { NodeFacts } from './read-node.ts';
 
 /**
- * The findings about a follower's tables. Where `init` creates tables (`createsTables`), a follower
- * that has none of them gets them from it.
+ * The findings about a follower's tables. Where `init`, or the first start of a new node, creates
+ * tables (`createsTables`), a follower that has none of them gets them from it.
  */
 export function judgeFollowerTables(
   leader: NodeFacts,
@@ -83,21 +84,10 @@ function missingTables(
     'SCHEMA_DIFFERS',
     nodeObject(follower.name),
     `node ${follower.name} lacks ${what}`,
-    'Create them there, empty, with their indexes: pg_dump --schema-only ' +
-      `${missing
-        .map((table) => `-t '${dumpPattern(table)}'`)
-        .slice(0, 3)
-        .join(' ')}` +
-      `${missing.length > 3 ? ' …' : ''} of ${leader.name} | psql of ${follower.name}.`,
+    'Create them there, empty, with their indexes, once the types that they use are there: ' +
+      `${copyTables(missing.slice(0, copiedMax), leader.name, follower.name)}` +
+      `${missing.length > copiedMax ? ' This command then names the next ones.' : ''}`,
   );
-}
-
-/** Names in pg_dump's patterns are quoted as in SQL. */
-function dumpPattern(table: TableShape): string {
-  const plain = /^[a-z_][a-z0-9_]*$/;
-  return [table.schema, table.name]
-    .map((name) => (plain.test(name) ? name : quoteIdentifier(name)))
-    .join('.');
 }
 
 function judgeCopy(
@@ -123,7 +113,7 @@ function judgeCopy(
     const message = `${name} is ${copy.persistence} on node ${node}: a crash there empties it`;
     const statement = `${alterTable(table)} SET LOGGED;`;
     const sql = [{ node, statement, caution: null }];
-    return [differs(message, `On ${node}: ${statement}`, sql)];
+    return [differs(message, `On ${node}: \`${statement}\``, sql)];
   }
   const columns = assignColumnIds(table.columns, new Set());
   const shape = shapeOf(table, { relation: name, columns }, keyless);
@@ -204,7 +194,7 @@ function judgeNullability(table: TableShape, copy: TableShape, node: string): Fi
       'NOT_NULL_DIFFERS',
       `${nodeObject(node)}: ${name}`,
       `${name} is NOT NULL on node ${node} only: ${enumerate(stricter)}`,
-      `A null from the leader would stop it. On ${node}: ${statement}`,
+      `A null from the leader would stop it. On ${node}: \`${statement}\``,
       {
         sql: [{ node, statement, caution: null }],
         group: {
@@ -266,7 +256,7 @@ function judgeTriggers(wanted: readonly TableShape[], follower: NodeFacts): Find
         `${nodeObject(follower.name)}: ${name}`,
         `the ${kind} ${trigger} on ${name} would fire for replicated rows on node ` +
           `${follower.name}: it is disabled there while the node follows`,
-        `To avoid this: ${statement}`,
+        `To avoid this: \`${statement}\``,
         {
           sql: [{ node: follower.name, statement, caution: 'it would not fire there' }],
           group: {

@@ -12,6 +12,7 @@ import {
   type TableShape,
 } from '../../catalog/table.ts';
 import { publicationName } from '../../topic/records/layout.ts';
+import { copyTables } from './copy-tables.ts';
 import { enumerate, errorFinding, type Finding, warningFinding } from './finding.ts';
 import { judgeIdentity, planIdentities } from './judge-identities.ts';
 import { nodeObject } from './judge-server.ts';
@@ -140,23 +141,30 @@ function notInStream(leader: NodeFacts, table: TableShape, identity: readonly Fi
   const statement =
     `ALTER PUBLICATION ${publication} ADD TABLE ONLY ` +
     `${qualifiedName(table.schema, table.name)};`;
-  const first = identity.some(({ severity }) => severity === 'error')
-    ? 'It has no usable identity: give it one first, on every node (--sql). Then l'
-    : 'L';
+  // Published without a key, it would refuse every UPDATE and DELETE of its applications.
+  const unusable = identity.find(({ severity }) => severity === 'error');
+  const ways = unusable?.sql.filter(({ node, caution }) => node === leader.name && !caution) ?? [];
+  const keys = ways.map((one) => `\`${one.statement}\` `).join('');
+  const key =
+    unusable === undefined
+      ? ''
+      : `It has no usable identity: give it one first, on every node: ${keys}Then `;
+  const leave = unusable === undefined ? 'Leave it out of tables' : 'leave it out of tables';
   const caution = 'once every follower has the table';
   return warningFinding(
     'NOT_IN_STREAM',
     name,
     `${name} was created on ${leader.name} after init: its rows are not replicated`,
-    `${first}eave it out of tables, or create it on every follower too, then on the leader: ` +
-      statement,
+    `${key}${leave}, or create it on each follower that lacks it ` +
+      `(${copyTables([table], leader.name, 'the follower')}), and then on the leader: ` +
+      `\`${statement}\``,
     {
       sql: [...identity.flatMap(({ sql }) => sql), { node: leader.name, statement, caution }],
       group: {
         cause: `tables were created on ${leader.name} after init: their rows are not replicated`,
         remedy:
           'Leave them out of tables, or create them on every follower too, then on the leader: ' +
-          `ALTER PUBLICATION ${publication} ADD TABLE ONLY … (understudy check --sql writes them).`,
+          'ALTER PUBLICATION … ADD TABLE ONLY … (`understudy check --sql` writes them).',
         item: name,
       },
     },
@@ -168,7 +176,7 @@ function judgeStorage(leader: NodeFacts, table: TableShape): Finding[] {
   const name = displayName(table);
   const message = `${name} is unlogged on ${leader.name}: its rows are not replicated`;
   const statement = `${alterTable(table)} SET LOGGED;`;
-  const hint = `${statement} on every node, or leave it out of tables.`;
+  const hint = `\`${statement}\` on every node, or leave it out of tables.`;
   return [
     warningFinding('TABLE_UNLOGGED', name, message, hint, {
       sql: [{ node: leader.name, statement, caution: rewritesAll }],

@@ -136,12 +136,12 @@ const remedies: Readonly<Record<IdentityWay['kind'], string>> = {
     'table under ACCESS EXCLUSIVE).',
   'unique rows': 'In each there are columns that no two rows share: ADD PRIMARY KEY.',
   'add column':
-    'None has a unique index that can be the identity: ADD COLUMN … PRIMARY KEY. understudy ' +
-    'check --find-keys searches their rows for columns that are unique.',
+    'None has a unique index that can be the identity: ADD COLUMN … PRIMARY KEY. `understudy ' +
+    'check --find-keys` searches their rows for columns that are unique.',
   above: 'They get their identity with the table above them.',
 };
 
-const script = 'understudy check --sql writes the statements.';
+const script = '`understudy check --sql` writes the statements.';
 
 function remedyOf(way: IdentityWay | undefined): string {
   return way === undefined ? 'No statement gives them a key as they are.' : remedies[way.kind];

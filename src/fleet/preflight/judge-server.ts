@@ -39,10 +39,16 @@ export function judgeNode(facts: NodeFacts, cluster: string): Finding[] {
  * a table could have one key in the topic.
  */
 const doubleEncodings: ReadonlySet<string> = new Set(['EUC_JP', 'EUC_TW']);
-const newDatabase = `Re-create it: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8';`;
+const newDatabase =
+  "Re-create it: `CREATE DATABASE <database> TEMPLATE template0 ENCODING 'UTF8';`";
 
 function setOnServer(setting: string, value: string): string {
   return `ALTER SYSTEM SET ${setting} = ${value};`;
+}
+
+/** A setting that needs no restart. */
+function afterReload(setting: string, value: string): string {
+  return `\`${setOnServer(setting, value)}\` \`SELECT pg_reload_conf();\``;
 }
 
 function judgeServer({ name, server, database }: NodeFacts): Finding[] {
@@ -52,7 +58,7 @@ function judgeServer({ name, server, database }: NodeFacts): Finding[] {
   /** ALTER SYSTEM changes these settings only at the next start. */
   const restarted = (message: string, setting: string, value: string): Finding => {
     const statement = setOnServer(setting, value);
-    const hint = `${statement} then restart the server.`;
+    const hint = `\`${statement}\` Then restart the server.`;
     const sql = [{ node: name, statement, caution: null }];
     return errorFinding('PREREQUISITE', object, message, hint, { sql });
   };
@@ -99,7 +105,7 @@ function judgeOwner({ name, identity }: NodeFacts, cluster: string): Finding[] {
       nodeObject(name),
       `the database of node ${name} is node ${identity.name} of the cluster ${identity.cluster}`,
       `Correct the URL of ${name}, or take the database out of ${identity.cluster}: ` +
-        `understudy detach ${identity.name}`,
+        `\`understudy detach ${identity.name}\``,
     ),
   ];
 }
@@ -117,7 +123,7 @@ function judgePermissions(facts: NodeFacts): Finding[] {
       isMissing: !facts.canCreateEventTriggers,
       what: 'create event triggers, which keep schema changes off a follower',
       statement: `ALTER ROLE ${role} SUPERUSER;`,
-      more: ' which also grants every other permission.',
+      more: ' It grants every other permission too.',
       caution: 'it may then do everything on the server',
     },
     {
@@ -150,7 +156,7 @@ function judgePermissions(facts: NodeFacts): Finding[] {
       isMissing: database.notOwned.length > 0,
       what: `create triggers on tables that it does not own: ${foreignTables}`,
       statement: `GRANT ${owners} TO ${role};`,
-      more: ' or make it the owner of these tables.',
+      more: ' Or make it the owner of these tables.',
     },
     {
       isMissing: database.forcedRowSecurity.length > 0 && !database.bypassesRowSecurity,
@@ -165,7 +171,7 @@ function judgePermissions(facts: NodeFacts): Finding[] {
         'PREREQUISITE',
         nodeObject(name),
         `on node ${name} the role ${server.currentUser} may not ${what}`,
-        `As a superuser: ${statement}${more}`,
+        `As a superuser: \`${statement}\`${more}`,
         { sql: [{ node: name, statement, caution }] },
       ),
     );
@@ -200,8 +206,8 @@ function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
       `max_slot_wal_keep_size of node ${name} is not set: WAL that Kafka or an agent has not ` +
       'taken yet may fill its disk';
     const hint =
-      'Set it to the WAL of the longest outage to survive, if the disk has room for it: ALTER ' +
-      `SYSTEM SET max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;
+      'Set it to the WAL of the longest outage to survive, if the disk has room for it: ' +
+      afterReload('max_slot_wal_keep_size', "'100GB'");
     findings.push(warningFinding('SLOT_UNLIMITED', object, message, hint, { sql: kept }));
   } else if (slotKeepBytes < maxWalBytes) {
     const message =
@@ -209,8 +215,8 @@ function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
       `max_wal_size (${bytesText(maxWalBytes)}): in a short outage the slot, and so the stream, ` +
       'is lost';
     const hint =
-      'Set it to the WAL of the longest outage to survive: ALTER SYSTEM SET ' +
-      `max_slot_wal_keep_size = '100GB'; SELECT pg_reload_conf();`;
+      'Set it to the WAL of the longest outage to survive: ' +
+      afterReload('max_slot_wal_keep_size', "'100GB'");
     findings.push(warningFinding('SLOT_MAY_BE_LOST', object, message, hint, { sql: kept }));
   }
   if (slotIdleTimeout !== null && slotIdleTimeout !== '0') {
@@ -218,8 +224,8 @@ function judgeSlotLimits({ name, database }: NodeFacts): Finding[] {
       `idle_replication_slot_timeout of node ${name} is ${slotIdleTimeout}: past it the slot, ` +
       'and so the stream, is lost';
     const hint =
-      'Make it longer than an outage may last, or: ALTER SYSTEM SET ' +
-      'idle_replication_slot_timeout = 0; SELECT pg_reload_conf();';
+      'Make it longer than an outage may last, or: ' +
+      afterReload('idle_replication_slot_timeout', '0');
     const statement = setOnServer('idle_replication_slot_timeout', '0');
     const sql = [
       { node: name, statement, caution: null },
@@ -238,7 +244,8 @@ function judgePreparedTransactions({ name, database }: NodeFacts): Finding[] {
       'PREPARED_TRANSACTIONS',
       nodeObject(name),
       `prepared transactions are open on the server of node ${name}: ${enumerate(gids)}`,
-      'A slot is not ready before they end: COMMIT PREPARED or ROLLBACK PREPARED each.',
+      "A slot is not ready before they end: `COMMIT PREPARED '<name>'` or " +
+        "`ROLLBACK PREPARED '<name>'`.",
     ),
   ];
 }
@@ -254,8 +261,8 @@ function judgeSequences({ name, server, database }: NodeFacts): Finding[] {
       nodeObject(name),
       `on node ${name} the role ${server.currentUser} may not read or set sequences: ` +
         `${enumerate(closedSequences)}; after a promotion they may give values that are in use`,
-      `As their owner: GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA … TO ${role}; and GRANT ` +
-        `USAGE ON SCHEMA … TO ${role};`,
+      `As their owner: \`GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA <schema> TO ${role};\` ` +
+        `\`GRANT USAGE ON SCHEMA <schema> TO ${role};\``,
     ),
   ];
 }

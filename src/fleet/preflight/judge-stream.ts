@@ -81,7 +81,7 @@ function judgeAbsent(state: ControlState, named: readonly string[]): Finding[] {
       'NODE_NOT_NAMED',
       nodeObject(name),
       `node ${name} belongs to the stream, and understudy.yaml does not name it`,
-      `Name it in nodes; then, if it is out of use for good: understudy detach ${name}`,
+      `Name it in nodes; then, if it is out of use for good: \`understudy detach ${name}\``,
     ),
   );
 }
@@ -108,8 +108,8 @@ function judgeLeftSlots(leader: string | null, nodes: readonly JudgedNode[]): Fi
         'SLOT_LEFT',
         nodeObject(name),
         `node ${name}: ${leftSlotText(slot)}`,
-        'Save what only that database holds, then: DROP DATABASE, or SELECT ' +
-          `pg_drop_replication_slot('${slot.name}');`,
+        'Save what only that database holds, then drop it, or: ' +
+          `\`SELECT pg_drop_replication_slot('${slot.name}');\``,
       ),
     );
   });

@@ -129,7 +129,9 @@ async function judgeFleet(
   findings.push(...judgePatterns(leader, tables, options.withTopics));
   findings.push(...judgeLeaderTables(leader, keyless, others));
   for (const follower of others) {
-    findings.push(...judgeFollowerTables(leader, follower, keyless, pgDump !== null));
+    // The agent of a new node builds it from the topic.
+    const createsTables = isInitialised ? follower.identity === null : pgDump !== null;
+    findings.push(...judgeFollowerTables(leader, follower, keyless, createsTables));
   }
   if (pgDump !== null) findings.push(...(await checkDump(pgDump, leader)));
   if (isInitialised) return findings;
@@ -205,8 +207,8 @@ function notEmpty(node: string, tables: readonly string[], leads: boolean): Find
       ? `tables of node ${node} hold rows and have no key to read them by: ${names}`
       : `tables of node ${node}, which is to follow, hold rows: ${names}`,
     leads
-      ? 'Give them a key on every node (understudy check --sql), or empty them.'
-      : 'Rows come from the leader. Let them be replaced: understudy init --replace-rows; or ' +
+      ? 'Give them a key on every node (`understudy check --sql`), or empty them.'
+      : 'Rows come from the leader. Let them be replaced: `understudy init --replace-rows`; or ' +
           'empty the tables on that node (TRUNCATE).',
   );
 }

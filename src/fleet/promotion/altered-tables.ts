@@ -11,7 +11,7 @@ import { inTransaction, qualifiedName } from '../../catalog/postgres-session.ts'
 import { readTables } from '../../catalog/read-catalog.ts';
 import { compareWithTable, newShape } from '../../catalog/relation-ids.ts';
 import { readAlteredRelations } from '../../catalog/schema-changes.ts';
-import { displayName, type TableShape } from '../../catalog/table.ts';
+import { alterTable, displayName, type TableShape } from '../../catalog/table.ts';
 import { problemsOf } from '../../catalog/table-problems.ts';
 import { keysEqualOtherwise, tableCannotEnter } from '../../errors/table.ts';
 
@@ -55,7 +55,7 @@ export async function requireCurable(client: Client): Promise<void> {
     const name = displayName(table);
     throw tableCannotEnter(
       `${name} is ${table.persistence}: its changes are not in the WAL`,
-      `Make it permanent on every node: ALTER TABLE ${name} SET LOGGED`,
+      `Make it permanent on every node: \`${alterTable(table)} SET LOGGED;\``,
     );
   }
   const { rows } = await client.query<{ name: string; what: string }>(

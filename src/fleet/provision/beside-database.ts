@@ -72,15 +72,19 @@ export async function requireRoomBeside(node: NodeAccess): Promise<void> {
     throw noRoomBeside(name, 'it is the maintenance database, which cannot be renamed', hint);
   }
   if (facts.may_create !== 't') {
-    throw noRoomBeside(name, `${role} may not create databases`, `ALTER ROLE ${role} CREATEDB;`);
+    throw noRoomBeside(
+      name,
+      `${role} may not create databases`,
+      `\`ALTER ROLE ${role} CREATEDB;\``,
+    );
   }
   if (facts.may_rename !== 't') {
-    const hint = `ALTER DATABASE ${quoteIdentifier(facts.database)} OWNER TO ${role};`;
+    const hint = `\`ALTER DATABASE ${quoteIdentifier(facts.database)} OWNER TO ${role};\``;
     throw noRoomBeside(name, `${role} does not own its database`, hint);
   }
   if (facts.taken !== null) {
     const taken = quoteIdentifier(facts.taken);
-    const hint = `If it is not needed: DROP DATABASE ${taken};`;
+    const hint = `If it is not needed: \`DROP DATABASE ${taken};\``;
     throw noRoomBeside(name, `that server has a database ${taken} already`, hint);
   }
   await requireNothingOwn(client, name);

@@ -7,6 +7,7 @@ import type { Client } from 'pg';
 import { inTransaction, qualifiedName } from '../../catalog/postgres-session.ts';
 import { newShape } from '../../catalog/relation-ids.ts';
 import { displayName, type KeylessTables, type TableShape } from '../../catalog/table.ts';
+import { problemsOf } from '../../catalog/table-problems.ts';
 import type { RelationShape, UnfinishedTable } from '../../change/change.ts';
 import { unreadTable } from '../../change/change.ts';
 import { topicExists } from '../../errors/cluster.ts';
@@ -107,7 +108,7 @@ export async function unfinishedAtFirst(
     const quoted = qualifiedName(table.schema, table.name);
     const shape = shapes.get(quoted);
     if (shape !== undefined && shape.identity.length > 0) return unreadTable(shape.id);
-    throw rowsWithoutKey(name, displayName(table), quoted);
+    throw rowsWithoutKey(name, displayName(table), problemsOf(table)[0]?.hint ?? '');
   });
 }
 

@@ -69,9 +69,10 @@ function remedyOf({ active, safeBytes }: SlotWal): string {
     ? 'The leader’s agent is slower than its writers, or waits for a long transaction: see ' +
       '`understudy status` and pg_stat_activity.'
     : 'Nothing reads it: restore the server that the leader’s agent waits for (its log names it: ' +
-      'Kafka, the registry), or start the agent: understudy run.';
+      'Kafka, the registry), or start the agent: `understudy run <node>`.';
   if (safeBytes === null) return `${cause} Check the free space of the disk.`;
-  const more = `ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();`;
+  const more =
+    "`ALTER SYSTEM SET max_slot_wal_keep_size = '<size>';` " + '`SELECT pg_reload_conf();`';
   return `${cause} For more time, if the disk has room: ${more}`;
 }
 

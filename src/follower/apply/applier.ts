@@ -7,6 +7,7 @@
 import { type Client, DatabaseError } from 'pg';
 import { removedRowsSql, rowsByKeySql } from '../../catalog/key-lookup.ts';
 import { inTransaction } from '../../catalog/postgres-session.ts';
+import { displayName } from '../../catalog/table.ts';
 import type { ColumnId, PgText, RelationId } from '../../change/change.ts';
 import { rowRefused } from '../../errors/row.ts';
 import { batchNotApplied } from '../../errors/unreachable.ts';
@@ -48,6 +49,8 @@ export class Applier implements ApplyStage {
   readonly #targets: ApplyTargets;
   readonly #decoder: RecordDecoder;
   readonly #kept: KeptBases;
+  /** The table of the last rows, for an error that names none. */
+  #writing: ApplyTarget | null = null;
 
   constructor(client: Client, targets: ApplyTargets, decoder: RecordDecoder) {
     this.#client = client;
@@ -111,7 +114,7 @@ export class Applier implements ApplyStage {
       const next = nextWay(way, this.#targets.resnapshots.open.length > 0);
       this.#targets.forgetUncommitted();
       if (next !== null && isConflict(error)) return { next };
-      throw refused(error);
+      throw refused(error, this.#writing);
     }
     this.#targets.committed();
     await hit('apply.after-commit');
@@ -177,9 +180,11 @@ export class Applier implements ApplyStage {
           answer = await this.#removedBy(action.table, action.keys, action.by);
           break;
         case 'delete':
+          this.#writing = action.table;
           await this.#deleteRows(action.table, action.rows);
           break;
         case 'upsert':
+          this.#writing = action.table;
           writer = new RowWriter(this.#client, action.table, replace);
           await this.#writeRows(writer, action.table, action.rows);
           break;
@@ -307,22 +312,32 @@ function isConflict(error: unknown): boolean {
  * serialization failures and deadlocks (40) and lock timeouts pass; any other SQLSTATE is about a
  * row.
  */
-function refused(error: unknown): unknown {
+function refused(error: unknown, writing: ApplyTarget | null): unknown {
   if (!(error instanceof DatabaseError)) return error;
   const code = error.code ?? '';
   // rule: deadlock-is-retried
   if (/^(08|25P|53|57|40|55P03)/.test(code)) {
     return batchNotApplied(code, firstLine(error.message), error);
   }
-  const table = [error.schema, error.table].filter((part) => part !== undefined).join('.');
+  const named = [error.schema, error.table].filter((part) => part !== undefined).join('.');
+  const table = writing === null ? null : displayName(writing);
   return rowRefused(
     {
       sqlState: code,
-      table: table === '' ? null : table,
+      table: named === '' ? table : named,
       constraint: error.constraint ?? null,
+      inFunction: functionIn(error.where ?? ''),
     },
     error,
   );
+}
+
+/** `PL/pgSQL function public.f(integer) line 1 at RETURN`, `SQL function "f" during inlining`. */
+function functionIn(context: string): string | null {
+  const found = /^(?:PL\/pgSQL function ([^\n]*\)) line|SQL function ("(?:[^"]|"")*"))/m.exec(
+    context,
+  );
+  return found?.[1] ?? found?.[2] ?? null;
 }
 
 function firstLine(text: string): string {

@@ -12,7 +12,7 @@ import {
 } from '../../catalog/types/column-types.ts';
 import type { PgText } from '../../change/change.ts';
 import { bug } from '../../errors/bug.ts';
-import { foreignRecord } from '../../errors/topic.ts';
+import { foreignRecord, otherSchemaIds } from '../../errors/topic.ts';
 import type { RowSchema } from './row-schema.ts';
 
 const frameBytes = 5;
@@ -174,10 +174,23 @@ export class RowCodec {
   }
 
   decode(framed: Buffer): PgText[] {
-    const record = decodeFramed(this.#type, framed) as Record<string, unknown>;
+    const record = this.#recordOf(framed);
     return this.#columns.map((column) => {
       const value = record[column.field];
       return value === null ? null : column.fromAvro(value);
     });
+  }
+
+  /** Its schema is the registry's: where the bytes do not fit, it may be that of other records. */
+  #recordOf(framed: Buffer): Record<string, unknown> {
+    try {
+      return decodeFramed(this.#type, framed) as Record<string, unknown>;
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      throw otherSchemaIds(
+        `a row of ${this.relationId} does not have its schema (${message})`,
+        error,
+      );
+    }
   }
 }

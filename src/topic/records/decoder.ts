@@ -7,7 +7,7 @@
 import type { PgText, SequencePosition } from '../../change/change.ts';
 import { parsePosition } from '../../change/position.ts';
 import { bug } from '../../errors/bug.ts';
-import { unknownRecord } from '../../errors/topic.ts';
+import { otherSchemaIds, unknownRecord } from '../../errors/topic.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import { someAtATime } from '../../waiting.ts';
 import type { FetchedRecord } from '../log.ts';
@@ -93,7 +93,7 @@ export class RecordDecoder {
       throw bug('a row was not decoded first');
     }
     if (codec.relationId !== row.relationId) {
-      throw unknownRecord(`a row of ${row.relationId} has a schema of ${codec.relationId}`);
+      throw otherSchemaIds(`a row of ${row.relationId} has a schema of ${codec.relationId}`);
     }
     return { columnIds: codec.columnIds, values: codec.decode(row.value) };
   }
@@ -101,7 +101,7 @@ export class RecordDecoder {
   async #readCodec(schemaId: number): Promise<void> {
     const schema = (await this.#registry.schemaById(schemaId)) as RowSchema;
     if (typeof schema.relationId !== 'string' || !Array.isArray(schema.fields)) {
-      throw unknownRecord(`a row has schema ${schemaId}, which is not a row schema`);
+      throw otherSchemaIds(`a row has schema ${schemaId}, which is not a row schema`);
     }
     this.#codecs.set(schemaId, new RowCodec(schema));
   }
@@ -110,7 +110,7 @@ export class RecordDecoder {
     const schemaId = readSchemaId(record.key);
     this.#keySchemaId ??= schemaId;
     if (schemaId !== this.#keySchemaId) {
-      throw unknownRecord(`a key has schema ${schemaId} instead of ${this.#keySchemaId}`);
+      throw otherSchemaIds(`a key has schema ${schemaId} instead of ${this.#keySchemaId}`);
     }
     return decodeFramed(fixedSchemas.key.type, record.key) as RecordKey;
   }
