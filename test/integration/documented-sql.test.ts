@@ -25,7 +25,9 @@ test.after(async () => {
 });
 
 async function parse(statement: string): Promise<string | null> {
-  const body = `BEGIN ${statement.replace(/;\s*$/, '')}; END`;
+  // A page may say behind it what it gives.
+  const alone = statement.replace(/\s+--\s.*$/, '').replace(/;\s*$/, '');
+  const body = `BEGIN ${alone}; END`;
   const create = `CREATE OR REPLACE FUNCTION pg_temp.never() RETURNS void LANGUAGE plpgsql AS `;
   return client.query(create + pg.escapeLiteral(body)).then(
     () => null,
