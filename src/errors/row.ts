@@ -168,8 +168,9 @@ export function tableMissingHere(table: string): UnderstudyError {
   return new UnderstudyError(
     'SCHEMA_DIFFERS',
     `this node has no table ${table}, or it was dropped and re-created here`,
-    'Create the table here as it is on the leader, then start the agent again. If it held rows ' +
-      'of the stream, build this node again from the log: `understudy rebuild <node>`',
+    `Create the table here as it is on the leader (${changeHere('<change>')}), then start the ` +
+      'agent again. If it held rows of the stream, build this node again from the log: ' +
+      '`understudy rebuild <node>`',
     undefined,
     { table },
   );
