@@ -31,6 +31,11 @@ const stablePollMs = 20;
 /** Markers take milliseconds, and seconds where a broker has just returned. */
 const stablePatienceMs = 30_000;
 
+interface EndSource {
+  readonly reader: CommittedReader;
+  readonly decoder: RecordDecoder;
+}
+
 export async function readLogEnd(
   reader: CommittedReader,
   decoder: RecordDecoder,
@@ -140,12 +145,20 @@ export async function commitReadably(
   }
 }
 
-async function readTail(source: TailSource, watermark: Watermarks, length: bigint): Promise<Tail> {
+async function readTail(
+  { reader, decoder }: EndSource,
+  watermark: Watermarks,
+  length: bigint,
+): Promise<Tail> {
   const { partition, lowWatermark, lastStableOffset } = watermark;
   const isShort = lastStableOffset - lowWatermark <= length;
   const start = isShort ? lowWatermark : lastStableOffset - length;
   const records: StreamRecord[] = [];
   const stretch = { partition, start, end: lastStableOffset };
+  const places: TailSource['decoder'] = {
+    decode: async (fetched) => decoder.decodePlaces(fetched),
+  };
+  const source = { reader, decoder: places };
   for await (const { decoded } of tailPartition(source, stretch)) records.push(...decoded);
   return { partition, records, reachesStart: start === lowWatermark };
 }

@@ -65,6 +65,18 @@ test('a row is read with its offset, its values and their columns', async () => 
   assert.equal(values, { columnIds: ['id', 'n'], values: ['1', '2'] });
 });
 
+test('where a row is can be read without its schema', () => {
+  const none = { schemaById: () => Promise.reject(new Error('the registry was asked')) };
+  const places = new RecordDecoder(none).decodePlaces([fetched({}), point]);
+  assert.equal(
+    places.map(({ kind, offset }) => [kind, offset]),
+    [
+      ['row', 5n],
+      ['point', 5n],
+    ],
+  );
+});
+
 test('a record of an unknown kind is refused', async () => {
   await refused(/unknown kind "schema-change"/, [{ ...point, key: keyOf('schema-change') }]);
 });

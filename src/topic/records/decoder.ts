@@ -50,18 +50,27 @@ export class RecordDecoder {
    * its tables needs no schema, and rows do not depend on sequences.
    */
   async decode(records: readonly FetchedRecord[]): Promise<StreamRecord[]> {
-    const decoded: StreamRecord[] = [];
+    const decoded = this.decodePlaces(records);
     const unread = new Set<number>();
-    for (const record of records) {
-      const stream = this.#decodeOrRefuse(record);
-      if (stream === null) continue;
-      if (stream.kind === 'row' && stream.value !== null) {
-        const schemaId = readSchemaId(stream.value);
-        if (!this.#codecs.has(schemaId)) unread.add(schemaId);
-      }
-      decoded.push(stream);
+    for (const record of decoded) {
+      if (record.kind !== 'row' || record.value === null) continue;
+      const schemaId = readSchemaId(record.value);
+      if (!this.#codecs.has(schemaId)) unread.add(schemaId);
     }
     if (unread.size > 0) await someAtATime(unread, requestsMax, (id) => this.#readCodec(id));
+    return decoded;
+  }
+
+  /**
+   * The same for a reader that wants to know where rows are and not what they hold: it needs no
+   * schema of theirs, of which the last transaction may have a thousand.
+   */
+  decodePlaces(records: readonly FetchedRecord[]): StreamRecord[] {
+    const decoded: StreamRecord[] = [];
+    for (const record of records) {
+      const stream = this.#decodeOrRefuse(record);
+      if (stream !== null) decoded.push(stream);
+    }
     return decoded;
   }
 
