@@ -6,7 +6,8 @@ import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UnderstudyError } from '../../src/errors/understudy-error.ts';
-import type { FetchedRecord } from '../../src/topic/log.ts';
+import type { CommittedReader, FetchedRecord } from '../../src/topic/log.ts';
+import { readLogEnd } from '../../src/topic/log-end.ts';
 import { encodeFramed } from '../../src/topic/records/avro-codec.ts';
 import { RecordDecoder } from '../../src/topic/records/decoder.ts';
 import { RecordEncoder } from '../../src/topic/records/encoder.ts';
@@ -65,16 +66,17 @@ test('a row is read with its offset, its values and their columns', async () => 
   assert.equal(values, { columnIds: ['id', 'n'], values: ['1', '2'] });
 });
 
-test('where a row is can be read without its schema', () => {
+test('the end of a log is found without the schemas of its rows', async () => {
   const none = { schemaById: () => Promise.reject(new Error('the registry was asked')) };
-  const places = new RecordDecoder(none).decodePlaces([fetched({}), point]);
-  assert.equal(
-    places.map(({ kind, offset }) => [kind, offset]),
-    [
-      ['row', 5n],
-      ['point', 5n],
-    ],
-  );
+  const records = [fetched({ offset: 0n }), { ...point, offset: 1n }];
+  const ends = { partition: 0, lowWatermark: 0n, lastStableOffset: 2n };
+  const reader: CommittedReader = {
+    watermarks: async () => [ends],
+    fetch: async () => [{ ...ends, records, nextOffset: 2n, broker: 1 }],
+    close: async () => undefined,
+  };
+  const { checkpoint } = await readLogEnd(reader, new RecordDecoder(none), [ends]);
+  assert.equal(checkpoint?.nextOffsets, [2n]);
 });
 
 test('a record of an unknown kind is refused', async () => {
