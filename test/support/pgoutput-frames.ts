@@ -76,3 +76,25 @@ export const frames = {
   type: () => join(tag('Y'), int32(16_400), text('public'), text('mood')),
   origin: () => join(tag('O'), int64(1n), text('elsewhere')),
 };
+
+interface FrameColumn {
+  readonly name: string;
+  readonly isKey: boolean;
+  readonly typeOid: number;
+  readonly typeModifier: number;
+}
+
+/** A relation message with the types of a real table. */
+export function relationFrame(
+  oid: number,
+  schema: string,
+  name: string,
+  columns: readonly FrameColumn[],
+): Buffer {
+  const written = columns.map((column) => {
+    const type = join(int32(column.typeOid), int32(column.typeModifier));
+    return join(byte(column.isKey ? 1 : 0), text(column.name), type);
+  });
+  const head = join(tag('R'), int32(oid), text(schema), text(name), tag('d'));
+  return join(head, int16(columns.length), ...written);
+}
