@@ -11,7 +11,7 @@ import { type Answer, type Fleet, startFleet } from '../support/fleet.ts';
 import { followHint } from '../support/hint-runner.ts';
 import { type Stack, useStack } from '../support/stack.ts';
 
-// time-limit: 180s
+// time-limit: 300s
 
 const large = `repeat(md5(i::text), 100)`;
 let stack: Stack;
