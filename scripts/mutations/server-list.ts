@@ -2,6 +2,7 @@
  * Mutations that lose, duplicate or tear data and that only tests with servers detect. Data only.
  */
 import type { Mutation } from './mutation.ts';
+import { ownerShortcuts } from './owner-list.ts';
 import { rebuildShortcuts } from './rebuild-list.ts';
 import { resnapshotShortcuts } from './resnapshot-list.ts';
 import { topicShortcuts } from './topic-list.ts';
@@ -335,4 +336,5 @@ export const withServers: readonly Mutation[] = [
     edits: [{ file: 'src/agent/evidence.ts', rule: 'missing-row-is-noted', replace: '' }],
     tests: ['test/integration/verify-repair.test.ts'],
   },
+  ...ownerShortcuts,
 ];

@@ -191,6 +191,20 @@ function noteLoss(client: Client, watch: Watch, cause: Error): void {
   for (const listener of watch.listeners) listener(watch.lost);
 }
 
+const withoutNames = new WeakSet<Client>();
+
+/** From now on no statement of the session is looked up by a name: all are sent whole. */
+export function useNoStatementNames(client: Client): void {
+  if (withoutNames.has(client)) return;
+  withoutNames.add(client);
+  const query = client.query.bind(client) as (config: unknown, ...rest: unknown[]) => unknown;
+  const whole = (config: unknown, ...rest: unknown[]): unknown => {
+    const isNamed = typeof config === 'object' && config !== null && 'name' in config;
+    return query(isNamed ? { ...config, name: undefined } : config, ...rest);
+  };
+  client.query = whole as Client['query'];
+}
+
 /** Calls back once when the connection is lost before we end it, or was lost already. */
 export function onLost(client: Client, listener: (error: UnderstudyError) => void): void {
   const watch = watches.get(client);

@@ -108,6 +108,7 @@ export async function writeNode(client: Client, node: NodeIdentity): Promise<voi
 
 /** Drops the schema with all its objects; the write guard has to be removed before. */
 export async function dropUnderstudySchema(client: Client): Promise<void> {
+  await client.query('DROP SCHEMA IF EXISTS understudy_rows CASCADE');
   await client.query('DROP SCHEMA IF EXISTS understudy CASCADE');
 }
 

@@ -46,9 +46,17 @@ export function rowRefused(facts: RefusedRow, cause: unknown): UnderstudyError {
 /** Functions, tables, types and schemas that a name without a schema does not find. */
 const undefinedNames: readonly string[] = ['42883', '42P01', '42704', '3F000'];
 const checkViolation = '23514';
+const insufficientPrivilege = '42501';
 
 function refusedHint({ sqlState, table, constraint, inFunction }: RefusedRow): string {
   const startAgain = 'then start the agent again.';
+  if (sqlState === insufficientPrivilege) {
+    return (
+      'Rows are written as the owner of their table. Give it what the table needs (USAGE on the ' +
+      'schemas of tables and types, EXECUTE on functions; the Postgres log has the statement): ' +
+      `${changeHere('GRANT USAGE ON SCHEMA <schema> TO <owner>')}, ${startAgain}`
+    );
+  }
   if (inFunction !== null && undefinedNames.includes(sqlState)) {
     const set = `ALTER FUNCTION ${inFunction} SET search_path = <schemas>`;
     return (
@@ -303,7 +311,6 @@ export function statementRefused(refused: RefusedStatement, cause: unknown): Sta
   return new StatementRefused({ code, message, hint }, { node, statement }, reason, cause);
 }
 
-const insufficientPrivilege = '42501';
 const undefinedObject = '42704';
 const duplicates: readonly string[] = ['42710', '42P07', '42P06', '42723', '42P04'];
 

@@ -24,6 +24,7 @@ const plain: ApplyTarget = {
   schema: 'public',
   name: 'orders',
   partitioned: false,
+  owner: null,
   columns: [
     { id: 'id', name: 'id', type: 'bigint', input: 'cast' },
     { id: 'note', name: 'note', type: 'text', input: 'cast' },
@@ -40,6 +41,7 @@ const odd: ApplyTarget = {
   schema: 'Ünïcode',
   name: 'a"b',
   partitioned: true,
+  owner: null,
   columns: [
     { id: 'c1', name: 'select', type: 'numeric(10,2)', input: 'cast' },
     { id: 'c2', name: '; --', type: 'public."my type"', input: 'cast' },

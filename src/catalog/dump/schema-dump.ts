@@ -71,6 +71,7 @@ function dumpArguments(snapshot: string, section: string): string[] {
     `--snapshot=${snapshot}`,
     `--lock-wait-timeout=${lockWaitMs}`,
     '--exclude-schema=understudy',
+    '--exclude-schema=understudy_rows',
     '--encoding=UTF8',
     // Each server has its own disks.
     '--no-tablespaces',
@@ -172,7 +173,7 @@ const ownObjects: readonly RegExp[] = [
   /^CREATE TRIGGER understudy_guard(?:_truncate)? /,
   /^ALTER TABLE .* (?:DIS|EN)ABLE (?:ALWAYS |REPLICA )?TRIGGER understudy_guard(?:_truncate)?$/s,
   /^COMMENT ON TRIGGER understudy_guard(?:_truncate)? /,
-  /^(?:CREATE|ALTER|COMMENT ON) EVENT TRIGGER understudy_(?:guard|guard_end|watch|watch_rewrite) /,
+  /^(?:CREATE|ALTER|COMMENT ON) EVENT TRIGGER understudy_(?:guard|watch)(?:_[a-z]+)? /,
 ];
 
 /** The statements of a dump that create the schema elsewhere, in their order. */

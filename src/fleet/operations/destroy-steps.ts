@@ -6,6 +6,7 @@
 import type { Client } from 'pg';
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import { dropPublication } from '../../catalog/publication.ts';
+import { dropRowFunctions } from '../../catalog/row-roles.ts';
 import { dropUnderstudySchema, readNode } from '../../catalog/understudy-schema.ts';
 import { openBuild } from '../../follower/schema/schema-build.ts';
 import { readLeftoverDatabases } from '../../follower/state/rebuild-state.ts';
@@ -57,5 +58,6 @@ export async function removeFromDatabase(
   }
   await restoreTriggers(client);
   await removeGuard(client);
+  await dropRowFunctions(client);
   await dropUnderstudySchema(client);
 }

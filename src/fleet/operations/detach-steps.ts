@@ -7,6 +7,7 @@
 import { type Client, DatabaseError } from 'pg';
 import { inTransaction } from '../../catalog/postgres-session.ts';
 import { dropPublication } from '../../catalog/publication.ts';
+import { dropRowFunctions } from '../../catalog/row-roles.ts';
 import { dropUnderstudySchema } from '../../catalog/understudy-schema.ts';
 import { compareEpochLsn, type EpochLsn, formatEpochLsn } from '../../change/position.ts';
 import { ownerOf } from '../../control/claim.ts';
@@ -188,6 +189,7 @@ const lockNotAvailable = '55P03';
 
 async function dropSchema(client: Client, node: string): Promise<void> {
   try {
+    await dropRowFunctions(client);
     await inTransaction(client, async () => {
       await client.query(`SET LOCAL lock_timeout = ${schemaLockMs}`);
       await dropUnderstudySchema(client);

@@ -13,7 +13,7 @@ import { type Lsn, parseLsn } from '../../change/lsn.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import { isMine } from '../../control/claim.ts';
 import { hit } from '../../failpoints.ts';
-import { Resnapshots } from '../../follower/apply/resnapshots.ts';
+import { abandonResnapshots } from '../../follower/apply/resnapshots.ts';
 import { saveEpoch, writePosition } from '../../follower/state/follower-state.ts';
 import { createSlot, dropSlot } from '../../leader/stream/slot.ts';
 import type { Releasers } from '../../lifecycle.ts';
@@ -184,9 +184,8 @@ export class PromotionSteps {
 
   async #becomeLeader(epoch: number): Promise<void> {
     const { client } = this.#node;
-    const resnapshots = await Resnapshots.open(client);
     await inTransaction(client, async () => {
-      await resnapshots.abandon();
+      await abandonResnapshots(client);
       await client.query('SELECT understudy.begin_to_lead()');
       await client.query(`UPDATE understudy.node SET role = 'leader', epoch = $1`, [epoch]);
     });

@@ -56,7 +56,7 @@ export class Applier implements ApplyStage {
     this.#client = client;
     this.#targets = targets;
     this.#decoder = decoder;
-    this.#kept = new KeptBases(client);
+    this.#kept = new KeptBases(client, targets.functions);
   }
 
   /**
@@ -185,7 +185,7 @@ export class Applier implements ApplyStage {
           break;
         case 'upsert':
           this.#writing = action.table;
-          writer = new RowWriter(this.#client, action.table, replace);
+          writer = new RowWriter(this.#client, this.#targets.functions, action.table, replace);
           await this.#writeRows(writer, action.table, action.rows);
           break;
         case 'complete':
@@ -209,6 +209,10 @@ export class Applier implements ApplyStage {
     }
   }
 
+  #sql({ owner }: ApplyTarget, text: string, results?: number): Promise<string> {
+    return this.#targets.functions.statement(owner, text, results);
+  }
+
   async #truncate(relationIds: readonly RelationId[]): Promise<void> {
     const targets = relationIds.map((id) => this.#targets.get(id));
     await this.#client.query('SAVEPOINT understudy_truncate');
@@ -219,7 +223,9 @@ export class Applier implements ApplyStage {
       // checked; an unconditional delete has the same outcome.
       if (!(error instanceof DatabaseError) || error.code !== truncateRefusedCode) throw error;
       await this.#client.query('ROLLBACK TO SAVEPOINT understudy_truncate');
-      for (const target of targets) await this.#client.query(deleteAllSql(target));
+      for (const target of targets) {
+        await this.#client.query(await this.#sql(target, deleteAllSql(target)));
+      }
     }
   }
 
@@ -233,7 +239,7 @@ export class Applier implements ApplyStage {
   async #readBases({ table, columnIds, keys }: BaseQuery<ApplyTarget>): Promise<BaseRows> {
     const columns = columnIds.map((id) => table.columns.findIndex((column) => column.id === id));
     const { rows } = await this.#client.query<PgText[]>({
-      text: rowsByKeySql(table, columns),
+      text: await this.#sql(table, rowsByKeySql(table, columns), 1 + columns.length),
       values: columnsOf(table, keys),
       rowMode: 'array',
     });
@@ -250,7 +256,7 @@ export class Applier implements ApplyStage {
     by: readonly RowRecord[],
   ): Promise<BaseRows> {
     const { rows } = await this.#client.query<PgText[]>({
-      text: removedRowsSql(table),
+      text: await this.#sql(table, removedRowsSql(table), 1),
       values: [...columnsOf(table, keys), ...keysOf(table, by)],
       rowMode: 'array',
     });
@@ -259,7 +265,8 @@ export class Applier implements ApplyStage {
   }
 
   async #deleteRows(target: ApplyTarget, rows: readonly RowRecord[]): Promise<void> {
-    const text = deleteSql(target);
+    if (rows.length === 0) return;
+    const text = await this.#sql(target, deleteSql(target));
     for (let i = 0; i < rows.length; i += statementRowsMax) {
       const part = rows.slice(i, i + statementRowsMax);
       await this.#client.query({ text, values: keysOf(target, part) });
@@ -334,10 +341,10 @@ function refused(error: unknown, writing: ApplyTarget | null): unknown {
 
 /** `PL/pgSQL function public.f(integer) line 1 at RETURN`, `SQL function "f" during inlining`. */
 function functionIn(context: string): string | null {
-  const found = /^(?:PL\/pgSQL function ([^\n]*\)) line|SQL function ("(?:[^"]|"")*"))/m.exec(
-    context,
-  );
-  return found?.[1] ?? found?.[2] ?? null;
+  // Not those by which rows are written as their owner.
+  const inPlpgsql = /^PL\/pgSQL function (?!understudy_rows\.)([^\n]*\)) line/m.exec(context);
+  const inSql = /^SQL function ("(?:[^"]|"")*")/m.exec(context);
+  return inPlpgsql?.[1] ?? inSql?.[1] ?? null;
 }
 
 function firstLine(text: string): string {

@@ -33,11 +33,14 @@ import {
 } from '../../errors/row.ts';
 import { publicationName } from '../../topic/records/layout.ts';
 import { Resnapshots } from './resnapshots.ts';
+import { RowFunctions, type RowOwner } from './row-functions.ts';
 import type { ApplyTarget } from './row-writer.ts';
 
 export class ApplyTargets {
   /** Which of them are under resnapshot; committed and rolled back with them. */
   readonly resnapshots: Resnapshots;
+  /** How their rows are read and written; committed and rolled back with them. */
+  readonly functions: RowFunctions;
   readonly #client: Client;
   readonly #publication: string;
   #committed = new Map<RelationId, ApplyTarget>();
@@ -45,7 +48,13 @@ export class ApplyTargets {
   readonly #replacements = new WeakMap<ApplyTarget, ApplyTarget>();
   readonly #orders = new WeakMap<readonly string[], WeakMap<ApplyTarget, readonly number[]>>();
 
-  private constructor(client: Client, publication: string, resnapshots: Resnapshots) {
+  private constructor(
+    client: Client,
+    publication: string,
+    functions: RowFunctions,
+    resnapshots: Resnapshots,
+  ) {
+    this.functions = functions;
     this.resnapshots = resnapshots;
     this.#client = client;
     this.#publication = publication;
@@ -55,17 +64,21 @@ export class ApplyTargets {
   static async open(client: Client): Promise<ApplyTargets> {
     const node = await readNode(client);
     const publication = publicationName(node?.cluster ?? '');
-    const targets = new ApplyTargets(client, publication, await Resnapshots.open(client));
+    const functions = await RowFunctions.open(client);
+    const resnapshots = await Resnapshots.open(client, functions);
+    const targets = new ApplyTargets(client, publication, functions, resnapshots);
     const known = (await loadKnownRelations(client)).filter(({ shape }) => !shape.dropped);
     const oids = new Set(known.map(({ tableOid }) => tableOid));
     const tables = (await readAllTables(client)).filter(({ oid }) => oids.has(oid));
     const byOid = new Map(tables.map((table) => [table.oid, table]));
     const access = await readTableAccess(client, tables);
+    const owners = await functions.owners(tables);
     for (const { shape, tableOid } of known) {
       const table = byOid.get(tableOid ?? 0);
       // A table that has changed does not stop the start of the node, but a row for it.
       if (table === undefined || differenceOf(shape, table) !== null) continue;
-      targets.#committed.set(shape.id, targetOf(shape, table, access.get(table.oid)));
+      const target = targetOf(shape, table, access.get(table.oid), owners.get(table.oid));
+      targets.#committed.set(shape.id, target);
     }
     targets.#pending = new Map(targets.#committed);
     return targets;
@@ -75,11 +88,13 @@ export class ApplyTargets {
   committed(): void {
     this.#committed = new Map(this.#pending);
     this.resnapshots.committed();
+    this.functions.committed();
   }
 
   forgetUncommitted(): void {
     this.#pending = new Map(this.#committed);
     this.resnapshots.forgetUncommitted();
+    this.functions.forgetUncommitted();
   }
 
   get(id: RelationId): ApplyTarget {
@@ -128,7 +143,9 @@ export class ApplyTargets {
     const root = await readRoot(this.#client, table);
     await addToPublication(this.#client, this.#publication, root);
     const access = await readTableAccess(this.#client, [table]);
-    this.#pending.set(shape.id, targetOf(shape, table, access.get(table.oid)));
+    const owners = await this.functions.owners([table]);
+    const target = targetOf(shape, table, access.get(table.oid), owners.get(table.oid));
+    this.#pending.set(shape.id, target);
   }
 
   /** Its table, if it is still there, belongs to a relation that follows, or to none. */
@@ -186,6 +203,7 @@ function targetOf(
   shape: RelationShape,
   table: TableShape,
   access: TableAccess | undefined,
+  owner: RowOwner | undefined,
 ): ApplyTarget {
   const keyed = keyedTableOf(shape, table, access);
   const key = new Set(shape.identity);
@@ -196,6 +214,7 @@ function targetOf(
   return {
     ...keyed,
     partitioned: table.kind === 'partitioned',
+    owner: owner ?? null,
     replaceOnly: hasAlways || access?.upsertable !== true,
     oneSpelling: hasOneSpelling(keyed),
   };

@@ -6,8 +6,7 @@
  * end with the step, and with the transaction in any case.
  */
 import type { Client } from 'pg';
-import { quotedTable, rowsByKeySql } from '../../catalog/key-lookup.ts';
-import { quoteIdentifier } from '../../catalog/postgres-session.ts';
+import { rowsByKeySql } from '../../catalog/key-lookup.ts';
 import type { PgText } from '../../change/change.ts';
 import { bug } from '../../errors/bug.ts';
 import {
@@ -17,15 +16,18 @@ import {
   type Layer,
   layerOf,
 } from './partial-rows.ts';
+import type { RowFunctions } from './row-functions.ts';
 import type { ApplyTarget } from './row-writer.ts';
 
 export class KeptBases {
   readonly #client: Client;
+  readonly #functions: RowFunctions;
   readonly #names = new Map<ApplyTarget, string>();
   #count = 0;
 
-  constructor(client: Client) {
+  constructor(client: Client, functions: RowFunctions) {
     this.#client = client;
+    this.#functions = functions;
   }
 
   /** `keys`: one array for each key column. */
@@ -36,16 +38,17 @@ export class KeptBases {
     if (first === 0) {
       this.#count += 1;
       this.#names.set(table, `understudy_bases_${this.#count}`);
-      const own = columns.map((index) => quoteIdentifier(table.columns[index]?.name ?? ''));
+      const texts = columns.map((_, i) => `b${i} text`).join(', ');
       await this.#client.query(
-        `CREATE TEMPORARY TABLE ${this.#name(table)} (place, ${values}) ON COMMIT DROP AS
-         SELECT 0::bigint, ${own.join(', ')} FROM ONLY ${quotedTable(table)} WITH NO DATA`,
+        `CREATE TEMPORARY TABLE ${this.#name(table)} (place bigint, ${texts}) ON COMMIT DROP`,
       );
     }
+    const byKey = rowsByKeySql(table, columns);
+    const held = await this.#functions.statement(table.owner, byKey, 1 + columns.length);
     await this.#client.query({
       text:
-        `INSERT INTO pg_temp.${this.#name(table)} SELECT ${first} + place, ${values} ` +
-        `FROM (${rowsByKeySql(table, columns)}) AS held (place, ${values})`,
+        `INSERT INTO pg_temp.${this.#name(table)} SELECT ${first} + place::bigint, ${values} ` +
+        `FROM (${held}) AS held (place, ${values})`,
       values: [...keys],
     });
   }

@@ -12,6 +12,7 @@ import type { RelationId } from '../../change/change.ts';
 import { compareEpochLsn } from '../../change/position.ts';
 import type { RowRecord } from '../../topic/records/stream-record.ts';
 import type { FollowerPosition } from '../state/follower-state.ts';
+import type { RowFunctions } from './row-functions.ts';
 import { type ApplyTarget, deleteAllSql } from './row-writer.ts';
 import type { TableRows } from './stages.ts';
 
@@ -20,21 +21,28 @@ type Keys = readonly (readonly string[])[];
 
 export class Resnapshots {
   readonly #client: Client;
+  readonly #functions: RowFunctions;
   /** The number of each table's keys. */
   #committed: ReadonlyMap<RelationId, number>;
   #pending: Map<RelationId, number>;
 
-  private constructor(client: Client, committed: ReadonlyMap<RelationId, number>) {
+  private constructor(
+    client: Client,
+    functions: RowFunctions,
+    committed: ReadonlyMap<RelationId, number>,
+  ) {
     this.#client = client;
+    this.#functions = functions;
     this.#committed = committed;
     this.#pending = new Map(committed);
   }
 
-  static async open(client: Client): Promise<Resnapshots> {
+  static async open(client: Client, functions: RowFunctions): Promise<Resnapshots> {
     const { rows } = await client.query<{ id: string; number: string }>(
       'SELECT relation_id AS id, number FROM understudy.rereads ORDER BY number',
     );
-    return new Resnapshots(client, new Map(rows.map(({ id, number }) => [id, Number(number)])));
+    const numbers = new Map(rows.map(({ id, number }) => [id, Number(number)]));
+    return new Resnapshots(client, functions, numbers);
   }
 
   committed(): void {
@@ -71,6 +79,12 @@ export class Resnapshots {
     );
     // Keys are values: default privileges of this database must not show them to anyone.
     await this.#client.query(`REVOKE ALL ON ${seenTable(number)} FROM PUBLIC`);
+    if (target.owner !== null) {
+      // Functions of its types run when it is written and analyzed, as its owner.
+      await this.#client.query(
+        `ALTER TABLE ${seenTable(number)} OWNER TO ${quoteIdentifier(target.owner.name)}`,
+      );
+    }
     this.#pending.set(relationId, number);
   }
 
@@ -81,7 +95,8 @@ export class Resnapshots {
     const text =
       `INSERT INTO ${this.#seenTable(target.relationId)} ` +
       `SELECT ${values.join(', ')} FROM ${unnestTexts('k', columns)}`;
-    await this.#client.query({ text, values: [...keys] });
+    const run = await this.#functions.statement(target.owner, text);
+    await this.#client.query({ text: run, values: [...keys] });
   }
 
   /** Deletes rows that were not written yet, before the end: one of them conflicts with a row. */
@@ -89,10 +104,10 @@ export class Resnapshots {
     const seen = this.#seenTable(target.relationId);
     // It has no statistics yet, and the plan depends on its size.
     await this.#client.query(`ANALYZE ${seen}`);
-    await this.#client.query(
+    const text =
       `${deleteAllSql(target)} AS t ` +
-        `WHERE NOT EXISTS (SELECT FROM ${seen} AS k WHERE ${keyMatch(target)})`,
-    );
+      `WHERE NOT EXISTS (SELECT FROM ${seen} AS k WHERE ${keyMatch(target)})`;
+    await this.#client.query(await this.#functions.statement(target.owner, text));
   }
 
   /** All rows of the table were written: the leader does not have the others. */
@@ -102,7 +117,7 @@ export class Resnapshots {
     await this.#end(target.relationId);
   }
 
-  /** Deletes no rows: the tables are emptied, or this node is promoted. */
+  /** Deletes no rows: the tables are emptied. */
   async abandon(): Promise<void> {
     for (const id of this.open) await this.#end(id);
   }
@@ -124,6 +139,13 @@ export class Resnapshots {
     if (number === undefined) throw new RangeError(`${id} is not under resnapshot`);
     return seenTable(number);
   }
+}
+
+/** Deletes no rows: this node is promoted. In the caller's transaction. */
+export async function abandonResnapshots(client: Client): Promise<void> {
+  const { rows } = await client.query<{ number: string }>('SELECT number FROM understudy.rereads');
+  for (const { number } of rows) await client.query(`DROP TABLE ${seenTable(Number(number))}`);
+  await client.query('DELETE FROM understudy.rereads');
 }
 
 /** Those of `open` whose resnapshot is complete at the position. */

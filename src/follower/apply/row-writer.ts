@@ -14,10 +14,13 @@ import {
 } from '../../catalog/key-lookup.ts';
 import { quoteIdentifier } from '../../catalog/postgres-session.ts';
 import type { PgText } from '../../change/change.ts';
+import type { RowFunctions, RowOwner } from './row-functions.ts';
 
 /** One table of this follower, in the columns of the stream. */
 export interface ApplyTarget extends KeyedTable {
   readonly partitioned: boolean;
+  /** As which its rows are read and written; null is the agent itself. */
+  readonly owner: RowOwner | null;
   /**
    * Rows are deleted and inserted, never updated: a GENERATED ALWAYS identity column outside of the
    * key cannot be updated, ON CONFLICT does not take every unique index, and there are tables
@@ -74,6 +77,7 @@ const statementCharsMax = 16 * 1024 * 1024;
 /** Writes rows of one table, in the order in which they are added. */
 export class RowWriter {
   readonly #client: Client;
+  readonly #functions: RowFunctions;
   readonly #target: ApplyTarget;
   readonly #text: string;
   #columns: PgText[][];
@@ -81,8 +85,9 @@ export class RowWriter {
   #chars = 0;
 
   /** `replace`: rows of the same keys are deleted already. */
-  constructor(client: Client, target: ApplyTarget, replace: boolean) {
+  constructor(client: Client, functions: RowFunctions, target: ApplyTarget, replace: boolean) {
     this.#client = client;
+    this.#functions = functions;
     this.#target = target;
     this.#text = replace || target.replaceOnly ? insertSql(target) : upsertSql(target);
     this.#columns = target.columns.map(() => []);
@@ -108,6 +113,7 @@ export class RowWriter {
     this.#columns = this.#target.columns.map(() => []);
     this.#count = 0;
     this.#chars = 0;
-    await this.#client.query({ text: this.#text, values });
+    const text = await this.#functions.statement(this.#target.owner, this.#text);
+    await this.#client.query({ text, values });
   }
 }
