@@ -475,7 +475,6 @@ BEGIN
     -- The rows of a table may be values of another's column.
     PERFORM understudy.note_altered_types(touched);
     PERFORM understudy.note_altered_keys(touched);
-    PERFORM understudy.note_attached_rows();
     PERFORM understudy.note_unpublished(touched);
   ELSIF TG_TAG IN ('ALTER PUBLICATION', 'DROP PUBLICATION') THEN
     PERFORM understudy.note_unpublished();
@@ -793,32 +792,53 @@ AS $$
   ON CONFLICT DO NOTHING
 $$;
 
-CREATE OR REPLACE FUNCTION understudy.note_attached_rows() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- A table that becomes a partition brings its rows along, and no message reports them. It may be a
+-- tree of partitions itself, and be attached to one that was created after init. Outside of an event
+-- trigger it is an error, so any role may call it.
+CREATE OR REPLACE FUNCTION understudy.attached_tables()
+RETURNS TABLE (table_oid oid, schema_name text, table_name text)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT c.oid, n.nspname, c.relname
+  FROM pg_event_trigger_ddl_commands() d
+  CROSS JOIN LATERAL pg_partition_tree(d.objid::regclass) t
+  JOIN pg_class c ON c.oid = t.relid AND c.oid <> d.objid AND c.relkind = 'r'
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE d.classid = 'pg_class'::regclass
+    AND EXISTS (
+      SELECT FROM pg_partition_ancestors(d.objid::regclass) a
+      JOIN understudy.relations r ON r.table_oid = a.relid)
+    AND NOT EXISTS (SELECT FROM understudy.relations k WHERE k.table_oid = c.oid)
+$$;
+
+CREATE OR REPLACE FUNCTION understudy.note_attached_rows(attached oid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+  INSERT INTO understudy.unseen_changes (table_oid, what)
+  SELECT a.table_oid, 'it was attached as a partition with rows in it'
+  FROM understudy.attached_tables() a WHERE a.table_oid = attached
+  ON CONFLICT DO NOTHING
+$$;
+
+-- As the role that attaches the table: to plan a query Postgres evaluates expressions of its
+-- indexes, which are its owner's. A table that the role may not read counts as one with rows. Its
+-- name is before that of understudy_watch, which reports what was noted.
+CREATE OR REPLACE FUNCTION understudy.watch_attached() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
 DECLARE
   child record;
   holds_rows boolean;
 BEGIN
-  -- A table that becomes a partition brings its rows along, and no message reports them. It may be
-  -- a tree of partitions itself, and be attached to one that was created after init.
-  FOR child IN
-    SELECT c.oid, n.nspname AS schema_name, c.relname AS table_name
-    FROM pg_event_trigger_ddl_commands() d
-    CROSS JOIN LATERAL pg_partition_tree(d.objid::regclass) t
-    JOIN pg_class c ON c.oid = t.relid AND c.oid <> d.objid AND c.relkind = 'r'
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE d.classid = 'pg_class'::regclass
-      AND EXISTS (
-        SELECT FROM pg_partition_ancestors(d.objid::regclass) a
-        JOIN understudy.relations r ON r.table_oid = a.relid)
-      AND NOT EXISTS (SELECT FROM understudy.relations k WHERE k.table_oid = c.oid)
-  LOOP
-    EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %I.%I)', child.schema_name, child.table_name)
-      INTO holds_rows;
+  FOR child IN SELECT * FROM understudy.attached_tables() LOOP
+    BEGIN
+      EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %I.%I)', child.schema_name, child.table_name)
+        INTO holds_rows;
+    EXCEPTION WHEN insufficient_privilege THEN
+      holds_rows := true;
+    END;
     IF holds_rows THEN
-      INSERT INTO understudy.unseen_changes (table_oid, what)
-      VALUES (child.oid, 'it was attached as a partition with rows in it') ON CONFLICT DO NOTHING;
+      PERFORM understudy.note_attached_rows(child.table_oid);
     END IF;
   END LOOP;
 END
@@ -912,6 +932,16 @@ BEGIN
 END
 $$;
 
+DROP FUNCTION IF EXISTS understudy.note_attached_rows();
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'understudy_attached') THEN
+    CREATE EVENT TRIGGER understudy_attached ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
+      EXECUTE FUNCTION understudy.watch_attached();
+  END IF;
+END
+$$;
+
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'understudy_watch') THEN
@@ -928,4 +958,5 @@ REVOKE ALL ON ALL TABLES IN SCHEMA understudy FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA understudy FROM PUBLIC;
 GRANT USAGE ON SCHEMA understudy TO PUBLIC;
 GRANT EXECUTE ON FUNCTION understudy.token(), understudy.wait_for(text, interval),
-  understudy.point(text) TO PUBLIC;
+  understudy.point(text), understudy.attached_tables(), understudy.note_attached_rows(oid)
+  TO PUBLIC;

@@ -8,7 +8,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Fleet, startFleet } from '../support/fleet.ts';
-import { type Stack, useStack } from '../support/stack.ts';
+import { connectTo, type Stack, useStack } from '../support/stack.ts';
 
 let stack: Stack;
 let fleet: Fleet;
@@ -17,7 +17,7 @@ let other = '';
 
 /** On node a the functions do nothing; on node b they are replaced. */
 const tables = (): string => `
-  CREATE ROLE ${hostile} LOGIN; CREATE ROLE ${other};
+  CREATE ROLE ${hostile} LOGIN PASSWORD 'pw'; CREATE ROLE ${other};
   CREATE SCHEMA spy AUTHORIZATION ${hostile};
   GRANT CREATE ON SCHEMA public TO ${hostile}, ${other};
   SET ROLE ${hostile};
@@ -60,6 +60,11 @@ const tables = (): string => `
   ALTER TABLE forced ENABLE ROW LEVEL SECURITY;
   ALTER TABLE forced FORCE ROW LEVEL SECURITY;
   CREATE POLICY odd ON forced USING (v % 2 = 1 AND spy.check('policy'));
+  CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+  CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
+  CREATE TABLE spy.child (id int PRIMARY KEY) PARTITION BY RANGE (id);
+  CREATE TABLE spy.leaf PARTITION OF spy.child FOR VALUES FROM (100) TO (200);
+  CREATE INDEX ON spy.leaf ((id + spy.number('index of a partition', 5)));
   CREATE TABLE leaving (id int PRIMARY KEY, v int CHECK (spy.leave()));
   RESET ROLE;
   SET ROLE ${other};
@@ -235,6 +240,25 @@ test('what such code leaves in the session is gone before the next statement', a
   assert.match(refused('ALTER FUNCTION'), /session of the replica role|permission denied/);
   assert.match(refused('CREATE FUNCTION'), /session of the replica role|permission denied/);
   assert.not.ok(found.some(({ via }) => ['cursor', 'deferred trigger'].includes(via)));
+});
+
+test('a partition that is attached on the leader is read as the attaching role', async () => {
+  const url = new URL(fleet.url('a'));
+  url.username = hostile;
+  url.password = 'pw';
+  const session = await connectTo(url.href);
+  try {
+    await session.query(`BEGIN; ${attacks()}`);
+    await session.query(
+      'ALTER TABLE parts ATTACH PARTITION spy.child FOR VALUES FROM (100) TO (200)',
+    );
+    const { rows: found } = await session.query('SELECT via, who, super FROM spy.seen');
+    assert.ok(found.length > 0, 'its index was evaluated');
+    const asSuperuser = found.filter((one) => one.super);
+    assert.equal(asSuperuser, []);
+  } finally {
+    await session.end();
+  }
 });
 
 test('an owner cannot change its functions, and what it drops is created again', async () => {

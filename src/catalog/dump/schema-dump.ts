@@ -173,7 +173,7 @@ const ownObjects: readonly RegExp[] = [
   /^CREATE TRIGGER understudy_guard(?:_truncate)? /,
   /^ALTER TABLE .* (?:DIS|EN)ABLE (?:ALWAYS |REPLICA )?TRIGGER understudy_guard(?:_truncate)?$/s,
   /^COMMENT ON TRIGGER understudy_guard(?:_truncate)? /,
-  /^(?:CREATE|ALTER|COMMENT ON) EVENT TRIGGER understudy_(?:guard|watch)(?:_[a-z]+)? /,
+  /^(?:CREATE|ALTER|COMMENT ON) EVENT TRIGGER understudy_(?:attached|(?:guard|watch)(?:_[a-z]+)?) /,
 ];
 
 /** The statements of a dump that create the schema elsewhere, in their order. */
