@@ -148,7 +148,7 @@ test('a repeated detach gives the same answer, and refuses another LSN', async (
   assert.is(code, 0, JSON.stringify(json));
   assert.equal([json.lsn, json.steps], [point, []]);
   assert.is(await refused(4, 'detach', 'b', '--at', '1:0/1'), 'DETACHED');
-  const [again] = await followHint(fleet, 'detachedAt', await fleet.cli('run', 'b'));
+  const [again] = await followHint(fleet, 'detachedAt: detach', await fleet.cli('run', 'b'));
   assert.equal([again?.json.lsn, again?.json.steps], [point, []]);
 });
 

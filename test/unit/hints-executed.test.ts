@@ -127,6 +127,8 @@ const notExecuted: Readonly<Record<string, string>> = {
     'status.test.ts waits for LSNs; here a follower would have to lag for minutes',
   'recordsOfNoStream: kafka-topics.sh --bootstrap-server <brokers> --delete --topic …':
     'the sandbox has the jars of a broker, without the tool kafka-topics.sh',
+  'rebuildHint: understudy verify <node> --repair':
+    'verify-repair.test.ts runs it; its other way, a rebuild, is followed as printed',
   'rebuildInPlace: understudy rebuild … --in-place':
     'only a cluster with ddl: manual is refused with it; node-start.test.ts types the command',
   'requireCurable: … SET LOGGED;': 'judgeStorage prints the same statement',
