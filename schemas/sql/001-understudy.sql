@@ -1,6 +1,7 @@
 -- The `understudy` schema of one node's database: what the node is, its position in the stream, and
 -- the functions that its users call. Running it again changes nothing and repairs functions. Every
--- function pins its search_path, so that no object of a caller can replace one of ours.
+-- function pins its search_path, so that no object of a caller can replace one of ours. Whatever
+-- changes a table or the result of a function needs a new format: an upgrade-N.sql beside this file.
 
 CREATE SCHEMA IF NOT EXISTS understudy;
 
@@ -145,8 +146,6 @@ CREATE TABLE IF NOT EXISTS understudy.points (
   commit_time_us bigint,
   created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-ALTER TABLE understudy.points
-  ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT clock_timestamp();
 
 -- What determines the text of stored values: the labels of an enum, the attributes of a composite
 -- type, as they were when a table with such a column entered the stream.

@@ -1,8 +1,8 @@
 /**
  * The `understudy` schema in a node's database: installs it as schemas/sql defines it, with the row
- * that says which node the database is, and reads that row and the history of epochs. A second
- * installation repairs the schema. A database that a newer version wrote, or that belongs to
- * another cluster, is refused and not changed.
+ * that says which node the database is, upgrades one that an older version left, and reads that
+ * row and the history of epochs. A second installation repairs the schema. A database that a newer
+ * version wrote, or that belongs to another cluster, is refused and not changed.
  */
 import { readFile } from 'node:fs/promises';
 import type { Client } from 'pg';
@@ -15,8 +15,8 @@ import { packageFile } from '../package-files.ts';
 import { inTransaction } from './postgres-session.ts';
 import type { ServerFacts } from './read-catalog.ts';
 
-/** Raised whenever the schema changes in a way that an older version would misread. */
-const understudySchemaFormat = 1;
+/** Raised whenever a table or the result of a function changes; upgrade-N.sql leads to it. */
+export const understudySchemaFormat = 2;
 
 const schemaFile = packageFile('schemas/sql/001-understudy.sql');
 
@@ -41,14 +41,7 @@ export async function readNode(client: Client): Promise<NodeIdentity | null> {
     throw foreignUnderstudySchema();
   }
   // The format first: of a newer one nothing else is known, not even the columns.
-  const { rows: formats } = await client.query<{ format: string }>(
-    'SELECT format FROM understudy.node',
-  );
-  if (formats[0] === undefined) return null;
-  const format = Number(formats[0].format);
-  if (format > understudySchemaFormat) {
-    throw newerFormat('the understudy schema', format, understudySchemaFormat);
-  }
+  if ((await readSchemaFormat(client)) === null) return null;
   const { rows } = await client.query<Record<string, string>>(
     'SELECT cluster, name, stream_id, role, epoch, start_number FROM understudy.node',
   );
@@ -61,6 +54,40 @@ export async function readNode(client: Client): Promise<NodeIdentity | null> {
     epoch: Number(row.epoch),
     startNumber: BigInt(row.start_number ?? 0),
   };
+}
+
+/** Of a database with the schema; null where it has no row. A newer one is refused. */
+export async function readSchemaFormat(client: Client): Promise<number | null> {
+  const { rows } = await client.query<{ format: string }>('SELECT format FROM understudy.node');
+  if (rows[0] === undefined) return null;
+  const format = Number(rows[0].format);
+  if (format <= understudySchemaFormat) return format;
+  throw newerFormat('the understudy schema', format, understudySchemaFormat);
+}
+
+/** Readers of a follower hold locks for as long as they wait for a token. */
+const upgradeLockMaxMs = 30_000;
+
+/**
+ * Brings the schema of a node to the present format, step by step, in one transaction. The caller
+ * holds the lock of the node. Gives the format that it had, or null where nothing was to do. The
+ * session's role is replica, so neither the write guard nor the event triggers see it.
+ */
+export async function upgradeUnderstudySchema(client: Client): Promise<number | null> {
+  const format = await readSchemaFormat(client);
+  if (format === null || format === understudySchemaFormat) return null;
+  const files = [schemaFile];
+  for (let step = understudySchemaFormat; step > format; step -= 1) {
+    files.unshift(packageFile(`schemas/sql/upgrade-${step}.sql`));
+  }
+  const steps = await Promise.all(files.map((file) => readFile(file, 'utf8')));
+  await inTransaction(client, async () => {
+    await client.query(`SET LOCAL lock_timeout = ${upgradeLockMaxMs}`);
+    for (const sql of steps) await client.query(sql);
+    await client.query('UPDATE understudy.node SET format = $1', [understudySchemaFormat]);
+  });
+  await noteWatchedSince(client);
+  return format;
 }
 
 /** Installs or repairs the schema and writes the node's row, in one transaction. */

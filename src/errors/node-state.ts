@@ -164,3 +164,26 @@ export function otherMember(
     { node, found: found.name, cluster: found.cluster },
   );
 }
+
+/** The agent holds the lock, so nothing may be changed under it. */
+export function schemaOfOlderAgent(node: string, format: number, needed: number): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the understudy schema of node ${node} has format ${format}, this version needs ${needed}, ` +
+      'and an agent of an older version serves the node',
+    `Restart its agent with this version, which upgrades the schema: understudy run ${node}`,
+    undefined,
+    { node, format, needed },
+  );
+}
+
+/** For a command that only reads. */
+export function schemaOlder(node: string, format: number, needed: number): UnderstudyError {
+  return new UnderstudyError(
+    'PREREQUISITE',
+    `the understudy schema of node ${node} has format ${format}, and this version reads ${needed}`,
+    `Start its agent with this version, which upgrades the schema: understudy run ${node}`,
+    undefined,
+    { node, format, needed },
+  );
+}

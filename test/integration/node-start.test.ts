@@ -45,6 +45,39 @@ start('the next agent may serve the node as soon as the first has ended', async 
   }
 });
 
+start(
+  'an agent upgrades the schema of an older version, and refuses a newer one',
+  async ({ fleet }) => {
+    const past = async (...statements: readonly string[]): Promise<void> => {
+      const session = await connectTo(fleet.url('b'));
+      await session.query('SET session_replication_role = replica');
+      await session.query('SET default_transaction_read_only = off');
+      for (const statement of statements) await session.query(statement);
+      await session.end();
+    };
+    await past(
+      'ALTER TABLE understudy.position DROP COLUMN unfinished',
+      `CREATE FUNCTION understudy.types_of_tables() RETURNS TABLE (table_oid oid, type_oid oid)
+     LANGUAGE sql AS 'SELECT 1::oid, 1::oid'`,
+      'UPDATE understudy.node SET format = 1',
+    );
+    const shown = await fleet.nodeStatus('b');
+    assert.match(shown.why.join(), /format 1, and this version reads 2/);
+    assert.is(shown.schemaFormat, null);
+    const agent = await fleet.startAgent('b');
+    await agent.logged(/the understudy schema was upgraded/);
+    assert.is((await fleet.nodeStatus('b')).schemaFormat, 2);
+    assert.is(await agent.stop(), 0);
+    await past('UPDATE understudy.node SET format = 3');
+    const newer = fleet.spawnAgent('b');
+    assert.is(await newer.exitCode(), 4);
+    assert.match(newer.log, /FORMAT_TOO_NEW.*Install on this node the version/);
+    const answer = await fleet.cli('rebuild', 'b');
+    assert.is(answer.json.error.code, 'FORMAT_TOO_NEW');
+    await past('UPDATE understudy.node SET format = 2');
+  },
+);
+
 start('an agent that loses its lock stops, and takes it again', async ({ fleet }) => {
   const agent = await fleet.startAgent('b');
   const seen = agent.log.length;

@@ -3,6 +3,7 @@
  * be, and its functions as an ordinary role without any grant calls them. Tests run in order, in
  * one database.
  */
+import { readFile } from 'node:fs/promises';
 import type { Client } from 'pg';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -12,6 +13,7 @@ import {
   installUnderstudySchema,
   type NodeIdentity,
   readNode,
+  upgradeUnderstudySchema,
   writeNode,
 } from '../../src/catalog/understudy-schema.ts';
 import type { UnderstudyError } from '../../src/errors/understudy-error.ts';
@@ -89,13 +91,93 @@ async function refusedWith(code: string, node = leader): Promise<void> {
 test('another node, a newer format and a foreign schema are refused', async () => {
   await refusedWith('ALREADY_INITIALISED', { ...leader, cluster: 'other' });
   await refusedWith('ALREADY_INITIALISED', { ...leader, name: 'b' });
-  await own.query('UPDATE understudy.node SET format = 2');
+  await own.query('UPDATE understudy.node SET format = 3');
   await refusedWith('FORMAT_TOO_NEW');
-  await own.query('UPDATE understudy.node SET format = 1');
+  await own.query('UPDATE understudy.node SET format = 2');
   await own.query('ALTER TABLE understudy.node RENAME TO node_hidden');
   await refusedWith('PREREQUISITE');
   await own.query('ALTER TABLE understudy.node_hidden RENAME TO node');
   assert.equal(await readNode(own), leader);
+});
+
+/** Everything of the schema, as text that two databases have in common. */
+const wholeSchema = `
+  SELECT string_agg(line, E'\\n' ORDER BY line COLLATE "C") FROM (
+    SELECT concat_ws(' ', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+      a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity, c.relacl) AS line
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relnamespace = 'understudy'::regnamespace AND NOT a.attisdropped
+    UNION ALL SELECT concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(oid))
+    FROM pg_constraint WHERE connamespace = 'understudy'::regnamespace
+    UNION ALL SELECT concat_ws(' ', oid::regprocedure, pg_get_functiondef(oid), proacl)
+    FROM pg_proc WHERE pronamespace = 'understudy'::regnamespace
+    UNION ALL SELECT concat_ws(' ', evtname, evtevent, evtfoid::regproc, evtenabled)
+    FROM pg_event_trigger) AS lines (line)`;
+
+test('the schema of an older version is upgraded on a follower, with what it holds', async () => {
+  const fixture = new URL('../support/understudy-schema-format-1.sql', import.meta.url);
+  const [olderUrl = ''] = await stack.createDatabases('older');
+  const open = (): Promise<Client> => {
+    return connectPostgres(olderUrl, { applicationName: 'understudy test', replica: true });
+  };
+  const before = await open();
+  await before.query(await readFile(fixture, 'utf8'));
+  await before.query(`
+    INSERT INTO understudy.node VALUES (true, 'shop', 'a', 's1', 'follower', 4, 7, now(), 1);
+    INSERT INTO understudy.position VALUES
+      (true, 's1', 4, '0/20', 5, 4, '0/10', '{3}', '{6}', 1);
+    INSERT INTO understudy.relations VALUES ('public.t', 1, 'public', 't', '{id}', false);
+    CREATE VIEW public.theirs AS SELECT understudy.token();
+    DO $$ BEGIN
+      EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on',
+        current_database());
+    END $$`);
+  await before.end();
+  const older = await open();
+  try {
+    assert.equal(await readNode(older), { ...leader, role: 'follower' });
+    assert.is(await upgradeUnderstudySchema(older), 1);
+    assert.is(await one(older, wholeSchema), await one(own, wholeSchema));
+    assert.is(await upgradeUnderstudySchema(older), null);
+    assert.equal(await readNode(older), { ...leader, role: 'follower' });
+    const kept =
+      'SELECT upto, unfinished, detached, entered_lsn ' +
+      'FROM understudy.position, understudy.relations';
+    assert.equal((await older.query(kept)).rows, [
+      { upto: '0/20', unfinished: '{}', detached: 'f', entered_lsn: null },
+    ]);
+    await older.query('SELECT understudy.begin_to_lead()');
+  } finally {
+    await older.end();
+  }
+});
+
+test('an upgrade that fails changes nothing, and a newer schema is refused', async () => {
+  const fixture = new URL('../support/understudy-schema-format-1.sql', import.meta.url);
+  const [olderUrl = ''] = await stack.createDatabases('older');
+  const older = await connectPostgres(olderUrl, {
+    ...{ applicationName: 'understudy test', replica: true },
+  });
+  try {
+    await older.query(await readFile(fixture, 'utf8'));
+    await older.query(`
+      INSERT INTO understudy.node VALUES (true, 'shop', 'a', 's1', 'follower', 4, 7, now(), 1);
+      CREATE VIEW public.theirs AS SELECT * FROM understudy.types_of_tables()`);
+    const was = await one(older, wholeSchema);
+    const failed = await upgradeUnderstudySchema(older).catch((error: Error) => error.message);
+    assert.match(String(failed), /cannot drop function understudy.types_of_tables/);
+    assert.is(await one(older, wholeSchema), was);
+    assert.is(await one(older, 'SELECT format FROM understudy.node'), '1');
+    await older.query('UPDATE understudy.node SET format = 3');
+    const newer = await upgradeUnderstudySchema(older).catch((error: UnderstudyError) => error);
+    assert.equal(
+      [(newer as UnderstudyError).code, (newer as UnderstudyError).exit],
+      ['FORMAT_TOO_NEW', 4],
+    );
+  } finally {
+    await older.end();
+  }
 });
 
 test('an ordinary role may call three functions and read nothing', async () => {

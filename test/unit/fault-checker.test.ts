@@ -164,6 +164,7 @@ const streaming = {
     lagMs: 0,
     slot: null,
     agentError: null,
+    schemaFormat: 2,
     why: [],
   } as const),
 };

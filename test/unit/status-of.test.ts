@@ -56,6 +56,7 @@ status('a sound fleet', () => {
           safeBytes: null,
         },
         agentError: null,
+        schemaFormat: null,
         why: [],
       },
       {
@@ -69,6 +70,7 @@ status('a sound fleet', () => {
         promotable: true,
         slot: null,
         agentError: null,
+        schemaFormat: null,
         why: [],
       },
     ],

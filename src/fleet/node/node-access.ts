@@ -25,6 +25,7 @@ import { noteCompactionLag } from './compaction-lag.ts';
 import { requireAttached, requireMember } from './member-session.ts';
 import { lockNode, type NodeLock } from './node-lock.ts';
 import { readReachedDatabase, requireServedDatabase } from './reached-database.ts';
+import { upgradeSchema } from './schema-upgrade.ts';
 import { raiseStartNumber } from './start-number.ts';
 
 export interface NodeAccess {
@@ -98,6 +99,7 @@ async function openLocked(
   lost.catch(() => undefined);
   await control.verify();
   requireAttached(control.state, name);
+  if (known !== null) await upgradeSchema(cluster, name, client);
   const detached = known === null ? null : await readDetached(client);
   if (detached !== null) throw detachedAt(name, detached);
   if (known !== null && control.state.stream === null) throw initUnfinished(cluster.name);

@@ -28,6 +28,7 @@ import type { Cluster } from '../cluster.ts';
 import { openFleetLog, requireMember } from '../node/member-session.ts';
 import { isLocked, lockNode } from '../node/node-lock.ts';
 import { askAgent, detachWaitMs } from '../node/requests.ts';
+import { requireCurrentSchema } from '../node/schema-upgrade.ts';
 import {
   type DetachResult,
   detachedResult,
@@ -133,6 +134,7 @@ class Detaching {
       requireMember(found, this.#cluster.name, node);
       throw databaseOfOtherStream(node);
     }
+    await requireCurrentSchema(this.#cluster, node, this.#client);
     const at = await readDetached(this.#client);
     if (at !== null) return { at, isOver: false };
     // An older copy of the database is not the one that was detached.

@@ -21,6 +21,7 @@ import type { Cluster } from '../cluster.ts';
 import { openFleetLog } from '../node/member-session.ts';
 import { isLocked, lockNode } from '../node/node-lock.ts';
 import { askAgent, failoverWaitMs } from '../node/requests.ts';
+import { requireCurrentSchema } from '../node/schema-upgrade.ts';
 import { noRegistry } from '../node/stream-facts.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
 import { beforeClaimMs, SequenceSetter } from '../promotion/sequences.ts';
@@ -86,6 +87,7 @@ async function planOf(
   const { streamId, partitions } = requireCandidate(control.state, cluster.name, node);
   const client = await cluster.openSession(releasers, node, 'failover');
   const known = await readNode(client);
+  if (known !== null) await requireCurrentSchema(cluster, node, client);
   // rule: no-promotion-while-building
   if (known !== null && (await isBeingBuilt(client))) throw notBuilt(node);
   const position = known === null ? null : await readPosition(client);

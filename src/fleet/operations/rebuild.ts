@@ -19,6 +19,7 @@ import type { Cluster } from '../cluster.ts';
 import { openFleetLog, requireAttached, requireMember } from '../node/member-session.ts';
 import { isLocked } from '../node/node-lock.ts';
 import { askAgent, rebuildWaitMs } from '../node/requests.ts';
+import { requireCurrentSchema } from '../node/schema-upgrade.ts';
 import type { RebuildResult } from '../provision/rebuilding.ts';
 import type { StandIn } from './stand-in.ts';
 
@@ -52,6 +53,7 @@ export async function rebuild(
     requireAttached(state, node);
     const client = await cluster.openSession(releasers, node, 'rebuild');
     const identity = requireMember(await readNode(client), cluster.name, node);
+    await requireCurrentSchema(cluster, node, client);
     if (identity.role === 'leader') throw deposed(node, ownerOf(state)?.node ?? null);
     if ((await readPendingRebuild(client)) === null) await requireRows(node, client);
     if (!(await isLocked(client))) {

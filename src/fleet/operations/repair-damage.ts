@@ -15,6 +15,7 @@ import { damageNotClosed } from '../../errors/cluster.ts';
 import { Releasers } from '../../lifecycle.ts';
 import type { Cluster } from '../cluster.ts';
 import { leaderOf, openFleetLog, openMember } from '../node/member-session.ts';
+import { requireCurrentSchema } from '../node/schema-upgrade.ts';
 import { requireLeader } from '../promotion/new-slot.ts';
 import { requestResnapshot, resnapshotRelations } from '../promotion/resnapshot-tables.ts';
 
@@ -74,6 +75,7 @@ async function requestRows(
 ): Promise<number> {
   const { node } = leaderOf(control.state, cluster.name);
   const client = await openMember(cluster, releasers, node, 'repair');
+  await requireCurrentSchema(cluster, node, client);
   requireLeader(node, (await readNode(client))?.role ?? 'none');
   const relations = await resnapshotRelations(client, false);
   await requestResnapshot(client, relations);

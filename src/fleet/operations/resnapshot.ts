@@ -36,6 +36,7 @@ import { sleepOrAbort } from '../../waiting.ts';
 import type { Cluster } from '../cluster.ts';
 import { leaderOf, openFleetLog, openMember, requireMember } from '../node/member-session.ts';
 import { requireLeaderAgent } from '../node/node-lock.ts';
+import { requireCurrentSchema } from '../node/schema-upgrade.ts';
 import { requireNewestCopy } from '../node/start-number.ts';
 import { readAlteredTables, requireCurable } from '../promotion/altered-tables.ts';
 import { requireLeader } from '../promotion/new-slot.ts';
@@ -89,6 +90,7 @@ export async function resnapshot(
     const { state } = await openFleetLog(cluster, releasers);
     const owner = leaderOf(state, cluster.name);
     const client = await openMember(cluster, releasers, owner.node, 'resnapshot');
+    await requireCurrentSchema(cluster, owner.node, client);
     const identity = requireMember(await readNode(client), cluster.name, owner.node);
     requireLeader(owner.node, identity.role);
     // No agent serves an older copy: its rows are not those that followers were promised.

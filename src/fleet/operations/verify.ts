@@ -33,6 +33,7 @@ import type { Cluster } from '../cluster.ts';
 import { type NodeSession, openFleetLog, openMember } from '../node/member-session.ts';
 import { requireLeaderAgent } from '../node/node-lock.ts';
 import { askAgent } from '../node/requests.ts';
+import { requireCurrentSchema } from '../node/schema-upgrade.ts';
 import { backfillingText, buildingText, rebuildText } from '../status/progress-text.ts';
 import { chooseNodes, type LeftOut } from './judge-verified-nodes.ts';
 
@@ -79,7 +80,9 @@ export async function verifyFleet(
     const chosen = chooseNodes(control.state, cluster, options.nodes);
     const { leader, epoch, followers, leftOut } = chosen;
     const open = async (name: string): Promise<NodeSession> => {
-      return { name, client: await openMember(cluster, releasers, name, 'verify') };
+      const client = await openMember(cluster, releasers, name, 'verify');
+      await requireCurrentSchema(cluster, name, client);
+      return { name, client };
     };
     // Waits for all, so that no session is opened after the others were closed.
     const opened = await Promise.allSettled([leader, ...followers].map(open));

@@ -25,6 +25,7 @@ export type Found<Value> =
 export interface DatabaseFacts {
   /** null where the `understudy` schema is not installed. */
   readonly identity: NodeIdentity | null;
+  readonly schemaFormat?: number | null;
   readonly position: {
     readonly at: EpochLsn;
     readonly commitTimeMicros: bigint;

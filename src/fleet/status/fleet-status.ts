@@ -7,11 +7,16 @@
 import type { Client } from 'pg';
 import { connectPostgres } from '../../catalog/postgres-session.ts';
 import { readPartitions, readSchemaChanges } from '../../catalog/schema-changes.ts';
-import { readNode } from '../../catalog/understudy-schema.ts';
+import {
+  readNode,
+  readSchemaFormat,
+  understudySchemaFormat,
+} from '../../catalog/understudy-schema.ts';
 import { parseLsn } from '../../change/lsn.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { notInitialised } from '../../errors/cluster.ts';
+import { schemaOlder } from '../../errors/node-state.ts';
 import { statusPartTimeout } from '../../errors/timed-out.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
@@ -97,6 +102,10 @@ export class FleetWatch {
   async #readDatabase(node: string): Promise<DatabaseFacts> {
     const client = await this.#session(node);
     const identity = await readNode(client);
+    const format = identity === null ? null : await readSchemaFormat(client);
+    if (format !== null && format < understudySchemaFormat) {
+      throw schemaOlder(identity?.name ?? '', format, understudySchemaFormat);
+    }
     const position = identity === null ? null : await readPosition(client);
     const open = identity === null ? null : await openBuild(client);
     const notValid = identity === null ? [] : await notValidForeignKeys(client);
@@ -114,6 +123,7 @@ export class FleetWatch {
     const idle = await readIdleSlots(client, slotPattern(this.#cluster.name));
     return {
       identity,
+      schemaFormat: format,
       position,
       openBuild: open,
       notValid,

@@ -98,6 +98,12 @@ function leaderWalOf(
   return leading.sort(compareEpochLsn).at(-1) ?? null;
 }
 
+type NodeVerdict = Omit<NodeStatus, 'schemaFormat'>;
+
+function formatOf({ database }: FleetFacts['nodes'][number]): Pick<NodeStatus, 'schemaFormat'> {
+  return { schemaFormat: (database.kind === 'found' ? database.value.schemaFormat : null) ?? null };
+}
+
 export function judgeStatus(facts: FleetFacts): FleetStatus {
   const fleet = fleetOf(facts);
   const { control, owner } = fleet;
@@ -115,7 +121,7 @@ export function judgeStatus(facts: FleetFacts): FleetStatus {
     unfinished:
       fleet.newest === null ? null : (fleet.newest.unfinished ?? []).map(unfinishedStatus),
     damage: control === null ? null : damageStatus(control),
-    nodes: facts.nodes.map((node) => nodeStatus(fleet, node)),
+    nodes: facts.nodes.map((node) => ({ ...nodeStatus(fleet, node), ...formatOf(node) })),
   };
 }
 
@@ -127,7 +133,7 @@ export function isUninitialised({ control, nodes }: FleetFacts): boolean {
   return !hasStream && nodes.length > 0 && nodes.every(({ database }) => isEmpty(database));
 }
 
-function nodeStatus(fleet: Fleet, node: FleetFacts['nodes'][number]): NodeStatus {
+function nodeStatus(fleet: Fleet, node: FleetFacts['nodes'][number]): NodeVerdict {
   const { name, database, delayMs = 0 } = node;
   const detached = fleet.control?.detached.get(name);
   if (detached !== undefined) return detachedStatus(fleet, name, database, detached);
@@ -160,7 +166,7 @@ function detachedStatus(
   name: string,
   database: Found<DatabaseFacts>,
   { at }: RecordOf<'detach'>,
-): NodeStatus {
+): NodeVerdict {
   const identity = database.kind === 'found' ? database.value.identity : null;
   const isLeft = identity?.streamId === fleet.control?.stream?.streamId && identity?.name === name;
   const why = `detached at ${formatEpochLsn(at)}: a database of its own`;
@@ -184,7 +190,7 @@ function ledBefore({ owner, control }: Fleet, name: string): boolean {
   return owner?.node !== name && (control?.claims.some(({ node }) => node === name) ?? false);
 }
 
-function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
+function downStatus(fleet: Fleet, name: string, reason: string): NodeVerdict {
   return {
     name,
     role: ledBefore(fleet, name) ? null : roleOf(fleet, name),
@@ -199,7 +205,7 @@ function downStatus(fleet: Fleet, name: string, reason: string): NodeStatus {
 }
 
 /** A database that is reachable and no node of this cluster. */
-function strangerStatus(fleet: Fleet, name: string, why: string): NodeStatus {
+function strangerStatus(fleet: Fleet, name: string, why: string): NodeVerdict {
   return {
     name,
     role: roleOf(fleet, name),
@@ -215,7 +221,7 @@ function strangerStatus(fleet: Fleet, name: string, why: string): NodeStatus {
 
 type Member = DatabaseFacts & { readonly identity: NodeIdentity };
 
-function leaderStatus(fleet: Fleet, name: string, member: Member): NodeStatus {
+function leaderStatus(fleet: Fleet, name: string, member: Member): NodeVerdict {
   const { identity, walLsn } = member;
   const { owner, control, blind } = fleet;
   const slot = slotReport(member.slots);
@@ -293,7 +299,7 @@ function damageOf({ damage, facts }: Fleet): readonly string[] {
   return [`the topic is damaged, no node can be promoted: ${damage}`, ...problems];
 }
 
-function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: number): NodeStatus {
+function followerStatus(fleet: Fleet, name: string, member: Member, delayMs: number): NodeVerdict {
   const { control, damage, blind, owner } = fleet;
   const { position } = member;
   const role = control === null ? 'follower' : (roleOf(fleet, name) ?? 'follower');

@@ -42,6 +42,8 @@ export interface NodeStatus {
   readonly slot: SlotStatus | null;
   /** With which its agent failed last, if the node was not in its role since. */
   readonly agentError: AgentError | null;
+  /** The format of its `understudy` schema; null where it is not this version's. */
+  readonly schemaFormat: number | null;
   readonly why: readonly string[];
 }
 
