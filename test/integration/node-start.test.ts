@@ -78,6 +78,23 @@ start(
   },
 );
 
+start(
+  'a new node is not built from a file whose other nodes are elsewhere',
+  async ({ fleet, stack }) => {
+    const { config } = fleet;
+    const [first = '', second = ''] = await stack.createDatabases('copy');
+    await fleet.configure({ ...config, nodes: { a: { url: first }, c: { url: second } } });
+    const agent = fleet.spawnAgent('c');
+    assert.is(await agent.exitCode(), 4);
+    assert.match(agent.log, /"ALREADY_INITIALISED".*no database of understudy.yaml belongs to it/);
+    const session = await connectTo(second);
+    const { rows } = await session.query(`SELECT to_regnamespace('understudy') AS found`);
+    await session.end();
+    assert.equal(rows, [{ found: null }]);
+    await fleet.configure(config);
+  },
+);
+
 start('an agent that loses its lock stops, and takes it again', async ({ fleet }) => {
   const agent = await fleet.startAgent('b');
   const seen = agent.log.length;

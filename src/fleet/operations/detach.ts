@@ -35,7 +35,7 @@ import {
   finishDetaching,
   requirePosition,
 } from './detach-steps.ts';
-import type { StandIn } from './stand-in.ts';
+import { byAgentOrHere, type StandIn } from './stand-in.ts';
 
 interface DetachRequest {
   readonly node: string;
@@ -110,13 +110,19 @@ class Detaching {
     // rule: detach-at-an-lsn-of-the-log
     if (to !== null) await this.#waitForLog(to);
     this.#people(`detaching node ${node}${to === null ? '' : ` at ${formatEpochLsn(to)}`}`);
-    if (await isLocked(this.#client)) {
-      const result = await this.#ask(to);
-      if (result !== null) return result;
-      this.#people(`the agent of node ${node} has ended: continuing from here`);
-      const left = await this.#begun();
-      if (left !== null) return left.isOver ? detachedResult(node, left.at) : this.#finish(left.at);
-    } else this.#people(`no agent serves node ${node}: detaching it from here`);
+    return byAgentOrHere({
+      isServed: () => isLocked(this.#client),
+      ask: () => this.#ask(to),
+      here: () => this.#here(to),
+    });
+  }
+
+  /** An agent that has ended may have begun it. */
+  async #here(to: EpochLsn | null): Promise<DetachResult> {
+    const { node } = this.#request;
+    const left = await this.#begun();
+    if (left !== null) return left.isOver ? detachedResult(node, left.at) : this.#finish(left.at);
+    this.#people(`no agent serves node ${node}: detaching it from here`);
     return this.#standIn.detach(this.#cluster, node, to);
   }
 

@@ -3,13 +3,14 @@
  * performs every step, asked through the control log; only where no agent runs, this process takes
  * the node's lock and performs the same.
  */
+import type { Client } from 'pg';
 import { readNode } from '../../catalog/understudy-schema.ts';
 import type { EpochLsn } from '../../change/position.ts';
 import type { ControlLog } from '../../control/control-log.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { notBuilt, notOfStream } from '../../errors/ownership.ts';
 import { promotionIncomplete, promotionTimeout } from '../../errors/timed-out.ts';
-import { hasCode, type UnderstudyError } from '../../errors/understudy-error.ts';
+import type { UnderstudyError } from '../../errors/understudy-error.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readDoubts } from '../../follower/state/doubts.ts';
 import { readPosition } from '../../follower/state/follower-state.ts';
@@ -19,7 +20,7 @@ import { readLogEnd } from '../../topic/log-end.ts';
 import { RecordDecoder } from '../../topic/records/decoder.ts';
 import type { Cluster } from '../cluster.ts';
 import { openFleetLog } from '../node/member-session.ts';
-import { isLocked, lockNode } from '../node/node-lock.ts';
+import { isLocked } from '../node/node-lock.ts';
 import { askAgent, failoverWaitMs } from '../node/requests.ts';
 import { requireCurrentSchema } from '../node/schema-upgrade.ts';
 import { noRegistry } from '../node/stream-facts.ts';
@@ -33,7 +34,7 @@ import {
   planFailover,
   requireCandidate,
 } from './judge-failover.ts';
-import type { StandIn } from './stand-in.ts';
+import { byAgentOrHere, type StandIn } from './stand-in.ts';
 import { readUnpublished, type Unpublished } from './unpublished.ts';
 
 interface FailoverRequest {
@@ -55,7 +56,7 @@ export async function failover(
   try {
     const control = await openFleetLog(cluster, releasers);
     await control.verify();
-    const { plan, end } = await planOf(cluster, control, request.node, releasers);
+    const { plan, end, client } = await planOf(cluster, control, request.node, releasers);
     if (request.dryRun) {
       const lacks = await sequenceLacks(cluster, request.node, releasers);
       const unpublished = await readUnpublished(cluster, control.state, end, releasers);
@@ -63,16 +64,14 @@ export async function failover(
     }
     if (!request.allowDataLoss) throw needsAllowDataLoss(plan);
     people(`requesting epoch ${plan.epoch} on node ${request.node}`);
-    if (!(await agentRuns(cluster, request.node))) {
-      people(`no agent serves node ${request.node}: promoting it from here`);
-      try {
-        return await standIn.promote(cluster, request.node, plan.epoch);
-      } catch (error) {
-        // An agent took the node's lock first, so nothing was done here: it gets the request.
-        if (!hasCode(error, 'NODE_LOCKED')) throw error;
-      }
-    }
-    return await promoteByAgent(cluster, control, request, plan.epoch);
+    return await byAgentOrHere({
+      isServed: () => isLocked(client),
+      ask: () => promoteByAgent(cluster, control, request, plan.epoch),
+      here: () => {
+        people(`no agent serves node ${request.node}: promoting it from here`);
+        return standIn.promote(cluster, request.node, plan.epoch);
+      },
+    });
   } finally {
     await releasers.close();
   }
@@ -83,7 +82,12 @@ async function planOf(
   control: ControlLog,
   node: string,
   releasers: Releasers,
-): Promise<{ readonly plan: FailoverPlan; readonly end: EpochLsn | null }> {
+): Promise<{
+  readonly plan: FailoverPlan;
+  readonly end: EpochLsn | null;
+  /** A session on the node. */
+  readonly client: Client;
+}> {
   const { streamId, partitions } = requireCandidate(control.state, cluster.name, node);
   const client = await cluster.openSession(releasers, node, 'failover');
   const known = await readNode(client);
@@ -102,7 +106,7 @@ async function planOf(
     { topic, control: control.state, nowMs: cluster.around.nowMs() },
   );
   const plan = planFailover(control.state, node, { position, open, notValid, doubts });
-  return { plan, end: topic.at };
+  return { plan, end: topic.at, client };
 }
 
 /** As `status` reads it: without the registry, which may be down. */
@@ -128,18 +132,6 @@ async function sequenceLacks(
   const sequences = new SequenceSetter(client, cluster.around.nowMs);
   await sequences.advance(beforeClaimMs, true);
   return sequences.lacks;
-}
-
-async function agentRuns(cluster: Cluster, node: string): Promise<boolean> {
-  const { settings } = cluster;
-  try {
-    const lock = await lockNode(settings.nodeUrl(node), settings.maintenanceDatabase, node);
-    await lock.release();
-    return false;
-  } catch (error) {
-    if (hasCode(error, 'NODE_LOCKED')) return true;
-    throw error;
-  }
 }
 
 async function promoteByAgent(

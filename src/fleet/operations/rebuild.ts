@@ -21,7 +21,7 @@ import { isLocked } from '../node/node-lock.ts';
 import { askAgent, rebuildWaitMs } from '../node/requests.ts';
 import { requireCurrentSchema } from '../node/schema-upgrade.ts';
 import type { RebuildResult } from '../provision/rebuilding.ts';
-import type { StandIn } from './stand-in.ts';
+import { byAgentOrHere, type StandIn } from './stand-in.ts';
 
 interface RebuildRequest {
   readonly node: string;
@@ -56,10 +56,6 @@ export async function rebuild(
     await requireCurrentSchema(cluster, node, client);
     if (identity.role === 'leader') throw deposed(node, ownerOf(state)?.node ?? null);
     if ((await readPendingRebuild(client)) === null) await requireRows(node, client);
-    if (!(await isLocked(client))) {
-      people(`no agent serves node ${node}: its next agent rebuilds it`);
-      return { ...(await standIn.rebuild(cluster, node, way)), agentRuns: false };
-    }
     const { around } = cluster;
     const question = {
       ...{ id: around.randomId(), step: 'start', verb: 'rebuild', node },
@@ -69,8 +65,17 @@ export async function rebuild(
       return agentTimeout(node, 'rebuild', rebuildWaitMs, cause);
     };
     const options = { timeoutMs: rebuildWaitMs, signal, late, around };
-    const result = (await askAgent(control, question, options)) as unknown as RebuildResult;
-    return { ...result, agentRuns: true };
+    return await byAgentOrHere<RebuildAnswer>({
+      isServed: () => isLocked(client),
+      ask: async () => {
+        const result = (await askAgent(control, question, options)) as unknown as RebuildResult;
+        return { ...result, agentRuns: true };
+      },
+      here: async () => {
+        people(`no agent serves node ${node}: its next agent rebuilds it`);
+        return { ...(await standIn.rebuild(cluster, node, way)), agentRuns: false };
+      },
+    });
   } finally {
     await releasers.close();
   }

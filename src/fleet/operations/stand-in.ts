@@ -4,6 +4,7 @@
  * agent implements it, and commands hand it in: operations do not know agents.
  */
 import type { EpochLsn } from '../../change/position.ts';
+import { hasCode } from '../../errors/understudy-error.ts';
 import type { RebuildWay } from '../../follower/state/rebuild-state.ts';
 import type { Cluster } from '../cluster.ts';
 import type { PromotionResult } from '../promotion/promotion-request.ts';
@@ -23,4 +24,38 @@ export interface StandIn {
 
   /** Prepares the rebuild, which the next agent of the node continues. */
   rebuild(cluster: Cluster, node: string, way: RebuildWay): Promise<RebuildResult>;
+}
+
+interface Ways<Result> {
+  /** Whether an agent holds the lock of the node now. */
+  readonly isServed: () => Promise<boolean>;
+  /** Null when the agent ended without an answer. */
+  readonly ask: () => Promise<Result | null>;
+  /** By the stand-in. */
+  readonly here: () => Promise<Result>;
+}
+
+/** An agent that starts and ends all the time is not followed for ever. */
+const roundsMax = 3;
+
+/**
+ * Asks the agent of the node, or does the work here where none runs. An agent that takes the lock
+ * between the two gets the request: the stand-in has done nothing then.
+ */
+export async function byAgentOrHere<Result>({
+  isServed,
+  ask,
+  here,
+}: Ways<Result>): Promise<Result> {
+  for (let round = 1; ; round += 1) {
+    if (await isServed()) {
+      const answer = await ask();
+      if (answer !== null) return answer;
+    }
+    try {
+      return await here();
+    } catch (error) {
+      if (round >= roundsMax || !hasCode(error, 'NODE_LOCKED')) throw error;
+    }
+  }
 }

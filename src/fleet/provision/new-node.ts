@@ -32,6 +32,7 @@ import {
   saveLabels,
   surveyLog,
 } from './build-start.ts';
+import { requireOwnFile } from './own-file.ts';
 import { schemaBuildOptions } from './schema-finish.ts';
 
 interface NewNodeOptions {
@@ -54,6 +55,7 @@ export async function prepareNewNode(
   if (ownerOf(state)?.node === name) {
     throw leaderLostDatabase(name, placeOf(state.starts.get(name) ?? null));
   }
+  await requireOwnFile(cluster, name, state);
   const { streamId, partitions } = stream;
   const reader = cluster.openReader(releasers, partitions);
   const decoder = new RecordDecoder(cluster.registry);
