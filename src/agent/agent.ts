@@ -69,7 +69,9 @@ export async function serveNode(
   const releasers = new Releasers(closeTimeoutMs);
   const inner = new AbortController();
   try {
-    const prepare = (database: NodeDatabase): Promise<void> => prepareNewNode(database, { until });
+    const prepare = (database: NodeDatabase): Promise<void> => {
+      return prepareNewNode(database, { until, mayReplace });
+    };
     const node = await openNode(cluster, name, releasers, { prepare, until, mayReplace });
     events.onServed();
     await hit('agent.after-start');

@@ -58,6 +58,25 @@ export function clusterElsewhere(
   );
 }
 
+/** A new node of a file whose other nodes all answer, and are not of the stream. */
+export function fileElsewhere(
+  cluster: string,
+  node: string,
+  stream: string,
+  leader: string | null,
+  served: DatabasePlace | null,
+): UnderstudyError {
+  const where = served === null ? '' : `, served from ${placeText(served)}`;
+  return new UnderstudyError(
+    'ALREADY_INITIALISED',
+    `${streamText(cluster, stream, leader)}${where}; no database of understudy.yaml belongs to it`,
+    `${anotherName} Where the nodes of the file have lost their databases, and ${node} is to be ` +
+      `built from the topic all the same: understudy run ${node} --replace`,
+    undefined,
+    { cluster, node, stream, leader },
+  );
+}
+
 export function controlLogUnreadable(cluster: string, reason: string): UnderstudyError {
   return new UnderstudyError(
     'ALREADY_INITIALISED',

@@ -212,6 +212,7 @@ test('busy tables keep neither the old leader open nor the new one closed', asyn
     });
   await opened('auto');
   assert.is(await writes('b', 'vacuumed'), '25006', 'it is still being vacuumed');
+  assert.match((await fleet.nodeStatus('b')).why.join(), /no writes yet in public\.vacuumed/);
   await endObstacles();
   await opened('vacuumed');
   await fleet.agent('b').logged(/"message":"all tables take writes"/);

@@ -86,7 +86,10 @@ start(
     await fleet.configure({ ...config, nodes: { a: { url: first }, c: { url: second } } });
     const agent = fleet.spawnAgent('c');
     assert.is(await agent.exitCode(), 4);
-    assert.match(agent.log, /"ALREADY_INITIALISED".*no database of understudy.yaml belongs to it/);
+    assert.match(
+      agent.log,
+      /"ALREADY_INITIALISED".*no database of understudy.yaml belongs to it.*run c --replace/,
+    );
     const session = await connectTo(second);
     const { rows } = await session.query(`SELECT to_regnamespace('understudy') AS found`);
     await session.end();

@@ -152,6 +152,14 @@ status('a leader without agent, without slot, with an idle or a lost one has sto
   }
 });
 
+status('tables that are closed after a promotion are named until they take writes', () => {
+  const names = ['t1', 't2', 't3', 't4', 't5', 't6'].map((name) => `public.${name}`);
+  const [a] = nodesOf(facts({ a: leader({ closedTables: names }) }));
+  assert.is(a.state, 'streaming');
+  assert.match(a.why.join(), /no writes yet in public\.t1, .*public\.t5 and 1 more: its agent/);
+  assert.equal(nodesOf(facts({ a: leader({ closedTables: [] }) }))[0].why, []);
+});
+
 status('a lost slot is reported while no agent runs, too', () => {
   for (const slots of [[], [{ ...slot, active: false, walStatus: 'lost' }]]) {
     const [a] = nodesOf(facts({ a: leader({ agentRuns: false, slots }) }));

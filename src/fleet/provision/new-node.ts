@@ -40,12 +40,14 @@ interface NewNodeOptions {
   readonly needsSchema?: boolean;
   /** Where it is to stop; null for the end of the log. */
   readonly until?: EpochLsn | null;
+  /** Whether it is built although no other node of the file is of the stream. */
+  readonly mayReplace?: boolean;
 }
 
 /** Does nothing where the node is prepared; repeats the preparation where that was interrupted. */
 export async function prepareNewNode(
   { cluster, name, client, control, known, releasers }: NodeDatabase,
-  { needsSchema = false, until = null }: NewNodeOptions,
+  { needsSchema = false, until = null, mayReplace = false }: NewNodeOptions,
 ): Promise<void> {
   if (!(await isUnprepared(client, known))) return;
   const { state } = control;
@@ -55,7 +57,7 @@ export async function prepareNewNode(
   if (ownerOf(state)?.node === name) {
     throw leaderLostDatabase(name, placeOf(state.starts.get(name) ?? null));
   }
-  await requireOwnFile(cluster, name, state);
+  if (!mayReplace) await requireOwnFile(cluster, name, state);
   const { streamId, partitions } = stream;
   const reader = cluster.openReader(releasers, partitions);
   const decoder = new RecordDecoder(cluster.registry);

@@ -7,7 +7,7 @@
 import { connectPostgres, endSession } from '../../catalog/postgres-session.ts';
 import { ownerOf } from '../../control/claim.ts';
 import type { ControlState } from '../../control/control-state.ts';
-import { clusterElsewhere } from '../../errors/cluster.ts';
+import { fileElsewhere } from '../../errors/cluster.ts';
 import { UnderstudyError } from '../../errors/understudy-error.ts';
 import type { Cluster } from '../cluster.ts';
 import { judgeBelonging } from '../node/judge-belonging.ts';
@@ -27,7 +27,7 @@ export async function requireOwnFile(
   if (others.length === 0 || areMembers.some((found) => found !== false)) return;
   const leader = ownerOf(state)?.node ?? null;
   const served = placeOf(state.starts.get(leader ?? '') ?? null);
-  throw clusterElsewhere(cluster.name, state.stream?.streamId ?? '', leader, served);
+  throw fileElsewhere(cluster.name, node, state.stream?.streamId ?? '', leader, served);
 }
 
 /** Null where that is not known: the server is down, or the file's secret for it is not here. */

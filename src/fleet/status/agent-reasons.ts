@@ -47,6 +47,14 @@ export function leaderLag({ slots: [slot] }: AgentFacts): Pick<NodeStatus, 'lagB
   return { lagBytes, lagMs: lagBytes === 0 ? 0 : null };
 }
 
+/** After a promotion; while no agent runs, nothing opens them. */
+export function closedTo({ closedTables = [] }: Pick<DatabaseFacts, 'closedTables'>): string[] {
+  if (closedTables.length === 0) return [];
+  const names = closedTables.slice(0, 5).join(', ');
+  const more = closedTables.length > 5 ? ` and ${closedTables.length - 5} more` : '';
+  return [`no writes yet in ${names}${more}: its agent opens each once its lock is free`];
+}
+
 /** The one way back of a former leader. */
 export function comesBack(name: string): string {
   return `to have it back, give it a new empty database: understudy run ${name} --replace`;

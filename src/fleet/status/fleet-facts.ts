@@ -55,6 +55,8 @@ export interface DatabaseFacts {
   readonly schemaChanges?: readonly SchemaChange[];
   /** Partitions of the tables of the stream, as `schema.name`. */
   readonly partitions?: readonly string[];
+  /** Of a leader: tables that take no writes yet. */
+  readonly closedTables?: readonly string[];
   /** This cluster's slots in the database, the newest epoch's first. */
   readonly slots: readonly SlotWal[];
   /** Which database of which server it is. */

@@ -18,6 +18,7 @@ import type { ControlState } from '../../control/control-state.ts';
 import { notInitialised } from '../../errors/cluster.ts';
 import { schemaOlder } from '../../errors/node-state.ts';
 import { statusPartTimeout } from '../../errors/timed-out.ts';
+import { readClosedTables } from '../../follower/guard/guarded-tables.ts';
 import { notValidForeignKeys, openBuild } from '../../follower/schema/schema-build.ts';
 import { readBootstrap } from '../../follower/state/bootstrap-state.ts';
 import { readDoubts } from '../../follower/state/doubts.ts';
@@ -130,6 +131,7 @@ export class FleetWatch {
       building,
       rebuild,
       doubts,
+      closedTables: identity?.role === 'leader' ? await readClosedTables(client) : [],
       schemaChanges: identity?.role === 'leader' ? await readSchemaChanges(client) : [],
       partitions: identity === null ? [] : await readPartitions(client),
       walLsn: row === undefined || row.wal === null ? null : parseLsn(row.wal),

@@ -10,6 +10,7 @@ import type { RecordOf } from '../../control/control-records.ts';
 import type { ControlState } from '../../control/control-state.ts';
 import { servedElsewhere } from '../node/judge-belonging.ts';
 import {
+  closedTo,
   comesBack,
   errorOf,
   leaderLag,
@@ -267,6 +268,7 @@ function leaderStatus(fleet: Fleet, name: string, member: Member): NodeVerdict {
     agentError: errorOf(member),
     why: [
       ...stopped,
+      ...closedTo(member),
       ...schemaChangeTexts(member.schemaChanges ?? []),
       ...slot.backlog,
       ...slot.retention,

@@ -44,6 +44,19 @@ export async function readGuardedTables(client: Client): Promise<GuardedTable[]>
   }));
 }
 
+/** Of a leader: tables that take no writes yet, because their lock was not free. */
+export async function readClosedTables(client: Client): Promise<string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT DISTINCT n.nspname || '.' || c.relname AS name
+     FROM pg_catalog.pg_trigger t
+     JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE t.tgname = ANY ($1) AND t.tgenabled = 'O' ORDER BY 1`,
+    [[guardName, truncateGuardName]],
+  );
+  return rows.map(({ name }) => name);
+}
+
 export function nameOf(table: Pick<GuardedTable, 'schema' | 'name'>): string {
   return qualifiedName(table.schema, table.name);
 }
