@@ -523,11 +523,6 @@ BEGIN
 END
 $$;
 
--- Of an earlier version, without the parameter.
-DROP FUNCTION IF EXISTS understudy.altered_tables(), understudy.open_changes(),
-  understudy.report_changes(), understudy.note_altered_types(), understudy.note_altered_keys(),
-  understudy.note_unpublished();
-
 -- Tables that are not what the stream says of them, each difference as a clause. `at_once`: no row
 -- of the table has to be written for the stream to be wrong. Of the given tables only, where some
 -- are given.
