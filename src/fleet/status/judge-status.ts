@@ -101,10 +101,6 @@ function leaderWalOf(
 
 type NodeVerdict = Omit<NodeStatus, 'schemaFormat'>;
 
-function formatOf({ database }: FleetFacts['nodes'][number]): Pick<NodeStatus, 'schemaFormat'> {
-  return { schemaFormat: (database.kind === 'found' ? database.value.schemaFormat : null) ?? null };
-}
-
 export function judgeStatus(facts: FleetFacts): FleetStatus {
   const fleet = fleetOf(facts);
   const { control, owner } = fleet;
@@ -122,7 +118,10 @@ export function judgeStatus(facts: FleetFacts): FleetStatus {
     unfinished:
       fleet.newest === null ? null : (fleet.newest.unfinished ?? []).map(unfinishedStatus),
     damage: control === null ? null : damageStatus(control),
-    nodes: facts.nodes.map((node) => ({ ...nodeStatus(fleet, node), ...formatOf(node) })),
+    nodes: facts.nodes.map((node) => {
+      const known = node.database.kind === 'found' ? node.database.value.schemaFormat : null;
+      return { ...nodeStatus(fleet, node), schemaFormat: known ?? null };
+    }),
   };
 }
 
