@@ -62,7 +62,7 @@ test('init refuses rows on a follower and leaves nothing behind', async () => {
 });
 
 test('init that fails at its end removes all that it created', async () => {
-  const { code, json } = await fleet.cliDyingAt('own.after-claim=error', 'init');
+  const { code, json } = await fleet.cliDyingAt('own.before-epoch-begin=error', 'init');
   assert.is(code, 5, JSON.stringify(json));
   assert.equal(await traces(), []);
 });

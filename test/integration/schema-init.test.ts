@@ -116,7 +116,7 @@ test('with ddl: manual a follower without tables is refused', async () => {
 });
 
 check('an init that fails later leaves the tables, which the next one accepts', async () => {
-  const { code, json } = await fleet.cliDyingAt('own.after-claim=error', 'init');
+  const { code, json } = await fleet.cliDyingAt('own.before-epoch-begin=error', 'init');
   assert.is(code, 5, JSON.stringify(json));
   assert.equal(await fleet.sql('b', objectsQuery), await fleet.sql('a', objectsQuery));
   const again = await fleet.cli('check');
