@@ -171,7 +171,7 @@ async function refusesRow(agent: FleetAgent): Promise<void> {
   assert.is(await agent.exitCode(), 4, agent.log);
   assert.match(agent.log, /RECORD_TOO_LARGE/);
   assert.match(agent.log, /the row \(\\?"4711\\?"\) of public\.wide takes 12000\d{3} bytes/);
-  assert.match(agent.log, /kafka-configs .*--add-config max\.message\.bytes=12582912/);
+  assert.match(agent.log, /kafka-configs\.sh .*--add-config max\.message\.bytes=12582912/);
 }
 
 test('a row of 8 MB passes; one too large is named, and passes with a higher limit', async () => {
