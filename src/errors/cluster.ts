@@ -71,7 +71,7 @@ export function fileElsewhere(
     'ALREADY_INITIALISED',
     `${streamText(cluster, stream, leader)}${where}; no database of understudy.yaml belongs to it`,
     `${anotherName} Where the nodes of the file have lost their databases, and ${node} is to be ` +
-      `built from the topic all the same: understudy run ${node} --replace`,
+      `built from the topic all the same: \`understudy run ${node} --replace\``,
     undefined,
     { cluster, node, stream, leader },
   );

@@ -171,7 +171,7 @@ export function schemaOfOlderAgent(node: string, format: number, needed: number)
     'PREREQUISITE',
     `the understudy schema of node ${node} has format ${format}, this version needs ${needed}, ` +
       'and an agent of an older version serves the node',
-    `Restart its agent with this version, which upgrades the schema: understudy run ${node}`,
+    `Restart its agent with this version, which upgrades the schema: \`understudy run ${node}\``,
     undefined,
     { node, format, needed },
   );
@@ -182,7 +182,7 @@ export function schemaOlder(node: string, format: number, needed: number): Under
   return new UnderstudyError(
     'PREREQUISITE',
     `the understudy schema of node ${node} has format ${format}, and this version reads ${needed}`,
-    `Start its agent with this version, which upgrades the schema: understudy run ${node}`,
+    `Start its agent with this version, which upgrades the schema: \`understudy run ${node}\``,
     undefined,
     { node, format, needed },
   );

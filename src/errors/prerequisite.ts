@@ -32,12 +32,11 @@ export function foreignUnderstudySchema(): UnderstudyError {
 
 /** Both names are quoted as SQL takes them. */
 export function deferredTriggerFires(table: string, trigger: string): UnderstudyError {
+  const disabled = changeHere(`ALTER TABLE ${table} DISABLE TRIGGER ${trigger}`);
   return new UnderstudyError(
     'PREREQUISITE',
     `the deferred trigger ${trigger} of ${table} would run as the agent’s superuser at its commits`,
-    "Disable it while this node follows (PGOPTIONS='-c session_replication_role=replica -c " +
-      `default_transaction_read_only=off' psql -c 'ALTER TABLE ${table} DISABLE TRIGGER ` +
-      `${trigger}'), then start the agent again.`,
+    `Disable it while this node follows (${disabled}), then start the agent again.`,
     undefined,
     { table, trigger },
   );

@@ -76,6 +76,7 @@ verbs('agents that run are streaming', async () => {
     promotable: false,
     agentError: null,
     why: [],
+    schemaFormat: 2,
   });
   const b = nodeOf(status, 'b');
   assert.is(b.role, 'follower');

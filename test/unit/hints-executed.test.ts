@@ -31,6 +31,7 @@ const rebuildIsExecuted = 'stale and rebuildHint print the same command for the 
 const runIsExecuted =
   'an agent is started by its printed command at holdTimeout and other places; here the wait ' +
   'before the message takes minutes, or a crash at one statement precedes it';
+const upgradeIsExecuted = 'node-start.test.ts starts an agent where the schema is older';
 const replaceIsExecuted = 'deposed and otherDatabaseHint print the same command and purpose';
 const resnapshotIsExecuted = 'serverBehindEpoch, goOn and slotLostHint print the same command';
 const failoverIsExecuted =
@@ -68,6 +69,9 @@ const notExecuted: Readonly<Record<string, string>> = {
   'nodeOfOtherStream: understudy run … --replace': replaceIsExecuted,
   'restoredCopy: understudy run … --replace': replaceIsExecuted,
   'watchTriggerMissing: understudy run <node> --replace': replaceIsExecuted,
+  'fileElsewhere: understudy run … --replace': replaceIsExecuted,
+  'schemaOfOlderAgent: understudy run …': upgradeIsExecuted,
+  'schemaOlder: understudy run …': upgradeIsExecuted,
   'leaderServerReplaced: understudy resnapshot --all': resnapshotIsExecuted,
   'newSlotHint: understudy resnapshot --all': resnapshotIsExecuted,
   'recordTooLarge: understudy resnapshot --all --new-slot': resnapshotIsExecuted,
